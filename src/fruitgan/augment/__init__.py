@@ -1,0 +1,1 @@
+"""Random changes of training images, drawn by us and applied by kornia on the device."""

@@ -1,0 +1,28 @@
+"""What an augmentation promises."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from torch import Tensor
+
+from fruitgan.registry import Registry
+
+
+class Augmentation(ABC):
+    """Applies what was drawn; draws nothing itself, so that a step is a function of (seed, step)."""
+
+    draws: int
+    """How many random numbers an image it wants."""
+
+    @abstractmethod
+    def load_size_px(self, image_size_px: int) -> int:
+        """The side at which images are kept so that `apply` can give `image_size_px`."""
+
+    @abstractmethod
+    def apply(self, images: Tensor, draws: Tensor, image_size_px: int) -> Tensor:
+        """[N, 3, L, L] in [0, 1] and [N, draws] on the host, uniform in [0, 1), to [N, 3, S, S] in [0, 1]."""
+
+
+augmentations: Registry[Callable[..., Augmentation]] = Registry("augmentations")

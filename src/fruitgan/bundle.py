@@ -1,0 +1,265 @@
+"""What is handed over: the generators' weights and a model card in one safetensors file, and how a picture goes through them.
+
+Numpy alone: an engine that is not torch can run a bundle where torch is not installed. Pictures are uint8 [H, W, 3].
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from fruitgan import weights as shipped_weights
+from fruitgan.atomic import write_atomically
+from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.registry import Choice, suggestion
+from fruitgan.settings import from_json, to_json
+
+FORMAT = 1
+KEY = "fruitgan"
+"""The one metadata key; with two their order, and so the file's bytes, would differ from save to save."""
+PREFIXES = {"a2b": "generator_ab.", "b2a": "generator_ba."}
+FILE_NAME = "bundle.safetensors"
+RUNS = Path("runs", "train-gan")
+DEFAULT_SHIPPED = "apple2orange"
+HEADER_LIMIT_BYTES = 100_000_000  # the format's own
+
+Weights = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """The model card: what the bundle is, what it was made of, and what somebody measured on it."""
+
+    name: str
+    domains: tuple[str, str]
+    """What domain a and domain b hold."""
+    generator: Choice
+    directions: tuple[str, ...]
+    """Which of a2b and b2a are in the file."""
+    image_size_px: int
+    """Side of the square images of the training."""
+    size_minimum_px: int
+    size_multiple_px: int
+    """The generator's size rule, for engines that cannot ask it."""
+    recipe: str
+    steps: int
+    images: int
+    data: str
+    data_fingerprint: str
+    licence: str
+    notes: str = ""
+    measured: Mapping[str, float | str] = field(default_factory=dict)
+    fruitgan_version: str
+    created: str
+    """An ISO date from the caller, or empty where the bytes must be reproducible."""
+
+    def __post_init__(self) -> None:
+        if not self.directions or any(direction not in PREFIXES for direction in self.directions):
+            raise UsageError(f"the directions {list(self.directions)} of a bundle are not out of a2b and b2a")
+        if len(set(self.directions)) != len(self.directions):
+            raise UsageError(f"a direction stands twice in {list(self.directions)}")
+        if min(self.image_size_px, self.size_minimum_px, self.size_multiple_px) < 1:
+            raise UsageError("the sizes of a bundle must be 1 px or more")
+        if not all(math.isfinite(value) for value in self.measured.values() if isinstance(value, float)):
+            raise UsageError("a measured number of a bundle is not finite")
+
+    def padded(self, side_px: int) -> int:
+        """The smallest side that the generator takes and that is no shorter than `side_px`."""
+        return -(-max(side_px, self.size_minimum_px) // self.size_multiple_px) * self.size_multiple_px
+
+    def target(self, direction: str) -> str:
+        """The domain that a direction leads to."""
+        return self.domains[1] if direction == "a2b" else self.domains[0]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A card and, for each direction on it, the generator's tensors by parameter name."""
+
+    card: Card
+    weights: Mapping[str, Weights]
+
+    def __post_init__(self) -> None:
+        if set(self.weights) != set(self.card.directions):
+            raise UsageError(
+                f"the bundle's card names {list(self.card.directions)}, its weights are for {sorted(self.weights)}"
+            )
+
+
+def tensors(bundle: Bundle) -> dict[str, NDArray[Any]]:
+    """The tensors as they are stored, by full name in name order; floats in half precision.
+
+    Raises:
+        FruitganError: a number is not finite, or too large for half precision.
+    """
+    stored = {}
+    named = {PREFIXES[way] + name: array for way, arrays in bundle.weights.items() for name, array in arrays.items()}
+    for name in sorted(named):
+        array = named[name]
+        if np.issubdtype(array.dtype, np.floating):
+            with np.errstate(over="ignore"):  # what overflows is found below, as infinity
+                array = array.astype(np.dtype("<f2"))
+            if not np.isfinite(array).all():
+                raise FruitganError(f"the tensor {name} holds numbers that are not finite in half precision; nothing was saved")
+        stored[name] = np.ascontiguousarray(array).reshape(array.shape)  # numpy makes [1] of a number's []
+    return stored
+
+
+def bundle_bytes(bundle: Bundle) -> bytes:
+    """The file's content; the same bundle always gives the same bytes."""
+    card = json.dumps({"format": FORMAT, **to_json(bundle.card)}, sort_keys=True, allow_nan=False)
+    return safetensors.numpy.save(tensors(bundle), metadata={KEY: card})
+
+
+def save(bundle: Bundle, path: Path) -> None:
+    """Write the file; it is whole or absent.
+
+    Raises:
+        FruitganError: it cannot be written, or a weight is not finite.
+    """
+    write_atomically(path, bundle_bytes(bundle))
+
+
+def weights_sha256(bundle: Bundle) -> str:
+    """A hash over the stored tensors in name order: name, type, shape and bytes; the card does not count."""
+    digest = hashlib.sha256()
+    for name, array in tensors(bundle).items():
+        digest.update(f"{name}\0{array.dtype.name}\0{list(array.shape)}\0".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def load(path: Path) -> Bundle:
+    """Read a bundle.
+
+    Raises:
+        DataError: there is no such file, it is no bundle, it is torn, or its format is newer than this program.
+    """
+    try:
+        metadata = _checked_metadata(path)
+        card = _card(metadata, path)
+        arrays = safetensors.numpy.load(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+    except (safetensors.SafetensorError, KeyError) as error:  # a KeyError: a type of number that numpy lacks
+        raise DataError(f"{path}: not a bundle ({str(error).splitlines()[0]})") from error
+    weights: dict[str, dict[str, NDArray[Any]]] = {way: {} for way in card.directions}
+    for name, array in arrays.items():
+        way = next((way for way in card.directions if name.startswith(PREFIXES[way])), None)
+        if way is None:
+            raise DataError(f"{path}: the tensor {name!r} belongs to none of the card's directions; the file is damaged")
+        weights[way][name.removeprefix(PREFIXES[way])] = array
+    return Bundle(card, weights)
+
+
+def load_card(path: Path) -> Card:
+    """Read the card alone, not the weights.
+
+    Raises:
+        DataError: as `load`.
+    """
+    try:
+        return _card(_checked_metadata(path), path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+
+
+def _checked_metadata(path: Path) -> dict[str, Any]:
+    """The header's metadata, after the sizes in it were held against the file's length; reads no more than the header.
+
+    Its layout: https://huggingface.co/docs/safetensors (8 bytes length, JSON, tensors).
+    """
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}; expected a bundle (.safetensors)")
+    length = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        header_length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if header_length < 2 or header_length > HEADER_LIMIT_BYTES:
+            raise DataError(f"{path}: not a bundle")
+        if header_length > length - 8:
+            raise DataError(f"{path}: {'torn in its header' if file.read(1) == b'{' else 'not a bundle'}")
+        header = _json(file.read(header_length))
+    if not isinstance(header, dict) or not isinstance(metadata := header.pop("__metadata__", {}), dict):
+        raise DataError(f"{path}: not a bundle")
+    try:
+        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+    except (TypeError, KeyError, IndexError, ValueError, OverflowError) as error:
+        raise DataError(f"{path}: not a bundle") from error
+    if 8 + header_length + end != length:
+        raise DataError(f"{path}: torn: {length:,} bytes where its header speaks of {8 + header_length + end:,}; copy it again")
+    return metadata
+
+
+def _card(metadata: Mapping[str, Any], path: Path) -> Card:
+    table = _json(metadata.get(KEY))
+    if not isinstance(table, dict) or not isinstance(table.get("format"), int):
+        raise DataError(f"{path}: not a bundle: a safetensors file without fruitgan's model card")
+    if table["format"] > FORMAT:
+        raise DataError(f"{path}: has format {table['format']}, newer than this program's {FORMAT}: pip install -U fruitgan")
+    try:
+        return from_json(Card, {key: value for key, value in table.items() if key != "format"}, "model card")
+    except UsageError as error:
+        raise DataError(f"{path}: not a bundle: {error}") from error
+
+
+def _json(text: Any) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError):  # a hostile file may nest without end
+        return None
+
+
+def locate(wanted: str | None = None, runs: Path = RUNS) -> Path:
+    """The bundle that `--bundle FILE|NAME|RUN` means: a path that exists, else a run's name, else one that ships.
+
+    Without a wish the newest run's under `runs`, else the one that ships.
+
+    Raises:
+        UsageError: an unknown name.
+        DataError: no such file, a run that has none yet, or none at all.
+    """
+    if wanted is None:
+        return _newest(runs)
+    path = Path(wanted)
+    if path.exists() and not path.is_dir():
+        return path
+    shipped = shipped_weights.shipped_names()
+    is_name = path.name == wanted and path.suffix != ".safetensors"
+    folders = [path, runs / wanted] if is_name else [path]
+    for folder in folders:
+        if (folder / FILE_NAME).is_file():
+            return folder / FILE_NAME
+    if is_name and wanted in shipped:  # after the folders, but a data folder of the same name is not in its way
+        return shipped_weights.shipped(wanted)
+    if any(folder.is_dir() for folder in folders):
+        raise DataError(f"{wanted}: has no {FILE_NAME}; a run gets its first with its first checkpoint")
+    if not is_name:
+        raise DataError(f"{wanted}: no such bundle or run")
+    known = sorted({*shipped, *(found.parent.name for found in runs.glob(f"*/{FILE_NAME}"))})
+    raise UsageError(
+        f"no file, run or shipped bundle named {wanted!r}: {suggestion(wanted, known) if known else 'there is none'}"
+    )
+
+
+def _newest(runs: Path) -> Path:
+    made = sorted((path.stat().st_mtime_ns, path) for path in runs.glob(f"*/{FILE_NAME}") if path.is_file())
+    if made:
+        return made[-1][1]
+    shipped = shipped_weights.shipped_names()
+    if not shipped:
+        raise DataError(
+            f"no bundle: {runs} holds no finished run and none ships; train one (fruitgan train-gan) or give --bundle"
+        )
+    return shipped_weights.shipped(DEFAULT_SHIPPED if DEFAULT_SHIPPED in shipped else shipped[0])

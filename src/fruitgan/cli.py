@@ -1,0 +1,296 @@
+"""The `fruitgan` command: finds subcommands by entry point, imports each on use, turns errors into lines and exit codes."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+import typer.core
+import typer.main
+
+from fruitgan.commands import options
+from fruitgan.errors import EnvironmentProblem, FruitganError, UsageError
+from fruitgan.registry import Entry, Registry, suggestion
+
+OWN_PACKAGE = "fruitgan"
+READING_ORDER = ("train-gan", "translate", "data", "list", "show", "doctor")
+"""Where these stand in the help; a command that is not among them follows by name."""
+INTERRUPTED = 130
+
+commands: Registry[Callable[..., Any] | typer.Typer] = Registry("commands")
+
+
+class Commands(typer.core.TyperGroup):
+    """The subcommands of the entry-point group `fruitgan.commands`, ours and plug-ins' alike.
+
+    For the help each is a line read from metadata or source text; a subcommand is imported when it is run or completed.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        order = {name: place for place, name in enumerate(READING_ORDER)}
+        own = {entry.name for entry in commands.entries() if entry.package == OWN_PACKAGE}
+        return sorted(commands.names(), key=lambda name: (name not in own, order.get(name, len(order)), name))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A line for the help: it has a name and a summary, and cannot run."""
+        owners = [entry for entry in commands.entries() if entry.name == cmd_name]
+        if not owners:
+            return None
+        own = owners[0].package == OWN_PACKAGE
+        summary = summary_in_source(owners[0]) if own else "from " + " and ".join(f"{o.package} {o.version}" for o in owners)
+        return typer.core.TyperCommand(cmd_name, help=summary, rich_help_panel=None if own else "Commands of plug-ins")
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, *rest = args
+        if name not in commands.names():
+            if ctx.resilient_parsing:
+                return None, None, rest
+            raise UsageError(f"no command {name!r}: {suggestion(name, self.list_commands(ctx))}")
+        return name, load(name), rest
+
+
+class Command(typer.core.TyperCommand):
+    """A subcommand, some of whose options may stand without a value (`--resume`), which typer cannot say."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own = {name for parameter in self.params for name in parameter.opts}
+        bare = {name: value for name, value in options.BARE.items() if name in own}
+        followers = [*args[1:], "-"]
+        filled = [
+            f"{arg}={bare[arg]}" if arg in bare and follower.startswith("-") else arg
+            for arg, follower in zip(args, followers, strict=True)
+        ]
+        return super().parse_args(ctx, filled)
+
+
+def summary_in_source(entry: Entry) -> str:
+    """The first line of a subcommand's help, read from its source text: importing ten modules would cost the help its speed."""
+    module, _, attribute = entry.target.partition(":")
+    spec = importlib.util.find_spec(module)
+    loader: Any = spec.loader if spec else None
+    if loader is None:
+        return ""
+    tree = ast.parse(loader.get_source(module) or "")
+    text = ast.get_docstring(tree)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == attribute:
+            text = ast.get_docstring(node)
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and ast.unparse(node.targets[0]) == attribute:
+            helps = [word.value for word in node.value.keywords if word.arg == "help"]  # app = typer.Typer(help="...")
+            text = next((str(word.value) for word in helps if isinstance(word, ast.Constant)), text)
+    return (text or "").strip().partition("\n")[0]
+
+
+def load(name: str) -> Any:
+    """Import a subcommand and build it: a function becomes a command, a `typer.Typer` a group.
+
+    Raises:
+        UsageError: two packages claim the name.
+        EnvironmentProblem: it cannot be imported, or is neither of the two.
+    """
+    target = commands.get(name)
+    try:
+        if isinstance(target, typer.Typer):
+            command: Any = typer.main.get_group(target)
+            command.name = name
+        else:
+            command = _command_of(target, name)
+    except Exception as error:  # typer has no error of its own for a function that it cannot read
+        owner = commands.owner(name)
+        raise EnvironmentProblem(
+            f"the command {name!r} of package {owner.package} {owner.version} cannot be used: {one_line(error)}"
+        ) from error
+    _complete(command)
+    return command
+
+
+def _command_of(function: Callable[..., Any], name: str) -> Any:
+    app = typer.Typer(add_completion=False)
+    app.command(name, cls=Command)(function)
+    return typer.main.get_command(app)
+
+
+class _ReadLazily:
+    """Stands before typer's reading of a value: where none was given, or plain text is wanted, pydantic's import is saved.
+
+    That import would be a third of the start of a command. Typer keeps its reader in the same place and makes it on first use.
+    """
+
+    def __init__(self, parameter: Any) -> None:
+        descriptor = parameter.type_descriptor
+        self.many = parameter.multiple or parameter.nargs == -1
+        self.plain = descriptor.annotation is str and descriptor.parameter_info.parser is None and not self.many
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value is None:
+            return () if self.many else None
+        if self.plain and isinstance(value, str):
+            return value
+        param._runtime_param = None
+        return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
+
+
+def _lighten(command: Any) -> None:
+    """Make the options of a command cheap to read, and its flags look like flags."""
+    give_help = command.get_help_option
+
+    def get_help_option(ctx: Any) -> Any:  # typer makes this option when it is first asked for
+        option = give_help(ctx)
+        for parameter in [option] if option else []:
+            _lighten_option(parameter)
+        return option
+
+    command.get_help_option = get_help_option
+    for parameter in command.params:
+        _lighten_option(parameter)
+
+
+def _lighten_option(parameter: Any) -> None:
+    if hasattr(parameter, "type_descriptor") and hasattr(parameter, "_runtime_param"):  # typer's own affair: it may change
+        parameter._runtime_param = _ReadLazily(parameter)
+    if getattr(parameter, "is_flag", False):
+        parameter.metavar = ""  # else the help shows `--json <bool>`, as if it took a value
+
+
+def _complete(command: Any) -> None:
+    """Give every option its environment variable, and every command `--debug`."""
+    for inner in getattr(command, "commands", {}).values():
+        _complete(inner)
+    if not hasattr(command, "commands") and not any("--debug" in parameter.opts for parameter in command.params):
+        debug = next(parameter for parameter in _command_of(_only_debug, "debug").params if "--debug" in parameter.opts)
+        debug.expose_value = False
+        command.params.append(debug)
+    for parameter in command.params:
+        if parameter.param_type_name == "option" and parameter.envvar is None:
+            parameter.envvar = f"FRUITGAN_{parameter.name.upper()}"
+            parameter.show_envvar = False  # the help of the whole says it once
+    _lighten(command)
+
+
+def _only_debug(debug: options.Debug = False) -> None:
+    """Carries the option `--debug`."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from fruitgan import __version__
+
+        print(f"fruitgan {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="fruitgan",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Every option can also come from the environment as FRUITGAN_<OPTION> (FRUITGAN_BATCH_SIZE=4).",
+)
+
+
+@app.callback()
+def fruitgan(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Unpaired image translation, and an honest audit of its results."""
+
+
+def command_line() -> Any:
+    """The whole command, its subcommands not yet imported."""
+    command = typer.main.get_command(app)
+    _lighten(command)
+    return command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit code, prints an error as one line on stderr."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = command_line().main(args=given, prog_name="fruitgan", standalone_mode=False)
+        sys.stdout.flush()
+        if code == INTERRUPTED:  # typer turns Ctrl-C into this code without a word
+            _complain("interrupted")
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        return _leave_quietly()
+    except Exception as error:  # the last place where anything can be caught: a person must see one line, not a traceback
+        if _debug_wanted(given):
+            traceback.print_exception(error)
+        code, message = explained(error)
+        if message:
+            _complain(message)
+        return code
+
+
+def explained(error: Exception) -> tuple[int, str]:
+    """The exit code of an error and its line, without the word "error"."""
+    if isinstance(error, FruitganError):
+        return error.exit_code, str(error)
+    if isinstance(error, typer.TyperException):
+        return error.exit_code, _usage_line(error)
+    if isinstance(error, typer.Abort):
+        return 1, "aborted"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        return 1, "out of memory: try a smaller --image-size or --batch-size"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return 1, f"the disk is full{_at(error)}: make room, or write elsewhere"
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return 1, f"not allowed to read or write{_at(error)}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return 1, f"{error.strerror}{_at(error)}"
+    return (
+        1,
+        f"unexpected {type(error).__name__}: {one_line(error)} (run again with --debug to see where, and please report it)",
+    )
+
+
+def _at(error: OSError) -> str:
+    return "" if error.filename is None else f" ({os.fsdecode(error.filename)})"
+
+
+def _usage_line(error: Any) -> str:
+    """What typer has to say about a wrong command line, in one line and with what is near."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help was printed
+        return ""
+    message = str(error.format_message())
+    near = getattr(error, "possibilities", None)
+    if getattr(error, "option_name", None) and message.startswith("No such option"):
+        message = f"no such option {error.option_name}" + (f": did you mean {' or '.join(sorted(near))}?" if near else "")
+    parameter = getattr(error, "param", None)
+    if context and parameter and getattr(context.get_parameter_source(parameter.name), "name", "") == "ENVIRONMENT":
+        message += f" (from the environment variable {parameter.envvar})"
+    message = (message[:1].lower() + message[1:]).rstrip(".")
+    return message + (f" (see {context.command_path} --help)" if context else "")
+
+
+def one_line(error: BaseException) -> str:
+    """The first line that says something."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+
+
+def _complain(message: str) -> None:
+    message = " ".join(message.split("\n"))
+    printable = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in message)
+    print(f"error: {printable}", file=sys.stderr, flush=True)
+
+
+def _debug_wanted(arguments: Sequence[str]) -> bool:
+    # Looked up by hand: an error may come before the options are parsed, as from a plug-in that cannot be imported.
+    return "--debug" in arguments or os.environ.get("FRUITGAN_DEBUG", "").lower() not in ("", "0", "false", "no", "off")
+
+
+def _leave_quietly() -> int:
+    """The reader of stdout has gone: say nothing, not even when Python flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1

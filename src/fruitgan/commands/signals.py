@@ -1,0 +1,39 @@
+"""Being asked to stop: Ctrl-C, SIGTERM and SIGUSR1 finish the step and save; a second Ctrl-C stops at once."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import Any
+
+# What the process says of itself afterwards; SIGUSR1 is how batch systems announce the end of the time.
+EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 0}
+
+
+class PoliteStop:
+    """While it is entered, remembers the first signal instead of dying of it."""
+
+    def __init__(self) -> None:
+        self.signal: str | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> PoliteStop:
+        for name in EXIT_CODES:
+            number = getattr(signal, name, None)  # Windows has no SIGUSR1
+            if number is not None:
+                self._before[number] = signal.signal(number, self._asked)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _asked(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if self.signal is not None and name == "SIGINT":
+            raise KeyboardInterrupt
+        self.signal = name
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.signal] if self.signal else 0

@@ -1,0 +1,256 @@
+"""`fruitgan train-gan`: two folders of images in, a run folder with a bundle out."""
+
+from __future__ import annotations
+
+import re
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fruitgan.commands import options
+from fruitgan.commands.signals import PoliteStop
+from fruitgan.console import Bar, Console
+from fruitgan.errors import UsageError
+
+if TYPE_CHECKING:
+    from fruitgan.workflows.train_gan.settings import Event, TrainGanSettings
+
+NETWORKS_PANEL = "Recipe and networks"
+LENGTH_PANEL = "Length, saving, resuming"
+LONG_SECONDS = 24 * 3600
+STEPS_BEFORE_A_FORECAST = 5
+
+Name = Annotated[str | None, typer.Option("--name", help="Name of the run.", show_default="from the data and the recipe")]
+
+
+def train_gan(
+    data: options.Data = None,
+    data_a: options.DataA = None,
+    data_b: options.DataB = None,
+    domains: options.Domains = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="What is computed.", show_default="fast on a CPU, else cyclegan", rich_help_panel=NETWORKS_PANEL),
+    ] = None,
+    generator: Annotated[
+        str | None, typer.Option(help="Another generator than the recipe's.", rich_help_panel=NETWORKS_PANEL)
+    ] = None,
+    generator_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An option of the generator: base_channels=32.", rich_help_panel=NETWORKS_PANEL),
+    ] = None,
+    discriminator: Annotated[
+        str | None, typer.Option(help="Another discriminator than the recipe's.", rich_help_panel=NETWORKS_PANEL)
+    ] = None,
+    discriminator_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An option of the discriminator.", rich_help_panel=NETWORKS_PANEL),
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="Another objective than the recipe's.", rich_help_panel=NETWORKS_PANEL)
+    ] = None,
+    augment: Annotated[
+        str | None, typer.Option(help="Another augmentation than the recipe's.", rich_help_panel=NETWORKS_PANEL)
+    ] = None,
+    image_size: options.ImageSize = None,
+    batch_size: options.BatchSize = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(metavar="BUNDLE", help="Start from the generators of a bundle.", rich_help_panel=NETWORKS_PANEL),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="How long.", show_default="the recipe's", rich_help_panel=LENGTH_PANEL)
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="How long, in steps.", show_default="the recipe's", rich_help_panel=LENGTH_PANEL)
+    ] = None,
+    max_time: Annotated[
+        str | None,
+        typer.Option(metavar="10m|1h30m", help="Save and stop after this time; resume later.", rich_help_panel=LENGTH_PANEL),
+    ] = None,
+    name: Name = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder of the run folders.", rich_help_panel=LENGTH_PANEL)
+    ] = Path("runs/train-gan"),
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[RUN]", help="Go on with a run; without a name with the newest unfinished.", rich_help_panel=LENGTH_PANEL
+        ),
+    ] = None,
+    sample_every: Annotated[int, typer.Option(min=1, metavar="STEPS", rich_help_panel=LENGTH_PANEL)] = 500,
+    save_every: Annotated[int, typer.Option(min=1, metavar="STEPS", rich_help_panel=LENGTH_PANEL)] = 500,
+    keep: Annotated[int, typer.Option(min=1, help="How many checkpoints stay.", rich_help_panel=LENGTH_PANEL)] = 2,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print parameters, multiply-adds, memory and time here; train nothing.")
+    ] = False,
+    seed: options.Seed = None,
+    gpu: options.Gpu = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    deterministic: options.Deterministic = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    config: options.Config = None,
+) -> None:
+    """Train an unpaired translation between two folders of images."""
+    console = Console(json=json, quiet=quiet)
+    from fruitgan.workflows.train_gan.settings import TrainGanSettings
+
+    if data is None and data_a is None and data_b is None and resume is None:
+        raise UsageError("what to train on? Give --data NAME|DIR (--data demo needs nothing), or --data-a DIR --data-b DIR")
+    settings = TrainGanSettings(
+        data=data,
+        data_a=data_a,
+        data_b=data_b,
+        domains=options.two_domains(domains),
+        recipe=recipe,
+        generator=generator,
+        generator_options=_pairs("--generator-option", generator_option),
+        discriminator=discriminator,
+        discriminator_options=_pairs("--discriminator-option", discriminator_option),
+        objective=objective,
+        augment=augment,
+        image_size=image_size,
+        batch_size=batch_size,
+        epochs=epochs,
+        steps=steps,
+        precision=precision,
+        seed=seed,
+        init_from=init_from,
+        max_seconds=seconds_of(max_time) if max_time is not None else None,
+        name=name,
+        out=out,
+        resume=resume,
+        sample_every=sample_every,
+        save_every=save_every,
+        keep=keep,
+        gpu=gpu,
+        device=device,
+        deterministic=deterministic,
+    )
+    if dry_run:
+        _dry_run(settings, console)
+    else:
+        _train(settings, console)
+
+
+def _train(settings: TrainGanSettings, console: Console) -> None:
+    from fruitgan.workflows.train_gan import train_gan as job
+
+    with PoliteStop() as stop, ExitStack() as stack:
+        telling = _Telling(console, stop, stack)
+        result = job(settings, telling)
+    console.result(result)
+    console.out(f"{result.run}: step {result.step}, {result.images_per_second:.2f} images/s")
+    console.out(f"  translate with it: fruitgan translate photo.jpg --bundle {result.run}")
+    if not result.finished:
+        out = "" if settings.out == Path("runs/train-gan") else f" --out {settings.out}"
+        console.say(f"stopped, saved; go on with: fruitgan train-gan --resume {result.run.name}{out}")
+    if stop.exit_code:
+        raise typer.Exit(stop.exit_code)
+
+
+class _Telling:
+    """What a person sees while it trains: a bar for each stage, a line for what is saved."""
+
+    def __init__(self, console: Console, stop: PoliteStop, stack: ExitStack) -> None:
+        self.console = console
+        self.stop = stop
+        self.stack = stack
+        self.bar: Bar | None = None
+        self.stage = ""
+        self.first_step = 0
+        self.total_steps = 0
+
+    def __call__(self, event: Event) -> bool:
+        from fruitgan.workflows.train_gan.settings import Loading, Saved, Started, Stepped
+
+        match event:
+            case Loading(domain, done, total):
+                self._show(f"loading {domain}", total, "img").update(done)
+            case Started(run, step, total_steps, notes):
+                for note in notes:
+                    self.console.warn(note)
+                self.console.say(f"{run}: step {step} of {total_steps}")
+                self.first_step, self.total_steps = step, total_steps
+                self._show("training", total_steps, "step", step)
+            case Stepped(report, rate):
+                postfix: dict[str, Any] = {"img/s": f"{rate:.2f}"} if rate else {}
+                self._show("training", self.total_steps, "step", self.first_step).update(report.step, **postfix)
+                if report.step - self.first_step == STEPS_BEFORE_A_FORECAST:
+                    self._forecast(event.seconds_left)
+            case Saved(step, checkpoint):
+                self.console.say(f"saved {checkpoint}")
+        return self.stop.signal is not None
+
+    def _forecast(self, seconds: float) -> None:
+        """A word in time: the reference recipes take weeks on a CPU."""
+        if seconds > LONG_SECONDS:
+            self.console.warn(
+                f"at this pace it takes {duration(seconds)}; --recipe fast is made for machines without a GPU, "
+                "--dry-run says what to expect"
+            )
+
+    def _show(self, stage: str, total: int, unit: str, start: int = 0) -> Bar:
+        if self.bar is None or stage != self.stage:
+            self.stack.close()
+            self.bar = self.stack.enter_context(self.console.bar(total, stage, unit, start))
+            self.stage = stage
+        return self.bar
+
+
+def _dry_run(settings: TrainGanSettings, console: Console) -> None:
+    from fruitgan.workflows.train_gan.estimate import estimate
+
+    console.say("measuring a few steps ...")
+    found = estimate(settings)
+    console.result(found)
+    rows = [
+        ("recipe", found.recipe),
+        ("device, precision", f"{found.device}, {found.precision}"),
+        ("generator", f"{found.generator}: {found.generator_parameters:,} parameters each of two"),
+        ("discriminator", f"{found.discriminator}: {found.discriminator_parameters:,} parameters each of two"),
+        ("images", f"{found.training_images[0]} and {found.training_images[1]}, at {found.image_size_px} px, {found.batch_size} a step"),
+        ("multiply-adds a step", f"{found.multiply_adds_per_step / 1e9:.1f} G"),
+        ("memory for a step", f"{found.memory_bytes / 2**20:,.0f} MiB"),
+        ("time a step, here", f"{found.seconds_per_step:.3f} s"),
+        ("steps", f"{found.steps:,}"),
+        ("time in all, here", duration(found.seconds_total)),
+        ("suggested for this machine", f"--recipe {found.suggested_recipe}: {found.suggested_why}"),
+    ]
+    console.table("", ("what", "how much"), rows)
+
+
+def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    pairs = {}
+    for text in given or []:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise UsageError(f"{option} {text}: expected KEY=VALUE, such as base_channels=32")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def seconds_of(text: str) -> float:
+    """`90`, `90s`, `10m`, `1h30m` or `2d` as seconds.
+
+    Raises:
+        UsageError: none of these, or nothing at all.
+    """
+    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip().lower())
+    parts = [int(part or 0) for part in match.groups()] if match else []
+    if not any(parts):
+        raise UsageError(f"--max-time {text}: expected a time such as 90s, 10m or 1h30m")
+    days, hours, minutes, seconds = parts
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the words that a person would use."""
+    for unit, size in (("weeks", 7 * 86400), ("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,1 @@
+"""How images become data: sources, download, decode, bank, sampler, drawn fruit."""

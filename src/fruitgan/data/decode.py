@@ -1,0 +1,227 @@
+"""Files to pixels: orientation, colour profile, depth and transparency dealt with, so that all else sees uint8 sRGB."""
+
+from __future__ import annotations
+
+import io
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
+
+from fruitgan.errors import DataError
+from fruitgan.images import Pixels
+
+MAX_PIXELS = 178_956_970
+"""The size (half a gigabyte of RGB) above which Pillow itself refuses; it would warn from half of it on."""
+
+# Pillow knows some fifty formats; those that start another program (EPS) or have no signature (TGA) are left out.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000", "MPO", "ICO")
+
+# A file that starts so and still cannot be opened is a broken image, not something else.
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*", b"\x00\x00\x00\x0cjP  ")
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation to what turns the picture upright."""
+
+# `warnings.catch_warnings` swaps state of the whole process, so two threads must not be inside it at once.
+_quiet_lock = threading.Lock()
+
+
+class NotAnImage(DataError):
+    """By its content the file is no image; callers skip it."""
+
+
+class Undecodable(DataError):
+    """An image that cannot be decoded, or a file that cannot be read; callers count it as failed."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One decoded picture."""
+
+    pixels: Pixels
+    """uint8 [H, W, 3], sRGB, upright; the colour under transparent places is whatever the file holds there."""
+    alpha: NDArray[np.uint8] | None
+    """uint8 [H, W], 255 is opaque; None if the file has no transparency."""
+    format: str = ""
+    """The file format in Pillow's words, such as JPEG."""
+    mode: str = ""
+    """The colour mode of the file in Pillow's words, such as RGB, L, P or I;16."""
+
+
+def decode(source: Path | bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Decode the first frame of an image file, of its bytes or of a stream, whatever its colour mode and depth.
+
+    `max_pixels` can lower the limit of 178,956,970 pixels, not raise it.
+
+    Raises:
+        NotAnImage: the content is no image, or the path is no regular file (a folder, a pipe, a device).
+        Undecodable: truncated, damaged, too large, unreadable or missing.
+    """
+    name = str(source) if isinstance(source, Path) else "the given data"
+    data = _read(source, name)
+    with _opened(data, name) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise Undecodable(f"{name}: {width} x {height} pixels are more than the limit of {max_pixels:,}")
+        try:
+            image.load()
+            kind = (image.format or "", image.mode)
+            turn = TURNS.get(_orientation(image))
+            alpha = _alpha(image)
+            rgb = _to_srgb(image)
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders meet hostile bytes and raise nearly anything
+            raise Undecodable(f"{name}: cannot be decoded ({_reason(error)})") from error
+    if turn is not None:
+        rgb = rgb.transpose(turn)
+        alpha = alpha.transpose(turn) if alpha is not None else None
+    return Decoded(np.array(rgb, dtype=np.uint8), None if alpha is None else np.array(alpha, dtype=np.uint8), *kind)
+
+
+def _read(source: Path | bytes | BinaryIO, name: str) -> bytes:
+    """The whole content; a path is looked at first, since opening a pipe would wait for ever."""
+    if isinstance(source, bytes):
+        data = source
+    elif isinstance(source, Path):
+        try:
+            if not stat.S_ISREG(source.stat().st_mode):
+                raise NotAnImage(f"{name}: not a regular file")
+            data = source.read_bytes()
+        except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+            raise Undecodable(f"{name}: cannot be read ({_reason(error)})") from error
+    else:
+        data = source.read()
+    if not data:
+        raise NotAnImage(f"{name}: is empty")
+    return data
+
+
+@contextmanager
+def _opened(data: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
+    try:
+        with _quietly():
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        if data.startswith(SIGNATURES) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):
+            raise Undecodable(f"{name}: a damaged or truncated image") from error
+        raise NotAnImage(f"{name}: not an image") from error
+    except Image.DecompressionBombError as error:
+        raise Undecodable(f"{name}: more pixels than the limit of {MAX_PIXELS:,}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # as above
+        raise Undecodable(f"{name}: cannot be decoded ({_reason(error)})") from error
+    with image:
+        yield image
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Pillow's warnings on odd headers off: the size has its own limit here, and odd metadata are ignored."""
+    with _quiet_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    lines = str(error).splitlines()
+    return lines[0] if lines and lines[0] else type(error).__name__
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        with _quietly():
+            return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # broken EXIF of whatever kind is no reason to lose the picture
+        return 1
+
+
+def _alpha(image: Image.Image) -> Image.Image | None:
+    """Mode L, where the picture has an alpha band, a transparent colour or a palette with transparency."""
+    if not image.has_transparency_data:
+        return None
+    if image.mode in ("I", "I;16", "I;16B", "I;16L", "I;16N"):
+        opaque = np.asarray(image) != image.info["transparency"]
+        return Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8))
+    return image.convert("RGBA").getchannel("A")
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Mode RGB; an embedded profile is applied if it fits the picture and can be used, else ignored."""
+    flat = _eight_bit(image)
+    profile = image.info.get("icc_profile")
+    if flat.mode == "LAB":
+        lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+        return _transformed(flat, lab)
+    if profile:
+        try:
+            return _with_profile(flat, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            pass
+    return flat.convert("RGB")
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """The picture in mode L, RGB, CMYK or LAB, without its alpha."""
+    if image.mode in ("L", "RGB", "CMYK", "LAB"):
+        return image
+    if image.mode in ("LA", "La"):
+        return image.convert("LA").getchannel("L")
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode == "F" or image.mode.startswith("I"):
+        return Image.fromarray(_eight_bit_grey(np.asarray(image), is_float=image.mode == "F"))
+    if image.has_transparency_data:
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bit_grey(values: NDArray[np.generic], is_float: bool) -> NDArray[np.uint8]:
+    """[H, W] of any depth to 0..255: 16 bits are divided by 257, floats in [0, 1] scaled, what fits neither stretched."""
+    grey = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(grey.min()), float(grey.max())
+    full = (1.0 if high <= 1 else 255.0) if is_float else 65535.0
+    if low < 0 or high > full:
+        grey = (grey - low) / max(high - low, np.finfo(np.float64).tiny)
+        full = 1.0
+    return np.rint(grey * (255.0 / full)).astype(np.uint8)
+
+
+def _with_profile(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
+    space = profile.profile.xcolor_space.strip()
+    if space == "RGB" and image.mode in ("RGB", "L"):
+        # Nearly every profile in the wild says that the picture is sRGB already; a transform would only add rounding.
+        if "sRGB" in (profile.profile.profile_description or ""):
+            return image.convert("RGB")
+        return _transformed(image.convert("RGB"), profile)
+    if (space, image.mode) in (("GRAY", "L"), ("CMYK", "CMYK")):
+        return _transformed(image, profile)
+    return image.convert("RGB")
+
+
+def _transformed(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
+    srgb = ImageCms.createProfile("sRGB")
+    result = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
+    if result is None:
+        raise ValueError("no transform")
+    return result

@@ -1,0 +1,229 @@
+"""Archives from the network into the cache: resumed where a connection broke, checked before anything is unpacked."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from fruitgan.atomic import new_folder
+from fruitgan.data.unzip import unzip
+from fruitgan.errors import DataError, FruitganError, UsageError
+
+if TYPE_CHECKING:
+    import requests
+
+Progress = Callable[[str, int, int], None]
+
+CHUNK_BYTES = 1 << 18
+TIMEOUT_SECONDS = (10, 60)
+"""To connect, and between two pieces of data."""
+FRUITLESS_ATTEMPTS = 3
+"""How often a connection may bring nothing new before the download is given up."""
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A zip file in the network that holds one folder of its own name."""
+
+    name: str
+    address: str
+    size_bytes: int
+    sha256: str
+
+    @property
+    def file(self) -> str:
+        return f"{self.name}.zip"
+
+
+def cache_folder() -> Path:
+    """Where fetched and drawn sets lie: `FRUITGAN_CACHE`, else the platform's place."""
+    given = os.environ.get("FRUITGAN_CACHE")
+    if given:
+        return Path(given).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("fruitgan")
+
+
+def folder_of(name: str) -> Path:
+    """Where the set of this name lies once it is here; it is there whole or not at all."""
+    return cache_folder() / "datasets" / name
+
+
+def is_offline() -> bool:
+    return os.environ.get("FRUITGAN_OFFLINE", "").lower() not in ("", "0", "false", "no", "off")
+
+
+def fetch(archive: Archive, on_progress: Progress | None = None) -> Path:
+    """The unpacked folder of an archive, downloaded if it is not here yet.
+
+    A zip file that somebody put into the cache's folder `downloads` is taken instead of a download. `FRUITGAN_MIRROR=URL`
+    names another place for all archives, `FRUITGAN_OFFLINE=1` forbids the network.
+
+    Raises:
+        DataError: offline or unreachable (says what to put where), a wrong checksum, a zip that is not what it should be.
+        UsageError: an address that is not https (http is allowed on this machine alone).
+        FruitganError: the cache cannot be written.
+    """
+    folder = folder_of(archive.name)
+    if folder.is_dir():
+        return folder
+    zip_file = cache_folder() / "downloads" / archive.file
+    was_there = zip_file.exists()
+    if was_there:
+        _check_sum(archive, zip_file)
+    elif is_offline():
+        raise DataError(f"{archive.name} is not here and FRUITGAN_OFFLINE is set; {_by_hand(archive, zip_file)}")
+    else:
+        _download(archive, zip_file, on_progress or _ignore)
+    try:
+        with new_folder(folder) as part:
+            unzip(zip_file, archive.name, part, on_progress or _ignore)
+    except FruitganError:
+        # Another process may have been quicker.
+        if not folder.is_dir():
+            raise
+    if not was_there:
+        zip_file.unlink(missing_ok=True)
+    return folder
+
+
+def _ignore(what: str, done: int, total: int) -> None:
+    pass
+
+
+def _by_hand(archive: Archive, zip_file: Path) -> str:
+    return (
+        f"put {archive.file} ({archive.size_bytes:,} bytes, sha256 {archive.sha256}) from {_address(archive)} "
+        f"into {zip_file.parent}"
+    )
+
+
+def _address(archive: Archive) -> str:
+    mirror = os.environ.get("FRUITGAN_MIRROR")
+    return f"{mirror.rstrip('/')}/{archive.file}" if mirror else archive.address
+
+
+def _check_sum(archive: Archive, zip_file: Path) -> None:
+    import pooch
+
+    found = pooch.file_hash(str(zip_file))
+    if found != archive.sha256:
+        raise DataError(
+            f"{zip_file}: its sha256 is {found}, not {archive.sha256}: delete it, and have it downloaded or replace it"
+        )
+
+
+def _check_address(address: str) -> None:
+    parts = urlsplit(address)
+    if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK):
+        return
+    raise UsageError(f"{address}: data are fetched by https alone (http on this machine only); see FRUITGAN_MIRROR")
+
+
+def _download(archive: Archive, zip_file: Path, on_progress: Progress) -> None:
+    """Through pooch, which gives the file its name only when its sum is right."""
+    import pooch
+    import requests
+
+    address = _address(archive)
+    _check_address(address)
+    part = zip_file.with_name(f"{archive.file}.part")
+    logger = pooch.get_logger()
+    level, was_begun = logger.level, part.exists()
+    logger.setLevel(logging.WARNING)  # it would tell stderr of every download
+    try:
+        downloader = Resuming(part, archive.size_bytes, lambda done: on_progress(archive.name, done, archive.size_bytes))
+        for is_last in (not was_begun, True):
+            try:
+                pooch.retrieve(
+                    address, f"sha256:{archive.sha256}", fname=archive.file, path=zip_file.parent, downloader=downloader
+                )
+                return
+            except ValueError as error:
+                # What was begun long ago may be another file's beginning: once more, from nothing.
+                if is_last:
+                    raise DataError(
+                        f"{address}: not the file it should be (another sha256), so it was deleted; "
+                        f"{_by_hand(archive, zip_file)}"
+                    ) from error
+    except requests.RequestException as error:
+        raise DataError(
+            f"{address}: cannot be downloaded ({_reason(error)}); try again, or {_by_hand(archive, zip_file)}"
+        ) from error
+    except OSError as error:
+        raise FruitganError(f"{zip_file.parent}: cannot be written ({(error.strerror or str(error)).lower()})") from error
+    finally:
+        logger.setLevel(level)
+
+
+def _reason(error: Exception) -> str:
+    import requests
+
+    if isinstance(error, requests.HTTPError):
+        return str(error).partition(" for url")[0]
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    return "the connection failed" if isinstance(error, requests.ConnectionError) else str(error)
+
+
+class Resuming:
+    """A downloader for pooch that keeps what it has in a file of its own and goes on from its end, now and in later runs."""
+
+    def __init__(self, part: Path, size_bytes: int, on_bytes: Callable[[int], None], pause_seconds: float = 1.0) -> None:
+        self.part = part
+        self.size_bytes = size_bytes
+        self.on_bytes = on_bytes
+        self.pause_seconds = pause_seconds
+
+    def __call__(self, url: str, output_file: str, pooch: object) -> None:
+        """Fill `output_file` from `url`; the signature is pooch's.
+
+        Raises:
+            requests.RequestException: refused, or the connection brought nothing new several times.
+        """
+        import requests
+
+        fruitless = 0
+        with requests.Session() as session:
+            while self._done() != self.size_bytes:
+                before = self._done()
+                try:
+                    self._fill(session, url, before)
+                    if self._done() == before or self._done() > self.size_bytes:
+                        break  # a file of another size; its sum will show it
+                except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
+                    fruitless = 0 if self._done() > before else fruitless + 1
+                    if fruitless == FRUITLESS_ATTEMPTS:
+                        raise
+                    time.sleep(self.pause_seconds * fruitless)
+        self.part.replace(output_file)
+
+    def _done(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def _fill(self, session: requests.Session, url: str, done: int) -> None:
+        """Add what one answer of the server brings."""
+        headers = {"Accept-Encoding": "identity"}
+        if done:
+            headers["Range"] = f"bytes={done}-"
+        with session.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
+            _check_address(answer.url)
+            if answer.status_code == 416:  # there is nothing from there on: what is here is no beginning of this file
+                self.part.unlink()
+                return
+            answer.raise_for_status()
+            goes_on = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {done}-")
+            with self.part.open("ab" if goes_on else "wb") as file:
+                done = done if goes_on else 0
+                for chunk in answer.iter_content(CHUNK_BYTES):
+                    file.write(chunk)
+                    done += len(chunk)
+                    self.on_bytes(done)

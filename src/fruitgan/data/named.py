@@ -1,0 +1,147 @@
+"""The data sets that come under a name: those of the CycleGAN authors, and fruit that is drawn here.
+
+Sizes and sums of the archives are those that TensorFlow Datasets records.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from fruitgan.data import download
+from fruitgan.data.datasets import Dataset, Progress
+from fruitgan.data.download import Archive
+from fruitgan.data.drawing import draw_folder
+from fruitgan.data.sources import Source, folder_source
+
+ADDRESS = "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets"
+
+
+@dataclass(frozen=True)
+class ArchivedSet(Dataset):
+    """A set that is fetched as a zip file."""
+
+    name: str
+    domains: tuple[str, str]
+    summary: str
+    size_bytes: int
+    sha256: str
+
+    @property
+    def archive(self) -> Archive:
+        return Archive(name=self.name, address=f"{ADDRESS}/{self.name}.zip", size_bytes=self.size_bytes, sha256=self.sha256)
+
+    def source(self, on_progress: Progress | None = None) -> Source:
+        folder = download.fetch(self.archive, on_progress)
+        return replace(folder_source(folder, self.domains), name=self.name)
+
+    def is_present(self) -> bool:
+        return download.folder_of(self.name).is_dir()
+
+
+@dataclass(frozen=True)
+class DrawnSet(Dataset):
+    """Fruit drawn into the cache on first use."""
+
+    name: str
+    summary: str
+    train_count: int
+    test_count: int
+    size_px: int
+    seed: int
+    edition: int
+    """Counts the changes of what is drawn, so that an old version's pictures are not taken for ours."""
+    domains: tuple[str, str] = field(default=("apple", "orange"))
+
+    @property
+    def cache_name(self) -> str:
+        return f"{self.name}-{self.edition}"
+
+    def source(self, on_progress: Progress | None = None) -> Source:
+        folder = download.folder_of(self.cache_name)
+        if not folder.is_dir():
+            draw_folder(
+                folder,
+                train_count=self.train_count,
+                test_count=self.test_count,
+                size_px=self.size_px,
+                seed=self.seed,
+                on_progress=None if on_progress is None else lambda done, all: on_progress(f"drawing {self.name}", done, all),
+            )
+        return replace(folder_source(folder, self.domains), name=self.name)
+
+    def is_present(self) -> bool:
+        return download.folder_of(self.cache_name).is_dir()
+
+
+demo = DrawnSet("demo", "drawn fruit, no network: 200 and 200 for training, 50 and 50 for test, 128 px", 200, 50, 128, 0, 1)
+
+apple2orange = ArchivedSet(
+    "apple2orange",
+    ("apple", "orange"),
+    "photographs of apples and of oranges",
+    78456409,
+    "845a191e9af8926408ea597001cd03a452e3300a1f44a79fe329b3d59f6e3eb8",
+)
+horse2zebra = ArchivedSet(
+    "horse2zebra",
+    ("horse", "zebra"),
+    "photographs of horses and of zebras",
+    116867962,
+    "a74d9d392eecca9966b51287a76ca126af473d9de4f3e8fc0e9cda08fa1730a1",
+)
+summer2winter_yosemite = ArchivedSet(
+    "summer2winter_yosemite",
+    ("summer", "winter"),
+    "Yosemite in summer and in winter",
+    132640856,
+    "167fe1726807a9d22bd106b4a6c0bd7953b688af924ac1bf967439c4961e49f9",
+)
+monet2photo = ArchivedSet(
+    "monet2photo",
+    ("monet", "photo"),
+    "Monet's paintings and photographs of landscapes",
+    305231073,
+    "88f91b00fc228f97c9411fbf1880ec1d119c98f1722e4cfcfaa2fb35fac05b04",
+)
+cezanne2photo = ArchivedSet(
+    "cezanne2photo",
+    ("cezanne", "photo"),
+    "Cezanne's paintings and photographs of landscapes",
+    279885071,
+    "3a6c10ca21f9485862f1cbd707744b9dc258954a04631271d23a3605eeb63cff",
+)
+ukiyoe2photo = ArchivedSet(
+    "ukiyoe2photo",
+    ("ukiyoe", "photo"),
+    "Japanese woodblock prints and photographs of landscapes",
+    292946532,
+    "02a2a2fb5ecf425ca1bf86aca7304377da64a2a1d3b86df54eb65e4068bf3b08",
+)
+vangogh2photo = ArchivedSet(
+    "vangogh2photo",
+    ("vangogh", "photo"),
+    "Van Gogh's paintings and photographs of landscapes",
+    306590349,
+    "362c3473e70be0944bda08d49d660eafdc2854df55d697835b8186d1d79caaff",
+)
+maps = ArchivedSet(
+    "maps",
+    ("aerial", "map"),
+    "aerial photographs and maps of the same places",
+    1476754427,
+    "639534f69dbf9f36bef8d6292a7698006361221f83f0285d7c9ca78afe6e8a9e",
+)
+facades = ArchivedSet(
+    "facades",
+    ("photo", "label"),
+    "photographs of facades and their coloured plans",
+    35135868,
+    "9a31ebf3a31b9b5cd195dd5bf62e9308e00cb94604d1019e3889ac84248695c0",
+)
+iphone2dslr_flower = ArchivedSet(
+    "iphone2dslr_flower",
+    ("iphone", "dslr"),
+    "flowers by a telephone and by a camera with a large lens",
+    339964458,
+    "8fcb5e374d631b107e1d961b8c4cd0a186aa2a4ff3e279923f4c426128de7113",
+)

@@ -1,0 +1,182 @@
+"""Where training images come from: two domains of files, each in a training and a test split."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fruitgan.errors import DataError, UsageError
+from fruitgan.images import SUFFIXES
+from fruitgan.registry import suggestion
+
+SPLITS = ("trainA", "trainB", "testA", "testB")
+TEST_SHARE = 10
+"""Where a domain has no test split, about one image in this many is cut off for it."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The image files of one domain, sorted by path within each split."""
+
+    name: str
+    train: tuple[Path, ...]
+    test: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Two domains to translate between."""
+
+    name: str
+    a: Domain
+    b: Domain
+
+
+def find_source(
+    data: str | None,
+    data_a: Path | None = None,
+    data_b: Path | None = None,
+    domains: tuple[str, str] | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> Source:
+    """What `--data NAME|DIR`, or `--data-a DIR --data-b DIR`, means.
+
+    A path that exists wins over a name; what holds a separator (`./apples`) is always a path. A name is looked up in the
+    registry `datasets` and fetched if need be; `on_progress` is called with what is done, how far, and of how much.
+
+    Raises:
+        UsageError: neither or both forms given, or an unknown name.
+        DataError: a folder is missing or lacks images; a named set cannot be had.
+    """
+    if data_a is not None or data_b is not None:
+        if data is not None or data_a is None or data_b is None:
+            raise UsageError("give either --data NAME|DIR or both --data-a DIR and --data-b DIR")
+        return loose_source(data_a, data_b, domains)
+    if not data:
+        raise UsageError("no data given: use --data NAME|DIR, or --data-a DIR and --data-b DIR")
+    path = Path(data).expanduser()
+    if path.exists() or data.startswith((".", "~")) or any(mark in data for mark in ("/", os.sep)):
+        return folder_source(path, domains)
+    from fruitgan.data.datasets import registry  # here, since the data sets build on this module
+
+    known = registry.names()
+    if data not in known:
+        raise UsageError(f"no folder and no data set named {data!r}: {suggestion(data, known)}")
+    source = registry.get(data).source(on_progress)
+    if domains is None:
+        return source
+    _must_differ(domains)
+    return replace(source, a=replace(source.a, name=domains[0]), b=replace(source.b, name=domains[1]))
+
+
+def folder_source(root: Path, domains: tuple[str, str] | None = None) -> Source:
+    """A folder with trainA and trainB, and perhaps testA and testB.
+
+    A domain without its test split gets one: a file whose content's sha256 falls in the lowest tenth is a test image.
+    The choice depends on nothing but the bytes, so it survives renaming and added files, and copies stay together.
+
+    Raises:
+        DataError: the folder or a training split is missing, or holds no images.
+    """
+    _must_be_folder(root)
+    if domains is not None:
+        _must_differ(domains)
+    for split in SPLITS[:2]:
+        if not (root / split).is_dir():
+            raise DataError(
+                f"{root}: has no folder {split}; expected trainA and trainB (testA and testB if there are any), "
+                "or give two folders with --data-a and --data-b"
+            )
+    names = domains or _domains_of(root.resolve().name) or ("a", "b")
+    return Source(
+        root.resolve().name,
+        _domain(names[0], root / "trainA", root / "testA"),
+        _domain(names[1], root / "trainB", root / "testB"),
+    )
+
+
+def loose_source(dir_a: Path, dir_b: Path, domains: tuple[str, str] | None = None) -> Source:
+    """Two folders of images, one a domain; the test splits are cut off as in `folder_source`.
+
+    Raises:
+        DataError: a folder is missing or holds no images, or both are the same.
+    """
+    for folder in (dir_a, dir_b):
+        _must_be_folder(folder)
+    if dir_a.resolve() == dir_b.resolve():
+        raise DataError(f"{dir_a}: both domains are the same folder; give two")
+    names = domains or (dir_a.resolve().name, dir_b.resolve().name)
+    if domains is not None:
+        _must_differ(domains)
+    elif names[0] == names[1]:
+        names = ("a", "b")
+    return Source(f"{names[0]}2{names[1]}", _domain(names[0], dir_a, None), _domain(names[1], dir_b, None))
+
+
+def image_files(folder: Path) -> tuple[Path, ...]:
+    """The image files in a folder and below, by suffix, sorted by path; hidden files and folders are left out.
+
+    Raises:
+        DataError: the folder cannot be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename or folder}: cannot be listed ({(error.strerror or 'error').lower()})") from error
+
+    found: list[Path] = []
+    for base, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(base, name) for name in files if not name.startswith(".")]
+    images = (path for path in found if path.suffix.lower() in SUFFIXES)
+    return tuple(sorted(images, key=lambda path: path.relative_to(folder).parts))
+
+
+def _domain(name: str, train: Path, test: Path | None) -> Domain:
+    files = image_files(train)
+    if not files:
+        raise DataError(f"{train}: holds no images ({', '.join(sorted(SUFFIXES))}), so the domain {name!r} is empty")
+    if test is not None and test.is_dir():
+        return Domain(name, files, image_files(test))
+    return _cut(name, files)
+
+
+def _cut(name: str, files: tuple[Path, ...]) -> Domain:
+    """Split by content, with at least one image on each side where there are two different ones."""
+    digests = {path: _digest(path) for path in files}
+    low, high = min(digests.values()), max(digests.values())
+    # The first 32 bits of a sha256 are uniform, so a tenth of all contents lies below a tenth of their range.
+    is_test = {
+        path: digest != high and (digest == low or int.from_bytes(digest[:4], "big") * TEST_SHARE < 2**32)
+        for path, digest in digests.items()
+    }
+    return Domain(name, tuple(path for path in files if not is_test[path]), tuple(path for path in files if is_test[path]))
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({(error.strerror or 'error').lower()})") from error
+
+
+def _must_be_folder(folder: Path) -> None:
+    if not folder.exists():
+        raise DataError(f"{folder}: no such folder")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: not a folder")
+
+
+def _must_differ(domains: tuple[str, str]) -> None:
+    if not all(domains) or domains[0] == domains[1]:
+        raise UsageError(f"the domains {domains[0]!r} and {domains[1]!r} need two different names, as in apple,orange")
+
+
+def _domains_of(folder: str) -> tuple[str, str] | None:
+    """The names in a folder's name like apple2orange."""
+    match = re.fullmatch(r"([A-Za-z][A-Za-z_-]*)2([A-Za-z][A-Za-z_-]*)", folder)
+    return None if match is None or match[1] == match[2] else (match[1], match[2])

@@ -1,0 +1,1 @@
+"""What runs the generator of a bundle."""

@@ -1,0 +1,94 @@
+"""Pictures of any size through an engine that takes only some: scaling, padding, and carrying a change over to another size.
+
+Pictures are uint8 [H, W, 3].
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from fruitgan.engines.contracts import Engine
+from fruitgan.images import Pixels, resize
+
+LARGE = 1.5
+"""How many times the training size a shorter side may be before `auto` scales it down; up to here a generator copes."""
+LONGEST = 16
+"""How many squares of the shorter side the engine is given at most, but for `native`: 1 x 20000 px must not need a gigabyte."""
+
+
+class Fit(Protocol):
+    """What must be known of a generator; a bundle's card says it."""
+
+    @property
+    def image_size_px(self) -> int:
+        """Side of the square images that it was trained on."""
+        ...
+
+    def padded(self, side_px: int) -> int:
+        """The smallest side that it takes and that is no shorter than `side_px`."""
+        ...
+
+
+def network_size(height_px: int, width_px: int, fit: Fit, scale: str | int = "auto") -> tuple[int, int]:
+    """Height and width at which the generator sees a picture; `scale` is `auto`, `native` or the shorter side in px.
+
+    `auto` brings the shorter side of a picture that is LARGE to the training size and leaves any other. With `auto` and with
+    a number, a very long picture is squeezed along its longer side to LONGEST squares.
+    """
+    if scale == "native":
+        return height_px, width_px
+    shorter = min(height_px, width_px)
+    if isinstance(scale, int):
+        square = target = scale
+    else:
+        square = fit.image_size_px
+        target = square if shorter > LARGE * square else shorter
+    limit = LONGEST * max(square, fit.padded(1)) ** 2 // fit.padded(target)
+    height, width = (
+        target if side == shorter else min(round(side * target / shorter), limit) for side in (height_px, width_px)
+    )
+    return height, width
+
+
+def translate_pixels(engine: Engine, fit: Fit, pixels: Pixels, scale: str | int = "auto") -> Pixels:
+    """A picture of any size to the same size, seen by the generator at `network_size`.
+
+    Where that is another size, the change which the generator makes is added to the original, so that it stays sharp.
+
+    Raises:
+        FruitganError: as `Engine.translate`.
+    """
+    height, width = network_size(pixels.shape[0], pixels.shape[1], fit, scale)
+    seen = resize(pixels, height, width)
+    translated = translate_padded(engine, fit, seen)
+    return translated if seen.shape == pixels.shape else with_change(pixels, seen, translated)
+
+
+def translate_padded(engine: Engine, fit: Fit, pixels: Pixels) -> Pixels:
+    """A picture through the engine at its own size, padded to what the engine takes and cropped again.
+
+    Padded on both sides alike: mirrored, as most pictures go on, or where a side is too short for that with its edge.
+    """
+    margins = [fit.padded(side) - side for side in pixels.shape[:2]]
+    canvas = pixels
+    for axis, margin in enumerate(margins):
+        widths = [(0, 0), (0, 0), (0, 0)]
+        widths[axis] = (margin // 2, margin - margin // 2)
+        canvas = np.pad(canvas, widths, mode="reflect" if max(widths[axis]) < pixels.shape[axis] else "edge")
+    top, left = margins[0] // 2, margins[1] // 2
+    return engine.translate(canvas[np.newaxis])[0, top : top + pixels.shape[0], left : left + pixels.shape[1]]
+
+
+def with_change(pixels: Pixels, before: Pixels, after: Pixels) -> Pixels:
+    """The picture [H, W, 3] with the change from `before` to `after`, both [h, w, 3], brought to its size and added."""
+    height, width = pixels.shape[:2]
+    result = np.empty_like(pixels)
+    for channel in range(3):  # one at a time: a large photograph's change in floats is four times its bytes
+        change = after[..., channel].astype(np.float32) - before[..., channel]
+        # Bicubic, since Lanczos would ring at the edges of a change.
+        large = np.asarray(Image.fromarray(change).resize((width, height), Image.Resampling.BICUBIC))
+        result[..., channel] = np.rint(np.clip(pixels[..., channel] + large, 0, 255))
+    return result

@@ -1,0 +1,54 @@
+"""Pictures as arrays: Pillow to uint8 [H, W, 3] and back, uint8 to [0, 1] to [-1, 1].
+
+`unit` means [0, 1], `signed` means [-1, 1]. The arithmetic is the same for numpy arrays and torch tensors.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]
+Array = TypeVar("Array", bound=Any)
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jfif"})
+
+
+def from_pillow(image: Image.Image) -> Pixels:
+    """uint8 [H, W, 3] of an RGB picture."""
+    return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def to_pillow(pixels: Pixels) -> Image.Image:
+    """The RGB picture of uint8 [H, W, 3]."""
+    return Image.fromarray(pixels)
+
+
+def resize(pixels: Pixels, height_px: int, width_px: int, resample: Image.Resampling = Image.Resampling.LANCZOS) -> Pixels:
+    """[H, W, 3] to [height_px, width_px, 3], antialiased (but for NEAREST)."""
+    if pixels.shape[:2] == (height_px, width_px):
+        return pixels
+    return np.array(to_pillow(pixels).resize((width_px, height_px), resample))
+
+
+def unit_from_bytes(pixels: Array) -> Array:
+    """0..255 to [0, 1]; give floats or get numpy's float64."""
+    return pixels / 255
+
+
+def signed_from_unit(images: Array) -> Array:
+    """[0, 1] to [-1, 1]."""
+    return images * 2 - 1
+
+
+def unit_from_signed(images: Array) -> Array:
+    """[-1, 1] to [0, 1]."""
+    return (images + 1) / 2
+
+
+def bytes_from_unit(images: NDArray[np.floating[Any]]) -> Pixels:
+    """[0, 1] to 0..255: clipped, then rounded, never truncated."""
+    return np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""The networks: their contracts, their catalog, and those that come with fruitgan."""

@@ -1,0 +1,76 @@
+"""What a generator, a discriminator and a detector promise. Shapes: N images of H x W pixels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class SizeRule:
+    """Which image sizes a network takes: each side at least `minimum_px` and a multiple of `multiple_of_px`."""
+
+    minimum_px: int
+    multiple_of_px: int
+
+    def accepts(self, height_px: int, width_px: int) -> bool:
+        return all(side >= self.minimum_px and side % self.multiple_of_px == 0 for side in (height_px, width_px))
+
+    def padded(self, side_px: int) -> int:
+        """The smallest side that fits and is no shorter than `side_px`."""
+        side_px = max(side_px, self.minimum_px)
+        return -(-side_px // self.multiple_of_px) * self.multiple_of_px
+
+
+class GeneratorParts(NamedTuple):
+    """A translated image and, where the generator has one, the mask that says where it changed something."""
+
+    image: Tensor
+    """[N, 3, H, W] in [-1, 1]."""
+    mask: Tensor | None
+    """[N, 1, H, W] in [0, 1]; 1 where the output is all the network's, 0 where it is all the source's."""
+
+
+class Generator(nn.Module, ABC):
+    """[N, 3, H, W] float in [-1, 1] to the same."""
+
+    size_rule: SizeRule
+    dead_parameters: frozenset[str] = frozenset()
+    """Names of parameters that no input can make matter (a reference's quirks, kept and tested)."""
+    encode_points: int
+    """How many inner maps `encode` can give; points are numbered from 0."""
+
+    @abstractmethod
+    def parts(self, x: Tensor) -> GeneratorParts:
+        """The image and the mask that it was composed with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.parts(x).image
+
+    @abstractmethod
+    def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
+        """The inner maps [N, C, h, w] at the given points, in their order; computes no further than it must."""
+
+
+class Discriminator(nn.Module, ABC):
+    """[N, 3, H, W] in [-1, 1] to a tuple of logit maps [N, 1, h, w], one a scale; higher means more real."""
+
+    size_rule: SizeRule
+    dead_parameters: frozenset[str] = frozenset()
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]: ...
+
+
+class Detector(nn.Module, ABC):
+    """A classifier of real against generated images: [N, 3, S, S] in [0, 1] to a logit [N], above 0 means generated."""
+
+    image_size_px: ClassVar[int] | int
+    """The exact side S it wants."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor: ...

@@ -1,0 +1,102 @@
+"""A light generator for CPUs that starts as the identity and says where it changes something."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fruitgan.models.contracts import Generator, GeneratorParts, SizeRule
+from fruitgan.models.layers import InstanceNorm, initialise
+
+LIMIT = 0.97  # the source is held inside the range of tanh, whose inverse would be infinite at 1
+MASK_START = 1.0  # sigmoid(1) = 0.73: at the start the network's picture counts for most
+
+
+class SeparableBlock(nn.Module):
+    """x plus twice a depthwise 3 x 3 and a pointwise convolution of it, each pair with affine instance norm, the first with ReLU.
+
+    Howard et al. 2017 (MobileNets), section 3.1, for the factoring.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for half in range(2):
+            layers += [
+                nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False, padding_mode="reflect"),
+                nn.Conv2d(channels, channels, 1, bias=False),
+                InstanceNorm(channels, affine=True),
+            ]
+            if half == 0:
+                layers.append(nn.ReLU(inplace=True))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.layers(x)
+        return out
+
+
+class MobileGenerator(Generator):
+    """Works at half and quarter size; its last layer starts at zero, so that the untrained output is the input.
+
+    With h the last layer's three colour maps and m its mask map, y = tanh(h + atanh(clip(x, -0.97, 0.97))) is the changed picture
+    and m y + (1 - m) x the output (the mask as in Mejjati et al. 2018, equation 1, with the source as the background). At h = 0 the
+    output differs from x by the clipping alone. Points for `encode`: 0 the stem, 1 the halving, then one after each block.
+    """
+
+    size_rule = SizeRule(minimum_px=8, multiple_of_px=4)
+
+    def __init__(self, base_channels: int, blocks: int, mask: bool) -> None:
+        super().__init__()
+        c = base_channels
+        reflect = {"padding": 1, "padding_mode": "reflect"}
+        self.stem = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(12, c, 3, bias=False, **reflect),  # type: ignore[arg-type]
+            InstanceNorm(c, affine=True),
+            nn.ReLU(inplace=True),
+        )
+        self.trunk = nn.ModuleList(
+            [
+                nn.Sequential(
+                    nn.Conv2d(c, 4 * c, 3, stride=2, bias=False, **reflect),  # type: ignore[arg-type]
+                    InstanceNorm(4 * c, affine=True),
+                    nn.ReLU(inplace=True),
+                ),
+                *(SeparableBlock(4 * c) for _ in range(blocks)),
+            ]
+        )
+        self.widen = nn.Sequential(nn.Conv2d(4 * c, 4 * c, 1), nn.PixelShuffle(2))
+        self.join = nn.Sequential(nn.Conv2d(2 * c, c, 3, **reflect), nn.ReLU(inplace=True))  # type: ignore[arg-type]
+        self.head = nn.Conv2d(c, 16 if mask else 12, 3, **reflect)  # type: ignore[arg-type]
+        self.encode_points = 2 + blocks
+        initialise(self)
+        nn.init.zeros_(self.head.weight)
+
+    def parts(self, x: Tensor) -> GeneratorParts:
+        skip = self.stem(x)
+        inner = skip
+        for layer in self.trunk:
+            inner = layer(inner)
+        joined = self.join(torch.cat([self.widen(inner), skip], dim=1))
+        out = F.pixel_shuffle(self.head(joined), 2).float()
+        x = x.float()
+        changed = torch.tanh(out[:, :3] + torch.atanh(x.clamp(-LIMIT, LIMIT)))
+        if out.shape[1] == 3:
+            return GeneratorParts(changed, None)
+        mask = torch.sigmoid(out[:, 3:] + MASK_START)
+        return GeneratorParts(torch.lerp(x, changed, mask), mask)
+
+    def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
+        maps = [self.stem(x)]
+        for layer in self.trunk[: max(points)]:
+            maps.append(layer(maps[-1]))
+        return [maps[point] for point in points]
+
+
+def mobile(*, base_channels: int = 32, blocks: int = 6, mask: bool = True) -> MobileGenerator:
+    """Light generator of depthwise separable blocks with image-residual output and soft mask; at rest it is the identity."""
+    return MobileGenerator(base_channels, blocks, mask)

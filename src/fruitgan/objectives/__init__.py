@@ -1,0 +1,1 @@
+"""What plays against what: which networks an objective has, and what each of them minimises."""

@@ -1,0 +1,42 @@
+"""Adversarial losses on the logit maps of a discriminator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+GanMode = Literal["lsgan", "bce"]
+Logits = Sequence[Tensor]
+
+
+def _squared(logits: Tensor, target: float) -> Tensor:
+    """Mean of (D - target)^2: Mao et al. 2017, equation 2, with targets 1 and 0; Zhu et al. 2017, section 4."""
+    return (logits.float() - target).square().mean()
+
+
+def _cross_entropy(logits: Tensor, target: float) -> Tensor:
+    """Mean of -log sigmoid(D), or of -log(1 - sigmoid(D)): Goodfellow et al. 2014, equation 1, in the non-saturating form."""
+    logits = logits.float()
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
+
+
+DISTANCES: dict[str, Callable[[Tensor, float], Tensor]] = {"lsgan": _squared, "bce": _cross_entropy}
+
+
+def distance_to(mode: str, logits: Logits, target: float) -> Tensor:
+    """How far the logits are from `target` (1 real, 0 generated): a mean over each map, summed over the scales."""
+    return torch.stack([DISTANCES[mode](scale, target) for scale in logits]).sum()
+
+
+def generator_loss(mode: str, fake: Logits) -> Tensor:
+    """The generator wants its images called real."""
+    return distance_to(mode, fake, 1.0)
+
+
+def discriminator_loss(mode: str, real: Logits, fake: Logits) -> Tensor:
+    """Half the sum over real and generated images; the half slows the discriminator down (Zhu et al. 2017, appendix 7.1)."""
+    return 0.5 * (distance_to(mode, real, 1.0) + distance_to(mode, fake, 0.0))

@@ -1,0 +1,184 @@
+"""Names to things: one registry a kind, fed by entry points, ours and a stranger's alike.
+
+Listing reads package metadata and imports nothing; `get` imports the one thing asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any, Generic, TypeVar, cast
+
+from fruitgan.errors import EnvironmentProblem, UsageError
+
+T = TypeVar("T")
+
+KINDS = (
+    "recipes",
+    "generators",
+    "discriminators",
+    "detectors",
+    "objectives",
+    "augmentations",
+    "datasets",
+    "engines",
+    "commands",
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered name: where it comes from and the `module:attribute` it stands for."""
+
+    kind: str
+    name: str
+    package: str
+    version: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A registered thing with *all* its options resolved: what configs, checkpoints and bundles store."""
+
+    name: str
+    package: str
+    version: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@functools.cache
+def _entries(kind: str) -> tuple[tuple[Entry, metadata.EntryPoint], ...]:
+    """Every entry point of the kind, the same distribution found twice on the path counted once."""
+    found: dict[tuple[str, str, str], tuple[Entry, metadata.EntryPoint]] = {}
+    for point in metadata.entry_points(group=f"fruitgan.{kind}"):
+        distribution = point.dist
+        package = distribution.name if distribution else "unknown"
+        version = distribution.version if distribution else "0"
+        entry = Entry(kind, point.name, package, version, point.value)
+        found.setdefault((point.name, package, point.value), (entry, point))
+    return tuple(found[key] for key in sorted(found))
+
+
+def forget() -> None:
+    """Read the installed packages anew at the next look (after an install in the same process)."""
+    _entries.cache_clear()
+
+
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """The end of an unknown-name message: what is near, or else all there is."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        return "did you mean " + " or ".join(near) + "?"
+    return "known are " + ", ".join(known) if known else "none is installed"
+
+
+class Registry(Generic[T]):
+    """The things of one kind, by kebab-case name, from the entry-point group `fruitgan.<kind>`."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    @property
+    def noun(self) -> str:
+        return self.kind.removesuffix("s")
+
+    def entries(self) -> list[Entry]:
+        return [entry for entry, _ in _entries(self.kind)]
+
+    def names(self) -> list[str]:
+        return sorted({entry.name for entry in self.entries()})
+
+    def owner(self, name: str) -> Entry:
+        """Who registered the name.
+
+        Raises:
+            UsageError: unknown name (says what is near), or two packages claim it (names both).
+        """
+        owners = [entry for entry in self.entries() if entry.name == name]
+        if not owners:
+            raise UsageError(f"no {self.noun} named {name!r}: {suggestion(name, self.names())}")
+        if len(owners) > 1:
+            claims = " and ".join(f"{entry.package} {entry.version} ({entry.target})" for entry in owners)
+            raise UsageError(f"two packages register the {self.noun} {name!r}: {claims}; uninstall one of them")
+        return owners[0]
+
+    def get(self, name: str) -> T:
+        """Import the thing behind the name, and nothing else.
+
+        Raises:
+            UsageError: as `owner`.
+            EnvironmentProblem: its package fails to import; names the package and the reason.
+        """
+        owner = self.owner(name)
+        point = next(point for entry, point in _entries(self.kind) if entry == owner)
+        try:
+            return cast(T, point.load())
+        except (Exception, SystemExit) as error:  # a stranger's module may raise anything at import; it must break only itself
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise EnvironmentProblem(
+                f"the {self.noun} {name!r} of package {owner.package} {owner.version} cannot be imported: {reason}"
+            ) from error
+
+    def choose(self, name: str, options: Mapping[str, Any] | None = None) -> Choice:
+        """The name with all its options: those given, checked, and the builder's own defaults.
+
+        Raises:
+            UsageError: an option that the builder's signature does not have, or a value of another type.
+        """
+        owner = self.owner(name)
+        builder = cast(Callable[..., Any], self.get(name))
+        return Choice(name, owner.package, owner.version, resolve_options(builder, options or {}, f"{self.noun} {name}"))
+
+    def build(self, choice: Choice) -> Any:
+        """Call the builder with the options of the choice.
+
+        Raises:
+            EnvironmentProblem: the package that registered the name is not installed here.
+        """
+        if choice.name not in self.names():
+            raise EnvironmentProblem(
+                f"the {self.noun} {choice.name!r} comes from the package {choice.package} {choice.version}, "
+                f"which is not installed: pip install {choice.package}"
+            )
+        builder = cast(Callable[..., Any], self.get(choice.name))
+        return builder(**resolve_options(builder, choice.options, f"{self.noun} {choice.name}"))
+
+
+def resolve_options(builder: Callable[..., Any], given: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """All options of a builder: its signature is the schema, so each is keyword-only, typed and has a default.
+
+    A string is read as the type of the default (`"32"` for an int), so that a command line can give it.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    parameters = inspect.signature(builder).parameters
+    unknown = sorted(set(given) - set(parameters))
+    if unknown:
+        raise UsageError(f"{what} has no option {unknown[0]!r}: {suggestion(unknown[0], sorted(parameters))}")
+    return {
+        name: _as_type_of(parameter.default, given.get(name, parameter.default), f"{what}, option {name}")
+        for name, parameter in parameters.items()
+    }
+
+
+def _as_type_of(default: Any, value: Any, what: str) -> Any:
+    kind = type(default)
+    if isinstance(value, str) and kind is bool:
+        if value.lower() in ("true", "false"):
+            return value.lower() == "true"
+    elif isinstance(value, str) and kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            pass
+    elif kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    elif type(value) is kind:
+        return value
+    raise UsageError(f"{what}: {value!r} is not of type {kind.__name__}")

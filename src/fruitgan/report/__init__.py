@@ -1,0 +1,1 @@
+"""Pictures for people: grids of samples, plots, one self-contained page."""

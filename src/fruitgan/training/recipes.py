@@ -1,0 +1,89 @@
+"""The recipes that come with fruitgan."""
+
+from __future__ import annotations
+
+from fruitgan.training.recipe import Adam, Part, Recipe
+from fruitgan.training.schedules import Schedule, constant, until
+
+cyclegan = Recipe(
+    summary="The CycleGAN paper: ResNet-9, 70 x 70 PatchGAN, least squares, pool of 50, 100 + 100 epochs.",
+    why={
+        "generator": "the paper's for 256 px; biases before its norms are dead weight, and kept",
+        "weights": "cycle 10 and identity 5, as the paper has for paintings and as its authors' published models have",
+        "learning_rate": "constant for half the epochs, then linear towards 0, stepping once an epoch",
+        "averaging": "none: the paper's result is the last step's weights",
+        "pairing": "one pass through the larger domain is an epoch; its partner is drawn at random",
+    },
+    objective=Part(name="cyclegan", options={"gan_mode": "lsgan", "pool_size": 50}),
+    generator=Part(name="resnet-9"),
+    discriminator=Part(name="patch-70"),
+    augmentation=Part(name="jitter-mirror"),
+    weights={"adversarial": constant(1.0), "cycle": constant(10.0), "identity": constant(5.0)},
+    optimizers={"generators": Adam(), "discriminators": Adam()},
+    learning_rate=Schedule(start=1.0, end=0.0, begin=0.5, unit="epoch"),
+    averaging=None,
+    pairing="random-b",
+    resample="bicubic",
+    fit="squash",
+    image_size_px=256,
+    batch_size=1,
+    epochs=200,
+)
+
+_KERAS_ADAM = Adam(epsilon=1e-7)  # Keras' default; the paper's code has 1e-8
+
+seed_unet = Recipe(
+    summary="The lab report that fruitgan grew from: UNet-256 with instance norm, 70 x 70 PatchGAN, 40 epochs.",
+    why={
+        "generator": "as in the TensorFlow tutorial; its innermost map is 1 x 1, where instance norm leaves nothing of the image",
+        "objective": "the report writes a squared error to 1, and shows the discriminator the current fakes alone",
+        "resample": "the report enlarged with nearest neighbours, which aliases",
+        "pairing": "both domains are zipped, so the smaller one ends the epoch",
+        "learning_rate": "constant, as in the report",
+    },
+    objective=Part(name="cyclegan", options={"gan_mode": "lsgan", "pool_size": 0}),
+    generator=Part(name="unet-256"),
+    discriminator=Part(name="patch-70-affine"),
+    augmentation=Part(name="jitter-mirror"),
+    weights={"adversarial": constant(1.0), "cycle": constant(10.0), "identity": constant(5.0)},
+    optimizers={"generators": _KERAS_ADAM, "discriminators": _KERAS_ADAM},
+    learning_rate=constant(1.0),
+    averaging=None,
+    pairing="zip",
+    resample="nearest",
+    fit="squash",
+    image_size_px=256,
+    batch_size=1,
+    epochs=40,
+)
+
+fast = Recipe(
+    summary="For CPUs: a light generator that starts as the identity, two light discriminators, averaged weights.",
+    why={
+        "generator": "0.3 M parameters at half and quarter size; it adds to the image and masks what it leaves alone",
+        "discriminator": "two scales with spectral norm: texture and shape, and no instance norm to hide colour from them",
+        "weights": "the cycle loosens as training goes on, and identity only steers the beginning, so that more than colour may change",
+        "averaging": "steadier pictures than any single step's, at under 1% of the time",
+        "image_size_px": "a quarter of the pixels of the reference; an hour on two cores is to show something",
+        "precision": "chosen for the machine: bf16 where a CPU has instructions for it, which halves the step",
+    },
+    objective=Part(name="cyclegan", options={"gan_mode": "lsgan", "pool_size": 0}),
+    generator=Part(name="mobile"),
+    discriminator=Part(name="patch-multiscale", options={"base_channels": 32}),
+    augmentation=Part(name="jitter-mirror"),
+    weights={
+        "adversarial": constant(1.0),
+        "cycle": Schedule(start=8.0, end=2.0),
+        "identity": until(0.35, 5.0),
+    },
+    optimizers={"generators": Adam(beta_2=0.99), "discriminators": Adam(beta_2=0.99)},
+    learning_rate=Schedule(start=1.0, end=0.02, begin=0.6),
+    averaging=0.999,
+    pairing="passes",
+    resample="lanczos",
+    fit="squash",
+    image_size_px=128,
+    batch_size=4,
+    steps=4000,
+    precision="auto",
+)

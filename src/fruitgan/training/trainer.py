@@ -1,0 +1,236 @@
+"""The loop. It trains and yields; it prints nothing and saves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fruitgan import randomness
+from fruitgan.device import Precision, autocast
+from fruitgan.errors import FruitganError
+from fruitgan.objectives.contracts import Objective, Player, State, Stateful
+from fruitgan.training.averaging import Average
+from fruitgan.training.feed import Feed
+from fruitgan.training.recipe import Adam, Recipe
+from fruitgan.training.schedules import Clock
+
+
+class LossNotFinite(FruitganError):
+    """A loss or a gradient became infinite or not a number; the weights are those before."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step tells. `losses` (means by term since the last report of losses) only every `log_every` steps."""
+
+    step: int
+    learning_rate: float
+    losses: Mapping[str, float] | None
+
+
+class Trainer:
+    """Trains an objective by a recipe, one step after another, each a function of (seed, step, state).
+
+    A step whose loss or gradient is not finite changes nothing; that is decided on the device, and learned here when losses are
+    logged.
+
+    Args:
+        total_steps: of the whole training; schedules are shares of it.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        recipe: Recipe,
+        feed: Feed,
+        *,
+        total_steps: int,
+        steps_per_epoch: int,
+        seed: int,
+        device: torch.device,
+        precision: Precision,
+        log_every: int,
+    ) -> None:
+        objective.to(device)
+        self.objective = objective
+        self.recipe = recipe
+        self.feed = feed
+        self.total_steps = total_steps
+        self.steps_per_epoch = steps_per_epoch
+        self.seed = seed
+        self.device = device
+        self.precision = precision
+        self.log_every = log_every
+        self.step = 0
+        networks = objective.networks
+        self.parameters = {
+            player.name: [p for name in player.networks for p in networks[name].parameters()] for player in objective.players
+        }
+        self.learning_rates = {name: torch.zeros((), device=device) for name in self.parameters}
+        self.optimizers = {
+            player.name: self._optimizer(player, recipe.optimizers[player.name]) for player in objective.players
+        }
+        generators = {name: networks[name] for name in objective.generators.values()}
+        self.average = Average(generators, recipe.averaging) if recipe.averaging is not None else None
+        self._sums: dict[str, Tensor] = {}
+        self._since_log = 0
+        self._left_out = torch.zeros((), device=device)
+
+    def _optimizer(self, player: Player, settings: Adam) -> torch.optim.Adam:
+        return torch.optim.Adam(
+            self.parameters[player.name],
+            lr=self.learning_rates[player.name],
+            betas=(settings.beta_1, settings.beta_2),
+            eps=settings.epsilon,
+            # The fused kernels alone take the learning rate and the verdict on the step from the device.
+            fused=self.device.type in ("cpu", "cuda", "mps"),
+        )
+
+    def generator(self, direction: str) -> nn.Module:
+        """What a user gets: the averaged generator, or the trained one where the recipe has no averaging."""
+        name = self.objective.generators[direction]
+        network: nn.Module = self.average.networks[name] if self.average else self.objective.networks[name]
+        return network
+
+    def steps(self, until: int) -> Iterator[StepReport]:
+        """Train up to `until` steps in all and tell of each.
+
+        Raises:
+            LossNotFinite: at a step that logs, naming the terms.
+        """
+        self.objective.networks.train()
+        while self.step < until:
+            yield self._one_step()
+
+    def _one_step(self) -> StepReport:
+        learning_rate, weights = self._fill_scalars()
+        torch.manual_seed(randomness.torch_seed(self.seed, self.step, "dropout"))
+        batch = self.feed.batch(self.step, self.objective.draws)
+        losses: dict[str, Tensor] = {}
+        with autocast(self.device, self.precision):
+            prepared = self.objective.prepare(batch, self.objective.variant(weights))
+        for player in self.objective.players:
+            with autocast(self.device, self.precision):
+                terms = player.loss(prepared)
+            torch.stack(list(terms.values())).sum().backward(inputs=self.parameters[player.name])
+            losses |= {name: loss.detach() for name, loss in terms.items()}
+        ok = self._all_finite(list(losses.values()))
+        self._apply(ok)
+        for name, loss in losses.items():
+            self._sums[name] = self._sums.get(name, torch.zeros_like(loss)) + loss
+        self._left_out += 1 - ok
+        self._since_log += 1
+        self.step += 1
+        logged = self._logged() if self.step % self.log_every == 0 or self.step == self.total_steps else None
+        return StepReport(self.step, learning_rate, logged)
+
+    def _fill_scalars(self) -> tuple[float, dict[str, float]]:
+        """Put this step's values where the step reads them; the first player's learning rate, and the loss weights."""
+        clock = Clock(self.step, self.total_steps, self.steps_per_epoch)
+        weights = {name: schedule.at(clock) for name, schedule in self.recipe.weights.items()}
+        for name, value in weights.items():
+            self.objective.weights[name].fill_(value)
+        factor = self.recipe.learning_rate.at(clock)
+        for name, rate in self.learning_rates.items():
+            rate.fill_(factor * self.recipe.optimizers[name].learning_rate)
+        return factor * self.recipe.optimizers[self.objective.players[0].name].learning_rate, weights
+
+    @torch.no_grad()
+    def _all_finite(self, losses: list[Tensor]) -> Tensor:
+        """1 if every loss and every gradient is finite, else 0, as a scalar on the device."""
+        gradients = [p.grad for parameters in self.parameters.values() for p in parameters if p.grad is not None]
+        # A norm is not finite where an element is not (or overflows, which is as good a reason to leave the step out).
+        norms = torch.stack(torch._foreach_norm(gradients)).sum()
+        return torch.isfinite(norms + torch.stack(losses).sum()).float()
+
+    def _apply(self, ok: Tensor) -> None:
+        for optimizer in self.optimizers.values():
+            # The fused kernels skip the update where found_inf is 1; torch's own GradScaler uses this door.
+            optimizer.grad_scale = None  # type: ignore[attr-defined]
+            optimizer.found_inf = 1 - ok  # type: ignore[attr-defined]
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        for extra in self.objective.extras.values():
+            extra.settle(ok)
+        if self.average is not None:
+            self.average.update(ok)
+
+    def _logged(self) -> dict[str, float]:
+        self.confirm()
+        losses = {name: float(total) / self._since_log for name, total in self._sums.items()}
+        self._sums = {}
+        self._since_log = 0
+        return losses
+
+    def confirm(self) -> None:
+        """Look whether a step was left out since the last look; call it before anything is saved.
+
+        Raises:
+            LossNotFinite: naming the terms that were not finite.
+        """
+        if not float(self._left_out):
+            return
+        wrong = [name for name, total in self._sums.items() if not torch.isfinite(total)]
+        terms = ", ".join(wrong) if wrong else "a gradient"
+        raise LossNotFinite(
+            f"not finite in the last {self._since_log} steps before step {self.step}: {terms}; no such step is kept; "
+            "resume with --precision fp32, or start anew with another seed"
+        )
+
+    def stateful(self) -> dict[str, Stateful]:
+        """Every part that influences the next step, by name."""
+        parts: dict[str, Stateful] = {"trainer": self}
+        parts |= {f"network.{name}": NetworkState(network) for name, network in self.objective.networks.items()}
+        parts |= {
+            f"optimizer.{name}": OptimizerState(optimizer, self.parameters[name]) for name, optimizer in self.optimizers.items()
+        }
+        parts |= {f"extra.{name}": extra for name, extra in self.objective.extras.items()}
+        if self.average is not None:
+            parts["average"] = self.average
+        return parts
+
+    def state(self) -> State:
+        return {"step": self.step, "since_log": self._since_log} | {f"sum.{name}": v for name, v in self._sums.items()}
+
+    def restore(self, state: State) -> None:
+        self.step = state["step"]
+        self._since_log = state["since_log"]
+        self._sums = {k.removeprefix("sum."): v.to(self.device) for k, v in state.items() if k.startswith("sum.")}
+
+
+class NetworkState:
+    """A network as a part of a checkpoint."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def state(self) -> State:
+        return dict(self.network.state_dict())
+
+    def restore(self, state: State) -> None:
+        self.network.load_state_dict(state)
+
+
+class OptimizerState:
+    """Adam's moments and counts, by the position of the parameter; learning rates are functions of the step."""
+
+    def __init__(self, optimizer: torch.optim.Adam, parameters: list[nn.Parameter]) -> None:
+        self.optimizer = optimizer
+        self.parameters = parameters
+
+    def state(self) -> State:
+        return {
+            f"{index}.{key}": value
+            for index, parameter in enumerate(self.parameters)
+            for key, value in self.optimizer.state.get(parameter, {}).items()
+        }
+
+    def restore(self, state: State) -> None:
+        self.optimizer.state.clear()
+        for flat_key, value in state.items():
+            index, _, key = flat_key.partition(".")
+            parameter = self.parameters[int(index)]
+            self.optimizer.state[parameter][key] = value.to(parameter.device).clone()

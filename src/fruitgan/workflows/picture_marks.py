@@ -1,0 +1,82 @@
+"""Results as files: PNG, JPEG or WebP bytes that bear a mark of what made them.
+
+The mark is inside the picture, not in a list beside it: so it is there exactly when the picture is, whatever is killed, moved,
+copied or run at the same time, and whoever meets the picture elsewhere can see that it was generated.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from fruitgan import __version__
+from fruitgan.errors import DataError
+from fruitgan.images import Pixels
+
+Format = Literal["png", "jpg", "webp"]
+FORMATS: tuple[Format, ...] = ("png", "jpg", "webp")
+OPENING = '{"fruitgan-translate": '
+SEARCHED_BYTES = 4096  # PNG and JPEG hold the mark near their beginning, WebP at its end
+
+SAVE_OPTIONS: Mapping[Format, Mapping[str, Any]] = {
+    "png": {"format": "PNG"},
+    "jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    "webp": {"format": "WEBP", "quality": 95, "method": 4},
+}
+SIDE_LIMITS_PX: Mapping[Format, int] = {"png": 2**31 - 1, "jpg": 65_500, "webp": 16_383}
+
+
+def encode(pixels: Pixels, alpha: NDArray[np.uint8] | None, form: Format, mark: Mapping[str, Any]) -> bytes:
+    """The file of a picture, uint8 [H, W, 3] and perhaps [H, W]; upright, sRGB, and with no other metadata than the mark.
+
+    JPEG has no transparency: there the picture lies on white.
+
+    Raises:
+        DataError: a side is longer than the format allows.
+    """
+    if max(pixels.shape[:2]) > SIDE_LIMITS_PX[form]:
+        raise DataError(
+            f"{pixels.shape[1]} x {pixels.shape[0]} px are too many for {form} ({SIDE_LIMITS_PX[form]} a side): use png"
+        )
+    if alpha is not None and form == "jpg":
+        opacity = alpha[..., np.newaxis].astype(np.float32) / 255
+        pixels = np.rint(pixels * opacity + 255 * (1 - opacity)).astype(np.uint8)
+        alpha = None
+    image = Image.fromarray(pixels if alpha is None else np.dstack([pixels, alpha]))
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = f"{OPENING}{json.dumps(mark, sort_keys=True)}}}"
+    exif[ExifTags.Base.Software] = f"fruitgan {__version__}"
+    file = io.BytesIO()
+    image.save(file, exif=exif, **SAVE_OPTIONS[form])
+    return file.getvalue()
+
+
+def read_mark(path: Path) -> dict[str, Any] | None:
+    """The mark of a result; None for any other file. Reads a few kilobytes and decodes nothing."""
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            parts = [file.read(SEARCHED_BYTES)]
+            if len(parts[0]) == SEARCHED_BYTES:
+                file.seek(-SEARCHED_BYTES, os.SEEK_END)
+                parts.append(file.read())
+    except OSError:
+        return None
+    for part in parts:
+        start = part.find(OPENING.encode())
+        if start >= 0:
+            try:
+                mark, _ = json.JSONDecoder().raw_decode(part[start + len(OPENING) :].decode("latin-1"))
+            except (ValueError, RecursionError):
+                return None
+            return mark if isinstance(mark, dict) else None
+    return None

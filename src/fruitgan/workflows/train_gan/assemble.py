@@ -1,0 +1,177 @@
+"""From settings to a trainer: every choice resolved, every name looked up, every size checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from fruitgan import randomness
+from fruitgan.augment.contracts import augmentations
+from fruitgan.data.bank import Bank
+from fruitgan.data.sampler import Sampler
+from fruitgan.data.sources import Source
+from fruitgan.device import Precision, has_fast_bf16
+from fruitgan.errors import UsageError
+from fruitgan.models.catalog import discriminators, generators
+from fruitgan.models.contracts import SizeRule
+from fruitgan.objectives.contracts import Objective, objectives
+from fruitgan.registry import Choice, Registry
+from fruitgan.training.feed import BankFeed
+from fruitgan.training.recipe import Part, Recipe, recipes
+from fruitgan.training.trainer import Trainer
+from fruitgan.workflows.train_gan.settings import TrainGanSettings
+
+DEFAULT_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that decides the mathematics, resolved: what `config.json` keeps and a resumed run reads."""
+
+    recipe_name: str
+    recipe: Recipe
+    """With the settings' own wishes put in."""
+    objective: Choice
+    generator: Choice
+    discriminator: Choice
+    augmentation: Choice
+    precision: Precision
+    seed: int
+
+
+def default_recipe(device: torch.device) -> str:
+    """The recipe for a machine: the light one where there is no GPU."""
+    return "fast" if device.type == "cpu" else "cyclegan"
+
+
+def make_plan(settings: TrainGanSettings, device: torch.device) -> Plan:
+    """Resolve the settings against the recipe.
+
+    Raises:
+        UsageError: an unknown name or option.
+    """
+    recipe_name = settings.recipe or default_recipe(device)
+    recipe = recipes.get(recipe_name)
+    recipe = dataclasses.replace(
+        recipe,
+        generator=_part(recipe.generator, settings.generator, settings.generator_options),
+        discriminator=_part(recipe.discriminator, settings.discriminator, settings.discriminator_options),
+        objective=_part(recipe.objective, settings.objective, {}),
+        augmentation=_part(recipe.augmentation, settings.augment, {}),
+        image_size_px=settings.image_size or recipe.image_size_px,
+        batch_size=settings.batch_size or recipe.batch_size,
+        epochs=settings.epochs if settings.steps is None and settings.epochs is not None else recipe.epochs,
+        steps=settings.steps if settings.steps is not None or settings.epochs is not None else recipe.steps,
+    )
+    precision = settings.precision or recipe.precision
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16(device) else "fp32"
+    return Plan(
+        recipe_name=recipe_name,
+        recipe=recipe,
+        objective=_choice(objectives, recipe.objective),
+        generator=_choice(generators, recipe.generator),
+        discriminator=_choice(discriminators, recipe.discriminator),
+        augmentation=_choice(augmentations, recipe.augmentation),
+        precision=precision,
+        seed=DEFAULT_SEED if settings.seed is None else settings.seed,
+    )
+
+
+def _part(part: Part, name: str | None, options: Mapping[str, Any]) -> Part:
+    """The recipe's part with the user's wishes; options of the recipe belong to the recipe's own choice alone."""
+    if name is None or name == part.name:
+        return Part(name=part.name, options={**part.options, **options})
+    return Part(name=name, options=dict(options))
+
+
+def _choice(registry: Registry[Any], part: Part) -> Choice:
+    return registry.choose(part.name, part.options)
+
+
+@dataclass(frozen=True)
+class Banks:
+    """The training images of both domains, decoded."""
+
+    a: Bank
+    b: Bank
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.a.fingerprint}/{self.b.fingerprint}"
+
+
+def load_banks(plan: Plan, source: Source, on_loading: Callable[[str, int, int], None]) -> Banks:
+    """Decode the training images at the size that the augmentation crops from."""
+    size = augmentations.build(plan.augmentation).load_size_px(plan.recipe.image_size_px)
+    resample = Image.Resampling[plan.recipe.resample.upper()]
+
+    def build(domain: str, paths: tuple[Path, ...]) -> Bank:
+        return Bank.build(
+            paths,
+            load_size_px=size,
+            fit=plan.recipe.fit,
+            resample=resample,
+            on_progress=lambda done, total: on_loading(domain, done, total),
+        )
+
+    return Banks(build(source.a.name, source.a.train), build(source.b.name, source.b.train))
+
+
+def make_objective(plan: Plan) -> Objective:
+    """The objective with fresh networks, the same for the same seed, whatever torch drew before.
+
+    Raises:
+        UsageError: the image size does not fit a network.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(randomness.torch_seed(plan.seed, 0, "initial weights"))
+        objective: Objective = objectives.build(plan.objective)(
+            lambda: generators.build(plan.generator), lambda: discriminators.build(plan.discriminator)
+        )
+    size = plan.recipe.image_size_px
+    for name, network in objective.networks.items():
+        rule = getattr(network, "size_rule", None)
+        if isinstance(rule, SizeRule) and not rule.accepts(size, size):
+            choice = plan.discriminator if name.startswith("discriminator") else plan.generator
+            raise UsageError(
+                f"--image-size {size}: {choice.name} takes {rule.minimum_px} px or more, in multiples of "
+                f"{rule.multiple_of_px}; the next is {rule.padded(size)}"
+            )
+    return objective
+
+
+def make_sampler(plan: Plan, n_a: int, n_b: int) -> Sampler:
+    """Which images each step sees."""
+    return Sampler(n_a, n_b, plan.recipe.batch_size, plan.seed, plan.recipe.pairing)
+
+
+def make_trainer(plan: Plan, banks: Banks, objective: Objective, device: torch.device, log_every: int) -> Trainer:
+    """The trainer at step 0."""
+    sampler = make_sampler(plan, len(banks.a), len(banks.b))
+    feed = BankFeed(
+        banks.a,
+        banks.b,
+        sampler,
+        augmentations.build(plan.augmentation),
+        image_size_px=plan.recipe.image_size_px,
+        seed=plan.seed,
+        device=device,
+    )
+    return Trainer(
+        objective,
+        plan.recipe,
+        feed,
+        total_steps=plan.recipe.total_steps(sampler.steps_per_epoch),
+        steps_per_epoch=sampler.steps_per_epoch,
+        seed=plan.seed,
+        device=device,
+        precision=plan.precision,
+        log_every=log_every,
+    )

@@ -1,0 +1,125 @@
+"""What `train_gan` is asked, what it tells while it works, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fruitgan.device import Precision
+from fruitgan.errors import UsageError
+from fruitgan.training.trainer import StepReport
+
+OUT = Path("runs/train-gan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainGanSettings:
+    """None means: what the recipe says, or what suits the machine."""
+
+    data: str | None = None
+    data_a: Path | None = None
+    data_b: Path | None = None
+    domains: tuple[str, str] | None = None
+    recipe: str | None = None
+    generator: str | None = None
+    generator_options: Mapping[str, str] = field(default_factory=dict)
+    discriminator: str | None = None
+    discriminator_options: Mapping[str, str] = field(default_factory=dict)
+    objective: str | None = None
+    augment: str | None = None
+    image_size: int | None = None
+    batch_size: int | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    precision: Precision | None = None
+    seed: int | None = None
+    init_from: str | None = None
+    max_seconds: float | None = None
+    name: str | None = None
+    out: Path = OUT
+    resume: str | None = None
+    """A run's name or folder, or `newest`."""
+    sample_every: int = 500
+    save_every: int = 500
+    log_every: int = 25
+    keep: int = 2
+    gpu: str | None = None
+    device: str | None = None
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        lowest = {"image_size": 8, "batch_size": 1, "epochs": 1, "steps": 1, "sample_every": 1, "save_every": 1, "keep": 1}
+        for name, least in lowest.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: {least} or more is needed")
+        if self.epochs is not None and self.steps is not None:
+            raise UsageError("--epochs and --steps say the same thing; give one of them")
+        if self.name is not None and (self.name in ("", ".", "..") or "/" in self.name or "\\" in self.name):
+            raise UsageError(f"--name {self.name!r}: a name, not a path; the folder above it is --out")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise UsageError(f"--seed {self.seed}: 0 or more is needed")
+
+
+# What decides the mathematics: a resumed run cannot change these.
+FIXED = (
+    "data", "data_a", "data_b", "domains", "recipe", "generator", "generator_options", "discriminator", "discriminator_options",
+    "objective", "augment", "image_size", "batch_size", "precision", "seed", "init_from",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Images are being decoded."""
+
+    domain: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Started:
+    """The run folder stands and training begins."""
+
+    run: Path
+    step: int
+    total_steps: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """One step is done."""
+
+    report: StepReport
+    images_per_second: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint and a bundle of this step are on the disk."""
+
+    step: int
+    checkpoint: Path
+
+
+Event = Loading | Started | Stepped | Saved
+OnProgress = Callable[[Event], bool | None]
+"""Called with each event; if it returns True, the job finishes its step, saves and returns unfinished."""
+
+
+@dataclass(frozen=True)
+class TrainGanResult:
+    """What cli.md promises as JSON."""
+
+    run: Path
+    step: int
+    finished: bool
+    images: int
+    seconds: float
+    images_per_second: float
+    bundle: Path
+    final_losses: Mapping[str, float]
+    weights_sha256: str
