@@ -9,14 +9,15 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, TextIO
 
 import typer
 import typer.core
 import typer.main
 
 from fruitgan.commands import options
-from fruitgan.errors import EnvironmentProblem, FruitganError, UsageError
+from fruitgan.errors import EnvironmentProblem, FruitganError, Stopped, UsageError
 from fruitgan.registry import Entry, Registry, suggestion
 
 OWN_PACKAGE = "fruitgan"
@@ -65,7 +66,7 @@ class Command(typer.core.TyperCommand):
         followers = [*args[1:], "-"]
         filled = [
             f"{arg}={bare[arg]}" if arg in bare and follower.startswith("-") else arg
-            for arg, follower in zip(args, followers, strict=True)
+            for arg, follower in zip(args, followers, strict=False)  # no arguments, and still one follower
         ]
         return super().parse_args(ctx, filled)
 
@@ -215,21 +216,26 @@ def command_line() -> Any:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code, prints an error as one line on stderr."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # a parent may have closed them
     try:
         code = command_line().main(args=given, prog_name="fruitgan", standalone_mode=False)
+        code = code if isinstance(code, int) else 0
         sys.stdout.flush()
-        if code == INTERRUPTED:  # typer turns Ctrl-C into this code without a word
-            _complain("interrupted")
-        return code if isinstance(code, int) else 0
-    except BrokenPipeError:
-        return _leave_quietly()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of stdout has gone: nobody to tell
+        code = 1
     except Exception as error:  # the last place where anything can be caught: a person must see one line, not a traceback
         if _debug_wanted(given):
             traceback.print_exception(error)
         code, message = explained(error)
         if message:
-            _complain(message)
-        return code
+            _complain(message, "" if isinstance(error, Stopped) else "error: ")
+    else:
+        if code == INTERRUPTED:  # typer turns Ctrl-C into this code without a word
+            _complain("interrupted")
+    _give_up_on_stdout_if_unwritable()
+    return code
 
 
 def explained(error: Exception) -> tuple[int, str]:
@@ -279,10 +285,10 @@ def one_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
 
 
-def _complain(message: str) -> None:
+def _complain(message: str, prefix: str = "error: ") -> None:
     message = " ".join(message.split("\n"))
     printable = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in message)
-    print(f"error: {printable}", file=sys.stderr, flush=True)
+    print(f"{prefix}{printable}", file=sys.stderr, flush=True)
 
 
 def _debug_wanted(arguments: Sequence[str]) -> bool:
@@ -290,7 +296,13 @@ def _debug_wanted(arguments: Sequence[str]) -> bool:
     return "--debug" in arguments or os.environ.get("FRUITGAN_DEBUG", "").lower() not in ("", "0", "false", "no", "off")
 
 
-def _leave_quietly() -> int:
-    """The reader of stdout has gone: say nothing, not even when Python flushes at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")  # for the rest of the process
+
+
+def _give_up_on_stdout_if_unwritable() -> None:
+    """Python flushes once more at its end, and would complain of a full disk or a reader gone a second time."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,6 +7,7 @@ import re
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from fruitgan.errors import EnvironmentProblem, UsageError
 
@@ -59,10 +60,17 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
     return contextlib.nullcontext()
 
 
+def at_least_fp32(x: Tensor) -> Tensor:
+    """The same numbers in float32, or in float64 where they are that already (tests compute in it)."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether bf16 multiplications have instructions of their own there."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        return bool(torch.backends.cpu.get_cpu_capability().startswith("AVX512")) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return (
+            bool(torch.backends.cpu.get_cpu_capability().startswith("AVX512")) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        )
     return False

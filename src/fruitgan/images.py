@@ -36,19 +36,23 @@ def resize(pixels: Pixels, height_px: int, width_px: int, resample: Image.Resamp
 
 def unit_from_bytes(pixels: Array) -> Array:
     """0..255 to [0, 1]; give floats or get numpy's float64."""
-    return pixels / 255
+    unit: Array = pixels / 255
+    return unit
 
 
 def signed_from_unit(images: Array) -> Array:
     """[0, 1] to [-1, 1]."""
-    return images * 2 - 1
+    signed: Array = images * 2 - 1
+    return signed
 
 
 def unit_from_signed(images: Array) -> Array:
     """[-1, 1] to [0, 1]."""
-    return (images + 1) / 2
+    unit: Array = (images + 1) / 2
+    return unit
 
 
 def bytes_from_unit(images: NDArray[np.floating[Any]]) -> Pixels:
     """[0, 1] to 0..255: clipped, then rounded, never truncated."""
-    return np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)
+    pixels: Pixels = np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)
+    return pixels

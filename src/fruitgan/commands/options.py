@@ -163,9 +163,7 @@ Device = Annotated[
         rich_help_panel=MACHINE_PANEL,
     ),
 ]
-Seed = Annotated[
-    int | None, typer.Option("--seed", min=0, show_default="0", help="Where everything random starts.")
-]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, show_default="0", help="Where everything random starts.")]
 Deterministic = Annotated[
     bool,
     typer.Option(

@@ -213,7 +213,10 @@ def _dry_run(settings: TrainGanSettings, console: Console) -> None:
         ("device, precision", f"{found.device}, {found.precision}"),
         ("generator", f"{found.generator}: {found.generator_parameters:,} parameters each of two"),
         ("discriminator", f"{found.discriminator}: {found.discriminator_parameters:,} parameters each of two"),
-        ("images", f"{found.training_images[0]} and {found.training_images[1]}, at {found.image_size_px} px, {found.batch_size} a step"),
+        (
+            "images",
+            " and ".join(map(str, found.training_images)) + f", {found.image_size_px} px, {found.batch_size} of each a step",
+        ),
         ("multiply-adds a step", f"{found.multiply_adds_per_step / 1e9:.1f} G"),
         ("memory for a step", f"{found.memory_bytes / 2**20:,.0f} MiB"),
         ("time a step, here", f"{found.seconds_per_step:.3f} s"),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from fruitgan.commands import options
+from fruitgan.commands.signals import EXIT_CODES
 from fruitgan.console import Bar, Console
-from fruitgan.errors import FruitganError, UsageError
+from fruitgan.errors import FruitganError, Stopped, UsageError
 
 if TYPE_CHECKING:
     from fruitgan.workflows.translate import TranslateResult
@@ -93,14 +97,15 @@ def translate(
         overwrite=overwrite,
         compare=compare,
         engine=engine,
-        gpu=gpu or "auto",
+        gpu=gpu,
         device=device,
         precision=precision,
     )
-    if gpu is not None and device is not None:
-        raise UsageError("--gpu and --device say the same; give one of them")
-    if json and (output == STREAM or (output is None and settings.sources == (STREAM,))):
-        raise UsageError("standard output cannot hold both the picture and --json; give a file or a folder with -o")
+    if output == STREAM or (output is None and settings.sources == (STREAM,)):
+        if json:
+            raise UsageError("standard output cannot hold both the picture and --json; give a file or a folder with -o")
+        if sys.stdout.isatty():
+            raise UsageError("a terminal cannot show the picture's bytes; send them on (> FILE), or give -o FILE")
     console = Console(json=json, quiet=quiet)
     with ExitStack() as stack:
         bars: list[Bar] = []
@@ -110,7 +115,9 @@ def translate(
                 bars.append(stack.enter_context(console.bar(progress.total, "translating", unit="picture")))
             bars[0].update(progress.done)
 
-        result = run(settings, show, stdin=sys.stdin.buffer, stdout=sys.stdout.buffer)
+        stack.enter_context(_stopped_at_once())
+        # Either stream may be missing, as where a service runs the command.
+        result = run(settings, show, stdin=getattr(sys.stdin, "buffer", None), stdout=getattr(sys.stdout, "buffer", None))
     console.result(result.as_json())
     for path in result.outputs:
         if path != STREAM:
@@ -119,6 +126,25 @@ def translate(
         console.say(f"skipped: {_in_one_line(remark.path)}: {remark.reason}")
     if result.exit_code:
         _complain(console, result)
+
+
+@contextmanager
+def _stopped_at_once() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the work in the middle of a picture, since results are whole or absent."""
+    asked = []
+
+    def on_sigterm(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, on_sigterm)
+    try:
+        yield
+    except KeyboardInterrupt:
+        code = EXIT_CODES["SIGTERM" if asked else "SIGINT"]
+        raise Stopped("stopped; every result is whole, and the same command does the rest", code) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _complain(console: Console, result: TranslateResult) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import stat
 import threading
@@ -23,7 +24,7 @@ MAX_PIXELS = 178_956_970
 """The size (half a gigabyte of RGB) above which Pillow itself refuses; it would warn from half of it on."""
 
 # Pillow knows some fifty formats; those that start another program (EPS) or have no signature (TGA) are left out.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000", "MPO", "ICO")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000", "ICO")
 
 # A file that starts so and still cannot be opened is a broken image, not something else.
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*", b"\x00\x00\x00\x0cjP  ")
@@ -114,11 +115,18 @@ def _read(source: Path | bytes | BinaryIO, name: str) -> bytes:
     return data
 
 
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of our formats that this build of Pillow has; it raises on a name that it does not know."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
 @contextmanager
 def _opened(data: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
     try:
         with _quietly():
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(io.BytesIO(data), formats=_formats())
     except UnidentifiedImageError as error:
         if data.startswith(SIGNATURES) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):
             raise Undecodable(f"{name}: a damaged or truncated image") from error

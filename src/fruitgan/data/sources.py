@@ -35,6 +35,10 @@ class Source:
     a: Domain
     b: Domain
 
+    def __post_init__(self) -> None:
+        if self.a.name == self.b.name:
+            raise DataError(f"{self.name}: both domains are called {self.a.name!r}; give --domains two names")
+
 
 def find_source(
     data: str | None,
@@ -71,6 +75,21 @@ def find_source(
         return source
     _must_differ(domains)
     return replace(source, a=replace(source.a, name=domains[0]), b=replace(source.b, name=domains[1]))
+
+
+def parse_domains(text: str | None) -> tuple[str, str] | None:
+    """What `--domains apple,orange` means.
+
+    Raises:
+        UsageError: not two different names with a comma between them.
+    """
+    if text is None:
+        return None
+    first, comma, second = (part.strip() for part in text.partition(","))
+    if not comma or "," in second:
+        raise UsageError(f"--domains {text}: give two names with a comma between them, as in apple,orange")
+    _must_differ((first, second))
+    return first, second
 
 
 def folder_source(root: Path, domains: tuple[str, str] | None = None) -> Source:

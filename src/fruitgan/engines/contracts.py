@@ -37,7 +37,7 @@ class EngineBuilder(Protocol):
         *,
         generator: Choice,
         weights: Mapping[str, NDArray[Any]],
-        gpu: str = "auto",
+        gpu: str | None = None,
         device: str | None = None,
         precision: Literal["auto", "fp32", "bf16"] = "auto",
     ) -> Engine:

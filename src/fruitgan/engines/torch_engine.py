@@ -27,7 +27,7 @@ class TorchEngine(Engine):
         *,
         generator: Choice,
         weights: Mapping[str, NDArray[Any]],
-        gpu: str = "auto",
+        gpu: str | None = None,
         device: str | None = None,
         precision: Precision = "auto",
     ) -> None:

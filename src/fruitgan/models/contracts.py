@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -69,7 +69,7 @@ class Discriminator(nn.Module, ABC):
 class Detector(nn.Module, ABC):
     """A classifier of real against generated images: [N, 3, S, S] in [0, 1] to a logit [N], above 0 means generated."""
 
-    image_size_px: ClassVar[int] | int
+    image_size_px: int
     """The exact side S it wants."""
 
     @abstractmethod

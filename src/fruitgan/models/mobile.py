@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fruitgan.device import at_least_fp32
 from fruitgan.models.contracts import Generator, GeneratorParts, SizeRule
 from fruitgan.models.layers import InstanceNorm, initialise
 
@@ -16,7 +17,7 @@ MASK_START = 1.0  # sigmoid(1) = 0.73: at the start the network's picture counts
 
 
 class SeparableBlock(nn.Module):
-    """x plus twice a depthwise 3 x 3 and a pointwise convolution of it, each pair with affine instance norm, the first with ReLU.
+    """x plus twice a depthwise 3 x 3 and a pointwise convolution of it, with affine instance norms and a ReLU between.
 
     Howard et al. 2017 (MobileNets), section 3.1, for the factoring.
     """
@@ -42,9 +43,9 @@ class SeparableBlock(nn.Module):
 class MobileGenerator(Generator):
     """Works at half and quarter size; its last layer starts at zero, so that the untrained output is the input.
 
-    With h the last layer's three colour maps and m its mask map, y = tanh(h + atanh(clip(x, -0.97, 0.97))) is the changed picture
-    and m y + (1 - m) x the output (the mask as in Mejjati et al. 2018, equation 1, with the source as the background). At h = 0 the
-    output differs from x by the clipping alone. Points for `encode`: 0 the stem, 1 the halving, then one after each block.
+    With h the last layer's three colour maps and m its mask map, y = tanh(h + atanh(clip(x, -0.97, 0.97))) is the changed
+    picture and m y + (1 - m) x the output (the mask as in Mejjati et al. 2018, equation 1, with the source as the background).
+    At h = 0 the output differs from x by the clipping alone. Points for `encode`: 0 the stem, 1 the halving, then each block.
     """
 
     size_rule = SizeRule(minimum_px=8, multiple_of_px=4)
@@ -82,8 +83,8 @@ class MobileGenerator(Generator):
         for layer in self.trunk:
             inner = layer(inner)
         joined = self.join(torch.cat([self.widen(inner), skip], dim=1))
-        out = F.pixel_shuffle(self.head(joined), 2).float()
-        x = x.float()
+        out = at_least_fp32(F.pixel_shuffle(self.head(joined), 2))
+        x = at_least_fp32(x)
         changed = torch.tanh(out[:, :3] + torch.atanh(x.clamp(-LIMIT, LIMIT)))
         if out.shape[1] == 3:
             return GeneratorParts(changed, None)

@@ -17,7 +17,7 @@ MINIMUM_PX = 24  # an eighth is 3 px, and each of the last two layers takes one 
 
 
 def patch_layers(base_channels: int, slope: float, norm: Callable[[int], nn.Module] | None, *, bias: bool) -> nn.Sequential:
-    """The 70 x 70 PatchGAN: [N, 3, H, W] to [N, 1, H/8 - 2, W/8 - 2]; `norm` behind layers 2 to 4; the last has a bias always."""
+    """The 70 x 70 PatchGAN: [N, 3, H, W] to [N, 1, H/8 - 2, W/8 - 2]; `norm` behind layers 2 to 4; the last has a bias."""
     layers: list[nn.Module] = []
     channels = 3
     for level, (multiple, stride) in enumerate(LAYERS):

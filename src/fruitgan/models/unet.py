@@ -1,7 +1,7 @@
 """The UNet generator of the TensorFlow CycleGAN tutorial and of the lab report (Ronneberger et al. 2015; Isola et al. 2017).
 
-It has a dead bottleneck, kept because the reference has it: at its nominal size the innermost map is 1 x 1, and instance norm turns
-a 1 x 1 map into its offset, the same for every image. What the network knows of an image passes through the skips.
+It has a dead bottleneck, kept because the reference has it: at its nominal size the innermost map is 1 x 1, and instance norm
+turns a 1 x 1 map into its offset, the same for every image. What the network knows of an image passes through the skips.
 """
 
 from __future__ import annotations

@@ -9,18 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fruitgan.device import at_least_fp32
+
 GanMode = Literal["lsgan", "bce"]
 Logits = Sequence[Tensor]
 
 
 def _squared(logits: Tensor, target: float) -> Tensor:
     """Mean of (D - target)^2: Mao et al. 2017, equation 2, with targets 1 and 0; Zhu et al. 2017, section 4."""
-    return (logits.float() - target).square().mean()
+    return (at_least_fp32(logits) - target).square().mean()
 
 
 def _cross_entropy(logits: Tensor, target: float) -> Tensor:
     """Mean of -log sigmoid(D), or of -log(1 - sigmoid(D)): Goodfellow et al. 2014, equation 1, in the non-saturating form."""
-    logits = logits.float()
+    logits = at_least_fp32(logits)
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
 
 

@@ -51,8 +51,8 @@ class CycleStep:
 class CycleGAN(Objective):
     """`generator_ab` and `generator_ba` with adversarial, cycle and identity losses; `discriminator_b` judges domain b.
 
-    The calls are batched where the mathematics allow it (every network treats images one by one): a generator's fake and identity
-    images in one call, a discriminator's real and generated images in one call.
+    The calls are batched where the mathematics allow it (every network treats images one by one): a generator's fake and
+    identity images in one call, a discriminator's real and generated images in one call.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class CycleGAN(Objective):
 
 
 def cyclegan(*, gan_mode: str = "lsgan", pool_size: int = 50) -> ObjectiveFactory:
-    """CycleGAN's losses: adversarial (`lsgan` or `bce`), cycle, identity; a pool of past fakes for the discriminators (0: none)."""
+    """CycleGAN's losses: adversarial (`lsgan` or `bce`), cycle, identity; a pool of past fakes to judge (0: none)."""
     if gan_mode not in DISTANCES:
         raise UsageError(f"objective cyclegan, option gan_mode: {gan_mode!r} is not one of {', '.join(DISTANCES)}")
     if pool_size < 0:

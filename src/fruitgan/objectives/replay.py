@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fruitgan.device import at_least_fp32
 from fruitgan.objectives.contracts import State
 
 
@@ -27,11 +28,13 @@ class ReplayPool:
 
         The first number decides whether to swap, the second with which; an image may meet one of its own batch.
         """
-        fakes = fakes.detach().float()
+        fakes = at_least_fp32(fakes.detach())
         if self.images is None:
             self.images = fakes.new_zeros((self.size, *fakes.shape[1:]))
-            self.count = self.count.to(fakes.device)
-        self._count_before = self.count
+        self.images = self.images.to(fakes.device)  # a restored pool comes from the host
+        self.count = self.count.to(fakes.device)
+        if not self._undo:
+            self._count_before = self.count
         shown = []
         for fake, (swap, which) in zip(fakes, draws, strict=True):
             filling = self.count < self.size
@@ -45,7 +48,7 @@ class ReplayPool:
         return torch.stack(shown)
 
     def settle(self, ok: Tensor) -> None:
-        """Keep what the last query wrote if the scalar `ok` is 1, take it back if it is 0."""
+        """Keep what was written since the last call if the scalar `ok` is 1, take it back if it is 0."""
         if self.images is None:
             return
         for slot, kept in reversed(self._undo):
@@ -61,5 +64,5 @@ class ReplayPool:
     def restore(self, state: State) -> None:
         images = state.get("images")
         self.images = None if images is None else images.clone()
-        self.count = torch.tensor(state["count"], device=None if images is None else images.device)
+        self.count = torch.tensor(state["count"])
         self._undo.clear()

@@ -23,8 +23,8 @@ class Average:
         self.networks = {name: copy.deepcopy(network).requires_grad_(False).eval() for name, network in networks.items()}
         self.limit = limit
         self.updates = 0
-        self._mine = [p for name in networks for p in self.networks[name].parameters()]
-        self._theirs = [p for network in networks.values() for p in network.parameters()]
+        self._mine: list[Tensor] = [p for name in networks for p in self.networks[name].parameters()]
+        self._theirs: list[Tensor] = [p for network in networks.values() for p in network.parameters()]
         self._buffers = [
             pair
             for name, network in networks.items()
@@ -35,7 +35,10 @@ class Average:
     def update(self, ok: Tensor) -> None:
         """w <- w + (1 - factor) ok (theirs - w); `ok` is a scalar, 0 where the step does not count."""
         weight = ok.to(self._mine[0].dtype) * (1 - averaging_factor(self.updates, self.limit))
-        torch._foreach_lerp_(self._mine, self._theirs, weight)
+        # Not _foreach_lerp_: that reads the weight back to the host.
+        ways = torch._foreach_sub(self._theirs, self._mine)
+        torch._foreach_mul_(ways, weight)
+        torch._foreach_add_(self._mine, ways)
         for mine, theirs in self._buffers:
             mine.copy_(theirs)
         self.updates += 1

@@ -1,7 +1,7 @@
 """Checkpoints: a folder each, whole or absent, tensors in safetensors and the rest in JSON.
 
-    checkpoints/step-00000500/state.safetensors   tensors, named PART/KEY
-    checkpoints/step-00000500/state.json          format, step, values by PART/KEY, sha256 of the tensors' file
+checkpoints/step-00000500/state.safetensors   tensors, named PART/KEY
+checkpoints/step-00000500/state.json          format, step, values by PART/KEY, sha256 of the tensors' file
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fruitgan.atomic import new_folder
-from fruitgan.errors import DataError
+from fruitgan.errors import DataError, FruitganError
 from fruitgan.objectives.contracts import Stateful
 
 FORMAT = 1
@@ -52,9 +52,14 @@ class Checkpoints:
                 else:
                     values[f"{part}/{key}"] = value
         target = self.folder / f"step-{step:08d}"
-        if not target.exists():  # a run resumed from an older checkpoint may pass here again, with the same result
+        if target.exists() and not self._is_whole(target, parts):
+            shutil.rmtree(target)  # a run resumed from an older checkpoint passes a damaged one again
+        if not target.exists():
             with new_folder(target) as folder:
-                save_file(tensors, folder / TENSORS)
+                try:
+                    save_file(tensors, folder / TENSORS)
+                except SafetensorError as error:  # a full disk is one
+                    raise FruitganError(f"{target}: cannot be written ({error})") from error
                 document = {
                     "format": FORMAT,
                     "step": step,
@@ -90,12 +95,21 @@ class Checkpoints:
             raise DataError(f"{self.folder}: no checkpoint is whole; the newest: {problems[0]}")
         return 0, problems
 
+    def _is_whole(self, path: Path, parts: Mapping[str, Stateful]) -> bool:
+        try:
+            self._read(path, parts)
+        except DataError:
+            return False
+        return True
+
     @staticmethod
     def _read(path: Path, parts: Mapping[str, Stateful]) -> tuple[int, dict[str, Any], dict[str, Any]]:
         try:
             document = json.loads((path / VALUES).read_text(encoding="utf-8"))
             if document["format"] > FORMAT:
-                raise DataError(f"{path}: its format {document['format']} is newer than this fruitgan's {FORMAT}; update fruitgan")
+                raise DataError(
+                    f"{path}: its format {document['format']} is newer than this fruitgan's {FORMAT}; update fruitgan"
+                )
             if document["sha256"][TENSORS] != _sha256(path / TENSORS):
                 raise DataError(f"{path}: {TENSORS} does not have the sum that {VALUES} records; it is damaged")
             if document["parts"] != sorted(parts):

@@ -50,9 +50,7 @@ class BankFeed:
         indices_a, indices_b = self.sampler.indices(step)
         a, b = self._images("a", step, indices_a), self._images("b", step, indices_b)
         n = len(indices_a)
-        numbers = {
-            name: self._numbers(step, n, count, f"objective/{name}").to(self.device) for name, count in draws.items()
-        }
+        numbers = {name: self._device_numbers(step, n, count, f"objective/{name}") for name, count in draws.items()}
         return Batch(a, b, numbers)
 
     def _images(self, domain: str, step: int, indices: NDArray[np.int64]) -> Tensor:
@@ -62,6 +60,10 @@ class BankFeed:
         images = unit_from_bytes(pixels.permute(0, 3, 1, 2).float())
         numbers = self._numbers(step, n, self.augmentation.draws, f"augment/{domain}")
         return signed_from_unit(self.augmentation.apply(images, numbers, self.image_size_px)).contiguous()
+
+    def _device_numbers(self, step: int, n: int, count: int, stream: str) -> Tensor:
+        # Not every device has float64; the largest float32 below 1 keeps rounding from reaching 1.
+        return self._numbers(step, n, count, stream).float().clamp(max=1 - 2**-24).to(self.device)
 
     def _numbers(self, step: int, n: int, count: int, stream: str) -> Tensor:
         return torch.from_numpy(randomness.sample(self.seed, step, n * count, stream).reshape(n, count))

@@ -35,7 +35,7 @@ _KERAS_ADAM = Adam(epsilon=1e-7)  # Keras' default; the paper's code has 1e-8
 seed_unet = Recipe(
     summary="The lab report that fruitgan grew from: UNet-256 with instance norm, 70 x 70 PatchGAN, 40 epochs.",
     why={
-        "generator": "as in the TensorFlow tutorial; its innermost map is 1 x 1, where instance norm leaves nothing of the image",
+        "generator": "the TensorFlow tutorial's; its innermost map is 1 x 1, where instance norm leaves nothing of the image",
         "objective": "the report writes a squared error to 1, and shows the discriminator the current fakes alone",
         "resample": "the report enlarged with nearest neighbours, which aliases",
         "pairing": "both domains are zipped, so the smaller one ends the epoch",
@@ -62,7 +62,7 @@ fast = Recipe(
     why={
         "generator": "0.3 M parameters at half and quarter size; it adds to the image and masks what it leaves alone",
         "discriminator": "two scales with spectral norm: texture and shape, and no instance norm to hide colour from them",
-        "weights": "the cycle loosens as training goes on, and identity only steers the beginning, so that more than colour may change",
+        "weights": "the cycle loosens with time, and identity steers the beginning alone, so that more than colour may change",
         "averaging": "steadier pictures than any single step's, at under 1% of the time",
         "image_size_px": "a quarter of the pixels of the reference; an hour on two cores is to show something",
         "precision": "chosen for the machine: bf16 where a CPU has instructions for it, which halves the step",

@@ -1,14 +1,13 @@
 """The folder of a run: what was asked for, what happened, what came out.
 
-    config.json       every setting, resolved        samples/      pictures of fixed images
-    environment.json  versions and machine           checkpoints/  see checkpoint.py
-    log.jsonl         a line every so many steps     result.json   when it is finished
+config.json       every setting, resolved        samples/      pictures of fixed images
+environment.json  versions and machine           checkpoints/  see checkpoint.py
+log.jsonl         a line every so many steps     result.json   when it is finished
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,8 +37,7 @@ class Run:
             UsageError: it exists.
             FruitganError: it cannot be written.
         """
-        if path.exists():
-            raise UsageError(f"{path} exists; go on with --resume {path.name}, or choose another --name")
+        refuse_existing(path)
         with new_folder(path) as folder:
             (folder / CONFIG).write_text(json.dumps(to_json(config), indent=1, allow_nan=False), encoding="utf-8")
             (folder / ENVIRONMENT).write_text(json.dumps(to_json(environment), indent=1), encoding="utf-8")
@@ -107,6 +105,12 @@ class Run:
         return value
 
 
+def refuse_existing(path: Path) -> None:
+    """Raises: UsageError if there is something where a new run is to stand."""
+    if path.exists():
+        raise UsageError(f"{path} exists; go on with --resume {path.name}, or choose another --name")
+
+
 def find_run(out: Path, wanted: str) -> Run:
     """The run that `--resume` means: `newest` is the newest that is not finished, else a name under `out`, else a folder.
 
@@ -127,4 +131,4 @@ def find_run(out: Path, wanted: str) -> Run:
 
 
 def _last_change(path: Path) -> int:
-    return max(os.stat(file).st_mtime_ns for file in (path, path / CONFIG, path / LOG) if file.exists())
+    return max(file.stat().st_mtime_ns for file in (path, path / CONFIG, path / LOG) if file.exists())

@@ -22,8 +22,8 @@ class Clock:
 class Schedule:
     """`start` up to the share `begin` of the training, then towards `end`, which is reached at the share `finish`.
 
-    With `unit` "epoch" the value changes between epochs alone, and one epoch past the last would be the first at `end`: with start 1,
-    end 0, begin 1/2 and 200 epochs that is the reference's 1 - max(0, e + 1 - 100) / 101, e from 0.
+    With `unit` "epoch" the value changes between epochs alone, and one epoch past the last would be the first at `end`: with
+    start 1, end 0, begin 1/2 and 200 epochs that is the reference's 1 - max(0, e + 1 - 100) / 101, e from 0.
     """
 
     start: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from fruitgan import randomness
 from fruitgan.device import Precision, autocast
 from fruitgan.errors import FruitganError
+from fruitgan.models.contracts import Generator
 from fruitgan.objectives.contracts import Objective, Player, State, Stateful
 from fruitgan.training.averaging import Average
 from fruitgan.training.feed import Feed
@@ -70,9 +72,7 @@ class Trainer:
             player.name: [p for name in player.networks for p in networks[name].parameters()] for player in objective.players
         }
         self.learning_rates = {name: torch.zeros((), device=device) for name in self.parameters}
-        self.optimizers = {
-            player.name: self._optimizer(player, recipe.optimizers[player.name]) for player in objective.players
-        }
+        self.optimizers = {player.name: self._optimizer(player, recipe.optimizers[player.name]) for player in objective.players}
         generators = {name: networks[name] for name in objective.generators.values()}
         self.average = Average(generators, recipe.averaging) if recipe.averaging is not None else None
         self._sums: dict[str, Tensor] = {}
@@ -89,11 +89,10 @@ class Trainer:
             fused=self.device.type in ("cpu", "cuda", "mps"),
         )
 
-    def generator(self, direction: str) -> nn.Module:
+    def generator(self, direction: str) -> Generator:
         """What a user gets: the averaged generator, or the trained one where the recipe has no averaging."""
         name = self.objective.generators[direction]
-        network: nn.Module = self.average.networks[name] if self.average else self.objective.networks[name]
-        return network
+        return cast(Generator, self.average.networks[name] if self.average else self.objective.networks[name])
 
     def steps(self, until: int) -> Iterator[StepReport]:
         """Train up to `until` steps in all and tell of each.
@@ -115,7 +114,8 @@ class Trainer:
         for player in self.objective.players:
             with autocast(self.device, self.precision):
                 terms = player.loss(prepared)
-            torch.stack(list(terms.values())).sum().backward(inputs=self.parameters[player.name])
+            total = torch.stack(list(terms.values())).sum()
+            torch.autograd.backward(total, inputs=self.parameters[player.name])
             losses |= {name: loss.detach() for name, loss in terms.items()}
         ok = self._all_finite(list(losses.values()))
         self._apply(ok)
@@ -177,7 +177,7 @@ class Trainer:
         terms = ", ".join(wrong) if wrong else "a gradient"
         raise LossNotFinite(
             f"not finite in the last {self._since_log} steps before step {self.step}: {terms}; no such step is kept; "
-            "resume with --precision fp32, or start anew with another seed"
+            "start anew with --precision fp32 or another --seed"
         )
 
     def stateful(self) -> dict[str, Stateful]:

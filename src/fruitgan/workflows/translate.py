@@ -54,7 +54,7 @@ class TranslateSettings:
     compare: bool = False
     """Whether the source stands on the left of the result."""
     engine: str = "torch"
-    gpu: str = "auto"
+    gpu: str | None = None
     device: str | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     runs: Path = RUNS
@@ -126,7 +126,8 @@ def translate(
     begin = time.monotonic()
     form = format_of(settings.output, settings.format)
     if settings.sources == (STREAM,):
-        assert stdin is not None
+        if stdin is None:
+            raise UsageError("there is no standard input to read the picture from")
         plan = plan_stream(stdin.read(), settings.output, form)
     else:
         plan = plan_files(settings.sources, settings.recursive, settings.output, form)

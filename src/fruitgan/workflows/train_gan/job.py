@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
-import fruitgan
 from fruitgan import bundle as bundles
 from fruitgan.atomic import write_atomically
 from fruitgan.data.decode import decode
 from fruitgan.data.sources import Source, find_source
 from fruitgan.device import choose_device
-from fruitgan.errors import DataError, UsageError
+from fruitgan.errors import DataError
 from fruitgan.images import Pixels
-from fruitgan.models.contracts import Generator
 from fruitgan.report.grid import fit_square, grid, png_bytes
 from fruitgan.report.training import training_report
 from fruitgan.settings import from_json, to_json
 from fruitgan.training.checkpoint import Checkpoints
-from fruitgan.training.run import Run, find_run
+from fruitgan.training.run import Run, find_run, refuse_existing
 from fruitgan.training.samples import sample_rows
 from fruitgan.training.trainer import StepReport, Trainer
 from fruitgan.workflows.environment import environment
 from fruitgan.workflows.train_gan.assemble import Banks, Plan, load_banks, make_objective, make_plan, make_trainer
+from fruitgan.workflows.train_gan.handover import load_generators, make_bundle
+from fruitgan.workflows.train_gan.resume import absolute, extends, merged_settings, resumed_plan
 from fruitgan.workflows.train_gan.settings import (
-    FIXED,
     Event,
     Loading,
     OnProgress,
@@ -74,16 +70,19 @@ class _Job:
     def run(self) -> TrainGanResult:
         run = find_run(self.settings.out, self.settings.resume) if self.settings.resume is not None else None
         if run is not None:
-            self.settings, stored = _merged(self.settings, run)
+            self.settings, stored = merged_settings(self.settings, run)
             result = run.result
-            if result is not None and not _extends(stored, self.settings, result):
+            if result is not None and not extends(stored, self.settings, result):
                 return from_json(TrainGanResult, result)
+        elif self.settings.name is not None:
+            refuse_existing(self.settings.out / self.settings.name)
         device = choose_device(self.settings.gpu, self.settings.device)
-        torch.use_deterministic_algorithms(self.settings.deterministic)
-        plan = make_plan(self.settings, device) if run is None else _resumed_plan(run, self.settings)
+        if self.settings.deterministic:
+            torch.use_deterministic_algorithms(True)
+        plan = make_plan(self.settings, device) if run is None else resumed_plan(run, self.settings)
         objective = make_objective(plan)
         if self.settings.init_from is not None and run is None:
-            _load_generators(objective.networks, self.settings.init_from, plan)
+            load_generators(objective, self.settings.init_from, plan)
         source = find_source(self.settings.data, self.settings.data_a, self.settings.data_b, self.settings.domains)
         banks = load_banks(plan, source, lambda domain, done, total: self.tell(Loading(domain, done, total)))
         self._note_broken(banks)
@@ -92,6 +91,9 @@ class _Job:
             run = self._create(plan, banks, source, trainer, device)
         elif run.config["data_fingerprint"] != banks.fingerprint:
             raise DataError(f"{run.path}: the training images are not those of the run; resume with the same images")
+        elif run.config["total_steps"] != trainer.total_steps:
+            length = {"total_steps": trainer.total_steps, "plan": to_json(plan), "settings": to_json(self.settings)}
+            run.write_config(run.config | length)
         return _Loop(self, run, plan, source, banks, trainer).go()
 
     def _note_broken(self, banks: Banks) -> None:
@@ -110,9 +112,7 @@ class _Job:
             batch_size=plan.recipe.batch_size,
             precision=plan.precision,
             seed=plan.seed,
-            data=str(Path(self.settings.data).resolve())
-            if self.settings.data and Path(self.settings.data).exists()
-            else self.settings.data,
+            data=absolute(self.settings.data),
         )
         config = {
             "format": 1,
@@ -132,7 +132,7 @@ class _Loop:
     """One sitting: from the newest checkpoint to wherever it gets."""
 
     job: _Job
-    path_run: Run
+    run: Run
     plan: Plan
     source: Source
     banks: Banks
@@ -141,7 +141,7 @@ class _Loop:
     seconds_before: float = 0.0
 
     def go(self) -> TrainGanResult:
-        settings, run, trainer = self.job.settings, self.path_run, self.trainer
+        settings, run, trainer = self.job.settings, self.run, self.trainer
         run.reopen()
         self.checkpoints = Checkpoints(run.path / "checkpoints", settings.keep)
         first, problems = self.checkpoints.restore_newest(trainer.stateful())
@@ -150,7 +150,7 @@ class _Loop:
         if kept:
             self.last_losses, self.seconds_before = kept[-1]["losses"], kept[-1]["seconds"]
         self.sources = self._sample_sources()
-        self.job.tell(Started(run.path, first, trainer.total_steps, tuple([*problems, *self.job.notes])))
+        self.job.tell(Started(run.path, first, trainer.total_steps, (*problems, *self.job.notes)))
         self.began = time.monotonic()
         self.first = first
         for report in trainer.steps(trainer.total_steps):
@@ -164,7 +164,7 @@ class _Loop:
         settings = self.job.settings
         if report.losses is not None:
             self.last_losses = report.losses
-            self.path_run.log(
+            self.run.log(
                 {
                     "step": report.step,
                     "images": report.step * self.plan.recipe.batch_size,
@@ -191,11 +191,11 @@ class _Loop:
     def _save(self) -> None:
         self.trainer.confirm()
         path = self.checkpoints.save(self.trainer.step, self.trainer.stateful())
-        bundles.save(self._bundle(), self.path_run.path / bundles.FILE_NAME)
+        bundles.save(self._bundle(), self.run.path / bundles.FILE_NAME)
         self.job.tell(Saved(self.trainer.step, path))
 
     def _end(self) -> TrainGanResult:
-        trainer, run = self.trainer, self.path_run
+        trainer, run = self.trainer, self.run
         if trainer.step > self.first or not (run.path / bundles.FILE_NAME).is_file():
             self._save()
             self._sample()
@@ -229,37 +229,10 @@ class _Loop:
     def _sample(self) -> None:
         generators = {direction: self.trainer.generator(direction) for direction in self.trainer.objective.generators}
         rows = sample_rows(generators, self.sources, self.trainer.device)
-        write_atomically(self.path_run.path / "samples" / f"step-{self.trainer.step:08d}.png", png_bytes(grid(rows)))
+        write_atomically(self.run.path / "samples" / f"step-{self.trainer.step:08d}.png", png_bytes(grid(rows)))
 
     def _bundle(self) -> bundles.Bundle:
-        trainer, plan = self.trainer, self.plan
-        rule = next(iter(self._generators().values())).size_rule
-        card = bundles.Card(
-            name=self.path_run.path.name,
-            domains=(self.source.a.name, self.source.b.name),
-            generator=plan.generator,
-            directions=tuple(trainer.objective.generators),
-            image_size_px=plan.recipe.image_size_px,
-            size_minimum_px=rule.minimum_px,
-            size_multiple_px=rule.multiple_of_px,
-            recipe=plan.recipe_name,
-            steps=trainer.step,
-            images=trainer.step * plan.recipe.batch_size,
-            data=self.source.name,
-            data_fingerprint=self.banks.fingerprint,
-            licence="that of the training images",
-            fruitgan_version=fruitgan.__version__,
-            created=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        )
-        weights = {
-            direction: {name: value.detach().cpu().numpy().copy() for name, value in generator.state_dict().items()}
-            for direction, generator in self._generators().items()
-        }
-        return bundles.Bundle(card, weights)
-
-    def _generators(self) -> dict[str, Generator]:
-        found = {direction: self.trainer.generator(direction) for direction in self.trainer.objective.generators}
-        return {direction: generator for direction, generator in found.items() if isinstance(generator, Generator)}
+        return make_bundle(self.run.path.name, self.trainer, self.plan, self.source, self.banks.fingerprint)
 
 
 def _first_images(paths: tuple[Path, ...], size_px: int) -> list[Pixels]:
@@ -277,57 +250,3 @@ def _first_images(paths: tuple[Path, ...], size_px: int) -> list[Pixels]:
 def _free_name(out: Path, stem: str) -> str:
     numbers = (f"{stem}-{number}" for number in range(1, 10_000))
     return next(name for name in (stem, *numbers) if not (out / name).exists())
-
-
-def _merged(settings: TrainGanSettings, run: Run) -> tuple[TrainGanSettings, TrainGanSettings]:
-    """The run's settings with what may change taken from the new ones; and the run's own.
-
-    Raises:
-        UsageError: something that decides the mathematics was given another value.
-    """
-    stored = from_json(TrainGanSettings, run.config["settings"], f"{run.path}/config.json")
-    for name in FIXED:
-        new, old = getattr(settings, name), getattr(stored, name)
-        if name == "data" and new is not None and Path(new).exists():
-            new = str(Path(new).resolve())
-        if new not in (None, {}) and new != old:
-            option = name.replace("_", "-")
-            raise UsageError(f"--{option} cannot change in a resumed run ({run.path} has {old}); start a new one for {new}")
-    fixed = {name: getattr(stored, name) for name in FIXED}
-    asked_length = settings.steps is not None or settings.epochs is not None
-    length = settings if asked_length else stored
-    return dataclasses.replace(settings, **fixed, steps=length.steps, epochs=length.epochs), stored
-
-
-def _extends(stored: TrainGanSettings, settings: TrainGanSettings, result: Mapping[str, Any]) -> bool:
-    if settings.steps is not None:
-        return settings.steps > int(result["step"])
-    return settings.epochs is not None and settings.epochs != stored.epochs
-
-
-def _resumed_plan(run: Run, settings: TrainGanSettings) -> Plan:
-    """The plan of the run, so that a recipe that changed since does not change it; its length may be the new one's."""
-    plan = from_json(Plan, run.config["plan"], f"{run.path}/config.json")
-    if settings.steps is None and settings.epochs is None:
-        return plan
-    recipe = dataclasses.replace(plan.recipe, steps=settings.steps, epochs=settings.epochs)
-    changed = dataclasses.replace(plan, recipe=recipe)
-    run.write_config({**run.config, "settings": to_json(settings), "plan": to_json(changed)})
-    return changed
-
-
-def _load_generators(networks: Any, name: str, plan: Plan) -> None:
-    """Start from a bundle's weights.
-
-    Raises:
-        UsageError: its generator is another than the plan's.
-    """
-    found = bundles.load(bundles.locate(name))
-    if (found.card.generator.name, dict(found.card.generator.options)) != (plan.generator.name, dict(plan.generator.options)):
-        raise UsageError(
-            f"--init-from {name}: its generator is {found.card.generator.name} {dict(found.card.generator.options)}, this training's "
-            f"{plan.generator.name} {dict(plan.generator.options)}; give the same with --generator and --generator-option"
-        )
-    for direction, weights in found.weights.items():
-        network = networks[{"a2b": "generator_ab", "b2a": "generator_ba"}[direction]]
-        network.load_state_dict({key: torch.from_numpy(np.asarray(value, np.float32)) for key, value in weights.items()})

@@ -49,8 +49,8 @@ class TrainGanSettings:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        lowest = {"image_size": 8, "batch_size": 1, "epochs": 1, "steps": 1, "sample_every": 1, "save_every": 1, "keep": 1}
-        for name, least in lowest.items():
+        counts = ("batch_size", "epochs", "steps", "sample_every", "save_every", "log_every", "keep")
+        for name, least in {"image_size": 8, **dict.fromkeys(counts, 1)}.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"--{name.replace('_', '-')} {value}: {least} or more is needed")

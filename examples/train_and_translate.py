@@ -1,0 +1,35 @@
+"""The Python API: train on two folders of images (here: drawn fruit), then translate a picture with the result.
+
+    python train_and_translate.py [FOLDER]
+
+The steps are few so that it ends within a minute; for something to look at take away `steps` and `image_size`.
+"""
+
+import sys
+from pathlib import Path
+
+from fruitgan.workflows.train_gan import TrainGanSettings, train_gan
+from fruitgan.workflows.train_gan.settings import Event, Stepped
+from fruitgan.workflows.translate import TranslateSettings, translate
+
+
+def show(event: Event) -> bool:
+    """Called with each event; a True would stop the training after its step, saved."""
+    if isinstance(event, Stepped) and event.report.losses is not None:
+        losses = ", ".join(f"{term} {value:.2f}" for term, value in event.report.losses.items())
+        print(f"step {event.report.step}: {losses}")
+    return False
+
+
+def main(folder: Path) -> None:
+    trained = train_gan(
+        TrainGanSettings(data="demo", recipe="fast", image_size=64, steps=20, log_every=5, out=folder / "runs"), on_progress=show
+    )
+    print(f"{trained.bundle}: {trained.images} images, {trained.images_per_second:.1f} a second")
+    samples = sorted((trained.run / "samples").glob("*.png"))
+    made = translate(TranslateSettings(inputs=(str(samples[-1]),), bundle=str(trained.bundle), out=str(folder / "translated")))
+    print(*made.outputs, sep="\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "example-results"))

@@ -1,0 +1,89 @@
+"""What every report shares: templates, inline pictures, words for numbers. A page is one file from which no request leaves."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+import fruitgan
+from fruitgan.images import Pixels, to_pillow
+
+# (format, quality, longest side in px), from exact to small; the last is taken whatever it weighs.
+_ENCODINGS: tuple[tuple[str, int, int], ...] = (
+    ("PNG", 0, 4096),
+    ("JPEG", 95, 4096),
+    ("JPEG", 88, 384),
+    ("JPEG", 85, 256),
+    ("JPEG", 80, 128),
+    ("JPEG", 75, 64),
+)
+
+
+def render(template: str, **context: Any) -> str:
+    """The template of this name as HTML text; what is not `markupsafe.Markup` is escaped, what is missing is an error."""
+    return _environment().get_template(template).render(fruitgan_version=fruitgan.__version__, **context)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("fruitgan.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"thousands": thousands, "duration": duration, "number": number}
+    return environment
+
+
+def inline_images(pictures: Sequence[Pixels], limit_bytes: int) -> list[str]:
+    """Pictures, uint8 [H, W, 3], as data URIs; all encoded alike, as faithfully as keeps them together below the limit.
+
+    PNG first, since JPEG hides the very grids and noise that one looks for in generated pictures.
+    """
+    uris: list[str] = []
+    for encoding in _ENCODINGS:
+        uris = [_data_uri(picture, *encoding) for picture in pictures]
+        if sum(map(len, uris)) <= limit_bytes:
+            break
+    return uris
+
+
+def _data_uri(pixels: Pixels, kind: str, quality: int, side_px: int) -> str:
+    image = to_pillow(pixels)
+    image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    if kind == "PNG":
+        image.save(buffer, "PNG", optimize=True)
+    else:
+        image.save(buffer, "JPEG", quality=quality, subsampling=0, optimize=True)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def thousands(value: int) -> str:
+    """12,345."""
+    return f"{value:,}"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Significant digits without padding: 0.0289, 3.72, 1,240."""
+    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
+def duration(seconds: float) -> str:
+    """3.2 s, 1 min 15 s, 2 h 5 min, 3 d 4 h."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    rest = round(seconds)
+    for size, name, lower_size, lower_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if rest >= size:
+            lower = rest % size // lower_size
+            return f"{rest // size} {name}" + (f" {lower} {lower_name}" if lower else "")
+    return f"{rest} s"

@@ -1,0 +1,63 @@
+"""From a training to a bundle, and from a bundle to the start of a training."""
+
+from __future__ import annotations
+
+import datetime
+
+import numpy as np
+import torch
+from torch import nn
+
+import fruitgan
+from fruitgan import bundle as bundles
+from fruitgan.data.sources import Source
+from fruitgan.errors import UsageError
+from fruitgan.objectives.contracts import Objective
+from fruitgan.training.trainer import Trainer
+from fruitgan.workflows.train_gan.assemble import Plan
+
+
+def make_bundle(name: str, trainer: Trainer, plan: Plan, source: Source, data_fingerprint: str) -> bundles.Bundle:
+    """The generators as they are now, averaged where the recipe averages, with their card."""
+    generators = {direction: trainer.generator(direction) for direction in trainer.objective.generators}
+    rule = next(iter(generators.values())).size_rule
+    card = bundles.Card(
+        name=name,
+        domains=(source.a.name, source.b.name),
+        generator=plan.generator,
+        directions=tuple(generators),
+        image_size_px=plan.recipe.image_size_px,
+        size_minimum_px=rule.minimum_px,
+        size_multiple_px=rule.multiple_of_px,
+        recipe=plan.recipe_name,
+        steps=trainer.step,
+        images=trainer.step * plan.recipe.batch_size,
+        data=source.name,
+        data_fingerprint=data_fingerprint,
+        licence="that of the training images",
+        fruitgan_version=fruitgan.__version__,
+        created=datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )
+    return bundles.Bundle(card, {direction: _arrays(generator) for direction, generator in generators.items()})
+
+
+def _arrays(network: nn.Module) -> bundles.Weights:
+    return {name: value.detach().cpu().numpy().copy() for name, value in network.state_dict().items()}
+
+
+def load_generators(objective: Objective, name: str, plan: Plan) -> None:
+    """Start from a bundle's weights.
+
+    Raises:
+        UsageError: its generator is another than the plan's.
+    """
+    found = bundles.load(bundles.locate(name))
+    theirs, ours = found.card.generator, plan.generator
+    if (theirs.name, dict(theirs.options)) != (ours.name, dict(ours.options)):
+        raise UsageError(
+            f"--init-from {name}: its generator is {theirs.name} {dict(theirs.options)}, this training's is {ours.name} "
+            f"{dict(ours.options)}; give the same with --generator and --generator-option"
+        )
+    for direction, weights in found.weights.items():
+        network = objective.networks[objective.generators[direction]]
+        network.load_state_dict({key: torch.from_numpy(np.asarray(value, np.float32)) for key, value in weights.items()})

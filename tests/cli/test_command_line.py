@@ -1,0 +1,270 @@
+"""The command as a whole: help, version, errors and their exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fruitgan import __version__, cli
+from fruitgan.cli import main
+from fruitgan.registry import Registry
+
+Install = Callable[..., Path]
+Fruitgan = Callable[..., subprocess.CompletedProcess[str]]
+Captured = pytest.CaptureFixture[str]
+
+TROUBLE = '''
+from __future__ import annotations
+
+import errno
+
+import typer
+
+from fruitgan.errors import DataError, Stopped
+
+ERRORS = {
+    "data": DataError("no images in pears/"),
+    "two-lines": DataError("first\\nsecond \\x1b[31mred"),
+    "stopped": Stopped("stopped at step 3; go on with: fruitgan train-gan --resume x", 143),
+    "memory": MemoryError(),
+    "torch-memory": RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
+    "full": OSError(errno.ENOSPC, "No space left on device", "runs/log.jsonl"),
+    "forbidden": PermissionError(errno.EACCES, "Permission denied", "/etc/x"),
+    "absent": FileNotFoundError(errno.ENOENT, "No such file or directory", "plum.png"),
+    "bug": KeyError("stone"),
+    "interrupt": KeyboardInterrupt(),
+    "pipe": BrokenPipeError(errno.EPIPE, "Broken pipe"),
+    "exit": typer.Exit(5),
+    "abort": typer.Abort(),
+}
+
+
+def trouble(kind: str) -> None:
+    """Make trouble."""
+    raise ERRORS[kind]
+'''
+
+
+@pytest.fixture
+def trouble(install: Install) -> None:
+    install("trouble-maker", {"commands": {"trouble": "trouble_maker:trouble"}}, TROUBLE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "line"),
+    [
+        ("data", 3, "error: no images in pears/"),
+        ("two-lines", 3, r"error: first second \x1b[31mred"),
+        ("stopped", 143, "stopped at step 3; go on with: fruitgan train-gan --resume x"),
+        ("memory", 1, "error: out of memory: try a smaller --image-size or --batch-size"),
+        ("torch-memory", 1, "error: out of memory: try a smaller --image-size or --batch-size"),
+        ("full", 1, "error: the disk is full (runs/log.jsonl): make room, or write elsewhere"),
+        ("forbidden", 1, "error: not allowed to read or write (/etc/x): Permission denied"),
+        ("absent", 1, "error: No such file or directory (plum.png)"),
+        ("bug", 1, "error: unexpected KeyError: 'stone' (run again with --debug to see where, and please report it)"),
+        ("interrupt", 130, "error: interrupted"),
+        ("abort", 1, "error: aborted"),
+        ("exit", 5, ""),
+    ],
+)
+def test_every_error_is_one_line_and_an_exit_code(trouble: None, capsys: Captured, kind: str, code: int, line: str) -> None:
+    assert main(["trouble", kind]) == code
+    said = capsys.readouterr()
+    assert said.err.rstrip("\n") == line
+    assert said.out == ""
+
+
+@pytest.mark.parametrize("kind", ["data", "bug"])
+def test_debug_shows_the_traceback_too(trouble: None, capsys: Captured, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    plain = main(["trouble", kind])
+    capsys.readouterr()
+    assert main(["trouble", kind, "--debug"]) == plain
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert "raise ERRORS[kind]" in shown
+    monkeypatch.setenv("FRUITGAN_DEBUG", "1")
+    main(["trouble", kind])
+    assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setenv("FRUITGAN_DEBUG", "0")
+    main(["trouble", kind])
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_version_is_the_packages(capsys: Captured) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"fruitgan {__version__}\n"
+
+
+def test_an_unknown_command_says_what_is_near(capsys: Captured) -> None:
+    assert main(["lits"]) == 2
+    assert capsys.readouterr().err == "error: no command 'lits': did you mean list?\n"
+
+
+def test_without_a_word_it_shows_the_help(capsys: Captured) -> None:
+    assert main([]) == 2
+    assert "Usage: fruitgan" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_the_help_names_every_built_in_command_with_its_summary(capsys: Captured, word: str) -> None:
+    assert main([word]) == 0
+    shown = capsys.readouterr().out
+    for entry in Registry("commands").entries():
+        if entry.package == cli.OWN_PACKAGE:
+            assert f" {entry.name} " in shown
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in Registry("commands").entries() if entry.package == cli.OWN_PACKAGE])
+def test_a_summary_is_the_first_line_of_the_commands_own_help(name: str) -> None:
+    command = cli.load(name)
+    summary = cli.summary_in_source(cli.commands.owner(name))
+    assert summary
+    assert summary == (command.help or "").strip().partition("\n")[0]
+
+
+def leaves(command: object, path: list[str]) -> list[tuple[list[str], object]]:
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        return [(path, command)]
+    return [leaf for name, sub in inner.items() for leaf in leaves(sub, [*path, name])]
+
+
+BUILT_IN = [
+    leaf
+    for entry in Registry("commands").entries()
+    if entry.package == cli.OWN_PACKAGE
+    for leaf in leaves(cli.load(entry.name), [entry.name])
+]
+
+
+@pytest.mark.parametrize(("path", "command"), BUILT_IN, ids=[" ".join(path) for path, _ in BUILT_IN])
+def test_every_subcommand_has_help_debug_and_environment_variables(
+    path: list[str], command: object, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 400)  # nothing is folded
+    assert main([*path, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--debug" in shown
+    for parameter in command.params:  # type: ignore[attr-defined]
+        assert parameter.help, f"{parameter.name} has no help"
+        assert parameter.help in shown  # also: what stands in brackets was not taken for markup
+        if parameter.param_type_name == "option":
+            assert parameter.envvar == f"FRUITGAN_{parameter.name.upper()}"
+
+
+def test_help_lists_a_plug_ins_command_by_its_package_and_does_not_import_it(install: Install, capsys: Captured) -> None:
+    install("rotten-plum", {"commands": {"rot": "rotten_plum:rot"}}, "raise RuntimeError('imported')")
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "rot " in shown
+    assert "from rotten-plum 1.0" in shown
+    assert "rotten_plum" not in sys.modules
+
+
+def test_a_command_that_cannot_be_imported_breaks_only_itself(install: Install, capsys: Captured) -> None:
+    install("rotten-plum", {"commands": {"rot": "rotten_plum:rot"}}, "raise RuntimeError('imported')")
+    assert main(["rot"]) == 4
+    assert "package rotten-plum 1.0 cannot be imported: RuntimeError: imported" in capsys.readouterr().err
+    assert main(["list", "commands"]) == 0
+
+
+def test_a_command_that_is_no_function_is_blamed_on_its_package(install: Install, capsys: Captured) -> None:
+    install("rotten-plum", {"commands": {"rot": "rotten_plum:rot"}}, "rot = 3")
+    assert main(["rot"]) == 4
+    assert "'rot' of package rotten-plum 1.0 cannot be used" in capsys.readouterr().err
+
+
+def test_a_command_with_two_owners_names_both(install: Install, capsys: Captured) -> None:
+    install("plum-one", {"commands": {"plum": "plum_one:plum"}}, "def plum(): pass")
+    install("plum-two", {"commands": {"plum": "plum_two:plum"}}, "def plum(): pass")
+    assert main(["plum"]) == 2
+    shown = capsys.readouterr().err
+    assert "plum-one 1.0" in shown
+    assert "plum-two 1.0" in shown
+
+
+def test_a_group_of_commands_is_one_entry(install: Install, capsys: Captured) -> None:
+    source = """
+import typer
+app = typer.Typer(help="Orchards.")
+@app.command()
+def grow(trees: int = 1) -> None:
+    "Grow."
+    print("trees", trees)
+@app.command()
+def cut() -> None:
+    "Cut."
+"""
+    install("orchard", {"commands": {"orchard": "orchard:app"}}, source, module="orchard")
+    assert main(["orchard", "grow", "--trees", "3", "--debug"]) == 0
+    assert capsys.readouterr().out == "trees 3\n"
+    assert main(["orchard", "grwo"]) == 2
+    assert "did you mean 'grow'?" in capsys.readouterr().err.lower()
+    assert main(["orchard"]) == 2
+    assert capsys.readouterr().err.startswith("error: missing command")
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fruitgan", "list", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    with process:
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_disk_under_stdout_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "fruitgan", "list"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "error: the disk is full: make room, or write elsewhere\n")
+
+
+OWN_ROOMS = ("fruitgan.models", "fruitgan.workflows", "fruitgan.data", "fruitgan.training")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "kornia",
+    "matplotlib",
+    "PIL",
+    "numpy",
+    "jinja2",
+    "requests",
+    "pooch",
+    "safetensors",
+    "pydantic",
+)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "generators", "--json"], ["--version"], ["lits"]])
+def test_help_and_list_load_nothing_heavy_and_no_plug_in(arguments: list[str]) -> None:
+    program = (
+        "import sys, fruitgan, fruitgan.cli\n"
+        f"fruitgan.cli.main({arguments!r})\n"
+        f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        f"loaded += [name for name in sys.modules if name.startswith({OWN_ROOMS!r})]\n"
+        "sys.exit(f'loaded: {loaded}' if loaded else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    program = f"import sys, fruitgan; sys.exit(any(name in sys.modules for name in {HEAVY!r}))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_the_command_runs_as_a_module_and_as_a_script(fruitgan: Fruitgan) -> None:
+    assert fruitgan("--version").stdout == f"fruitgan {__version__}\n"
+    script = Path(sys.executable).with_name("fruitgan")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"fruitgan {__version__}\n"

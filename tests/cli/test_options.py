@@ -1,0 +1,175 @@
+"""Option > environment > settings file > default, and what a settings file must not say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fruitgan.cli import main
+
+Install = Callable[..., Path]
+
+PICK = '''
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fruitgan.commands import options
+from fruitgan.console import Console
+
+
+def pick(
+    fruit: Annotated[str, typer.Argument()] = "plum",
+    data: options.Data = None,
+    gpu: options.Gpu = "auto",
+    device: options.Device = None,
+    seed: options.Seed = 0,
+    precision: options.Precision = "auto",
+    image_size: options.ImageSize = None,
+    batch_size: options.BatchSize = None,
+    rate: Annotated[float, typer.Option()] = 0.5,
+    out: Annotated[Path | None, typer.Option()] = None,
+    generator_option: Annotated[list[str] | None, typer.Option()] = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    config: options.Config = None,
+) -> None:
+    """Pick a fruit."""
+    Console(json=True).result({key: value for key, value in locals().items()})
+'''
+
+
+@pytest.fixture
+def pick(install: Install, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    install("fruit-picker", {"commands": {"pick": "fruit_picker:pick"}}, PICK)
+
+    def run(*arguments: str, code: int = 0) -> dict[str, Any]:
+        found = main(["pick", *arguments])
+        said = capsys.readouterr()
+        assert found == code, said
+        if code:
+            assert said.err.startswith("error: ")
+            assert said.err.count("\n") == 1
+            return {"error": said.err.strip()}
+        picked: dict[str, Any] = json.loads(said.out)
+        return picked
+
+    return run
+
+
+def write(folder: Path, text: str) -> str:
+    file = folder / "settings.toml"
+    file.write_text(text)
+    return str(file)
+
+
+def test_without_any_word_the_defaults_hold(pick: Any) -> None:
+    picked = pick()
+    assert (picked["batch_size"], picked["gpu"], picked["precision"], picked["rate"]) == (None, "auto", "auto", 0.5)
+
+
+def test_an_option_wins_over_the_environment_and_that_over_the_file(
+    pick: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path, "batch-size = 2\nseed = 2\nrate = 2\n")
+    assert [pick("--config", file)[key] for key in ("batch_size", "seed", "rate")] == [2, 2, 2.0]
+    monkeypatch.setenv("FRUITGAN_BATCH_SIZE", "3")
+    monkeypatch.setenv("FRUITGAN_SEED", "3")
+    assert [pick("--config", file)[key] for key in ("batch_size", "seed", "rate")] == [3, 3, 2.0]
+    assert [pick("-b", "4", "--config", file)[key] for key in ("batch_size", "seed", "rate")] == [4, 3, 2.0]
+
+
+def test_the_settings_file_can_come_from_the_environment(pick: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRUITGAN_CONFIG", write(tmp_path, "seed = 5"))
+    assert pick()["seed"] == 5
+
+
+def test_every_kind_of_option_can_stand_in_a_file(pick: Any, tmp_path: Path) -> None:
+    text = """
+    data = "apple2orange"
+    gpu = 0
+    precision = "bf16"
+    image_size = 64
+    out = "here/there"
+    quiet = true
+    [generator-option]
+    base_channels = 32
+    mask = false
+    """
+    picked = pick("--config", write(tmp_path, text))
+    assert picked["gpu"] == "0"
+    assert (picked["data"], picked["precision"], picked["image_size"], picked["out"]) == (
+        "apple2orange",
+        "bf16",
+        64,
+        "here/there",
+    )
+    assert picked["quiet"] is True
+    assert picked["generator_option"] == ["base_channels=32", "mask=false"]
+
+
+def test_several_values_can_be_a_list(pick: Any, tmp_path: Path) -> None:
+    picked = pick("--config", write(tmp_path, 'generator-option = ["a=1", "b=2"]'))
+    assert picked["generator_option"] == ["a=1", "b=2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("btach-size = 3", "unknown key 'btach-size': did you mean batch-size"),
+        ('batch-size = "3"', "batch-size: expected int, found '3'"),
+        ("batch-size = true", "batch-size: expected int, found True"),
+        ("batch-size = 3.5", "batch-size: expected int"),
+        ("batch-size = 0", "batch-size"),
+        ("quiet = 1", "quiet: expected bool, found 1"),
+        ('rate = "fast"', "rate: expected float"),
+        ("data = true", "data: expected text, found True"),
+        ('data = ["a"]', "data: expected text"),
+        ('precision = "fp8"', "precision"),
+        ('generator-option = "a=1"', "generator-option: expected a list"),
+        ("debug = true", "unknown key 'debug'"),
+        ('config = "x"', "unknown key 'config'"),
+        ("seed = ", "is not TOML"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_by_its_key(pick: Any, tmp_path: Path, text: str, named: str) -> None:
+    error = pick("--config", write(tmp_path, text), code=2)["error"]
+    assert named in error
+    assert "settings.toml" in error
+
+
+def test_a_settings_file_that_is_not_there_is_a_data_error(pick: Any, tmp_path: Path) -> None:
+    assert "none.toml: No such file" in pick("--config", str(tmp_path / "none.toml"), code=3)["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--gpu", "0,1"), "several GPUs is not offered"),
+        (("--gpu", "fast"), "--gpu fast"),
+        (("--device", "tpu"), "--device tpu"),
+        (("--batch-size", "0"), "'-b'"),
+        (("--batch-size", "many"), "'--batch-size'"),
+        (("--precision", "fp8"), "'--precision'"),
+        (("--seed", "-1"), "'--seed'"),
+        (("--batch-szie", "3"), "did you mean --batch-size?"),
+        (("-x",), "no such option -x"),
+        (("--batch-size",), "--batch-size"),
+        (("a", "b"), "unexpected extra argument"),
+    ],
+)
+def test_a_wrong_word_is_a_usage_error_that_names_it(pick: Any, arguments: tuple[str, ...], named: str) -> None:
+    error = pick(*arguments, code=2)["error"]
+    assert named in error
+
+
+def test_a_wrong_value_from_the_environment_names_the_variable(pick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRUITGAN_BATCH_SIZE", "many")
+    assert "FRUITGAN_BATCH_SIZE" in pick(code=2)["error"]

@@ -1,0 +1,102 @@
+"""A real third-party distribution, built and installed by pip without the network, and used through the command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fruitgan.cli import main
+
+Install = Callable[..., Path]
+Fruitgan = Callable[..., subprocess.CompletedProcess[str]]
+PLUGIN = Path(__file__).parents[1] / "plugin"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the plug-in is installed into."""
+    folder = tmp_path_factory.mktemp("site")
+    options = ["--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--target"]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(folder), str(PLUGIN)], check=True)
+    return folder
+
+
+@pytest.fixture
+def env(site: Path) -> dict[str, str]:
+    return {"PYTHONPATH": str(site)}
+
+
+def test_it_is_listed_with_its_package_and_version(fruitgan: Fruitgan, env: dict[str, str]) -> None:
+    listed = json.loads(fruitgan("list", "--json", env=env).stdout)
+    for kind, name in (("generators", "plum-affine"), ("detectors", "plum-brightness"), ("commands", "plum")):
+        found = [entry for entry in listed[kind] if entry["name"] == name]
+        assert [(entry["package"], entry["version"]) for entry in found] == [("fruitgan-plum", "0.3.0")]
+
+
+def test_its_command_is_in_the_help_and_runs(fruitgan: Fruitgan, env: dict[str, str]) -> None:
+    assert "from fruitgan-plum 0.3.0" in fruitgan("--help", env=env).stdout
+    done = fruitgan("plum", "--stones", "0", env=env)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a plum with no stone\n", "")
+    assert json.loads(fruitgan("plum", "--json", env={**env, "FRUITGAN_STONES": "1"}).stdout) == {"stones": 1}
+
+
+def test_its_errors_are_lines_with_exit_codes_too(fruitgan: Fruitgan, env: dict[str, str]) -> None:
+    done = fruitgan("plum", "--stones", "2", env=env)
+    assert (done.returncode, done.stderr) == (3, "error: a plum with 2 stones is no plum\n")
+    assert "Traceback" in fruitgan("plum", "--stones", "2", "--debug", env=env).stderr
+
+
+def test_nothing_of_it_is_left_where_it_is_not_installed(fruitgan: Fruitgan) -> None:
+    assert fruitgan("plum").returncode == 2
+
+
+def test_its_networks_keep_the_contracts(site: Path) -> None:
+    program = """
+import torch
+from fruitgan.models.catalog import detectors, generators
+torch.set_num_threads(1)
+choice = generators.choose("plum-affine", {"base_channels": "4"})
+assert (choice.package, choice.version, choice.options) == ("fruitgan-plum", "0.3.0", {"base_channels": 4, "slope": 0.2})
+generator = generators.build(choice)
+x = torch.rand(2, 3, 5, 7) * 2 - 1
+assert generator(x).shape == x.shape and generator(x).abs().max() <= 1
+assert generator.encode(x, [0])[0].shape == (2, 4, 5, 7)
+detector = detectors.build(detectors.choose("plum-brightness"))
+assert detector(torch.rand(4, 3, 32, 32)).shape == (4,)
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], env={"PYTHONPATH": str(site)}, check=False)
+    assert done.returncode == 0
+
+
+def test_installed_twice_on_the_path_it_is_one(fruitgan: Fruitgan, site: Path, env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "again").symlink_to(site)
+    twice = {"PYTHONPATH": f"{site}:{tmp_path / 'again'}"}
+    assert fruitgan("list", env=twice).stdout == fruitgan("list", env=env).stdout
+    assert fruitgan("plum", env=twice).returncode == 0
+
+
+def test_a_broken_neighbour_breaks_only_itself(fruitgan: Fruitgan, install: Install, env: dict[str, str]) -> None:
+    broken = install(
+        "rotten-plum",
+        {"generators": {"rotten": "rotten_plum:rotten"}, "commands": {"rot": "rotten_plum:rot"}},
+        "raise ImportError('no stone found')",
+    )
+    both = {"PYTHONPATH": f"{env['PYTHONPATH']}:{broken}"}
+    assert fruitgan("plum", env=both).returncode == 0
+    assert "rotten-plum" in fruitgan("list", "generators", env=both).stdout
+    done = fruitgan("rot", env=both)
+    assert done.returncode == 4
+    assert done.stderr == (
+        "error: the command 'rot' of package rotten-plum 1.0 cannot be imported: ImportError: no stone found\n"
+    )
+
+
+def test_an_unknown_command_can_be_near_to_a_plug_ins(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    install("fruitgan-plum", {"commands": {"plum": "fruitgan_plum:plum"}})
+    assert main(["plumb"]) == 2
+    assert "did you mean plum?" in capsys.readouterr().err

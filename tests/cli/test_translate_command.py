@@ -1,0 +1,192 @@
+"""`fruitgan translate` as it is typed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fruitgan import bundle as bundles
+from fruitgan.cli import main
+from fruitgan.engines.torch_engine import arrays_of
+from fruitgan.models.catalog import generators
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs the command in a folder with a finished run and a few pictures; gives exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FRUITGAN_GPU", "none")
+    save_run(Path("runs/train-gan/first/bundle.safetensors"))
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 41, 3)).astype(np.uint8)
+    Path("in/sub").mkdir(parents=True)
+    Image.fromarray(pixels).save("in/a.jpg")
+    Image.fromarray(pixels[:7, :3]).save("in/sub/b.png")
+    Path("in/notes.txt").write_text("not a picture")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main(["translate", *arguments])
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return run
+
+
+def save_run(path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        choice = generators.choose("mobile", {"base_channels": 4, "blocks": 1})
+        network = generators.build(choice)
+        torch.nn.init.normal_(network.head.weight, 0.0, 0.1)
+    card = bundles.Card(
+        name="first",
+        domains=("apple", "orange"),
+        generator=choice,
+        directions=("a2b", "b2a"),
+        image_size_px=64,
+        size_minimum_px=network.size_rule.minimum_px,
+        size_multiple_px=network.size_rule.multiple_of_px,
+        recipe="fast",
+        steps=1,
+        images=1,
+        data="drawn",
+        data_fingerprint="0",
+        licence="none",
+        fruitgan_version="0",
+        created="",
+    )
+    weights = arrays_of(network)
+    bundles.save(bundles.Bundle(card, {"a2b": weights, "b2a": weights}), path)
+
+
+def test_each_path_is_printed_on_stdout_and_the_rest_on_stderr(cli: Cli) -> None:
+    code, out, err = cli("in", "-r")
+    assert code == 0
+    assert out.splitlines() == [str(Path("translated/a.png")), str(Path("translated/sub/b.png"))]
+    assert "notes.txt: not an image" in err
+    with Image.open("translated/a.png") as image:
+        assert image.size == (41, 30)
+    assert cli("in", "-r", "-q") == (0, out, "")
+
+
+def test_json_is_one_object_with_every_picture_in_it(cli: Cli) -> None:
+    code, out, _ = cli("in", "missing.png", "--json")
+    value = json.loads(out)
+    assert code == 3
+    assert value["translated"] == 1
+    assert value["outputs"] == [str(Path("translated/a.png"))]
+    assert value["failed"] == [{"path": "missing.png", "reason": "no such file or folder"}]
+    assert {entry["path"] for entry in value["skipped"]} == {str(Path("in/notes.txt")), str(Path("in/sub"))}
+    assert value["seconds"] > 0
+    assert value["images_per_second"] > 0
+    assert set(value) == {"translated", "skipped", "failed", "outputs", "seconds", "images_per_second"}
+
+
+def test_one_failure_is_the_error_line_and_several_have_a_line_each(cli: Cli) -> None:
+    assert cli("missing.png") == (3, "", "error: missing.png: no such file or folder\n")
+    code, _, err = cli("missing.png", "gone.png", "in/a.jpg")
+    assert code == 3
+    assert err.splitlines()[-3:] == [
+        "warning: missing.png: no such file or folder",
+        "warning: gone.png: no such file or folder",
+        "error: 2 pictures failed, as said above; 1 are translated",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["in", "--bundle", "frist"], 2, "did you mean first?"),
+        (["in", "--bundle", "no/where.safetensors"], 3, "no such bundle"),
+        (["in", "--bundle", "in/a.jpg"], 3, "not a bundle"),
+        (["in", "--to", "pear"], 2, "known are apple, orange"),
+        (["in", "--direction", "c"], 2, "direction"),
+        (["in", "--scale", "big"], 2, "expected auto, native, or a number"),
+        (["in", "--engine", "troch"], 2, "did you mean torch?"),
+        (["in", "--format", "bmp"], 2, "format"),
+        (["in", "--gpu", "none", "--device", "cpu"], 2, "give one of them"),
+        (["in", "--device", "cuda:77"], 4, "GPU"),
+        (["in/notes.txt"], 3, "none of what was given is a picture"),
+        (["-", "--json"], 2, "standard output cannot hold both"),
+        ([], 2, "PICTURE"),
+    ],
+)
+def test_errors_are_one_line_with_their_exit_code_and_leave_nothing(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
+) -> None:
+    if "--device" in arguments:
+        monkeypatch.delenv("FRUITGAN_GPU")
+    result, out, err = cli(*arguments)
+    assert (result, out) == (code, "")
+    errors = [line for line in err.splitlines() if not line.startswith("skipped: ")]
+    assert len(errors) == 1
+    assert errors[0].startswith("error: ")
+    assert message in errors[0]
+    assert not Path("translated").exists()
+
+
+def test_a_result_of_other_options_is_refused_until_overwrite(cli: Cli) -> None:
+    assert cli("in/a.jpg")[0] == 0
+    code, out, err = cli("in/a.jpg", "--compare")
+    assert (code, out) == (2, "")
+    assert "--overwrite" in err
+    assert cli("in/a.jpg", "--compare", "--overwrite")[0] == 0
+    with Image.open("translated/a.png") as image:
+        assert image.size == (82, 30)
+
+
+def test_a_picture_goes_through_from_stdin_to_stdout(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.TextIOWrapper(io.BytesIO())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path("in/a.jpg").read_bytes())))
+    monkeypatch.setattr(sys, "stdout", out)
+    assert main(["translate", "-", "--to", "apple"]) == 0
+    with Image.open(out.buffer) as image:
+        assert (image.format, image.size) == ("PNG", (41, 30))
+    assert not Path("translated").exists()
+
+
+def test_no_picture_is_poured_into_a_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    code, out, err = cli("in/a.jpg", "-o", "-")
+    assert (code, out) == (2, "")
+    assert "give -o FILE" in err
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_being_stopped_says_how_to_go_on(cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str, code: int) -> None:
+    def stop(*_: Any) -> None:
+        signal.raise_signal(getattr(signal, name))
+
+    monkeypatch.setattr(os, "fsync", stop)
+    assert cli("in") == (code, "", "stopped; every result is whole, and the same command does the rest\n")
+    assert list(Path("translated").iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_name_with_a_line_break_is_one_line(cli: Cli) -> None:
+    if sys.platform == "win32":
+        pytest.skip("no such names here")
+    Path("in/two\nlines.jpg").write_bytes(Path("in/a.jpg").read_bytes())
+    assert cli("in/two\nlines.jpg")[1] == "translated/two\\nlines.png\n"
+
+
+def test_a_rerun_needs_no_torch_engine(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli("in/a.jpg")[0] == 0
+
+    def fail(*_: Any) -> None:
+        raise AssertionError("built an engine for nothing")
+
+    monkeypatch.setattr("fruitgan.workflows.translate._engine", fail)
+    assert cli("in/a.jpg")[:2] == (0, f"{Path('translated/a.png')}\n")

@@ -1,0 +1,89 @@
+"""What every test stands on: an environment without the user's settings, the command line, and packages made up on the spot."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from fruitgan import registry
+
+Fruitgan = Callable[..., subprocess.CompletedProcess[str]]
+Install = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for the whole run, so that what is drawn or unpacked is drawn or unpacked once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch, cache_folder: Path) -> None:
+    """None of the user's FRUITGAN_ variables, no colours, a width that is always the same, and never the user's cache."""
+    for name in list(os.environ):
+        if name.startswith("FRUITGAN_") or name in ("FORCE_COLOR", "NO_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "PYTHONWARNINGS"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("FRUITGAN_CACHE", str(cache_folder))
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "dumb")
+
+
+@pytest.fixture
+def fruitgan() -> Fruitgan:
+    """Run `fruitgan ARGUMENTS...` as a process of its own."""
+
+    def run(
+        *arguments: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None, input: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "fruitgan", *map(str, arguments)],
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            input=input,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    return run
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Put a made-up distribution on this process' path: its entry points, and its one module's text."""
+
+    def put(
+        package: str,
+        entry_points: Mapping[str, Mapping[str, str]],
+        source: str = "",
+        *,
+        version: str = "1.0",
+        folder: str = "site",
+        module: str = "",
+    ) -> Path:
+        site = tmp_path / folder
+        about = site / f"{package.replace('-', '_')}-{version}.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+        lines = []
+        for group, points in entry_points.items():
+            lines += [f"[fruitgan.{group}]", *(f"{name} = {target}" for name, target in points.items())]
+        (about / "entry_points.txt").write_text("\n".join(lines) + "\n")
+        (site / f"{module or package.replace('-', '_')}.py").write_text(source)
+        monkeypatch.syspath_prepend(site)
+        registry.forget()
+        return site
+
+    before = set(sys.modules)
+    yield put
+    for name in set(sys.modules) - before:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+    monkeypatch.undo()
+    registry.forget()

@@ -1,0 +1,1 @@
+"""A generator, a detector and a subcommand for fruitgan, from outside."""

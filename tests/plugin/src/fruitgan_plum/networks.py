@@ -1,0 +1,54 @@
+"""The smallest networks that keep fruitgan's contracts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fruitgan.models.contracts import Detector, Generator, GeneratorParts, SizeRule
+
+
+class AffineGenerator(Generator):
+    """Mixes each pixel's colours: two 1 x 1 convolutions and a tanh. Point 0 of `encode` lies between them."""
+
+    size_rule = SizeRule(minimum_px=1, multiple_of_px=1)
+    encode_points = 1
+
+    def __init__(self, base_channels: int, slope: float) -> None:
+        super().__init__()
+        self.widen = nn.Conv2d(3, base_channels, 1)
+        self.activation = nn.LeakyReLU(slope)
+        self.narrow = nn.Conv2d(base_channels, 3, 1)
+
+    def parts(self, x: Tensor) -> GeneratorParts:
+        return GeneratorParts(torch.tanh(self.narrow(self.activation(self.widen(x)))), None)
+
+    def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
+        return [self.activation(self.widen(x)) for _ in points]
+
+
+class BrightnessDetector(Detector):
+    """A logistic regression on the mean of each colour."""
+
+    image_size_px = 32
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.gain = gain
+        self.weigh = nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logit: Tensor = self.weigh(x.mean(dim=(2, 3))).squeeze(1) * self.gain
+        return logit
+
+
+def plum_affine(*, base_channels: int = 8, slope: float = 0.2) -> AffineGenerator:
+    """Mixes the colours of each pixel."""
+    return AffineGenerator(base_channels, slope)
+
+
+def plum_brightness(*, gain: float = 1.0) -> BrightnessDetector:
+    """Judges an image by its mean colour."""
+    return BrightnessDetector(gain)

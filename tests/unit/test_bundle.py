@@ -1,0 +1,282 @@
+"""The bundle file: what is saved is loaded, equal bundles are equal bytes, and anything else is refused by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from fruitgan import bundle as bundles
+from fruitgan import weights as shipped_weights
+from fruitgan.bundle import Bundle, Card, load, load_card, locate, save, weights_sha256
+from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.registry import Choice
+
+CARD = Card(
+    name="toy",
+    domains=("apple", "orange"),
+    generator=Choice("mobile", "fruitgan", "0.1.0", {"base_channels": 8, "blocks": 1, "mask": True}),
+    directions=("a2b", "b2a"),
+    image_size_px=64,
+    size_minimum_px=8,
+    size_multiple_px=4,
+    recipe="fast",
+    steps=10,
+    images=20,
+    data="drawn",
+    data_fingerprint="0123",
+    licence="Apache-2.0",
+    notes="a toy; ångström",
+    measured={"kid": 0.5, "how": "by eye"},
+    fruitgan_version="0.1.0",
+    created="",
+)
+
+
+def toy() -> Bundle:
+    rng = np.random.default_rng(0)
+    arrays: dict[str, NDArray[Any]] = {
+        "b.weight": rng.normal(size=(2, 3)).astype(np.float32),
+        "a": np.array(1.5, np.float32),
+        "n": np.arange(3),
+    }
+    return Bundle(CARD, {"a2b": arrays, "b2a": {name: array * 2 for name, array in arrays.items()}})
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "deep" / "toy.safetensors"
+    save(toy(), path)
+    return path
+
+
+def with_card(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """The bundle with another card in it."""
+    with safetensors.safe_open(path, "numpy") as file:
+        card = json.loads(file.metadata()["fruitgan"])
+    change(card)
+    safetensors.numpy.save_file(safetensors.numpy.load_file(path), path, metadata={"fruitgan": json.dumps(card)})
+    return path
+
+
+def test_a_bundle_comes_back_as_it_was_saved(saved: Path) -> None:
+    loaded = load(saved)
+    assert loaded.card == CARD == load_card(saved)
+    assert isinstance(loaded.card.domains, tuple)
+    for way, arrays in toy().weights.items():
+        assert loaded.weights[way].keys() == arrays.keys()
+        for name, array in arrays.items():
+            assert loaded.weights[way][name].shape == array.shape
+            np.testing.assert_allclose(loaded.weights[way][name], array, rtol=1e-3)
+
+
+def test_floats_are_stored_in_half_precision_and_other_numbers_as_they_are(saved: Path) -> None:
+    weights = load(saved).weights["a2b"]
+    assert weights["b.weight"].dtype == np.float16
+    assert weights["n"].dtype == np.int64
+
+
+def test_tensors_are_named_after_their_generator(saved: Path) -> None:
+    assert set(safetensors.numpy.load_file(saved)) == {
+        f"generator_{ways}.{name}" for ways in ("ab", "ba") for name in ("a", "b.weight", "n")
+    }
+
+
+def test_equal_bundles_are_equal_bytes_whatever_the_order_of_their_parts(tmp_path: Path) -> None:
+    bundle = toy()
+    turned = Bundle(
+        replace(CARD, measured=dict(reversed(list(CARD.measured.items())))),
+        {way: dict(reversed(list(bundle.weights[way].items()))) for way in ("b2a", "a2b")},
+    )
+    assert bundles.bundle_bytes(bundle) == bundles.bundle_bytes(turned)
+    save(bundle, tmp_path / "a")
+    save(load(tmp_path / "a"), tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_the_hash_of_the_weights_ignores_the_card_and_sees_every_number(saved: Path) -> None:
+    digest = weights_sha256(toy())
+    assert digest == weights_sha256(load(saved)) == weights_sha256(Bundle(replace(CARD, name="other"), toy().weights))
+    changed = {way: dict(arrays) for way, arrays in toy().weights.items()}
+    changed["b2a"]["n"] = np.array([0, 2, 5])
+    assert weights_sha256(Bundle(CARD, changed)) != digest
+    renamed = {way: {name.replace("n", "m"): array for name, array in arrays.items()} for way, arrays in toy().weights.items()}
+    assert weights_sha256(Bundle(CARD, renamed)) != digest
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e6])
+def test_weights_that_half_precision_cannot_hold_are_never_saved(tmp_path: Path, bad: float) -> None:
+    weights = {way: {**arrays, "a": np.array(bad, np.float32)} for way, arrays in toy().weights.items()}
+    with pytest.raises(FruitganError, match=r"generator_ab\.a holds numbers"):
+        save(Bundle(CARD, weights), tmp_path / "b.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_torn_at_any_place_is_refused(saved: Path) -> None:
+    data = saved.read_bytes()
+    for end in (0, 5, 8, 20, len(data) // 2, len(data) - 1):
+        saved.write_bytes(data[:end])
+        with pytest.raises(DataError, match=r"torn|not a bundle"):
+            load(saved)
+    saved.write_bytes(data + b"more")
+    with pytest.raises(DataError, match="torn"):
+        load(saved)
+
+
+def test_a_bundle_of_a_newer_format_says_so(saved: Path) -> None:
+    with pytest.raises(DataError, match=r"format 2, newer than this program's 1: pip install -U fruitgan"):
+        load(with_card(saved, lambda card: card.update(format=2, novelty=True)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda card: card.pop("format"),
+        lambda card: card.update(unknown=1),
+        lambda card: card.pop("domains"),
+        lambda card: card.update(directions=["a2c"]),
+        lambda card: card.update(directions=[]),
+        lambda card: card.update(image_size_px=0),
+        lambda card: card.update(generator="mobile"),
+        lambda card: card.update(directions=["b2a"]),
+    ],
+)
+def test_a_card_that_is_none_is_refused(saved: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    with pytest.raises(DataError):
+        load(with_card(saved, change))
+
+
+def test_files_that_are_no_bundles_are_refused(tmp_path: Path) -> None:
+    huge = struct.pack("<Q", 2**62)
+    nested = b'{"__metadata__":{"fruitgan":' + b"[" * 50_000 + b"]" * 50_000 + b"}}"
+    lies = json.dumps({"x": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
+    odd = json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": "no"}}).encode()
+    for data in (
+        b"",
+        b"hello, world, how are you",
+        huge,
+        huge + b"{}",
+        *(struct.pack("<Q", len(header)) + header for header in (b"[]", b"{}", b"\xff\xfe", nested, lies, odd)),
+        safetensors.numpy.save({"x": np.zeros(3)}),
+    ):
+        (tmp_path / "b").write_bytes(data)
+        for read in (load, load_card):
+            with pytest.raises(DataError):
+                read(tmp_path / "b")
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(DataError, match="expected a bundle"):
+            load(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="not a file"):
+        load(tmp_path / "pipe")
+
+
+def test_a_card_must_agree_with_the_weights() -> None:
+    with pytest.raises(UsageError, match="its weights are for"):
+        Bundle(CARD, {"a2b": {}})
+
+
+def test_padded_sides_fit_the_size_rule() -> None:
+    assert [CARD.padded(side) for side in (1, 8, 9, 12, 4001)] == [8, 8, 12, 12, 4004]
+
+
+def test_a_save_that_fails_leaves_the_old_bundle_and_nothing_else(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = saved.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FruitganError, match="no space left on device") as caught:
+        save(Bundle(replace(CARD, name="new"), toy().weights), saved)
+    assert caught.value.exit_code == 1
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+    assert saved.read_bytes() == before
+
+
+def test_a_bundle_is_read_without_torch(saved: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from fruitgan import bundle; import fruitgan.engines.canvas;"
+        f"bundle.load(Path({str(saved)!r})); bundle.load_card(Path({str(saved)!r})); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+class TestLocate:
+    """`--bundle FILE|NAME|RUN`."""
+
+    @pytest.fixture
+    def shipped(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        folder = tmp_path / "shipped"
+        folder.mkdir()
+        monkeypatch.setattr(shipped_weights, "FOLDER", folder)
+        monkeypatch.chdir(tmp_path)
+        for name in ("apple2orange", "aaa"):
+            (folder / f"{name}.safetensors").touch()
+        return folder
+
+    @staticmethod
+    def run(name: str, seconds: int = 0) -> Path:
+        path = Path("runs", "train-gan", name, "bundle.safetensors")
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (seconds, seconds))
+        return path
+
+    def test_without_a_wish_the_newest_run_else_the_one_that_ships(self, shipped: Path) -> None:
+        assert locate() == shipped / "apple2orange.safetensors"
+        self.run("a", 5)
+        newest = self.run("b", 9)
+        self.run("c", 7)
+        Path("runs/train-gan/without-one").mkdir()
+        assert locate() == newest
+
+    def test_a_file_a_folder_a_run_and_a_shipped_name_are_found(self, shipped: Path) -> None:
+        run = self.run("first")
+        Path("own.bin").touch()
+        assert locate("own.bin") == Path("own.bin")
+        assert locate(str(run.parent)) == run
+        assert locate("first") == run
+        assert locate("aaa") == shipped / "aaa.safetensors"
+
+    def test_a_data_folder_does_not_hide_the_bundle_of_its_name(self, shipped: Path) -> None:
+        Path("apple2orange", "trainA").mkdir(parents=True)
+        assert locate("apple2orange") == shipped / "apple2orange.safetensors"
+
+    def test_unknown_names_say_what_is_near(self, shipped: Path) -> None:
+        self.run("oranges")
+        with pytest.raises(UsageError, match="did you mean oranges"):
+            locate("orangs")
+        with pytest.raises(DataError, match="no such bundle"):
+            locate("somewhere/else")
+        with pytest.raises(DataError, match="no such bundle"):
+            locate("typo.safetensors")
+
+    def test_a_run_that_has_no_bundle_yet_says_so(self, shipped: Path) -> None:
+        Path("runs/train-gan/young").mkdir(parents=True)
+        with pytest.raises(DataError, match="with its first checkpoint"):
+            locate("young")
+
+    def test_nothing_at_all_says_how_to_get_one(self, shipped: Path) -> None:
+        for path in shipped.iterdir():
+            path.unlink()
+        with pytest.raises(DataError, match="train one"):
+            locate()
+        with pytest.raises(UsageError, match="there is none"):
+            locate("nothing")

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import io
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fruitgan.console import Console
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    path: Path
+    loss: float
+
+
+def test_a_result_is_exactly_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(json=True)
+    console.out("for people")
+    console.table("t", ("a",), [(1,)])
+    console.say("on the way")
+    console.result(Outcome(Path("x"), 0.5))
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"path": "x", "loss": 0.5}
+    assert said.err == "on the way\n"
+
+
+def test_a_result_for_people_is_no_json(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console()
+    console.result({"a": 1})
+    console.out("a is 1")
+    assert capsys.readouterr().out == "a is 1\n"
+
+
+def test_a_number_that_is_not_finite_becomes_null(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(json=True).result({"a": float("nan"), "b": [float("inf"), 1.0]})
+    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 1.0]}
+
+
+def test_a_name_that_is_no_text_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    name = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
+    Console().out(name)
+    Console().say(name)
+    Console().table("", ("name",), [(name,)])
+    Console(json=True).result({"name": name})
+    said = capsys.readouterr()
+    assert said.out.count(r"caf\udce9.jpg") == 3
+    assert said.err == "caf\\udce9.jpg\n"
+
+
+def test_quiet_drops_progress_and_keeps_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(quiet=True)
+    console.say("on the way")
+    console.warn("mind the gap")
+    assert capsys.readouterr().err == "warning: mind the gap\n"
+
+
+def test_off_a_terminal_a_table_is_plain_and_never_folded(capsys: pytest.CaptureFixture[str]) -> None:
+    long = "x" * 300
+    Console().table("Title", ("name", "count"), [(long, 1), ("[red]b", 20), (None, 3)])
+    assert capsys.readouterr().out.splitlines() == [
+        "Title",
+        "name" + " " * 298 + "count",
+        long + "      1",
+        "[red]b" + " " * 294 + "     20",
+        " " * 302 + "    3",
+    ]
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_no_color_is_honoured_on_a_terminal(monkeypatch: pytest.MonkeyPatch, no_color: bool) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    Console().table("", ("name",), [("[red]plum",)])
+    assert "[red]plum" in terminal.getvalue()
+    assert "\x1b[3" not in terminal.getvalue()  # no colour of ours in either case
+
+
+def test_there_is_no_bar_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console().bar(3, "step") as bar:
+        bar.update(1)
+        bar.update(3, loss=0.5)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_bar_on_a_terminal_counts_to_its_total_and_lets_lines_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    console = Console()
+    with console.bar(10, "train", unit="step", start=4) as bar:
+        bar.update(6)
+        console.say("a line between")
+        bar.update(10, loss=0.25)
+    shown = terminal.getvalue()
+    assert "a line between\n" in shown
+    assert "10/10" in shown
+    assert "loss=0.25" in shown
+
+
+def test_quiet_shows_no_bar_on_a_terminal_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Console(quiet=True).bar(3, "step") as bar:
+        bar.update(3)
+    assert terminal.getvalue() == ""

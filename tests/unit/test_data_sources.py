@@ -1,0 +1,162 @@
+"""Sources: what --data means, and where a test split comes from."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fruitgan.data.sources import find_source, folder_source, image_files, loose_source, parse_domains
+from fruitgan.errors import DataError, UsageError
+
+
+def fill(folder: Path, count: int, prefix: str = "image", suffix: str = ".png") -> Path:
+    """Files of different content; sources look at names and bytes, not at pixels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        (folder / f"{prefix}{number:03}{suffix}").write_text(f"{folder.name} {prefix} {number}")
+    return folder
+
+
+def names(paths: tuple[Path, ...]) -> list[str]:
+    return [path.name for path in paths]
+
+
+def test_four_folders_are_four_splits(tmp_path: Path) -> None:
+    for split, count in (("trainA", 3), ("trainB", 4), ("testA", 1), ("testB", 2)):
+        fill(tmp_path / "apple2orange" / split, count)
+    source = folder_source(tmp_path / "apple2orange")
+    assert source.name == "apple2orange"
+    assert (source.a.name, source.b.name) == ("apple", "orange")
+    assert [len(part) for part in (source.a.train, source.b.train, source.a.test, source.b.test)] == [3, 4, 1, 2]
+    assert names(source.a.train) == ["image000.png", "image001.png", "image002.png"]
+
+
+def test_domains_can_be_named(tmp_path: Path) -> None:
+    fill(tmp_path / "set" / "trainA", 2)
+    fill(tmp_path / "set" / "trainB", 2)
+    assert folder_source(tmp_path / "set").a.name == "a"
+    assert folder_source(tmp_path / "set", ("day", "night")).b.name == "night"
+    with pytest.raises(UsageError, match="two different names"):
+        folder_source(tmp_path / "set", ("day", "day"))
+
+
+def test_a_missing_test_split_is_a_tenth_by_content(tmp_path: Path) -> None:
+    for split in ("trainA", "trainB"):
+        fill(tmp_path / "set" / split, 400)
+    fill(tmp_path / "set" / "testB", 5)
+    source = folder_source(tmp_path / "set")
+    assert 20 <= len(source.a.test) <= 60
+    assert len(source.a.train) + len(source.a.test) == 400
+    assert not set(source.a.train) & set(source.a.test)
+    assert len(source.b.train) == 400
+    assert len(source.b.test) == 5
+
+
+def test_the_cut_survives_renaming_and_added_files(tmp_path: Path) -> None:
+    for split in ("trainA", "trainB"):
+        fill(tmp_path / "set" / split, 100)
+    before = {path.read_text() for path in folder_source(tmp_path / "set").a.test}
+    for path in (tmp_path / "set" / "trainA").iterdir():
+        path.rename(path.with_name(f"z{path.name}"))
+    fill(tmp_path / "set" / "trainA", 100, prefix="new")
+    after = {path.read_text() for path in folder_source(tmp_path / "set").a.test}
+    assert before <= after
+    assert len(before) < len(after)
+
+
+def test_copies_of_a_file_stay_on_one_side_of_the_cut(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "a", 60)
+    for path in list(folder.iterdir()):
+        shutil.copy(path, path.with_name(f"copy-{path.name}"))
+    source = loose_source(folder, fill(tmp_path / "b", 3))
+    assert not {path.read_text() for path in source.a.train} & {path.read_text() for path in source.a.test}
+
+
+@pytest.mark.parametrize("count", range(2, 12))
+def test_a_small_folder_has_both_splits(count: int, tmp_path: Path) -> None:
+    source = loose_source(fill(tmp_path / "a", count), fill(tmp_path / "b", count))
+    for domain in (source.a, source.b):
+        assert domain.train
+        assert domain.test
+
+
+def test_a_single_image_is_for_training(tmp_path: Path) -> None:
+    source = loose_source(fill(tmp_path / "a", 1), fill(tmp_path / "b", 1))
+    assert (len(source.a.train), len(source.a.test)) == (1, 0)
+
+
+def test_loose_folders_give_their_names(tmp_path: Path) -> None:
+    source = loose_source(fill(tmp_path / "cats", 3), fill(tmp_path / "dogs", 3))
+    assert (source.name, source.a.name, source.b.name) == ("cats2dogs", "cats", "dogs")
+    same = loose_source(fill(tmp_path / "x" / "images", 3), fill(tmp_path / "y" / "images", 3))
+    assert (same.a.name, same.b.name) == ("a", "b")
+    with pytest.raises(DataError, match="the same folder"):
+        loose_source(tmp_path / "cats", tmp_path / "dogs" / ".." / "cats")
+
+
+def test_images_are_found_below_sorted_and_hidden_files_left_out(tmp_path: Path) -> None:
+    fill(tmp_path / "b", 1)
+    fill(tmp_path / "a" / "deep", 1, suffix=".JPEG")
+    fill(tmp_path, 1, prefix=".hidden")
+    fill(tmp_path / ".cache", 1)
+    fill(tmp_path, 1, suffix=".txt")
+    fill(tmp_path, 1, prefix="c", suffix=".webp")
+    found = [path.relative_to(tmp_path).as_posix() for path in image_files(tmp_path)]
+    assert found == ["a/deep/image000.JPEG", "b/image000.png", "c000.webp"]
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        folder_source(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="file: not a folder"):
+        folder_source(tmp_path / "file")
+    fill(tmp_path / "set" / "trainA", 1)
+    with pytest.raises(DataError, match="has no folder trainB"):
+        folder_source(tmp_path / "set")
+    (tmp_path / "set" / "trainB").mkdir()
+    with pytest.raises(DataError, match="trainB: holds no images"):
+        folder_source(tmp_path / "set")
+    with pytest.raises(DataError, match="holds no images"):
+        loose_source(tmp_path / "set" / "trainA", tmp_path / "set" / "trainB")
+
+
+def test_a_path_that_exists_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FRUITGAN_OFFLINE", "1")
+    with pytest.raises(DataError, match="FRUITGAN_OFFLINE"):
+        find_source("horse2zebra")
+    with pytest.raises(DataError, match="horse2zebra: no such folder"):
+        find_source("./horse2zebra")
+    fill(tmp_path / "horse2zebra" / "trainA", 2)
+    fill(tmp_path / "horse2zebra" / "trainB", 2)
+    for data in ("horse2zebra", "./horse2zebra", str(tmp_path / "horse2zebra")):
+        assert find_source(data).a.name == "horse"
+
+
+def test_an_unknown_name_says_what_is_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"no data set named 'apples2oranges': did you mean apple2orange"):
+        find_source("apples2oranges")
+
+
+def test_one_form_of_data_is_needed_and_only_one(tmp_path: Path) -> None:
+    for data, data_a, data_b in ((None, None, None), ("x", tmp_path, tmp_path), (None, tmp_path, None), (None, None, tmp_path)):
+        with pytest.raises(UsageError, match="--data-a DIR and --data-b DIR"):
+            find_source(data, data_a, data_b)
+
+
+def test_two_loose_folders_can_be_given(tmp_path: Path) -> None:
+    source = find_source(None, fill(tmp_path / "x", 3), fill(tmp_path / "y", 3), ("day", "night"))
+    assert (source.a.name, source.b.name) == ("day", "night")
+
+
+def test_domains_are_parsed() -> None:
+    assert parse_domains(None) is None
+    assert parse_domains("apple, orange") == ("apple", "orange")
+    for text in ("apple", "apple,", "apple,apple", "a,b,c", ","):
+        with pytest.raises(UsageError, match="apple,orange"):
+            parse_domains(text)

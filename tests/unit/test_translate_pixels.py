@@ -1,0 +1,235 @@
+"""A picture of any size through an engine that takes only some sizes, and the torch engine itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from fruitgan.bundle import Bundle, Card, tensors
+from fruitgan.engines.canvas import network_size, translate_pixels
+from fruitgan.engines.catalog import engines
+from fruitgan.engines.contracts import Engine, Images
+from fruitgan.engines.torch_engine import TorchEngine, arrays_of
+from fruitgan.errors import DataError, EnvironmentProblem, FruitganError
+from fruitgan.images import Pixels
+from fruitgan.models.catalog import generators
+from fruitgan.registry import Choice
+
+CARD = Card(
+    name="toy",
+    domains=("apple", "orange"),
+    generator=Choice("none", "nobody", "0"),
+    directions=("a2b",),
+    image_size_px=64,
+    size_minimum_px=16,
+    size_multiple_px=4,
+    recipe="",
+    steps=0,
+    images=0,
+    data="",
+    data_fingerprint="",
+    licence="",
+    fruitgan_version="",
+    created="",
+)
+
+
+class Negative(Engine):
+    """255 minus each value; remembers the sizes that it was given and holds them against the size rule."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, ...]] = []
+
+    def translate(self, images: Images) -> Images:
+        assert images.dtype == np.uint8
+        height, width = images.shape[1:3]
+        assert all(side >= 16 and side % 4 == 0 for side in (height, width))
+        self.seen.append(images.shape)
+        return 255 - images
+
+
+def picture(height: int, width: int, seed: int = 0) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def smooth(height: int, width: int) -> Pixels:
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([x * 255 / max(width - 1, 1), y * 255 / max(height - 1, 1), np.full((height, width), 90)], -1).astype(
+        np.uint8
+    )
+
+
+@pytest.mark.parametrize("height", [1, 2, 3, 15, 16, 17, 63, 96])
+@pytest.mark.parametrize("width", [1, 5, 16, 61, 130])
+def test_a_picture_of_any_size_keeps_its_size_and_loses_no_pixel_to_the_padding(height: int, width: int) -> None:
+    pixels = picture(height, width)
+    for scale in ("auto", "native"):
+        assert (translate_pixels(Negative(), CARD, pixels, scale) == 255 - pixels).all()
+
+
+def test_the_padding_is_the_mirrored_picture_or_its_edge() -> None:
+    class Whole(Negative):
+        def translate(self, images: Images) -> Images:
+            self.canvas = images[0]
+            return images
+
+    engine = Whole()
+    pixels = picture(14, 1)
+    translate_pixels(engine, CARD, pixels)
+    assert (engine.canvas[0, :, :] == pixels[1, 0]).all()  # mirrored around the first row; one column goes on as it is
+    assert (engine.canvas[15, :, :] == pixels[12, 0]).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "seen"),
+    [
+        ((96, 300), "auto", (96, 300)),  # 1.5 times the training size is not yet large
+        ((97, 97), "auto", (64, 64)),
+        ((3000, 4000), "auto", (64, 85)),
+        ((4000, 3000), "auto", (85, 64)),
+        ((3000, 4000), "native", (3000, 4000)),
+        ((3000, 4000), 300, (300, 400)),
+        ((30, 40), 60, (60, 80)),
+        ((1, 20000), "auto", (1, 4096)),  # 16 squares of 64 in the 16 rows it is padded to
+        ((20000, 100), "auto", (1024, 64)),
+        ((1, 20000), "native", (1, 20000)),
+        ((1, 1), 7, (7, 7)),
+    ],
+)
+def test_the_generator_sees_the_size_that_the_scale_says(
+    size: tuple[int, int], scale: str | int, seen: tuple[int, int]
+) -> None:
+    assert network_size(*size, CARD, scale) == seen
+
+
+def test_no_picture_needs_more_than_sixteen_squares() -> None:
+    for height in (1, 17, 63, 95, 96, 97, 500, 12_345):
+        for width in (1, 64, 1_000, 100_000):
+            seen = network_size(height, width, CARD)
+            assert CARD.padded(seen[0]) * CARD.padded(seen[1]) <= 16 * 64**2 + 4 * max(seen) + 16
+            assert min(seen) >= 1
+
+
+def test_a_large_picture_gets_the_change_and_stays_sharp() -> None:
+    engine = Negative()
+    pixels = smooth(300, 400)
+    pixels[::2] //= 2  # detail that the generator cannot see at its size
+    result = translate_pixels(engine, CARD, pixels).astype(int)
+    assert engine.seen == [(1, 64, 88, 3)]  # 85 columns, padded
+    rows = np.abs(np.diff(result, axis=0)).mean(), np.abs(np.diff(pixels.astype(int), axis=0)).mean()
+    assert rows[0] > 0.5 * rows[1]
+    assert result[:, :50, 0].mean() > 150 > 110 > result[:, -50:, 0].mean()  # dark on the left became light
+
+
+def test_an_engine_that_changes_nothing_leaves_every_bit_at_every_scale() -> None:
+    class Same(Engine):
+        def translate(self, images: Images) -> Images:
+            return images
+
+    for scale in ("auto", "native", 20, 200):
+        pixels = picture(150, 170)
+        assert (translate_pixels(Same(), CARD, pixels, scale) == pixels).all()
+
+
+GENERATORS: dict[str, dict[str, Any]] = {
+    "mobile": {"base_channels": 8, "blocks": 2},
+    "resnet-6": {"base_channels": 8},
+    "unet-128": {"base_channels": 8},
+}
+
+
+def weights_of(name: str) -> tuple[Choice, dict[str, NDArray[Any]]]:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        choice = generators.choose(name, GENERATORS[name])
+        network = generators.build(choice)
+        if name == "mobile":
+            torch.nn.init.normal_(network.head.weight, 0.0, 0.05)  # untrained, it would do nothing
+    return choice, arrays_of(network)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_half_precision_weights_change_no_pixel_by_more_than_one_grey_level(name: str) -> None:
+    choice, weights = weights_of(name)
+    stored = tensors(Bundle(replace(CARD, generator=choice), {"a2b": weights}))
+    halves = {name.removeprefix("generator_ab."): array for name, array in stored.items()}
+    assert all(array.dtype == np.float16 for array in halves.values())
+    images = np.stack([picture(128, 128, seed) for seed in range(2)])
+    whole, half = (
+        TorchEngine(generator=choice, weights=w, gpu="none").translate(images).astype(int) for w in (weights, halves)
+    )
+    assert np.abs(whole - half).max() <= 1
+    assert np.abs(whole - images).mean() > 1  # it did something
+
+
+def test_the_torch_engine_is_registered_and_clips_then_rounds() -> None:
+    choice, weights = weights_of("mobile")
+    engine = engines.get("torch")(generator=choice, weights=weights, gpu="none")
+    assert isinstance(engine, TorchEngine)
+    images = picture(16, 24)[np.newaxis]
+    signed = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 * 2 - 1
+    with torch.inference_mode():
+        expected = ((engine.network(signed) + 1) / 2).clamp(0, 1).mul(255).round().permute(0, 2, 3, 1).numpy()
+    assert (engine.translate(images) == expected).all()
+
+
+def test_building_an_engine_draws_nothing_from_the_callers_random_state() -> None:
+    choice, weights = weights_of("mobile")
+    before = torch.get_rng_state()
+    TorchEngine(generator=choice, weights=weights, gpu="none")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_weights_must_be_the_generators_own() -> None:
+    choice, weights = weights_of("mobile")
+    first = next(iter(weights))
+    cases = {
+        f"{first} is missing": {name: array for name, array in weights.items() if name != first},
+        "stranger is unknown": {**weights, "stranger": np.zeros(1)},
+        f"{first} has the shape": {**weights, first: np.zeros((1, 2, 3))},
+    }
+    for message, wrong in cases.items():
+        with pytest.raises(DataError, match=message):
+            TorchEngine(generator=choice, weights=wrong, gpu="none")
+
+
+def test_a_generator_of_a_package_that_is_not_here_names_it() -> None:
+    with pytest.raises(EnvironmentProblem, match="pip install fancy-fruit"):
+        TorchEngine(generator=Choice("fancy", "fancy-fruit", "2.0"), weights={}, gpu="none")
+
+
+def test_numbers_that_are_not_finite_are_an_error_and_no_picture() -> None:
+    choice, weights = weights_of("mobile")
+    weights["head.weight"] = np.full_like(weights["head.weight"], np.nan)
+    with pytest.raises(FruitganError, match="not finite"):
+        TorchEngine(generator=choice, weights=weights, gpu="none").translate(np.zeros((1, 16, 16, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("DefaultCPUAllocator: can't allocate memory"), torch.OutOfMemoryError("CUDA"), MemoryError()]
+)
+def test_running_out_of_memory_says_what_to_lower(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    choice, weights = weights_of("mobile")
+    engine = TorchEngine(generator=choice, weights=weights, gpu="none")
+
+    def fail(images: Images) -> Images:
+        raise error
+
+    monkeypatch.setattr(engine, "_run", fail)
+    with pytest.raises(FruitganError, match=r"20 x 16 px; lower --scale") as caught:
+        engine.translate(np.zeros((1, 16, 20, 3), np.uint8))
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_gpu_gives_the_same_picture_within_two_grey_levels(name: str) -> None:
+    choice, weights = weights_of(name)
+    images = picture(128, 128)[np.newaxis]
+    results = [TorchEngine(generator=choice, weights=weights, gpu=gpu).translate(images).astype(int) for gpu in ("none", "0")]
+    assert np.abs(results[0] - results[1]).max() <= 2
