@@ -50,6 +50,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         FruitganError: something is there already, or it cannot be written; nothing is left behind.
     """
     part = path.with_name(f"{PART_PREFIX}{secrets.token_hex(8)}.part")
+    if os.path.lexists(path):  # the renaming would take an empty folder's place without a word
+        raise FruitganError(f"{path}: cannot be written (it exists)")
     try:
         part.mkdir(parents=True)
         try:

@@ -32,6 +32,8 @@ PREFIXES = {"a2b": "generator_ab.", "b2a": "generator_ba."}
 FILE_NAME = "bundle.safetensors"
 RUNS = Path("runs", "train-gan")
 DEFAULT_SHIPPED = "apple2orange"
+LARGEST_SIZE_PX = 8192
+"""A card with more is damaged or hostile: every picture would be padded to it."""
 HEADER_LIMIT_BYTES = 100_000_000  # the format's own
 
 Weights = Mapping[str, NDArray[Any]]
@@ -69,8 +71,10 @@ class Card:
             raise UsageError(f"the directions {list(self.directions)} of a bundle are not out of a2b and b2a")
         if len(set(self.directions)) != len(self.directions):
             raise UsageError(f"a direction stands twice in {list(self.directions)}")
-        if min(self.image_size_px, self.size_minimum_px, self.size_multiple_px) < 1:
-            raise UsageError("the sizes of a bundle must be 1 px or more")
+        if self.domains[0] == self.domains[1]:
+            raise UsageError(f"both domains of a bundle are called {self.domains[0]!r}")
+        if any(not 1 <= size <= LARGEST_SIZE_PX for size in (self.image_size_px, self.size_minimum_px, self.size_multiple_px)):
+            raise UsageError(f"a size of a bundle is not from 1 to {LARGEST_SIZE_PX} px")
         if not all(math.isfinite(value) for value in self.measured.values() if isinstance(value, float)):
             raise UsageError("a measured number of a bundle is not finite")
 

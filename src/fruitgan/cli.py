@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import errno
 import importlib.util
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -72,21 +72,21 @@ class Command(typer.core.TyperCommand):
 
 
 def summary_in_source(entry: Entry) -> str:
-    """The first line of a subcommand's help, read from its source text: importing ten modules would cost the help its speed."""
+    """The first line of a subcommand's help, read from its source text: importing ten modules would cost the help its speed.
+
+    That is the docstring of a function, or the help of `app = typer.Typer(help="...")`; a test holds it against the real one.
+    """
     module, _, attribute = entry.target.partition(":")
     spec = importlib.util.find_spec(module)
     loader: Any = spec.loader if spec else None
-    if loader is None:
-        return ""
-    tree = ast.parse(loader.get_source(module) or "")
-    text = ast.get_docstring(tree)
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name == attribute:
-            text = ast.get_docstring(node)
-        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and ast.unparse(node.targets[0]) == attribute:
-            helps = [word.value for word in node.value.keywords if word.arg == "help"]  # app = typer.Typer(help="...")
-            text = next((str(word.value) for word in helps if isinstance(word, ast.Constant)), text)
-    return (text or "").strip().partition("\n")[0]
+    source = (loader.get_source(module) if loader else None) or ""
+    name = re.escape(attribute)
+    found = re.search(
+        rf'^def {name}\(.*?^    """(?P<doc>.+?)(?:"""|$)|^{name} = typer\.Typer\(.*?help="(?P<help>.+?)"',
+        source,
+        flags=re.MULTILINE | re.DOTALL,
+    )
+    return (found["doc"] or found["help"]).strip() if found else ""
 
 
 def load(name: str) -> Any:

@@ -25,6 +25,8 @@ KINDS = (
     "objectives",
     "augmentations",
     "datasets",
+    "features",
+    "metrics",
     "engines",
     "commands",
 )
@@ -52,21 +54,33 @@ class Choice:
 
 
 @functools.cache
-def _entries(kind: str) -> tuple[tuple[Entry, metadata.EntryPoint], ...]:
-    """Every entry point of the kind, the same distribution found twice on the path counted once."""
-    found: dict[tuple[str, str, str], tuple[Entry, metadata.EntryPoint]] = {}
-    for point in metadata.entry_points(group=f"fruitgan.{kind}"):
+def _scan() -> dict[str, tuple[tuple[Entry, metadata.EntryPoint], ...]]:
+    """Every entry point of ours by kind, the same distribution found twice on the path counted once.
+
+    One pass over the installed packages for all kinds, and one look at the metadata of each package that has any: the start of
+    the command line waits for this.
+    """
+    found: dict[str, dict[tuple[str, str, str], tuple[Entry, metadata.EntryPoint]]] = {}
+    about: dict[int, tuple[str, str]] = {}
+    points = metadata.entry_points()
+    for point in (point for group in points.groups if group.startswith("fruitgan.") for point in points.select(group=group)):
         distribution = point.dist
-        package = distribution.name if distribution else "unknown"
-        version = distribution.version if distribution else "0"
+        if distribution and id(distribution) not in about:
+            about[id(distribution)] = distribution.name, distribution.version
+        package, version = about.get(id(distribution), ("unknown", "0"))
+        kind = point.group.removeprefix("fruitgan.")
         entry = Entry(kind, point.name, package, version, point.value)
-        found.setdefault((point.name, package, point.value), (entry, point))
-    return tuple(found[key] for key in sorted(found))
+        found.setdefault(kind, {}).setdefault((point.name, package, point.value), (entry, point))
+    return {kind: tuple(points[key] for key in sorted(points)) for kind, points in found.items()}
+
+
+def _entries(kind: str) -> tuple[tuple[Entry, metadata.EntryPoint], ...]:
+    return _scan().get(kind, ())
 
 
 def forget() -> None:
     """Read the installed packages anew at the next look (after an install in the same process)."""
-    _entries.cache_clear()
+    _scan.cache_clear()
 
 
 def suggestion(name: str, known: Sequence[str]) -> str:

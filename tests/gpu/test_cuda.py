@@ -60,11 +60,12 @@ def test_a_gpu_starts_with_the_losses_of_a_cpu(folder: Path, recipe: str) -> Non
     assert first["0"] == pytest.approx(first["none"], rel=1e-3)
 
 
-def test_a_run_on_a_gpu_stops_resumes_and_finishes(folder: Path) -> None:
+@pytest.mark.parametrize("recipe", ["fast", "cyclegan"])  # the second has a pool of past fakes
+def test_a_run_on_a_gpu_stops_resumes_and_finishes(folder: Path, recipe: str) -> None:
     def stop_at_five(event: object) -> bool:
         return isinstance(event, Stepped) and event.report.step == 5
 
-    stopped = train_gan(settings(folder, "stopped"), stop_at_five)
+    stopped = train_gan(settings(folder, "stopped", recipe=recipe), stop_at_five)
     assert (stopped.step, stopped.finished) == (5, False)
     resumed = train_gan(TrainGanSettings(resume="stopped", out=folder.parent / "runs", gpu="0"))
     assert (resumed.step, resumed.finished) == (8, True)

@@ -149,6 +149,8 @@ def test_a_bundle_of_a_newer_format_says_so(saved: Path) -> None:
         lambda card: card.update(directions=["a2c"]),
         lambda card: card.update(directions=[]),
         lambda card: card.update(image_size_px=0),
+        lambda card: card.update(size_multiple_px=10**9),
+        lambda card: card.update(domains=["apple", "apple"]),
         lambda card: card.update(generator="mobile"),
         lambda card: card.update(directions=["b2a"]),
     ],

@@ -140,7 +140,6 @@ def test_palette_is_looked_up() -> None:
 
 
 def test_palette_with_transparency_gives_alpha() -> None:
-    image = Image.fromarray(np.array([[0, 1], [2, 1]], dtype=np.uint8), mode=None).convert("P")
     image = Image.new("P", (2, 2))
     image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
     image.putdata([0, 1, 2, 1])
@@ -208,7 +207,10 @@ def test_floats_are_scaled_by_what_they_hold(values: list[float], expected: list
 
 def test_lab_becomes_srgb() -> None:
     lab = ImageCms.profileToProfile(
-        Image.new("RGB", (4, 4), (200, 100, 50)), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+        Image.new("RGB", (4, 4), (200, 100, 50)),
+        ImageCms.createProfile("sRGB"),
+        ImageCms.createProfile("LAB"),
+        outputMode="LAB",
     )
     assert lab is not None
     decoded = decode(saved(lab, "TIFF"))

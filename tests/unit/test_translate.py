@@ -227,6 +227,8 @@ def test_memory_that_does_not_suffice_for_one_picture_suffices_for_the_others(ru
     result = run("in")
     assert (result.translated, result.exit_code) == (1, 1)
     assert "lower --scale" in result.failed[0].reason
+    assert run("in/a.png").exit_code == 1
+    assert run("in/a.png", "missing.png").exit_code == 3
 
 
 class TestAgain:
@@ -519,7 +521,7 @@ class TestDirection:
             run("a.png", bundle="one-way.safetensors", **wish)
         assert not Path("translated").exists()
 
-    @pytest.mark.parametrize("scale", ["", "0", "-3", "8193", "1.5", "autto", "٣"])
+    @pytest.mark.parametrize("scale", ["", "0", "-3", "8193", "1.5", "autto", "٣", "9" * 5000])
     def test_scales_that_are_none_are_refused(self, scale: str) -> None:
         with pytest.raises(UsageError, match="--scale"):
             TranslateSettings(sources=("a",), scale=scale)

@@ -203,6 +203,18 @@ def test_a_generator_of_a_package_that_is_not_here_names_it() -> None:
         TorchEngine(generator=Choice("fancy", "fancy-fruit", "2.0"), weights={}, gpu="none")
 
 
+@pytest.mark.parametrize("options", [{"base_chanels": 8}, {"base_channels": -1}, {"base_channels": "wide"}])
+def test_options_that_the_generator_does_not_take_are_the_bundles_fault(options: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="the generator mobile cannot be built with"):
+        TorchEngine(generator=Choice("mobile", "fruitgan", "0.1.0", options), weights={}, gpu="none")
+
+
+def test_sizes_that_the_generator_does_not_take_are_the_cards_fault() -> None:
+    choice, weights = weights_of("mobile")
+    with pytest.raises(DataError, match="7 x 16 px do not fit"):
+        TorchEngine(generator=choice, weights=weights, gpu="none").translate(np.zeros((1, 16, 7, 3), np.uint8))
+
+
 def test_numbers_that_are_not_finite_are_an_error_and_no_picture() -> None:
     choice, weights = weights_of("mobile")
     weights["head.weight"] = np.full_like(weights["head.weight"], np.nan)

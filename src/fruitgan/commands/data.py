@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fruitgan.commands import options
 from fruitgan.console import Bar, Console
 from fruitgan.errors import UsageError
+
+if TYPE_CHECKING:
+    from fruitgan.workflows.data import CheckResult
 
 app = typer.Typer(help="Look at image data, fetch a named set, draw fruit.", no_args_is_help=True)
 
@@ -45,6 +48,10 @@ def check_data(
     with _bars(console) as on_progress:
         result = check(settings, on_progress)
     console.result(result)
+    _show(console, result)
+
+
+def _show(console: Console, result: CheckResult) -> None:
     rows = [
         (
             f"{report.split} {report.domain}",

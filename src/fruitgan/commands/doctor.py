@@ -73,9 +73,12 @@ def doctor(json: options.Json = False) -> None:
 
 
 def diagnose() -> Diagnosis:
+    """Look at everything; imports torch and whatever is registered."""
+    from fruitgan.data.download import cache_folder
+
     problems = [*_import_problems(), *installed.problems()]
     memory_gib, memory_free_gib = _memory()
-    cache = _cache_folder()
+    cache = cache_folder()
     return Diagnosis(
         python=f"{platform.python_version()} ({sys.executable})",
         platform=platform.platform(),
@@ -188,15 +191,6 @@ def _memory() -> tuple[float | None, float | None]:
         total = limit if total is None else min(total, limit)
         free = limit - used if free is None else min(free, limit - used)
     return (None if total is None else round(total, 1)), (None if free is None else round(free, 1))
-
-
-def _cache_folder() -> Path:
-    given = os.environ.get("FRUITGAN_CACHE")
-    if given:
-        return Path(given).expanduser()
-    from platformdirs import user_cache_path
-
-    return user_cache_path("fruitgan")
 
 
 def _free_gib(folder: Path) -> float:

@@ -180,7 +180,7 @@ ImageSize = Annotated[
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option("--batch-size", "-b", min=1, show_default="the recipe's", help="Images of each domain per step."),
+    typer.Option("--batch-size", "-b", min=1, metavar="N", show_default="the recipe's", help="Images of each domain per step."),
 ]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress on stderr; warnings and errors stay.", rich_help_panel=OUTPUT_PANEL)
@@ -189,15 +189,16 @@ Json = Annotated[bool, typer.Option("--json", help="The result as one JSON objec
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-def two_domains(text: str | None) -> tuple[str, str] | None:
-    """`apple,orange` as a pair.
+def pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    """`base_channels=32` and the like as a table.
 
     Raises:
-        UsageError: not two different names.
+        UsageError: one is not of this form.
     """
-    if text is None:
-        return None
-    names = [name.strip() for name in text.split(",")]
-    if len(names) != 2 or not all(names) or names[0] == names[1]:
-        raise UsageError(f"--domains {text}: expected two names with a comma between, such as apple,orange")
-    return names[0], names[1]
+    table = {}
+    for text in given or []:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise UsageError(f"{option} {text}: expected KEY=VALUE, such as base_channels=32")
+        table[key.strip()] = value.strip()
+    return table

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+from fruitgan.errors import Stopped
 
 # What the process says of itself afterwards; SIGUSR1 is how batch systems announce the end of the time.
 EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 0}
@@ -37,3 +41,25 @@ class PoliteStop:
     @property
     def exit_code(self) -> int:
         return EXIT_CODES[self.signal] if self.signal else 0
+
+
+@contextmanager
+def stopped_at_once(message: str) -> Iterator[None]:
+    """For work whose results are whole or absent: Ctrl-C and SIGTERM end it where it is.
+
+    Raises:
+        Stopped: with the message, which says what is there and how to go on.
+    """
+    asked = []
+
+    def on_sigterm(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, on_sigterm)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped(message, EXIT_CODES["SIGTERM" if asked else "SIGINT"]) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

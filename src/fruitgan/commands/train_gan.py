@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -80,8 +81,12 @@ def train_gan(
             metavar="[RUN]", help="Go on with a run; without a name with the newest unfinished.", rich_help_panel=LENGTH_PANEL
         ),
     ] = None,
-    sample_every: Annotated[int, typer.Option(min=1, metavar="STEPS", rich_help_panel=LENGTH_PANEL)] = 500,
-    save_every: Annotated[int, typer.Option(min=1, metavar="STEPS", rich_help_panel=LENGTH_PANEL)] = 500,
+    sample_every: Annotated[
+        int, typer.Option(min=1, metavar="STEPS", help="A grid of samples this often.", rich_help_panel=LENGTH_PANEL)
+    ] = 500,
+    save_every: Annotated[
+        int, typer.Option(min=1, metavar="STEPS", help="A checkpoint and a bundle this often.", rich_help_panel=LENGTH_PANEL)
+    ] = 500,
     keep: Annotated[int, typer.Option(min=1, help="How many checkpoints stay.", rich_help_panel=LENGTH_PANEL)] = 2,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print parameters, multiply-adds, memory and time here; train nothing.")
@@ -97,6 +102,7 @@ def train_gan(
 ) -> None:
     """Train an unpaired translation between two folders of images."""
     console = Console(json=json, quiet=quiet)
+    from fruitgan.data.sources import parse_domains
     from fruitgan.workflows.train_gan.settings import TrainGanSettings
 
     if data is None and data_a is None and data_b is None and resume is None:
@@ -105,12 +111,12 @@ def train_gan(
         data=data,
         data_a=data_a,
         data_b=data_b,
-        domains=options.two_domains(domains),
+        domains=parse_domains(domains),
         recipe=recipe,
         generator=generator,
-        generator_options=_pairs("--generator-option", generator_option),
+        generator_options=options.pairs("--generator-option", generator_option),
         discriminator=discriminator,
-        discriminator_options=_pairs("--discriminator-option", discriminator_option),
+        discriminator_options=options.pairs("--discriminator-option", discriminator_option),
         objective=objective,
         augment=augment,
         image_size=image_size,
@@ -145,10 +151,10 @@ def _train(settings: TrainGanSettings, console: Console) -> None:
         result = job(settings, telling)
     console.result(result)
     console.out(f"{result.run}: step {result.step}, {result.images_per_second:.2f} images/s")
-    console.out(f"  translate with it: fruitgan translate photo.jpg --bundle {result.run}")
+    console.out(f"  translate with it: fruitgan translate photo.jpg --bundle {shlex.quote(str(result.run))}")
     if not result.finished:
-        out = "" if settings.out == Path("runs/train-gan") else f" --out {settings.out}"
-        console.say(f"stopped, saved; go on with: fruitgan train-gan --resume {result.run.name}{out}")
+        out = "" if settings.out == Path("runs/train-gan") else f" --out {shlex.quote(str(settings.out))}"
+        console.say(f"stopped, saved; go on with: fruitgan train-gan --resume {shlex.quote(result.run.name)}{out}")
     if stop.exit_code:
         raise typer.Exit(stop.exit_code)
 
@@ -169,8 +175,8 @@ class _Telling:
         from fruitgan.workflows.train_gan.settings import Loading, Saved, Started, Stepped
 
         match event:
-            case Loading(domain, done, total):
-                self._show(f"loading {domain}", total, "img").update(done)
+            case Loading(label, done, total):
+                self._show(label, total, "").update(done)
             case Started(run, step, total_steps, notes):
                 for note in notes:
                     self.console.warn(note)
@@ -225,16 +231,6 @@ def _dry_run(settings: TrainGanSettings, console: Console) -> None:
         ("suggested for this machine", f"--recipe {found.suggested_recipe}: {found.suggested_why}"),
     ]
     console.table("", ("what", "how much"), rows)
-
-
-def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
-    pairs = {}
-    for text in given or []:
-        key, sign, value = text.partition("=")
-        if not sign or not key:
-            raise UsageError(f"{option} {text}: expected KEY=VALUE, such as base_channels=32")
-        pairs[key.strip()] = value.strip()
-    return pairs
 
 
 def seconds_of(text: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import time
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 
-CHUNK_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 14
+"""The most that a broken connection loses: urllib3 throws away a piece that it could not fill."""
 TIMEOUT_SECONDS = (10, 60)
 """To connect, and between two pieces of data."""
 FRUITLESS_ATTEMPTS = 3
@@ -40,6 +42,15 @@ class Archive:
     @property
     def file(self) -> str:
         return f"{self.name}.zip"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleFile(Archive):
+    """A file in the network that is used as it is; `name` is the file's whole name."""
+
+    @property
+    def file(self) -> str:
+        return self.name
 
 
 def cache_folder() -> Path:
@@ -95,6 +106,22 @@ def fetch(archive: Archive, on_progress: Progress | None = None) -> Path:
     return folder
 
 
+def fetch_file(wanted: SingleFile, on_progress: Progress | None = None) -> Path:
+    """Where the file lies in the cache's folder `downloads`, fetched if it is not here yet; its sum was checked either way.
+
+    Raises:
+        As `fetch`.
+    """
+    path = cache_folder() / "downloads" / wanted.file
+    if path.exists():
+        _check_sum(wanted, path)
+    elif is_offline():
+        raise DataError(f"{wanted.name} is not here and FRUITGAN_OFFLINE is set; {_by_hand(wanted, path)}")
+    else:
+        _download(wanted, path, on_progress or _ignore)
+    return path
+
+
 def _ignore(what: str, done: int, total: int) -> None:
     pass
 
@@ -111,10 +138,14 @@ def _address(archive: Archive) -> str:
     return f"{mirror.rstrip('/')}/{archive.file}" if mirror else archive.address
 
 
-def _check_sum(archive: Archive, zip_file: Path) -> None:
-    import pooch
+def file_sha256(path: Path) -> str:
+    """Of a file's bytes, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
-    found = pooch.file_hash(str(zip_file))
+
+def _check_sum(archive: Archive, zip_file: Path) -> None:
+    found = file_sha256(zip_file)
     if found != archive.sha256:
         raise DataError(
             f"{zip_file}: its sha256 is {found}, not {archive.sha256}: delete it, and have it downloaded or replace it"
@@ -197,7 +228,7 @@ class Resuming:
                 before = self._done()
                 try:
                     self._fill(session, url, before)
-                    if self._done() == before or self._done() > self.size_bytes:
+                    if self._done() <= before or self._done() > self.size_bytes:
                         break  # a file of another size; its sum will show it
                 except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
                     fruitless = 0 if self._done() > before else fruitless + 1
@@ -217,7 +248,6 @@ class Resuming:
         with session.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
             _check_address(answer.url)
             if answer.status_code == 416:  # there is nothing from there on: what is here is no beginning of this file
-                self.part.unlink()
                 return
             answer.raise_for_status()
             goes_on = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {done}-")

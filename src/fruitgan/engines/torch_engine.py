@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fruitgan.device import Precision, autocast, choose_device
 from fruitgan.engines.contracts import Engine, Images
-from fruitgan.errors import DataError, FruitganError
+from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.images import signed_from_unit, unit_from_bytes, unit_from_signed
 from fruitgan.models.catalog import generators
 from fruitgan.models.contracts import Generator
@@ -34,14 +34,14 @@ class TorchEngine(Engine):
         self.device = choose_device(gpu, device)
         self.precision = precision
         with torch.random.fork_rng(devices=[]):  # the weights drawn at first are not kept, and the caller's draws are not ours
-            self.network: Generator = generators.build(generator)
+            self.network = _build(generator)
         load_arrays(self.network, weights, f"the generator {generator.name}")
         self.network.requires_grad_(False).eval().to(self.device)
 
     def translate(self, images: Images) -> Images:
         count, height, width = images.shape[:3]
         if not self.network.size_rule.accepts(height, width):
-            raise ValueError(f"{width} x {height} px do not fit {self.network.size_rule}")
+            raise DataError(f"{width} x {height} px do not fit the generator; the sizes on the bundle's card are wrong")
         try:
             return self._run(images)
         except (RuntimeError, MemoryError) as error:
@@ -68,6 +68,17 @@ class TorchEngine(Engine):
         pixels = unit.clamp(0, 1).mul(255).round().to(torch.uint8)  # clipped, then rounded, as images.bytes_from_unit does
         result: Images = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return result
+
+
+def _build(choice: Choice) -> Generator:
+    try:
+        network: Generator = generators.build(choice)
+    except (UsageError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"the generator {choice.name} cannot be built with {dict(choice.options)}: {reason}") from error
+    return network
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 
@@ -40,7 +41,7 @@ class Generator(nn.Module, ABC):
 
     size_rule: SizeRule
     dead_parameters: frozenset[str] = frozenset()
-    """Names of parameters that no input can make matter (a reference's quirks, kept and tested)."""
+    """Names of parameters that no image of the smallest size can make matter (a reference's quirks, kept and tested)."""
     encode_points: int
     """How many inner maps `encode` can give; points are numbered from 0."""
 
@@ -71,6 +72,32 @@ class Detector(nn.Module, ABC):
 
     image_size_px: int
     """The exact side S it wants."""
+    suggested_augmentation: str = "none"
+    """Name of the augmentation that it is trained with where nobody asks for another."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor: ...
+
+
+class LinearDetector(Detector):
+    """A logistic regression on fixed features, fitted in closed steps instead of trained by batches.
+
+    With m and s the mean and spread of each of D features over the training images, the logit is w (f - m) / s + b.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("spread", torch.ones(features))
+        self.linear = nn.Linear(features, 1)
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """[N, 3, S, S] in [0, 1] to [N, D]; each image for itself, nothing in it is trained."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logit: Tensor = self.linear((self.features(x) - self.mean) / self.spread)
+        return logit.squeeze(1)

@@ -61,6 +61,7 @@ class UNetGenerator(Generator):
         self.head = nn.Sequential(nn.ConvTranspose2d(2 * base_channels, 3, 4, stride=2, padding=1), nn.Tanh())
         self.encode_points = depth
         self.size_rule = SizeRule(minimum_px=2**depth, multiple_of_px=2**depth)
+        # At the nominal size. At twice that the innermost map is 2 x 2, and they live.
         self.dead_parameters = frozenset({f"downs.{depth - 1}.0.weight", f"downs.{depth - 1}.1.weight"})
         initialise(self)
 

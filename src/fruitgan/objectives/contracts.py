@@ -84,8 +84,7 @@ class Objective(ABC):
 
     def to(self, device: torch.device) -> None:
         self.networks.to(device)
-        for weight in self.weights.values():
-            weight.data = weight.data.to(device)
+        self.weights = {name: weight.to(device) for name, weight in self.weights.items()}
 
 
 ObjectiveFactory = Callable[[Callable[[], Generator], Callable[[], Discriminator]], Objective]

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from fruitgan.registry import Choice
 from fruitgan.report.page import number, thousands
-from fruitgan.report.plots import Level, Line, line_plot, smoothed
+from fruitgan.report.plots import Line, line_plot, smoothed
 from fruitgan.training.recipe import Recipe
 from fruitgan.training.schedules import Clock, Schedule
 
@@ -22,6 +22,7 @@ LINES_TO_SMOOTH = 12
 # The loss of a discriminator that answers every image alike, for each map it gives: the best such answer (0.5; for bce 50%).
 UNDECIDED = {"lsgan": 0.25, "bce": math.log(2)}
 COLOURS = 3
+PEAKS_KEPT = 1.5
 ORDER = ("adversarial", "discriminator", "cycle", "identity")
 TITLES = {
     "adversarial": "Generators: adversarial",
@@ -83,12 +84,13 @@ class Track:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One plot with its words; `legend` is (label, colour), in the order of the lines."""
+    """One plot with its words; `legend` is (label, colour), in the order of the lines; `level` names the dotted line."""
 
     title: str
     caption: str
     legend: list[tuple[str, int]]
     plot: Markup
+    level: str = ""
     tracks: tuple[Track, ...] = ()
 
 
@@ -100,7 +102,7 @@ def loss_panels(entries: Sequence[Mapping[str, Any]], story: Story) -> list[Pane
     panels = []
     for index, stem in enumerate(stems, 1):
         tracks = [_track(term, entries, story, weights.get(stem)) for term in terms if _stem(term) == stem]
-        panels.append(_loss_panel(f"loss-{index}", stem, tracks, story, weights.get(stem)))
+        panels.append(_loss_panel(f"loss-{index}", stem, tracks, story, weights.get(stem), entries[-1]["step"]))
     return panels
 
 
@@ -124,7 +126,7 @@ def _track(term: str, entries: Sequence[Mapping[str, Any]], story: Story, weight
             steps.append(entry["step"])
             values.append(entry["losses"][term] / (divisor or 1.0))
         before = entry["step"]
-    smooth = smoothed(np.array(values), reach(len(values))).tolist()
+    smooth = smoothed(np.array(values), reach(len(entries))).tolist()
     return Track(_label(term, story.domains), steps, values, smooth)
 
 
@@ -139,11 +141,10 @@ def reach(count: int) -> int:
     return max(2, count // 30) if count >= LINES_TO_SMOOTH else 0
 
 
-def _loss_panel(name: str, stem: str, tracks: Sequence[Track], story: Story, weight: Schedule | None) -> Panel:
-    known = story.undecided if stem == "discriminator" or (stem == "adversarial" and weight is not None) else None
-    levels = [] if known is None else [Level(y=known, text="cannot tell")]
-    top = _top(tracks, levels)
+def _loss_panel(name: str, stem: str, tracks: Sequence[Track], story: Story, weight: Schedule | None, end: int) -> Panel:
+    level = story.undecided if stem == "discriminator" or (stem == "adversarial" and weight is not None) else None
     raw = [value for track in tracks for value in track.values]
+    top = _top(tracks, level)
     above = sum(value > top for value in raw)
     lines = []
     for colour, track in _coloured(tracks):
@@ -152,18 +153,18 @@ def _loss_panel(name: str, stem: str, tracks: Sequence[Track], story: Story, wei
         lines.append(Line(x=track.steps, y=track.smooth, colour=colour))
     title = TITLES.get(stem, stem)
     told = "; ".join(f"{track.label}: {_told(track)}" for track in tracks)
+    caption = _caption(stem, weight)
+    last = max(track.steps[-1] for track in tracks)
+    if last < end:
+        caption += f" Off after step {thousands(last)}."
+    if above:
+        caption += f" Cut off by the frame: {above} of {len(raw)} raw values."
     return Panel(
         title=title,
-        caption=_caption(stem, weight) + (f" {above} of {len(raw)} raw values are above the frame." if above else ""),
+        caption=caption,
         legend=[(track.label, colour) for colour, track in _coloured(tracks)],
-        plot=line_plot(
-            name,
-            lines,
-            description=f"{title}: loss over steps. {told}.",
-            x_end=max(track.steps[-1] for track in tracks),
-            y_end=top,
-            levels=levels,
-        ),
+        plot=line_plot(name, lines, description=f"{title}, over steps. {told}.", x_end=end, y_end=top, level=level),
+        level="" if level is None else f"cannot tell ({number(level)})",
         tracks=tuple(tracks),
     )
 
@@ -177,11 +178,11 @@ def _told(track: Track) -> str:
     return f"{first} at step {thousands(track.steps[0])}, {last} at step {thousands(track.steps[-1])}"
 
 
-def _top(tracks: Sequence[Track], levels: Sequence[Level]) -> float:
-    """The frame's upper end: a few raw peaks may be cut, the smoothed lines and the levels may not."""
+def _top(tracks: Sequence[Track], level: float | None) -> float:
+    """The frame's upper end: a few far peaks of raw values may be cut, the smoothed lines and the level may not."""
     raw = [value for track in tracks for value in track.values]
-    highest = [value for track in tracks for value in track.smooth] + [level.y for level in levels]
-    return max(1.1 * max(highest), 1.04 * float(np.percentile(raw, 99)))
+    top = 1.1 * max([value for track in tracks for value in track.smooth] + [level or 0.0])
+    return 1.04 * max(raw) if max(raw) <= PEAKS_KEPT * top else max(top, 1.04 * float(np.percentile(raw, 99)))
 
 
 def _label(term: str, domains: tuple[str, str]) -> str:
@@ -214,45 +215,45 @@ def schedule_panels(entries: Sequence[Mapping[str, Any]], story: Story) -> list[
     steps = sorted({round(story.total_steps * i / SCHEDULE_POINTS) for i in range(SCHEDULE_POINTS + 1)} | {done})
     rate = next(iter(story.recipe.optimizers.values())).learning_rate
     factor = story.recipe.learning_rate
-    ahead = [step for step in steps if step >= done]
-    rates = [Line(x=ahead, y=[rate * factor.at(story.clock(step)) for step in ahead], colour=1, style="dashed")]
-    if entries:
-        rates.append(Line(x=[e["step"] for e in entries], y=[e["learning_rate"] for e in entries], colour=1))
+    rates = _so_far_and_to_come([rate * factor.at(story.clock(step)) for step in steps], steps, done, 1)
+    end = max(done, story.total_steps)
+    said = f"{in_words(factor, rate)}."
     panels = [
         Panel(
             title="Learning rate",
-            caption="Solid: so far. Dashed: to come." if done < story.total_steps else "Of every step.",
+            caption=said.capitalize() + (" Dashed: to come." if done < story.total_steps else ""),
             legend=[],
-            plot=line_plot(
-                "rate",
-                rates,
-                description=f"Learning rate over steps, {in_words(factor, rate)}.",
-                x_end=max(done, story.total_steps),
-            ),
+            plot=line_plot("rate", rates, description=f"Learning rate over steps: {said}", x_end=end),
         )
     ]
-    moving = {name: schedule for name, schedule in story.recipe.weights.items() if schedule.start != schedule.end}
-    if moving:
-        panels.append(_weights_panel(story, steps, done))
+    if any(schedule.start != schedule.end for schedule in story.recipe.weights.values()):
+        panels.append(_weights_panel(story, steps, done, end))
     return panels
 
 
-def _weights_panel(story: Story, steps: list[int], done: int) -> Panel:
+def _weights_panel(story: Story, steps: list[int], done: int, end: int) -> Panel:
     lines, legend = [], []
     for index, (name, schedule) in enumerate(story.recipe.weights.items()):
         colour = 1 + index % COLOURS
         legend.append((name, colour))
-        for style, part in (("strong", [s for s in steps if s <= done]), ("dashed", [s for s in steps if s >= done])):
-            if len(part) > 1:
-                y = [schedule.at(story.clock(step)) for step in part]
-                lines.append(Line(x=part, y=y, colour=colour, style="dashed" if style == "dashed" else "strong"))
+        lines += _so_far_and_to_come([schedule.at(story.clock(step)) for step in steps], steps, done, colour)
     told = ", ".join(f"{name} {in_words(schedule)}" for name, schedule in story.recipe.weights.items())
     return Panel(
         title="Weights of the losses",
-        caption="What each term counts for.",
+        caption="What each term counts for." + (" Dashed: to come." if done < story.total_steps else ""),
         legend=legend,
-        plot=line_plot("weights", lines, description=f"Weights over steps: {told}.", x_end=story.total_steps),
+        plot=line_plot("weights", lines, description=f"Weights over steps: {told}.", x_end=end),
     )
+
+
+def _so_far_and_to_come(values: list[float], steps: list[int], done: int, colour: int) -> list[Line]:
+    """Solid up to the step `done`, one of the steps, and dashed behind it."""
+    turn = steps.index(done)
+    lines = [
+        Line(x=steps[: turn + 1], y=values[: turn + 1], colour=colour),
+        Line(x=steps[turn:], y=values[turn:], colour=colour, style="dashed"),
+    ]
+    return [line for line in lines if len(line.x) > 1]
 
 
 def in_words(schedule: Schedule, unit: float = 1.0) -> str:

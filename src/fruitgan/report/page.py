@@ -50,8 +50,13 @@ def inline_images(pictures: Sequence[Pixels], limit_bytes: int) -> list[str]:
     """
     uris: list[str] = []
     for encoding in _ENCODINGS:
-        uris = [_data_uri(picture, *encoding) for picture in pictures]
-        if sum(map(len, uris)) <= limit_bytes:
+        uris, weight = [], 0
+        for picture in pictures:
+            uris.append(_data_uri(picture, *encoding))
+            weight += len(uris[-1])
+            if weight > limit_bytes and encoding != _ENCODINGS[-1]:
+                break
+        else:
             break
     return uris
 
@@ -63,7 +68,7 @@ def _data_uri(pixels: Pixels, kind: str, quality: int, side_px: int) -> str:
     if kind == "PNG":
         image.save(buffer, "PNG", optimize=True)
     else:
-        image.save(buffer, "JPEG", quality=quality, subsampling=0, optimize=True)
+        image.save(buffer, "JPEG", quality=quality, subsampling=0)  # not optimize: Pillow fails on noise larger than its buffer
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

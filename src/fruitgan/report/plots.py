@@ -6,6 +6,7 @@ No text of a user gets into a plot: legends and captions are the page's, which e
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +23,10 @@ from numpy.typing import NDArray
 Style = Literal["raw", "strong", "dashed"]
 
 WIDTH_PX, HEIGHT_PX = 440, 210
-MARGINS_PX = {"left": 46, "right": 14, "top": 12, "bottom": 34}
-FONT_PX = 11
+MARGINS_PX = {"left": 46, "right": 14, "top": 12, "bottom": 36}
+FONT_PX = 12
 POINTS_AT_MOST = 600
+NICE_STEPS = [1, 2, 2.5, 5, 10]
 
 # Stand-ins that matplotlib writes and the page's custom properties replace. The lines' colours are --line-1 and so on.
 _INK, _FAINT = "#010101", "#020202"
@@ -42,14 +44,6 @@ class Line:
     style: Style = "strong"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Level:
-    """A dashed horizontal with a word of ours on it."""
-
-    y: float
-    text: str
-
-
 def line_plot(
     name: str,
     lines: Sequence[Line],
@@ -57,14 +51,16 @@ def line_plot(
     description: str,
     x_end: float,
     y_end: float | None = None,
-    levels: Sequence[Level] = (),
+    level: float | None = None,
+    x_label: str = "step",
 ) -> Markup:
-    """The plot over training steps, from 0 to `x_end`, as an SVG element.
+    """The plot over training steps, or what `x_label` says, from 0 to `x_end`, as an SVG element.
 
     Args:
         name: unlike that of any other plot of the page: ids are made of it.
         description: what a screen reader says.
         y_end: upper end, where the largest value should not decide; lines are cut there.
+        level: where a dotted horizontal goes.
     """
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a person's matplotlibrc must not change a report
@@ -80,7 +76,8 @@ def line_plot(
         )
         for line in lines:
             _draw(axes, line)
-        _frame(axes, lines, levels, x_end, y_end)
+        _frame(axes, lines, level, x_end, y_end)
+        axes.set_xlabel(x_label, color=_INK, labelpad=3)
         buffer = io.StringIO()
         figure.savefig(
             buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"), None)
@@ -95,34 +92,24 @@ def _draw(axes: Axes, line: Line) -> None:
         return
     x, y = thinned(np.asarray(line.x, float), np.asarray(line.y, float))
     if line.style == "raw":
-        axes.plot(x, y, color=colour, linewidth=0.8, alpha=0.3)
+        axes.plot(x, y, color=colour, linewidth=0.8, alpha=0.4)
     else:
         axes.plot(x, y, color=colour, linewidth=1.8, linestyle="-" if line.style == "strong" else (0, (3, 1.6)))
 
 
-def _frame(axes: Axes, lines: Sequence[Line], levels: Sequence[Level], x_end: float, y_end: float | None) -> None:
-    values = [value for line in lines for value in line.y] + [level.y for level in levels]
+def _frame(axes: Axes, lines: Sequence[Line], level: float | None, x_end: float, y_end: float | None) -> None:
+    values = [value for line in lines for value in line.y]
     top = y_end if y_end is not None else 1.08 * max(values, default=0.0)
     bottom = min(0.0, min(values, default=0.0))
     axes.set_xlim(0, max(1.0, x_end))
     axes.set_ylim(bottom, top if top > bottom else bottom + 1)
-    for level in levels:
-        axes.axhline(level.y, color=_INK, linewidth=0.9, linestyle=(0, (2, 2)), alpha=0.6)
-        axes.annotate(
-            level.text,
-            (1, level.y),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="right",
-            color=_INK,
-            fontsize=FONT_PX - 1,
-        )
-    axes.set_xlabel("step", color=_INK, labelpad=3)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(4))
+    if level is not None:
+        axes.axhline(level, color=_INK, linewidth=1.2, linestyle=(0, (1, 2)))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=NICE_STEPS))
+    axes.yaxis.set_major_locator(MaxNLocator(4, steps=NICE_STEPS))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+    power = min(0, math.floor(math.log10(axes.get_ylim()[1]))) if axes.get_ylim()[1] > 0 else 0
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, power)))
     axes.tick_params(length=0, pad=5, labelcolor=_INK)
     axes.grid(axis="y", color=_FAINT, linewidth=1)
     axes.set_axisbelow(True)
@@ -131,10 +118,16 @@ def _frame(axes: Axes, lines: Sequence[Line], levels: Sequence[Level], x_end: fl
         spine.set_color(_FAINT)
 
 
+def _tick(value: float, power: int) -> str:
+    """`0.05`, or `1.5e-4` where the axis is as small as that."""
+    return f"{value:.6g}" if power > -3 or not value else f"{value / 10.0**power:.6g}e{power}"
+
+
 def _inline(svg: str, name: str, description: str) -> Markup:
     """Matplotlib's document as an element of a page: ids of its own, colours and font from the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)  # it would style the whole page
+    svg = svg.replace("xlink:href=", "href=")
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
     for colour, variable in _COLOURS.items():
@@ -145,6 +138,8 @@ def _inline(svg: str, name: str, description: str) -> Markup:
 
 def smoothed(y: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
     """Mean over `reach` values to either side, fewer at the ends; it does not lag behind."""
+    if not reach:
+        return y
     sums = np.concatenate([[0.0], np.cumsum(y)])
     first = np.maximum(0, np.arange(len(y)) - reach)
     last = np.minimum(len(y), np.arange(len(y)) + reach + 1)

@@ -11,8 +11,13 @@ from fruitgan.data.decode import decode
 from fruitgan.errors import DataError
 from fruitgan.images import Pixels
 from fruitgan.report.grid import GAP_PX
+from fruitgan.report.page import inline_images, thousands
 
 COLUMNS = ("source", "fake", "cycled")
+NEWEST_LIMIT_BYTES = 1_500_000
+STRIP_LIMIT_BYTES = 700_000
+STRIP_STEPS = 10
+STRIP_ROWS_PER_DIRECTION = 2
 
 
 @dataclass(frozen=True)
@@ -66,3 +71,73 @@ def directions(sheet: Sheet, counts: Mapping[str, int]) -> Iterator[tuple[str, r
         if count:
             yield direction, range(first, first + count)
         first += count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One picture as a data URI."""
+
+    uri: str
+    alt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Pictures in rows, under headings."""
+
+    title: str
+    headings: list[str]
+    rows: list[list[Picture]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """What a report shows of a run's sample sheets: the newest whole, and a few of its rows over the steps."""
+
+    step: int
+    size_px: int
+    newest: list[Table]
+    strip: list[Table]
+
+    @classmethod
+    def read(
+        cls, folder: Path, size_px: int, counts: Mapping[str, int], names: Mapping[str, tuple[str, str]]
+    ) -> Samples | None:
+        """None without a sheet that can be read; `counts` (of rows) and `names` (of source and target) are by direction."""
+        files = sample_files(folder)
+        chosen = spread(list(files), STRIP_STEPS)
+        sheets = [sheet for step in chosen if (sheet := read_sheet(step, files[step], size_px)) is not None]
+        if not sheets:
+            return None
+        last = sheets[-1]
+        parts = list(directions(last, counts)) or [("", range(len(last.rows)))]
+        alike = [sheet for sheet in sheets if len(sheet.rows) == len(last.rows)]
+        headings = ["source", *(f"step {thousands(sheet.step)}" for sheet in alike)]
+        few = [(direction, rows[:STRIP_ROWS_PER_DIRECTION]) for direction, rows in parts]
+        over_steps = [[last.rows[row][0], *(sheet.rows[row][1] for sheet in alike)] for row in range(len(last.rows))]
+        return cls(
+            step=last.step,
+            size_px=size_px,
+            newest=_tables(last.rows, list(COLUMNS[: len(last.rows[0])]), parts, names, NEWEST_LIMIT_BYTES),
+            strip=_tables(over_steps, headings, few, names, STRIP_LIMIT_BYTES) if len(alike) > 1 else [],
+        )
+
+
+def _tables(
+    rows: Sequence[Sequence[Pixels]],
+    headings: list[str],
+    parts: Sequence[tuple[str, range]],
+    names: Mapping[str, tuple[str, str]],
+    limit_bytes: int,
+) -> list[Table]:
+    """A table for each part; all their pictures together keep to the limit."""
+    uris = iter(inline_images([picture for _, part in parts for index in part for picture in rows[index]], limit_bytes))
+    tables = []
+    for direction, part in parts:
+        source, target = names.get(direction, ("picture", ""))
+        named = [
+            [Picture(uri=next(uris), alt=f"{source} {number}, {heading}") for heading in headings]
+            for number in range(1, len(part) + 1)
+        ]
+        tables.append(Table(title=f"{source} → {target}" if target else "", headings=headings, rows=named))
+    return tables

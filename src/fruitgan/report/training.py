@@ -5,24 +5,23 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fruitgan.images import Pixels
 from fruitgan.registry import Choice
 from fruitgan.report.curves import Story, in_words, loss_panels, reach, schedule_panels
-from fruitgan.report.page import inline_images, render, thousands
-from fruitgan.report.samples import COLUMNS, Sheet, directions, read_sheet, sample_files, spread
+from fruitgan.report.page import render, thousands
+from fruitgan.report.samples import Samples
 from fruitgan.settings import from_json
-from fruitgan.training.recipe import Adam, Recipe
+from fruitgan.training.recipe import Adam, Pairing, Recipe
 from fruitgan.training.run import ENVIRONMENT
 
-NEWEST_LIMIT_BYTES = 1_500_000
-STRIP_LIMIT_BYTES = 700_000
-STRIP_STEPS = 9
-STRIP_ROWS_PER_DIRECTION = 2
 SHORT_HASH = 12
+PAIRINGS: dict[Pairing, str] = {
+    "random-b": "an epoch passes through the larger domain; partners are drawn at random",
+    "zip": "both domains in random orders; the smaller one ends the epoch",
+    "passes": "each domain in random orders of its own, so that every image of it is seen equally often",
+}
 
 Rows = list[tuple[str, str]]
 
@@ -59,10 +58,10 @@ def training_report(
         bundle=Path(result["bundle"]).name,
         run_path=str(run),
         translate_command=f"fruitgan translate photo.jpg --bundle {shlex.quote(str(run))}",
-        other_domain=story.domains[0],
+        other_domain=shlex.quote(story.domains[0]),
         both_ways=sample_counts is None or len(sample_counts) > 1,
         resume_command=_resume_command(run, story, finished),
-        samples=_Samples.read(run / "samples", config["plan"]["recipe"]["image_size_px"], sample_counts or {}, names),
+        samples=Samples.read(run / "samples", config["plan"]["recipe"]["image_size_px"], sample_counts or {}, names),
         losses=loss_panels(entries, story),
         schedules=schedule_panels(entries, story),
         smoothing=2 * reach(len(entries)) + 1,
@@ -90,90 +89,6 @@ def _story(config: Mapping[str, Any]) -> Story:
 def _resume_command(run: Path, story: Story, finished: bool) -> str:
     command = f"fruitgan train-gan --resume {shlex.quote(str(run))}"
     return f"{command} --steps {2 * story.total_steps}" if finished else command
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Picture:
-    uri: str
-    alt: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Table:
-    """Pictures in rows; every row has a name, every column a heading."""
-
-    title: str
-    headings: list[str]
-    rows: list[tuple[str, list[_Picture]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Samples:
-    """What the page shows of a run's sample sheets: the newest whole, and a few of its rows over the steps."""
-
-    step: int
-    size_px: int
-    newest: list[_Table]
-    strip: list[_Table]
-
-    @classmethod
-    def read(
-        cls, folder: Path, size_px: int, counts: Mapping[str, int], names: Mapping[str, tuple[str, str]]
-    ) -> _Samples | None:
-        """None without a sheet that can be read."""
-        files = sample_files(folder)
-        chosen = spread(list(files), STRIP_STEPS + 1)
-        sheets = [sheet for step in chosen if (sheet := read_sheet(step, files[step], size_px)) is not None]
-        if not sheets:
-            return None
-        newest = sheets[-1]
-        alike = [sheet for sheet in sheets if len(sheet.rows) == len(newest.rows)]
-        parts = list(directions(newest, counts)) or [("", range(len(newest.rows)))]
-        return cls(
-            step=newest.step,
-            size_px=size_px,
-            newest=_newest(newest, parts, names),
-            strip=_strip(alike, parts, names) if len(alike) > 1 else [],
-        )
-
-
-def _newest(sheet: Sheet, parts: Sequence[tuple[str, range]], names: Mapping[str, tuple[str, str]]) -> list[_Table]:
-    uris = iter(inline_images([picture for row in sheet.rows for picture in row], NEWEST_LIMIT_BYTES))
-    headings = list(COLUMNS[: len(sheet.rows[0])])
-    tables = []
-    for direction, rows in parts:
-        title, source = _titles(direction, names)
-        table = _Table(title=title, headings=headings, rows=[])
-        for index in range(1, len(rows) + 1):
-            row = [_Picture(uri=next(uris), alt=f"{source} {index}, {heading}") for heading in headings]
-            table.rows.append((f"{source} {index}", row))
-        tables.append(table)
-    return tables
-
-
-def _strip(sheets: Sequence[Sheet], parts: Sequence[tuple[str, range]], names: Mapping[str, tuple[str, str]]) -> list[_Table]:
-    """The source and what became of it at each step, for the first rows of each direction."""
-    shown = [row for _, rows in parts for row in rows[:STRIP_ROWS_PER_DIRECTION]]
-    pictures: list[Pixels] = []
-    for row in shown:
-        pictures += [sheets[-1].rows[row][0], *(sheet.rows[row][1] for sheet in sheets)]
-    uris = iter(inline_images(pictures, STRIP_LIMIT_BYTES))
-    headings = ["source", *(f"step {thousands(sheet.step)}" for sheet in sheets)]
-    tables = []
-    for direction, rows in parts:
-        title, source = _titles(direction, names)
-        table = _Table(title=title, headings=headings, rows=[])
-        for index in range(1, len(rows[:STRIP_ROWS_PER_DIRECTION]) + 1):
-            row_of = [_Picture(uri=next(uris), alt=f"{source} {index}, {heading}") for heading in headings]
-            table.rows.append((f"{source} {index}", row_of))
-        tables.append(table)
-    return tables
-
-
-def _titles(direction: str, names: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
-    """The heading of a direction, and what its sources are called."""
-    source, target = names.get(direction, ("picture", ""))
-    return (f"{source} → {target}" if target else "", source)
 
 
 def _settings(config: Mapping[str, Any], story: Story, result: Mapping[str, Any]) -> list[tuple[str, Rows]]:
@@ -232,8 +147,8 @@ def _data_rows(config: Mapping[str, Any], recipe: Recipe) -> Rows:
     return [
         ("data", " and ".join(folders)),
         ("training images", counts),
-        ("shape", f"{recipe.fit} to a square, {recipe.resample}"),
-        ("pairing", recipe.pairing),
+        ("resized by", f"{recipe.fit}, {recipe.resample}"),
+        ("pairing", PAIRINGS[recipe.pairing]),
         ("fingerprint", " / ".join(part[:SHORT_HASH] for part in config["data_fingerprint"].split("/"))),
     ]
 
@@ -248,5 +163,3 @@ def _environment(run: Path) -> Rows:
     words = {name.replace("_", " "): str(value) for name, value in found.items() if value is not None}
     words["packages"] = ", ".join(f"{name} {version}" for name, version in packages.items())
     return list(words.items())
-
-

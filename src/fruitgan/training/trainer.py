@@ -13,10 +13,11 @@ from fruitgan import randomness
 from fruitgan.device import Precision, autocast
 from fruitgan.errors import FruitganError
 from fruitgan.models.contracts import Generator
-from fruitgan.objectives.contracts import Objective, Player, State, Stateful
+from fruitgan.objectives.contracts import Objective, State, Stateful
 from fruitgan.training.averaging import Average
 from fruitgan.training.feed import Feed
-from fruitgan.training.recipe import Adam, Recipe
+from fruitgan.training.optimizer import PlayerAdam
+from fruitgan.training.recipe import Recipe
 from fruitgan.training.schedules import Clock
 
 
@@ -68,26 +69,18 @@ class Trainer:
         self.log_every = log_every
         self.step = 0
         networks = objective.networks
-        self.parameters = {
-            player.name: [p for name in player.networks for p in networks[name].parameters()] for player in objective.players
+        self.optimizers = {
+            player.name: PlayerAdam(
+                [p for name in player.networks for p in networks[name].parameters()], recipe.optimizers[player.name]
+            )
+            for player in objective.players
         }
-        self.learning_rates = {name: torch.zeros((), device=device) for name in self.parameters}
-        self.optimizers = {player.name: self._optimizer(player, recipe.optimizers[player.name]) for player in objective.players}
         generators = {name: networks[name] for name in objective.generators.values()}
         self.average = Average(generators, recipe.averaging) if recipe.averaging is not None else None
+        self._buffers = list(networks.buffers())
         self._sums: dict[str, Tensor] = {}
         self._since_log = 0
         self._left_out = torch.zeros((), device=device)
-
-    def _optimizer(self, player: Player, settings: Adam) -> torch.optim.Adam:
-        return torch.optim.Adam(
-            self.parameters[player.name],
-            lr=self.learning_rates[player.name],
-            betas=(settings.beta_1, settings.beta_2),
-            eps=settings.epsilon,
-            # The fused kernels alone take the learning rate and the verdict on the step from the device.
-            fused=self.device.type in ("cpu", "cuda", "mps"),
-        )
 
     def generator(self, direction: str) -> Generator:
         """What a user gets: the averaged generator, or the trained one where the recipe has no averaging."""
@@ -109,15 +102,18 @@ class Trainer:
         torch.manual_seed(randomness.torch_seed(self.seed, self.step, "dropout"))
         batch = self.feed.batch(self.step, self.objective.draws)
         losses: dict[str, Tensor] = {}
+        buffers = [buffer.clone() for buffer in self._buffers]  # a forward moves them: spectral norm's vectors, running means
         with autocast(self.device, self.precision):
             prepared = self.objective.prepare(batch, self.objective.variant(weights))
         for player in self.objective.players:
             with autocast(self.device, self.precision):
                 terms = player.loss(prepared)
             total = torch.stack(list(terms.values())).sum()
-            torch.autograd.backward(total, inputs=self.parameters[player.name])
+            torch.autograd.backward(total, inputs=self.optimizers[player.name].parameters)
             losses |= {name: loss.detach() for name, loss in terms.items()}
         ok = self._all_finite(list(losses.values()))
+        for buffer, before in zip(self._buffers, buffers, strict=True):
+            buffer.copy_(torch.where(ok > 0, buffer, before))
         self._apply(ok)
         for name, loss in losses.items():
             self._sums[name] = self._sums.get(name, torch.zeros_like(loss)) + loss
@@ -134,25 +130,21 @@ class Trainer:
         for name, value in weights.items():
             self.objective.weights[name].fill_(value)
         factor = self.recipe.learning_rate.at(clock)
-        for name, rate in self.learning_rates.items():
-            rate.fill_(factor * self.recipe.optimizers[name].learning_rate)
+        for optimizer in self.optimizers.values():
+            optimizer.learning_rate.fill_(factor * optimizer.settings.learning_rate)
         return factor * self.recipe.optimizers[self.objective.players[0].name].learning_rate, weights
 
     @torch.no_grad()
     def _all_finite(self, losses: list[Tensor]) -> Tensor:
         """1 if every loss and every gradient is finite, else 0, as a scalar on the device."""
-        gradients = [p.grad for parameters in self.parameters.values() for p in parameters if p.grad is not None]
+        gradients = [gradient for optimizer in self.optimizers.values() for gradient in optimizer.gradients]
         # A norm is not finite where an element is not (or overflows, which is as good a reason to leave the step out).
         norms = torch.stack(torch._foreach_norm(gradients)).sum()
         return torch.isfinite(norms + torch.stack(losses).sum()).float()
 
     def _apply(self, ok: Tensor) -> None:
         for optimizer in self.optimizers.values():
-            # The fused kernels skip the update where found_inf is 1; torch's own GradScaler uses this door.
-            optimizer.grad_scale = None  # type: ignore[attr-defined]
-            optimizer.found_inf = 1 - ok  # type: ignore[attr-defined]
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.step(ok)
         for extra in self.objective.extras.values():
             extra.settle(ok)
         if self.average is not None:
@@ -184,9 +176,7 @@ class Trainer:
         """Every part that influences the next step, by name."""
         parts: dict[str, Stateful] = {"trainer": self}
         parts |= {f"network.{name}": NetworkState(network) for name, network in self.objective.networks.items()}
-        parts |= {
-            f"optimizer.{name}": OptimizerState(optimizer, self.parameters[name]) for name, optimizer in self.optimizers.items()
-        }
+        parts |= {f"optimizer.{name}": optimizer for name, optimizer in self.optimizers.items()}
         parts |= {f"extra.{name}": extra for name, extra in self.objective.extras.items()}
         if self.average is not None:
             parts["average"] = self.average
@@ -212,25 +202,3 @@ class NetworkState:
 
     def restore(self, state: State) -> None:
         self.network.load_state_dict(state)
-
-
-class OptimizerState:
-    """Adam's moments and counts, by the position of the parameter; learning rates are functions of the step."""
-
-    def __init__(self, optimizer: torch.optim.Adam, parameters: list[nn.Parameter]) -> None:
-        self.optimizer = optimizer
-        self.parameters = parameters
-
-    def state(self) -> State:
-        return {
-            f"{index}.{key}": value
-            for index, parameter in enumerate(self.parameters)
-            for key, value in self.optimizer.state.get(parameter, {}).items()
-        }
-
-    def restore(self, state: State) -> None:
-        self.optimizer.state.clear()
-        for flat_key, value in state.items():
-            index, _, key = flat_key.partition(".")
-            parameter = self.parameters[int(index)]
-            self.optimizer.state[parameter][key] = value.to(parameter.device).clone()

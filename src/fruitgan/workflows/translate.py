@@ -64,8 +64,8 @@ class TranslateSettings:
             raise UsageError("nothing to translate: give files, folders, or - for standard input")
         if STREAM in self.sources and len(self.sources) > 1:
             raise UsageError("- is standard input and holds one picture; give it alone")
-        number = int(self.scale) if self.scale.isascii() and self.scale.isdigit() else 0
-        if self.scale not in ("auto", "native") and not 1 <= number <= LARGEST_SCALE_PX:
+        is_number = self.scale.isascii() and self.scale.isdigit() and len(self.scale) <= len(str(LARGEST_SCALE_PX))
+        if self.scale not in ("auto", "native") and not (is_number and 1 <= int(self.scale) <= LARGEST_SCALE_PX):
             raise UsageError(f"--scale {self.scale}: expected auto, native, or a number of pixels from 1 to {LARGEST_SCALE_PX}")
         if self.format not in (None, *FORMATS):
             raise UsageError(f"--format {self.format}: {suggestion(self.format or '', FORMATS)}")
@@ -155,10 +155,13 @@ def _result(plan: Plan, lost: Mapping[Task, FruitganError], translated: int, sec
     skipped = [remarks[task] for task, error in lost.items() if isinstance(error, NotAnImage)]
     broken = {task: error.exit_code for task, error in lost.items() if not isinstance(error, NotAnImage)}
     outputs = tuple(task.output_name for task in plan.tasks if task not in lost)
-    if plan.failed or not outputs or any(code != FruitganError.exit_code for code in broken.values()):
+    exit_code = 0
+    if plan.failed or any(code != FruitganError.exit_code for code in broken.values()):
         exit_code = DataError.exit_code
-    else:
-        exit_code = FruitganError.exit_code if broken else 0
+    elif broken:
+        exit_code = FruitganError.exit_code
+    elif not outputs:
+        exit_code = DataError.exit_code
     return TranslateResult(
         translated=translated,
         skipped=(*plan.skipped, *skipped),

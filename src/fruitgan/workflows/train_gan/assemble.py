@@ -118,7 +118,7 @@ def load_banks(plan: Plan, source: Source, on_loading: Callable[[str, int, int],
             load_size_px=size,
             fit=plan.recipe.fit,
             resample=resample,
-            on_progress=lambda done, total: on_loading(domain, done, total),
+            on_progress=lambda done, total: on_loading(f"decoding {domain}", done, total),
         )
 
     return Banks(build(source.a.name, source.a.train), build(source.b.name, source.b.train))

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import datetime
 
-import numpy as np
-import torch
-from torch import nn
-
 import fruitgan
 from fruitgan import bundle as bundles
 from fruitgan.data.sources import Source
+from fruitgan.engines.torch_engine import arrays_of, load_arrays
 from fruitgan.errors import UsageError
 from fruitgan.objectives.contracts import Objective
 from fruitgan.training.trainer import Trainer
@@ -38,11 +35,7 @@ def make_bundle(name: str, trainer: Trainer, plan: Plan, source: Source, data_fi
         fruitgan_version=fruitgan.__version__,
         created=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
-    return bundles.Bundle(card, {direction: _arrays(generator) for direction, generator in generators.items()})
-
-
-def _arrays(network: nn.Module) -> bundles.Weights:
-    return {name: value.detach().cpu().numpy().copy() for name, value in network.state_dict().items()}
+    return bundles.Bundle(card, {direction: arrays_of(generator) for direction, generator in generators.items()})
 
 
 def load_generators(objective: Objective, name: str, plan: Plan) -> None:
@@ -59,5 +52,4 @@ def load_generators(objective: Objective, name: str, plan: Plan) -> None:
             f"{dict(ours.options)}; give the same with --generator and --generator-option"
         )
     for direction, weights in found.weights.items():
-        network = objective.networks[objective.generators[direction]]
-        network.load_state_dict({key: torch.from_numpy(np.asarray(value, np.float32)) for key, value in weights.items()})
+        load_arrays(objective.networks[objective.generators[direction]], weights, f"generator {ours.name}")

@@ -83,8 +83,10 @@ class _Job:
         objective = make_objective(plan)
         if self.settings.init_from is not None and run is None:
             load_generators(objective, self.settings.init_from, plan)
-        source = find_source(self.settings.data, self.settings.data_a, self.settings.data_b, self.settings.domains)
-        banks = load_banks(plan, source, lambda domain, done, total: self.tell(Loading(domain, done, total)))
+        source = find_source(
+            self.settings.data, self.settings.data_a, self.settings.data_b, self.settings.domains, on_progress=self._loading
+        )
+        banks = load_banks(plan, source, self._loading)
         self._note_broken(banks)
         trainer = make_trainer(plan, banks, objective, device, self.settings.log_every)
         if run is None:
@@ -95,6 +97,9 @@ class _Job:
             length = {"total_steps": trainer.total_steps, "plan": to_json(plan), "settings": to_json(self.settings)}
             run.write_config(run.config | length)
         return _Loop(self, run, plan, source, banks, trainer).go()
+
+    def _loading(self, label: str, done: int, total: int) -> None:
+        self.tell(Loading(label, done, total))
 
     def _note_broken(self, banks: Banks) -> None:
         for bank in (banks.a, banks.b):
@@ -211,9 +216,9 @@ class _Loop:
             final_losses=self.last_losses,
             weights_sha256=bundles.weights_sha256(self._bundle()),
         )
-        write_atomically(
-            run.path / "report.html", training_report(run.path, run.config, run.entries(), to_json(result)).encode()
-        )
+        rows = {direction: len(images) for direction, images in self.sources.items()}
+        page = training_report(run.path, run.config, run.entries(), to_json(result), rows)
+        write_atomically(run.path / "report.html", page.encode())
         if finished:
             run.finish(result)
         return result

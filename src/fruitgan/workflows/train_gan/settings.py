@@ -71,9 +71,9 @@ FIXED = (
 
 @dataclass(frozen=True)
 class Loading:
-    """Images are being decoded."""
+    """Images are being fetched, drawn or decoded."""
 
-    domain: str
+    label: str
     done: int
     total: int
 

@@ -1,0 +1,273 @@
+"""Pictures that are known to be real or generated: the dataset folder of export-dataset, or two bare folders.
+
+dataset/predicted/000000.png ...   generated
+dataset/origins/000000.png ...     real
+dataset/manifest.csv               a line a picture, see `ManifestRow`
+dataset/dataset.json               what made it; read by people and by the next export alone
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path, PurePosixPath
+
+from fruitgan.data.decode import decode
+from fruitgan.data.likeness import content_sha256
+from fruitgan.data.parallel import in_order
+from fruitgan.data.sources import image_files
+from fruitgan.errors import DataError
+
+PREDICTED = "predicted"
+ORIGINS = "origins"
+MANIFEST = "manifest.csv"
+UNFINISHED = "dataset.unfinished.json"
+"""Stands in the folder while an export is at work, and stays if it was stopped."""
+LABELS: Mapping[bool, str] = {True: "generated", False: "real"}
+SPLITS = ("train", "test")
+NAMED_FILES = 3
+"""How many files a message names before it counts the rest."""
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One picture with its label and what must not be forgotten about it."""
+
+    path: Path
+    generated: bool
+    group: str
+    """Pictures of one group show one thing (a fake and its source, near-duplicates) and belong on one side of a split."""
+    split: str
+    """`train` or `test`: where its source lay when the generator was trained; empty if that is not known."""
+    source: str
+    """The file that it was made of, relative to the data; empty if that is not known."""
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Both classes, the generated first, each sorted by path."""
+
+    images: tuple[LabelledImage, ...]
+    has_manifest: bool
+    """Whether the groups and splits of all of them come from a manifest."""
+    warnings: tuple[str, ...]
+    """What a person should know, a sentence each."""
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """One line of the manifest; the columns are these, in this order."""
+
+    file: str
+    """Relative to the dataset folder, with `/`."""
+    label: str
+    """`generated` or `real`."""
+    source: str
+    """The source picture, relative to the data that were exported, with `/`."""
+    split: str
+    """`train` or `test`: which of the data's splits the source is of."""
+    group: str
+    """sha256 of the source's decoded pixels; near-duplicates have the smallest of theirs in common."""
+    sha256: str
+    """Of the file's bytes."""
+    bundle: str
+    """The hash of the weights that made it; empty for a real picture."""
+
+
+HEADER = tuple(field.name for field in fields(ManifestRow))
+
+
+def manifest_bytes(rows: Iterable[ManifestRow]) -> bytes:
+    """The manifest as a file: UTF-8, a comma between the columns, one line feed after each line."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER)
+    writer.writerows(astuple(row) for row in rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")  # a file's name need not be valid UTF-8
+
+
+def read_manifest(path: Path) -> tuple[ManifestRow, ...]:
+    """The lines of a manifest, in its order; further columns are ignored.
+
+    Raises:
+        DataError: it cannot be read, lacks a column, or has a line that cannot be (named by its number).
+    """
+    try:
+        lines = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig", "surrogateescape"), newline=""), strict=True))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+    except csv.Error as error:
+        raise DataError(f"{path}: is no CSV file ({error})") from error
+    missing = [name for name in HEADER if not lines or name not in lines[0]]
+    if missing:
+        raise DataError(f"{path}: has no column {missing[0]!r}; its first line must name {','.join(HEADER)}")
+    places = [lines[0].index(name) for name in HEADER]
+    rows: dict[str, ManifestRow] = {}
+    for number, line in enumerate(lines[1:], start=2):
+        if not line:
+            continue
+        if len(line) != len(lines[0]):
+            raise DataError(f"{path}, line {number}: has {len(line)} cells, not {len(lines[0])}")
+        row = ManifestRow(*(line[place] for place in places))
+        if problem := _problem(row, rows):
+            raise DataError(f"{path}, line {number}: {problem}")
+        rows[row.file] = row
+    return tuple(rows.values())
+
+
+def _problem(row: ManifestRow, before: Mapping[str, ManifestRow]) -> str | None:
+    if row.file in before:
+        return f"{row.file} stands there twice"
+    parts = PurePosixPath(row.file).parts
+    if not parts or PurePosixPath(row.file).is_absolute() or ".." in parts or "\\" in row.file or "\0" in row.file:
+        return f"{row.file!r} is no file of the dataset"
+    if row.label not in LABELS.values():
+        return f"the label {row.label!r} is neither {' nor '.join(LABELS.values())}"
+    if row.split not in SPLITS:
+        return f"the split {row.split!r} is neither {' nor '.join(SPLITS)}"
+    return None if row.group else "the group is missing"
+
+
+def read_dataset(folder: Path) -> LabelledSet:
+    """What `export-dataset` wrote, or any folder with `predicted/` and `origins/` in it.
+
+    With a manifest every file must be there, be named in it, and have the bytes that it says. Without one each picture's group
+    is the hash of its own pixels, so that only exact copies are known to belong together, and files that cannot be decoded
+    are left out; the warnings say so.
+
+    Raises:
+        DataError: the folder or one of the two in it is missing or without images, the export is not finished, or the manifest
+            disagrees with the folders.
+    """
+    _must_be_folder(folder)
+    if (folder / UNFINISHED).exists() and not (folder / MANIFEST).exists():
+        raise DataError(
+            f"{folder}: the export is not finished; give the same export-dataset command again "
+            f"(or delete {UNFINISHED} to take the folders as they are)"
+        )
+    for name in (PREDICTED, ORIGINS):
+        if not (folder / name).is_dir():
+            raise DataError(f"{folder}: has no folder {name}; expected {PREDICTED} (generated) and {ORIGINS} (real)")
+    if (folder / MANIFEST).exists():
+        known = {f"{PREDICTED}/", f"{ORIGINS}/"}
+        for row in read_manifest(folder / MANIFEST):
+            if not any(row.file.startswith(name) for name in known):
+                raise DataError(f"{folder / MANIFEST}: {row.file} lies neither in {PREDICTED} nor in {ORIGINS}")
+    return read_folders(folder / PREDICTED, folder / ORIGINS)
+
+
+def read_folders(fake_dir: Path, real_dir: Path) -> LabelledSet:
+    """Generated pictures in one folder, real ones in another; a `manifest.csv` beside either folder is made use of.
+
+    Raises:
+        DataError: a folder is missing or without images, both are one or lie in each other, or a manifest disagrees with a
+            folder that it speaks of.
+    """
+    for folder in (fake_dir, real_dir):
+        _must_be_folder(folder)
+    fake, real = fake_dir.resolve(), real_dir.resolve()
+    if fake == real:
+        raise DataError(f"{fake_dir}: the generated and the real images are the same folder; give two")
+    if fake in real.parents or real in fake.parents:
+        raise DataError(f"{fake_dir} and {real_dir}: one folder lies in the other; give two that do not")
+    files = {True: image_files(fake_dir), False: image_files(real_dir)}
+    for generated, folder in ((True, fake_dir), (False, real_dir)):
+        if not files[generated]:
+            raise DataError(f"{folder}: holds no images, so there are no {LABELS[generated]} ones to tell from the others")
+    sides = [_side(folder, files[generated], generated) for generated, folder in ((True, fake_dir), (False, real_dir))]
+    images = tuple(image for side in sides for image in side.images)
+    warnings = [warning for side in sides for warning in side.warnings]
+    has_manifest = all(side.has_manifest for side in sides)
+    if not has_manifest:
+        bare = " and ".join(
+            str(folder) for folder, side in zip((fake_dir, real_dir), sides, strict=True) if not side.has_manifest
+        )
+        warnings.append(
+            f"{bare}: no {MANIFEST} beside it, so it cannot be checked whether a fake and its source, or near-duplicates, "
+            "are kept on one side of a split, and which pictures the generator was trained on"
+        )
+        if copies := len(_groups(images, True) & _groups(images, False)):
+            warnings.append(f"{copies} picture{'s' if copies > 1 else ''} may be in both folders (same pixels or same source)")
+    return LabelledSet(images, has_manifest, tuple(warnings))
+
+
+def _groups(images: Iterable[LabelledImage], generated: bool) -> set[str]:
+    return {image.group for image in images if image.generated == generated}
+
+
+def _side(folder: Path, files: Sequence[Path], generated: bool) -> LabelledSet:
+    """One class, from the manifest beside its folder if that speaks of it."""
+    place = Path(os.path.abspath(folder))  # not resolved: where a link stands is what the manifest speaks of
+    manifest = place.parent / MANIFEST
+    if manifest.is_file():
+        rows = {row.file: row for row in read_manifest(manifest) if row.file.startswith(f"{place.name}/")}
+        if rows:
+            return _listed(folder, files, generated, rows, manifest)
+    return _unlisted(folder, files, generated)
+
+
+def _listed(
+    folder: Path, files: Sequence[Path], generated: bool, rows: Mapping[str, ManifestRow], manifest: Path
+) -> LabelledSet:
+    wrong = next((row for row in rows.values() if row.label != LABELS[generated]), None)
+    if wrong is not None:
+        raise DataError(f"{folder}: taken for {LABELS[generated]} images, but {manifest} calls {wrong.file} {wrong.label}")
+    place = Path(os.path.abspath(folder))
+    by_name = {manifest.parent / row.file: row for row in rows.values()}
+    there = {place / path.relative_to(folder): path for path in files}
+    for what, odd in (("is missing", by_name.keys() - there.keys()), ("is not named in it", there.keys() - by_name.keys())):
+        if odd:
+            raise DataError(f"{manifest}: disagrees with the folder: {_some(odd)} {what}; export it again")
+    for (name, path), digest in in_order(lambda item: _file_sha256(item[1]), sorted(there.items())):
+        if digest != by_name[name].sha256:
+            raise DataError(f"{path}: is not the file that {manifest} speaks of (another sha256); export it again")
+    images = tuple(
+        LabelledImage(there[name], generated, row.group, row.split, row.source) for name, row in sorted(by_name.items())
+    )
+    return LabelledSet(images, True, ())
+
+
+def _unlisted(folder: Path, files: Sequence[Path], generated: bool) -> LabelledSet:
+    images, broken = [], []
+    for path, group in in_order(_group_of, files):
+        if isinstance(group, DataError):
+            broken.append(str(group))
+        else:
+            images.append(LabelledImage(path, generated, group, "", ""))
+    if not images:
+        raise DataError(f"{folder}: none of {len(files)} files is an image that can be decoded; {broken[0]}")
+    warnings: tuple[str, ...] = ()
+    if broken:
+        more = f" and {len(broken) - NAMED_FILES} more" if len(broken) > NAMED_FILES else ""
+        warnings = (f"{len(broken)} of {len(files)} files left out: {'; '.join(broken[:NAMED_FILES])}{more}",)
+    return LabelledSet(tuple(images), False, warnings)
+
+
+def _group_of(path: Path) -> str | DataError:
+    try:
+        return content_sha256(decode(path).pixels)
+    except DataError as error:
+        return error
+
+
+def _some(paths: Iterable[Path]) -> str:
+    names = [f"{path.parent.name}/{path.name}" for path in sorted(paths)]
+    more = f" and {len(names) - NAMED_FILES} more" if len(names) > NAMED_FILES else ""
+    return ", ".join(names[:NAMED_FILES]) + more
+
+
+def _file_sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+
+
+def _must_be_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")

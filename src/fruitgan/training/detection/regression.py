@@ -1,0 +1,87 @@
+"""Logistic regression on a detector's fixed features, through scikit-learn; the result goes into the detector's tensors."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fruitgan.models.contracts import LinearDetector
+from fruitgan.training.detection.album import Album
+from fruitgan.training.detection.rounds import OnRound, Round
+from fruitgan.training.detection.splits import Indices, Parts
+
+PENALTIES = (1000.0, 100.0, 10.0, 1.0, 0.1)
+"""Tried in this order; the choosing images say which is best."""
+
+
+def fit_regression(
+    detector: LinearDetector, album: Album, parts: Parts, device: torch.device, batch_size: int, on_round: OnRound | None
+) -> tuple[list[Round], Round, bool]:
+    """Standardise the features, then fit with each penalty; the detector ends with the best."""
+    from sklearn.linear_model import LogisticRegression  # a second of imports that nobody else needs
+
+    train, choose = (_features(detector, album, part, device, batch_size) for part in (parts.train, parts.choose))
+    mean, spread = train.mean(axis=0), train.std(axis=0)
+    spread[spread < 1e-6 * np.abs(mean) + 1e-12] = 1.0  # a feature that never changes says nothing, and must not divide
+    train, choose = (train - mean) / spread, (choose - mean) / spread
+    truth = album.generated[parts.train]
+    rounds: list[Round] = []
+    best: Round | None = None
+    stopped = False
+    for number, penalty in enumerate(PENALTIES, start=1):
+        began = time.monotonic()
+        # Newton's method needs a handful of steps and no tuning; its matrix is [D, D].
+        model = LogisticRegression(C=1 / penalty, solver="newton-cholesky", max_iter=200)
+        model.fit(train, truth)
+        train_loss, train_accuracy = _measures(model.decision_function(train), truth)
+        loss, accuracy = _measures(model.decision_function(choose), album.generated[parts.choose])
+        round_ = Round(
+            number=number,
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
+            choose_loss=loss,
+            choose_accuracy=accuracy,
+            is_best=best is None or loss < best.choose_loss,
+            seconds=time.monotonic() - began,
+            penalty=penalty,
+        )
+        rounds.append(round_)
+        if best is None or round_.is_best:
+            best = round_
+            _store(detector, mean, spread, model.coef_[0], float(model.intercept_[0]))
+        stopped = bool(on_round is not None and on_round(round_))
+        if stopped:
+            break
+    assert best is not None
+    return rounds, best, not stopped
+
+
+@torch.no_grad()
+def _features(
+    detector: LinearDetector, album: Album, indices: Indices, device: torch.device, batch_size: int
+) -> NDArray[np.float64]:
+    detector.eval()
+    pieces = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+    return np.concatenate([detector.features(album.batch(piece, device)).double().cpu().numpy() for piece in pieces])
+
+
+def _measures(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> tuple[float, float]:
+    loss = float(np.logaddexp(0, np.where(generated, -logits, logits)).mean())
+    return loss, float(((logits > 0) == generated).mean())
+
+
+@torch.no_grad()
+def _store(
+    detector: LinearDetector,
+    mean: NDArray[np.float64],
+    spread: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    bias: float,
+) -> None:
+    detector.mean.copy_(torch.from_numpy(mean))
+    detector.spread.copy_(torch.from_numpy(spread))
+    detector.linear.weight.copy_(torch.from_numpy(weight)[None])
+    detector.linear.bias.fill_(bias)

@@ -1,0 +1,161 @@
+"""Which images train, which choose when to stop, and which judge; two protocols, one of them leaky on purpose."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fruitgan import randomness
+from fruitgan.data.labelled import LabelledImage
+from fruitgan.errors import DataError
+
+SHARES = (0.64, 0.16, 0.2)
+"""Of the grouped protocol: train, choose, judge. A fifth judges, and a fifth of the rest chooses."""
+SEED_SHARE = 0.2
+LEAST_PER_CLASS = 10
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Numbers of images, ascending; `choose` and `judge` are the same images in the seed protocol."""
+
+    train: Indices
+    choose: Indices
+    judge: Indices
+    left_out: Indices
+    """Surplus of the larger class."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A way to split, and what to know about its number."""
+
+    split: Callable[[Sequence[LabelledImage], int], Parts]
+    explained: Callable[[Sequence[LabelledImage], Parts], tuple[str, ...]]
+    """Sentences for people, the first one about the protocol as such."""
+
+
+def grouped_parts(images: Sequence[LabelledImage], seed: int) -> Parts:
+    """Three parts in which the classes are balanced and no group is on two sides.
+
+    The larger class is cut down to the smaller at random. Groups come in an order that the seed decides, large ones first, and
+    each goes where most is missing, so that the shares hold for each class as well as the groups allow.
+
+    Raises:
+        DataError: too few images or groups.
+    """
+    _need(images)
+    kept = _balanced(images, seed)
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index in kept:
+        groups[images[index].group].append(index)
+    names = sorted(groups)
+    order = [names[i] for i in randomness.permutation(seed, 0, len(names), "detector/groups")]
+    order.sort(key=lambda name: -len(groups[name]))  # stable: the random order stays among equals
+    counts = Counter(images[index].generated for index in kept)
+    missing = [{label: share * counts[label] for label in (True, False)} for share in SHARES]
+    whole = [dict(part) for part in missing]
+    parts: list[list[int]] = [[], [], []]
+    for name in order:
+        labels = Counter(images[index].generated for index in groups[name])
+        lack = [sum(missing[p][label] / whole[p][label] * n for label, n in labels.items()) for p in range(3)]
+        place = int(np.argmax(lack))
+        parts[place] += groups[name]
+        for label, n in labels.items():
+            missing[place][label] -= n
+    for part, what in zip(parts, ("train", "choose when to stop", "judge"), strict=True):
+        if len({images[index].generated for index in part}) < 2:
+            raise DataError(
+                f"no image of one class is left to {what}: the {len(kept)} images show only {len(groups)} different things; "
+                "at least three of each class are needed"
+            )
+    left_out = sorted(set(range(len(images))) - set(kept))
+    return Parts(*(_indices(part) for part in (*parts, left_out)))
+
+
+def _balanced(images: Sequence[LabelledImage], seed: int) -> list[int]:
+    members = {label: [i for i, image in enumerate(images) if image.generated == label] for label in (True, False)}
+    least = min(map(len, members.values()))
+    kept = []
+    for label, indices in members.items():
+        chosen = randomness.permutation(seed, 0, len(indices), f"detector/balance/{label}")[:least]
+        kept += [indices[i] for i in chosen]
+    return sorted(kept)
+
+
+def seed_parts(images: Sequence[LabelledImage], seed: int = 0) -> Parts:
+    """As the lab report did: the first fifth of each class by name chooses *and* judges, all else trains. The seed is ignored.
+
+    Raises:
+        DataError: too few images.
+    """
+    _need(images)
+    train: list[int] = []
+    judge: list[int] = []
+    for label in (True, False):
+        members = sorted((i for i, image in enumerate(images) if image.generated == label), key=lambda i: images[i].path.name)
+        first = int(SEED_SHARE * len(members))
+        judge += members[:first]
+        train += members[first:]
+    return Parts(_indices(train), _indices(judge), _indices(judge), _indices([]))
+
+
+def _need(images: Sequence[LabelledImage]) -> None:
+    counts = Counter(image.generated for image in images)
+    for label, what in ((True, "generated"), (False, "real")):
+        if counts[label] < LEAST_PER_CLASS:
+            raise DataError(
+                f"too few images: {counts[label]} {what}, at least {LEAST_PER_CLASS} of each class are needed "
+                "(and 250 of each for an interval of about 10 points either way)"
+            )
+
+
+def _indices(values: Iterable[int]) -> Indices:
+    return np.array(sorted(values), dtype=np.int64)
+
+
+def shared_groups(images: Sequence[LabelledImage], a: Indices, b: Indices) -> int:
+    """How many images of `b` show the same thing as one of `a`."""
+    groups = {images[i].group for i in a}
+    return sum(images[i].group in groups for i in b)
+
+
+def _explain_grouped(images: Sequence[LabelledImage], parts: Parts) -> tuple[str, ...]:
+    notes = [
+        "grouped protocol: no source image is on two sides, the classes are balanced, and the judged images chose nothing, "
+        "neither weights nor when to stop"
+    ]
+    if len(parts.left_out):
+        notes.append(f"{len(parts.left_out)} images of the larger class left out, so that a guess is right half the time")
+    return tuple(notes)
+
+
+def _explain_seed(images: Sequence[LabelledImage], parts: Parts) -> tuple[str, ...]:
+    """Why the number is too high, with counts where there are any."""
+    judged = len(parts.judge)
+    notes = [
+        "seed protocol, the lab report's: its number leaks and reads too high",
+        f"the {judged} images that are reported also chose when to stop, so the best of many looks at them is reported",
+        "they are the first fifth of each class by name, not a random part: neighbours in a folder are alike",
+    ]
+    if shared := shared_groups(images, parts.train, parts.judge):
+        notes.append(f"{shared} of them show what a training image shows (same source or a near-duplicate)")
+    if seen := sum(images[i].generated and images[i].split == "train" for i in parts.judge):
+        fakes = sum(images[i].generated for i in parts.judge)
+        notes.append(f"{seen} of the {fakes} judged fakes were made from images that the generator was trained on")
+    elif not any(image.split for image in images):
+        notes.append("the report's fakes were made from images that the generator was trained on; of these it is not known")
+    notes.append("the report's fakes were also stretched in brightness one by one as they were saved, the real images were not")
+    return tuple(notes)
+
+
+PROTOCOLS: Mapping[str, Protocol] = {
+    "grouped": Protocol(grouped_parts, _explain_grouped),
+    "seed": Protocol(seed_parts, _explain_seed),
+}

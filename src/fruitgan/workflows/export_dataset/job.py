@@ -1,0 +1,255 @@
+"""The job: real pictures and translated ones, brought by one path to one kind of file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fruitgan import __version__
+from fruitgan.atomic import write_atomically
+from fruitgan.bundle import Bundle, Card, load, locate, weights_sha256
+from fruitgan.data.decode import decode
+from fruitgan.data.labelled import ORIGINS, PREDICTED
+from fruitgan.data.likeness import content_sha256
+from fruitgan.data.parallel import in_order
+from fruitgan.data.sources import Domain, Source, find_source
+from fruitgan.engines.canvas import translate_padded
+from fruitgan.engines.catalog import engines
+from fruitgan.engines.contracts import Engine, Images
+from fruitgan.errors import DataError, UsageError
+from fruitgan.images import (
+    Pixels,
+    bytes_from_unit,
+    resize,
+    signed_from_unit,
+    to_pillow,
+    unit_from_bytes,
+    unit_from_signed,
+)
+from fruitgan.settings import to_json
+from fruitgan.workflows.export_dataset.folder import FORMAT, DatasetFolder
+from fruitgan.workflows.export_dataset.plan import Item, choose, name_items, remarks
+from fruitgan.workflows.export_dataset.settings import ExportResult, ExportSettings, Format, OnProgress
+from fruitgan.workflows.export_dataset.survey import Survey, oriented, survey
+from fruitgan.workflows.translate import choose_direction
+
+SAVE_OPTIONS: Mapping[Format, Mapping[str, Any]] = {
+    "png": {"format": "PNG", "compress_level": 6},
+    "webp": {"format": "WEBP", "lossless": True, "quality": 80, "method": 4},  # lossless: the quality is the effort
+    "jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+}
+
+
+class Unchanged(Engine):
+    """The generator's stand-in for the real pictures: the same steps and the same rounding, and no network among them."""
+
+    def translate(self, images: Images) -> Images:
+        signed = signed_from_unit(unit_from_bytes(images.astype("float32")))
+        return bytes_from_unit(unit_from_signed(signed))
+
+
+def seen(pixels: Pixels, size_px: int) -> Pixels:
+    """The first half of the one path: uint8 [H, W, 3] to a square, squeezed as in training; Lanczos, antialiased."""
+    return resize(pixels, size_px, size_px)
+
+
+def rendered(engine: Engine, card: Card, square: Pixels) -> Pixels:
+    """The second half: padded to what the generator takes, to float, the engine, clipped, rounded, cropped. No picture is
+    stretched to a range of its own.
+
+    Raises:
+        FruitganError: as `Engine.translate`.
+    """
+    return translate_padded(engine, card, square)
+
+
+def encode(pixels: Pixels, form: Format) -> bytes:
+    """The file: always the same settings, and no metadata."""
+    file = io.BytesIO()
+    to_pillow(pixels).save(file, **SAVE_OPTIONS[form])
+    return file.getvalue()
+
+
+def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = None) -> ExportResult:
+    """Write real and generated pictures, equally many, that differ in nothing but what they show, and a manifest of them.
+
+    Files are whole or absent. The manifest comes last, so that an export that was stopped has none; the same export makes what
+    is missing and nothing again.
+
+    Raises:
+        UsageError: an unknown name or direction; another dataset is in the way and `overwrite` is off; or images of others.
+        DataError: fewer pictures than wanted, no data, no bundle.
+        EnvironmentProblem: no such device, or a missing package.
+        FruitganError: the dataset cannot be written, no memory, or the generator gave numbers that are not finite.
+    """
+    begin = time.monotonic()
+    bundle = load(locate(settings.bundle, settings.runs))
+    direction = choose_direction(bundle.card, settings.to, settings.direction)
+    source = find_source(settings.data, settings.data_a, settings.data_b, settings.domains, on_progress)
+    folder = DatasetFolder(settings.out)
+    _keep_apart(settings.out, source)
+    made_of = _made_of(settings, bundle, direction)
+    if not settings.overwrite:
+        folder.refuse_others(made_of)  # before the long look at the pictures
+    plan = _plan(settings, bundle, direction, source, on_progress)
+    made_of |= {"count": len(plan.items) // 2, "pictures": _pictures_sha256(plan.items)}
+    if settings.overwrite:
+        folder.clear()
+    else:
+        folder.refuse_others(made_of)
+        folder.refuse_strangers({settings.out / item.file for item in plan.items})
+    todo = folder.missing(plan.items)
+    result = _result(settings, bundle, direction, plan, len(todo))
+    if todo or not folder.is_finished(plan.items):
+        # Where no fake is missing no network is built; where it cannot be built nothing has been written yet.
+        generator = _engine(settings, bundle, direction) if any(item.generated for item in todo) else None
+        folder.begin(made_of)
+        _make(settings, bundle.card, generator, todo, on_progress)
+        folder.finish(plan.items, made_of["bundle"], _card(made_of, bundle, plan, result))
+    return dataclasses.replace(result, seconds=round(time.monotonic() - begin, 3))
+
+
+def _keep_apart(out: Path, source: Source) -> None:
+    """What is exported must not become data of the next export."""
+    folders = {path.parent.resolve() for domain in (source.a, source.b) for path in (*domain.train, *domain.test)}
+    for place in (out.resolve() / PREDICTED, out.resolve() / ORIGINS):
+        for folder in folders:
+            if place == folder or place in folder.parents or folder in place.parents:
+                raise UsageError(f"{out}: the dataset would lie among its own sources in {folder}; give another with --out")
+
+
+def _size(settings: ExportSettings, card: Card) -> int:
+    return settings.image_size or card.image_size_px
+
+
+def _made_of(settings: ExportSettings, bundle: Bundle, direction: str) -> dict[str, Any]:
+    """What decides how the pictures look, but not where and how fast they are made."""
+    card = bundle.card
+    return {
+        "bundle": weights_sha256(bundle),
+        "generator": to_json([card.generator.name, card.generator.options, card.size_minimum_px, card.size_multiple_px]),
+        "direction": direction,
+        "image_size_px": _size(settings, card),
+        "format": settings.format,
+        "origins": settings.origins,
+    }
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is exported."""
+
+    items: Sequence[Item]
+    source: Domain
+    target: Domain
+    data: str
+    found: Survey
+    warnings: tuple[str, ...]
+
+
+def _plan(settings: ExportSettings, bundle: Bundle, direction: str, data: Source, on_progress: OnProgress | None) -> _Plan:
+    source, target, odd = oriented(data, bundle.card.domains, direction)
+    found = survey(data, on_progress)
+    sources, reals = choose(settings, found, source, target)
+    items = name_items(sources, reals, found.groups, settings.format)
+    said = [] if odd is None else [odd]
+    said += remarks(items, found, _size(settings, bundle.card))
+    if settings.format == "jpg":
+        said.append("jpg loses detail, and with it traces of the generator, in both classes alike; png and webp keep every bit")
+    return _Plan(items, source, target, data.name, found, tuple(said))
+
+
+def _pictures_sha256(items: Sequence[Item]) -> str:
+    lines = [[item.file, item.picture.name, item.picture.split, item.picture.content, item.group] for item in items]
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+
+def _engine(settings: ExportSettings, bundle: Bundle, direction: str) -> Engine:
+    return engines.get(settings.engine)(
+        generator=bundle.card.generator,
+        weights=bundle.weights[direction],
+        gpu=settings.gpu,
+        device=settings.device,
+    )
+
+
+def _make(
+    settings: ExportSettings, card: Card, generator: Engine | None, todo: Sequence[Item], on_progress: OnProgress | None
+) -> None:
+    size_px = _size(settings, card)
+    unchanged = Unchanged()
+    for done, (item, square) in enumerate(in_order(lambda item: seen(_pixels(item), size_px), todo), start=1):
+        engine = generator if item.generated and generator is not None else unchanged
+        # One at a time: with other batches, as after a stop, some devices give other last digits.
+        write_atomically(settings.out / item.file, encode(rendered(engine, card, square), settings.format))
+        if on_progress is not None:
+            on_progress("exporting", done, len(todo))
+
+
+def _pixels(item: Item) -> Pixels:
+    pixels = decode(item.picture.path).pixels
+    if content_sha256(pixels) != item.picture.content:
+        raise DataError(f"{item.picture.path}: changed while the export was at work; give the command again")
+    return pixels
+
+
+def _result(settings: ExportSettings, bundle: Bundle, direction: str, plan: _Plan, missing: int) -> ExportResult:
+    splits = {
+        folder: dict(sorted(Counter(item.picture.split for item in plan.items if item.generated == generated).items()))
+        for generated, folder in ((True, PREDICTED), (False, ORIGINS))
+    }
+    return ExportResult(
+        dataset=settings.out,
+        predicted=len(plan.items) // 2,
+        origins=len(plan.items) // 2,
+        made=missing,
+        kept=len(plan.items) - missing,
+        splits=splits,
+        image_size_px=_size(settings, bundle.card),
+        format=settings.format,
+        direction=direction,
+        target=plan.target.name,
+        bundle=bundle.card.name,
+        weights_sha256=weights_sha256(bundle),
+        left_out=plan.found.left_out,
+        warnings=plan.warnings,
+        seconds=0.0,
+    )
+
+
+def _card(made_of: Mapping[str, Any], bundle: Bundle, plan: _Plan, result: ExportResult) -> dict[str, Any]:
+    """dataset.json: the same for the same export, wherever and whenever it is made; no path of this machine is in it."""
+    card = bundle.card
+    return {
+        "format": FORMAT,
+        "image_size_px": result.image_size_px,
+        "settings": {key: made_of[key] for key in ("direction", "format", "origins", "count")},
+        "counts": {"predicted": result.predicted, "origins": result.origins, "splits": to_json(result.splits)},
+        "data": {"name": plan.data, "source": plan.source.name, "target": plan.target.name},
+        "bundle": {
+            "name": card.name,
+            "weights_sha256": result.weights_sha256,
+            "generator": to_json(card.generator),
+            "image_size_px": card.image_size_px,
+            "recipe": card.recipe,
+            "steps": card.steps,
+            "data": card.data,
+            "licence": card.licence,
+        },
+        "left_out": {
+            "unreadable": len(result.left_out.unreadable),
+            "in_both_splits": result.left_out.in_both_splits,
+            "repeated": result.left_out.repeated,
+        },
+        "warnings": list(result.warnings),
+        "made_of": dict(made_of),
+        "fruitgan_version": __version__,
+    }

@@ -1,0 +1,248 @@
+"""`fruitgan train-gan` and `fruitgan show`: what is printed, what is left, what is refused, and how it stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fruitgan.cli import main
+from fruitgan.commands.train_gan import duration, seconds_of
+from fruitgan.data.fruit import draw
+from fruitgan.errors import UsageError
+
+# The smallest training there is: a step takes some hundredths of a second.
+TINY = [
+    "--recipe", "fast", "--image-size", "48", "--batch-size", "1", "--gpu", "none", "--precision", "fp32",
+    "--generator-option", "base_channels=4", "--generator-option", "blocks=1", "--discriminator-option", "base_channels=4",
+]  # fmt: skip
+RESULT_KEYS = {
+    "run", "step", "finished", "images", "seconds", "images_per_second", "bundle", "final_losses", "weights_sha256",
+}  # fmt: skip
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    for seed, split in enumerate(("trainA", "trainB", "testA", "testB")):
+        (tmp_path / "pear2plum" / split).mkdir(parents=True)
+        for index in range(3):
+            Image.fromarray(draw("orange", 32, seed, index)).save(tmp_path / "pear2plum" / split / f"{index}.png")
+    return tmp_path / "pear2plum"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> list[str]:
+    return ["--out", str(tmp_path / "runs")]
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, object]:
+    assert main([*map(str, arguments), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_run_leaves_what_is_promised(pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    result = run_json(capsys, "train-gan", "--data", pictures, *TINY, *out, "--steps", "3", "--sample-every", "2")
+    assert set(result) == RESULT_KEYS
+    assert (result["step"], result["finished"], result["images"]) == (3, True, 3)
+    run = Path(str(result["run"]))
+    left = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert left == {
+        "config.json",
+        "environment.json",
+        "log.jsonl",
+        "result.json",
+        "report.html",
+        "bundle.safetensors",
+        "samples/step-00000002.png",
+        "samples/step-00000003.png",
+        "checkpoints/step-00000003/state.json",
+        "checkpoints/step-00000003/state.safetensors",
+    }
+    entry = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    assert set(entry) == {"step", "images", "seconds", "images_per_second", "losses", "learning_rate"}
+
+
+def test_resume_without_a_name_takes_the_newest_unfinished_run(
+    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped = run_json(capsys, "train-gan", "--data", pictures, *TINY, *out, "--steps", "500", "--max-time", "1s")
+    assert stopped["finished"] is False
+    shorter = str(int(str(stopped["step"])) + 2)
+    resumed = run_json(capsys, "train-gan", "--resume", "--steps", shorter, *out)
+    assert (resumed["run"], resumed["finished"], resumed["step"]) == (stopped["run"], True, int(shorter))
+
+
+def test_resuming_a_finished_run_prints_its_result_again(
+    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run_json(capsys, "train-gan", "--data", pictures, *TINY, *out, "--steps", "2", "--name", "done")
+    assert run_json(capsys, "train-gan", "--resume", "done", *out) == first
+
+
+def test_more_steps_extend_a_finished_run(pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    run_json(capsys, "train-gan", "--data", pictures, *TINY, *out, "--steps", "2", "--name", "long")
+    assert run_json(capsys, "train-gan", "--resume", "long", "--steps", "4", *out)["step"] == 4
+    assert run_json(capsys, "show", "long", "--out", out[1])["finished"] is True
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR1", 0)])
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(pictures: Path, tmp_path: Path, name: str, code: int) -> None:
+    arguments = ["train-gan", "--data", str(pictures), *TINY, "--out", str(tmp_path / "runs"), "--name", "stop"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "fruitgan", *arguments, "--steps", "100000", "--save-every", "1"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("saved"):
+                process.send_signal(getattr(signal, name))
+                break
+        said = process.stderr.read()
+    assert process.returncode == code
+    assert f"fruitgan train-gan --resume stop --out {tmp_path / 'runs'}" in said
+    checkpoints = sorted((tmp_path / "runs" / "stop" / "checkpoints").iterdir())
+    newest = json.loads((checkpoints[-1] / "state.json").read_text())["step"]
+    assert f"step-{newest:08d}" == checkpoints[-1].name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "what to train on? Give --data"),
+        (["--data", "no-such-set"], 2, "no folder and no data set named 'no-such-set'"),
+        (["--data", "./nowhere"], 3, "nowhere: no such folder"),
+        (["--data", "DATA", "--recipe", "fastt"], 2, "no recipe named 'fastt': did you mean fast?"),
+        (["--data", "DATA", "--generator", "resnet-90"], 2, "did you mean resnet-9"),
+        (["--data", "DATA", "--generator-option", "blockz=2"], 2, "no option 'blockz': did you mean blocks?"),
+        (["--data", "DATA", "--generator-option", "blocks=many"], 2, "'many' is not of type int"),
+        (["--data", "DATA", "--generator-option", "blocks"], 2, "expected KEY=VALUE"),
+        (["--data", "DATA", "--recipe", "fast", "--image-size", "130"], 2, "in multiples of 4; the next is 132"),
+        (["--data", "DATA", "--recipe", "fast", "--image-size", "16"], 2, "takes 48 px or more"),
+        (["--data", "DATA", "--epochs", "1", "--steps", "1"], 2, "give one of them"),
+        (["--data", "DATA", "--max-time", "soon"], 2, "such as 90s, 10m or 1h30m"),
+        (["--data", "DATA", "--gpu", "99"], 4, "GPU 99"),
+        (["--data", "DATA", "--gpu", "none", "--device", "cpu"], 2, "say the same thing"),
+        (["--data", "DATA", "--domains", "pear"], 2, "such as apple,orange"),
+        (["--data", "DATA", "--resume"], 2, "no unfinished run"),
+        (["--data", "DATA", "--name", "a/b"], 2, "a name, not a path"),
+        (["--data", "DATA", "--init-from", "./none.safetensors"], 3, "none.safetensors"),
+    ],
+)
+def test_bad_input_gets_one_line_and_its_exit_code(
+    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+) -> None:
+    given = [str(pictures) if argument == "DATA" else argument for argument in arguments]
+    assert main(["train-gan", *given, *out]) == code
+    stdout, stderr = capsys.readouterr()
+    assert message in stderr
+    assert stderr.startswith("error: ")
+    assert len(stderr.splitlines()) == 1
+    assert stdout == ""
+    assert not Path(out[1]).exists()
+
+
+def test_an_existing_name_is_refused_and_left_alone(pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["train-gan", "--data", str(pictures), *TINY, *out, "--steps", "1", "--name", "mine"]
+    assert main(given) == 0
+    before = {path: path.read_bytes() for path in Path(out[1]).rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert main(given) == 2
+    assert "--resume mine" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in Path(out[1]).rglob("*") if path.is_file()}
+
+
+def test_a_resumed_run_refuses_other_images(pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train-gan", "--data", str(pictures), *TINY, *out, "--steps", "1", "--name", "mine"]) == 0
+    Image.fromarray(draw("apple", 32, 9, 9)).save(pictures / "trainA" / "0.png")
+    assert main(["train-gan", "--resume", "mine", "--steps", "2", *out]) == 3
+    assert "not those of the run" in capsys.readouterr().err
+
+
+def test_a_resumed_run_refuses_what_would_change_the_mathematics(
+    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train-gan", "--data", str(pictures), *TINY, *out, "--steps", "1", "--name", "mine"]) == 0
+    assert main(["train-gan", "--resume", "mine", "--steps", "2", "--batch-size", "2", *out]) == 2
+    assert "--batch-size cannot change in a resumed run" in capsys.readouterr().err
+
+
+def test_a_broken_image_is_named_and_the_rest_is_trained_on(
+    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "trainA" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
+    assert main(["train-gan", "--data", str(pictures), *TINY, *out, "--steps", "1"]) == 0
+    assert "1 unreadable image left out; the first: " in capsys.readouterr().err
+
+
+def test_a_dry_run_counts_and_leaves_nothing(pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    found = run_json(capsys, "train-gan", "--data", pictures, "--gpu", "none", "--image-size", "48", *out, "--dry-run")
+    assert (found["recipe"], found["suggested_recipe"], found["generator_parameters"]) == ("fast", "fast", 293_744)
+    assert isinstance(found["seconds_total"], float)
+    assert found["seconds_total"] > 0
+    assert not Path(out[1]).exists()
+
+
+def test_what_is_typed_wins_over_the_environment_and_that_over_the_file(
+    pictures: Path, out: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("steps = 1\nseed = 1\nbatch-size = 3\n")
+    monkeypatch.setenv("FRUITGAN_SEED", "2")
+    monkeypatch.setenv("FRUITGAN_STEPS", "2")
+    tiny = [*TINY[:4], *TINY[6:]]  # without the batch size
+    result = run_json(capsys, "train-gan", "--data", pictures, *tiny, *out, "--steps", "4", "--config", file)
+    asked = json.loads((Path(str(result["run"])) / "config.json").read_text())["settings"]
+    assert (asked["steps"], asked["seed"], asked["batch_size"]) == (4, 2, 3)
+
+
+def test_init_from_a_bundle_starts_with_its_generators(
+    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run_json(capsys, "train-gan", "--data", pictures, *TINY, *out, "--steps", "2", "--name", "first")
+    again = ["train-gan", "--data", pictures, *TINY, *out, "--steps", "1", "--seed", "5"]
+    second = run_json(capsys, *again, "--name", "second", "--init-from", str(first["bundle"]))
+    third = run_json(capsys, *again, "--name", "third")
+    assert second["weights_sha256"] != third["weights_sha256"]
+    other = ["--generator", "resnet-6", "--generator-option", "base_channels=4"]
+    words = ["train-gan", "--data", str(pictures), "--recipe", "fast", "--image-size", "48", *other, *out]
+    assert main([*words, "--init-from", str(first["bundle"])]) == 2
+    assert "its generator is mobile" in capsys.readouterr().err
+
+
+def test_show_tells_of_a_recipe_a_run_and_a_bundle(pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = run_json(capsys, "show", "recipe", "cyclegan")
+    assert recipe["epochs"] == 200
+    run = run_json(capsys, "train-gan", "--data", pictures, *TINY, *out, "--steps", "2", "--name", "shown")
+    shown = run_json(capsys, "show", str(run["run"]))
+    assert (shown["step"], shown["finished"]) == (2, True)
+    card = run_json(capsys, "show", str(run["bundle"]))
+    assert (card["domains"], card["steps"]) == (["pear", "plum"], 2)
+    assert main(["show", "recipe", "cyclegann"]) == 2
+    assert "did you mean cyclegan?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("2d", 172_800)])
+def test_times_are_read_as_people_write_them(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "m", "1h 30", "-5m", "1.5h"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="expected a time"):
+        seconds_of(text)
+
+
+def test_durations_are_said_in_fitting_units() -> None:
+    assert duration(27 * 86400) == "3.9 weeks"
+    assert duration(90) == "90 seconds"
+    assert duration(5400) == "90.0 minutes"

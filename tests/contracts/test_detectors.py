@@ -1,0 +1,133 @@
+"""What every registered detector keeps, a stranger's as well as ours."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fruitgan.augment.contracts import augmentations
+from fruitgan.errors import UsageError
+from fruitgan.models.catalog import detectors
+from fruitgan.models.contracts import Detector, LinearDetector
+
+NAMES = detectors.names()
+OWN = [entry.name for entry in detectors.entries() if entry.package == "fruitgan"]
+SIDE_PX = 32
+
+
+@pytest.fixture(autouse=True)
+def repeatable() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        yield
+
+
+def light(name: str) -> Detector:
+    """The detector for small images, where its size can be chosen."""
+    builder: Callable[..., Detector] = detectors.get(name)
+    return builder(**({"image_size_px": SIDE_PX} if "image_size_px" in inspect.signature(builder).parameters else {}))
+
+
+def images(detector: Detector, n: int = 3, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.rand((n, 3, detector.image_size_px, detector.image_size_px), dtype=dtype)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_builders_signature_is_the_schema(name: str) -> None:
+    builder = detectors.get(name)
+    assert inspect.getdoc(builder)
+    for parameter in inspect.signature(builder).parameters.values():
+        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        assert isinstance(parameter.default, (bool, int, float, str))
+    assert detectors.choose(name).options == {n: p.default for n, p in inspect.signature(builder).parameters.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_detector_gives_a_finite_logit_an_image(name: str) -> None:
+    detector = light(name)
+    assert isinstance(detector, Detector)
+    for mode in (True, False):
+        x = images(detector.train(mode))
+        before = x.clone()
+        logits = detector(x)
+        assert logits.shape == (3,)
+        assert logits.dtype == torch.float32
+        assert torch.isfinite(logits).all()
+        assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_flat_and_black_and_white_images_give_finite_logits_too(name: str) -> None:
+    detector = light(name).eval()
+    x = torch.stack([torch.full((3, detector.image_size_px, detector.image_size_px), value) for value in (0.0, 0.5, 1.0)])
+    assert torch.isfinite(detector(x)).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_judged_images_are_treated_one_by_one(name: str) -> None:
+    detector = light(name).double().eval()
+    x = images(detector, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(detector(x), torch.cat([detector(x[i : i + 1]) for i in range(3)]), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gradient_reaches_every_parameter(name: str) -> None:
+    detector = light(name).double().train()
+    (detector(images(detector, n=4, dtype=torch.float64)) * torch.tensor([1.0, -2.0, 0.5, 1.5])).sum().backward()
+    for key, parameter in detector.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.abs().max() > 0, key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_detector_survives_a_safetensors_file(name: str, tmp_path: Path) -> None:
+    detector = light(name)
+    x = images(detector)
+    detector(x)  # in training, so that what is estimated on the way differs from its start
+    detector.eval()
+    save_file(detector.state_dict(), tmp_path / "detector.safetensors")
+    other = light(name).eval()
+    other.load_state_dict(load_file(tmp_path / "detector.safetensors"))
+    assert torch.equal(other(x), detector(x))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_starts_the_same_detector(name: str) -> None:
+    starts = []
+    for seed in (7, 7, 8):
+        torch.manual_seed(seed)
+        starts.append(torch.cat([p.detach().flatten() for p in light(name).parameters()]))
+    assert torch.equal(starts[0], starts[1])
+    assert not torch.equal(starts[0], starts[2])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_suggested_augmentation_is_registered(name: str) -> None:
+    detector = light(name)
+    assert detector.suggested_augmentation in augmentations.names()
+    if isinstance(detector, LinearDetector):
+        assert detector.suggested_augmentation == "none"
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("side_px", [0, 8, 20, 100])
+def test_a_size_that_does_not_work_is_refused_with_one_that_does(name: str, side_px: int) -> None:
+    with pytest.raises(UsageError, match=rf"{side_px} px is not 16 or more and a multiple of 8; --image-size \d+ would do"):
+        detectors.build(detectors.choose(name, {"image_size_px": side_px}))
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("side_px", [16, 24, 64])
+def test_every_size_that_is_accepted_works(name: str, side_px: int) -> None:
+    options = {"image_size_px": side_px} | ({"bins": 4} if name == "spectrum" else {})
+    detector = detectors.build(detectors.choose(name, options)).eval()
+    assert detector.image_size_px == side_px
+    assert detector(images(detector)).shape == (3,)

@@ -1,0 +1,238 @@
+"""A whole CycleGAN step against the paper's, written plainly: separate calls, generators first, then the discriminators."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fruitgan.models.contracts import Discriminator, Generator
+from fruitgan.models.mobile import mobile
+from fruitgan.models.patch import patch_70, patch_70_affine
+from fruitgan.models.resnet import resnet_6
+from fruitgan.models.unet import unet_128
+from fruitgan.objectives.contracts import Batch, Objective
+from fruitgan.objectives.cyclegan import cyclegan
+from fruitgan.training.recipe import Adam, Recipe, recipes
+from fruitgan.training.schedules import constant
+from fruitgan.training.trainer import Trainer
+
+WEIGHTS = {"adversarial": 1.0, "cycle": 10.0, "identity": 5.0}
+LEARNING_RATE = 2.0**-12  # exact in float32, in which the trainer keeps it
+
+
+@pytest.fixture(autouse=True)
+def repeatable() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        yield
+
+
+def naive_mean(values: Tensor, of: Callable[[float], float]) -> float:
+    numbers = [float(value) for value in values.detach().flatten()]
+    return sum(of(number) for number in numbers) / len(numbers)
+
+
+@dataclass
+class Textbook:
+    """Algorithm and losses as in Zhu et al. 2017, sections 3 to 5 and 7, one network call an image kind."""
+
+    networks: Mapping[str, Generator | Discriminator]
+    gan_mode: str
+    pool_size: int
+    pools: dict[str, list[Tensor]] = field(default_factory=lambda: {"pool_a": [], "pool_b": []})
+
+    def __post_init__(self) -> None:
+        self.optimisers = {
+            kind: torch.optim.Adam(
+                [p for name in names for p in self.networks[name].parameters()],
+                LEARNING_RATE,
+                (0.5, 0.999),
+                1e-8,
+                foreach=False,
+            )
+            for kind, names in (
+                ("generators", ("generator_ab", "generator_ba")),
+                ("discriminators", ("discriminator_a", "discriminator_b")),
+            )
+        }
+
+    def distance(self, logits: tuple[Tensor, ...], target: float) -> Tensor:
+        (single,) = logits
+        if self.gan_mode == "lsgan":
+            return F.mse_loss(single, torch.full_like(single, target))
+        return -(torch.sigmoid(single) if target else 1 - torch.sigmoid(single)).log().mean()
+
+    def shown(self, pool: str, fake: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        if not self.pool_size:
+            return fake
+        images, out = self.pools[pool], []
+        for image, (swap, which) in zip(fake.detach().clone(), draws[pool].tolist(), strict=True):
+            if len(images) < self.pool_size:
+                images.append(image)
+                out.append(image)
+            elif swap > 0.5:
+                place = int(which * self.pool_size)
+                out.append(images[place])
+                images[place] = image
+            else:
+                out.append(image)
+        return torch.stack(out)
+
+    def step(self, batch: Batch, *, moving: bool) -> dict[str, Tensor]:
+        """All gradients by parameter name; with `moving` each player moves before the next one's loss is taken."""
+        ab, ba = self.networks["generator_ab"], self.networks["generator_ba"]
+        judge_a, judge_b = self.networks["discriminator_a"], self.networks["discriminator_b"]
+        fake_b, fake_a = ab(batch.a), ba(batch.b)
+        loss = self.distance(judge_b(fake_b), 1) + self.distance(judge_a(fake_a), 1)
+        loss = loss + 10 * (F.l1_loss(ba(fake_b), batch.a) + F.l1_loss(ab(fake_a), batch.b))
+        loss = loss + 5 * (F.l1_loss(ab(batch.b), batch.b) + F.l1_loss(ba(batch.a), batch.a))
+        gradients = self.descend("generators", loss, moving)
+        total = torch.zeros((), dtype=loss.dtype)
+        for judge, real, fake, pool in ((judge_a, batch.a, fake_a, "pool_a"), (judge_b, batch.b, fake_b, "pool_b")):
+            judged = self.shown(pool, fake, batch.draws).detach()
+            total = total + 0.5 * (self.distance(judge(real), 1) + self.distance(judge(judged), 0))
+        return gradients | self.descend("discriminators", total, moving)
+
+    def descend(self, player: str, loss: Tensor, moving: bool) -> dict[str, Tensor]:
+        self.optimisers[player].zero_grad()
+        torch.autograd.backward(loss)
+        mine = {id(p) for group in self.optimisers[player].param_groups for p in group["params"]}
+        gradients = {
+            f"{name}.{key}": p.grad.clone()
+            for name, network in self.networks.items()
+            for key, p in network.named_parameters()
+            if id(p) in mine and p.grad is not None
+        }
+        if moving:
+            self.optimisers[player].step()
+        return gradients
+
+
+NETWORKS: dict[str, tuple[Callable[[], Generator], Callable[[], Discriminator], int]] = {
+    "resnet": (lambda: resnet_6(base_channels=2), lambda: patch_70(base_channels=2), 24),
+    "unet": (lambda: unet_128(base_channels=2, dropout=0.0), lambda: patch_70_affine(base_channels=2), 128),
+    "mobile": (lambda: mobile(base_channels=4, blocks=2), lambda: patch_70(base_channels=2), 24),
+}
+
+
+def make(kind: str, gan_mode: str, pool_size: int) -> tuple[Objective, Textbook, int]:
+    generator, discriminator, side_px = NETWORKS[kind]
+    objective = cyclegan(gan_mode=gan_mode, pool_size=pool_size)(generator, discriminator)
+    objective.networks.double()
+    for parameter in objective.networks.parameters():
+        nn.init.normal_(parameter, 0, 0.2)
+    for name, weight in objective.weights.items():
+        weight.fill_(WEIGHTS[name])
+    networks = {name: cast(Generator | Discriminator, copy.deepcopy(network)) for name, network in objective.networks.items()}
+    return objective, Textbook(networks, gan_mode, pool_size), side_px
+
+
+def batch_of(objective: Objective, side_px: int, seed: int, n: int) -> Batch:
+    random = torch.Generator().manual_seed(seed)
+    a, b = (torch.rand((n, 3, side_px, side_px), generator=random, dtype=torch.float64) * 2 - 1 for _ in range(2))
+    return Batch(a, b, {name: torch.rand((n, count), generator=random) for name, count in objective.draws.items()})
+
+
+def test_the_losses_equal_naive_loops() -> None:
+    objective, textbook, side_px = make("resnet", "lsgan", 2)
+    nets = textbook.networks
+    for seed in range(3):  # the pool fills with the first image of two, and swaps from the third on
+        batch = batch_of(objective, side_px, seed, 1)
+        step = objective.prepare(batch, objective.variant(WEIGHTS))
+        found = {name: float(term.detach()) for player in objective.players for name, term in player.loss(step).items()}
+        fake_b, fake_a = nets["generator_ab"](batch.a), nets["generator_ba"](batch.b)
+        judged = {
+            "a": textbook.shown("pool_a", fake_a, batch.draws),
+            "b": textbook.shown("pool_b", fake_b, batch.draws),
+        }
+        expected = {
+            "adversarial_ab": naive_mean(nets["discriminator_b"](fake_b)[0], lambda d: (d - 1) ** 2),
+            "adversarial_ba": naive_mean(nets["discriminator_a"](fake_a)[0], lambda d: (d - 1) ** 2),
+            "cycle_a": 10 * naive_mean(nets["generator_ba"](fake_b) - batch.a, abs),
+            "cycle_b": 10 * naive_mean(nets["generator_ab"](fake_a) - batch.b, abs),
+            "identity_a": 5 * naive_mean(nets["generator_ba"](batch.a) - batch.a, abs),
+            "identity_b": 5 * naive_mean(nets["generator_ab"](batch.b) - batch.b, abs),
+        }
+        for domain, real in (("a", batch.a), ("b", batch.b)):
+            judge = nets[f"discriminator_{domain}"]
+            on_real = naive_mean(judge(real)[0], lambda d: (d - 1) ** 2)
+            expected[f"discriminator_{domain}"] = 0.5 * (on_real + naive_mean(judge(judged[domain])[0], lambda d: d**2))
+        for pool in objective.extras.values():
+            pool.settle(torch.ones(()))
+        assert found == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("kind", "gan_mode", "pool_size", "n"),
+    [("resnet", "lsgan", 2, 1), ("resnet", "bce", 0, 2), ("unet", "lsgan", 0, 1), ("mobile", "lsgan", 3, 2)],
+)
+def test_the_gradients_of_a_step_equal_the_papers(kind: str, gan_mode: str, pool_size: int, n: int) -> None:
+    objective, textbook, side_px = make(kind, gan_mode, pool_size)
+    for seed in range(3 if pool_size else 1):  # at the third the pool is full
+        batch = batch_of(objective, side_px, seed, n)
+        objective.networks.zero_grad(set_to_none=True)
+        step = objective.prepare(batch, objective.variant(WEIGHTS))
+        for player in objective.players:
+            own = [p for name in player.networks for p in objective.networks[name].parameters()]
+            torch.autograd.backward(torch.stack(list(player.loss(step).values())).sum(), inputs=own)
+        for pool in objective.extras.values():
+            pool.settle(torch.ones(()))
+        expected = textbook.step(batch, moving=False)
+        found = {name: p.grad for name, p in objective.networks.named_parameters() if p.grad is not None}
+        assert found.keys() == expected.keys()
+        for name, gradient in found.items():
+            torch.testing.assert_close(gradient, expected[name], rtol=1e-10, atol=1e-10)
+
+
+class Batches:
+    """A feed of the same random images for everyone who asks."""
+
+    def __init__(self, objective: Objective, side_px: int) -> None:
+        self.batches = [batch_of(objective, side_px, seed, 1) for seed in range(5)]
+
+    def batch(self, step: int, draws: Mapping[str, int]) -> Batch:
+        return self.batches[step]
+
+
+def reference_recipe(**changes: Any) -> Recipe:
+    adam = Adam(learning_rate=LEARNING_RATE)
+    return dataclasses.replace(
+        recipes.get("cyclegan"),
+        optimizers={"generators": adam, "discriminators": adam},
+        learning_rate=constant(1.0),
+        **changes,
+    )
+
+
+def test_training_with_all_gradients_at_the_same_weights_equals_the_papers_order() -> None:
+    objective, textbook, side_px = make("resnet", "lsgan", 2)
+    feed = Batches(objective, side_px)
+    trainer = Trainer(
+        objective,
+        reference_recipe(),
+        feed,
+        total_steps=5,
+        steps_per_epoch=5,
+        seed=0,
+        device=torch.device("cpu"),
+        precision="fp32",
+        log_every=1,
+    )
+    start = {key: value.clone() for key, value in objective.networks.state_dict().items()}
+    for report in trainer.steps(until=5):
+        textbook.step(feed.batches[report.step - 1], moving=True)
+    for name, network in textbook.networks.items():
+        for key, expected in network.named_parameters():
+            # A dead parameter's gradient is nothing but rounding, which Adam makes large.
+            if key not in network.dead_parameters:
+                torch.testing.assert_close(objective.networks[name].get_parameter(key), expected, rtol=0, atol=1e-10)
+    moved = [float((value - start[key]).abs().max()) for key, value in objective.networks.state_dict().items()]
+    assert max(moved) > 2 * LEARNING_RATE

@@ -1,0 +1,171 @@
+"""The detectors' sizes and formulas against counts by hand and naive loops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fruitgan.errors import UsageError
+from fruitgan.models.detectors.seed_cnn import SeedCnn, seed_cnn
+from fruitgan.models.detectors.small_cnn import small_cnn
+from fruitgan.models.detectors.spectrum import FLOOR, OPPONENT, Spectrum, spectrum
+
+
+@pytest.fixture(autouse=True)
+def repeatable() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        yield
+
+
+def on_meta(image_size_px: int) -> SeedCnn:
+    with torch.device("meta"):
+        return seed_cnn(image_size_px=image_size_px)
+
+
+def test_seed_cnn_has_the_lab_reports_parameters_and_statistics() -> None:
+    network = on_meta(256)
+    statistics = [buffer for name, buffer in network.named_buffers() if name.endswith(("running_mean", "running_var"))]
+    assert sum(parameter.numel() for parameter in network.parameters()) == 135_035_554
+    assert sum(buffer.numel() for buffer in statistics) == 3_968
+
+
+@pytest.mark.parametrize(("image_size_px", "flat"), [(256, 131_072), (128, 32_768), (64, 8_192)])
+def test_seed_cnn_has_the_parameters_of_its_table_layer_by_layer(image_size_px: int, flat: int) -> None:
+    network = on_meta(image_size_px)
+    assert flat == 128 * (image_size_px // 8) ** 2
+    convolutions = [(3, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)]
+    dense = [(flat, 1024), (1024, 512), (512, 2)]
+    expected = [9 * a * b + b for a, b in convolutions] + [a * b + b for a, b in dense]
+    weighted = [module for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    assert [sum(p.numel() for p in module.parameters()) for module in weighted] == expected
+    norms = [module for module in network.modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))]
+    assert [norm.num_features for norm in norms] == [32, 32, 64, 64, 128, 128, 1024, 512]
+    assert all(norm.eps == 1e-3 and norm.momentum == 0.01 for norm in norms)
+
+
+def test_seed_cnn_goes_from_convolution_to_relu_to_batch_norm() -> None:
+    network = on_meta(64)
+    pair = ["Conv2d", "ReLU", "BatchNorm2d"] * 2
+    block = [*pair, "MaxPool2d", "Dropout"]
+    assert [type(module).__name__ for module in network.convolutions] == block * 3
+    assert [type(module).__name__ for module in network.dense] == ["Linear", "ReLU", "BatchNorm1d", "Dropout"] * 2 + ["Linear"]
+    assert [module.p for module in network.modules() if isinstance(module, nn.Dropout)] == [0.2, 0.3, 0.5, 0.4, 0.5]
+
+
+def test_seed_cnn_starts_as_keras_starts_it() -> None:
+    network = seed_cnn(image_size_px=16)
+    for module in network.modules():
+        if not isinstance(module, (nn.Conv2d, nn.Linear)):
+            continue
+        fan_in = module.weight[0].numel()
+        limit = math.sqrt(6 / fan_in)  # he_uniform
+        if module is network.dense[-1]:
+            limit = math.sqrt(6 / (fan_in + 2))  # glorot_uniform
+        assert 0.9 * limit < float(module.weight.abs().max()) <= limit
+        assert float(module.weight.mean().abs()) < 0.1 * limit
+        assert module.bias is not None
+        assert not module.bias.any()
+
+
+def test_seed_cnns_logit_has_the_softmaxs_cross_entropy_and_gradient() -> None:
+    network = seed_cnn(image_size_px=16).double().eval()
+    x = torch.rand(4, 3, 16, 16, dtype=torch.float64)
+    truth = torch.tensor([0, 1, 1, 0])
+    two = nn.functional.cross_entropy(network.outputs(x), truth)
+    one = nn.functional.binary_cross_entropy_with_logits(network(x), truth.double())
+    torch.testing.assert_close(one, two, rtol=0, atol=1e-12)
+    weight = network.dense[-1].weight
+    gradients = [torch.autograd.grad(loss, weight)[0] for loss in (one, two)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
+
+
+def test_seed_cnn_flattens_height_width_channels() -> None:
+    network = seed_cnn(image_size_px=16).eval()
+    seen: list[Tensor] = []
+    network.dense.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    x = torch.rand(2, 3, 16, 16)
+    network(x)
+    maps = network.convolutions(x)  # [2, 128, 2, 2]
+    naive = [[float(maps[n, c, h, w]) for h in range(2) for w in range(2) for c in range(128)] for n in range(2)]
+    torch.testing.assert_close(seen[0], torch.tensor(naive), rtol=0, atol=0)
+
+
+def test_small_cnn_has_about_a_third_of_a_million_parameters_at_any_size() -> None:
+    counts = {side: sum(p.numel() for p in small_cnn(image_size_px=side).parameters()) for side in (32, 128)}
+    widths = [(3, 16), (16, 16), (16, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)]
+    assert counts[32] == counts[128] == sum(9 * a * b + 2 * b for a, b in widths) + 128 + 1 == 294_129
+
+
+def sinusoid(side: int, down: int, across: int, amplitude: float) -> Tensor:
+    """[1, 3, side, side] float64: grey, with so many cycles down and across."""
+    t = torch.arange(side, dtype=torch.float64) * (2 * math.pi / side)
+    wave = 0.5 + amplitude * torch.cos(down * t[:, None] + across * t[None, :] + 0.3)
+    return wave.expand(1, 3, side, side)
+
+
+@pytest.mark.parametrize(("down", "across"), [(5, 9), (0, 7), (12, 0), (-5, 9), (10, 10)])
+def test_a_pure_sinusoid_is_a_peak_of_known_height_in_its_place(down: int, across: int) -> None:
+    side, amplitude = 32, 0.25
+    power = spectrum(image_size_px=side, bins=4).double().power(sinusoid(side, down, across, amplitude))[0]
+    brightness = power[0]
+    place = (abs(down), across)
+    assert tuple(divmod(int(brightness.argmax()), side // 2 + 1)) == place
+    # A cosine of amplitude a under a window w has the coefficient a/2 sum(w), here shared by the frequency and its negative.
+    window_sum, window_square = (side / 2) ** 2, (side * 3 / 8) ** 2
+    peak = (amplitude / 2 * window_sum) ** 2 / window_square
+    both_signs_down = down and across  # the image has the one of the two diagonals, whose mean with the other is half
+    expected = peak / 2 if both_signs_down else peak
+    assert float(brightness[place]) == pytest.approx(expected, rel=1e-6)  # the window is float32
+    far = brightness.clone()
+    far[max(0, place[0] - 2) : place[0] + 3, max(0, place[1] - 2) : place[1] + 3] = 0
+    assert float(far.max()) < 1e-9 * peak
+    assert float(power[1:].max()) < 1e-9 * peak  # grey has no colour
+
+
+def test_white_noise_has_its_variance_as_power_everywhere() -> None:
+    noise = torch.randn(300, 3, 16, 16, dtype=torch.float64)
+    power = spectrum(image_size_px=16, bins=4).double().power(noise)
+    variances = torch.tensor(OPPONENT, dtype=torch.float64).square().sum(1)
+    inner = power[:, :, 2:, 2:].mean(dim=(0, 2, 3))
+    torch.testing.assert_close(inner, variances, rtol=0.05, atol=0)
+
+
+def test_the_power_spectrum_equals_a_naive_transform() -> None:
+    side = 16
+    detector = spectrum(image_size_px=side, bins=side // 2 + 1).double()
+    x = torch.rand(1, 3, side, side, dtype=torch.float64)
+    grey = torch.einsum("c,chw->hw", torch.tensor(OPPONENT[0], dtype=torch.float64), x[0])
+    hann = torch.tensor([0.5 - 0.5 * math.cos(2 * math.pi * i / side) for i in range(side)], dtype=torch.float64)
+    window = hann[:, None] * hann[None, :]
+    seen = (grey - grey.mean()) * window
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+
+    def at(k: int, m: int) -> float:
+        phase = -2 * math.pi * (k * rows + m * columns).double() / side
+        real, imaginary = (seen * phase.cos()).sum(), (seen * phase.sin()).sum()
+        return float((real**2 + imaginary**2) / window.square().sum())
+
+    naive = torch.tensor([[(at(k, m) + at(-k, m)) / 2 for m in range(side // 2 + 1)] for k in range(side // 2 + 1)])
+    torch.testing.assert_close(detector.power(x)[0, 0].float(), naive, rtol=1e-4, atol=1e-9)
+    first = detector.features(x)[0, : (side // 2 + 1) ** 2]
+    torch.testing.assert_close(first.float(), (naive.flatten() + FLOOR).log(), rtol=1e-3, atol=1e-3)
+
+
+def test_mirroring_and_brightness_do_not_change_the_spectrum() -> None:
+    detector = spectrum(image_size_px=32, bins=8).double()
+    x = torch.rand(1, 3, 32, 32, dtype=torch.float64) * 0.5
+    # The window begins with its zero and so is symmetric about pixel 16, not about the middle: mirror about that pixel.
+    turned = x.flip(3).roll(1, 3)
+    torch.testing.assert_close(detector.features(turned), detector.features(x), rtol=0, atol=1e-5)
+    torch.testing.assert_close(detector.features(x + 0.3), detector.features(x), rtol=0, atol=1e-5)
+
+
+def test_a_spectrum_of_more_bins_than_frequencies_is_refused() -> None:
+    with pytest.raises(UsageError, match="option bins: 10 is not within 1 to 9"):
+        spectrum(image_size_px=16, bins=10)
+    assert isinstance(spectrum(image_size_px=16, bins=9), Spectrum)

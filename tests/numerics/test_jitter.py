@@ -1,0 +1,56 @@
+"""Random jitter and mirroring against numpy's slices: the same pixels, bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fruitgan.augment.jitter import jitter_mirror, none
+from fruitgan.errors import UsageError
+
+
+@pytest.mark.parametrize(("load_px", "image_px"), [(286, 256), (20, 16), (143, 128), (16, 16)])
+def test_a_crop_and_a_mirror_image_are_slices_of_the_source(load_px: int, image_px: int) -> None:
+    random = np.random.default_rng(load_px)
+    images = random.random((6, 3, load_px, load_px), dtype=np.float32)
+    draws = random.random((6, 3))
+    draws[0], draws[1] = 0.0, 1 - 2**-53
+    out = jitter_mirror().apply(torch.from_numpy(images), torch.from_numpy(draws), image_px).numpy()
+    for image, (along, down, mirrored), found in zip(images, draws, out, strict=True):
+        left, top = int(along * (load_px - image_px + 1)), int(down * (load_px - image_px + 1))
+        crop = image[:, top : top + image_px, left : left + image_px]
+        assert crop.shape == found.shape
+        assert np.array_equal(found, crop[:, :, ::-1] if mirrored < 0.5 else crop)
+
+
+def test_every_place_is_reached_and_half_the_images_are_mirrored() -> None:
+    n = 4000
+    ramp = (torch.arange(20.0).view(1, -1) / 40 + torch.arange(20.0).view(-1, 1) / 800).expand(n, 3, 20, 20)
+    draws = torch.from_numpy(np.random.default_rng(0).random((n, 3)))
+    out = jitter_mirror().apply(ramp, draws, 16)
+    mirrored = out[:, 0, 0, 0] > out[:, 0, 0, -1]
+    assert float(mirrored.double().mean()) == pytest.approx(0.5, abs=0.04)
+    corners = torch.minimum(out[:, 0, 0, 0], out[:, 0, 0, -1])
+    assert len({round(float(corner), 5) for corner in corners}) == 5 * 5
+
+
+def test_without_mirroring_only_the_crop_is_left() -> None:
+    images = torch.rand(3, 3, 20, 20)
+    draws = torch.tensor([[0.0, 0.0, 0.1], [0.999, 0.0, 0.1], [0.0, 0.999, 0.9]], dtype=torch.float64)
+    out = jitter_mirror(mirror=False).apply(images, draws, 16)
+    assert torch.equal(out[0], images[0, :, :16, :16])
+    assert torch.equal(out[1], images[1, :, :16, 4:])
+    assert torch.equal(out[2], images[2, :, 4:, :16])
+
+
+def test_images_are_kept_at_286_px_for_256() -> None:
+    assert [jitter_mirror().load_size_px(side) for side in (256, 128, 64)] == [286, 143, 72]
+    assert jitter_mirror(load_ratio=1.0).load_size_px(100) == 100
+    assert none().load_size_px(256) == 256
+
+
+def test_a_load_ratio_outside_1_to_2_is_refused() -> None:
+    for ratio in (0.9, 2.5):
+        with pytest.raises(UsageError, match="load_ratio"):
+            jitter_mirror(load_ratio=ratio)

@@ -1,0 +1,128 @@
+"""Layers and the light generator against naive loops in float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fruitgan.models.layers import InstanceNorm
+from fruitgan.models.mobile import MobileGenerator, mobile
+from fruitgan.models.patch import patch_multiscale
+
+
+@pytest.fixture(autouse=True)
+def repeatable() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        yield
+
+
+def naive_instance_norm(x: Tensor, scale: list[float], offset: list[float], eps: float = 1e-5) -> Tensor:
+    out = torch.empty_like(x)
+    for n in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            values = [float(value) for value in x[n, c].flatten()]
+            mean = sum(values) / len(values)
+            variance = sum((value - mean) ** 2 for value in values) / len(values)
+            normed = [(value - mean) / math.sqrt(variance + eps) * scale[c] + offset[c] for value in values]
+            out[n, c] = torch.tensor(normed, dtype=x.dtype).view(x.shape[2:])
+    return out
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("size", [(5, 3), (2, 2), (1, 7), (1, 1)])
+def test_instance_norm_equals_a_naive_loop(affine: bool, size: tuple[int, int]) -> None:
+    layer = InstanceNorm(3, affine=affine).double()
+    x = torch.randn(2, 3, *size, dtype=torch.float64) * 5 + 2
+    scale, offset = [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]
+    if layer.weight is not None and layer.bias is not None:
+        scale, offset = [0.5, -2.0, 1.3], [0.25, 3.0, -1.0]
+        layer.weight.data, layer.bias.data = torch.tensor(scale, dtype=x.dtype), torch.tensor(offset, dtype=x.dtype)
+    expected = naive_instance_norm(x, scale, offset)
+    torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(layer.float()(x.float()), expected.float(), rtol=1e-4, atol=1e-5)
+
+
+def test_instance_norm_is_the_same_in_training_and_after() -> None:
+    layer, x = InstanceNorm(4), torch.randn(2, 4, 6, 6)
+    assert torch.equal(layer.train()(x), layer.eval()(x))
+    torch.testing.assert_close(layer(x), F.instance_norm(x, eps=1e-5))
+
+
+def test_a_1_x_1_map_becomes_exactly_its_offset_and_passes_no_gradient() -> None:
+    layer = InstanceNorm(4, affine=True)
+    assert layer.weight is not None
+    assert layer.bias is not None
+    nn.init.normal_(layer.bias)
+    x = (torch.randn(2, 4, 1, 1) * 1000).requires_grad_()
+    out = layer(x)
+    assert torch.equal(out, layer.bias.view(1, 4, 1, 1).expand(2, -1, -1, -1))
+    torch.autograd.backward((out * torch.randn_like(out)).sum())
+    assert x.grad is not None
+    assert not x.grad.any()
+    assert layer.weight.grad is not None
+    assert not layer.weight.grad.any()
+    assert InstanceNorm(4)(x).abs().max() == 0
+
+
+def test_what_is_not_finite_stays_so_in_a_1_x_1_map() -> None:
+    assert InstanceNorm(1)(torch.full((1, 1, 1, 1), torch.inf)).isnan().all()
+
+
+def test_spectral_norm_holds_the_largest_singular_value_at_1() -> None:
+    network = patch_multiscale(base_channels=4).train()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, 0, 3)  # far from where the estimate began
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    for module in convolutions:
+        for _ in range(300):
+            _ = module.weight  # each look in training is one iteration
+    network.eval()
+    weights = [module.weight.detach() for module in convolutions]
+    assert len(weights) == 10
+    for weight in weights:
+        assert float(torch.linalg.svdvals(weight.flatten(1))[0]) == pytest.approx(1, abs=2e-3)
+
+
+def test_the_light_generator_starts_as_the_identity() -> None:
+    network = mobile(base_channels=4)
+    inside = torch.rand(2, 3, 16, 16) * 1.94 - 0.97
+    torch.testing.assert_close(network(inside), inside, rtol=0, atol=1e-6)
+    parts = network.parts(inside)
+    assert parts.mask is not None
+    torch.testing.assert_close(parts.mask, torch.full((2, 1, 16, 16), 1 / (1 + math.exp(-1))))
+    # Outside it differs by the clipping alone, as far as the mask lets it.
+    edge = torch.full((1, 3, 8, 8), 1.0)
+    expected = 0.97 / (1 + math.exp(-1)) + 1 - 1 / (1 + math.exp(-1))
+    torch.testing.assert_close(network(edge), edge * expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(mobile(base_channels=4, mask=False)(-edge), -edge * 0.97, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("mask", [True, False])
+def test_the_light_generators_output_is_the_masked_formula(mask: bool) -> None:
+    network: MobileGenerator = mobile(base_channels=4, mask=mask).double()
+    for parameter in network.head.parameters():
+        nn.init.normal_(parameter, 0, 0.5)
+    heads = []
+    network.head.register_forward_hook(lambda _module, _inputs, out: heads.append(out.detach()))
+    x = torch.rand(1, 3, 8, 12, dtype=torch.float64) * 2 - 1
+    with torch.no_grad():
+        parts = network.parts(x)
+    (head,) = heads
+    for row in range(8):
+        for column in range(12):
+            # A pixel's maps lie beside each other in the head: four to a map, one for each of the 2 x 2 pixels.
+            place = [head[0, 4 * k + 2 * (row % 2) + column % 2, row // 2, column // 2] for k in range(3 + mask)]
+            m = 1 / (1 + math.exp(-float(place[3]) - 1)) if mask else 1.0
+            for colour in range(3):
+                source = float(x[0, colour, row, column])
+                changed = math.tanh(float(place[colour]) + math.atanh(min(max(source, -0.97), 0.97)))
+                assert float(parts.image[0, colour, row, column]) == pytest.approx(m * changed + (1 - m) * source, abs=1e-12)
+            if parts.mask is not None:
+                assert float(parts.mask[0, 0, row, column]) == pytest.approx(m, abs=1e-12)
+    assert (parts.mask is not None) == mask

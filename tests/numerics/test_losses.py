@@ -1,0 +1,86 @@
+"""Losses against naive loops over Python's own floats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from fruitgan.errors import UsageError
+from fruitgan.objectives.adversarial import discriminator_loss, generator_loss
+from fruitgan.objectives.cyclegan import cycle_loss, cyclegan, identity_loss
+
+
+def numbers(x: Tensor) -> list[float]:
+    return [float(value) for value in x.flatten()]
+
+
+def squared(logit: float, target: float) -> float:
+    return (logit - target) ** 2
+
+
+def cross_entropy(logit: float, target: float) -> float:
+    probability = 1 / (1 + math.exp(-logit))
+    return -(target * math.log(probability) + (1 - target) * math.log(1 - probability))
+
+
+def naive(distance: Callable[[float, float], float], maps: list[Tensor], target: float) -> float:
+    """The mean over each map, summed over the scales."""
+    return sum(sum(distance(logit, target) for logit in numbers(scale)) / scale.numel() for scale in maps)
+
+
+MODES = [("lsgan", squared), ("bce", cross_entropy)]
+
+
+def logit_maps(seed: int) -> list[Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    return [torch.randn((2, 1, side, side + 1), generator=random, dtype=torch.float64) * 3 for side in (5, 2)]
+
+
+@pytest.mark.parametrize(("mode", "distance"), MODES)
+def test_adversarial_losses_equal_naive_loops(mode: str, distance: Callable[[float, float], float]) -> None:
+    real, fake = logit_maps(1), logit_maps(2)
+    assert float(generator_loss(mode, fake)) == pytest.approx(naive(distance, fake, 1), rel=1e-12)
+    expected = (naive(distance, real, 1) + naive(distance, fake, 0)) / 2
+    assert float(discriminator_loss(mode, real, fake)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_an_unsure_discriminators_losses_are_those_of_the_papers() -> None:
+    unsure = [torch.zeros(1, 1, 30, 30)]
+    assert float(generator_loss("bce", unsure)) == pytest.approx(math.log(2))
+    assert float(discriminator_loss("bce", unsure, unsure)) == pytest.approx(math.log(2))
+    half = [torch.full((1, 1, 30, 30), 0.5)]
+    assert float(generator_loss("lsgan", half)) == float(discriminator_loss("lsgan", half, half)) == 0.25
+
+
+def test_cross_entropy_stays_finite_where_the_naive_formula_does_not() -> None:
+    far = [torch.tensor([[[[-800.0, 800.0]]]])]
+    assert float(generator_loss("bce", far)) == 400
+    assert float(discriminator_loss("bce", far, far)) == 400
+
+
+@pytest.mark.parametrize(("mode", "distance"), MODES)
+def test_bf16_logits_are_averaged_in_full_precision(mode: str, distance: Callable[[float, float], float]) -> None:
+    fake = [scale.bfloat16() for scale in logit_maps(2)]
+    loss = generator_loss(mode, fake)
+    assert loss.dtype == torch.float32
+    assert float(loss) == pytest.approx(naive(distance, fake, 1), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [cycle_loss, identity_loss])
+def test_reconstruction_losses_equal_naive_loops(loss: Callable[[Tensor, Tensor, float], Tensor]) -> None:
+    random = torch.Generator().manual_seed(3)
+    real, made = (torch.rand((2, 3, 5, 4), generator=random, dtype=torch.float64) * 2 - 1 for _ in range(2))
+    differences = [abs(a - b) for a, b in zip(numbers(real), numbers(made), strict=True)]
+    assert float(loss(real, made, 10.0)) == pytest.approx(10 * sum(differences) / len(differences), rel=1e-12)
+    assert float(loss(real, real, 10.0)) == 0
+
+
+def test_an_unknown_loss_or_an_impossible_pool_is_refused() -> None:
+    with pytest.raises(UsageError, match="gan_mode: 'hinge' is not one of lsgan, bce"):
+        cyclegan(gan_mode="hinge")
+    with pytest.raises(UsageError, match="pool_size: -1 is less than 0"):
+        cyclegan(pool_size=-1)

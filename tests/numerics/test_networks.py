@@ -1,0 +1,242 @@
+"""The reference networks against their papers' tables: parameters counted by hand, map sizes, receptive fields."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from fruitgan.models.layers import InstanceNorm
+from fruitgan.models.mobile import mobile
+from fruitgan.models.patch import PatchDiscriminator, patch_70, patch_70_affine, patch_multiscale
+from fruitgan.models.resnet import resnet_6, resnet_9
+from fruitgan.models.unet import UNetGenerator, unet_128, unet_256
+
+
+@pytest.fixture(autouse=True)
+def repeatable() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        yield
+
+
+def count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def conv(channels_in: int, channels_out: int, kernel: int, *, bias: bool = True, groups: int = 1) -> int:
+    """Parameters of a convolution, transposed or not."""
+    return channels_in // groups * channels_out * kernel * kernel + channels_out * bias
+
+
+def resnet_parameters(c: int, blocks: int) -> int:
+    stem_and_downs = conv(3, c, 7) + conv(c, 2 * c, 3) + conv(2 * c, 4 * c, 3)
+    ups_and_head = conv(4 * c, 2 * c, 3) + conv(2 * c, c, 3) + conv(c, 3, 7)
+    return stem_and_downs + blocks * 2 * conv(4 * c, 4 * c, 3) + ups_and_head
+
+
+def unet_parameters(c: int, widths: Sequence[int]) -> int:
+    """Halvings and doublings are 4 x 4 convolutions without bias, all but the first with affine norm; the head has a bias."""
+    total = conv(3, c * widths[0], 4, bias=False)
+    for before, width in itertools.pairwise(widths):
+        total += conv(c * before, c * width, 4, bias=False) + 2 * c * width
+    channels_in = c * widths[-1]
+    for width in reversed(widths[:-1]):
+        total += conv(channels_in, c * width, 4, bias=False) + 2 * c * width
+        channels_in = 2 * c * width  # joined with its like from the way down
+    return total + conv(channels_in, 3, 4)
+
+
+def patch_parameters(c: int, *, affine: bool) -> int:
+    widths = [3, c, 2 * c, 4 * c, 8 * c]
+    total = sum(conv(a, b, 4, bias=not affine) for a, b in itertools.pairwise(widths)) + conv(8 * c, 1, 4)
+    return total + affine * 2 * (2 * c + 4 * c + 8 * c)
+
+
+def mobile_parameters(c: int, blocks: int, maps: int) -> int:
+    stem = conv(12, c, 3, bias=False) + 2 * c
+    halving = conv(c, 4 * c, 3, bias=False) + 2 * 4 * c
+    half_a_block = conv(4 * c, 4 * c, 3, bias=False, groups=4 * c) + conv(4 * c, 4 * c, 1, bias=False) + 2 * 4 * c
+    widen_join_head = conv(4 * c, 4 * c, 1) + conv(2 * c, c, 3) + conv(c, 4 * maps, 3)
+    return stem + halving + 2 * blocks * half_a_block + widen_join_head
+
+
+UNET_256 = (1, 2, 4, 8, 8, 8, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("network", "formula", "published"),
+    [
+        pytest.param(resnet_9, resnet_parameters(64, 9), 11_378_179, id="resnet-9"),
+        pytest.param(resnet_6, resnet_parameters(64, 6), 7_837_699, id="resnet-6"),
+        pytest.param(unet_256, unet_parameters(64, UNET_256), 54_414_979, id="unet-256"),
+        pytest.param(unet_128, unet_parameters(64, UNET_256[:-1]), 41_830_019, id="unet-128"),
+        pytest.param(patch_70, patch_parameters(64, affine=False), 2_764_737, id="patch-70"),
+        pytest.param(patch_70_affine, patch_parameters(64, affine=True), 2_765_569, id="patch-70-affine"),
+        pytest.param(patch_multiscale, 2 * patch_parameters(64, affine=False), 5_529_474, id="patch-multiscale"),
+        pytest.param(mobile, mobile_parameters(32, 6, 4), 293_744, id="mobile"),
+    ],
+)
+def test_a_network_has_exactly_its_published_number_of_parameters(
+    network: Callable[[], nn.Module], formula: int, published: int
+) -> None:
+    assert count(network()) == formula == published
+
+
+def test_every_width_and_depth_has_the_number_of_parameters_of_the_formula() -> None:
+    assert count(resnet_9(base_channels=6)) == resnet_parameters(6, 9)
+    assert count(resnet_6(base_channels=12)) == resnet_parameters(12, 6)
+    assert count(unet_256(base_channels=5)) == unet_parameters(5, UNET_256)
+    assert count(unet_128(base_channels=7)) == unet_parameters(7, UNET_256[:-1])
+    assert count(patch_70(base_channels=9)) == patch_parameters(9, affine=False)
+    assert count(patch_70_affine(base_channels=9)) == patch_parameters(9, affine=True)
+    assert count(patch_multiscale(base_channels=9, scales=3)) == 3 * patch_parameters(9, affine=False)
+    assert count(mobile(base_channels=8, blocks=3, mask=False)) == mobile_parameters(8, 3, 3)
+
+
+@pytest.mark.parametrize("discriminator", [patch_70, patch_70_affine])
+def test_a_discriminator_gives_30_x_30_logits_at_256_px(discriminator: Callable[..., PatchDiscriminator]) -> None:
+    network = discriminator()
+    sizes = []
+    for layer in network.layers:
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda _module, _inputs, out: sizes.append(tuple(out.shape[1:])))
+    (logits,) = network(torch.rand(1, 3, 256, 256))
+    assert logits.shape == (1, 1, 30, 30)
+    assert sizes == [(64, 128, 128), (128, 64, 64), (256, 32, 32), (512, 31, 31), (1, 30, 30)]
+
+
+def test_the_scales_of_a_discriminator_see_256_and_128_px() -> None:
+    maps = patch_multiscale(base_channels=4)(torch.rand(1, 3, 256, 256))
+    assert [tuple(logits.shape) for logits in maps] == [(1, 1, 30, 30), (1, 1, 14, 14)]
+
+
+def test_the_resnets_maps_have_the_papers_sizes() -> None:
+    maps = resnet_9(base_channels=4).encode(torch.rand(1, 3, 256, 256), range(12))
+    assert [tuple(point.shape[1:]) for point in maps] == [(4, 256, 256), (8, 128, 128), *[(16, 64, 64)] * 10]
+
+
+def test_the_unets_maps_have_the_tutorials_sizes() -> None:
+    maps = unet_256(base_channels=4).encode(torch.rand(1, 3, 256, 256), range(8))
+    assert [point.shape[1] // 4 for point in maps] == list(UNET_256)
+    assert [point.shape[2] for point in maps] == [128, 64, 32, 16, 8, 4, 2, 1]
+
+
+def test_the_slopes_are_those_of_the_paper_and_of_keras() -> None:
+    def slopes(network: nn.Module) -> set[float]:
+        return {module.negative_slope for module in network.modules() if isinstance(module, nn.LeakyReLU)}
+
+    assert slopes(patch_70(base_channels=4)) == slopes(patch_multiscale(base_channels=4)) == {0.2}
+    assert slopes(patch_70_affine(base_channels=4)) == slopes(unet_256(base_channels=4)) == {0.3}
+
+
+def test_dropout_stands_in_the_first_three_doublings_before_their_relu() -> None:
+    network = unet_256(base_channels=4)
+    kinds = [[type(layer) for layer in up.children()] for up in network.ups]
+    assert kinds[:3] == [[nn.ConvTranspose2d, InstanceNorm, nn.Dropout, nn.ReLU]] * 3
+    assert kinds[3:] == [[nn.ConvTranspose2d, InstanceNorm, nn.ReLU]] * 4
+    assert {module.p for module in network.modules() if isinstance(module, nn.Dropout)} == {0.5}
+    assert not [module for module in unet_256(base_channels=4, dropout=0.0).modules() if isinstance(module, nn.Dropout)]
+
+
+@pytest.mark.parametrize("builder", [resnet_6, unet_128, patch_70_affine])
+@torch.no_grad()
+def test_weights_start_normal_with_deviation_002_and_biases_at_0(builder: Callable[..., nn.Module]) -> None:
+    network = builder(base_channels=16)
+    weights = torch.cat([m.weight.flatten() for m in network.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))])
+    assert abs(float(weights.mean())) < 3 * 0.02 / len(weights) ** 0.5
+    assert float(weights.std()) == pytest.approx(0.02, rel=0.02)
+    assert all(not parameter.any() for name, parameter in network.named_parameters() if name.endswith("bias"))
+    scales: list[Tensor] = [m.weight for m in network.modules() if isinstance(m, InstanceNorm) and m.weight is not None]
+    if scales:
+        assert float(torch.cat(scales).mean()) == pytest.approx(1, abs=0.005)
+        assert float(torch.cat(scales).std()) == pytest.approx(0.02, rel=0.15)
+
+
+def receptive_field(layers: Sequence[tuple[int, int]]) -> int:
+    """Of one output of the last, in inputs of the first, for layers of (kernel, stride)."""
+    field = 1
+    for kernel, stride in reversed(layers):
+        field = field * stride + kernel - stride
+    return field
+
+
+def without_norm(network: nn.Module) -> None:
+    """Take every norm out (each would let all pixels see each other) and leave nothing that could cancel."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and parametrize.is_parametrized(module):
+            parametrize.remove_parametrizations(module, "weight")
+        for name, child in module.named_children():
+            if isinstance(child, InstanceNorm):
+                setattr(module, name, nn.Identity())
+    for parameter in network.parameters():
+        nn.init.constant_(parameter, 0.01)
+    network.double()
+
+
+def seen_by(logits: Tensor, x: Tensor) -> tuple[int, int, int, int]:
+    """Top, left, height and width of the pixels that one logit in the middle depends on."""
+    middle = logits.shape[-1] // 2
+    (gradient,) = torch.autograd.grad(logits[0, 0, middle, middle], x)
+    rows, columns = torch.nonzero(gradient[0].abs().sum(0), as_tuple=True)
+    assert len(rows) == (int(rows.max() - rows.min()) + 1) * (int(columns.max() - columns.min()) + 1)  # no holes
+    return (
+        int(rows.min()),
+        int(columns.min()),
+        int(rows.max() - rows.min()) + 1,
+        int(columns.max() - columns.min()) + 1,
+    )
+
+
+@pytest.mark.parametrize("discriminator", [patch_70, patch_70_affine])
+def test_one_logit_sees_70_x_70_pixels(discriminator: Callable[..., PatchDiscriminator]) -> None:
+    network = discriminator(base_channels=2)
+    without_norm(network)
+    layers = [(m.kernel_size[0], m.stride[0]) for m in network.layers if isinstance(m, nn.Conv2d)]
+    assert layers == [(4, 2), (4, 2), (4, 2), (4, 1), (4, 1)]
+    assert receptive_field(layers) == 70
+    x = torch.rand(1, 3, 256, 256, dtype=torch.float64, requires_grad=True)
+    # A padding of 1 in front of each layer moves the patch by 1 + 2 + 4 + 8 + 8 pixels; logits are 8 apart.
+    assert seen_by(network(x)[0], x) == (15 * 8 - 23, 15 * 8 - 23, 70, 70)
+
+
+def test_the_logits_of_each_next_scale_see_twice_as_much() -> None:
+    network = patch_multiscale(base_channels=2, scales=3)
+    without_norm(network)
+    x = torch.rand(1, 3, 512, 512, dtype=torch.float64, requires_grad=True)
+    for level, logits in enumerate(network(x)):
+        assert seen_by(logits, x)[2:] == (70 * 2**level, 70 * 2**level)
+
+
+def test_a_coarser_scale_sees_the_image_averaged() -> None:
+    network = patch_multiscale(base_channels=4, scales=3).eval()
+    x = torch.rand(1, 3, 96, 96)
+    half = x.view(1, 3, 48, 2, 48, 2).mean((3, 5))
+    quarter = x.view(1, 3, 24, 4, 24, 4).mean((3, 5))
+    for logits, scale, image in zip(network(x), network.scales, (x, half, quarter), strict=True):
+        torch.testing.assert_close(logits, scale(image))
+
+
+@pytest.mark.parametrize(("unet", "side_px"), [(unet_256, 256), (unet_128, 128)])
+def test_the_unets_innermost_map_is_the_same_for_every_image(unet: Callable[..., UNetGenerator], side_px: int) -> None:
+    network = unet(base_channels=4)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter)
+    one, other = torch.rand(1, 3, side_px, side_px), torch.rand(1, 3, side_px, side_px)
+    last = network.encode_points - 1
+    before, innermost = network.encode(one, [last - 1, last])
+    assert torch.equal(innermost, network.encode(other, [last])[0])
+    offset = network.get_parameter(f"downs.{last}.1.bias")
+    torch.testing.assert_close(innermost.flatten(), nn.functional.leaky_relu(offset, 0.3), rtol=0, atol=0)
+    assert not torch.equal(before, network.encode(other, [last - 1])[0])
+    assert "dead bottleneck" in (unet_256.__doc__ or "")
+
+
+def test_the_unets_innermost_map_lives_at_twice_its_nominal_size() -> None:
+    network = unet_128(base_channels=4)
+    one, other = (network.encode(torch.rand(1, 3, 256, 256), [6])[0] for _ in range(2))
+    assert not torch.allclose(one, other, atol=1e-3)

@@ -1,0 +1,97 @@
+"""Schedules against the formulas of the papers and of the recipes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from fruitgan.errors import UsageError
+from fruitgan.training.averaging import averaging_factor
+from fruitgan.training.recipe import recipes
+from fruitgan.training.schedules import Clock, Schedule, constant, until
+
+STEPS_PER_EPOCH = 1019  # the oranges of apple2orange, a step each
+
+
+def reference_factor(epoch: int, constant_epochs: int = 100, falling_epochs: int = 100) -> float:
+    """The authors' code, with epochs counted from 0."""
+    return 1.0 - max(0, epoch + 1 - constant_epochs) / float(falling_epochs + 1)
+
+
+@pytest.mark.parametrize(("epoch", "factor"), [(0, 1), (99, 1), (100, 100 / 101), (150, 50 / 101), (199, 1 / 101)])
+def test_the_references_learning_rate_falls_epoch_by_epoch(epoch: int, factor: float) -> None:
+    by_hand = Schedule(start=1.0, end=0.0, begin=0.5, unit="epoch")
+    of_the_recipe = recipes.get("cyclegan").learning_rate
+    total = recipes.get("cyclegan").total_steps(STEPS_PER_EPOCH)
+    assert total == 200 * STEPS_PER_EPOCH
+    for step_of_epoch in (0, 500, STEPS_PER_EPOCH - 1):
+        clock = Clock(epoch * STEPS_PER_EPOCH + step_of_epoch, total, STEPS_PER_EPOCH)
+        assert by_hand.at(clock) == of_the_recipe.at(clock) == pytest.approx(factor, rel=1e-12)
+        assert reference_factor(epoch) == pytest.approx(factor, rel=1e-12)
+
+
+@pytest.mark.parametrize("epochs", [2, 10, 60, 200])
+def test_every_epoch_has_the_factor_of_the_authors_code(epochs: int) -> None:
+    schedule = recipes.get("cyclegan").learning_rate
+    for epoch in range(epochs):
+        found = schedule.at(Clock(epoch * 7 + 3, epochs * 7, 7))
+        assert found == pytest.approx(reference_factor(epoch, epochs // 2, epochs // 2), rel=1e-12)
+
+
+def test_a_training_that_ends_within_an_epoch_still_falls_at_its_epochs() -> None:
+    schedule = recipes.get("cyclegan").learning_rate
+    values = [schedule.at(Clock(step, 50, 10)) for step in range(50)]
+    assert [values[10 * epoch] for epoch in range(5)] == pytest.approx([1, 1, 3 / 4, 2 / 4, 1 / 4])
+    assert schedule.at(Clock(3, 5, 1000)) > 0
+
+
+def test_the_seeds_learning_rate_and_weights_never_change() -> None:
+    recipe = recipes.get("seed-unet")
+    for step in (0, 1, 20_000, 39_799):
+        clock = Clock(step, 39_800, 995)
+        assert recipe.learning_rate.at(clock) == 1
+        assert {name: schedule.at(clock) for name, schedule in recipe.weights.items()} == {
+            "adversarial": 1,
+            "cycle": 10,
+            "identity": 5,
+        }
+
+
+@pytest.mark.parametrize("total", [4000, 1000, 20_000])
+def test_the_fast_recipes_weights_and_learning_rate_move_with_the_share_of_the_training(total: int) -> None:
+    recipe = recipes.get("fast")
+    for step in range(0, total, total // 100):
+        share, clock = step / total, Clock(step, total, 255)
+        assert recipe.weights["adversarial"].at(clock) == 1
+        assert recipe.weights["cycle"].at(clock) == pytest.approx(8 - 6 * share)
+        assert recipe.weights["identity"].at(clock) == (5 if share < 0.35 else 0)
+        falling = max(0.0, share - 0.6) / 0.4
+        assert recipe.learning_rate.at(clock) == pytest.approx(1 - 0.98 * falling)
+    last = recipe.learning_rate.at(Clock(total - 1, total, 255))
+    assert last == pytest.approx(0.02, abs=0.98 / 0.4 / total * 1.01)
+
+
+def test_a_cosine_begins_and_ends_flat() -> None:
+    schedule = Schedule(start=10.0, end=2.0, begin=0.2, finish=0.7, shape="cosine")
+    for step in range(101):
+        share = min(1, max(0, (step / 100 - 0.2) / 0.5))
+        assert schedule.at(Clock(step, 100, 10)) == pytest.approx(10 - 8 * (1 - math.cos(math.pi * share)) / 2)
+
+
+def test_constant_and_until_are_what_they_say() -> None:
+    assert {constant(3.0).at(Clock(step, 10, 2)) for step in range(11)} == {3.0}
+    assert [until(0.5, 3.0).at(Clock(step, 10, 2)) for step in range(10)] == [3.0] * 5 + [0.0] * 5
+
+
+@pytest.mark.parametrize(("begin", "finish"), [(-0.1, 1), (0.5, 0.4), (0, 1.1)])
+def test_a_schedule_that_does_not_rise_within_0_to_1_is_refused(begin: float, finish: float) -> None:
+    with pytest.raises(UsageError, match="must rise within 0 to 1"):
+        Schedule(start=1.0, end=0.0, begin=begin, finish=finish)
+
+
+def test_the_averaging_factor_ramps_up_to_its_limit() -> None:
+    assert averaging_factor(0, 0.999) == 1 / 10
+    assert averaging_factor(90, 0.999) == 91 / 100
+    assert averaging_factor(8990, 0.999) == pytest.approx(0.999)
+    assert averaging_factor(8992, 0.999) == averaging_factor(10**6, 0.999) == 0.999

@@ -1,0 +1,120 @@
+"""The jobs on data: checking, fetching, drawing, listing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fruitgan.data.fruit import draw as draw_picture
+from fruitgan.errors import DataError, UsageError
+from fruitgan.workflows.data import CheckSettings, DrawSettings, check, draw
+
+
+def put(path: Path, index: int, size: tuple[int, int] = (80, 80), mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(index).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(noise).convert(mode).save(path)
+    return path
+
+
+@pytest.fixture
+def healthy(tmp_path: Path) -> Path:
+    """A folder in the CycleGAN layout with nothing wrong but that it is small."""
+    for number, split in enumerate(("trainA", "trainB", "testA", "testB")):
+        for index in range(20 if split.startswith("train") else 3):
+            put(tmp_path / "set" / split / f"{index}.png", 100 * number + index)
+    return tmp_path / "set"
+
+
+def test_healthy_data_have_no_problems(healthy: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    result = check(CheckSettings(data=str(healthy)), lambda *event: seen.append(event))
+    assert result.problems == ()
+    assert result.copies == ()
+    assert [(report.split, report.domain, report.images) for report in result.splits] == [
+        ("train", "a", 20),
+        ("train", "b", 20),
+        ("test", "a", 3),
+        ("test", "b", 3),
+    ]
+    report = result.splits[0]
+    assert (report.width_px, report.height_px, report.distinct) == ((80, 80), (80, 80), 20)
+    assert (report.formats, report.modes) == ({"PNG": 20}, {"RGB": 20})
+    assert ("looking at train a", 20, 20) in seen
+
+
+def test_broken_files_are_named(healthy: Path) -> None:
+    broken = healthy / "trainA" / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff\xe0 cut")
+    (healthy / "trainA" / "text.png").write_text("no picture")
+    report = check(CheckSettings(data=str(healthy))).splits[0]
+    assert (report.files, report.images) == (22, 20)
+    assert [file.path.name for file in report.broken] == ["broken.jpg", "text.png"]
+    assert report.broken[1].reason == "not an image"
+
+
+def test_a_copy_of_a_test_image_in_training_is_a_leak(healthy: Path) -> None:
+    put(healthy / "trainA" / "same.bmp", 200)  # the content of testA/0.png in another format
+    result = check(CheckSettings(data=str(healthy)))
+    assert result.leaks == 1
+    assert result.in_both_domains == 0
+    assert [sorted(path.name for path in copies.files) for copies in result.copies] == [["0.png", "same.bmp"]]
+    assert result.copies[0].splits == ("train a", "test a")
+    assert any("copies of training images" in problem for problem in result.problems)
+
+
+def test_copies_within_a_split_and_across_domains_are_counted(healthy: Path) -> None:
+    put(healthy / "trainA" / "again.png", 5)
+    put(healthy / "trainB" / "other.png", 7)
+    result = check(CheckSettings(data=str(healthy)))
+    assert (result.splits[0].images, result.splits[0].distinct) == (21, 20)
+    assert result.in_both_domains == 1
+    assert result.leaks == 0
+    assert len(result.copies) == 2
+
+
+def test_tiny_grey_and_transparent_images_are_found(healthy: Path) -> None:
+    put(healthy / "trainA" / "tiny.png", 50, size=(20, 90))
+    put(healthy / "trainA" / "grey.png", 51, mode="L")
+    put(healthy / "trainA" / "clear.png", 52, mode="RGBA")
+    report = check(CheckSettings(data=str(healthy))).splits[0]
+    assert [path.name for path in report.tiny] == ["tiny.png"]
+    assert [path.name for path in report.grey] == ["grey.png"]
+    assert report.transparent == 1
+    assert report.modes == {"RGB": 21, "L": 1, "RGBA": 1}
+    assert report.width_px == (20, 80)
+    assert report.height_px == (80, 90)
+
+
+def test_two_loose_folders_can_be_checked(tmp_path: Path) -> None:
+    for index in range(4):
+        put(tmp_path / "x" / f"{index}.png", index)
+        put(tmp_path / "y" / f"{index}.png", 50 + index)
+    result = check(CheckSettings(data_a=tmp_path / "x", data_b=tmp_path / "y"))
+    assert result.domains == ("x", "y")
+    assert any("too few" in problem for problem in result.problems)
+
+
+def test_a_domain_without_a_readable_image_is_an_error(healthy: Path) -> None:
+    for path in (healthy / "trainB").iterdir():
+        path.write_text("no picture")
+    with pytest.raises(DataError, match=r"the domain 'b' has no image that can be decoded; .*: not an image"):
+        check(CheckSettings(data=str(healthy)))
+
+
+def test_fruit_is_drawn_into_a_new_folder(tmp_path: Path) -> None:
+    result = draw(DrawSettings(out=tmp_path / "out", train_count=2, test_count=0, size_px=16, seed=4))
+    assert result.images == {"trainA": 2, "trainB": 2}
+    with Image.open(tmp_path / "out" / "trainB" / "orange-00001.png") as image:
+        assert np.array_equal(np.asarray(image), draw_picture("orange", 16, 4, 1))
+    with pytest.raises(UsageError, match="exists already"):
+        draw(DrawSettings(out=tmp_path / "out"))
+
+
+@pytest.mark.parametrize("wrong", [{"train_count": 0}, {"test_count": -1}, {"size_px": 15}, {"size_px": 5000}])
+def test_what_cannot_be_drawn_is_refused(wrong: dict[str, int], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot draw"):
+        DrawSettings(out=tmp_path, **wrong)

@@ -1,0 +1,140 @@
+"""Drawn fruit: seeded, of any size, and such that apples are apples and oranges are orange."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fruitgan.data.drawing import draw_folder
+from fruitgan.data.fruit import KINDS, Kind, draw
+from fruitgan.data.fruit.body import Profile, seen
+from fruitgan.data.fruit.paint import unit
+from fruitgan.errors import FruitganError, UsageError
+from fruitgan.images import Pixels, resize
+
+APPLE_SHAPE = Profile(hollow_depth=0.5, hollow_width=0.09, base_depth=0.2, base_width=0.05, taper=0.1, stretch=0.05, lobes=0.0)
+BALL = Profile(hollow_depth=0, hollow_width=0.1, base_depth=0, base_width=0.1, taper=0, stretch=0, lobes=0)
+
+
+def orange_share(pixels: Pixels) -> float:
+    """The share of strongly coloured pixels whose hue is an orange's, 15 to 45 degrees."""
+    hue, saturation, value = np.moveaxis(np.asarray(Image.fromarray(pixels).convert("HSV")).astype(float), -1, 0)
+    strong = (saturation > 150) & (value > 90)
+    degrees = hue / 255 * 360
+    return float((strong & (degrees > 15) & (degrees < 45)).mean())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_numbers_draw_the_same_picture(kind: Kind) -> None:
+    assert np.array_equal(draw(kind, 48, 7, 3), draw(kind, 48, 7, 3))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_seed_index_and_kind_change_the_picture(kind: Kind) -> None:
+    first = draw(kind, 32, 0, 0)
+    other: Kind = "apple" if kind == "orange" else "orange"
+    for changed in (draw(kind, 32, 1, 0), draw(kind, 32, 0, 1), draw(other, 32, 0, 0)):
+        assert np.abs(first.astype(int) - changed).mean() > 5
+
+
+@pytest.mark.parametrize("size_px", [16, 17, 33, 47, 48, 101])
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_size_can_be_drawn(kind: Kind, size_px: int) -> None:
+    for index in range(4):
+        pixels = draw(kind, size_px, 0, index)
+        assert pixels.shape == (size_px, size_px, 3)
+        assert pixels.dtype == np.uint8
+        assert pixels.std() > 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_scene_is_the_same_at_every_size(kind: Kind) -> None:
+    for index in range(6):
+        large = resize(draw(kind, 128, 0, index), 32, 32, Image.Resampling.BOX).astype(int)
+        assert np.abs(large - draw(kind, 32, 0, index)).mean() < 5
+
+
+def test_oranges_are_orange_and_apples_are_not() -> None:
+    shares = {kind: [orange_share(draw(kind, 48, 0, index)) for index in range(40)] for kind in KINDS}
+    assert np.median(shares["orange"]) > 2 * np.median(shares["apple"])
+    assert np.mean(shares["orange"]) > np.mean(shares["apple"]) + 0.1
+
+
+def test_backgrounds_vary() -> None:
+    corners = np.array([draw("apple", 32, 0, index)[0, 0] for index in range(40)], dtype=float)
+    assert corners.std(axis=0).min() > 25
+
+
+def test_what_cannot_be_drawn_is_refused() -> None:
+    with pytest.raises(UsageError, match="16 px or more"):
+        draw("apple", 15, 0, 0)
+    with pytest.raises(UsageError, match="apple, orange"):
+        draw("pear", 32, 0, 0)  # type: ignore[arg-type]
+
+
+def test_slope_is_the_derivative_of_the_radius() -> None:
+    c = np.linspace(-0.999, 0.999, 101)
+    step = 1e-6
+    numeric = (APPLE_SHAPE.radius(c + step) - APPLE_SHAPE.radius(c - step)) / (2 * step)
+    assert np.allclose(APPLE_SHAPE.slope(c), numeric, atol=1e-6)
+
+
+@pytest.mark.parametrize("profile", [BALL, APPLE_SHAPE])
+def test_normals_are_across_the_surface(profile: Profile) -> None:
+    count = 401
+    x = ((np.arange(count) - count // 2) / 200).astype(np.float32)[None, :]
+    surface = seen(profile, unit((0.2, 0.9, 0.3)), x, -x.T, 1 / 200)
+    nx, ny, nz = surface.normal
+    assert np.allclose(nx**2 + ny**2 + nz**2, 1, atol=1e-4)
+    # Where the surface faces the viewer its depth changes as the normal says.
+    down, right = np.gradient(surface.depth, 1 / 200)
+    facing = (nz > 0.5) & (surface.share > 0.99)
+    assert facing.sum() > 20_000
+    assert np.median(np.abs(right[facing] + nx[facing] / nz[facing])) < 0.02
+    assert np.median(np.abs(-down[facing] + ny[facing] / nz[facing])) < 0.02
+
+
+def test_a_ball_covers_a_disc() -> None:
+    x = ((np.arange(201) - 100) / 80).astype(np.float32)[None, :]
+    share = seen(BALL, unit((0, 1, 0)), x, x.T, 1 / 80).share
+    assert share.sum() == pytest.approx(np.pi * 80**2, rel=0.02)
+    assert share[100, 100] == 1
+    assert share[0, 0] == 0
+
+
+def test_a_drawn_folder_is_whole_and_its_test_images_do_not_depend_on_the_others(tmp_path: Path) -> None:
+    for name, count in (("one", 2), ("two", 1)):
+        draw_folder(tmp_path / name, train_count=count, test_count=1, size_px=16, seed=5)
+    found = sorted(path.relative_to(tmp_path / "one").as_posix() for path in (tmp_path / "one").rglob("*.png"))
+    assert found == [
+        "testA/apple-00000.png",
+        "testB/orange-00000.png",
+        "trainA/apple-00000.png",
+        "trainA/apple-00001.png",
+        "trainB/orange-00000.png",
+        "trainB/orange-00001.png",
+    ]
+    for file in ("testA/apple-00000.png", "trainB/orange-00000.png"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    assert (tmp_path / "one/testA/apple-00000.png").read_bytes() != (tmp_path / "one/trainA/apple-00000.png").read_bytes()
+
+
+def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        draw_folder(tmp_path / "out", train_count=2, test_count=0, size_px=16, seed=0, on_progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_the_way_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("precious")
+    with pytest.raises(FruitganError, match="out"):
+        draw_folder(tmp_path / "out", train_count=1, test_count=0, size_px=16, seed=0)
+    assert (tmp_path / "out" / "mine").read_text() == "precious"

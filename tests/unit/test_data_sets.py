@@ -1,0 +1,74 @@
+"""The data sets that have a name, ours and a plug-in's."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+
+from fruitgan.data import named
+from fruitgan.data.datasets import Dataset, registry
+from fruitgan.data.named import ArchivedSet
+from fruitgan.data.sources import find_source
+from fruitgan.errors import UsageError
+
+ARCHIVED = (
+    "apple2orange",
+    "cezanne2photo",
+    "facades",
+    "horse2zebra",
+    "iphone2dslr_flower",
+    "maps",
+    "monet2photo",
+    "summer2winter_yosemite",
+    "ukiyoe2photo",
+    "vangogh2photo",
+)
+
+
+def test_every_set_is_registered() -> None:
+    assert set(registry.names()) >= {*ARCHIVED, "demo"}
+
+
+@pytest.mark.parametrize("name", [*ARCHIVED, "demo"])
+def test_a_registered_set_keeps_the_contract(name: str) -> None:
+    dataset = registry.get(name)
+    assert isinstance(dataset, Dataset)
+    assert dataset.name == name
+    assert len(set(dataset.domains)) == 2
+    assert dataset.summary
+    assert "\n" not in dataset.summary
+
+
+@pytest.mark.parametrize("name", ARCHIVED)
+def test_an_archived_set_is_fetched_by_https_and_has_a_sum(name: str) -> None:
+    dataset = registry.get(name)
+    assert isinstance(dataset, ArchivedSet)
+    assert dataset.archive.address == f"https://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{name}.zip"
+    assert re.fullmatch(r"[0-9a-f]{64}", dataset.sha256)
+    assert dataset.size_bytes > 10**7
+    assert not dataset.is_present()
+
+
+def test_drawn_fruit_is_a_source_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRUITGAN_OFFLINE", "1")
+    small = dataclasses.replace(named.demo, train_count=2, test_count=1, size_px=16, edition=0)
+    seen: list[tuple[str, int, int]] = []
+    source = small.source(lambda *event: seen.append(event))
+    assert [len(part) for part in (source.a.train, source.b.train, source.a.test, source.b.test)] == [2, 2, 1, 1]
+    assert (source.name, source.a.name, source.b.name) == ("demo", "apple", "orange")
+    assert seen[-1] == ("drawing demo", 6, 6)
+    assert small.is_present()
+    seen.clear()
+    assert small.source(lambda *event: seen.append(event)) == source
+    assert not seen
+
+
+def test_domains_of_a_named_set_can_be_renamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = dataclasses.replace(named.demo, train_count=2, test_count=1, size_px=16, edition=0)
+    monkeypatch.setattr(type(registry), "get", lambda self, name: small)
+    source = find_source("demo", domains=("red", "round"))
+    assert (source.a.name, source.b.name) == ("red", "round")
+    with pytest.raises(UsageError, match="two different names"):
+        find_source("demo", domains=("red", "red"))

@@ -1,0 +1,595 @@
+"""The export: one path for real and generated pictures, neutral names, and a manifest that never lies."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fruitgan import bundle as bundles
+from fruitgan.data.labelled import MANIFEST, UNFINISHED, ManifestRow, read_dataset, read_manifest
+from fruitgan.data.likeness import content_sha256
+from fruitgan.engines.catalog import engines
+from fruitgan.engines.contracts import Engine, Images
+from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.images import Pixels, resize
+from fruitgan.registry import Choice
+from fruitgan.workflows.export_dataset import ExportResult, ExportSettings, export_dataset, job
+
+Export = Callable[..., ExportResult]
+TRAIN, TEST = 6, 3
+
+
+class Negative(Engine):
+    """255 minus each value, so that every expected pixel is known."""
+
+    calls = 0
+    fails_at = 0
+
+    def __init__(self, **options: Any) -> None:
+        assert set(options) == {"generator", "weights", "gpu", "device"}
+
+    def translate(self, images: Images) -> Images:
+        Negative.calls += 1
+        if Negative.calls == Negative.fails_at:
+            raise KeyboardInterrupt
+        return 255 - images
+
+
+def picture(seed: int, height: int = 24, width: int = 24) -> Pixels:
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3)).astype(np.uint8)
+    return resize(coarse, height, width)
+
+
+def save(path: Path, pixels: Pixels, **options: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+
+
+def save_bundle(path: Path, weight: float = 1.0, generator: str = "mobile") -> Path:
+    card = bundles.Card(
+        name="toy",
+        domains=("apple", "orange"),
+        generator=Choice(generator, "fruitgan", "0"),
+        directions=("a2b", "b2a"),
+        image_size_px=16,
+        size_minimum_px=1,
+        size_multiple_px=1,
+        recipe="",
+        steps=0,
+        images=0,
+        data="",
+        data_fingerprint="",
+        licence="",
+        fruitgan_version="",
+        created="",
+    )
+    weights = {} if generator == "identity" else {"w": np.full(1, weight, np.float32)}
+    bundles.save(bundles.Bundle(card, dict.fromkeys(card.directions, weights)), path)
+    return path
+
+
+@pytest.fixture
+def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Export:
+    """Exports in a folder with data, apples and oranges, and a bundle whose engine gives the negative."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(engines, "get", lambda name: Negative)
+    Negative.calls = Negative.fails_at = 0
+    for folder, count, seed in (("trainA", TRAIN, 0), ("trainB", TRAIN, 100), ("testA", TEST, 200), ("testB", TEST + 1, 300)):
+        for number in range(count):
+            save(Path(f"apple2orange/{folder}/{number}.png"), picture(seed + number))
+    save_bundle(Path("toy.safetensors"))
+
+    def export(on_progress: Any = None, **settings: Any) -> ExportResult:
+        given = {"bundle": "toy.safetensors", "data": "apple2orange", "out": Path("out"), **settings}
+        return export_dataset(ExportSettings(**given), on_progress)
+
+    return export
+
+
+def files(folder: str | Path = "out") -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+
+
+def contents(folder: str | Path = "out") -> dict[str, bytes]:
+    return {name: Path(folder, name).read_bytes() for name in files(folder)}
+
+
+def rows(folder: str | Path = "out") -> list[ManifestRow]:
+    return list(read_manifest(Path(folder, MANIFEST)))
+
+
+def pixels_of(path: str | Path) -> Pixels:
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+def test_an_export_holds_as_many_fakes_as_reals_and_a_manifest_that_agrees(export: Export) -> None:
+    result = export()
+    assert (result.predicted, result.origins, result.made, result.kept) == (TEST, TEST, 2 * TEST, 0)
+    numbers = [f"{number:06}.png" for number in range(TEST)]
+    pictures = [f"{folder}/{number}" for folder in ("origins", "predicted") for number in numbers]
+    assert files() == sorted(["dataset.json", MANIFEST, *pictures])
+    found = read_dataset(Path("out"))
+    assert found.has_manifest
+    assert len(found.images) == 2 * TEST
+    assert [(row.label, row.split, row.bundle != "") for row in rows()] == [
+        *[("real", "test", False)] * TEST,
+        *[("generated", "test", True)] * TEST,
+    ]
+    assert result.splits == {"predicted": {"test": TEST}, "origins": {"test": TEST}}
+
+
+def test_fakes_are_the_resized_sources_through_the_engine_and_reals_the_resized_sources(export: Export) -> None:
+    export(image_size=10)
+    for row in rows():
+        source = resize(pixels_of(Path("apple2orange", row.source)), 10, 10)
+        assert (pixels_of(f"out/{row.file}") == (255 - source if row.label == "generated" else source)).all()
+        assert row.source.startswith("testA/" if row.label == "generated" else "testB/")
+        assert row.group == content_sha256(pixels_of(Path("apple2orange", row.source)))
+
+
+def test_the_size_is_the_bundles_and_pictures_of_any_shape_become_squares(export: Export) -> None:
+    save(Path("apple2orange/testA/0.png"), picture(200, 30, 90))
+    save(Path("apple2orange/testA/1.png"), picture(201, 3, 5))
+    assert export().image_size_px == 16
+    assert {pixels_of(f"out/{row.file}").shape for row in rows()} == {(16, 16, 3)}
+
+
+def test_colours_transparency_and_orientation_are_dealt_with_in_both_classes(export: Export) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for folder in ("testA", "testB"):
+        Image.fromarray(picture(7)).convert("L").save(f"apple2orange/{folder}/0.png")
+        Image.fromarray(picture(8)).convert("RGBA").save(f"apple2orange/{folder}/1.png", exif=exif)
+    export()
+    for row in rows():
+        number = Path(row.source).stem
+        if number in "01":
+            grey = np.asarray(Image.fromarray(picture(7)).convert("L"))
+            upright = np.rot90(picture(8), -1) if number == "1" else np.dstack([grey] * 3)
+            source = resize(np.ascontiguousarray(upright), 16, 16)
+            assert (pixels_of(f"out/{row.file}") == (255 - source if row.label == "generated" else source)).all()
+
+
+def test_the_other_direction_translates_oranges_and_its_reals_are_apples(export: Export) -> None:
+    result = export(to="apple")
+    assert (result.direction, result.target) == ("b2a", "apple")
+    assert {(row.label, row.source[:5]) for row in rows()} == {("generated", "testB"), ("real", "testA")}
+
+
+def test_data_whose_domains_stand_the_other_way_round_are_matched_by_name(export: Export) -> None:
+    Path("apple2orange").rename("orange2apple")
+    result = export(data="orange2apple", to="orange")
+    assert result.warnings == ()
+    assert {(row.label, row.source[:5]) for row in rows()} == {("generated", "testB"), ("real", "testA")}
+
+
+def test_data_of_other_domains_are_taken_by_letter_and_it_is_said(export: Export) -> None:
+    result = export(data=None, data_a=Path("apple2orange/trainA"), data_b=Path("apple2orange/trainB"))
+    assert result.warnings == (
+        "the bundle knows apple and orange, the data hold trainA and trainB: taking trainA for apple and trainB for orange",
+    )
+    assert {(row.label, row.source[:6]) for row in rows()} == {("generated", "trainA"), ("real", "trainB")}
+
+
+def test_a_count_takes_test_images_first_and_flags_training_images(export: Export) -> None:
+    result = export(count=5)
+    assert result.splits == {"predicted": {"test": TEST, "train": 5 - TEST}, "origins": {"test": TEST + 1, "train": 4 - TEST}}
+    assert {(row.split, row.source[:4]) for row in rows()} == {("test", "test"), ("train", "trai")}
+    assert "2 generated and 1 real pictures come from the training split" in result.warnings[0]
+
+
+def test_all_that_there_is_can_be_had_and_one_more_is_refused_with_what_there_is(export: Export) -> None:
+    assert export(count=TRAIN + TEST).predicted == TRAIN + TEST
+    with pytest.raises(DataError, match=r"apple: 10 images are wanted, 3 test and 6 training .* give --count 9 at most"):
+        export(count=10, out=Path("more"))
+    assert not Path("more").exists()
+
+
+def test_without_test_images_a_count_is_needed(export: Export) -> None:
+    for path in Path("apple2orange/testB").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=r"orange: has no test image that can be used; --count N .*\(6 there are\)"):
+        export()
+    assert export(count=2).splits["origins"] == {"train": 2}
+
+
+def test_origins_may_be_the_very_sources_of_the_fakes(export: Export) -> None:
+    export(origins="source")
+    sources = {label: [row.source for row in rows() if row.label == label] for label in ("generated", "real")}
+    assert sorted(sources["generated"]) == sorted(sources["real"])
+    groups = Counter(row.group for row in rows())
+    assert set(groups.values()) == {2}
+
+
+def test_names_and_their_order_tell_neither_split_nor_source(export: Export) -> None:
+    for number in range(40):
+        save(Path(f"apple2orange/trainA/x{number}.png"), picture(1000 + number))
+        save(Path(f"apple2orange/testA/x{number}.png"), picture(2000 + number))
+    export(count=TEST + 40 + 40, origins="source")
+    order = {label: [row for row in rows() if row.label == label] for label in ("generated", "real")}
+    names = {label: [Path(row.file).name for row in listed] for label, listed in order.items()}
+    assert names["generated"] == names["real"] == [f"{number:06}.png" for number in range(83)]
+    same = sum(fake.source == real.source for fake, real in zip(order["generated"], order["real"], strict=True))
+    assert same < 6  # one is expected by chance: a number does not lead from a fake to its source
+    for listed in order.values():
+        splits = [row.split == "train" for row in listed]
+        assert abs(float(np.corrcoef(splits, np.arange(83))[0, 1])) < 0.3
+        assert [row.source for row in listed] != sorted(row.source for row in listed)
+
+
+def test_the_files_bear_no_metadata_and_no_time(export: Export) -> None:
+    for folder in ("testA", "testB"):
+        for path in Path("apple2orange", folder).iterdir():
+            exif = Image.Exif()
+            exif[0x010E] = "a note"
+            Image.fromarray(pixels_of(path)).save(path, exif=exif, dpi=(300, 300))
+    export()
+    for row in rows():
+        data = Path("out", row.file).read_bytes()
+        chunks, place = [], 8
+        while place < len(data):
+            chunks.append(data[place + 4 : place + 8])
+            place += 12 + int.from_bytes(data[place : place + 4], "big")
+        assert set(chunks) == {b"IHDR", b"IDAT", b"IEND"}
+    assert len({path.stat().st_mtime_ns for path in Path("out").rglob("*.png")}) == 1
+
+
+def test_the_same_export_gives_the_same_bytes_elsewhere_under_other_names(export: Export) -> None:
+    export()
+    first = contents()
+    Path("moved").mkdir()
+    Path("apple2orange").rename("moved/apple2orange")
+    export(data="moved/apple2orange", out=Path("again"))
+    assert contents("again") == first
+    for path in Path("moved/apple2orange").rglob("*.png"):
+        path.rename(path.with_name(f"renamed {99 - int(path.stem)}.png"))
+    export(data="moved/apple2orange", out=Path("renamed"))
+    pictures = {name: data for name, data in contents("renamed").items() if name.endswith(".png")}
+    assert pictures.items() <= first.items()
+
+
+@pytest.mark.parametrize(("form", "kind"), [("webp", "WEBP"), ("jpg", "JPEG")])
+def test_other_formats_are_the_same_for_both_classes(export: Export, form: str, kind: str) -> None:
+    export()
+    exact = {name.partition(".")[0]: pixels_of(f"out/{name}") for name in files() if name.endswith(".png")}
+    result = export(format=form, out=Path("other"))
+    assert any("traces" in warning for warning in result.warnings) == (form == "jpg")
+    found = 0
+    for name in files("other"):
+        if name.endswith(form):
+            with Image.open(f"other/{name}") as image:
+                assert image.format == kind
+                assert not image.getexif()
+            difference = np.abs(pixels_of(f"other/{name}").astype(int) - exact[name.partition(".")[0]])
+            assert difference.max() == 0 if form == "webp" else 0 < difference.mean() < 8
+            found += 1
+    assert found == 2 * TEST
+    assert len(read_dataset(Path("other")).images) == 2 * TEST
+
+
+def test_a_rerun_makes_nothing_again(export: Export) -> None:
+    export()
+    before, times, calls = contents(), {path: path.stat().st_ctime_ns for path in Path("out").rglob("*")}, Negative.calls
+    result = export()
+    assert (result.made, result.kept) == (0, 2 * TEST)
+    assert Negative.calls == calls
+    assert contents() == before
+    assert {path: path.stat().st_ctime_ns for path in Path("out").rglob("*")} == times
+    assert export(count=TEST).made == 0  # the same pictures by another word
+
+
+def test_an_export_that_was_stopped_has_no_manifest_and_a_rerun_does_the_rest(export: Export) -> None:
+    export(out=Path("whole"))
+    Negative.calls, Negative.fails_at = 0, 2
+    with pytest.raises(KeyboardInterrupt):
+        export()
+    done = [name for name in files() if name.endswith(".png")]
+    assert UNFINISHED in files()
+    assert not {MANIFEST, "dataset.json"} & set(files())
+    assert 0 < len(done) < 2 * TEST
+    with pytest.raises(DataError, match="not finished"):
+        read_dataset(Path("out"))
+    Path("out/predicted/.fruitgan-0.part").write_bytes(b"half a picture")
+    result = export()
+    assert (result.made, result.kept) == (2 * TEST - len(done), len(done))
+    assert contents() == contents("whole")
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "dataset.json"])
+def test_stopped_between_the_last_files_it_is_finished_by_a_rerun(
+    export: Export, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from fruitgan.workflows.export_dataset import folder
+
+    write = folder.write_atomically
+
+    def stop(path: Path, data: bytes) -> None:
+        if path.name == name:
+            raise KeyboardInterrupt
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "write_atomically", stop)
+        with pytest.raises(KeyboardInterrupt):
+            export()
+    assert (MANIFEST in files()) == (name == "dataset.json")
+    if MANIFEST in files():
+        assert len(read_dataset(Path("out")).images) == 2 * TEST
+    assert export().made == 0
+    export(out=Path("whole"))
+    assert contents() == contents("whole")
+
+
+def test_what_was_lost_or_damaged_is_made_again_and_nothing_else(export: Export) -> None:
+    export()
+    before = contents()
+    Path("out/predicted/000001.png").unlink()
+    Path("out/origins/000002.png").write_bytes(b"torn")
+    assert export().made == 2
+    assert contents() == before
+    Path("out", MANIFEST).unlink()
+    assert export().made == 0
+    assert contents() == before
+    Path("out", MANIFEST).write_text("no manifest")
+    assert export().made == 0
+    assert contents() == before
+    Path("out/dataset.json").unlink()
+    with pytest.raises(UsageError, match="not a dataset of export-dataset"):
+        export()
+    assert export(overwrite=True).made == 2 * TEST  # the manifest is an export's
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"bundle": "other.safetensors"}, "made by another bundle"),
+        ({"direction": "b2a"}, "made in the other direction"),
+        ({"image_size": 8}, r"made with another --image-size \(16\)"),
+        ({"format": "webp"}, r"made with another --format \(png\)"),
+        ({"origins": "source"}, r"made with other --origins \(target\)"),
+        ({"count": 2}, r"made with another --count \(3\)"),
+        ({"data": "others2"}, "made from other pictures"),
+    ],
+)
+def test_another_bundle_or_option_in_the_way_is_refused_until_overwritten(
+    export: Export, settings: dict[str, Any], reason: str
+) -> None:
+    save_bundle(Path("other.safetensors"), 2.0)
+    for path in list(Path("apple2orange").rglob("*.png")):
+        save(Path("others2") / path.relative_to("apple2orange"), 255 - pixels_of(path))
+    export()
+    before = contents()
+    with pytest.raises(UsageError, match=rf"out: is in the way \({reason}\): --overwrite replaces, --out writes elsewhere"):
+        export(**settings)
+    assert contents() == before
+    assert export(**settings, overwrite=True).kept == 0
+    export(**settings, out=Path("fresh"))
+    assert contents() == contents("fresh")
+
+
+def test_another_export_does_not_go_on_with_a_stopped_one(export: Export) -> None:
+    Negative.fails_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        export()
+    with pytest.raises(UsageError, match="is in the way"):
+        export(direction="b2a")
+    export(direction="b2a", overwrite=True)
+    assert len(read_dataset(Path("out")).images) == 2 * TEST
+
+
+def test_overwrite_takes_away_only_what_an_export_made(export: Export) -> None:
+    export(count=5)
+    Path("out/notes.txt").write_text("mine")
+    Path("out/predicted/notes.txt").write_text("mine")
+    export(overwrite=True)
+    assert len([name for name in files() if name.endswith(".png")]) == 2 * TEST
+    assert {"notes.txt", "predicted/notes.txt"} < set(files())
+    save(Path("out/origins/photo.png"), picture(1))
+    before = contents()
+    for overwrite in (True, False):
+        with pytest.raises(UsageError, match=r"photo\.png: is in the way, and export-dataset did not make it"):
+            export(overwrite=overwrite)
+    assert contents() == before
+
+
+def test_folders_of_somebody_else_are_refused(export: Export) -> None:
+    save(Path("out/predicted/a.png"), picture(1))
+    with pytest.raises(UsageError, match="not a dataset of export-dataset"):
+        export()
+    Path("out/predicted/a.png").rename("out/predicted/000001.png")
+    with pytest.raises(UsageError, match="export-dataset did not make it"):
+        export(overwrite=True)
+    Path("other").mkdir()
+    Path("other/manifest.csv").write_text("of something else")
+    with pytest.raises(UsageError, match=r"manifest\.csv: is in the way, and export-dataset did not make it"):
+        export(overwrite=True, out=Path("other"))
+    assert (files(), files("other")) == (["predicted/000001.png"], ["manifest.csv"])
+    Path("taken").write_text("a file")
+    for overwrite in (True, False):
+        with pytest.raises(UsageError, match="is no folder"):
+            export(out=Path("taken"), overwrite=overwrite)
+
+
+def test_a_clearing_that_was_stopped_leaves_nothing_that_could_be_taken_for_a_dataset(
+    export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fruitgan.workflows.export_dataset import folder
+
+    export()
+    remove, removed = folder._remove, []
+
+    def stop(path: Path) -> None:
+        if len(removed) == 4:
+            raise KeyboardInterrupt
+        removed.append(path)
+        remove(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "_remove", stop)
+        with pytest.raises(KeyboardInterrupt):
+            export(overwrite=True)
+    with pytest.raises(DataError, match="not finished"):
+        read_dataset(Path("out"))
+    with pytest.raises(UsageError, match="is in the way"):
+        export()
+    assert export(overwrite=True).made == 2 * TEST
+
+
+def test_the_dataset_may_not_lie_among_its_sources(export: Export) -> None:
+    for out in ("apple2orange/trainA", "apple2orange/testA/export"):
+        with pytest.raises(UsageError, match="among its own sources"):
+            export(out=Path(out))
+    assert export(out=Path("apple2orange/dataset")).made == 2 * TEST
+    assert export(out=Path("apple2orange/dataset")).made == 0
+
+
+def test_copies_within_a_split_count_once_and_those_between_the_splits_not_at_all(export: Export) -> None:
+    save(Path("apple2orange/trainA/copy.bmp"), picture(0))
+    save(Path("apple2orange/testA/seen.png"), picture(1))
+    save(Path("apple2orange/testB/seen in the other domain.png"), picture(2))
+    result = export(count=TRAIN + TEST - 2)
+    assert (result.left_out.repeated, result.left_out.in_both_splits) == (1, 4)
+    sources = {row.source for row in rows()}
+    assert not sources & {
+        "trainA/copy.bmp",
+        "testA/seen.png",
+        "trainA/1.png",
+        "testB/seen in the other domain.png",
+        "trainA/2.png",
+    }
+    with pytest.raises(DataError, match="3 test and 4 training images"):
+        export(count=TRAIN + TEST, out=Path("more"))
+
+
+def test_near_duplicates_share_a_group_and_those_of_training_pictures_are_said(export: Export) -> None:
+    save(Path("apple2orange/testA/0.jpg"), picture(200, 48, 48), quality=80)  # nearly testA/0.png
+    save(Path("apple2orange/testB/9.png"), resize(picture(103), 30, 30))  # nearly trainB/3.png
+    result = export(count=TEST + 1 + TRAIN)
+    groups = {row.source: row.group for row in rows()}
+    assert groups["testA/0.png"] == groups["testA/0.jpg"]
+    assert groups["testB/9.png"] == groups["trainB/3.png"]
+    assert len(set(groups.values())) == len(groups) - 2
+    assert any("1 of the 9 test pictures look nearly like a training picture" in warning for warning in result.warnings)
+
+
+def test_broken_images_are_named_and_counted_and_stop_nothing(export: Export) -> None:
+    Path("apple2orange/testA/broken.png").write_bytes(Path("apple2orange/testA/0.png").read_bytes()[:60])
+    Path("apple2orange/trainB/text.jpg").write_text("no image")
+    result = export()
+    assert result.made == 2 * TEST
+    named = {Path(remark.path).name: remark.reason for remark in result.left_out.unreadable}
+    assert named.keys() == {"broken.png", "text.jpg"}
+    assert named["text.jpg"] == "not an image"
+    assert json.loads(Path("out/dataset.json").read_text())["left_out"]["unreadable"] == 2
+
+
+def test_unlike_sizes_and_formats_of_the_classes_are_said(export: Export) -> None:
+    for number in range(TEST):
+        save(Path(f"apple2orange/testA/{number}.jpg"), picture(200 + number, 8, 8))
+        Path(f"apple2orange/testA/{number}.png").unlink()
+    said = " ".join(export().warnings)
+    assert "the sources of the fakes are about 8 px, the real pictures 24 px: at 16 px sharpness" in said
+    assert "mostly JPEG files, the real pictures PNG" in said
+
+
+def test_the_card_says_what_made_the_dataset_and_holds_no_path(export: Export, tmp_path: Path) -> None:
+    result = export(count=4)
+    text = Path("out/dataset.json").read_text()
+    card = json.loads(text)
+    assert card["format"] == 1
+    assert card["image_size_px"] == 16
+    assert card["settings"] == {"direction": "a2b", "format": "png", "origins": "target", "count": 4}
+    assert card["counts"] == {"predicted": 4, "origins": 4, "splits": result.splits}
+    assert card["data"] == {"name": "apple2orange", "source": "apple", "target": "orange"}
+    assert (card["bundle"]["name"], card["bundle"]["weights_sha256"]) == ("toy", result.weights_sha256)
+    assert {row.bundle for row in rows()} == {"", result.weights_sha256}
+    assert str(tmp_path) not in text + Path("out", MANIFEST).read_text()
+
+
+def test_sources_are_relative_to_the_data_wherever_these_lie(export: Export, tmp_path: Path) -> None:
+    export(data=None, data_a=Path("apple2orange/testA"), data_b=tmp_path / "apple2orange" / "trainB", out=Path("loose"))
+    assert {row.source[:6] for row in rows("loose")} == {"testA/", "trainB"}
+    assert all((Path("apple2orange") / row.source).is_file() for row in rows("loose"))
+
+
+def test_a_source_that_changes_meanwhile_is_noticed(export: Export) -> None:
+    def change(label: str, done: int, total: int) -> None:
+        if label == "looking at test orange" and done == total:
+            for number in range(TEST):
+                save(Path(f"apple2orange/testA/{number}.png"), picture(999))
+
+    with pytest.raises(DataError, match="changed while the export was at work"):
+        export(change)
+
+
+def test_progress_is_told_for_each_stage(export: Export) -> None:
+    told: list[tuple[str, int, int]] = []
+    export(lambda *event: told.append(event))
+    assert {label for label, _, _ in told} == {
+        "looking at train apple",
+        "looking at test apple",
+        "looking at train orange",
+        "looking at test orange",
+        "exporting",
+    }
+    assert told[-1] == ("exporting", 2 * TEST, 2 * TEST)
+
+
+def test_a_device_that_is_not_there_leaves_nothing_behind(export: Export, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**options: Any) -> Engine:
+        raise FruitganError("no such device")
+
+    monkeypatch.setattr(engines, "get", lambda name: refuse)
+    with pytest.raises(FruitganError, match="no such device"):
+        export()
+    assert not Path("out").exists()
+
+
+def test_a_disk_that_takes_nothing_is_said(export: Export) -> None:
+    Path("locked").mkdir()
+    Path("locked/predicted").write_text("a file where the folder should be")
+    with pytest.raises(UsageError, match="is in the way"):
+        export(out=Path("locked"))
+    Path("locked/predicted").unlink()
+    if os.geteuid():  # root may write anywhere
+        Path("locked").chmod(0o500)
+        with pytest.raises(FruitganError, match="cannot be written"):
+            export(out=Path("locked"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"count": 0}, "--count 0"),
+        ({"image_size": 0}, "--image-size 0"),
+        ({"image_size": 10**6}, "--image-size 1000000"),
+        ({"format": "gif"}, "--format gif"),
+        ({"origins": "both"}, "--origins both"),
+        ({"direction": "b2c"}, "--direction b2c"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ExportSettings(**settings)
+
+
+def test_the_result_has_a_json_form(export: Export) -> None:
+    assert set(asdict(export())) == {
+        "dataset", "predicted", "origins", "made", "kept", "splits", "image_size_px", "format", "direction", "target", "bundle",
+        "weights_sha256", "left_out", "warnings", "seconds",
+    }  # fmt: skip
+
+
+def test_the_stand_in_for_the_generator_changes_no_pixel() -> None:
+    every = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+    assert (job.Unchanged().translate(every) == every).all()

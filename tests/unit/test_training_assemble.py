@@ -1,0 +1,149 @@
+"""From settings to a trainer: what is asked for wins, and what cannot be is said before anything is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from fruitgan.errors import UsageError
+from fruitgan.settings import from_json, to_json
+from fruitgan.workflows.train_gan.assemble import Plan, make_objective, make_plan
+from fruitgan.workflows.train_gan.settings import TrainGanSettings
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def repeatable() -> Iterator[None]:
+    with torch.random.fork_rng():
+        yield
+
+
+def plan(**settings: Any) -> Plan:
+    return make_plan(TrainGanSettings(**settings), CPU)
+
+
+def small(**settings: Any) -> Plan:
+    given: dict[str, Any] = {"generator_options": {"base_channels": "4"}, "discriminator_options": {"base_channels": "4"}}
+    return plan(**given | settings)
+
+
+def test_the_default_recipe_is_the_light_one_on_a_cpu_and_the_papers_elsewhere() -> None:
+    assert plan().recipe_name == "fast"
+    assert make_plan(TrainGanSettings(), torch.device("cuda")).recipe_name == "cyclegan"
+
+
+def test_a_plan_has_every_option_of_every_part() -> None:
+    made = plan(recipe="cyclegan", generator_options={"base_channels": "32"})
+    assert made.generator.options == {"base_channels": 32}
+    assert made.discriminator.options == {"base_channels": 64}
+    assert made.objective.options == {"gan_mode": "lsgan", "pool_size": 50}
+    assert made.augmentation.options == {"load_ratio": 286 / 256, "mirror": True}
+    assert made.precision == "fp32"
+    assert made.seed == 0
+
+
+def test_a_recipes_options_stay_with_the_recipes_own_choice() -> None:
+    assert plan(recipe="fast").discriminator.options == {"base_channels": 32, "scales": 2}
+    assert plan(recipe="fast", discriminator_options={"scales": "3"}).discriminator.options == {
+        "base_channels": 32,
+        "scales": 3,
+    }
+    assert plan(recipe="fast", discriminator="patch-70").discriminator.options == {"base_channels": 64}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "asked", "total"),
+    [
+        ("cyclegan", {}, 2000),
+        ("cyclegan", {"epochs": 3}, 30),
+        ("cyclegan", {"steps": 7}, 7),
+        ("fast", {}, 4000),
+        ("fast", {"epochs": 3}, 30),
+        ("fast", {"steps": 7}, 7),
+    ],
+)
+def test_the_length_is_the_one_asked_for_or_the_recipes(recipe: str, asked: dict[str, int], total: int) -> None:
+    assert plan(recipe=recipe, **asked).recipe.total_steps(10) == total
+
+
+def test_a_plan_survives_json() -> None:
+    made = plan(recipe="seed-unet", seed=7, precision="bf16", image_size=512, batch_size=2)
+    assert from_json(Plan, json.loads(json.dumps(to_json(made)))) == made
+    assert (made.recipe.image_size_px, made.recipe.batch_size, made.precision, made.seed) == (512, 2, "bf16", 7)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"recipe": "cyclgan"}, "did you mean cyclegan"),
+        ({"generator": "resnet-8"}, "did you mean resnet-"),
+        ({"generator_options": {"base_chanels": "4"}}, "did you mean base_channels"),
+        ({"discriminator_options": {"base_channels": "four"}}, "base_channels"),
+        ({"objective": "nothing"}, "no objective named 'nothing'"),
+        ({"augment": "nothing"}, "no augmentation named 'nothing'"),
+    ],
+)
+def test_an_unknown_name_or_option_is_refused_with_what_is_near(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        plan(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"recipe": "seed-unet", "image_size": 128}, "unet-256 takes 256 px or more, in multiples of 256; the next is 256"),
+        ({"recipe": "cyclegan", "image_size": 30}, "resnet-9 takes 8 px or more, in multiples of 4; the next is 32"),
+        ({"recipe": "fast", "image_size": 44}, "patch-multiscale takes 48 px or more, in multiples of 1; the next is 48"),
+    ],
+)
+def test_an_image_size_that_a_network_does_not_take_is_refused_with_the_next(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=f"--image-size {settings['image_size']}: {message}"):
+        make_objective(small(**settings))
+
+
+def weights(made: Plan) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in make_objective(made).networks.state_dict().items()}
+
+
+def test_the_first_weights_depend_on_the_seed_alone() -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    one = weights(small(seed=3))
+    assert torch.equal(torch.get_rng_state(), before)  # and the caller's random state is not touched
+    torch.manual_seed(2)
+    same, other = weights(small(seed=3)), weights(small(seed=4))
+    assert all(torch.equal(one[key], same[key]) for key in one)
+    assert not any(torch.equal(one[key], other[key]) for key in one if key.endswith("0.weight") and one[key].ndim == 4)
+
+
+def test_no_two_networks_start_alike() -> None:
+    networks = make_objective(small()).networks
+    for one, other in (("generator_ab", "generator_ba"), ("discriminator_a", "discriminator_b")):
+        first, second = (torch.cat([p.detach().flatten() for p in networks[name].parameters()]) for name in (one, other))
+        assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"image_size": 7}, "--image-size 7: 8 or more"),
+        ({"batch_size": 0}, "--batch-size 0: 1 or more"),
+        ({"steps": 0}, "--steps 0: 1 or more"),
+        ({"epochs": -1}, "--epochs -1: 1 or more"),
+        ({"save_every": 0}, "--save-every 0: 1 or more"),
+        ({"log_every": 0}, "--log-every 0: 1 or more"),
+        ({"keep": 0}, "--keep 0: 1 or more"),
+        ({"epochs": 1, "steps": 1}, "give one of them"),
+        ({"name": "a/b"}, "a name, not a path"),
+        ({"name": ".."}, "a name, not a path"),
+        ({"seed": -1}, "--seed -1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        TrainGanSettings(**settings)

@@ -1,0 +1,79 @@
+"""Where tensors live and in which precision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fruitgan.device import at_least_fp32, autocast, choose_device, has_fast_bf16
+from fruitgan.errors import EnvironmentProblem, UsageError
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.fixture
+def apple_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_without_a_gpu_auto_and_none_mean_the_cpu_and_a_number_is_an_error() -> None:
+    assert choose_device() == choose_device("none") == choose_device(device="cpu") == torch.device("cpu")
+    for asked in ({"gpu": "0"}, {"device": "cuda"}, {"device": "mps"}):
+        with pytest.raises(EnvironmentProblem, match="use --"):
+            choose_device(**asked)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_with_gpus_the_first_is_chosen_or_the_one_asked_for() -> None:
+    assert choose_device() == torch.device("cuda", 0)
+    assert choose_device("1") == choose_device(device="cuda:1") == torch.device("cuda", 1)
+    assert choose_device("none") == torch.device("cpu")
+    with pytest.raises(EnvironmentProblem, match="GPU 2: 2 found"):
+        choose_device("2")
+
+
+@pytest.mark.usefixtures("apple_gpu")
+def test_an_apple_gpu_is_number_0() -> None:
+    assert choose_device() == choose_device("0") == choose_device(device="mps") == torch.device("mps")
+    with pytest.raises(EnvironmentProblem):
+        choose_device("1")
+
+
+@pytest.mark.parametrize("asked", [{"gpu": "one"}, {"gpu": "-1"}, {"device": "gpu"}, {"device": "cpu:0"}, {"device": "cuda:x"}])
+def test_what_names_no_device_is_refused(asked: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="expected"):
+        choose_device(**asked)
+
+
+def test_a_gpu_and_a_device_together_are_refused() -> None:
+    with pytest.raises(UsageError, match="give one of them"):
+        choose_device("none", "cpu")
+
+
+def test_autocast_multiplies_in_the_precision_asked_for() -> None:
+    x, cpu = torch.ones(2, 2), torch.device("cpu")
+    with autocast(cpu, "fp32"):
+        assert (x @ x).dtype == torch.float32
+    with autocast(cpu, "bf16"):
+        assert (x @ x).dtype == torch.bfloat16
+    assert isinstance(has_fast_bf16(cpu), bool)
+
+
+def test_full_precision_raises_what_is_less_and_leaves_the_rest() -> None:
+    kinds = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.float32: torch.float32}
+    kinds[torch.float64] = torch.float64
+    for given, expected in kinds.items():
+        assert at_least_fp32(torch.ones(1, dtype=given)).dtype == expected

@@ -1,0 +1,107 @@
+"""Batches: a pure function of (seed, step), and the very pixels of the images on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fruitgan import randomness
+from fruitgan.augment.jitter import jitter_mirror, none
+from fruitgan.data.bank import Bank, Fit
+from fruitgan.data.sampler import Sampler
+from fruitgan.objectives.contracts import Batch
+from fruitgan.training.feed import BankFeed
+
+SIDE_PX = 20
+
+
+def bank(folder: Path, n: int, width_px: int, fit: Fit) -> Bank:
+    folder.mkdir()
+    random = np.random.default_rng(n)
+    for number in range(n):
+        Image.fromarray(random.integers(0, 256, (SIDE_PX, width_px, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    return Bank.build(sorted(folder.iterdir()), load_size_px=SIDE_PX, fit=fit)
+
+
+def make_feed(tmp_path: Path, *, augment: bool = True, width_px: int = SIDE_PX, fit: Fit = "squash", seed: int = 4) -> BankFeed:
+    folder = tmp_path / f"{augment}-{width_px}-{seed}"
+    folder.mkdir()
+    return BankFeed(
+        bank(folder / "a", 5, width_px, fit),
+        bank(folder / "b", 7, width_px, fit),
+        Sampler(5, 7, 3, seed, "passes"),
+        jitter_mirror(load_ratio=SIDE_PX / 16) if augment else none(),
+        image_size_px=16 if augment else SIDE_PX,
+        seed=seed,
+        device=torch.device("cpu"),
+    )
+
+
+def same(one: Batch, other: Batch) -> bool:
+    tensors = [(one.a, other.a), (one.b, other.b), *((one.draws[name], other.draws[name]) for name in one.draws)]
+    return one.draws.keys() == other.draws.keys() and all(torch.equal(x, y) for x, y in tensors)
+
+
+def test_a_batch_depends_on_seed_and_step_alone(tmp_path: Path) -> None:
+    feed, wanted = make_feed(tmp_path), {"pool_a": 2, "pool_b": 2}
+    forwards = [feed.batch(step, wanted) for step in range(6)]
+    torch.manual_seed(9)
+    np.random.seed(9)
+    backwards = [feed.batch(step, wanted) for step in reversed(range(6))][::-1]
+    assert all(same(one, other) for one, other in zip(forwards, backwards, strict=True))
+    assert not any(same(forwards[0], other) for other in forwards[1:])
+    assert not torch.equal(forwards[0].draws["pool_a"], forwards[0].draws["pool_b"])
+    other_seed = make_feed(tmp_path, seed=5).batch(0, wanted)
+    assert not torch.equal(other_seed.draws["pool_a"], forwards[0].draws["pool_a"])
+    assert not torch.equal(other_seed.a, forwards[0].a)
+
+
+def test_a_batch_is_between_minus_1_and_1_with_the_draws_asked_for(tmp_path: Path) -> None:
+    batch = make_feed(tmp_path).batch(0, {"one": 2, "none": 0})
+    for images in (batch.a, batch.b):
+        assert images.shape == (3, 3, 16, 16)
+        assert images.dtype == torch.float32
+        assert images.is_contiguous()
+        assert -1 <= float(images.min()) < -0.9
+        assert 0.9 < float(images.max()) <= 1
+    assert batch.draws["one"].shape == (3, 2)
+    assert batch.draws["none"].shape == (3, 0)
+    assert batch.draws["one"].dtype == torch.float32  # not every device has float64
+    assert 0 <= float(batch.draws["one"].min()) <= float(batch.draws["one"].max()) < 1
+
+
+def test_a_draw_never_rounds_up_to_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = make_feed(tmp_path, augment=False)
+    monkeypatch.setattr(randomness, "sample", lambda _seed, _step, n, _stream: np.full(n, 1 - 2**-53))
+    assert float(feed.batch(0, {"one": 1}).draws["one"].max()) < 1
+
+
+def test_without_augmentation_the_pixels_are_those_of_the_files(tmp_path: Path) -> None:
+    feed = make_feed(tmp_path, augment=False)
+    indices_a, indices_b = feed.sampler.indices(2)
+    batch = feed.batch(2, {})
+    for images, domain, indices in ((batch.a, "a", indices_a), (batch.b, "b", indices_b)):
+        for image, index in zip(images, indices, strict=True):
+            pixels = feed.banks[domain].image(int(index)).astype(np.float32) / 255 * 2 - 1
+            np.testing.assert_allclose(image.permute(1, 2, 0).numpy(), pixels, rtol=0, atol=1e-6)
+
+
+def test_the_window_on_a_longer_image_is_drawn_for_seed_and_step_too(tmp_path: Path) -> None:
+    feed = make_feed(tmp_path, augment=False, width_px=3 * SIDE_PX, fit="cover")
+    first, again = feed.batch(1, {}), feed.batch(1, {})
+    assert same(first, again)
+    index = int(feed.sampler.indices(1)[0][0])
+    left = int(randomness.sample(4, 1, 6, "window/a").reshape(3, 2)[0, 1] * (2 * SIDE_PX + 1))
+    pixels = feed.banks["a"].image(index)[:, left : left + SIDE_PX].astype(np.float32) / 255 * 2 - 1
+    np.testing.assert_allclose(first.a[0].permute(1, 2, 0).numpy(), pixels, rtol=0, atol=1e-6)
+
+
+def test_batches_are_values(tmp_path: Path) -> None:
+    batch = make_feed(tmp_path).batch(0, {})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        batch.a = batch.b  # type: ignore[misc]

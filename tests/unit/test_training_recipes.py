@@ -1,0 +1,57 @@
+"""The recipes that come with fruitgan, field by field against their sources."""
+
+from __future__ import annotations
+
+from fruitgan.training.recipe import Adam, Part, Recipe, recipes
+from fruitgan.training.schedules import Schedule, constant
+
+
+def common(recipe: Recipe) -> None:
+    """What the paper and the tutorial have in common."""
+    assert recipe.objective.name == "cyclegan"
+    assert recipe.augmentation == Part(name="jitter-mirror")  # to 286 for 256, a random crop, half of them mirrored
+    assert recipe.weights == {"adversarial": constant(1.0), "cycle": constant(10.0), "identity": constant(5.0)}
+    assert (recipe.image_size_px, recipe.batch_size, recipe.fit) == (256, 1, "squash")
+    assert recipe.averaging is None
+    assert recipe.precision == "fp32"
+    assert recipe.steps is None
+
+
+def test_cyclegan_is_the_papers() -> None:
+    recipe = recipes.get("cyclegan")
+    common(recipe)
+    assert recipe.objective.options == {"gan_mode": "lsgan", "pool_size": 50}
+    assert recipe.generator == Part(name="resnet-9")
+    assert recipe.discriminator == Part(name="patch-70")
+    adam = Adam(learning_rate=2e-4, beta_1=0.5, beta_2=0.999, epsilon=1e-8)
+    assert recipe.optimizers == {"generators": adam, "discriminators": adam}
+    assert recipe.learning_rate == Schedule(start=1.0, end=0.0, begin=0.5, finish=1.0, shape="linear", unit="epoch")
+    assert (recipe.epochs, recipe.pairing, recipe.resample) == (200, "random-b", "bicubic")
+    assert recipe.total_steps(1019) == 203_800
+
+
+def test_seed_unet_is_the_lab_reports() -> None:
+    recipe = recipes.get("seed-unet")
+    common(recipe)
+    assert recipe.objective.options == {"gan_mode": "lsgan", "pool_size": 0}
+    assert recipe.generator == Part(name="unet-256")  # with dropout of a half
+    assert recipe.discriminator == Part(name="patch-70-affine")
+    adam = Adam(learning_rate=2e-4, beta_1=0.5, beta_2=0.999, epsilon=1e-7)
+    assert recipe.optimizers == {"generators": adam, "discriminators": adam}
+    assert recipe.learning_rate == constant(1.0)
+    assert (recipe.epochs, recipe.pairing, recipe.resample) == (40, "zip", "nearest")
+    assert recipe.total_steps(995) == 39_800
+
+
+def test_fast_is_light_and_averaged() -> None:
+    recipe = recipes.get("fast")
+    assert recipe.objective == Part(name="cyclegan", options={"gan_mode": "lsgan", "pool_size": 0})
+    assert recipe.generator == Part(name="mobile")
+    assert recipe.discriminator == Part(name="patch-multiscale", options={"base_channels": 32})
+    adam = Adam(learning_rate=2e-4, beta_1=0.5, beta_2=0.99)
+    assert recipe.optimizers == {"generators": adam, "discriminators": adam}
+    assert recipe.averaging == 0.999
+    assert (recipe.image_size_px, recipe.batch_size, recipe.steps) == (128, 4, 4000)
+    assert recipe.pairing == "passes"
+    assert recipe.precision == "auto"
+    assert recipe.total_steps(255) == recipe.total_steps(1) == 4000

@@ -1,0 +1,95 @@
+"""The folder of a run: whole with its config, a log without gaps or duplicates, and found again by name."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from fruitgan.errors import DataError, UsageError
+from fruitgan.training.run import CONFIG, LOG, RESULT, Run, find_run
+
+
+def make(out: Path, name: str, *, age_seconds: int = 0) -> Run:
+    run = Run.create(out / name, {"seed": 1}, {"torch": "2"})
+    for path in (run.path / CONFIG, run.path):
+        os.utime(path, (1_700_000_000 - age_seconds,) * 2)
+    return run
+
+
+def test_a_run_appears_whole_with_its_config(tmp_path: Path) -> None:
+    run = make(tmp_path / "runs", "first")
+    assert run.config == {"seed": 1}
+    assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "environment.json"]
+    assert run.result is None
+    assert run.entries() == []
+
+
+def test_an_existing_run_is_not_touched(tmp_path: Path) -> None:
+    make(tmp_path, "first")
+    with pytest.raises(UsageError, match=r"first exists; .*--resume"):
+        Run.create(tmp_path / "first", {"seed": 2}, {})
+    assert Run(tmp_path / "first").config == {"seed": 1}
+
+
+def test_a_config_that_is_not_finite_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        Run.create(tmp_path / "first", {"seed": float("nan")}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_is_there_until_the_run_is_reopened(tmp_path: Path) -> None:
+    run = make(tmp_path, "first")
+    run.finish({"step": 5, "path": tmp_path})
+    assert run.result == {"step": 5, "path": str(tmp_path)}
+    run.reopen()
+    run.reopen()
+    assert run.result is None
+
+
+def test_the_log_is_taken_back_to_a_step_and_a_torn_line_is_left_out(tmp_path: Path) -> None:
+    run = make(tmp_path, "first")
+    for step in (5, 10, 15, 20):
+        run.log({"step": step, "losses": {"cycle_a": 1 / 3}})
+    with (run.path / LOG).open("a") as file:
+        file.write('{"step": 25, "los')
+    assert [entry["step"] for entry in run.entries()] == [5, 10, 15, 20]
+    assert [entry["step"] for entry in run.forget_after(15)] == [5, 10, 15]
+    run.log({"step": 20, "losses": {"cycle_a": 0.1}})
+    lines = [json.loads(line) for line in (run.path / LOG).read_text().splitlines()]
+    assert [(line["step"], line["losses"]["cycle_a"]) for line in lines] == [(5, 1 / 3), (10, 1 / 3), (15, 1 / 3), (20, 0.1)]
+
+
+def test_a_run_is_found_by_name_by_folder_and_as_the_newest_unfinished(tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    old, middle, new = make(out, "old", age_seconds=90), make(out, "middle", age_seconds=60), make(out, "new", age_seconds=30)
+    assert find_run(out, "old").path == old.path
+    assert find_run(out, str(middle.path)).path == middle.path
+    assert find_run(out, "newest").path == new.path
+    new.finish({})
+    assert find_run(out, "newest").path == middle.path
+    old.log({"step": 1})  # what was worked on last counts, not what was begun last
+    assert find_run(out, "newest").path == old.path
+
+
+def test_an_unknown_run_is_refused_with_what_is_near(tmp_path: Path) -> None:
+    make(tmp_path, "oranges-fast").finish({})
+    with pytest.raises(UsageError, match="did you mean oranges-fast"):
+        find_run(tmp_path, "orange-fast")
+    with pytest.raises(UsageError, match="no unfinished run"):
+        find_run(tmp_path, "newest")
+    with pytest.raises(UsageError, match="none"):
+        find_run(tmp_path / "nowhere", "first")
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", ""])
+def test_a_config_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    run = make(tmp_path, "first")
+    (run.path / CONFIG).write_text(text)
+    with pytest.raises(DataError, match=r"config\.json"):
+        _ = run.config
+    (run.path / RESULT).write_text(text)
+    with pytest.raises(DataError, match=r"result\.json"):
+        _ = run.result

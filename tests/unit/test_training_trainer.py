@@ -1,0 +1,324 @@
+"""The trainer: what a step changes, what it tells, and what cannot make a difference."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fruitgan.models.catalog import discriminators, generators
+from fruitgan.objectives.contracts import Batch, Objective, Player
+from fruitgan.objectives.cyclegan import cyclegan
+from fruitgan.training.recipe import recipes
+from fruitgan.training.schedules import Schedule, constant, until
+from fruitgan.training.trainer import LossNotFinite, Trainer
+
+CPU = torch.device("cpu")
+COUNTERS = {"trainer/step", "trainer/since_log", "average/updates"}
+
+
+class RandomImages:
+    """A feed of random images, the same for the same step; at the steps in `bad` they are not numbers."""
+
+    def __init__(self, side_px: int, bad: set[int] | None = None) -> None:
+        self.side_px = side_px
+        self.bad = bad or set()
+
+    def batch(self, step: int, draws: Mapping[str, int]) -> Batch:
+        numbers = torch.Generator().manual_seed(step)
+        a, b = (torch.rand((2, 3, self.side_px, self.side_px), generator=numbers) * 2 - 1 for _ in range(2))
+        if step in self.bad:
+            a = a * torch.nan
+        return Batch(a, b, {name: torch.rand((2, count), generator=numbers) for name, count in draws.items()})
+
+
+def make_trainer(
+    *,
+    generator: str = "mobile",
+    discriminator: str = "patch-70",
+    side_px: int = 24,
+    total_steps: int = 100,
+    log_every: int = 100,
+    bad: set[int] | None = None,
+    **recipe: Any,
+) -> Trainer:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        objective = cyclegan(pool_size=3)(
+            lambda: generators.get(generator)(base_channels=4), lambda: discriminators.get(discriminator)(base_channels=4)
+        )
+    return Trainer(
+        objective,
+        dataclasses.replace(recipes.get("fast"), **recipe),
+        RandomImages(side_px, bad),
+        total_steps=total_steps,
+        steps_per_epoch=10,
+        seed=5,
+        device=CPU,
+        precision="fp32",
+        log_every=log_every,
+    )
+
+
+def train(trainer: Trainer, until_step: int) -> list[Any]:
+    return list(trainer.steps(until_step))
+
+
+def everything(trainer: Trainer) -> dict[str, Any]:
+    """Every part's state, copied, by PART/KEY."""
+    return {
+        f"{part}/{key}": value.clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+        for part, stateful in trainer.stateful().items()
+        for key, value in stateful.state().items()
+    }
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    assert one.keys() == other.keys()
+    return [
+        key
+        for key in one
+        if not (torch.equal(one[key], other[key]) if isinstance(one[key], Tensor) else one[key] == other[key])
+    ]
+
+
+# What a step changes
+
+
+def test_a_step_changes_every_part() -> None:
+    trainer = make_trainer()
+    train(trainer, 1)
+    before = everything(trainer)
+    train(trainer, 2)
+    changed = {key.split("/")[0] for key in differences(before, everything(trainer))}
+    assert changed == set(trainer.stateful())
+    assert {part.split(".")[0] for part in changed} == {"trainer", "network", "optimizer", "extra", "average"}
+
+
+Poison = Callable[[dict[str, Tensor], Tensor], dict[str, Tensor]]
+
+
+def not_a_number(terms: dict[str, Tensor], _: Tensor) -> dict[str, Tensor]:
+    name = next(iter(terms))
+    return {**terms, name: terms[name] * torch.nan}
+
+
+def infinite(terms: dict[str, Tensor], _: Tensor) -> dict[str, Tensor]:
+    name = next(iter(terms))
+    return {**terms, name: terms[name] + torch.inf}
+
+
+def with_a_gradient_that_is_none(terms: dict[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:
+    """The root of 0 is 0, and infinitely steep there."""
+    name = next(iter(terms))
+    return {**terms, name: terms[name] + (parameter.sum() * 0).abs().sqrt()}
+
+
+def poisoned(trainer: Trainer, player_name: str, poison: Poison, bad_steps: set[int]) -> None:
+    """Let a player's loss be poisoned in the steps that follow so many done ones."""
+
+    def spoil(player: Player) -> Player:
+        parameter = next(trainer.objective.networks[player.networks[0]].parameters())
+
+        def loss(prepared: Any) -> Mapping[str, Tensor]:
+            terms = dict(player.loss(prepared))
+            return poison(terms, parameter) if trainer.step in bad_steps else terms
+
+        return dataclasses.replace(player, loss=loss)
+
+    trainer.objective.players = tuple(
+        spoil(player) if player.name == player_name else player for player in trainer.objective.players
+    )
+
+
+@pytest.mark.parametrize("player", ["generators", "discriminators"])
+@pytest.mark.parametrize("poison", [not_a_number, infinite, with_a_gradient_that_is_none])
+@pytest.mark.parametrize("bad_step", [0, 4])
+def test_a_step_that_is_not_finite_changes_nothing_at_all(player: str, poison: Poison, bad_step: int) -> None:
+    trainer = make_trainer(discriminator="patch-multiscale", side_px=48)
+    poisoned(trainer, player, poison, {bad_step})
+    train(trainer, bad_step)
+    before = everything(trainer)
+    train(trainer, bad_step + 1)
+    changed = {key for key in differences_of_known(before, everything(trainer)) if not key.startswith("trainer/sum.")}
+    assert changed <= COUNTERS
+
+
+def differences_of_known(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """As `differences`, where the pools may have been given their room in between."""
+    known = one.keys() & other.keys()
+    assert all(not other[key].any() for key in other.keys() - known if key.startswith("extra."))
+    return differences({key: one[key] for key in known}, {key: other[key] for key in known})
+
+
+def test_images_that_are_not_numbers_change_nothing_at_all() -> None:
+    trainer = make_trainer(discriminator="patch-multiscale", side_px=48, bad={5})
+    train(trainer, 5)
+    before = everything(trainer)
+    train(trainer, 6)
+    changed = {key for key in differences(before, everything(trainer)) if not key.startswith("trainer/sum.")}
+    assert changed <= COUNTERS
+
+
+@pytest.mark.parametrize(
+    ("player", "poison", "named"),
+    [
+        ("generators", not_a_number, "adversarial_ab"),
+        ("discriminators", infinite, "discriminator_a"),
+        ("generators", with_a_gradient_that_is_none, "a gradient"),
+    ],
+)
+def test_a_step_that_is_not_finite_is_named_at_the_next_log_line(player: str, poison: Poison, named: str) -> None:
+    trainer = make_trainer(log_every=4)
+    poisoned(trainer, player, poison, {5})
+    reports = iter(trainer.steps(100))
+    steps = [next(reports).step for _ in range(7)]
+    assert steps == [1, 2, 3, 4, 5, 6, 7]
+    with pytest.raises(LossNotFinite, match=f"the last 4 steps before step 8: {named}; "):
+        next(reports)
+
+
+def test_confirm_raises_before_anything_is_saved_and_is_silent_when_all_is_well() -> None:
+    trainer = make_trainer(bad={2})
+    train(trainer, 2)
+    trainer.confirm()
+    train(trainer, 3)
+    with pytest.raises(LossNotFinite, match="cycle_a") as error:
+        trainer.confirm()
+    assert error.value.exit_code == 1
+
+
+# What it tells
+
+
+def test_logged_losses_are_means_since_the_last_log_line() -> None:
+    every = [report.losses for report in train(make_trainer(log_every=1, total_steps=8), 8)]
+    rarely = [report.losses for report in train(make_trainer(log_every=3, total_steps=8), 8)]
+    assert [losses is not None for losses in rarely] == [False, False, True, False, False, True, False, True]
+    for group, mean in (((0, 1, 2), rarely[2]), ((3, 4, 5), rarely[5]), ((6, 7), rarely[7])):
+        assert mean is not None
+        for name in mean:
+            assert mean[name] == pytest.approx(sum(every[i][name] for i in group) / len(group), rel=1e-5)
+
+
+def test_learning_rates_and_loss_weights_follow_their_schedules() -> None:
+    trainer = make_trainer(
+        total_steps=10,
+        weights={"adversarial": constant(1.0), "cycle": Schedule(start=10.0, end=0.0), "identity": until(0.5, 5.0)},
+        learning_rate=Schedule(start=1.0, end=0.0, begin=0.5),
+        log_every=1,
+    )
+    for report in trainer.steps(10):
+        done = report.step - 1
+        rate = 2e-4 * min(1, (10 - done) / 5)
+        assert report.learning_rate == pytest.approx(rate)
+        assert [float(adam.learning_rate) for adam in trainer.optimizers.values()] == pytest.approx([rate, rate])
+        assert float(trainer.objective.weights["cycle"]) == pytest.approx(10 - done)
+        assert report.losses is not None
+        assert ("identity_a" in report.losses) == ("identity_b" in report.losses) == (done < 5)
+
+
+def test_the_result_is_the_averaged_generator_where_there_is_an_average() -> None:
+    averaged, last = make_trainer(), make_trainer(averaging=None)
+    for trainer in (averaged, last):
+        train(trainer, 3)
+    assert averaged.average is not None
+    assert averaged.generator("b2a") is averaged.average.networks["generator_ba"]
+    assert last.average is None
+    assert last.generator("b2a") is last.objective.networks["generator_ba"]
+    assert "average" in averaged.stateful()
+    assert "average" not in last.stateful()
+
+
+# What cannot make a difference
+
+
+def test_no_random_state_of_the_caller_matters() -> None:
+    states = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        trainer = make_trainer(generator="unet-128", side_px=128)  # with dropout
+        reports = iter(trainer.steps(2))
+        next(reports)
+        torch.manual_seed(seed + 10)
+        next(reports)
+        states.append(everything(trainer))
+    assert differences(*states) == []
+
+
+def test_another_seed_gives_other_dropout() -> None:
+    states = []
+    for seed in (5, 6):
+        trainer = make_trainer(generator="unet-128", side_px=128)
+        trainer.seed = seed
+        train(trainer, 1)
+        states.append(everything(trainer))
+    assert any(key.startswith("network.generator") for key in differences(*states))
+
+
+@pytest.mark.parametrize("split", [1, 5, 8])
+def test_a_trainer_restored_in_the_middle_goes_on_bit_for_bit(split: int) -> None:
+    whole = make_trainer(log_every=3, total_steps=9)
+    reports = train(whole, 9)
+    first, second = (make_trainer(log_every=3, total_steps=9) for _ in range(2))
+    train(first, split)
+    kept = everything(first)
+    for part, stateful in second.stateful().items():
+        prefix = f"{part}/"
+        stateful.restore({key.removeprefix(prefix): value for key, value in kept.items() if key.startswith(prefix)})
+    assert train(second, 9) == reports[split:]
+    assert differences(everything(whole), everything(second)) == []
+
+
+class Readbacks(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the operations that make the host wait for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select"):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("discriminator", ["patch-70", "patch-multiscale"])
+def test_the_hot_loop_never_waits_for_the_device(discriminator: str) -> None:
+    trainer = make_trainer(discriminator=discriminator, side_px=48, log_every=6)
+    reports: Iterator[Any] = iter(trainer.steps(100))
+    for _ in range(4):  # the pool is full and swaps
+        next(reports)
+    feed, batches = trainer.feed, {step: trainer.feed.batch(step, trainer.objective.draws) for step in range(4, 6)}
+    trainer.feed = type("Ready", (), {"batch": lambda _self, step, _draws: batches[step]})()
+    with Readbacks() as quiet:
+        next(reports)
+    with Readbacks() as logging:
+        assert next(reports).losses is not None
+    trainer.feed = feed
+    assert quiet.found == []
+    assert logging.found
+
+
+def test_bf16_trains_with_finite_losses_and_weights_in_full_precision() -> None:
+    trainer = make_trainer(log_every=1)
+    trainer.precision = "bf16"
+    assert all(np.isfinite(list(report.losses.values())).all() for report in train(trainer, 2))
+    assert all(p.dtype == torch.float32 for p in trainer.objective.networks.parameters())
+
+
+def test_an_objective_moves_to_its_device_with_its_weights() -> None:
+    objective: Objective = make_trainer().objective
+    objective.to(torch.device("meta"))
+    assert {p.device.type for p in objective.networks.parameters()} == {"meta"}
+    assert {weight.device.type for weight in objective.weights.values()} == {"meta"}
