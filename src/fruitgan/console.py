@@ -9,8 +9,8 @@ import json as json_module
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from fruitgan.settings import to_json
@@ -92,6 +92,21 @@ class Console:
                 yield Bar(drawn)
             finally:
                 self._bar = None
+
+    @contextmanager
+    def bars(self, unit: str = "it") -> Iterator[Callable[[str, int, int], None]]:
+        """A callback for jobs that tell what they do, how much is done and of how much: a bar a stage, one after the other."""
+        with ExitStack() as stack:
+            shown: dict[str, Bar] = {}
+
+            def on_progress(label: str, done: int, total: int) -> None:
+                if label not in shown:
+                    stack.close()  # the bar before
+                    shown.clear()
+                    shown[label] = stack.enter_context(self.bar(total or None, label, unit))
+                shown[label].update(done)
+
+            yield on_progress
 
     def _to_stderr(self, text: str) -> None:
         text = _encodable(text, sys.stderr)

@@ -50,10 +50,11 @@ def make_trainer(
     bad: set[int] | None = None,
     **recipe: Any,
 ) -> Trainer:
+    light = {"base_channels": 4} | ({"blocks": 1} if generator == "mobile" else {})
     with torch.random.fork_rng():
         torch.manual_seed(3)
         objective = cyclegan(pool_size=3)(
-            lambda: generators.get(generator)(base_channels=4), lambda: discriminators.get(discriminator)(base_channels=4)
+            lambda: generators.get(generator)(**light), lambda: discriminators.get(discriminator)(base_channels=4)
         )
     return Trainer(
         objective,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fruitgan.commands import options
-from fruitgan.console import Bar, Console
+from fruitgan.console import Console
 from fruitgan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +43,7 @@ def check_data(
         data_b=data_b,
         domains=parse_domains(domains),
     )
-    with _bars(console) as on_progress:
+    with console.bars() as on_progress:
         result = check(settings, on_progress)
     console.result(result)
     _show(console, result)
@@ -92,7 +90,7 @@ def fetch_set(
     from fruitgan.workflows.data import fetch
 
     console = Console(json=json, quiet=quiet)
-    with _bars(console) as on_progress:
+    with console.bars() as on_progress:
         result = fetch(name, on_progress)
     console.result(result)
     console.say(f"{result.name}: " + ", ".join(f"{count} in {split}" for split, count in result.images.items()))
@@ -135,28 +133,10 @@ def draw_fruit(
 
     console = Console(json=json, quiet=quiet)
     settings = DrawSettings(out=out, train_count=count, test_count=test_count, size_px=image_size, seed=seed)
-    with _bars(console) as on_progress:
+    with console.bars() as on_progress:
         result = draw(settings, on_progress)
     console.result(result)
     console.out(str(result.folder))
-
-
-@contextmanager
-def _bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """A callback that shows one bar after another, a new one for each label."""
-    from contextlib import ExitStack
-
-    with ExitStack() as stack:
-        shown: dict[str, Bar] = {}
-
-        def on_progress(label: str, done: int, total: int) -> None:
-            if label not in shown:
-                stack.close()  # the bar before
-                shown.clear()
-                shown[label] = stack.enter_context(console.bar(total or None, label))
-            shown[label].update(done)
-
-        yield on_progress
 
 
 def _range(sides: tuple[int, int] | None) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +9,7 @@ import typer
 
 from fruitgan.commands import options
 from fruitgan.commands.signals import stopped_at_once
-from fruitgan.console import Bar, Console
+from fruitgan.console import Console
 
 SHOWN_PATHS = 5
 
@@ -93,7 +91,10 @@ def export_dataset(
         overwrite=overwrite,
     )
     console = Console(json=json, quiet=quiet)
-    with stopped_at_once("stopped; every image is whole, and the same command does the rest"), _bars(console) as on_progress:
+    with (
+        stopped_at_once("stopped; every image is whole, and the same command does the rest"),
+        console.bars("img") as on_progress,
+    ):
         result = run(settings, on_progress)
     for broken in result.left_out.unreadable[:SHOWN_PATHS]:
         console.warn(f"left out: {broken.path}: {broken.reason}")
@@ -109,18 +110,3 @@ def export_dataset(
     ]
     console.table(f"{result.bundle} to {result.target}, {result.image_size_px} px, {result.format}", columns, rows)
     console.say(f"{result.made} images made, {result.kept} were there already, in {result.seconds:.1f} s")
-
-
-@contextmanager
-def _bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each thing that is done, one after the other."""
-    with ExitStack() as stack:
-        shown: list[tuple[str, Bar]] = []
-
-        def on_progress(label: str, done: int, total: int) -> None:
-            if not shown or shown[-1][0] != label:
-                stack.close()
-                shown.append((label, stack.enter_context(console.bar(total or None, label, unit="img"))))
-            shown[-1][1].update(done)
-
-        yield on_progress

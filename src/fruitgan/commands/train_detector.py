@@ -69,7 +69,7 @@ def train_detector(
         typer.Option(
             "--batch-size",
             "-b",
-            min=1,
+            min=2,
             metavar="N",
             show_default="64, or fewer for 16 steps an epoch",
             help="Images a step.",

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from types import FrameType
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from fruitgan.commands import options
-from fruitgan.commands.signals import EXIT_CODES
+from fruitgan.commands.signals import stopped_at_once
 from fruitgan.console import Bar, Console
-from fruitgan.errors import FruitganError, Stopped, UsageError
+from fruitgan.errors import FruitganError, UsageError
 
 if TYPE_CHECKING:
     from fruitgan.workflows.translate import TranslateResult
@@ -115,7 +112,7 @@ def translate(
                 bars.append(stack.enter_context(console.bar(progress.total, "translating", unit="picture")))
             bars[0].update(progress.done)
 
-        stack.enter_context(_stopped_at_once())
+        stack.enter_context(stopped_at_once("stopped; every result is whole, and the same command does the rest"))
         # Either stream may be missing, as where a service runs the command.
         result = run(settings, show, stdin=getattr(sys.stdin, "buffer", None), stdout=getattr(sys.stdout, "buffer", None))
     console.result(result.as_json())
@@ -126,25 +123,6 @@ def translate(
         console.say(f"skipped: {_in_one_line(remark.path)}: {remark.reason}")
     if result.exit_code:
         _complain(console, result)
-
-
-@contextmanager
-def _stopped_at_once() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the work in the middle of a picture, since results are whole or absent."""
-    asked = []
-
-    def on_sigterm(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, on_sigterm)
-    try:
-        yield
-    except KeyboardInterrupt:
-        code = EXIT_CODES["SIGTERM" if asked else "SIGINT"]
-        raise Stopped("stopped; every result is whole, and the same command does the rest", code) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _complain(console: Console, result: TranslateResult) -> None:

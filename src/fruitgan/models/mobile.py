@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fruitgan.device import at_least_fp32
 from fruitgan.models.contracts import Generator, GeneratorParts, SizeRule
-from fruitgan.models.layers import InstanceNorm, initialise
+from fruitgan.models.layers import InstanceNorm, Smooth, initialise
 
 LIMIT = 0.97  # the source is held inside the range of tanh, whose inverse would be infinite at 1
 MASK_START = 1.0  # sigmoid(1) = 0.73: at the start the network's picture counts for most
@@ -45,6 +45,7 @@ class MobileGenerator(Generator):
 
     With h the last layer's three colour maps and m its mask map, y = tanh(h + atanh(clip(x, -0.97, 0.97))) is the changed
     picture and m y + (1 - m) x the output (the mask as in Mejjati et al. 2018, equation 1, with the source as the background).
+    What each pixel shuffle gives is smoothed, so that no grid shows; the source's own sharpness is added at full size.
     At h = 0 the output differs from x by the clipping alone. Points for `encode`: 0 the stem, 1 the halving, then each block.
     """
 
@@ -70,9 +71,10 @@ class MobileGenerator(Generator):
                 *(SeparableBlock(4 * c) for _ in range(blocks)),
             ]
         )
-        self.widen = nn.Sequential(nn.Conv2d(4 * c, 4 * c, 1), nn.PixelShuffle(2))
+        self.widen = nn.Sequential(nn.Conv2d(4 * c, 4 * c, 1), nn.PixelShuffle(2), Smooth())
         self.join = nn.Sequential(nn.Conv2d(2 * c, c, 3, **reflect), nn.ReLU(inplace=True))  # type: ignore[arg-type]
         self.head = nn.Conv2d(c, 16 if mask else 12, 3, **reflect)  # type: ignore[arg-type]
+        self.smooth = Smooth()
         self.encode_points = 2 + blocks
         initialise(self)
         nn.init.zeros_(self.head.weight)
@@ -83,7 +85,7 @@ class MobileGenerator(Generator):
         for layer in self.trunk:
             inner = layer(inner)
         joined = self.join(torch.cat([self.widen(inner), skip], dim=1))
-        out = at_least_fp32(F.pixel_shuffle(self.head(joined), 2))
+        out = self.smooth(at_least_fp32(F.pixel_shuffle(self.head(joined), 2)))
         x = at_least_fp32(x)
         changed = torch.tanh(out[:, :3] + torch.atanh(x.clamp(-LIMIT, LIMIT)))
         if out.shape[1] == 3:

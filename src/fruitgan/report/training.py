@@ -41,7 +41,7 @@ def training_report(
         result: the job's result as JSON values.
         sample_counts: by direction, how many rows of the sample sheets are its; without it the rows are not told apart.
     """
-    story = _story(config)
+    story = story_of(config)
     names = {"a2b": story.domains, "b2a": story.domains[::-1]}
     finished, last = bool(result["finished"]), int(result["step"])
     return render(
@@ -72,7 +72,7 @@ def training_report(
     )
 
 
-def _story(config: Mapping[str, Any]) -> Story:
+def story_of(config: Mapping[str, Any]) -> Story:
     plan = config["plan"]
     recipe = from_json(Recipe, plan["recipe"], "config.json: recipe")
     a, b = config["domains"]

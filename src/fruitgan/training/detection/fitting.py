@@ -27,6 +27,7 @@ from fruitgan.training.detection.album import RESAMPLE, Album, unit_images
 from fruitgan.training.detection.regression import fit_regression
 from fruitgan.training.detection.rounds import OnRound, Round
 from fruitgan.training.detection.splits import Indices, Parts
+from fruitgan.training.detection.verdict import log_loss
 
 Weights = dict[str, Tensor]
 
@@ -52,10 +53,10 @@ class FitSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "batch_size"):
+        for name, least in (("epochs", 1), ("patience", 1), ("batch_size", 2)):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"--{name.replace('_', '-')} {value}: 1 or more is needed")
+            if value is not None and value < least:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: {least} or more is needed")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise UsageError(f"a learning rate of {self.learning_rate} is not above 0")
         if not 0 <= self.seed < 2**63:
@@ -217,11 +218,6 @@ def batches(order: Indices, batch_size: int) -> Iterator[Indices]:
         starts.pop()
     for place, start in enumerate(starts):
         yield order[start : starts[place + 1] if place + 1 < len(starts) else len(order)]
-
-
-def log_loss(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> float:
-    """Mean cross entropy in nats: log(1 + exp(-z)) for a generated image, log(1 + exp(z)) for a real one."""
-    return float(np.logaddexp(0, np.where(generated, -logits, logits)).mean())
 
 
 def predict(

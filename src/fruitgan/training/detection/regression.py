@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fruitgan.errors import FruitganError
 from fruitgan.models.contracts import LinearDetector
 from fruitgan.training.detection.album import Album
 from fruitgan.training.detection.rounds import OnRound, Round
 from fruitgan.training.detection.splits import Indices, Parts
+from fruitgan.training.detection.verdict import log_loss
 
 PENALTIES = (1000.0, 100.0, 10.0, 1.0, 0.1)
 """Tried in this order; the choosing images say which is best."""
@@ -20,7 +22,11 @@ PENALTIES = (1000.0, 100.0, 10.0, 1.0, 0.1)
 def fit_regression(
     detector: LinearDetector, album: Album, parts: Parts, device: torch.device, batch_size: int, on_round: OnRound | None
 ) -> tuple[list[Round], Round, bool]:
-    """Standardise the features, then fit with each penalty; the detector ends with the best."""
+    """Standardise the features, then fit with each penalty; the detector ends with the best.
+
+    Raises:
+        FruitganError: a feature is not finite.
+    """
     from sklearn.linear_model import LogisticRegression  # a second of imports that nobody else needs
 
     train, choose = (_features(detector, album, part, device, batch_size) for part in (parts.train, parts.choose))
@@ -65,12 +71,14 @@ def _features(
 ) -> NDArray[np.float64]:
     detector.eval()
     pieces = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
-    return np.concatenate([detector.features(album.batch(piece, device)).double().cpu().numpy() for piece in pieces])
+    features = np.concatenate([detector.features(album.batch(piece, device)).double().cpu().numpy() for piece in pieces])
+    if not np.isfinite(features).all():
+        raise FruitganError(f"the features of {type(detector).__name__} are not finite for some image; it cannot be fitted")
+    return features
 
 
 def _measures(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> tuple[float, float]:
-    loss = float(np.logaddexp(0, np.where(generated, -logits, logits)).mean())
-    return loss, float(((logits > 0) == generated).mean())
+    return log_loss(logits, generated), float(((logits > 0) == generated).mean())
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,3 +72,10 @@ def judge(logits: NDArray[np.float64], generated: NDArray[np.bool_] | Sequence[b
         n=n,
         confusion=confusion,
     )
+
+
+def log_loss(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> float:
+    """Mean cross entropy in nats: log(1 + exp(-z)) for a generated image, log(1 + exp(z)) for a real one; may be nan."""
+    if not np.isfinite(logits).all():
+        return math.nan
+    return float(np.logaddexp(0, np.where(generated, -logits, logits)).mean())

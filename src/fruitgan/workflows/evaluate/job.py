@@ -136,7 +136,9 @@ class _Job:
                 detectors.owner(settings.detector)
             except UsageError as error:
                 raise UsageError(f"{error} (or {NO_DETECTOR}, or a detector's file)") from error
-        known = {settings.key(metric, name) for metric in settings.metrics for name in settings.features} | set(settings.metrics)
+        known = {settings.key(metric, name) for metric in settings.metrics for name in settings.features} | set(
+            settings.metrics
+        )
         known |= {_ratio_key(settings, name) for name in settings.features} | set(DETECTOR_NUMBERS)
         for option, bounds in (("--fail-above", settings.fail_above), ("--fail-below", settings.fail_below)):
             for name in bounds:
@@ -153,13 +155,11 @@ class _Job:
     def _note_few(self, fakes: int, reals: int) -> None:
         if min(fakes, reals) < SMALL_SET:
             self.notes.append(
-                f"{fakes} generated and {reals} real images are few: expect wide intervals, and compare no FID with one of another "
-                "number of images"
+                f"{fakes} generated and {reals} real images are few: expect wide intervals, and compare no FID with one "
+                "of another number of images"
             )
 
-    def _sources(
-        self, fakes: list[LabelledImage], real_dir: Path, chosen_metrics: Mapping[str, SetMetric]
-    ) -> Sources | None:
+    def _sources(self, fakes: list[LabelledImage], real_dir: Path, chosen_metrics: Mapping[str, SetMetric]) -> Sources | None:
         settings = self.settings
         if settings.source_dir is None:
             return None

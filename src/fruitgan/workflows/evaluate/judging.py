@@ -68,7 +68,9 @@ def judge_by_given(
         if album.fingerprint == card.data_fingerprint:
             chosen = PROTOCOLS[card.protocol].split(album.images, card.seed).judge
             protocol = f"trained on other images of this set, by its protocol {card.protocol}"
-            notes.append(f"the detector was trained on images of this set; judged are the {len(chosen)} that its protocol kept back")
+            notes.append(
+                f"the detector was trained on images of this set; judged are the {len(chosen)} that its protocol kept back"
+            )
             if card.protocol != "grouped":
                 notes.append(f"its protocol {card.protocol} leaks: the accuracy reads too high")
         bundle.detector.to(device)

@@ -206,7 +206,7 @@ class _Job:
         )
         report = Report(
             name=run.path.name,
-            result=to_json(result),
+            result=to_json(result) | {"warnings": [self._without_places(warning) for warning in self.warnings]},
             detector=fitted.choice,
             augmentation=fitted.augmentation,
             rounds=fitted.rounds,
@@ -221,6 +221,10 @@ class _Job:
         write_atomically(run.path / REPORT, detector_report(report).encode())
         write_atomically(run.path / METRICS, json.dumps(to_json(result), indent=1, allow_nan=False).encode())
         return result
+
+    def _without_places(self, text: str) -> str:
+        """A report is passed on, and where its maker keeps files is nobody's business."""
+        return text.replace(str(self.settings.data), self.settings.data.resolve().name)
 
     def _card(self, run: Run, album: Album, parts: Parts, fitted: FittedDetector, verdict: Verdict) -> DetectorCard:
         return DetectorCard(

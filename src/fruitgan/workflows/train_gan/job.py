@@ -201,9 +201,8 @@ class _Loop:
 
     def _end(self) -> TrainGanResult:
         trainer, run = self.trainer, self.run
-        if trainer.step > self.first or not (run.path / bundles.FILE_NAME).is_file():
-            self._save()
-            self._sample()
+        self._save()  # also where no step was left to do: a kill may have come between the last checkpoint and its bundle
+        self._sample()
         finished = trainer.step >= trainer.total_steps
         result = TrainGanResult(
             run=run.path,

@@ -1,0 +1,197 @@
+"""The whole loop on fruit that we draw ourselves: draw, train, translate, export, detect, evaluate, and tell the story."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fruitgan.atomic import write_atomically
+from fruitgan.errors import UsageError
+from fruitgan.report.demo import Story, demo_report
+from fruitgan.settings import to_json
+from fruitgan.training.run import Run
+from fruitgan.workflows.data import DrawSettings, draw
+from fruitgan.workflows.evaluate import EvaluateResult, EvaluateSettings, evaluate
+from fruitgan.workflows.export_dataset import ExportSettings, export_dataset
+from fruitgan.workflows.train_detector import TrainDetectorResult, TrainDetectorSettings, train_detector
+from fruitgan.workflows.train_detector import settings as detecting
+from fruitgan.workflows.train_gan import TrainGanResult, TrainGanSettings, train_gan
+from fruitgan.workflows.train_gan import settings as training
+from fruitgan.workflows.translate import TranslateSettings, translate
+
+OUT = Path("demo")
+OnProgress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much of everything."""
+
+    image_px: int
+    train_images: int
+    test_images: int
+    steps: int
+    detector: str
+    detector_epochs: int
+
+
+FULL = Size(image_px=64, train_images=200, test_images=100, steps=700, detector="small-cnn", detector_epochs=30)
+QUICK = Size(image_px=48, train_images=40, test_images=30, steps=60, detector="spectrum", detector_epochs=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    out: Path = OUT
+    quick: bool = False
+    seed: int = 0
+    gpu: str | None = None
+    device: str | None = None
+
+    @property
+    def size(self) -> Size:
+        return QUICK if self.quick else FULL
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoResult:
+    """What cli.md promises as JSON."""
+
+    r: float
+    """R on drawn fruit that was held out: 0 is perfect, 1 is as far from oranges as the apples were."""
+    detector_accuracy: float
+    seconds: float
+    report: Path
+
+
+def demo(settings: DemoSettings, on_progress: OnProgress | None = None) -> DemoResult:
+    """Run the loop in a new folder, each job as its own command would run it.
+
+    Raises:
+        UsageError: the folder exists.
+    """
+    if settings.out.exists():
+        raise UsageError(f"{settings.out} exists; give another folder with --out, or remove it")
+    tell = on_progress or (lambda what, done, total: None)
+    began = time.monotonic()
+    size, fruit = settings.size, settings.out / "fruit"
+    draw(
+        DrawSettings(
+            out=fruit,
+            train_count=size.train_images,
+            test_count=size.test_images,
+            size_px=size.image_px,
+            seed=settings.seed,
+        ),
+        on_progress=tell,
+    )
+    trained = _train(settings, fruit, tell)
+    tell("translating", 0, 1)
+    translate(
+        TranslateSettings(
+            sources=(str(fruit / "testA"),),
+            bundle=str(trained.bundle),
+            output=str(settings.out / "translated"),
+            compare=True,
+            device="cpu",
+        )
+    )
+    dataset = settings.out / "dataset"
+    export_dataset(
+        ExportSettings(bundle=str(trained.bundle), data=str(fruit), domains=("apple", "orange"), out=dataset, device="cpu"),
+        on_progress=tell,
+    )
+    detected = _detect(settings, dataset, tell)
+    tell("evaluating", 0, 1)
+    judged = evaluate(
+        EvaluateSettings(
+            fake_dir=dataset / "predicted",
+            source_dir=fruit / "testA",
+            detector="spectrum",
+            quick=settings.quick,
+            out=settings.out / "evaluation",
+            seed=settings.seed,
+            device="cpu",
+        ),
+        lambda event: tell(event.what, event.done, event.total),
+    )
+    return _conclude(settings, trained, detected, judged, time.monotonic() - began)
+
+
+def _train(settings: DemoSettings, fruit: Path, tell: OnProgress) -> TrainGanResult:
+    size = settings.size
+
+    def pass_on(event: training.Event) -> None:
+        match event:
+            case training.Loading(label, done, total):
+                tell(label, done, total)
+            case training.Stepped(report):
+                tell("training the generators", report.step, size.steps)
+
+    return train_gan(
+        TrainGanSettings(
+            data=str(fruit),
+            domains=("apple", "orange"),
+            recipe="fast",
+            discriminator_options={"base_channels": "16"},
+            image_size=size.image_px,
+            steps=size.steps,
+            seed=settings.seed,
+            name="gan",
+            out=settings.out / "runs",
+            sample_every=max(1, size.steps // 4),
+            save_every=size.steps,
+            log_every=max(1, size.steps // 70),
+            gpu=settings.gpu,
+            device=settings.device,
+        ),
+        pass_on,
+    )
+
+
+def _detect(settings: DemoSettings, dataset: Path, tell: OnProgress) -> TrainDetectorResult:
+    epochs = settings.size.detector_epochs
+
+    def pass_on(event: detecting.Event) -> None:
+        match event:
+            case detecting.Loading(done, total):
+                tell("reading the dataset", done, total)
+            case detecting.Rounded(found):
+                tell("training the detector", found.number, epochs)
+
+    return train_detector(
+        TrainDetectorSettings(
+            data=dataset,
+            detector=settings.size.detector,
+            epochs=epochs,
+            name="detector",
+            out=settings.out / "runs",
+            seed=settings.seed,
+            gpu=settings.gpu,
+            device=settings.device,
+        ),
+        pass_on,
+    )
+
+
+def _conclude(
+    settings: DemoSettings, trained: TrainGanResult, detected: TrainDetectorResult, judged: EvaluateResult, seconds: float
+) -> DemoResult:
+    r = judged.ratios["r"]
+    if r is None:  # the sources are given and the images enough: it cannot be missing but by our own mistake
+        raise AssertionError(f"the demo has no R: {judged.r_withheld}")
+    report = settings.out / "report.html"
+    run = Run(trained.run)
+    story = Story(
+        folder=settings.out,
+        trained=to_json(trained),
+        config=run.config,
+        entries=run.entries(),
+        detected=to_json(detected),
+        judged=judged.as_json(),
+        seconds=seconds,
+    )
+    write_atomically(report, demo_report(story).encode())
+    return DemoResult(r=r.value, detector_accuracy=detected.accuracy, seconds=round(seconds, 1), report=report)

@@ -1,0 +1,180 @@
+"""`fruitgan export-dataset` as it is typed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fruitgan import bundle as bundles
+from fruitgan.cli import main
+from fruitgan.data.labelled import read_dataset
+from fruitgan.engines.torch_engine import TorchEngine, arrays_of
+from fruitgan.models.catalog import generators
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs the command in a folder with a finished run and data of two domains; gives exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FRUITGAN_GPU", "none")
+    save_run(Path("runs/train-gan/first/bundle.safetensors"))
+    noise = np.random.default_rng(0)
+    for split in ("trainA", "trainB", "testA", "testB"):
+        Path("fruit", split).mkdir(parents=True)
+        for number in range(4):
+            Image.fromarray(noise.integers(0, 256, (20, 20, 3)).astype(np.uint8)).save(f"fruit/{split}/{number}.jpg")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main(["export-dataset", *arguments])
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return run
+
+
+def save_run(path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        choice = generators.choose("mobile", {"base_channels": 4, "blocks": 1})
+        network = generators.build(choice)
+        torch.nn.init.normal_(network.head.weight, 0.0, 0.1)
+    card = bundles.Card(
+        name="first",
+        domains=("apple", "orange"),
+        generator=choice,
+        directions=("a2b", "b2a"),
+        image_size_px=16,
+        size_minimum_px=network.size_rule.minimum_px,
+        size_multiple_px=network.size_rule.multiple_of_px,
+        recipe="fast",
+        steps=1,
+        images=1,
+        data="drawn",
+        data_fingerprint="0",
+        licence="none",
+        fruitgan_version="0",
+        created="",
+    )
+    weights = arrays_of(network)
+    bundles.save(bundles.Bundle(card, {"a2b": weights, "b2a": weights}), path)
+
+
+def test_the_table_is_the_result_and_all_else_stands_on_stderr(cli: Cli) -> None:
+    code, out, err = cli("--data", "fruit", "--domains", "apple,orange")
+    assert code == 0
+    assert out.splitlines() == [
+        "first to orange, 16 px, png",
+        "folder             images  of test  of training",
+        "dataset/predicted       4        4            0",
+        "dataset/origins         4        4            0",
+    ]
+    assert err.startswith("8 images made, 0 were there already")
+    assert len(read_dataset(Path("dataset")).images) == 8
+    with Image.open("dataset/predicted/000000.png") as image:
+        assert image.size == (16, 16)
+    assert cli("--data", "fruit", "--domains", "apple,orange", "-q") == (0, out, "")
+
+
+def test_json_is_one_object(cli: Cli) -> None:
+    Path("fruit/testA/torn.jpg").write_bytes(b"\xff\xd8\xff")
+    code, out, err = cli(
+        *("--data", "fruit", "--domains", "apple,orange", "--to", "apple", "--bundle", "first", "--json"),
+        *("--count", "5", "--out", "there", "--image-size", "20", "--format", "webp", "--origins", "source"),
+    )
+    value = json.loads(out)
+    assert code == 0
+    assert "torn.jpg: a damaged or truncated image" in err
+    assert "warning: 1 generated and 1 real pictures come from the training split" in err
+    assert value["left_out"]["unreadable"][0]["path"] == str(Path("fruit/testA/torn.jpg"))
+    assert (value["dataset"], value["predicted"], value["origins"], value["made"], value["kept"]) == ("there", 5, 5, 10, 0)
+    assert value["splits"] == {"predicted": {"test": 4, "train": 1}, "origins": {"test": 4, "train": 1}}
+    assert (value["direction"], value["target"], value["image_size_px"], value["format"]) == ("b2a", "apple", 20, "webp")
+    assert value["weights_sha256"] == bundles.weights_sha256(bundles.load(bundles.locate("first")))
+    assert value["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ((), 2, "no data given: use --data NAME|DIR, or --data-a DIR and --data-b DIR"),
+        (("--data", "./nowhere"), 3, "nowhere: no such folder"),
+        (("--data", "fruti"), 2, "no folder and no data set named 'fruti'"),
+        (("--data-a", "fruit/testA"), 2, "give either --data NAME|DIR or both --data-a DIR and --data-b DIR"),
+        (("--data", "fruit/testA"), 3, "has no folder trainA"),
+        (("--data", "fruit", "--bundle", "none"), 2, "no file, run or shipped bundle named 'none'"),
+        (("--data", "fruit", "--bundle", "fruit/testA/0.jpg"), 3, "not a bundle"),
+        (("--data", "fruit", "--to", "pear"), 2, "--to pear: no domain of the bundle first"),
+        (("--data", "fruit", "--count", "9"), 3, "9 images are wanted, 4 test and 4 training images can be used"),
+        (("--data", "fruit", "--count", "0"), 2, "--count"),
+        (("--data", "fruit", "--format", "gif"), 2, "--format"),
+        (("--data", "fruit", "--gpu", "none", "--device", "cpu"), 2, "--gpu and --device say the same thing"),
+        (("--data", "fruit", "--gpu", "99"), 4, "GPU 99"),
+        (("--data", "fruit", "--engine", "trch"), 2, "no engine named 'trch': did you mean torch?"),
+        (("--data", "fruit", "--out", "fruit/testA"), 2, "among its own sources"),
+    ],
+)
+def test_bad_input_is_one_line_with_its_exit_code_and_leaves_nothing(
+    cli: Cli, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    got, out, err = cli(*arguments)
+    assert (got, out) == (code, "")
+    assert message in err.splitlines()[-1]
+    assert err.splitlines()[-1].startswith("error: ")
+    assert not Path("dataset").exists()
+    assert not Path("fruit/testA/predicted").exists()
+
+
+def test_other_options_in_the_way_are_refused_until_overwritten(cli: Cli) -> None:
+    assert cli("--data", "fruit")[0] == 0
+    code, _, err = cli("--data", "fruit", "--image-size", "8")
+    assert code == 2
+    assert "made with another --image-size (16)): --overwrite replaces" in err
+    assert cli("--data", "fruit", "--image-size", "8", "--overwrite")[0] == 0
+    with Image.open("dataset/origins/000003.png") as image:
+        assert image.size == (8, 8)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_leaves_whole_images_and_no_manifest_and_the_same_command_goes_on(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    translate = TorchEngine.translate
+    calls = []
+
+    def slow(self: TorchEngine, images: Any) -> Any:
+        calls.append(images)
+        if len(calls) == 3:
+            signal.raise_signal(number)
+        return translate(self, images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TorchEngine, "translate", slow)
+        got, out, err = cli("--data", "fruit")
+    assert (got, out) == (code, "")
+    assert err.splitlines()[-1].endswith("every image is whole, and the same command does the rest")
+    assert not Path("dataset/manifest.csv").exists()
+    made = len(list(Path("dataset").rglob("*.png")))
+    assert 4 <= made < 8
+    code, _, err = cli("--data", "fruit")
+    assert code == 0
+    assert f"{8 - made} images made, {made} were there already" in err
+    assert len(read_dataset(Path("dataset")).images) == 8
+
+
+def test_options_come_from_a_settings_file(cli: Cli) -> None:
+    Path("export.toml").write_text('data = "fruit"\ncount = 2\nimage-size = 8\n')
+    assert cli("--config", "export.toml", "--count", "3")[0] == 0
+    card = json.loads(Path("dataset/dataset.json").read_text())
+    assert (card["image_size_px"], card["settings"]["count"]) == (8, 3)

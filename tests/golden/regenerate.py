@@ -1,0 +1,79 @@
+"""Golden losses: the first steps of a tiny run of each recipe, recorded so that no change of the mathematics goes unseen.
+
+    python tests/golden/regenerate.py
+
+writes the recipes' JSON files in this folder anew. Do it when the mathematics was meant to change, look at the difference, and
+give the numbers before and after in the changelog.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fruitgan.augment.contracts import augmentations
+from fruitgan.data.sources import folder_source
+from fruitgan.workflows.train_gan.assemble import Plan, load_banks, make_objective, make_plan, make_trainer
+from fruitgan.workflows.train_gan.settings import TrainGanSettings
+
+HERE = Path(__file__).parent
+STEPS = 20
+
+# Small enough for seconds; each with its own kinds of networks, losses, schedules and pairing.
+RECIPES: dict[str, dict[str, Any]] = {
+    "cyclegan": {"generator_options": {"base_channels": "4"}, "image_size": 24},
+    "seed-unet": {"generator_options": {"base_channels": "4"}, "generator": "unet-128", "image_size": 128},
+    "fast": {"generator_options": {"base_channels": "4", "blocks": "2"}, "image_size": 48, "batch_size": 2},
+}
+
+
+def draw_images(folder: Path, side_px: int) -> None:
+    """Five and four waves of colour. They have the size at which they are kept, so that no resampling takes part."""
+    down, right = np.mgrid[0:side_px, 0:side_px] / side_px
+    for split, n, shift in (("trainA", 5, 0.0), ("trainB", 4, 0.5), ("testA", 1, 0.0), ("testB", 1, 0.5)):
+        (folder / split).mkdir(parents=True)
+        for number in range(n):
+            phases = 6 * down[..., None] * (number + 1) + (5 + number) * right[..., None] + np.array([0.0, 1.0, 2.5]) + shift
+            pixels = 255 * (0.5 + 0.5 * np.sin(phases)) ** (1 + shift)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / split / f"{number}.png")
+
+
+def plan_of(recipe: str) -> Plan:
+    asked = RECIPES[recipe]
+    settings = TrainGanSettings(
+        recipe=recipe, steps=STEPS, seed=11, precision="fp32", discriminator_options={"base_channels": "4"}, **asked
+    )
+    return make_plan(settings, torch.device("cpu"))
+
+
+def first_losses(recipe: str, folder: Path) -> list[dict[str, float]]:
+    """The losses of each of the first steps, by term; the images are drawn into the folder."""
+    plan = plan_of(recipe)
+    draw_images(folder, augmentations.build(plan.augmentation).load_size_px(plan.recipe.image_size_px))
+    banks = load_banks(plan, folder_source(folder, ("a", "b")), lambda _label, _done, _total: None)
+    trainer = make_trainer(plan, banks, make_objective(plan), torch.device("cpu"), log_every=1)
+    return [dict(report.losses or {}) for report in trainer.steps(STEPS)]
+
+
+def golden_file(recipe: str) -> Path:
+    return HERE / f"{recipe}.json"
+
+
+def main() -> None:
+    for recipe in RECIPES:
+        with tempfile.TemporaryDirectory() as folder:
+            losses = first_losses(recipe, Path(folder) / "data")
+        rounded = [{term: float(f"{value:.6g}") for term, value in step.items()} for step in losses]
+        lines = ",\n".join(json.dumps(step) for step in rounded)
+        golden_file(recipe).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+        print(f"{golden_file(recipe)}: {len(losses)} steps")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Every recipe's first losses are those that were recorded; `regenerate.py` here says how to record them anew."""
+
+from __future__ import annotations
+
+import json
+import math
+import runpy
+from pathlib import Path
+
+import pytest
+
+from fruitgan.training.recipe import recipes
+
+GOLDEN = runpy.run_path(str(Path(__file__).with_name("regenerate.py")))
+
+
+@pytest.mark.parametrize("recipe", GOLDEN["RECIPES"])
+def test_the_first_losses_of_a_recipe_are_those_recorded(recipe: str, tmp_path: Path) -> None:
+    recorded = json.loads(GOLDEN["golden_file"](recipe).read_text(encoding="utf-8"))
+    found = GOLDEN["first_losses"](recipe, tmp_path / "data")
+    assert len(found) == len(recorded) == GOLDEN["STEPS"]
+    for step, (losses, expected) in enumerate(zip(found, recorded, strict=True), start=1):
+        # Other processors and other versions of torch round differently, and steps add that up.
+        assert losses == pytest.approx(expected, rel=1e-3, abs=1e-4), f"step {step}"
+        assert all(math.isfinite(loss) for loss in losses.values())
+
+
+def test_every_recipe_of_ours_is_recorded() -> None:
+    own = {entry.name for entry in recipes.entries() if entry.package == "fruitgan"}
+    assert set(GOLDEN["RECIPES"]) == own

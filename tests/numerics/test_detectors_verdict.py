@@ -1,0 +1,65 @@
+"""The numbers of a judgement against counts by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from fruitgan.report.detector_plots import roc_points
+from fruitgan.training.detection import judge
+from fruitgan.training.detection.fitting import batches
+from fruitgan.training.detection.verdict import log_loss
+
+LOGITS = np.array([2.0, 1.0, -1.0, 0.5, -0.5, -2.0, -3.0, 0.0])
+GENERATED = np.array([True, True, True, False, False, False, False, True])
+
+
+def test_a_verdict_equals_counts_by_hand() -> None:
+    verdict = judge(LOGITS, GENERATED)
+    confusion = verdict.confusion
+    assert (confusion.generated_as_generated, confusion.generated_as_real) == (2, 2)  # a logit of 0 is not above 0
+    assert (confusion.real_as_generated, confusion.real_as_real) == (1, 3)
+    assert (verdict.accuracy, verdict.n, verdict.chance) == (5 / 8, 8, 0.5)
+    pairs = [(f, r) for f in LOGITS[GENERATED] for r in LOGITS[~GENERATED]]
+    assert verdict.auc == pytest.approx(sum((f > r) + 0.5 * (f == r) for f, r in pairs) / len(pairs))
+    assert verdict.p_value == pytest.approx(sum(math.comb(8, k) for k in range(5, 9)) / 2**8)
+
+
+def test_the_interval_is_wilsons_and_the_lab_reports_is_found_again() -> None:
+    logits = np.concatenate([np.full(165, 1.0), np.full(15, -1.0), np.full(165, -1.0), np.full(15, 1.0)])
+    verdict = judge(logits, np.repeat([True, False], 180))
+    assert verdict.accuracy == pytest.approx(0.9167, abs=1e-4)
+    assert [round(100 * end, 1) for end in verdict.interval] == [88.4, 94.1]
+
+
+def test_a_guess_is_measured_by_the_larger_class() -> None:
+    verdict = judge(np.full(10, -1.0), np.array([True] * 2 + [False] * 8))
+    assert (verdict.accuracy, verdict.chance) == (0.8, 0.8)
+    assert verdict.p_value > 0.5
+
+
+def test_one_class_alone_is_no_judgement() -> None:
+    with pytest.raises(ValueError, match="both"):
+        judge(np.ones(3), [True, True, True])
+
+
+def test_the_log_loss_is_the_cross_entropy_and_survives_large_logits() -> None:
+    probabilities = 1 / (1 + np.exp(-LOGITS))
+    naive = -np.log(np.where(GENERATED, probabilities, 1 - probabilities)).mean()
+    assert log_loss(LOGITS, GENERATED) == pytest.approx(naive)
+    assert log_loss(np.array([1e4, -1e4]), np.array([False, True])) == pytest.approx(1e4)
+
+
+def test_the_area_under_the_roc_points_is_the_auc() -> None:
+    false, true = roc_points(LOGITS, GENERATED)
+    assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
+    assert np.trapezoid(true, false) == pytest.approx(judge(LOGITS, GENERATED).auc)
+
+
+@pytest.mark.parametrize(("n", "size", "expected"), [(7, 3, [3, 4]), (6, 3, [3, 3]), (8, 3, [3, 3, 2]), (1, 3, [1])])
+def test_batches_leave_no_image_alone_and_lose_none(n: int, size: int, expected: list[int]) -> None:
+    pieces = list(batches(np.arange(n), size))
+    assert [len(piece) for piece in pieces] == expected
+    assert np.array_equal(np.concatenate(pieces), np.arange(n))

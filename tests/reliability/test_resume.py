@@ -1,0 +1,373 @@
+"""A run that was stopped, killed or damaged goes on as if nothing had happened, bit for bit, or says why it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from fruitgan import bundle as bundles
+from fruitgan.errors import DataError, UsageError
+from fruitgan.objectives.contracts import Batch
+from fruitgan.training.feed import BankFeed
+from fruitgan.training.trainer import LossNotFinite
+from fruitgan.workflows.train_gan import TrainGanResult, TrainGanSettings, train_gan
+from fruitgan.workflows.train_gan.settings import Event, OnProgress, Saved, Started, Stepped
+
+NARROW = {"generator_options": {"base_channels": "4"}, "discriminator_options": {"base_channels": "4"}}
+KINDS: dict[str, tuple[dict[str, Any], int, int]] = {
+    # settings, steps in all, and the step after which it is stopped: between two log lines
+    "fast": (
+        {"recipe": "fast", "image_size": 48, "batch_size": 2, "generator_options": {"base_channels": "4", "blocks": "2"}},
+        7,
+        5,
+    ),
+    # large enough batches for the pool of 50 to be full, and to swap, before the stop
+    "cyclegan": ({"recipe": "cyclegan", "generator": "resnet-6", "image_size": 24, "batch_size": 11}, 8, 6),
+    # with dropout, and an epoch that ends
+    "seed-unet": ({"recipe": "seed-unet", "generator": "unet-128", "image_size": 128}, 5, 2),
+}
+RARELY = 1000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_report() -> Iterator[None]:
+    """The page at the end is another test's, and takes longer than a few small steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fruitgan.workflows.train_gan.job.training_report", lambda *_: "")
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "dark2light"
+    draw_images(folder, seed=1)
+    return folder
+
+
+def draw_images(folder: Path, seed: int) -> None:
+    """Noise on a ramp, darker in one domain."""
+    random = np.random.default_rng(seed)
+    for split, n, light in (("trainA", 5, 0), ("trainB", 4, 80), ("testA", 1, 0), ("testB", 1, 80)):
+        (folder / split).mkdir(parents=True)
+        for number in range(n):
+            ramp = np.linspace(0, 100, 40)[:, None, None] * random.random(3)
+            pixels = ramp + random.random((40, 36, 3)) * 70 + light
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / split / f"{number}.png")
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+def settings(data: Path, out: Path, kind: str, name: str, **changes: Any) -> TrainGanSettings:
+    asked, steps, _ = KINDS[kind]
+    given = {"data": str(data), "out": out, "name": name, "steps": steps, "gpu": "none", "precision": "fp32", "seed": 3}
+    often = {"log_every": 3, "save_every": RARELY, "sample_every": RARELY}
+    return TrainGanSettings(**{**NARROW, **given, **often, **asked, **changes})
+
+
+def resumed(out: Path, name: str, on_progress: OnProgress | None = None, **changes: Any) -> TrainGanResult:
+    often = {"log_every": 3, "save_every": RARELY, "sample_every": RARELY}
+    return train_gan(TrainGanSettings(resume=name, out=out, gpu="none", **{**often, **changes}), on_progress)
+
+
+def stop_after(step: int) -> Callable[[Event], bool]:
+    return lambda event: isinstance(event, Stepped) and event.report.step >= step
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, out: Path) -> dict[str, TrainGanResult]:
+    """One run of each kind without a break."""
+    return {kind: train_gan(settings(data, out, kind, f"{kind}-whole")) for kind in KINDS}
+
+
+IN_A_NEW_PROCESS = """
+import json, os, signal, sys
+from pathlib import Path
+from fruitgan.settings import from_json
+from fruitgan.workflows.train_gan import TrainGanSettings, train_gan
+from fruitgan.workflows.train_gan.settings import Stepped
+
+def kill_at_five(event):
+    if isinstance(event, Stepped) and event.report.step == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+work = json.loads(sys.argv[1])
+for job in work["resume"]:
+    train_gan(from_json(TrainGanSettings, job))
+train_gan(from_json(TrainGanSettings, work["kill"]), kill_at_five)
+"""
+
+
+@pytest.fixture(scope="module")
+def new_process(data: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """Stop a run of each kind here and let another process finish it; that one ends in a kill of its own first run."""
+    from fruitgan.settings import to_json
+
+    resume = []
+    for kind, (_, _, stop) in KINDS.items():
+        result = train_gan(settings(data, out, kind, f"{kind}-stopped"), stop_after(stop))
+        assert (result.step, result.finished) == (stop, False)
+        again = TrainGanSettings(
+            resume=result.run.name, out=out, gpu="none", log_every=3, save_every=RARELY, sample_every=RARELY
+        )
+        resume.append(to_json(again))
+    kill = to_json(settings(data, out, "fast", "killed", save_every=2))
+    return subprocess.run(
+        [sys.executable, "-c", IN_A_NEW_PROCESS, json.dumps({"resume": resume, "kill": kill})],
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def last_checkpoint(run: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    folder = max((run / "checkpoints").iterdir())
+    return load_file(folder / "state.safetensors"), json.loads((folder / "state.json").read_text())
+
+
+def log_lines(run: Path) -> list[dict[str, Any]]:
+    """The log, but for what a clock decides."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if "second" not in key} for line in lines]
+
+
+def assert_same_end(found: Path, expected: Path) -> None:
+    tensors, document = last_checkpoint(found)
+    expected_tensors, expected_document = last_checkpoint(expected)
+    assert tensors.keys() == expected_tensors.keys()
+    assert [key for key in tensors if not torch.equal(tensors[key], expected_tensors[key])] == []
+    assert document["values"] == expected_document["values"]
+    assert document["sha256"] == expected_document["sha256"]
+    assert log_lines(found) == log_lines(expected)
+    weights = [bundles.load(run / bundles.FILE_NAME) for run in (found, expected)]
+    assert bundles.weights_sha256(weights[0]) == bundles.weights_sha256(weights[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stopped_run_goes_on_bit_for_bit_in_a_new_process(
+    kind: str, whole: Mapping[str, TrainGanResult], out: Path, new_process: subprocess.CompletedProcess[str]
+) -> None:
+    assert (out / f"{kind}-stopped" / "result.json").is_file(), new_process.stderr
+    assert_same_end(out / f"{kind}-stopped", whole[kind].run)
+
+
+def test_the_checkpoints_compared_hold_every_part_that_moves(whole: Mapping[str, TrainGanResult]) -> None:
+    networks = {
+        f"network.{role}_{end}" for role, ends in (("generator", ("ab", "ba")), ("discriminator", "ab")) for end in ends
+    }
+    always = networks | {"optimizer.generators", "optimizer.discriminators", "trainer"}
+    more = {"fast": {"average"}, "cyclegan": {"extra.pool_a", "extra.pool_b"}, "seed-unet": set()}
+    for kind, parts in more.items():
+        tensors, document = last_checkpoint(whole[kind].run)
+        assert set(document["parts"]) == always | parts
+        assert {key.split("/")[0] for key in tensors} == (always | parts) - {"trainer"}
+    _, document = last_checkpoint(whole["cyclegan"].run)
+    assert document["values"]["extra.pool_a/count"] == 50
+
+
+def test_a_killed_run_goes_on_bit_for_bit(
+    whole: Mapping[str, TrainGanResult], out: Path, new_process: subprocess.CompletedProcess[str]
+) -> None:
+    assert new_process.returncode == -signal.SIGKILL, new_process.stderr
+    assert not (out / "killed" / "result.json").exists()
+    started = []
+    result = resumed(out, "killed", lambda event: started.append(event) if isinstance(event, Started) else None)
+    assert [(event.step, event.total_steps, event.notes) for event in started] == [(4, 7, ())]
+    assert result.finished
+    assert_same_end(result.run, whole["fast"].run)
+
+
+def test_a_run_stopped_before_its_first_checkpoint_starts_at_0_again(
+    whole: Mapping[str, TrainGanResult], data: Path, out: Path
+) -> None:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Stepped) and event.report.step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_gan(settings(data, out, "fast", "interrupted"), interrupt)
+    assert not (out / "interrupted" / "checkpoints").exists()
+    assert [line["step"] for line in log_lines(out / "interrupted")] == [3]
+    result = resumed(out, "interrupted")
+    assert_same_end(result.run, whole["fast"].run)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_said_and_made_anew(
+    whole: Mapping[str, TrainGanResult], data: Path, out: Path
+) -> None:
+    first = train_gan(settings(data, out, "fast", "damaged", save_every=2), stop_after(4))
+    newest = first.run / "checkpoints" / "step-00000004"
+    tensors = newest / "state.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-1])
+    notes: list[str] = []
+
+    def keep_notes(event: Event) -> None:
+        if isinstance(event, Started):
+            notes.extend(event.notes)
+            assert event.step == 2
+
+    result = resumed(out, "damaged", keep_notes, save_every=2, keep=9)
+    assert len(notes) == 1
+    assert "step-00000004" in notes[0]
+    assert "damaged" in notes[0]
+    assert_same_end(result.run, whole["fast"].run)
+    load_file(newest / "state.safetensors")
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused(data: Path, out: Path) -> None:
+    first = train_gan(settings(data, out, "fast", "lost"), stop_after(2))
+    for file in first.run.glob("checkpoints/*/state.json"):
+        file.write_text("")
+    with pytest.raises(DataError, match="no checkpoint is whole"):
+        resumed(out, "lost")
+
+
+def test_other_images_are_refused_and_nothing_is_changed(data: Path, out: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(data, mine)
+    first = train_gan(settings(mine, out, "fast", "other-images"), stop_after(2))
+    before = {path: path.read_bytes() for path in first.run.rglob("*") if path.is_file()}
+    shutil.rmtree(mine)
+    draw_images(mine, seed=2)
+    with pytest.raises(DataError, match="the training images are not those of the run") as error:
+        resumed(out, "other-images", steps=9)
+    assert error.value.exit_code == 3
+    assert {path: path.read_bytes() for path in first.run.rglob("*") if path.is_file()} == before
+
+
+def test_renamed_images_are_the_same_images(data: Path, out: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(data, mine)
+    first = train_gan(settings(mine, out, "fast", "renamed"), stop_after(2))
+    for path in (mine / "trainA").iterdir():
+        path.rename(path.with_name(f"renamed-{path.name}"))
+    assert resumed(out, "renamed").run == first.run
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("recipe", "cyclegan"),
+        ("generator", "resnet-6"),
+        ("generator_options", {"base_channels": "8", "blocks": "2"}),
+        ("discriminator", "patch-70"),
+        ("discriminator_options", {"scales": "3"}),
+        ("objective", "other"),
+        ("augment", "none"),
+        ("image_size", 64),
+        ("batch_size", 4),
+        ("precision", "bf16"),
+        ("seed", 4),
+        ("seed", 0),
+        ("data", "elsewhere"),
+        ("domains", ("x", "y")),
+        ("init_from", "newest"),
+    ],
+)
+def test_what_decides_the_mathematics_cannot_change(
+    option: str, value: object, whole: Mapping[str, TrainGanResult], out: Path
+) -> None:
+    changes: dict[str, Any] = {option: value}
+    with pytest.raises(UsageError, match=f"--{option.replace('_', '-')} cannot change in a resumed run"):
+        resumed(out, whole["fast"].run.name, **changes)
+
+
+def test_saying_again_what_the_run_has_is_allowed(whole: Mapping[str, TrainGanResult], data: Path, out: Path) -> None:
+    asked, steps, _ = KINDS["fast"]
+    again: dict[str, Any] = {**NARROW, **asked, "steps": steps, "seed": 3, "precision": "fp32", "data": str(data)}
+    assert resumed(out, whole["fast"].run.name, **again) == whole["fast"]
+
+
+def test_a_finished_run_gives_its_result_again_and_touches_nothing(whole: Mapping[str, TrainGanResult], out: Path) -> None:
+    run = whole["fast"].run
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    events: list[Event] = []
+    assert resumed(out, run.name, events.append) == whole["fast"]
+    assert resumed(out, str(run), steps=KINDS["fast"][1]) == whole["fast"]
+    assert events == []
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_more_steps_extend_a_finished_run(data: Path, out: Path) -> None:
+    first = train_gan(settings(data, out, "fast", "extended", steps=4, log_every=2))
+    result = resumed(out, "extended", steps=6, log_every=2)
+    assert (first.step, first.finished, result.step, result.finished) == (4, True, 6, True)
+    assert result.weights_sha256 != first.weights_sha256
+    assert [line["step"] for line in log_lines(result.run)] == [2, 4, 6]
+    config = json.loads((result.run / "config.json").read_text())
+    assert (config["total_steps"], config["settings"]["steps"], config["plan"]["recipe"]["steps"]) == (6, 6, 6)
+    assert resumed(out, "extended") == result  # and the new length is kept
+
+
+def test_time_that_is_up_stops_a_run_which_can_go_on(whole: Mapping[str, TrainGanResult], data: Path, out: Path) -> None:
+    first = train_gan(settings(data, out, "fast", "short", max_seconds=0.0))
+    assert (first.step, first.finished) == (1, False)
+    assert not (first.run / "result.json").exists()
+    assert first.bundle.is_file()
+    assert_same_end(resumed(out, "short").run, whole["fast"].run)
+
+
+def test_the_newest_unfinished_run_is_the_one_that_goes_on(data: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        train_gan(settings(data, tmp_path, "fast", name), stop_after(1))
+    assert resumed(tmp_path, "newest").run == tmp_path / "two"
+    assert resumed(tmp_path, "newest").run == tmp_path / "one"
+    with pytest.raises(UsageError, match="no unfinished run"):
+        resumed(tmp_path, "newest")
+
+
+def test_a_bundle_that_a_kill_left_behind_its_checkpoint_is_made_anew(
+    whole: Mapping[str, TrainGanResult], data: Path, out: Path
+) -> None:
+    older: list[bytes] = []
+
+    def keep_bundle(event: Event) -> None:
+        if isinstance(event, Saved) and not older:
+            older.append((out / "behind" / bundles.FILE_NAME).read_bytes())
+
+    first = train_gan(settings(data, out, "fast", "behind", save_every=3), keep_bundle)
+    first.bundle.write_bytes(older[0])
+    (first.run / "result.json").unlink()
+    result = resumed(out, "behind")
+    assert bundles.weights_sha256(bundles.load(result.bundle)) == result.weights_sha256 == whole["fast"].weights_sha256
+
+
+def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
+    data: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = BankFeed.batch
+
+    def spoilt(feed: BankFeed, step: int, draws: Mapping[str, int]) -> Batch:
+        made = batch(feed, step, draws)
+        return Batch(made.a * torch.nan, made.b, made.draws) if step == 4 else made
+
+    monkeypatch.setattr(BankFeed, "batch", spoilt)
+    with pytest.raises(LossNotFinite, match="cycle_a") as error:
+        train_gan(settings(data, out, "fast", "spoilt", save_every=2))
+    assert error.value.exit_code == 1
+    run = out / "spoilt"
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-00000002", "step-00000004"]
+    assert not (run / "result.json").exists()
+    assert [line["step"] for line in log_lines(run)] == [3]
+    tensors, _ = last_checkpoint(run)
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+    assert bundles.load(run / bundles.FILE_NAME).card.steps == 4
+    monkeypatch.undo()
+    assert resumed(out, "spoilt").finished

@@ -1,0 +1,457 @@
+"""Training a detector from Python: what is found, what is not, what is left behind."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from fruitgan.data.labelled import read_folders
+from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.models.catalog import detectors
+from fruitgan.models.contracts import Detector
+from fruitgan.registry import Choice
+from fruitgan.training import detection
+from fruitgan.training.detection import (
+    DetectorBundle,
+    FitSettings,
+    fit,
+    grouped_parts,
+    judge,
+    load_detector,
+    open_album,
+    predict,
+    save_detector,
+)
+from fruitgan.workflows.train_detector import TrainDetectorResult, TrainDetectorSettings, train_detector
+from fruitgan.workflows.train_detector.settings import Event, Rounded, Started
+from fruitgan.workflows.train_detector.sizes import size_notes
+
+CPU = torch.device("cpu")
+SIDE = 32
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def draw(folder: Path, n: int, planted: float, seed: int = 0, side: int = SIDE) -> Path:
+    """Soft random pictures in both classes; the generated ones have a grid of this strength on every second pixel."""
+    random = np.random.default_rng(seed)
+    for name in ("predicted", "origins"):
+        (folder / name).mkdir(parents=True)
+        for number in range(n):
+            soft = Image.fromarray(random.integers(40, 216, (side // 8, side // 8, 3), dtype=np.uint8))
+            pixels = np.asarray(soft.resize((side, side), Image.Resampling.BICUBIC)) + random.normal(0, 4, (side, side, 3))
+            if name == "predicted":
+                pixels[::2, ::2] += planted
+            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / name / f"{number:06d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def easy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw(tmp_path_factory.mktemp("easy") / "dataset", 60, planted=12)
+
+
+@pytest.fixture(scope="module")
+def same(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw(tmp_path_factory.mktemp("same") / "dataset", 100, planted=0)
+
+
+def settings(data: Path, out: Path, **changes: Any) -> TrainDetectorSettings:
+    given: dict[str, Any] = {"data": data, "out": out, "detector": "spectrum", "gpu": "none"}
+    if changes.get("detector", "spectrum") == "spectrum":
+        given["detector_options"] = {"bins": "5"}
+    return TrainDetectorSettings(**(given | changes))
+
+
+@pytest.fixture(scope="module")
+def trained(easy: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainDetectorResult:
+    return train_detector(settings(easy, tmp_path_factory.mktemp("runs"), name="first"))
+
+
+def test_a_planted_difference_is_found_by_the_spectrum(trained: TrainDetectorResult) -> None:
+    result = trained
+    assert result.accuracy >= 0.95
+    assert result.interval[0] > 0.5
+    assert result.auc > 0.99
+    assert result.p_value < 0.001
+    assert (result.n, result.train_images + result.choose_images + result.n) == (24, 120)
+
+
+def test_a_planted_difference_is_found_by_the_small_network(easy: Path, tmp_path: Path) -> None:
+    result = train_detector(settings(easy, tmp_path, detector="small-cnn", epochs=12, batch_size=8))
+    assert result.accuracy >= 0.9
+
+
+def test_equal_distributions_give_an_interval_that_contains_a_half(same: Path, tmp_path: Path) -> None:
+    result = train_detector(settings(same, tmp_path))
+    low, high = result.interval
+    assert low < 0.5 < high
+    assert result.p_value > 0.05
+
+
+def test_the_run_folder_holds_everything_that_is_promised(trained: TrainDetectorResult, easy: Path) -> None:
+    result, run = trained, trained.run
+    assert run.name == "first"
+    names = {"config.json", "environment.json", "log.jsonl", "detector.safetensors", "metrics.json", "report.html", "plots"}
+    assert {path.name for path in run.iterdir()} == names
+    assert {path.name for path in (run / "plots").iterdir()} == {"loss.png", "accuracy.png", "roc.png", "confusion.png"}
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["accuracy"] == result.accuracy
+    assert metrics["confusion"]["real_as_real"] == result.confusion.real_as_real
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["trial"] for line in lines] == list(range(1, result.rounds + 1))
+    assert min(lines, key=lambda line: line["choose_loss"])["trial"] == result.best_round
+    page = (run / "report.html").read_text()
+    assert f"{100 * result.accuracy:.1f}%" in page or f"{result.accuracy:.0%}" in page
+    assert "grouped protocol" in page
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    # A run is passed on: where its maker keeps files is nobody's business.
+    for text in (page, (run / "config.json").read_text()):
+        assert str(easy.parent) not in text
+
+
+def test_the_same_seed_gives_the_same_file_bit_for_bit(easy: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {
+        "detector": "small-cnn",
+        "epochs": 2,
+        "name": "run",
+        "image_size": 16,
+        "augment": "rotate-shift-mirror",
+    }
+    given["detector_options"] = {"base_channels": "4"}
+    files = []
+    for number, seed in enumerate((3, 3, 4)):
+        torch.manual_seed(number)  # whatever was drawn before must not matter
+        files.append(train_detector(settings(easy, tmp_path / str(number), seed=seed, **given)).file.read_bytes())
+    assert files[0] == files[1]
+    assert files[0] != files[2]
+
+
+def test_torchs_own_random_state_is_given_back(easy: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    train_detector(settings(easy, tmp_path, detector="small-cnn", epochs=1, image_size=16))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_early_stopping_keeps_the_best_weights(same: Path, tmp_path: Path) -> None:
+    """Refit only up to the best epoch: the weights must be those that the longer run has kept."""
+    given = {"detector": "small-cnn", "image_size": 16, "detector_options": {"base_channels": "4"}, "name": "run"}
+    longer = train_detector(settings(same, tmp_path / "a", epochs=12, patience=3, **given))
+    assert longer.rounds - longer.best_round == 3 or longer.rounds == 12
+    assert longer.best_round < longer.rounds
+    shorter = train_detector(settings(same, tmp_path / "b", epochs=longer.best_round, patience=3, **given))
+    kept = [load_detector(result.file).detector.state_dict() for result in (longer, shorter)]
+    assert all(torch.equal(kept[0][key], kept[1][key]) for key in kept[0])
+    assert longer.confusion == shorter.confusion
+
+
+def test_a_stop_ends_after_the_epoch_and_judges_the_best_so_far(easy: Path, tmp_path: Path) -> None:
+    seen: list[Event] = []
+
+    def stop(event: Event) -> bool:
+        seen.append(event)
+        return isinstance(event, Rounded) and event.round.number == 2
+
+    result = train_detector(settings(easy, tmp_path, detector="small-cnn", image_size=16), stop)
+    assert (result.rounds, result.finished) == (2, False)
+    assert load_detector(result.run).card.rounds == 2
+    started = next(event for event in seen if isinstance(event, Started))
+    assert started.train + started.choose + started.judge == 120
+
+
+def test_the_seed_protocol_reports_what_chose_and_says_so(easy: Path, tmp_path: Path) -> None:
+    result = train_detector(settings(easy, tmp_path, protocol="seed"))
+    assert (result.train_images, result.choose_images, result.n) == (96, 24, 24)
+    assert "leaks" in result.notes[0]
+    last = json.loads((result.run / "log.jsonl").read_text().splitlines()[result.best_round - 1])
+    assert last["choose_accuracy"] == pytest.approx(result.accuracy)
+    assert load_detector(result.file).card.protocol == "seed"
+    assert "read too high" in (result.run / "report.html").read_text()
+
+
+def test_seed_cnn_trains_at_a_small_size(easy: Path, tmp_path: Path) -> None:
+    result = train_detector(settings(easy, tmp_path, detector="seed-cnn", image_size=16, epochs=1, protocol="seed"))
+    card = load_detector(result.file).card
+    assert card.detector.options == {"image_size_px": 16}
+    assert 0 <= result.accuracy <= 1
+
+
+def test_a_detector_is_never_larger_than_the_images(trained: TrainDetectorResult) -> None:
+    assert trained.image_size_px == SIDE
+
+
+def test_two_bare_folders_work_with_a_warning(trained: TrainDetectorResult) -> None:
+    assert any("manifest.csv" in warning for warning in trained.warnings)
+
+
+def test_unreadable_images_are_named_and_counted(tmp_path: Path) -> None:
+    data = draw(tmp_path / "dataset", 30, planted=12)
+    broken = data / "predicted" / "000003.png"
+    broken.write_bytes(broken.read_bytes()[:100])
+    result = train_detector(settings(data, tmp_path / "runs"))
+    assert any("000003.png" in warning and "1 of " in warning for warning in result.warnings)
+    assert result.n + result.train_images + result.choose_images == 58
+    assert result.left_out_images == 1
+
+
+def test_what_resizing_does_to_a_judgement_is_said() -> None:
+    square, wide = (32, 32), (48, 40)
+    notes = size_notes({True: Counter({square: 9}), False: Counter({wide: 9})}, 32)
+    assert "differ in size (32 x 32 px generated, 48 x 40 px real)" in notes[0]
+    notes = size_notes({True: Counter({square: 9, wide: 1}), False: Counter({square: 5, wide: 3})}, 32)
+    assert notes == ("images of 2 sizes: all are resized alike to 32 x 32 px",)
+    notes = size_notes({True: Counter({(259, 256): 9}), False: Counter({(259, 256): 5})}, 128)
+    assert notes[-1].startswith("the images are shrunk from 256 to 128 px")
+    assert "--image-size 256 keeps them and takes 4.0 times as long" in notes[-1]
+    assert size_notes({True: Counter({square: 9}), False: Counter({square: 9})}, 32) == ()
+
+
+def test_images_of_different_sizes_are_resized_and_judged(tmp_path: Path) -> None:
+    data = draw(tmp_path / "dataset", 12, planted=0)
+    for path in (data / "origins").iterdir():
+        Image.open(path).resize((48, 40)).save(path)
+    result = train_detector(settings(data, tmp_path / "runs"))
+    assert any("differ in size" in note for note in result.notes)
+    assert result.n + result.train_images + result.choose_images == 24
+
+
+def test_few_images_say_how_many_more_would_help(trained: TrainDetectorResult) -> None:
+    assert any("24 images judge" in note and "about 2,500 images" in note for note in trained.notes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        ({"detector": "smal-cnn"}, UsageError, "did you mean small-cnn"),
+        ({"augment": "mirrors"}, UsageError, "did you mean mirror"),
+        ({"protocol": "grouping"}, UsageError, "did you mean grouped"),
+        ({"detector_options": {"bin": "3"}}, UsageError, "did you mean bins"),
+        ({"augment": "mirror"}, UsageError, "fitted to the images as they are"),
+        ({"image_size": 30}, UsageError, "--image-size 32 would do"),
+        ({"image_size": 32, "detector_options": {"image_size_px": "32"}}, UsageError, "say the same thing"),
+        ({"epochs": 0}, UsageError, "--epochs 0: 1 or more"),
+        ({"batch_size": 1}, UsageError, "--batch-size 1: 2 or more"),
+        ({"name": "../up"}, UsageError, "a name, not a path"),
+        ({"seed": -1}, UsageError, "--seed -1"),
+    ],
+)
+def test_a_wrong_wish_is_named(
+    easy: Path, tmp_path: Path, changes: dict[str, Any], error: type[FruitganError], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        train_detector(settings(easy, tmp_path, **changes))
+
+
+def test_missing_and_empty_folders_and_too_few_images_are_data_errors(tmp_path: Path) -> None:
+    for prepare, said in ((lambda: None, "no such folder"), (lambda: (tmp_path / "d").mkdir(), "has no folder predicted")):
+        prepare()
+        with pytest.raises(DataError, match=said):
+            train_detector(settings(tmp_path / "d", tmp_path / "runs"))
+    (tmp_path / "d" / "origins").mkdir()
+    (tmp_path / "d" / "predicted").mkdir()
+    with pytest.raises(DataError, match="holds no images"):
+        train_detector(settings(tmp_path / "d", tmp_path / "runs"))
+    few = draw(tmp_path / "few", 9, planted=0)
+    with pytest.raises(DataError, match="too few images: 9 generated, at least 10 of each class"):
+        train_detector(settings(few, tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_finished_run_is_not_written_over_and_an_interrupted_one_begins_anew(easy: Path, tmp_path: Path) -> None:
+    result = train_detector(settings(easy, tmp_path, name="one"))
+    with pytest.raises(UsageError, match="exists; choose another --name"):
+        train_detector(settings(easy, tmp_path, name="one"))
+    (result.run / "metrics.json").unlink()  # as if it had been killed before its last file
+    assert train_detector(settings(easy, tmp_path, name="one")).confusion == result.confusion
+    assert len((result.run / "log.jsonl").read_text().splitlines()) == result.rounds
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UsageError, match="exists"):
+        train_detector(settings(easy, tmp_path, name="mine"))
+
+
+def test_runs_without_a_name_get_one_that_is_free(easy: Path, tmp_path: Path) -> None:
+    (tmp_path / "dataset-spectrum").mkdir()
+    assert train_detector(settings(easy, tmp_path)).run.name == "dataset-spectrum-1"
+
+
+# The detector's file
+
+
+def test_a_detector_from_its_file_answers_as_the_one_that_was_judged(trained: TrainDetectorResult, easy: Path) -> None:
+    bundle = load_detector(trained.file)
+    assert bundle.card.verdict.accuracy == trained.accuracy
+    images = read_folders(easy / "predicted", easy / "origins").images
+    with open_album(images, bundle.card.image_size_px) as album:
+        parts = grouped_parts(album.images, 0)
+        paths = [album.images[i].path for i in parts.judge]
+        truth = album.generated[parts.judge]
+    logits = predict(bundle.detector, paths, device=CPU, batch_size=7)
+    assert logits.dtype == np.float64
+    assert judge(logits, truth).confusion == trained.confusion
+
+
+def test_the_file_has_one_metadata_key_and_nothing_but_tensors(trained: TrainDetectorResult) -> None:
+    with safe_open(trained.file, framework="numpy") as file:
+        assert list(file.metadata()) == ["fruitgan-detector"]
+        assert {"linear.weight", "linear.bias", "mean", "spread"} == set(file.keys())
+
+
+def test_predictions_do_not_depend_on_the_batch(trained: TrainDetectorResult, easy: Path) -> None:
+    detector = load_detector(trained.file).detector
+    paths = sorted((easy / "predicted").iterdir())[:9]
+    answers = [predict(detector, paths, device=CPU, batch_size=size) for size in (1, 4, 64)]
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-4)
+    np.testing.assert_allclose(answers[0], answers[2], atol=1e-4)
+    assert predict(detector, [], device=CPU).shape == (0,)
+
+
+def test_an_unreadable_image_is_named_when_it_is_judged(trained: TrainDetectorResult, tmp_path: Path) -> None:
+    (tmp_path / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
+    with pytest.raises(DataError, match=r"torn\.png"):
+        predict(load_detector(trained.file).detector, [tmp_path / "torn.png"], device=CPU)
+
+
+def test_files_of_another_kind_are_refused(trained: TrainDetectorResult, tmp_path: Path) -> None:
+    path = tmp_path / "file.safetensors"
+    with pytest.raises(DataError, match="no such file"):
+        load_detector(path)
+    path.write_bytes(b"something else")
+    with pytest.raises(DataError, match="not a detector"):
+        load_detector(path)
+    save_file({"a": np.zeros(3)}, path, metadata={"fruitgan": "{}"})
+    with pytest.raises(DataError, match="not a detector but a generators' bundle"):
+        load_detector(path)
+    save_file({"a": np.zeros(3)}, path)
+    with pytest.raises(DataError, match="without fruitgan's detector card"):
+        load_detector(path)
+    path.write_bytes(trained.file.read_bytes()[:-10])
+    with pytest.raises(DataError, match="torn"):
+        load_detector(path)
+    card = json.loads(safe_open(trained.file, framework="numpy").metadata()["fruitgan-detector"])
+    for change, said in (({"format": 99}, "newer than this program's"), ({"protocol": 3}, "protocol"), ({"more": 1}, "more")):
+        save_file({"a": np.zeros(3)}, path, metadata={"fruitgan-detector": json.dumps(card | change)})
+        with pytest.raises(DataError, match=said):
+            load_detector(path)
+    save_file({"a": np.zeros(3)}, path, metadata={"fruitgan-detector": json.dumps(card)})
+    with pytest.raises(DataError, match="weights do not fit the detector spectrum"):
+        load_detector(path)
+
+
+def test_weights_that_are_not_finite_are_not_saved(trained: TrainDetectorResult, tmp_path: Path) -> None:
+    bundle = load_detector(trained.file)
+    bundle.detector.get_parameter("linear.bias").data.fill_(float("nan"))
+    with pytest.raises(FruitganError, match=r"linear\.bias of the detector is not finite"):
+        save_detector(DetectorBundle(bundle.card, bundle.detector), tmp_path / "d.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+# Fitting without a workflow
+
+
+class Broken(Detector):
+    """Answers with nothing that is a number."""
+
+    image_size_px = SIDE
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.weight * x.flatten(1).sum(1) * float("nan")
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(easy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detectors, "build", lambda _: Broken())
+    with open_album(read_folders(easy / "predicted", easy / "origins").images, SIDE) as album:
+        parts = grouped_parts(album.images, 0)
+        with pytest.raises(FruitganError, match="not finite in epoch 1"):
+            fit(Choice("broken", "x", "0"), album, parts, FitSettings(), device=CPU)
+
+
+def test_an_album_in_a_file_equals_one_in_memory(easy: Path) -> None:
+    images = read_folders(easy / "predicted", easy / "origins").images
+    with open_album(images, SIDE) as one, open_album(images, SIDE, memory_limit_bytes=0) as other:
+        assert one.fingerprint == other.fingerprint
+        some = np.array([3, 0, 119])
+        assert torch.equal(one.batch(some, CPU), other.batch(some, CPU))
+        assert one.batch(some, CPU).dtype == torch.float32
+        assert one.labels(some, CPU).tolist() == [1, 1, 0]
+
+
+def test_an_album_of_the_wrong_size_is_refused(easy: Path) -> None:
+    with open_album(read_folders(easy / "predicted", easy / "origins").images, SIDE) as album:
+        choice = detectors.choose("small-cnn", {"image_size_px": 64})
+        with pytest.raises(UsageError, match="wants images of 64 px and would be given 32 px"):
+            fit(choice, album, grouped_parts(album.images, 0), FitSettings(), device=CPU)
+
+
+def test_a_small_training_set_still_has_steps_in_an_epoch() -> None:
+    assert [FitSettings().batch_size_for(n) for n in (50, 300, 1440)] == [8, 18, 64]
+    assert FitSettings(batch_size=32).batch_size_for(50) == 32
+
+
+def test_everything_that_others_need_is_at_the_front_door() -> None:
+    assert all(hasattr(detection, name) for name in detection.__all__)
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+import torch
+torch.set_num_threads(1)
+import sklearn.linear_model, matplotlib.figure, scipy.stats
+from fruitgan.workflows.train_detector import TrainDetectorSettings, train_detector
+
+def settings(data, name):
+    return TrainDetectorSettings(data=Path(data), out=Path(sys.argv[1]), name=name, detector="spectrum", gpu="none",
+        image_size=96, batch_size=16, detector_options={"bins": "3"})
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+train_detector(settings(sys.argv[2], "few"))
+before = peak()
+result = train_detector(settings(sys.argv[3], "many"))
+assert result.n + result.train_images + result.choose_images == 2000
+print(peak() - before)
+"""
+
+
+def test_two_thousand_images_take_a_bounded_amount_of_memory(tmp_path: Path) -> None:
+    """As floats the images would take 221 MB at the detector's size, as bytes 55 MB."""
+    pytest.importorskip("resource")
+    few, many = tmp_path / "few", tmp_path / "many"
+    random = np.random.default_rng(0)
+    for folder, n in ((few, 20), (many, 1000)):
+        for name in ("predicted", "origins"):
+            (folder / name).mkdir(parents=True)
+            for number in range(n):
+                pixels = random.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / name / f"{number}.bmp")
+    command = [sys.executable, "-c", MEMORY, str(tmp_path / "runs"), str(few), str(many)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 120e6
