@@ -12,6 +12,10 @@ import pytest
 
 from fruitgan import registry
 
+# Before torch is imported, and for the processes that tests start: on tensors this small, and on a busy machine, a second
+# thread costs far more than it gives.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 Fruitgan = Callable[..., subprocess.CompletedProcess[str]]
 Install = Callable[..., Path]
 

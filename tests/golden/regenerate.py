@@ -4,21 +4,29 @@
 
 writes the recipes' JSON files in this folder anew. Do it when the mathematics was meant to change, look at the difference, and
 give the numbers before and after in the changelog.
+
+Adversarial training is chaotic: in float32 another processor's rounding grows to tens of per cent within these few steps. So
+the runs are made in float64, from weights that are drawn here to the last bit.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
+from fruitgan import randomness
 from fruitgan.augment.contracts import augmentations
 from fruitgan.data.sources import folder_source
+from fruitgan.objectives.contracts import Batch
+from fruitgan.training.feed import Feed
 from fruitgan.workflows.train_gan.assemble import Plan, load_banks, make_objective, make_plan, make_trainer
 from fruitgan.workflows.train_gan.settings import TrainGanSettings
 
@@ -44,6 +52,29 @@ def draw_images(folder: Path, side_px: int) -> None:
             Image.fromarray(pixels.astype(np.uint8)).save(folder / split / f"{number}.png")
 
 
+@torch.no_grad()
+def set_weights(networks: nn.ModuleDict) -> None:
+    """Start as the recipes do (deviation 0.02 around 0, around 1 for scales), from numbers that no version of torch changes."""
+    for number, (name, tensor) in enumerate(networks.double().state_dict().items()):
+        uniform = 2 * randomness.sample(0, number, tensor.numel(), "golden weights").reshape(tensor.shape) - 1
+        if name.endswith(("_u", "_v")):  # spectral norm's vectors
+            tensor.copy_(torch.from_numpy(uniform / np.sqrt((uniform**2).sum())))
+        else:
+            middle = 1.0 if tensor.ndim == 1 and name.endswith("weight") else 0.0
+            tensor.copy_(torch.from_numpy(middle + 0.02 * np.sqrt(3) * uniform))
+
+
+class InFloat64:
+    """A feed's batches, images and draws alike."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+
+    def batch(self, step: int, draws: Mapping[str, int]) -> Batch:
+        made = self.feed.batch(step, draws)
+        return Batch(made.a.double(), made.b.double(), {name: numbers.double() for name, numbers in made.draws.items()})
+
+
 def plan_of(recipe: str) -> Plan:
     asked = RECIPES[recipe]
     settings = TrainGanSettings(
@@ -57,7 +88,10 @@ def first_losses(recipe: str, folder: Path) -> list[dict[str, float]]:
     plan = plan_of(recipe)
     draw_images(folder, augmentations.build(plan.augmentation).load_size_px(plan.recipe.image_size_px))
     banks = load_banks(plan, folder_source(folder, ("a", "b")), lambda _label, _done, _total: None)
-    trainer = make_trainer(plan, banks, make_objective(plan), torch.device("cpu"), log_every=1)
+    objective = make_objective(plan)
+    set_weights(objective.networks)
+    trainer = make_trainer(plan, banks, objective, torch.device("cpu"), log_every=1)
+    trainer.feed = InFloat64(trainer.feed)
     return [dict(report.losses or {}) for report in trainer.steps(STEPS)]
 
 
@@ -69,7 +103,7 @@ def main() -> None:
     for recipe in RECIPES:
         with tempfile.TemporaryDirectory() as folder:
             losses = first_losses(recipe, Path(folder) / "data")
-        rounded = [{term: float(f"{value:.6g}") for term, value in step.items()} for step in losses]
+        rounded = [{term: float(f"{value:.10g}") for term, value in step.items()} for step in losses]
         lines = ",\n".join(json.dumps(step) for step in rounded)
         golden_file(recipe).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
         print(f"{golden_file(recipe)}: {len(losses)} steps")

@@ -9,6 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from fruitgan.workflows.train_detector import TrainDetectorSettings, train_detector
+from fruitgan.workflows.train_detector.settings import Rounded
 from fruitgan.workflows.train_gan import TrainGanSettings, train_gan
 from fruitgan.workflows.train_gan.settings import Stepped
 
@@ -81,3 +83,28 @@ def test_bf16_on_a_gpu_trains_to_finite_losses(folder: Path) -> None:
     result = train_gan(settings(folder, "half", precision="bf16"))
     assert result.finished
     assert all(np.isfinite(value) for value in result.final_losses.values())
+
+
+@pytest.mark.parametrize("detector", ["small-cnn", "seed-cnn", "spectrum"])
+def test_a_detector_trained_on_a_gpu_judges_like_one_of_a_cpu(folder: Path, detector: str) -> None:
+    random = np.random.default_rng(0)
+    for name in ("predicted", "origins"):
+        (folder / name).mkdir()
+        for number in range(20):
+            pixels = random.integers(60, 120, (32, 32, 3))
+            if name == "predicted":
+                pixels[::2, ::2] += 60
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.png")
+    first: dict[str, float] = {}
+    for gpu in ("none", "0"):
+
+        def keep_first(event: object, gpu: str = gpu) -> None:
+            if isinstance(event, Rounded):
+                first.setdefault(gpu, event.round.train_loss)
+
+        asked = TrainDetectorSettings(
+            data=folder, detector=detector, protocol="seed", epochs=2, gpu=gpu, name=gpu, out=folder / "runs"
+        )
+        assert train_detector(asked, keep_first).file.is_file()
+    if detector == "spectrum":  # the others' dropout is drawn on the device
+        assert first["0"] == pytest.approx(first["none"], rel=1e-3)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fruitgan.models.layers import InstanceNorm
+from fruitgan.models.layers import InstanceNorm, Smooth
 from fruitgan.models.mobile import MobileGenerator, mobile
 from fruitgan.models.patch import patch_multiscale
 
@@ -103,6 +103,28 @@ def test_the_light_generator_starts_as_the_identity() -> None:
     torch.testing.assert_close(mobile(base_channels=4, mask=False)(-edge), -edge * 0.97, rtol=0, atol=1e-6)
 
 
+def naive_smooth(x: Tensor) -> Tensor:
+    """[H, W]: each number with its neighbours, weighted 1, 2, 1 in both directions; what would lie outside is reflected."""
+    height, width = x.shape
+    out = torch.zeros_like(x)
+    for row in range(height):
+        for column in range(width):
+            for down, weight_down in ((-1, 1), (0, 2), (1, 1)):
+                for right, weight_right in ((-1, 1), (0, 2), (1, 1)):
+                    r, c = abs(row + down), abs(column + right)
+                    r, c = min(r, 2 * (height - 1) - r), min(c, 2 * (width - 1) - c)
+                    out[row, column] += weight_down * weight_right * x[r, c] / 16
+    return out
+
+
+def test_smoothing_equals_a_naive_loop_and_takes_the_finest_grid_away() -> None:
+    x = torch.randn(2, 3, 5, 7, dtype=torch.float64)
+    expected = torch.stack([torch.stack([naive_smooth(channel) for channel in image]) for image in x])
+    torch.testing.assert_close(Smooth()(x), expected, rtol=0, atol=1e-12)
+    checkers = (torch.arange(8).view(-1, 1) + torch.arange(8)).remainder(2).double() * 2 - 1
+    assert Smooth()(checkers.view(1, 1, 8, 8)).abs().max() == 0
+
+
 @pytest.mark.parametrize("mask", [True, False])
 def test_the_light_generators_output_is_the_masked_formula(mask: bool) -> None:
     network: MobileGenerator = mobile(base_channels=4, mask=mask).double()
@@ -113,15 +135,19 @@ def test_the_light_generators_output_is_the_masked_formula(mask: bool) -> None:
     x = torch.rand(1, 3, 8, 12, dtype=torch.float64) * 2 - 1
     with torch.no_grad():
         parts = network.parts(x)
-    (head,) = heads
+    # A pixel's maps lie beside each other in the head: four to a map, one for each of the 2 x 2 pixels.
+    maps = torch.empty(3 + mask, 8, 12, dtype=torch.float64)
+    for k in range(3 + mask):
+        for row in range(8):
+            for column in range(12):
+                maps[k, row, column] = heads[0][0, 4 * k + 2 * (row % 2) + column % 2, row // 2, column // 2]
+    maps = torch.stack([naive_smooth(one) for one in maps])
     for row in range(8):
         for column in range(12):
-            # A pixel's maps lie beside each other in the head: four to a map, one for each of the 2 x 2 pixels.
-            place = [head[0, 4 * k + 2 * (row % 2) + column % 2, row // 2, column // 2] for k in range(3 + mask)]
-            m = 1 / (1 + math.exp(-float(place[3]) - 1)) if mask else 1.0
+            m = 1 / (1 + math.exp(-float(maps[3, row, column]) - 1)) if mask else 1.0
             for colour in range(3):
                 source = float(x[0, colour, row, column])
-                changed = math.tanh(float(place[colour]) + math.atanh(min(max(source, -0.97), 0.97)))
+                changed = math.tanh(float(maps[colour, row, column]) + math.atanh(min(max(source, -0.97), 0.97)))
                 assert float(parts.image[0, colour, row, column]) == pytest.approx(m * changed + (1 - m) * source, abs=1e-12)
             if parts.mask is not None:
                 assert float(parts.mask[0, 0, row, column]) == pytest.approx(m, abs=1e-12)

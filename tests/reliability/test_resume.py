@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -314,6 +315,28 @@ def test_more_steps_extend_a_finished_run(data: Path, out: Path) -> None:
     config = json.loads((result.run / "config.json").read_text())
     assert (config["total_steps"], config["settings"]["steps"], config["plan"]["recipe"]["steps"]) == (6, 6, 6)
     assert resumed(out, "extended") == result  # and the new length is kept
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_no_more_epochs_than_a_finished_run_has_give_its_result_again(epochs: int, data: Path, out: Path) -> None:
+    first = train_gan(settings(data, out, "fast", f"epochs-{epochs}", steps=None, epochs=2))
+    assert first.step == 6  # five images and two of them a step
+    again = resumed(out, f"epochs-{epochs}", epochs=epochs)
+    assert again == first
+    assert json.loads((first.run / "config.json").read_text())["total_steps"] == 6
+
+
+def test_loose_folders_and_options_as_numbers_can_be_resumed_from_another_folder(
+    data: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data)
+    options = {"base_channels": 4, "blocks": 1}
+    asked = settings(data, out, "fast", "loose", generator_options=options)
+    train_gan(dataclasses.replace(asked, data=None, data_a=Path("trainA"), data_b=Path("trainB")), stop_after(1))
+    again: dict[str, Any] = {"data_a": Path("trainA"), "generator_options": options, "steps": 2}
+    assert resumed(out, "loose", **again).step == 2
+    monkeypatch.chdir(tmp_path)
+    assert resumed(out, "loose", steps=3).step == 3
 
 
 def test_time_that_is_up_stops_a_run_which_can_go_on(whole: Mapping[str, TrainGanResult], data: Path, out: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from fruitgan.data import download
-from fruitgan.data.download import Archive, Resuming, fetch
+from fruitgan.data.download import Archive, Resuming, SingleFile, fetch, fetch_file
 from fruitgan.data.named import ArchivedSet
 from fruitgan.data.unzip import unzip
 from fruitgan.errors import DataError, FruitganError, UsageError
@@ -330,3 +330,37 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
     assert download.folder_of("demo") == tmp_path / "datasets" / "demo"
     monkeypatch.delenv("FRUITGAN_CACHE")
     assert "fruitgan" in str(download.cache_folder())
+
+
+def file_of(data: bytes) -> SingleFile:
+    return SingleFile(
+        name="weights.pth", address="https://example.invalid/x", size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
+    )
+
+
+def test_a_single_file_is_fetched_once_under_its_own_name_and_kept(mirror: Server, cache: Path) -> None:
+    mirror.data = b"tensors" * 100
+    path = fetch_file(file_of(mirror.data))
+    assert path == cache / "downloads" / "weights.pth"
+    assert path.read_bytes() == mirror.data
+    assert fetch_file(file_of(mirror.data)) == path
+    assert mirror.asked == [("/sets/weights.pth", None)]
+
+
+def test_a_single_file_of_another_sum_is_refused_whoever_put_it_there(mirror: Server, cache: Path) -> None:
+    mirror.data = b"other"
+    with pytest.raises(DataError, match="another sha256"):
+        fetch_file(file_of(b"right"))
+    assert in_cache(cache) == []
+    (cache / "downloads").mkdir(exist_ok=True)
+    (cache / "downloads" / "weights.pth").write_bytes(b"wrong")
+    with pytest.raises(DataError, match="its sha256 is"):
+        fetch_file(file_of(b"right"))
+
+
+def test_a_single_file_offline_is_asked_for_by_address_sum_and_place(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRUITGAN_OFFLINE", "1")
+    with pytest.raises(
+        DataError, match=r"FRUITGAN_OFFLINE is set; put weights\.pth .*https://example\.invalid/x into .*downloads"
+    ):
+        fetch_file(file_of(b"right"))

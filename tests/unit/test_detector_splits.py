@@ -114,6 +114,7 @@ def test_the_seed_protocol_says_why_it_leaks_with_counts() -> None:
     assert "reads too high" in said
     assert "also chose when to stop" in said
     assert "2 of them show what a training image shows" in said
+    assert "neutral names of this dataset" in said
     assert "4 of the 4 judged fakes were made from images that the generator was trained on" in said
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -201,6 +202,17 @@ def test_a_detector_is_never_larger_than_the_images(trained: TrainDetectorResult
     assert trained.image_size_px == SIDE
 
 
+def test_many_weights_on_a_cpu_are_a_warning(easy: Path, tmp_path: Path) -> None:
+    def stop(event: Event) -> bool:
+        if isinstance(event, Started):
+            assert any("seed-cnn at 128 px has 34 million weights" in warning for warning in event.warnings)
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        train_detector(settings(easy, tmp_path, detector="seed-cnn", image_size=128), stop)
+
+
 def test_two_bare_folders_work_with_a_warning(trained: TrainDetectorResult) -> None:
     assert any("manifest.csv" in warning for warning in trained.warnings)
 
@@ -248,6 +260,7 @@ def test_few_images_say_how_many_more_would_help(trained: TrainDetectorResult) -
         ({"protocol": "grouping"}, UsageError, "did you mean grouped"),
         ({"detector_options": {"bin": "3"}}, UsageError, "did you mean bins"),
         ({"augment": "mirror"}, UsageError, "fitted to the images as they are"),
+        ({"augment": "jitter-mirror", "detector": "small-cnn"}, UsageError, "use mirror or rotate-shift-mirror"),
         ({"image_size": 30}, UsageError, "--image-size 32 would do"),
         ({"image_size": 32, "detector_options": {"image_size_px": "32"}}, UsageError, "say the same thing"),
         ({"epochs": 0}, UsageError, "--epochs 0: 1 or more"),
@@ -349,7 +362,12 @@ def test_files_of_another_kind_are_refused(trained: TrainDetectorResult, tmp_pat
     with pytest.raises(DataError, match="torn"):
         load_detector(path)
     card = json.loads(safe_open(trained.file, framework="numpy").metadata()["fruitgan-detector"])
-    for change, said in (({"format": 99}, "newer than this program's"), ({"protocol": 3}, "protocol"), ({"more": 1}, "more")):
+    for change, said in (
+        ({"format": 99}, "newer than this program's"),
+        ({"protocol": 3}, "protocol"),
+        ({"protocol": "x"}, "none of grouped"),
+        ({"more": 1}, "more"),
+    ):
         save_file({"a": np.zeros(3)}, path, metadata={"fruitgan-detector": json.dumps(card | change)})
         with pytest.raises(DataError, match=said):
             load_detector(path)
@@ -427,7 +445,7 @@ from fruitgan.workflows.train_detector import TrainDetectorSettings, train_detec
 
 def settings(data, name):
     return TrainDetectorSettings(data=Path(data), out=Path(sys.argv[1]), name=name, detector="spectrum", gpu="none",
-        image_size=96, batch_size=16, detector_options={"bins": "3"})
+        image_size=128, batch_size=16, detector_options={"bins": "3"})
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -441,7 +459,7 @@ print(peak() - before)
 
 
 def test_two_thousand_images_take_a_bounded_amount_of_memory(tmp_path: Path) -> None:
-    """As floats the images would take 221 MB at the detector's size, as bytes 55 MB."""
+    """At the detector's size the images take 98 MB as bytes and would take 393 MB as floats."""
     pytest.importorskip("resource")
     few, many = tmp_path / "few", tmp_path / "many"
     random = np.random.default_rng(0)
@@ -452,6 +470,7 @@ def test_two_thousand_images_take_a_bounded_amount_of_memory(tmp_path: Path) -> 
                 pixels = random.integers(0, 256, (12, 12, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / name / f"{number}.bmp")
     command = [sys.executable, "-c", MEMORY, str(tmp_path / "runs"), str(few), str(many)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    tight = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "500000"}  # glibc: what is freed goes back at once
+    done = subprocess.run(command, env=os.environ | tight, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 120e6
+    assert int(done.stdout) < 250e6

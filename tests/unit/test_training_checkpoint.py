@@ -6,6 +6,7 @@ import json
 import resource
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -182,13 +183,15 @@ def test_a_checkpoint_still_being_written_when_the_power_went_is_not_seen(tmp_pa
     assert restored(checkpoints) == (1, [])
 
 
-@pytest.fixture
+@contextmanager
 def files_of_at_most_a_kilobyte() -> Iterator[None]:
     """What a full disk does, as far as a test may: writing more than that fails."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class Large(Notes):
@@ -197,10 +200,9 @@ class Large(Notes):
         self.tensor = torch.zeros(64, 64)
 
 
-@pytest.mark.usefixtures("files_of_at_most_a_kilobyte")
 def test_a_checkpoint_that_cannot_be_written_leaves_those_before_and_nothing_half(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 1, keep=1)
-    with pytest.raises(FruitganError, match="step-00000002: cannot be written") as error:
+    with pytest.raises(FruitganError, match="step-00000002: cannot be written") as error, files_of_at_most_a_kilobyte():
         checkpoints.save(2, {"notes": Large(), "other": Large()})
     assert error.value.exit_code == 1
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]

@@ -59,14 +59,12 @@ def evaluate(
             "--features",
             metavar="NAME",
             show_default="random and colour",
-            help="What images are described by; may be given several times, the first gives the headline numbers.",
+            help="What images are described by; several with commas, the first gives the headline numbers.",
         ),
     ] = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option(
-            "--metrics", metavar="NAME", show_default="kid and fid", help="Which distances; may be given several times."
-        ),
+        typer.Option("--metrics", metavar="NAME", show_default="kid and fid", help="Which distances; several with commas."),
     ] = None,
     weights: Annotated[
         Path | None,
@@ -116,6 +114,7 @@ def evaluate(
     json: options.Json = False,
 ) -> None:
     """Say how real generated images are."""
+    bounds = _bounds("--fail-above", fail_above or []), _bounds("--fail-below", fail_below or [])
     from fruitgan.workflows.evaluate import EvaluateSettings
     from fruitgan.workflows.evaluate import evaluate as run
     from fruitgan.workflows.evaluate.settings import DEFAULT_FEATURES, DEFAULT_METRICS
@@ -125,13 +124,13 @@ def evaluate(
         real_dir=real_dir,
         source_dir=source_dir,
         detector=detector,
-        features=tuple(features or DEFAULT_FEATURES),
-        metrics=tuple(metrics or DEFAULT_METRICS),
+        features=_names(features) or DEFAULT_FEATURES,
+        metrics=_names(metrics) or DEFAULT_METRICS,
         weights=weights,
         quick=quick,
         out=out,
-        fail_above=_bounds("--fail-above", fail_above or []),
-        fail_below=_bounds("--fail-below", fail_below or []),
+        fail_above=bounds[0],
+        fail_below=bounds[1],
         seed=seed or 0,
         gpu=gpu,
         device=device,
@@ -144,6 +143,11 @@ def evaluate(
     _show(console, result, values)
     if result.failed_gates:
         raise GateFailed("; ".join(str(gate) for gate in result.failed_gates))
+
+
+def _names(given: list[str] | None) -> tuple[str, ...]:
+    """Names that were given one by one or with commas between."""
+    return tuple(name.strip() for text in given or [] for name in text.split(","))
 
 
 def _bounds(option: str, given: list[str]) -> dict[str, float]:

@@ -38,7 +38,9 @@ def train_detector(
     ] = "grouped",
     detector: Annotated[
         str,
-        typer.Option(help="small-cnn, seed-cnn (the lab report's), spectrum (seconds), ...", rich_help_panel=DETECTOR_PANEL),
+        typer.Option(
+            metavar="NAME", help="small-cnn, seed-cnn (the lab report's), spectrum, ...", rich_help_panel=DETECTOR_PANEL
+        ),
     ] = "small-cnn",
     detector_option: Annotated[
         list[str] | None,
@@ -47,7 +49,10 @@ def train_detector(
     augment: Annotated[
         str | None,
         typer.Option(
-            help="How training images are varied.", show_default="what the detector suggests", rich_help_panel=DETECTOR_PANEL
+            metavar="NAME",
+            help="How training images are varied.",
+            show_default="what the detector suggests",
+            rich_help_panel=DETECTOR_PANEL,
         ),
     ] = None,
     image_size: Annotated[
@@ -60,9 +65,9 @@ def train_detector(
             rich_help_panel=DETECTOR_PANEL,
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="At most so many.", rich_help_panel=DETECTOR_PANEL)] = 100,
+    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.", rich_help_panel=DETECTOR_PANEL)] = 100,
     patience: Annotated[
-        int, typer.Option(min=1, help="Stop after so many epochs without a gain.", rich_help_panel=DETECTOR_PANEL)
+        int, typer.Option(min=1, metavar="N", help="Stop after so many epochs without a gain.", rich_help_panel=DETECTOR_PANEL)
     ] = 10,
     batch_size: Annotated[
         int | None,
@@ -79,7 +84,10 @@ def train_detector(
     name: Annotated[
         str | None,
         typer.Option(
-            help="Name of the run.", show_default="from the data and the detector", rich_help_panel=options.OUTPUT_PANEL
+            metavar="NAME",
+            help="Name of the run.",
+            show_default="from the data and the detector",
+            rich_help_panel=options.OUTPUT_PANEL,
         ),
     ] = None,
     out: Annotated[

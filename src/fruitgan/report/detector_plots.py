@@ -73,7 +73,7 @@ def confusion_png(counts: Mapping[str, int]) -> bytes:
         axes.set_xticks(range(2), classes)
         axes.set_yticks(range(2), classes)
         axes.set_xlabel("taken for")
-        axes.set_ylabel("is")
+        axes.set_ylabel("is", rotation=0)
         return _png(figure)
 
 

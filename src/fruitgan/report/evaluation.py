@@ -22,10 +22,11 @@ TITLES = {
     "r": "R",
 }
 FEATURES = {
-    "random": "random: five fixed random networks, which see texture and contrasts of colour",
-    "colour": "colour: histograms and moments of Lab colours, whatever they show",
-    "inception": "inception: the network of published FIDs and KIDs",
+    "random": "five fixed random networks, which see texture and contrasts of colour",
+    "colour": "histograms and moments of Lab colours, whatever they show",
+    "inception": "the network of published FIDs and KIDs",
 }
+SEEN = {"random": "random features (texture and colour)", "colour": "colour features (colours alone)"}
 KID = "KID x 100"
 FID = "FID"
 
@@ -99,7 +100,7 @@ def _ratio_rows(result: Mapping[str, Any]) -> Iterator[Row]:
 def meaning(row: Row) -> str:
     """What a number says, in a sentence or three."""
     value, low, high = figure(row.value), figure(row.low), figure(row.high)
-    start = f"{row.title} on {row.features} features is {value} (95% interval {low} to {high})"
+    start = f"{row.title} on {SEEN.get(row.features, f'{row.features} features')} is {value} (95% interval {low} to {high})"
     if row.title == "R":
         if row.value < 0:
             return f"{start}: nothing is left of the distance between the sources and the real images."
@@ -109,11 +110,10 @@ def meaning(row: Row) -> str:
         return f"{start}."
     floor_value, floor_low, floor_high = map(figure, row.floor)
     if row.title == KID:
-        above = row.low > row.floor[2]
-        verdict = "so the generated images are told apart" if above else "so the two are not told apart by it"
+        verdict = "lies above that, so it tells them apart" if row.low > 0 else "reaches that, so it does not tell them apart"
         return (
-            f"{start}. A perfect generator scores 0 on average; two random halves of the real images "
-            f"({row.floor_images} each) score {floor_low} to {floor_high}, {verdict}."
+            f"{start}. A perfect generator scores 0 on average, and the interval {verdict}; two random halves of the real "
+            f"images ({row.floor_images} each) score {floor_low} to {floor_high}."
         )
     if row.at_size is not None:
         return (
@@ -200,7 +200,7 @@ def _settings(result: Mapping[str, Any], rows: Sequence[Row]) -> list[tuple[str,
         ("seed", str(result["seed"])),
         ("time", duration(result["seconds"])),
     ]
-    features = [(name, f"{FEATURES.get(name, name)}; pictures are {resize}") for name, resize in resizes.items()]
+    features = [(name, f"{FEATURES.get(name, name)}; pictures: {resize}") for name, resize in resizes.items()]
     return [("Images", judged), ("Features", features)]
 
 

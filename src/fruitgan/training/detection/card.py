@@ -19,6 +19,7 @@ from fruitgan.models.catalog import detectors
 from fruitgan.models.contracts import Detector
 from fruitgan.registry import Choice
 from fruitgan.settings import from_json, to_json
+from fruitgan.training.detection.splits import PROTOCOLS
 from fruitgan.training.detection.verdict import Verdict
 
 FORMAT = 1
@@ -110,9 +111,12 @@ def _card(metadata: Mapping[str, str], path: Path) -> DetectorCard:
     if table["format"] > FORMAT:
         raise DataError(f"{path}: has format {table['format']}, newer than this program's {FORMAT}: pip install -U fruitgan")
     try:
-        return from_json(DetectorCard, {key: value for key, value in table.items() if key != "format"}, "detector card")
+        card = from_json(DetectorCard, {key: value for key, value in table.items() if key != "format"}, "detector card")
     except UsageError as error:
         raise DataError(f"{path}: not a detector: {error}") from error
+    if card.protocol not in PROTOCOLS:
+        raise DataError(f"{path}: not a detector: its protocol {card.protocol!r} is none of {', '.join(PROTOCOLS)}")
+    return card
 
 
 def _json(text: str) -> Any:

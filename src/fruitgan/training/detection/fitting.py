@@ -112,6 +112,12 @@ def fit(
                 f"the detector {choice.name} wants images of {detector.image_size_px} px and would be given {album.size_px} px"
             )
         augmentation = augmentations.choose(settings.augment or detector.suggested_augmentation)
+        augment: Augmentation = augmentations.build(augmentation)
+        if augment.load_size_px(album.size_px) != album.size_px:
+            raise UsageError(
+                f"--augment {augmentation.name} cuts its pictures out of larger ones, which a detector is not given; "
+                "use mirror or rotate-shift-mirror"
+            )
         detector.to(device)
         if isinstance(detector, LinearDetector):
             if augmentation.name != "none":
@@ -120,7 +126,7 @@ def fit(
                 )
             rounds, best, finished = fit_regression(detector, album, parts, device, settings.batch_size or BATCH_SIZE, on_round)
         else:
-            loop = _Loop(detector, album, parts, settings, augmentations.build(augmentation), device)
+            loop = _Loop(detector, album, parts, settings, augment, device)
             rounds, best, finished = loop.run(on_round)
     return FittedDetector(choice, detector.eval(), device, augmentation, tuple(rounds), best, finished)
 
@@ -235,7 +241,7 @@ def predict(
     """
     size_px = detector.image_size_px
     detector.eval().to(device)
-    logits: list[NDArray[np.float64]] = []
+    logits = np.empty(len(paths))
     waiting: list[Pixels] = []
 
     def load(path: Path) -> Pixels:
@@ -244,19 +250,22 @@ def predict(
     for done, (_, pixels) in enumerate(in_order(load, paths), start=1):
         waiting.append(pixels)
         if len(waiting) == batch_size or done == len(paths):
-            logits.append(_answers(detector, unit_images(np.stack(waiting), device)))
+            logits[done - len(waiting) : done] = _answers(detector, unit_images(np.stack(waiting), device))
             waiting = []
             if on_progress is not None:
                 on_progress(done, len(paths))
-    return np.concatenate(logits) if logits else np.zeros(0)
+    return logits
 
 
 def _album_logits(
     detector: Detector, album: Album, indices: Indices, device: torch.device, batch_size: int
 ) -> NDArray[np.float64]:
     detector.eval()
-    pieces = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
-    return np.concatenate([_answers(detector, album.batch(piece, device)) for piece in pieces])
+    logits = np.empty(len(indices))
+    for start in range(0, len(indices), batch_size):
+        piece = indices[start : start + batch_size]
+        logits[start : start + len(piece)] = _answers(detector, album.batch(piece, device))
+    return logits
 
 
 @torch.no_grad()

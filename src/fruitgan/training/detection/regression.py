@@ -70,8 +70,11 @@ def _features(
     detector: LinearDetector, album: Album, indices: Indices, device: torch.device, batch_size: int
 ) -> NDArray[np.float64]:
     detector.eval()
-    pieces = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
-    features = np.concatenate([detector.features(album.batch(piece, device)).double().cpu().numpy() for piece in pieces])
+    # Filled in place: many small results kept one by one would pin the memory of the batches between them.
+    features = np.empty((len(indices), detector.mean.numel()))
+    for start in range(0, len(indices), batch_size):
+        piece = indices[start : start + batch_size]
+        features[start : start + len(piece)] = detector.features(album.batch(piece, device)).cpu().numpy()
     if not np.isfinite(features).all():
         raise FruitganError(f"the features of {type(detector).__name__} are not finite for some image; it cannot be fitted")
     return features

@@ -142,7 +142,12 @@ def _explain_seed(images: Sequence[LabelledImage], parts: Parts) -> tuple[str, .
     notes = [
         "seed protocol, the lab report's: its number leaks and reads too high",
         f"the {judged} images that are reported also chose when to stop, so the best of many looks at them is reported",
-        "they are the first fifth of each class by name, not a random part: neighbours in a folder are alike",
+        "they are the first fifth of each class by name"
+        + (
+            "; in the report's folders neighbours are alike, the neutral names of this dataset make it a random part"
+            if any(image.split for image in images)
+            else ", not a random part: neighbours in a folder are alike"
+        ),
     ]
     if shared := shared_groups(images, parts.train, parts.judge):
         notes.append(f"{shared} of them show what a training image shows (same source or a near-duplicate)")

@@ -7,7 +7,7 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +18,34 @@ from fruitgan.atomic import write_atomically
 from fruitgan.data.decode import decode
 from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage, read_folders
 from fruitgan.device import choose_device
-from fruitgan.errors import DataError, UsageError
-from fruitgan.evaluation.contracts import Features, FeatureSet, MetricResult, SetMetric, features, metrics
+from fruitgan.errors import DataError
+from fruitgan.evaluation.contracts import Features, FeatureSet, MetricResult, SetMetric
 from fruitgan.evaluation.extraction import extract
 from fruitgan.evaluation.leaks import Leak, find_leaks, inspect
-from fruitgan.evaluation.metrics import translation_ratio
 from fruitgan.images import Pixels
-from fruitgan.models.catalog import detectors
-from fruitgan.registry import suggestion
 from fruitgan.report.evaluation import evaluation_report
 from fruitgan.workflows.evaluate.judging import FOLDS, QUICK_FOLDS, is_path, judge_by_given, judge_on_the_spot, need
+from fruitgan.workflows.evaluate.measuring import (
+    RATIO,
+    build_features,
+    build_metrics,
+    check_names,
+    measure_floor,
+    measure_ratio,
+    ratio_key,
+    why_no_ratio,
+    with_gates,
+)
 from fruitgan.workflows.evaluate.settings import (
     DEFAULT_DETECTOR,
-    INCEPTION,
     NO_DETECTOR,
     OUT,
+    SHAPELESS,
     DetectorResult,
     EvaluateProgress,
     EvaluateResult,
     EvaluateSettings,
     FloorResult,
-    Gate,
     OnProgress,
     RatioResult,
 )
@@ -46,10 +53,6 @@ from fruitgan.workflows.evaluate.sources import Sources, find_sources
 
 FILE = "evaluation.json"
 REPORT = "report.html"
-RATIO = "r"
-DETECTOR_NUMBERS = ("accuracy", "auc")
-RESAMPLES = {"kid": (1000, 200), "fid": (200, 50)}
-"""Of the bootstrap: usually, and with `quick`. Metrics of other packages keep their own."""
 GALLERY = 12
 SMALL_SET = 100
 """With fewer images of a class, intervals are so wide that a note says so."""
@@ -85,9 +88,9 @@ class _Job:
         began = time.monotonic()
         settings = self.settings
         device = choose_device(settings.gpu, settings.device)
-        chosen_metrics = self._metrics()  # names first: a wrong one is said before a thousand images are read
-        self._check_names()
-        backends = [self._backend(name) for name in settings.features]
+        chosen_metrics = build_metrics(settings)  # names first: a wrong one is said before a thousand images are read
+        check_names(settings)
+        backends = [build_features(settings, name) for name in settings.features]
         real_dir = _real_dir(settings)
         found = read_folders(settings.fake_dir, real_dir)
         self.warnings += found.warnings
@@ -95,7 +98,8 @@ class _Job:
         reals = [image for image in found.images if not image.generated]
         for metric in chosen_metrics.values():
             metric.check_counts(len(reals), len(fakes))
-        self._note_few(len(fakes), len(reals))
+        self._note_limits(len(fakes), len(reals))
+        self._note_seen(fakes, reals)
         sources = self._sources(fakes, real_dir, chosen_metrics)
         leaks = self._leaks(found.images)
         numbers: dict[str, MetricResult] = {}
@@ -108,55 +112,35 @@ class _Job:
                 self.tell(f"{name} on {backend.name}", 0, 1)
                 key = settings.key(name, backend.name)
                 numbers[key] = metric(real, fake)
-                floor[key] = _floor(metric, real, fake)
+                floor[key] = measure_floor(metric, real, fake)
             if sources is not None:
                 source = self._extract(backend, sources.paths, device, "source")
-                ratios[_ratio_key(settings, backend.name)] = self._ratio(real, fake, source, sources.paired)
+                ratios[ratio_key(settings, backend.name)] = measure_ratio(settings, real, fake, source, sources.paired)
         detector, withheld = self._detector(found.images, leaks, device)
         result = self._result(numbers, floor, ratios, leaks, detector, withheld, len(fakes), len(reals), real_dir, began)
         self._leave(result, fakes, reals)
         return result
 
-    def _metrics(self) -> dict[str, SetMetric]:
-        found: dict[str, SetMetric] = {}
-        for name in self.settings.metrics:
-            options = {}
-            if name in RESAMPLES:
-                options = {"resamples": RESAMPLES[name][self.settings.quick], "seed": self.settings.seed}
-            found[name] = metrics.build(metrics.choose(name, options))
-        return found
-
-    def _check_names(self) -> None:
-        """Raises: UsageError for features, a detector or a gate that there is not."""
-        settings = self.settings
-        for name in settings.features:
-            features.owner(name)
-        if settings.detector != NO_DETECTOR and not is_path(settings.detector):
-            try:
-                detectors.owner(settings.detector)
-            except UsageError as error:
-                raise UsageError(f"{error} (or {NO_DETECTOR}, or a detector's file)") from error
-        known = {settings.key(metric, name) for metric in settings.metrics for name in settings.features} | set(
-            settings.metrics
-        )
-        known |= {_ratio_key(settings, name) for name in settings.features} | set(DETECTOR_NUMBERS)
-        for option, bounds in (("--fail-above", settings.fail_above), ("--fail-below", settings.fail_below)):
-            for name in bounds:
-                if name not in known:
-                    raise UsageError(f"{option}: no number named {name!r}: {suggestion(name, sorted(known))}")
-
-    def _backend(self, name: str) -> Features:
-        options: dict[str, Any] = {}
-        if name == INCEPTION and self.settings.weights is not None:
-            options["weights"] = str(self.settings.weights)
-        backend: Features = features.build(features.choose(name, options))
-        return backend
-
-    def _note_few(self, fakes: int, reals: int) -> None:
+    def _note_limits(self, fakes: int, reals: int) -> None:
+        """What these numbers cannot say."""
+        if SHAPELESS.issuperset(self.settings.features):
+            self.notes.append(
+                "these features see colours and textures, not things: a distance or an R near 0 says that those fit, not that "
+                "the pictures show what they should; look at them, and add --features inception where its weights can be had"
+            )
         if min(fakes, reals) < SMALL_SET:
             self.notes.append(
                 f"{fakes} generated and {reals} real images are few: expect wide intervals, and compare no FID with one "
                 "of another number of images"
+            )
+
+    def _note_seen(self, fakes: list[LabelledImage], reals: list[LabelledImage]) -> None:
+        """Where the manifest knows: how many images the generator's training had to do with."""
+        seen = [sum(image.split == "train" for image in side) for side in (fakes, reals)]
+        if any(seen):
+            self.notes.append(
+                f"the generator was trained on the sources of {seen[0]} of {len(fakes)} generated images and on {seen[1]} of "
+                f"{len(reals)} real ones; a number for unseen pictures needs test images alone"
             )
 
     def _sources(self, fakes: list[LabelledImage], real_dir: Path, chosen_metrics: Mapping[str, SetMetric]) -> Sources | None:
@@ -181,33 +165,6 @@ class _Job:
     def _extract(self, backend: Features, paths: tuple[Path, ...] | list[Path], device: torch.device, what: str) -> FeatureSet:
         label = f"features {backend.name} of the {what} images"
         return extract(backend, paths, device, lambda done: self.tell(label, done, len(paths)))
-
-    def _ratio(self, real: FeatureSet, fake: FeatureSet, source: FeatureSet, paired: bool) -> RatioResult | None:
-        """R, or None with a note where the sources cannot be told from the real images."""
-        began = time.monotonic()
-        ratio = translation_ratio(
-            real.values,
-            fake.values,
-            source.values,
-            paired=paired,
-            resamples=RESAMPLES["kid"][self.settings.quick],
-            seed=self.settings.seed,
-        )
-        if ratio.sources_interval.low <= 0:
-            return None
-        return RatioResult(
-            value=ratio.value,
-            interval=ratio.interval,
-            n_real=len(real),
-            n_fake=len(fake),
-            features=real.features,
-            resize=real.resize,
-            seconds=round(time.monotonic() - began, 3),
-            n_source=len(source),
-            source_value=ratio.sources_distance,
-            source_interval=ratio.sources_interval,
-            paired=paired,
-        )
 
     def _detector(
         self, images: tuple[LabelledImage, ...], leaks: tuple[Leak, ...], device: torch.device
@@ -254,7 +211,7 @@ class _Job:
             numbers=numbers,
             floor=floor,
             ratios=ratios or {RATIO: None},
-            r_withheld=_why_no_ratio(settings, ratios),
+            r_withheld=why_no_ratio(settings, ratios),
             leaks=leaks,
             detector=detector,
             withheld=withheld,
@@ -268,7 +225,7 @@ class _Job:
             file=out / FILE,
             report=out / REPORT,
         )
-        return _with_gates(without, settings)
+        return with_gates(without, settings)
 
     def _leave(self, result: EvaluateResult, fakes: list[LabelledImage], reals: list[LabelledImage]) -> None:
         values = result.as_json()
@@ -299,47 +256,6 @@ def _slug(folder: Path) -> str:
     """A name for the results of these images: `dataset-predicted`."""
     names = [name for name in folder.absolute().resolve().parts[-2:] if name.strip("/\\:")]
     return re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(names)).strip(".") or "images"
-
-
-def _ratio_key(settings: EvaluateSettings, name: str) -> str:
-    return RATIO if name == settings.features[0] else f"{RATIO}_{name}"
-
-
-def _why_no_ratio(settings: EvaluateSettings, ratios: Mapping[str, RatioResult | None]) -> str | None:
-    if settings.source_dir is None:
-        return "R needs the images that the generated ones were made of: --source-dir DIR"
-    if missing := [key for key, ratio in ratios.items() if ratio is None]:
-        return (
-            f"{', '.join(missing)}: on these features the sources cannot be told from the real images (the interval of their "
-            "distance reaches 0), so there is nothing to divide by; more images may help"
-        )
-    return None
-
-
-def _floor(metric: SetMetric, real: FeatureSet, fake: FeatureSet) -> FloorResult:
-    began = time.monotonic()
-    value, interval = metric.floor(real.values)
-    half = len(real) // 2
-    return FloorResult(
-        value=value,
-        interval=interval,
-        n_real=half,
-        n_fake=half,
-        features=real.features,
-        resize=real.resize,
-        seconds=round(time.monotonic() - began, 3),
-        value_at_size=metric.at_floor_size(real.values, fake.values),
-    )
-
-
-def _with_gates(result: EvaluateResult, settings: EvaluateSettings) -> EvaluateResult:
-    gates = []
-    for above, bounds in ((True, settings.fail_above), (False, settings.fail_below)):
-        for name, bound in bounds.items():
-            value = result.value(settings.alias(name))
-            passed = value is not None and math.isfinite(value) and (value <= bound if above else value >= bound)
-            gates.append(Gate(name=name, above=above, bound=bound, value=value, passed=passed))
-    return replace(result, gates=tuple(gates))
 
 
 def _finite(value: Any) -> Any:

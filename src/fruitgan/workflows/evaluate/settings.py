@@ -20,6 +20,8 @@ DEFAULT_METRICS = ("kid", "fid")
 DEFAULT_DETECTOR = "spectrum"
 """Trained on the spot where nothing else is said: seconds on a CPU, and good at what generators leave behind."""
 NO_DETECTOR = "none"
+SHAPELESS = frozenset(DEFAULT_FEATURES)
+"""Features that see colours and textures and know no things."""
 INCEPTION = "inception"
 INCEPTION_KEYS = {"kid": "kernel_inception_distance_mean", "fid": "frechet_inception_distance"}
 """torch-fidelity's own names, which belong to Inception features alone."""

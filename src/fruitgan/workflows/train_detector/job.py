@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +14,12 @@ from numpy.typing import NDArray
 import fruitgan
 from fruitgan.atomic import write_atomically
 from fruitgan.augment.contracts import augmentations
-from fruitgan.data.labelled import LabelledImage, read_dataset
+from fruitgan.data.labelled import read_dataset
 from fruitgan.device import choose_device
 from fruitgan.errors import UsageError
 from fruitgan.evaluation.statistics import wilson
 from fruitgan.models.catalog import detectors
+from fruitgan.models.contracts import LinearDetector
 from fruitgan.registry import Choice
 from fruitgan.report.detector import Report, detector_report, plot_files
 from fruitgan.settings import to_json
@@ -39,13 +38,14 @@ from fruitgan.training.detection import (
     save_detector,
 )
 from fruitgan.training.detection.card import FILE_NAME
+from fruitgan.training.detection.regression import PENALTIES
 from fruitgan.training.run import CONFIG, ENVIRONMENT, LOG, Run
 from fruitgan.workflows.environment import environment
+from fruitgan.workflows.train_detector.findings import by_split, examples, log_line
 from fruitgan.workflows.train_detector.settings import (
     Event,
     Loading,
     OnProgress,
-    Part,
     Rounded,
     Started,
     TrainDetectorResult,
@@ -57,8 +57,8 @@ METRICS = "metrics.json"
 REPORT = "report.html"
 KIND = "train-detector"
 NAMED_FILES = 3
-EXAMPLES = 6
 FEW_JUDGED = 100
+MANY_PARAMETERS = 20_000_000
 
 
 def train_detector(settings: TrainDetectorSettings, on_progress: OnProgress | None = None) -> TrainDetectorResult:
@@ -99,9 +99,16 @@ class _Job:
         self.warnings += dataset.warnings
         sizes = sizes_of(dataset.images)
         choice = choose_detector(settings.detector, settings.detector_options, settings.image_size, sizes)
-        with torch.device("meta"):
-            size_px = detectors.build(choice).image_size_px
+        with torch.device("meta"):  # to ask it, without its weights
+            detector = detectors.build(choice)
+        size_px = detector.image_size_px
         self.notes += size_notes(sizes, size_px)
+        parameters = sum(parameter.numel() for parameter in detector.parameters())
+        if device.type == "cpu" and parameters > MANY_PARAMETERS:
+            self.warnings.append(
+                f"{choice.name} at {size_px} px has {parameters / 1e6:.0f} million weights: on a CPU an epoch takes minutes to "
+                "hours; --image-size 64, or --detector small-cnn, is far quicker"
+            )
         with open_album(dataset.images, size_px, on_progress=self._loading) as album:
             self._note_broken(album)
             protocol = PROTOCOLS[settings.protocol]
@@ -113,7 +120,7 @@ class _Job:
             self.tell(
                 Started(
                     run.path,
-                    settings.epochs,
+                    len(PENALTIES) if isinstance(detector, LinearDetector) else settings.epochs,
                     len(parts.train),
                     len(parts.choose),
                     len(parts.judge),
@@ -168,7 +175,7 @@ class _Job:
         return run
 
     def _round(self, run: Run, round_: Round) -> bool:
-        run.log(_log_line(round_))
+        run.log(log_line(round_))
         return self.tell(Rounded(round_))
 
     def _leave(
@@ -190,7 +197,7 @@ class _Job:
             chance=verdict.chance,
             n=verdict.n,
             confusion=verdict.confusion,
-            parts=_by_split(judged, logits),
+            parts=by_split(judged, logits),
             train_images=len(parts.train),
             choose_images=len(parts.choose),
             left_out_images=len(parts.left_out),
@@ -212,7 +219,7 @@ class _Job:
             rounds=fitted.rounds,
             logits=logits,
             generated=truth,
-            examples=_examples(album, parts, logits),
+            examples=examples(album, parts, logits),
             settings=self.settings.fitting,
             environment=environment(fitted.device),
         )
@@ -252,39 +259,3 @@ def _refuse_finished(path: Path) -> None:
         ours = False
     if not ours or (path / METRICS).exists():
         raise UsageError(f"{path} exists; choose another --name, or leave it out")
-
-
-def _log_line(round_: Round) -> dict[str, Any]:
-    """A round as a line of the log; a regression's has its penalty."""
-    line = {key: value for key, value in to_json(round_).items() if value is not None}
-    line["seconds"] = round(round_.seconds, 3)
-    return {"epoch" if round_.penalty is None else "trial": line.pop("number"), **line}
-
-
-def _by_split(judged: Sequence[LabelledImage], logits: NDArray[np.float64]) -> tuple[Part, ...]:
-    """How many of the fakes were recognised, by whether their source was in the generator's training; none if unknown."""
-    found = []
-    for split in ("test", "train"):
-        members = [logit > 0 for image, logit in zip(judged, logits, strict=True) if image.generated and image.split == split]
-        if members:
-            hits = int(sum(members))
-            low, high = wilson(hits, len(members))
-            found.append(Part(split=split, n=len(members), found=hits / len(members), interval=(low, high)))
-    return tuple(found)
-
-
-def _examples(album: Album, parts: Parts, logits: NDArray[np.float64]) -> dict[str, list[NDArray[np.uint8]]]:
-    """The most surely told and the most surely mistaken pictures of each class, uint8 [S, S, 3]."""
-    truth = album.generated[parts.judge]
-    kinds = {
-        "generated, recognised": (truth & (logits > 0), -logits),
-        "generated, taken for real": (truth & (logits <= 0), logits),
-        "real, recognised": (~truth & (logits <= 0), logits),
-        "real, taken for generated": (~truth & (logits > 0), -logits),
-    }
-    shown = {}
-    for kind, (which, order) in kinds.items():
-        numbers = np.flatnonzero(which)
-        numbers = numbers[np.argsort(order[numbers], kind="stable")][:EXAMPLES]
-        shown[kind] = [album.pixels(int(parts.judge[number])) for number in numbers]
-    return shown

@@ -70,9 +70,9 @@ class _Job:
     def run(self) -> TrainGanResult:
         run = find_run(self.settings.out, self.settings.resume) if self.settings.resume is not None else None
         if run is not None:
-            self.settings, stored = merged_settings(self.settings, run)
+            self.settings = merged_settings(self.settings, run)
             result = run.result
-            if result is not None and not extends(stored, self.settings, result):
+            if result is not None and not extends(run, self.settings, result):
                 return from_json(TrainGanResult, result)
         elif self.settings.name is not None:
             refuse_existing(self.settings.out / self.settings.name)
@@ -118,6 +118,8 @@ class _Job:
             precision=plan.precision,
             seed=plan.seed,
             data=absolute(self.settings.data),
+            data_a=self.settings.data_a and self.settings.data_a.resolve(),
+            data_b=self.settings.data_b and self.settings.data_b.resolve(),
         )
         config = {
             "format": 1,

@@ -14,8 +14,8 @@ from fruitgan.workflows.train_gan.assemble import Plan
 from fruitgan.workflows.train_gan.settings import FIXED, TrainGanSettings
 
 
-def merged_settings(settings: TrainGanSettings, run: Run) -> tuple[TrainGanSettings, TrainGanSettings]:
-    """The run's settings with what may change taken from the new ones; and the run's own.
+def merged_settings(settings: TrainGanSettings, run: Run) -> TrainGanSettings:
+    """The run's settings with what may change taken from the new ones.
 
     Raises:
         UsageError: something that decides the mathematics was given another value.
@@ -25,19 +25,23 @@ def merged_settings(settings: TrainGanSettings, run: Run) -> tuple[TrainGanSetti
         new, old = getattr(settings, name), getattr(stored, name)
         if name == "data":
             new = absolute(new)
+        elif isinstance(new, Path):
+            new = new.resolve()
         if new not in (None, {}) and new != old:
             option = name.replace("_", "-")
             raise UsageError(f"--{option} cannot change in a resumed run ({run.path} has {old}); start a new one for {new}")
     fixed = {name: getattr(stored, name) for name in FIXED}
     asked_length = settings.steps is not None or settings.epochs is not None
     length = settings if asked_length else stored
-    return dataclasses.replace(settings, **fixed, steps=length.steps, epochs=length.epochs), stored
+    return dataclasses.replace(settings, **fixed, steps=length.steps, epochs=length.epochs)
 
 
-def extends(stored: TrainGanSettings, settings: TrainGanSettings, result: Mapping[str, Any]) -> bool:
-    if settings.steps is not None:
-        return settings.steps > int(result["step"])
-    return settings.epochs is not None and settings.epochs != stored.epochs
+def extends(run: Run, settings: TrainGanSettings, result: Mapping[str, Any]) -> bool:
+    """Whether the settings ask for more steps than the finished run has."""
+    steps = settings.steps
+    if steps is None and settings.epochs is not None:
+        steps = settings.epochs * int(run.config["steps_per_epoch"])
+    return steps is not None and steps > int(result["step"])
 
 
 def resumed_plan(run: Run, settings: TrainGanSettings) -> Plan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fruitgan.device import Precision
 from fruitgan.errors import UsageError
@@ -23,9 +24,9 @@ class TrainGanSettings:
     domains: tuple[str, str] | None = None
     recipe: str | None = None
     generator: str | None = None
-    generator_options: Mapping[str, str] = field(default_factory=dict)
+    generator_options: Mapping[str, Any] = field(default_factory=dict)
     discriminator: str | None = None
-    discriminator_options: Mapping[str, str] = field(default_factory=dict)
+    discriminator_options: Mapping[str, Any] = field(default_factory=dict)
     objective: str | None = None
     augment: str | None = None
     image_size: int | None = None

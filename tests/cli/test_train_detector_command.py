@@ -1,0 +1,164 @@
+"""`fruitgan train-detector` as it is typed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fruitgan.cli import main
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def draw(folder: Path, n: int) -> None:
+    """Noise, in the generated class with a grid on every second pixel."""
+    random = np.random.default_rng(0)
+    for name in ("predicted", "origins"):
+        (folder / name).mkdir(parents=True)
+        for number in range(n):
+            pixels = random.integers(60, 120, (16, 16, 3))
+            if name == "predicted":
+                pixels[::2, ::2] += 60
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number:06d}.png")
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs the command in a folder with a small dataset; gives exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FRUITGAN_GPU", "none")
+    draw(Path("dataset"), 25)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main(["train-detector", *arguments])
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return run
+
+
+FAST = ("--data", "dataset", "--detector", "spectrum", "--detector-option", "bins=4", "--image-size", "16")
+
+
+def test_json_is_one_object_with_the_numbers(cli: Cli) -> None:
+    code, out, _ = cli(*FAST, "--json", "-q")
+    assert code == 0
+    result = json.loads(out)
+    assert result["accuracy"] >= 0.9
+    assert result["interval"][0] <= result["accuracy"] <= result["interval"][1]
+    assert sum(result["confusion"].values()) == result["n"] == 10
+    assert json.loads(Path(result["run"], "metrics.json").read_text()) == result
+    assert Path(result["file"]).is_file()
+
+
+def test_a_person_sees_a_table_on_stdout_and_the_rest_on_stderr(cli: Cli) -> None:
+    code, out, err = cli(*FAST)
+    assert code == 0
+    assert out.startswith("spectrum, grouped protocol\n")
+    for word in ("accuracy", "95% interval", "AUC", "generated", "real", "runs/train-detector/dataset-spectrum"):
+        assert word in out
+    assert "warning: dataset/predicted and dataset/origins: no manifest.csv" in err
+    assert "note: grouped protocol" in err
+    assert "trial 1: loss" in err
+
+
+def test_quiet_leaves_warnings_alone_on_stderr(cli: Cli) -> None:
+    _, _, err = cli(*FAST, "-q")
+    assert all(line.startswith("warning: ") for line in err.splitlines())
+
+
+def test_the_seed_protocol_prints_why_it_leaks(cli: Cli) -> None:
+    code, out, err = cli(*FAST, "--protocol", "seed")
+    assert code == 0
+    assert "its number leaks and reads too high" in err
+    assert "also chose when to stop" in err
+    assert "reads too high: the judged images chose the weights" in out
+
+
+def test_every_option_does_something(cli: Cli) -> None:
+    options = ("--detector", "small-cnn", "--detector-option", "base_channels=4", "--epochs", "2", "--patience", "1", "-b", "8")
+    code, out, _ = cli(
+        "--data", "dataset", *options, "--augment", "rotate-shift-mirror", "--image-size", "16", "--name", "mine", "--out", "o",
+        "--seed", "5", "--device", "cpu", "--gpu", "none", "--json",
+    )  # fmt: skip
+    assert code == 2  # --gpu and --device say the same
+    code, out, _ = cli(
+        "--data", "dataset", *options, "--augment", "rotate-shift-mirror", "--image-size", "16", "--name", "mine", "--out", "o",
+        "--seed", "5", "--gpu", "none", "--json",
+    )  # fmt: skip
+    assert code == 0
+    assert json.loads(out)["rounds"] <= 2
+    config = json.loads(Path("o/mine/config.json").read_text())
+    assert config["detector"]["options"] == {"image_size_px": 16, "base_channels": 4}
+    assert config["settings"]["augment"] == "rotate-shift-mirror"
+    assert (config["settings"]["seed"], config["settings"]["batch_size"], config["settings"]["patience"]) == (5, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ((), 2, "Give --data DIR"),
+        (("--data", "nowhere"), 3, "nowhere: no such folder"),
+        (("--data", "dataset/origins"), 3, "has no folder predicted"),
+        (("--data", "dataset", "--detector", "cnn"), 2, "no detector named 'cnn'"),
+        (("--data", "dataset", "--detector-option", "bins"), 2, "expected KEY=VALUE"),
+        (("--data", "dataset", "--protocol", "leaky"), 2, "--protocol"),
+        (("--data", "dataset", "--gpu", "7"), 4, "GPU 7"),
+        (("--data", "dataset", "--image-size", "17"), 2, "--image-size 16 would do"),
+        ((*FAST, "--augment", "mirror"), 2, "fitted to the images as they are"),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_exit_code(cli: Cli, arguments: tuple[str, ...], code: int, said: str) -> None:
+    found, out, err = cli(*arguments)
+    assert (found, out) == (code, "")
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert said in errors[0]
+
+
+def test_one_class_only_is_a_data_error(cli: Cli) -> None:
+    for path in Path("dataset/origins").iterdir():
+        path.unlink()
+    code, _, err = cli(*FAST)
+    assert code == 3
+    assert "dataset/origins: holds no images" in err
+
+
+def test_an_existing_name_is_a_usage_error(cli: Cli) -> None:
+    assert cli(*FAST, "--name", "one")[0] == 0
+    code, _, err = cli(*FAST, "--name", "one")
+    assert code == 2
+    assert "choose another --name" in err
+
+
+def test_sigterm_ends_after_the_epoch_with_everything_saved(cli: Cli, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fruitgan", "train-detector", "--data", "dataset", "--image-size", "16"]
+    command += ["--epochs", "100000", "--patience", "100000", "--name", "long", "--json"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        assert any(line.startswith("epoch 1:") for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=100)
+    finally:
+        process.kill()
+    assert process.returncode == 143
+    result = json.loads(out)
+    assert result["finished"] is False
+    assert {"detector.safetensors", "metrics.json", "report.html"} <= {
+        path.name for path in (tmp_path / result["run"]).iterdir()
+    }
+
+
+def test_a_killed_run_is_begun_anew_by_the_same_command(cli: Cli) -> None:
+    assert cli(*FAST, "--name", "one")[0] == 0
+    Path("runs/train-detector/one/metrics.json").unlink()
+    assert cli(*FAST, "--name", "one")[0] == 0

@@ -1,0 +1,168 @@
+"""Kernel and Frechet distances against naive loops, closed forms and another library, on the same features."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+from fruitgan.evaluation import distances
+from fruitgan.evaluation.contracts import FeatureSet
+from fruitgan.evaluation.distances import (
+    frechet_distance,
+    frechet_distances,
+    kernel_distance,
+    kernel_distances,
+    mean_within,
+)
+from fruitgan.evaluation.metrics import affordable, fid, halvings, kid, subsets, translation_ratio
+from fruitgan.evaluation.statistics import resample_weights
+
+
+def draw(n: int, dimensions: int, seed: int, shift: float = 0.0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return random.normal(size=(n, dimensions)) * np.linspace(2, 0.2, dimensions) + shift
+
+
+def naive_kernel_distance(x: np.ndarray, y: np.ndarray) -> float:
+    def kernel(a: np.ndarray, b: np.ndarray) -> float:
+        return (float(a @ b) / len(a) + 1) ** 3
+
+    n, m = len(x), len(y)
+    within_x = sum(kernel(x[i], x[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
+    within_y = sum(kernel(y[i], y[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
+    return within_x + within_y - 2 * sum(kernel(a, b) for a in x for b in y) / (n * m)
+
+
+def naive_frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
+    cov_x, cov_y = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    root = scipy.linalg.sqrtm(cov_x @ cov_y)
+    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(cov_x + cov_y - 2 * root.real))
+
+
+def test_the_kernel_distance_is_that_of_a_double_loop() -> None:
+    x, y = draw(23, 7, 0), draw(17, 7, 1, shift=0.3)
+    assert math.isclose(kernel_distance(x, y), naive_kernel_distance(x, y), rel_tol=1e-10)
+
+
+def test_the_kernel_distance_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = draw(23, 7, 0), draw(17, 7, 1)
+    whole = kernel_distances(x, y, resample_weights(23, 5, 0, "x"), resample_weights(17, 5, 0, "y"))
+    monkeypatch.setattr(distances, "BLOCK_ROWS", 4)
+    assert np.allclose(kernel_distances(x, y, resample_weights(23, 5, 0, "x"), resample_weights(17, 5, 0, "y")), whole)
+
+
+def test_a_weight_of_two_is_an_image_twice_but_never_a_pair_with_itself() -> None:
+    x = draw(6, 3, 0)
+    weights = np.array([[2.0, 1, 0, 3, 0, 1]])
+    rows = np.repeat(np.arange(6), weights[0].astype(int))
+    pairs = [(float(x[i] @ x[j]) / 3 + 1) ** 3 for a, i in enumerate(rows) for b, j in enumerate(rows) if i != j]
+    assert math.isclose(float(mean_within(x, weights)[0]), float(np.mean(pairs)), rel_tol=1e-12)
+
+
+def test_the_kernel_distance_of_one_distribution_is_zero_on_average() -> None:
+    values = [kernel_distance(draw(30, 5, 2 * i), draw(40, 5, 2 * i + 1)) for i in range(300)]
+    assert abs(np.mean(values)) < 3 * np.std(values) / math.sqrt(300)
+
+
+def test_the_kernel_distance_of_points_has_a_closed_form() -> None:
+    x, y = np.full((5, 4), 1.0), np.full((6, 4), 2.0)
+    assert math.isclose(kernel_distance(x, y), 2.0**3 + 5.0**3 - 2 * 3.0**3)
+
+
+@pytest.mark.parametrize(("n", "m", "dimensions"), [(60, 40, 8), (12, 9, 30), (30, 20, 25)])
+def test_the_frechet_distance_is_that_of_the_matrix_square_root(n: int, m: int, dimensions: int) -> None:
+    x, y = draw(n, dimensions, 0), draw(m, dimensions, 1, shift=0.2)
+    assert math.isclose(frechet_distance(x, y), naive_frechet_distance(x, y), rel_tol=1e-5)
+
+
+def test_the_frechet_distance_of_gaussians_has_a_closed_form() -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(50_000, 3)) * [1.0, 2.0, 3.0]
+    y = random.normal(size=(50_000, 3)) * [2.0, 2.0, 1.0] + [1.0, 0.0, 2.0]
+    assert math.isclose(frechet_distance(x, y), 1 + 4 + (1 - 2) ** 2 + 0 + (3 - 1) ** 2, rel_tol=0.02)
+
+
+def test_the_frechet_distance_of_equal_sets_is_zero() -> None:
+    x = draw(15, 40, 0)
+    assert abs(frechet_distance(x, x.copy())) < 1e-9
+
+
+def test_weighted_frechet_distances_are_those_of_repeated_images() -> None:
+    x, y = draw(9, 20, 0), draw(11, 20, 1)
+    weights_x, weights_y = resample_weights(9, 4, 0, "x"), resample_weights(11, 4, 0, "y")
+    found = frechet_distances(x, y, weights_x, weights_y)
+    for value, wx, wy in zip(found, weights_x, weights_y, strict=True):
+        repeated = naive_frechet_distance(np.repeat(x, wx.astype(int), axis=0), np.repeat(y, wy.astype(int), axis=0))
+        assert math.isclose(value, repeated, rel_tol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "dimensions"), [(50, 16), (40, 64)])
+def test_both_distances_are_those_of_torch_fidelity(n: int, dimensions: int) -> None:
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    x, y = draw(n, dimensions, 0), draw(n, dimensions, 1, shift=0.1)
+    a, b = torch.from_numpy(x), torch.from_numpy(y)
+    theirs = fid_statistics_to_metric(fid_features_to_statistics(a), fid_features_to_statistics(b), verbose=False)
+    assert math.isclose(frechet_distance(x, y), theirs["frechet_inception_distance"], rel_tol=1e-4)
+    theirs = kid_features_to_metric(a, b, kid_subsets=1, kid_subset_size=n, verbose=False)
+    assert math.isclose(kernel_distance(x, y), theirs["kernel_inception_distance_mean"], rel_tol=1e-9)
+
+
+def feature_set(values: np.ndarray) -> FeatureSet:
+    return FeatureSet(values, "test", "none")
+
+
+def test_the_interval_of_a_kernel_distance_is_as_wide_as_its_scatter() -> None:
+    x, y = draw(80, 6, 0), draw(80, 6, 1, shift=0.5)
+    scatter = np.std([kernel_distance(draw(80, 6, 2 * i), draw(80, 6, 2 * i + 1, shift=0.5)) for i in range(200)])
+    found = kid(resamples=500)(feature_set(x), feature_set(y))
+    assert found.interval.low < found.value < found.interval.high
+    assert 0.5 < (found.interval.high - found.interval.low) / (4 * scatter) < 2
+
+
+def test_the_interval_of_a_frechet_distance_is_as_wide_as_its_scatter() -> None:
+    x, y = draw(60, 20, 0), draw(60, 20, 1, shift=0.5)
+    scatter = np.std([frechet_distance(draw(60, 20, 2 * i), draw(60, 20, 2 * i + 1, shift=0.5)) for i in range(100)])
+    found = fid(resamples=100)(feature_set(x), feature_set(y))
+    assert 0.5 < (found.interval.high - found.interval.low) / (4 * scatter) < 2
+
+
+def test_a_floor_is_what_halves_of_one_set_score() -> None:
+    x = draw(60, 10, 0)
+    value, interval = kid().floor(x)
+    assert abs(value) < (interval.high - interval.low) / 2
+    assert interval.low < 0 < interval.high
+    value, interval = fid().floor(x)
+    assert interval.low < value < interval.high
+    assert value > 0
+    assert math.isclose(fid().at_floor_size(x, draw(60, 10, 1)), value, rel_tol=0.5)
+
+
+def test_halvings_are_disjoint_and_of_one_size() -> None:
+    first, second = halvings(9, 20, seed=0)
+    assert (first.sum(1) == 4).all()
+    assert (second.sum(1) == 4).all()
+    assert not (first * second).any()
+    assert (subsets(9, 3, 20, 0, "x").sum(1) == 3).all()
+
+
+def test_resamples_become_fewer_where_each_is_dear() -> None:
+    assert affordable(200, 250) == 200
+    assert 20 <= affordable(200, 2000) < 30
+
+
+def test_r_is_one_where_nothing_was_done_and_zero_where_all_was() -> None:
+    real, source = draw(100, 6, 0), draw(100, 6, 1, shift=1.0)
+    nothing = translation_ratio(real, source.copy(), source, paired=True, resamples=200, seed=0)
+    assert nothing.value == 1
+    assert nothing.interval == (1.0, 1.0)
+    perfect = translation_ratio(real, draw(100, 6, 2), source, paired=False, resamples=200, seed=0)
+    assert perfect.interval.low < 0 < perfect.interval.high < 0.3
+    half = translation_ratio(real, draw(100, 6, 3, shift=0.6), source, paired=True, resamples=200, seed=0)
+    assert half.interval.low < half.value < half.interval.high
+    assert 0.1 < half.value < 0.7

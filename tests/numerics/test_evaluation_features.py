@@ -1,0 +1,78 @@
+"""The feature backends against another library's colours, and against what their weights were when they were made."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fruitgan.evaluation.features.colour import CHROMA_BINS, LIGHTNESS_BINS, Colour, lab_of_srgb
+from fruitgan.evaluation.features.random_networks import CHANNELS, NETWORKS, RandomNetworks, random_filters, weights_sha256
+from fruitgan.images import resize
+
+
+def test_lab_is_that_of_kornia() -> None:
+    from kornia.color import rgb_to_lab
+
+    images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    images[0, :, 0, :4] = torch.tensor([[0.0, 1.0, 0.04045, 0.01]] * 3, dtype=torch.float64)
+    assert torch.allclose(lab_of_srgb(images), rgb_to_lab(images), atol=2e-2)
+
+
+def test_white_black_and_red_have_their_published_lab_values() -> None:
+    colours = torch.tensor([[1.0, 1, 1], [0, 0, 0], [1, 0, 0]], dtype=torch.float64).reshape(3, 3, 1, 1)
+    expected = torch.tensor([[100.0, 0, 0], [0, 0, 0], [53.24, 80.09, 67.20]], dtype=torch.float64)
+    assert torch.allclose(lab_of_srgb(colours).reshape(3, 3), expected, atol=0.02)
+
+
+def test_a_plain_picture_lies_in_one_bin_of_each_histogram() -> None:
+    values = Colour()(torch.full((1, 3, 8, 8), 0.5))[0]
+    lightness = values[:LIGHTNESS_BINS]
+    assert torch.isclose(lightness.max(), torch.tensor(LIGHTNESS_BINS**0.5))
+    assert int((lightness > 0).sum()) == 1
+    chroma = values[LIGHTNESS_BINS : LIGHTNESS_BINS + CHROMA_BINS]
+    assert int((chroma > 0).sum()) == 1
+    assert torch.isfinite(values).all()
+
+
+def test_colour_does_not_care_where_colours_are() -> None:
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(Colour()(images), Colour()(images.flip(2, 3)), atol=1e-4)
+
+
+def test_the_random_weights_are_what_they_always_were() -> None:
+    """If this fails, every number on these features is of another kind: give the features another name instead."""
+    assert weights_sha256() == "c774a57d6ba1562ca5cfd4df02e653dd76f30d9c3e0cc5ea05fda94dacfb0f3c"
+
+
+def test_random_filters_sum_to_zero_and_have_hes_variance() -> None:
+    for layer in range(len(CHANNELS)):
+        filters = random_filters(1, layer)
+        assert np.abs(filters.sum((1, 2, 3))).max() < 1e-12
+        assert np.isclose(filters.var() * filters[0].size / 2, 1, rtol=0.1)
+    assert (random_filters(0, 1) != random_filters(1, 1)).any()
+
+
+def test_the_ensemble_is_its_networks_one_by_one() -> None:
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = RandomNetworks()(images)
+    x = images * 2 - 1
+    filters = torch.from_numpy(3.0 * random_filters(NETWORKS - 1, 0)).float()
+    maps = torch.nn.functional.conv2d(torch.nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"), filters, stride=2).relu()
+    first = (NETWORKS - 1) * CHANNELS[0]
+    assert torch.allclose(found[:, first : first + CHANNELS[0]], maps.mean((2, 3)).sqrt(), atol=1e-4)
+    spread_at = NETWORKS * CHANNELS[0] + first
+    assert torch.allclose(found[:, spread_at : spread_at + CHANNELS[0]], maps.std((2, 3), correction=0).sqrt(), atol=1e-3)
+
+
+def test_even_grey_gives_the_random_networks_nothing() -> None:
+    assert RandomNetworks()(torch.full((1, 3, 64, 64), 0.3)).abs().max() < 0.02
+
+
+def test_pictures_are_shrunk_with_antialiasing() -> None:
+    stripes = np.zeros((1024, 1024, 3), dtype=np.uint8)
+    stripes[:, ::2] = 255
+    for features in (RandomNetworks(), Colour()):
+        small = features.prepare(stripes)
+        assert np.ptp(small[8:-8, 8:-8].astype(int)) <= 2
+        assert (small == resize(stripes, *small.shape[:2], Image.Resampling.LANCZOS)).all()

@@ -1,0 +1,104 @@
+"""Intervals, ranks and the bootstrap against published numbers, naive counts and simulations."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from fruitgan.evaluation.statistics import (
+    auc,
+    auc_interval,
+    binomial_p,
+    bootstrap_interval,
+    normal_interval,
+    percentile_interval,
+    rank_auc,
+    resample_weights,
+    wilson,
+)
+
+
+def test_the_wilson_interval_is_that_of_the_lab_report() -> None:
+    low, high = wilson(330, 360)
+    assert (round(low, 3), round(high, 3)) == (0.884, 0.941)
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 10), (10, 10), (300, 500), (1, 3)])
+def test_the_wilson_interval_solves_its_own_equation(right: int, n: int) -> None:
+    share, z = right / n, 1.959963984540054
+    for end in wilson(right, n):
+        assert math.isclose(abs(share - end), z * math.sqrt(end * (1 - end) / n), abs_tol=1e-9)
+        assert 0 <= end <= 1
+
+
+def test_the_binomial_p_value_is_the_sum_of_the_upper_tail() -> None:
+    tail = sum(math.comb(20, k) for k in range(15, 21)) / 2**20
+    assert math.isclose(binomial_p(15, 20), tail, rel_tol=1e-12)
+    assert binomial_p(0, 20) == 1
+
+
+def test_an_auc_counts_pairs_and_halves_ties() -> None:
+    random = np.random.default_rng(1)
+    scores = random.integers(6, size=40).astype(float)
+    truth = random.random(40) < 0.4
+    pairs = [(a > b) + 0.5 * (a == b) for a, b in itertools.product(scores[truth], scores[~truth])]
+    assert math.isclose(auc(scores, truth), float(np.mean(pairs)), rel_tol=1e-12)
+    assert math.isclose(rank_auc(scores, truth), float(np.mean(pairs)), rel_tol=1e-12)
+
+
+@pytest.mark.parametrize("function", [auc, lambda scores, truth: rank_auc(np.array(scores), np.array(truth))])
+def test_an_auc_of_one_class_is_refused(function) -> None:
+    with pytest.raises(ValueError, match="both real and generated"):
+        function([1.0, 2.0], [True, True])
+
+
+def test_resamples_draw_as_many_images_as_there_are_and_are_the_same_each_time() -> None:
+    weights = resample_weights(30, 50, seed=3, stream="x")
+    assert weights.shape == (50, 30)
+    assert (weights.sum(1) == 30).all()
+    assert (weights == resample_weights(30, 50, seed=3, stream="x")).all()
+    assert (weights != resample_weights(30, 50, seed=4, stream="x")).any()
+    assert abs(weights.mean() - 1) < 1e-12
+
+
+def test_a_percentile_interval_leaves_out_what_is_not_finite() -> None:
+    assert percentile_interval([math.nan, math.inf, 1.0, 1.0]) == (1.0, 1.0)
+    with pytest.raises(ValueError, match="finite"):
+        percentile_interval([math.nan])
+
+
+def test_a_normal_interval_stands_around_the_value() -> None:
+    low, high = normal_interval(5.0, [1.0, 2.0, 3.0])
+    assert math.isclose((low + high) / 2, 5.0)
+    assert math.isclose(high - low, 2 * 1.959963984540054, rel_tol=1e-9)
+
+
+def test_the_bootstrap_covers_a_mean_about_as_often_as_it_says() -> None:
+    random = np.random.default_rng(0)
+    hits = 0
+    for trial in range(100):
+        values = random.normal(size=60)
+        low, high = bootstrap_interval(lambda drawn, v=values: float(v[drawn].mean()), 60, resamples=200, seed=trial)
+        hits += low <= 0 <= high
+    assert 87 <= hits <= 99
+
+
+def test_groups_are_drawn_whole_so_that_copies_do_not_narrow_the_interval() -> None:
+    values = np.random.default_rng(0).normal(size=40)
+    copied = np.repeat(values, 5)
+    alone = bootstrap_interval(lambda drawn: float(values[drawn].mean()), 40)
+    naive = bootstrap_interval(lambda drawn: float(copied[drawn].mean()), 200)
+    grouped = bootstrap_interval(lambda drawn: float(copied[drawn].mean()), np.repeat(np.arange(40), 5).tolist())
+    assert math.isclose(grouped.high - grouped.low, alone.high - alone.low, rel_tol=0.15)
+    assert naive.high - naive.low < 0.6 * (grouped.high - grouped.low)
+
+
+def test_an_auc_interval_holds_its_auc() -> None:
+    random = np.random.default_rng(0)
+    truth = np.arange(100) % 2 == 0
+    scores = random.normal(size=100) + truth
+    low, high = auc_interval(scores, truth, resamples=300)
+    assert low < auc(scores, truth) < high
