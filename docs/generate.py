@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -167,8 +168,24 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
 
 
+def with_files(page: Path) -> str:
+    """The page with the files that it names between its markers, as they are."""
+
+    def filled(match: re.Match[str]) -> str:
+        file = FOLDER.parent / match["file"]
+        language = {".py": "python", ".toml": "toml"}[file.suffix]
+        return f"<!-- from {match['file']} -->\n```{language}\n{file.read_text(encoding='utf-8').strip()}\n```\n<!-- end -->"
+
+    return re.sub(r"<!-- from (?P<file>\S+) -->\n.*?<!-- end -->", filled, page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
 def main() -> int:
-    pages = {FOLDER / "commands.md": commands_page(), FOLDER / "models.md": models_page()}
+    plugins = FOLDER / "plugins.md"
+    pages = {
+        FOLDER / "commands.md": commands_page(),
+        FOLDER / "models.md": models_page(),
+        plugins: with_files(plugins),
+    }
     stale = False
     for path, page in pages.items():
         found = path.read_text(encoding="utf-8") if path.exists() else ""

@@ -23,11 +23,14 @@ def show(event: Event) -> bool:
 
 def main(folder: Path) -> None:
     trained = train_gan(
-        TrainGanSettings(data="demo", recipe="fast", image_size=64, steps=20, log_every=5, out=folder / "runs"), on_progress=show
+        TrainGanSettings(data="demo", recipe="fast", image_size=48, steps=20, log_every=5, out=folder / "runs"),
+        on_progress=show,
     )
     print(f"{trained.bundle}: {trained.images} images, {trained.images_per_second:.1f} a second")
     samples = sorted((trained.run / "samples").glob("*.png"))
-    made = translate(TranslateSettings(inputs=(str(samples[-1]),), bundle=str(trained.bundle), out=str(folder / "translated")))
+    made = translate(
+        TranslateSettings(sources=(str(samples[-1]),), bundle=str(trained.bundle), output=str(folder / "translated"))
+    )
     print(*made.outputs, sep="\n")
 
 

@@ -79,7 +79,7 @@ def _verdict(story: Story) -> str:
         if low > story.detected["chance"]
         else f"a detector tells them from real ones {percent(accuracy)} of the time, which may be luck"
     )
-    return f"By the features we measured, the fakes are {nearer}; {told}."
+    return f"In colour and texture, which is what the numbers below see, the fakes are {nearer}; {told}."
 
 
 def _numbers(judged: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -1,0 +1,72 @@
+"""A generator of your own in the training loop, without making a package of it (docs/plugins.md shows how to make one).
+
+python own_generator.py [STEPS]
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fruitgan.augment.jitter import jitter_mirror
+from fruitgan.data.bank import Bank
+from fruitgan.data.sampler import Sampler
+from fruitgan.data.sources import find_source
+from fruitgan.models.contracts import Generator, GeneratorParts, SizeRule
+from fruitgan.models.patch import patch_multiscale
+from fruitgan.objectives.cyclegan import cyclegan
+from fruitgan.training.feed import BankFeed
+from fruitgan.training.recipes import fast
+from fruitgan.training.trainer import Trainer
+
+SIZE_PX, SEED = 48, 0
+
+
+class Tint(Generator):
+    """Adds to each pixel what a small network makes of its neighbourhood."""
+
+    size_rule = SizeRule(minimum_px=2, multiple_of_px=1)
+    encode_points = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.widen = nn.Sequential(nn.Conv2d(3, 16, 5, padding=2), nn.ReLU())
+        self.narrow = nn.Conv2d(16, 3, 5, padding=2)
+
+    def parts(self, x: Tensor) -> GeneratorParts:
+        return GeneratorParts(torch.tanh(x + self.narrow(self.widen(x))), None)
+
+    def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
+        return [self.widen(x) for _ in points]
+
+
+def main(steps: int) -> None:
+    source = find_source("demo")
+    augmentation = jitter_mirror()
+    size = augmentation.load_size_px(SIZE_PX)
+    banks = [Bank.build(domain.train[:40], load_size_px=size) for domain in (source.a, source.b)]
+    sampler = Sampler(len(banks[0]), len(banks[1]), batch_size=4, seed=SEED, pairing="passes")
+    device = torch.device("cpu")
+    feed = BankFeed(*banks, sampler, augmentation, image_size_px=SIZE_PX, seed=SEED, device=device)
+    trainer = Trainer(
+        cyclegan(pool_size=0)(Tint, lambda: patch_multiscale(base_channels=8)),
+        dataclasses.replace(fast, image_size_px=SIZE_PX),
+        feed,
+        total_steps=steps,
+        steps_per_epoch=sampler.steps_per_epoch,
+        seed=SEED,
+        device=device,
+        precision="fp32",
+        log_every=5,
+    )
+    for report in trainer.steps(until=steps):
+        if report.losses is not None:
+            print(
+                f"step {report.step}: cycle {report.losses['cycle_a']:.3f}, {report.losses['adversarial_ab']:.3f} adversarial"
+            )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20)

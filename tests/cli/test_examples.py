@@ -1,0 +1,43 @@
+"""The examples do what they say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fruitgan.data.fruit import draw
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def run(tmp_path: Path, name: str, *arguments: str | Path) -> str:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *arguments], capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_api_example_trains_and_translates(tmp_path: Path) -> None:
+    assert "step 20: " in run(tmp_path, "train_and_translate.py", tmp_path)
+    assert len(list((tmp_path / "translated").glob("*.png"))) == 1
+
+
+def test_the_two_folders_example_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("apple", "orange"):
+        (tmp_path / kind).mkdir()
+        for index in range(3):
+            Image.fromarray(draw(kind, 32, 0, index)).save(tmp_path / kind / f"{index}.png")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    first = run(tmp_path, "two_folders.py", "apple", "orange", "0.01")
+    second = run(tmp_path, "two_folders.py", "apple", "orange", "0.01")
+    steps = [int(text.split(",")[0].removeprefix("step ")) for text in (first, second)]
+    assert 0 < steps[0] < steps[1]
+
+
+def test_the_own_generator_example_trains_it(tmp_path: Path) -> None:
+    assert "step 10: cycle" in run(tmp_path, "own_generator.py", "10")
