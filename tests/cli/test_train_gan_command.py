@@ -93,6 +93,17 @@ def test_more_steps_extend_a_finished_run(pictures: Path, out: list[str], capsys
     assert run_json(capsys, "show", "long", "--out", out[1])["finished"] is True
 
 
+def test_a_resumed_run_keeps_its_habits_unless_told_otherwise(
+    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--steps", "2", "--name", "habit", "--save-every", "1", "--keep", "5"]
+    run = Path(str(run_json(capsys, "train-gan", "--data", pictures, *TINY, *out, *words)["run"]))
+    run_json(capsys, "train-gan", "--resume", "habit", "--steps", "4", *out)
+    assert len(list((run / "checkpoints").iterdir())) == 4
+    run_json(capsys, "train-gan", "--resume", "habit", "--steps", "6", "--keep", "1", *out)
+    assert len(list((run / "checkpoints").iterdir())) == 1
+
+
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR1", 0)])
 def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(pictures: Path, tmp_path: Path, name: str, code: int) -> None:
     arguments = ["train-gan", "--data", str(pictures), *TINY, "--out", str(tmp_path / "runs"), "--name", "stop"]

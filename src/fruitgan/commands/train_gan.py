@@ -82,12 +82,24 @@ def train_gan(
         ),
     ] = None,
     sample_every: Annotated[
-        int, typer.Option(min=1, metavar="STEPS", help="A grid of samples this often.", rich_help_panel=LENGTH_PANEL)
-    ] = 500,
+        int | None,
+        typer.Option(
+            min=1, metavar="STEPS", help="A grid of samples this often.", show_default="500", rich_help_panel=LENGTH_PANEL
+        ),
+    ] = None,
     save_every: Annotated[
-        int, typer.Option(min=1, metavar="STEPS", help="A checkpoint and a bundle this often.", rich_help_panel=LENGTH_PANEL)
-    ] = 500,
-    keep: Annotated[int, typer.Option(min=1, help="How many checkpoints stay.", rich_help_panel=LENGTH_PANEL)] = 2,
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="STEPS",
+            help="A checkpoint and a bundle this often.",
+            show_default="500",
+            rich_help_panel=LENGTH_PANEL,
+        ),
+    ] = None,
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="How many checkpoints stay.", show_default="2", rich_help_panel=LENGTH_PANEL)
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print parameters, multiply-adds, memory and time here; train nothing.")
     ] = False,

@@ -63,8 +63,8 @@ class MultiscalePatchDiscriminator(Discriminator):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         logits = []
         for level, scale in enumerate(self.scales):
-            logits.append(scale(F.avg_pool2d(x, 2) if level else x))
             x = F.avg_pool2d(x, 2) if level else x
+            logits.append(scale(x))
         return tuple(logits)
 
 

@@ -30,6 +30,7 @@ from fruitgan.workflows.train_gan.handover import load_generators, make_bundle
 from fruitgan.workflows.train_gan.resume import absolute, extends, merged_settings, resumed_plan
 from fruitgan.workflows.train_gan.settings import (
     Event,
+    Habits,
     Loading,
     OnProgress,
     Saved,
@@ -88,7 +89,7 @@ class _Job:
         )
         banks = load_banks(plan, source, self._loading)
         self._note_broken(banks)
-        trainer = make_trainer(plan, banks, objective, device, self.settings.log_every)
+        trainer = make_trainer(plan, banks, objective, device, Habits.of(self.settings).log_every)
         if run is None:
             run = self._create(plan, banks, source, trainer, device)
         elif run.config["data_fingerprint"] != banks.fingerprint:
@@ -118,6 +119,7 @@ class _Job:
             precision=plan.precision,
             seed=plan.seed,
             data=absolute(self.settings.data),
+            **dataclasses.asdict(Habits.of(self.settings)),
             data_a=self.settings.data_a and self.settings.data_a.resolve(),
             data_b=self.settings.data_b and self.settings.data_b.resolve(),
         )
@@ -150,7 +152,8 @@ class _Loop:
     def go(self) -> TrainGanResult:
         settings, run, trainer = self.job.settings, self.run, self.trainer
         run.reopen()
-        self.checkpoints = Checkpoints(run.path / "checkpoints", settings.keep)
+        self.habits = Habits.of(settings)
+        self.checkpoints = Checkpoints(run.path / "checkpoints", self.habits.keep)
         first, problems = self.checkpoints.restore_newest(trainer.stateful())
         trainer.step = first
         kept = run.forget_after(first)
@@ -168,7 +171,6 @@ class _Loop:
         return self._end()
 
     def _after(self, report: StepReport) -> None:
-        settings = self.job.settings
         if report.losses is not None:
             self.last_losses = report.losses
             self.run.log(
@@ -181,9 +183,9 @@ class _Loop:
                     "learning_rate": report.learning_rate,
                 }
             )
-        if report.step % settings.sample_every == 0:
+        if report.step % self.habits.sample_every == 0:
             self._sample()
-        if report.step % settings.save_every == 0:
+        if report.step % self.habits.save_every == 0:
             self._save()
         images_left = (self.trainer.total_steps - report.step) * self.plan.recipe.batch_size
         self.job.tell(Stepped(report, self._rate(), images_left / self._rate()))

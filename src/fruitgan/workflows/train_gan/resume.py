@@ -11,7 +11,7 @@ from fruitgan.errors import UsageError
 from fruitgan.settings import from_json
 from fruitgan.training.run import Run
 from fruitgan.workflows.train_gan.assemble import Plan
-from fruitgan.workflows.train_gan.settings import FIXED, TrainGanSettings
+from fruitgan.workflows.train_gan.settings import FIXED, Habits, TrainGanSettings
 
 
 def merged_settings(settings: TrainGanSettings, run: Run) -> TrainGanSettings:
@@ -33,7 +33,8 @@ def merged_settings(settings: TrainGanSettings, run: Run) -> TrainGanSettings:
     fixed = {name: getattr(stored, name) for name in FIXED}
     asked_length = settings.steps is not None or settings.epochs is not None
     length = settings if asked_length else stored
-    return dataclasses.replace(settings, **fixed, steps=length.steps, epochs=length.epochs)
+    habits = dataclasses.asdict(Habits.of(settings, stored))
+    return dataclasses.replace(settings, **fixed, **habits, steps=length.steps, epochs=length.epochs)
 
 
 def extends(run: Run, settings: TrainGanSettings, result: Mapping[str, Any]) -> bool:

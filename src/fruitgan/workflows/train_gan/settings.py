@@ -41,10 +41,10 @@ class TrainGanSettings:
     out: Path = OUT
     resume: str | None = None
     """A run's name or folder, or `newest`."""
-    sample_every: int = 500
-    save_every: int = 500
-    log_every: int = 25
-    keep: int = 2
+    sample_every: int | None = None
+    save_every: int | None = None
+    log_every: int | None = None
+    keep: int | None = None
     gpu: str | None = None
     device: str | None = None
     deterministic: bool = False
@@ -61,6 +61,26 @@ class TrainGanSettings:
             raise UsageError(f"--name {self.name!r}: a name, not a path; the folder above it is --out")
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise UsageError(f"--seed {self.seed}: 0 or more is needed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Habits:
+    """How often a run tells, shows and saves, in steps, and how many checkpoints it keeps."""
+
+    sample_every: int = 500
+    save_every: int = 500
+    log_every: int = 25
+    keep: int = 2
+
+    @classmethod
+    def of(cls, *settings: TrainGanSettings) -> Habits:
+        """From the first of the settings that says something: the new ones, then those of the run that is resumed."""
+        found: dict[str, int] = {}
+        for given in settings:
+            for name in ("sample_every", "save_every", "log_every", "keep"):
+                if (value := getattr(given, name)) is not None:
+                    found.setdefault(name, value)
+        return cls(**found)
 
 
 # What decides the mathematics: a resumed run cannot change these.
