@@ -149,7 +149,7 @@ def weights_of(name: str) -> tuple[Choice, dict[str, NDArray[Any]]]:
         choice = generators.choose(name, GENERATORS[name])
         network = generators.build(choice)
         if name == "mobile":
-            torch.nn.init.normal_(network.head.weight, 0.0, 0.05)  # untrained, it would do nothing
+            torch.nn.init.normal_(network.head.weight, 0.0, 0.2)  # untrained, it would do nothing
     return choice, arrays_of(network)
 
 
