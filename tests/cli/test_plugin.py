@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fruitgan.cli import main
+from fruitgan.data.fruit import draw
 
 Install = Callable[..., Path]
 Fruitgan = Callable[..., subprocess.CompletedProcess[str]]
@@ -49,6 +51,44 @@ def test_its_errors_are_lines_with_exit_codes_too(fruitgan: Fruitgan, env: dict[
     done = fruitgan("plum", "--stones", "2", env=env)
     assert (done.returncode, done.stderr) == (3, "error: a plum with 2 stones is no plum\n")
     assert "Traceback" in fruitgan("plum", "--stones", "2", "--debug", env=env).stderr
+
+
+def test_a_training_with_its_generator_translates_and_names_it_where_it_is_missing(
+    fruitgan: Fruitgan, env: dict[str, str], tmp_path: Path
+) -> None:
+    for seed, split in enumerate(("trainA", "trainB")):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        for index in range(2):
+            Image.fromarray(draw("orange", 32, seed, index)).save(tmp_path / "data" / split / f"{index}.png")
+    words = [
+        "--recipe",
+        "fast",
+        "--image-size",
+        "48",
+        "--steps",
+        "1",
+        "--out",
+        tmp_path / "runs",
+        "--name",
+        "plums",
+        "--gpu",
+        "none",
+    ]
+    plum = ["--generator", "plum-affine", "--generator-option", "base_channels=4"]
+    done = fruitgan("train-gan", "--data", tmp_path / "data", *words, *plum, env=env)
+    assert done.returncode == 0, done.stderr
+    translate = [
+        "translate",
+        tmp_path / "data" / "trainA" / "0.png",
+        "--bundle",
+        tmp_path / "runs" / "plums",
+        "-o",
+        tmp_path / "t",
+    ]
+    assert fruitgan(*translate, env=env).returncode == 0
+    missing = fruitgan(*translate, "--overwrite")
+    assert missing.returncode == 4
+    assert "pip install fruitgan-plum" in missing.stderr
 
 
 def test_nothing_of_it_is_left_where_it_is_not_installed(fruitgan: Fruitgan) -> None:

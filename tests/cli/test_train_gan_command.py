@@ -7,15 +7,21 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from fruitgan.cli import main
-from fruitgan.commands.train_gan import duration, seconds_of
+from fruitgan.commands.signals import PoliteStop
+from fruitgan.commands.train_gan import _Telling, duration, seconds_of
+from fruitgan.console import Console
 from fruitgan.data.fruit import draw
-from fruitgan.errors import UsageError
+from fruitgan.errors import Stopped, UsageError
+from fruitgan.training.trainer import StepReport
+from fruitgan.workflows.train_gan.settings import Loading, Stepped
 
 # The smallest training there is: a step takes some hundredths of a second.
 TINY = [
@@ -120,7 +126,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(pictures: Path, 
                 break
         said = process.stderr.read()
     assert process.returncode == code
-    assert f"fruitgan train-gan --resume stop --out {tmp_path / 'runs'}" in said
+    assert f"fruitgan train-gan --resume {tmp_path / 'runs' / 'stop'}" in said
     checkpoints = sorted((tmp_path / "runs" / "stop" / "checkpoints").iterdir())
     newest = json.loads((checkpoints[-1] / "state.json").read_text())["step"]
     assert f"step-{newest:08d}" == checkpoints[-1].name
@@ -146,6 +152,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(pictures: Path, 
         (["--data", "DATA", "--domains", "pear"], 2, "as in apple,orange"),
         (["--data", "DATA", "--resume"], 2, "no unfinished run"),
         (["--data", "DATA", "--name", "a/b"], 2, "a name, not a path"),
+        (["--data", "DATA", "--resume", "--dry-run"], 2, "has not begun"),
         (["--data", "DATA", "--init-from", "./none.safetensors"], 3, "none.safetensors"),
     ],
 )
@@ -240,6 +247,52 @@ def test_show_tells_of_a_recipe_a_run_and_a_bundle(pictures: Path, out: list[str
     assert (card["domains"], card["steps"]) == (["pear", "plum"], 2)
     assert main(["show", "recipe", "cyclegann"]) == 2
     assert "did you mean cyclegan?" in capsys.readouterr().err
+
+
+def test_a_resumed_run_takes_precision_auto_as_what_it_has(
+    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_json(capsys, "train-gan", "--data", pictures, *TINY, *out, "--steps", "1", "--name", "auto")
+    assert run_json(capsys, "train-gan", "--resume", "auto", "--precision", "auto", "--steps", "2", *out)["step"] == 2
+
+
+def test_fewer_steps_than_a_run_has_done_are_refused(
+    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped = run_json(capsys, "train-gan", "--data", pictures, *TINY, *out, "--steps", "5000", "--max-time", "2s")
+    before = (Path(str(stopped["run"])) / "config.json").read_bytes()
+    assert int(str(stopped["step"])) > 1
+    assert main(["train-gan", "--resume", "--steps", "1", *out]) == 2
+    assert "more than the 1 now asked for" in capsys.readouterr().err
+    assert (Path(str(stopped["run"])) / "config.json").read_bytes() == before
+
+
+def test_a_training_that_takes_days_says_so_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with PoliteStop() as stop, ExitStack() as stack:
+        telling = _Telling(Console(), stop, stack)
+        for step in range(1, 9):
+            telling(Stepped(StepReport(step, 2e-4, None), 0.1, 27 * 86400.0))
+    said = capsys.readouterr().err
+    assert said.count("at this pace it takes 3.9 weeks; --recipe fast is made for machines without a GPU") == 1
+
+
+def test_being_stopped_while_images_are_read_makes_nothing() -> None:
+    with PoliteStop() as stop, ExitStack() as stack:
+        telling = _Telling(Console(), stop, stack)
+        telling(Loading("decoding apple", 1, 9))
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Stopped, match="before the first step") as stopped:
+            telling(Loading("decoding apple", 2, 9))
+    assert stopped.value.exit_code == 143
+
+
+def test_a_deterministic_run_computes_the_same(pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train-gan", "--data", pictures, *TINY, *out, "--steps", "2"]
+    try:
+        strict = run_json(capsys, *words, "--deterministic")
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert strict["weights_sha256"] == run_json(capsys, *words)["weights_sha256"]
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("2d", 172_800)])

@@ -35,6 +35,12 @@ KINDS: dict[str, tuple[dict[str, Any], int, int]] = {
         7,
         5,
     ),
+    # as on a CPU with bf16 instructions, where this recipe chooses it
+    "fast in bf16": (
+        {"recipe": "fast", "image_size": 48, "precision": "bf16", "generator_options": {"base_channels": "4", "blocks": "2"}},
+        5,
+        3,
+    ),
     # large enough batches for the pool of 50 to be full, and to swap, before the stop
     "cyclegan": ({"recipe": "cyclegan", "generator": "resnet-6", "image_size": 24, "batch_size": 11}, 8, 6),
     # with dropout, and an epoch that ends

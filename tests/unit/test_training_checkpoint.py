@@ -271,3 +271,12 @@ def test_a_tensor_that_needs_gradients_or_is_a_view_is_kept_as_it_looks(tmp_path
     checkpoints.restore_newest({"view": found})
     assert torch.equal(found.tensor, View.tensor)
     assert not found.tensor.requires_grad
+
+
+def test_a_damaged_later_checkpoint_never_crowds_out_a_whole_one(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 500, 1000, keep=2)
+    (tmp_path / "step-00001000" / TENSORS).write_bytes(b"damaged")
+    checkpoints.keep = 1
+    assert restored(checkpoints)[0] == 500
+    saved(tmp_path, 750, keep=1)
+    assert restored(checkpoints)[0] == 750

@@ -13,7 +13,7 @@ from fruitgan.console import Console
 
 
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for everything.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for everything.")] = Path("fruitgan-demo"),
     quick: Annotated[bool, typer.Option("--quick", help="Under a minute: shows that it runs, not what it can do.")] = False,
     seed: options.Seed = None,
     gpu: options.Gpu = None,

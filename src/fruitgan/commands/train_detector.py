@@ -11,7 +11,7 @@ import typer
 from fruitgan.commands import options
 from fruitgan.commands.signals import PoliteStop
 from fruitgan.console import Bar, Console
-from fruitgan.errors import UsageError
+from fruitgan.errors import Stopped, UsageError
 
 if TYPE_CHECKING:
     from fruitgan.workflows.train_detector.settings import Event, TrainDetectorResult
@@ -148,6 +148,8 @@ class _Telling:
 
         match event:
             case Loading(done, total):
+                if self.stop.signal is not None:
+                    raise Stopped("stopped before the first epoch; nothing was made", self.stop.exit_code)
                 self._bar(total, "loading", "img").update(done)
                 if done == total:
                     self._close()

@@ -13,7 +13,7 @@ import typer
 from fruitgan.commands import options
 from fruitgan.commands.signals import PoliteStop
 from fruitgan.console import Bar, Console
-from fruitgan.errors import UsageError
+from fruitgan.errors import Stopped, UsageError
 
 if TYPE_CHECKING:
     from fruitgan.workflows.train_gan.settings import Event, TrainGanSettings
@@ -149,6 +149,8 @@ def train_gan(
         device=device,
         deterministic=deterministic,
     )
+    if dry_run and resume is not None:
+        raise UsageError("--dry-run is for a training that has not begun; fruitgan show RUN tells of one that has")
     if dry_run:
         _dry_run(settings, console)
     else:
@@ -165,10 +167,14 @@ def _train(settings: TrainGanSettings, console: Console) -> None:
     console.out(f"{result.run}: step {result.step}, {result.images_per_second:.2f} images/s")
     console.out(f"  translate with it: fruitgan translate photo.jpg --bundle {shlex.quote(str(result.run))}")
     if not result.finished:
-        out = "" if settings.out == Path("runs/train-gan") else f" --out {shlex.quote(str(settings.out))}"
-        console.say(f"stopped, saved; go on with: fruitgan train-gan --resume {shlex.quote(result.run.name)}{out}")
+        console.say(f"stopped, saved; go on with: fruitgan train-gan --resume {shlex.quote(str(_as_named(result.run)))}")
     if stop.exit_code:
         raise typer.Exit(stop.exit_code)
+
+
+def _as_named(run: Path) -> Path:
+    """What `--resume` takes for the run: its name where runs are by default, else its folder."""
+    return Path(run.name) if run.parent == Path("runs/train-gan") else run
 
 
 class _Telling:
@@ -188,6 +194,8 @@ class _Telling:
 
         match event:
             case Loading(label, done, total):
+                if self.stop.signal is not None:
+                    raise Stopped("stopped before the first step; nothing was changed", self.stop.exit_code)
                 self._show(label, total, "").update(done)
             case Started(run, step, total_steps, notes):
                 for note in notes:

@@ -69,7 +69,8 @@ class Checkpoints:
                     "sha256": {TENSORS: _sha256(folder / TENSORS)},
                 }
                 (folder / VALUES).write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
-        for old in self.paths()[: -self.keep]:
+        # Later ones are damaged, or the run would have gone on from them: they don't count among those that are kept.
+        for old in [path for path in self.paths() if path.name <= target.name][: -self.keep]:
             shutil.rmtree(old)
         return target
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fruitgan.atomic import new_folder, write_atomically
+from fruitgan.atomic import PART_PREFIX, new_folder, write_atomically
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.registry import suggestion
 from fruitgan.settings import to_json
@@ -117,7 +117,8 @@ def find_run(out: Path, wanted: str) -> Run:
     Raises:
         UsageError: there is no such run.
     """
-    known = {path.parent.name: path.parent for path in out.glob(f"*/{CONFIG}")}
+    folders = [path.parent for path in out.glob(f"*/{CONFIG}") if not path.parent.name.startswith(PART_PREFIX)]
+    known = {folder.name: folder for folder in folders}
     if wanted == "newest":
         unfinished = [path for path in known.values() if not (path / RESULT).exists()]
         if not unfinished:

@@ -21,7 +21,7 @@ from fruitgan.workflows.train_gan import TrainGanResult, TrainGanSettings, train
 from fruitgan.workflows.train_gan import settings as training
 from fruitgan.workflows.translate import TranslateSettings, translate
 
-OUT = Path("demo")
+OUT = Path("fruitgan-demo")  # not "demo": a folder of that name would hide the data set from --data demo
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 

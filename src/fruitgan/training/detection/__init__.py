@@ -8,7 +8,7 @@ with open_album(images, size_px) as album:              decoded once, bounded in
 
 from fruitgan.training.detection.album import Album, open_album
 from fruitgan.training.detection.card import DetectorBundle, DetectorCard, load_detector, save_detector
-from fruitgan.training.detection.fitting import FitSettings, FittedDetector, fit, predict
+from fruitgan.training.detection.fitting import FitSettings, FittedDetector, fit, fitting_augmentation, predict
 from fruitgan.training.detection.rounds import OnRound, Round
 from fruitgan.training.detection.splits import PROTOCOLS, Parts, Protocol, grouped_parts, seed_parts
 from fruitgan.training.detection.verdict import Confusion, Verdict, judge
@@ -27,6 +27,7 @@ __all__ = [
     "Round",
     "Verdict",
     "fit",
+    "fitting_augmentation",
     "grouped_parts",
     "judge",
     "load_detector",

@@ -85,6 +85,24 @@ class FittedDetector:
         return _album_logits(self.detector, album, indices, self.device, batch_size)
 
 
+def fitting_augmentation(choice: Choice, detector: Detector, wanted: str | None) -> Choice:
+    """The augmentation that was asked for, or the detector's own.
+
+    Raises:
+        UsageError: an unknown name, or one that this detector cannot be trained with.
+    """
+    augmentation = augmentations.choose(wanted or detector.suggested_augmentation)
+    augment: Augmentation = augmentations.build(augmentation)
+    if augment.load_size_px(detector.image_size_px) != detector.image_size_px:
+        raise UsageError(
+            f"--augment {augmentation.name} cuts its pictures out of larger ones, which a detector is not given; "
+            "use mirror or rotate-shift-mirror"
+        )
+    if isinstance(detector, LinearDetector) and augmentation.name != "none":
+        raise UsageError(f"--augment {augmentation.name}: the detector {choice.name} is fitted to the images as they are")
+    return augmentation
+
+
 def fit(
     choice: Choice,
     album: Album,
@@ -111,19 +129,10 @@ def fit(
             raise UsageError(
                 f"the detector {choice.name} wants images of {detector.image_size_px} px and would be given {album.size_px} px"
             )
-        augmentation = augmentations.choose(settings.augment or detector.suggested_augmentation)
+        augmentation = fitting_augmentation(choice, detector, settings.augment)
         augment: Augmentation = augmentations.build(augmentation)
-        if augment.load_size_px(album.size_px) != album.size_px:
-            raise UsageError(
-                f"--augment {augmentation.name} cuts its pictures out of larger ones, which a detector is not given; "
-                "use mirror or rotate-shift-mirror"
-            )
         detector.to(device)
         if isinstance(detector, LinearDetector):
-            if augmentation.name != "none":
-                raise UsageError(
-                    f"--augment {augmentation.name}: the detector {choice.name} is fitted to the images as they are"
-                )
             rounds, best, finished = fit_regression(detector, album, parts, device, settings.batch_size or BATCH_SIZE, on_round)
         else:
             loop = _Loop(detector, album, parts, settings, augment, device)

@@ -33,6 +33,7 @@ from fruitgan.training.detection import (
     Round,
     Verdict,
     fit,
+    fitting_augmentation,
     judge,
     open_album,
     save_detector,
@@ -92,7 +93,7 @@ class _Job:
         device = choose_device(settings.gpu, settings.device)
         detectors.owner(settings.detector)  # a wrong name is said before a thousand images are read
         if settings.augment is not None:
-            augmentations.choose(settings.augment)
+            augmentations.owner(settings.augment)
         if settings.name is not None:
             _refuse_finished(settings.out / settings.name)
         dataset = read_dataset(settings.data)
@@ -101,6 +102,7 @@ class _Job:
         choice = choose_detector(settings.detector, settings.detector_options, settings.image_size, sizes)
         with torch.device("meta"):  # to ask it, without its weights
             detector = detectors.build(choice)
+        fitting_augmentation(choice, detector, settings.augment)  # what does not fit is said before anything is made
         size_px = detector.image_size_px
         self.notes += size_notes(sizes, size_px)
         parameters = sum(parameter.numel() for parameter in detector.parameters())

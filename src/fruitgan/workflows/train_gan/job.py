@@ -15,7 +15,7 @@ from fruitgan.atomic import write_atomically
 from fruitgan.data.decode import decode
 from fruitgan.data.sources import Source, find_source
 from fruitgan.device import choose_device
-from fruitgan.errors import DataError
+from fruitgan.errors import DataError, EnvironmentProblem, UsageError
 from fruitgan.images import Pixels
 from fruitgan.report.grid import fit_square, grid, png_bytes
 from fruitgan.report.training import training_report
@@ -79,7 +79,7 @@ class _Job:
             refuse_existing(self.settings.out / self.settings.name)
         device = choose_device(self.settings.gpu, self.settings.device)
         if self.settings.deterministic:
-            torch.use_deterministic_algorithms(True)
+            _be_deterministic(device)
         plan = make_plan(self.settings, device) if run is None else resumed_plan(run, self.settings)
         objective = make_objective(plan)
         if self.settings.init_from is not None and run is None:
@@ -94,9 +94,6 @@ class _Job:
             run = self._create(plan, banks, source, trainer, device)
         elif run.config["data_fingerprint"] != banks.fingerprint:
             raise DataError(f"{run.path}: the training images are not those of the run; resume with the same images")
-        elif run.config["total_steps"] != trainer.total_steps:
-            length = {"total_steps": trainer.total_steps, "plan": to_json(plan), "settings": to_json(self.settings)}
-            run.write_config(run.config | length)
         return _Loop(self, run, plan, source, banks, trainer).go()
 
     def _loading(self, label: str, done: int, total: int) -> None:
@@ -156,6 +153,11 @@ class _Loop:
         self.checkpoints = Checkpoints(run.path / "checkpoints", self.habits.keep)
         first, problems = self.checkpoints.restore_newest(trainer.stateful())
         trainer.step = first
+        if trainer.total_steps < first:
+            raise UsageError(f"{run.path}: has done {first} steps already, more than the {trainer.total_steps} now asked for")
+        if run.config["total_steps"] != trainer.total_steps:
+            length = {"total_steps": trainer.total_steps, "plan": to_json(self.plan), "settings": to_json(settings)}
+            run.write_config(run.config | length)
         kept = run.forget_after(first)
         if kept:
             self.last_losses, self.seconds_before = kept[-1]["losses"], kept[-1]["seconds"]
@@ -241,6 +243,17 @@ class _Loop:
 
     def _bundle(self) -> bundles.Bundle:
         return make_bundle(self.run.path.name, self.trainer, self.plan, self.source, self.banks.fingerprint)
+
+
+def _be_deterministic(device: torch.device) -> None:
+    """Allow torch only kernels that give the same bits every time.
+
+    Raises:
+        EnvironmentProblem: not on a GPU, where the gradient of reflected padding has no such kernel.
+    """
+    if device.type != "cpu":
+        raise EnvironmentProblem(f"--deterministic: torch has not all that it takes on {device.type}; use --gpu none with it")
+    torch.use_deterministic_algorithms(True)
 
 
 def _first_images(paths: tuple[Path, ...], size_px: int) -> list[Pixels]:

@@ -27,6 +27,8 @@ def merged_settings(settings: TrainGanSettings, run: Run) -> TrainGanSettings:
             new = absolute(new)
         elif isinstance(new, Path):
             new = new.resolve()
+        if name == "precision" and new == "auto":  # the run has what the machine's choice was when it began
+            continue
         if new not in (None, {}) and new != old:
             option = name.replace("_", "-")
             raise UsageError(f"--{option} cannot change in a resumed run ({run.path} has {old}); start a new one for {new}")
@@ -34,7 +36,10 @@ def merged_settings(settings: TrainGanSettings, run: Run) -> TrainGanSettings:
     asked_length = settings.steps is not None or settings.epochs is not None
     length = settings if asked_length else stored
     habits = dataclasses.asdict(Habits.of(settings, stored))
-    return dataclasses.replace(settings, **fixed, **habits, steps=length.steps, epochs=length.epochs)
+    deterministic = settings.deterministic or stored.deterministic
+    return dataclasses.replace(
+        settings, **fixed, **habits, deterministic=deterministic, steps=length.steps, epochs=length.epochs
+    )
 
 
 def extends(run: Run, settings: TrainGanSettings, result: Mapping[str, Any]) -> bool:
