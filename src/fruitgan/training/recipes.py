@@ -63,7 +63,7 @@ fast = Recipe(
         "generator": "0.3 M parameters at half and quarter size; it adds to the image and masks what it leaves alone",
         "discriminator": "two scales with spectral norm: texture and shape, and no instance norm to hide colour from them",
         "weights": "the cycle loosens with time, and identity steers the beginning alone, so that more than colour may change",
-        "averaging": "steadier pictures than any single step's, at under 1% of the time",
+        "averaging": "steadier pictures than any single step's",
         "image_size_px": "a quarter of the pixels of the reference; an hour on two cores is to show something",
         "precision": "chosen for the machine: bf16 where a CPU has instructions for it, which halves the step",
     },
