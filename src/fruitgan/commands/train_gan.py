@@ -167,9 +167,10 @@ def _train(settings: TrainGanSettings, console: Console) -> None:
     console.out(f"{result.run}: step {result.step}, {result.images_per_second:.2f} images/s")
     console.out(f"  translate with it: fruitgan translate photo.jpg --bundle {shlex.quote(str(result.run))}")
     if not result.finished:
-        console.say(f"stopped, saved; go on with: fruitgan train-gan --resume {shlex.quote(str(_as_named(result.run)))}")
-    if stop.exit_code:
-        raise typer.Exit(stop.exit_code)
+        message = f"stopped, saved; go on with: fruitgan train-gan --resume {shlex.quote(str(_as_named(result.run)))}"
+        if stop.exit_code:
+            raise Stopped(message, stop.exit_code)
+        console.say(message)
 
 
 def _as_named(run: Path) -> Path:

@@ -107,7 +107,10 @@ class SetMetric(ABC):
         """
         for kind, count in (("real", n_real), ("generated", n_fake)):
             if count < self.minimum_images:
-                raise DataError(f"{self.name} needs at least {self.minimum_images} {kind} images, found {count}")
+                raise DataError(
+                    f"{self.name} needs at least {self.minimum_images} {kind} images, found {count}; "
+                    "export-dataset --count N makes more"
+                )
 
     @abstractmethod
     def measure(self, real: Values, fake: Values) -> tuple[float, Interval]:

@@ -112,7 +112,7 @@ def _need(images: Sequence[LabelledImage]) -> None:
         if counts[label] < LEAST_PER_CLASS:
             raise DataError(
                 f"too few images: {counts[label]} {what}, at least {LEAST_PER_CLASS} of each class are needed "
-                "(and 250 of each for an interval of about 10 points either way)"
+                "(and 250 of each for an interval of about 10 points either way); export-dataset --count N makes more"
             )
 
 

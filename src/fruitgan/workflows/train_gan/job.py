@@ -145,6 +145,7 @@ class _Loop:
     trainer: Trainer
     last_losses: Mapping[str, float] = field(default_factory=dict)
     seconds_before: float = 0.0
+    saved_step: int | None = None
 
     def go(self) -> TrainGanResult:
         settings, run, trainer = self.job.settings, self.run, self.trainer
@@ -203,11 +204,13 @@ class _Loop:
         self.trainer.confirm()
         path = self.checkpoints.save(self.trainer.step, self.trainer.stateful())
         bundles.save(self._bundle(), self.run.path / bundles.FILE_NAME)
+        self.saved_step = self.trainer.step
         self.job.tell(Saved(self.trainer.step, path))
 
     def _end(self) -> TrainGanResult:
         trainer, run = self.trainer, self.run
-        self._save()  # also where no step was left to do: a kill may have come between the last checkpoint and its bundle
+        if self.saved_step != trainer.step:
+            self._save()  # also where no step was left to do: a kill may have come between the last checkpoint and its bundle
         self._sample()
         finished = trainer.step >= trainer.total_steps
         result = TrainGanResult(
