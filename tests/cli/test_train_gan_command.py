@@ -81,6 +81,7 @@ def test_resume_without_a_name_takes_the_newest_unfinished_run(
 ) -> None:
     stopped = run_json(capsys, "train-gan", "--data", pictures, *TINY, *out, "--steps", "500", "--max-time", "1s")
     assert stopped["finished"] is False
+    assert run_json(capsys, "show", str(stopped["run"]))["step"] == stopped["step"]
     shorter = str(int(str(stopped["step"])) + 2)
     resumed = run_json(capsys, "train-gan", "--resume", "--steps", shorter, *out)
     assert (resumed["run"], resumed["finished"], resumed["step"]) == (stopped["run"], True, int(shorter))

@@ -53,7 +53,7 @@ def _show_run(path: Path, console: Console) -> None:
     run = Run(path)
     config, result, entries = run.config, run.result, run.entries()
     last = entries[-1] if entries else None
-    step = int(last["step"]) if last else 0
+    step = run.saved_step
     console.result({"run": str(path), "finished": result is not None, "step": step, "last": last, "config": config})
     console.out(f"{path}: {'finished' if result else 'not finished'}, step {step} of {config['total_steps']}")
     if result is None:

@@ -52,6 +52,12 @@ class Run:
         """What the finished run gave; None while it is not finished."""
         return self._read(RESULT) if (self.path / RESULT).is_file() else None
 
+    @property
+    def saved_step(self) -> int:
+        """The step of the newest checkpoint, where a resumed run goes on; 0 before the first."""
+        names = [path.name for path in (self.path / "checkpoints").glob("step-*")]
+        return max((int(name.removeprefix("step-")) for name in names), default=0)
+
     def finish(self, result: Any) -> None:
         write_atomically(self.path / RESULT, json.dumps(to_json(result), indent=1, allow_nan=False).encode())
 
