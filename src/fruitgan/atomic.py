@@ -1,22 +1,44 @@
-"""Files that are whole or absent, whatever happens while they are written."""
+"""Files and folders that are whole or absent, whatever happens while they are written.
+
+What a killed process or a power cut left half-written is found and removed by
+
+    remove_abandoned(folder: Path, *, deep: bool = False) -> list[Path]
+
+which a job calls for a folder that it is about to write to. Parts that another process is writing now are left alone: their
+writer holds a lock on them, which the kernel takes back when the writer dies.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
+import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 
 from fruitgan.errors import FruitganError
 
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 PART_PREFIX = ".fruitgan-"
 """What the name of a file still being written begins with; one that stays behind after a power cut may be deleted."""
+PART_SUFFIX = ".part"
+LONGEST_WRITING_SECONDS = 24 * 3600
+"""Where nothing can be locked, age alone tells an abandoned part from one that is being written."""
+REAL_TROUBLE = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write the file beside its place, bring it to the disk, and only then give it its name.
+    """Write the file beside its place, bring it to the disk, give it its name, and bring that to the disk.
 
     The folders above it are made. The name of the unfinished file is short and unlike any other, so that two processes
     never share one and a long name of the target stays within what the file system allows.
@@ -24,22 +46,22 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         FruitganError: it cannot be written (no permission, a full disk); nothing is left behind. Its cause is the OSError.
     """
-    part = path.with_name(f"{PART_PREFIX}{secrets.token_hex(8)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _told(path):
+        _make_folder(path.parent)
+        part, descriptor = _new_part_file(path.parent)
         try:
-            # Not tempfile: its files are private to the user, and this one must have the permissions of any other new file.
-            with part.open("xb") as file:
+            with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
+                os.fsync(descriptor)
+                if fcntl is None:  # such systems rename no open file; where parts are locked, the lock must last until here
+                    file.close()
+                part.replace(path)
         except BaseException:
             with suppress(OSError):
                 part.unlink()
             raise
-    except OSError as error:
-        raise FruitganError(f"{path}: cannot be written ({(error.strerror or str(error)).lower()})") from error
+        _folder_to_disk(path.parent)
 
 
 @contextmanager
@@ -49,32 +71,168 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         FruitganError: something is there already, or it cannot be written; nothing is left behind.
     """
-    part = path.with_name(f"{PART_PREFIX}{secrets.token_hex(8)}.part")
     if os.path.lexists(path):  # the renaming would take an empty folder's place without a word
         raise FruitganError(f"{path}: cannot be written (it exists)")
-    try:
-        part.mkdir(parents=True)
+    with _told(path):
+        _make_folder(path.parent)
+        part, descriptor = _new_part_folder(path.parent)
         try:
             yield part
-            for file in part.rglob("*"):
-                _to_disk(file)
-            _to_disk(part)
+            for inner in part.rglob("*"):
+                _to_disk(inner)
+            _folder_to_disk(part)
             part.rename(path)
-            _to_disk(path.parent)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+        _folder_to_disk(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder with all that is in it; killed on the way, it leaves an abandoned part and never half the folder.
+
+    Raises:
+        FruitganError: it cannot be removed.
+    """
+    part = path.parent / _part_name()
+    try:
+        path.rename(part)
+        shutil.rmtree(part)
     except OSError as error:
-        raise FruitganError(f"{path}: cannot be written ({(error.strerror or str(error)).lower()})") from error
+        raise FruitganError(f"{path}: cannot be removed ({_reason(error)})") from error
+
+
+def remove_abandoned(folder: Path, *, deep: bool = False) -> list[Path]:
+    """Remove the unfinished files and folders that dead writers left in this folder, and with `deep` in those below it.
+
+    Writers that live are told by their locks; where the file system has none, what is younger than a day is left. What cannot
+    be removed stays, without a word: it is in nobody's way.
+
+    Returns: what was removed.
+    """
+    pattern = f"{PART_PREFIX}*{PART_SUFFIX}"
+    found = sorted(folder.rglob(pattern) if deep else folder.glob(pattern))
+    return [part for part in found if _removed_as_abandoned(part)]
+
+
+def try_lock(descriptor: int) -> bool | None:
+    """Lock an open file or folder against other processes until it is closed, at the latest when this process dies.
+
+    Returns: False if another holds it, None if this system or file system has no such locks.
+    """
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES) else None
+    return True
+
+
+def _part_name() -> str:
+    return f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}"
+
+
+def _new_part_file(folder: Path) -> tuple[Path, int]:
+    while True:
+        part = folder / _part_name()
+        # Not tempfile: its files are private to the user, and this one must have the permissions of any other new file.
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        if _is_claimed(part, descriptor):
+            return part, descriptor
+        os.close(descriptor)
+
+
+def _new_part_folder(folder: Path) -> tuple[Path, int | None]:
+    while True:
+        part = folder / _part_name()
+        part.mkdir()
+        if fcntl is None:
+            return part, None
+        with suppress(FileNotFoundError):
+            descriptor = os.open(part, os.O_RDONLY)
+            if _is_claimed(part, descriptor):
+                return part, descriptor
+            os.close(descriptor)
+
+
+def _is_claimed(part: Path, descriptor: int) -> bool:
+    """Whether a part just made is now locked by us, and still there: another's clean-up may have come between."""
+    locked = try_lock(descriptor)
+    if locked is None:
+        return True
+    try:
+        return locked and os.path.samestat(os.fstat(descriptor), part.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _removed_as_abandoned(part: Path) -> bool:
+    try:
+        about = part.lstat()
+        if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
+            return False  # none of ours
+        descriptor = None if fcntl is None else os.open(part, os.O_RDONLY)
+        try:
+            locked = None if descriptor is None else try_lock(descriptor)
+            if locked is False or (locked is None and time.time() - about.st_mtime < LONGEST_WRITING_SECONDS):
+                return False
+            if stat.S_ISDIR(about.st_mode):
+                shutil.rmtree(part)
+            else:
+                part.unlink()
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FruitganError(f"{path}: cannot be written ({_reason(error)})") from error
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder and those above it, and bring the names of the new ones to the disk."""
+    if path.is_dir():
+        return
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        _folder_to_disk(folder.parent)
 
 
 def _to_disk(path: Path) -> None:
+    if path.is_dir():
+        _folder_to_disk(path)
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    except OSError:
-        # Some mounted cloud drives cannot do this for a folder; a file was asked for and must be there.
-        if not path.is_dir():
-            raise
     finally:
         os.close(descriptor)
+
+
+def _folder_to_disk(path: Path) -> None:
+    """Bring the names in a folder to the disk, as far as its file system can: some mounted cloud drives refuse, and Windows."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno in REAL_TROUBLE:
+            raise

@@ -8,22 +8,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
 from fruitgan import weights as shipped_weights
 from fruitgan.atomic import write_atomically
-from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.errors import DataError, FruitganError, UsageError, shown
 from fruitgan.registry import Choice, suggestion
-from fruitgan.settings import from_json, to_json
+from fruitgan.settings import from_json, parse_json, reason_of, to_json
+from fruitgan.tensorfile import TensorFile, open_tensors
 
 FORMAT = 1
 KEY = "fruitgan"
@@ -33,8 +32,9 @@ FILE_NAME = "bundle.safetensors"
 RUNS = Path("runs", "train-gan")
 DEFAULT_SHIPPED = "apple2orange"
 LARGEST_SIZE_PX = 8192
-"""A card with more is damaged or hostile: every picture would be padded to it."""
-HEADER_LIMIT_BYTES = 100_000_000  # the format's own
+"""Side of the training images; a card with more is damaged or hostile."""
+LARGEST_RULE_PX = 2048
+"""Of the size rule: the smallest picture is padded to it, and must not need gigabytes for it."""
 
 Weights = Mapping[str, NDArray[Any]]
 
@@ -68,13 +68,17 @@ class Card:
 
     def __post_init__(self) -> None:
         if not self.directions or any(direction not in PREFIXES for direction in self.directions):
-            raise UsageError(f"the directions {list(self.directions)} of a bundle are not out of a2b and b2a")
+            raise UsageError(f"the directions {shown(list(self.directions))} of a bundle are not out of a2b and b2a")
         if len(set(self.directions)) != len(self.directions):
             raise UsageError(f"a direction stands twice in {list(self.directions)}")
         if self.domains[0] == self.domains[1]:
-            raise UsageError(f"both domains of a bundle are called {self.domains[0]!r}")
-        if any(not 1 <= size <= LARGEST_SIZE_PX for size in (self.image_size_px, self.size_minimum_px, self.size_multiple_px)):
-            raise UsageError(f"a size of a bundle is not from 1 to {LARGEST_SIZE_PX} px")
+            raise UsageError(f"both domains of a bundle are called {shown(self.domains[0])}")
+        if not 1 <= self.image_size_px <= LARGEST_SIZE_PX:
+            raise UsageError(f"the image size {self.image_size_px} of a bundle is not from 1 to {LARGEST_SIZE_PX} px")
+        if min(self.size_minimum_px, self.size_multiple_px) < 1 or self.padded(1) > LARGEST_RULE_PX:
+            raise UsageError(f"the sizes that a bundle takes are not from 1 to {LARGEST_RULE_PX} px")
+        if self.steps < 0 or self.images < 0:
+            raise UsageError("a bundle was trained for less than nothing")
         if not all(math.isfinite(value) for value in self.measured.values() if isinstance(value, float)):
             raise UsageError("a measured number of a bundle is not finite")
 
@@ -105,12 +109,14 @@ def tensors(bundle: Bundle) -> dict[str, NDArray[Any]]:
     """The tensors as they are stored, by full name in name order; floats in half precision.
 
     Raises:
-        FruitganError: a number is not finite, or too large for half precision.
+        FruitganError: a number is not finite, or too large for half precision; a tensor is empty.
     """
     stored = {}
     named = {PREFIXES[way] + name: array for way, arrays in bundle.weights.items() for name, array in arrays.items()}
     for name in sorted(named):
         array = named[name]
+        if not array.size:
+            raise FruitganError(f"the tensor {name} is empty, which a bundle's are not; nothing was saved")
         if np.issubdtype(array.dtype, np.floating):
             with np.errstate(over="ignore"):  # what overflows is found below, as infinity
                 array = array.astype(np.dtype("<f2"))
@@ -145,25 +151,24 @@ def weights_sha256(bundle: Bundle) -> str:
 
 
 def load(path: Path) -> Bundle:
-    """Read a bundle.
+    """Read a bundle; nothing is allocated that is larger than the file.
 
     Raises:
-        DataError: there is no such file, it is no bundle, it is torn, or its format is newer than this program.
+        DataError: there is no such file, it is no bundle, it is torn or damaged, or its format is newer than this program.
     """
-    try:
-        metadata = _checked_metadata(path)
-        card = _card(metadata, path)
-        arrays = safetensors.numpy.load(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
-    except (safetensors.SafetensorError, KeyError) as error:  # a KeyError: a type of number that numpy lacks
-        raise DataError(f"{path}: not a bundle ({str(error).splitlines()[0]})") from error
-    weights: dict[str, dict[str, NDArray[Any]]] = {way: {} for way in card.directions}
-    for name, array in arrays.items():
-        way = next((way for way in card.directions if name.startswith(PREFIXES[way])), None)
-        if way is None:
-            raise DataError(f"{path}: the tensor {name!r} belongs to none of the card's directions; the file is damaged")
-        weights[way][name.removeprefix(PREFIXES[way])] = array
+    with open_tensors(path, "bundle") as file:
+        card = _card(file)
+        prefixes = {PREFIXES[way]: way for way in card.directions}
+        places = {name: next((prefix for prefix in prefixes if name.startswith(prefix)), None) for name in file.tensors}
+        weights: dict[str, dict[str, NDArray[Any]]] = {way: {} for way in card.directions}
+        for name, stored in file.tensors.items():
+            if places[name] is None:
+                raise DataError(f"{path}: the tensor {shown(name)} belongs to none of the card's directions; it is damaged")
+            if stored.kind.startswith(("F", "BF")) and stored.kind != "F16":
+                raise DataError(f"{path}: the tensor {shown(name)} is not in half precision, as a bundle's are")
+        for name, array in file.arrays().items():
+            prefix = places[name] or ""
+            weights[prefixes[prefix]][name.removeprefix(prefix)] = array
     return Bundle(card, weights)
 
 
@@ -171,58 +176,29 @@ def load_card(path: Path) -> Card:
     """Read the card alone, not the weights.
 
     Raises:
-        DataError: as `load`.
+        DataError: as `load`, but for what is wrong with the weights.
     """
-    try:
-        return _card(_checked_metadata(path), path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+    with open_tensors(path, "bundle") as file:
+        return _card(file)
 
 
-def _checked_metadata(path: Path) -> dict[str, Any]:
-    """The header's metadata, after the sizes in it were held against the file's length; reads no more than the header.
-
-    Its layout: https://huggingface.co/docs/safetensors (8 bytes length, JSON, tensors).
-    """
-    if not path.is_file():  # opening a pipe would wait for ever
-        raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}; expected a bundle (.safetensors)")
-    length = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        header_length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if header_length < 2 or header_length > HEADER_LIMIT_BYTES:
-            raise DataError(f"{path}: not a bundle")
-        if header_length > length - 8:
-            raise DataError(f"{path}: {'torn in its header' if file.read(1) == b'{' else 'not a bundle'}")
-        header = _json(file.read(header_length))
-    if not isinstance(header, dict) or not isinstance(metadata := header.pop("__metadata__", {}), dict):
-        raise DataError(f"{path}: not a bundle")
-    try:
-        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
-    except (TypeError, KeyError, IndexError, ValueError, OverflowError) as error:
-        raise DataError(f"{path}: not a bundle") from error
-    if 8 + header_length + end != length:
-        raise DataError(f"{path}: torn: {length:,} bytes where its header speaks of {8 + header_length + end:,}; copy it again")
-    return metadata
-
-
-def _card(metadata: Mapping[str, Any], path: Path) -> Card:
-    table = _json(metadata.get(KEY))
-    if not isinstance(table, dict) or not isinstance(table.get("format"), int):
+def _card(file: TensorFile) -> Card:
+    path = file.path
+    if KEY not in file.metadata:
         raise DataError(f"{path}: not a bundle: a safetensors file without fruitgan's model card")
-    if table["format"] > FORMAT:
-        raise DataError(f"{path}: has format {table['format']}, newer than this program's {FORMAT}: pip install -U fruitgan")
     try:
-        return from_json(Card, {key: value for key, value in table.items() if key != "format"}, "model card")
+        table = parse_json(file.metadata[KEY])
+    except ValueError as error:
+        raise DataError(f"{path}: not a bundle: its model card cannot be read ({reason_of(error)})") from error
+    version = table.pop("format", None) if isinstance(table, dict) else None
+    if type(version) is not int or version < 1:
+        raise DataError(f"{path}: not a bundle: its model card has no format")
+    if version > FORMAT:
+        raise DataError(f"{path}: has format {version}, newer than this program's {FORMAT}: pip install -U fruitgan")
+    try:
+        return from_json(Card, table, "model card")
     except UsageError as error:
         raise DataError(f"{path}: not a bundle: {error}") from error
-
-
-def _json(text: Any) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, TypeError, RecursionError):  # a hostile file may nest without end
-        return None
 
 
 def locate(wanted: str | None = None, runs: Path = RUNS) -> Path:

@@ -17,6 +17,7 @@ import typer.core
 import typer.main
 
 from fruitgan.commands import options
+from fruitgan.commands.values import Reader, name_of
 from fruitgan.errors import EnvironmentProblem, FruitganError, Stopped, UsageError
 from fruitgan.registry import Entry, Registry, suggestion
 
@@ -118,28 +119,8 @@ def _command_of(function: Callable[..., Any], name: str) -> Any:
     return typer.main.get_command(app)
 
 
-class _ReadLazily:
-    """Stands before typer's reading of a value: where none was given, or plain text is wanted, pydantic's import is saved.
-
-    That import would be a third of the start of a command. Typer keeps its reader in the same place and makes it on first use.
-    """
-
-    def __init__(self, parameter: Any) -> None:
-        descriptor = parameter.type_descriptor
-        self.many = parameter.multiple or parameter.nargs == -1
-        self.plain = descriptor.annotation is str and descriptor.parameter_info.parser is None and not self.many
-
-    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
-        if value is None:
-            return () if self.many else None
-        if self.plain and isinstance(value, str):
-            return value
-        param._runtime_param = None
-        return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
-
-
 def _lighten(command: Any) -> None:
-    """Make the options of a command cheap to read, and its flags look like flags."""
+    """Make the options of a command cheap to read, in our words, and its flags look like flags."""
     give_help = command.get_help_option
 
     def get_help_option(ctx: Any) -> Any:  # typer makes this option when it is first asked for
@@ -155,7 +136,7 @@ def _lighten(command: Any) -> None:
 
 def _lighten_option(parameter: Any) -> None:
     if hasattr(parameter, "type_descriptor") and hasattr(parameter, "_runtime_param"):  # typer's own affair: it may change
-        parameter._runtime_param = _ReadLazily(parameter)
+        parameter._runtime_param = Reader(parameter)
     if getattr(parameter, "is_flag", False):
         parameter.metavar = ""  # else the help shows `--json <bool>`, as if it took a value
 
@@ -265,18 +246,28 @@ def _at(error: OSError) -> str:
 
 
 def _usage_line(error: Any) -> str:
-    """What typer has to say about a wrong command line, in one line and with what is near."""
+    """What typer has to say about a wrong command line, in one line, in our words and with what is near."""
     context = getattr(error, "ctx", None)
-    if type(error).__name__ == "NoArgsIsHelpError":  # the help was printed
+    kind, message = type(error).__name__, str(error.message)
+    if kind == "NoArgsIsHelpError":  # the help was printed
         return ""
-    message = str(error.format_message())
-    near = getattr(error, "possibilities", None)
-    if getattr(error, "option_name", None) and message.startswith("No such option"):
-        message = f"no such option {error.option_name}" + (f": did you mean {' or '.join(sorted(near))}?" if near else "")
-    parameter = getattr(error, "param", None)
-    if context and parameter and getattr(context.get_parameter_source(parameter.name), "name", "") == "ENVIRONMENT":
-        message += f" (from the environment variable {parameter.envvar})"
-    message = (message[:1].lower() + message[1:]).rstrip(".")
+    if kind == "NoSuchOption":
+        near = sorted(error.possibilities or ())
+        message = f"no such option {error.option_name}" + (f": did you mean {' or '.join(near)}?" if near else "")
+    elif kind == "BadOptionUsage":
+        message = f"{error.option_name} {'takes no value' if 'does not take' in message else 'needs a value'}"
+    elif kind == "MissingParameter" and error.param is not None:
+        message = f"{name_of(error.param)} is missing"
+    elif kind == "BadParameter" and error.param is not None:
+        message = f"{name_of(error.param)}: {message}"
+    elif found := re.search(r"extra argument(?:\(s\)|s)? \((.*)\)", message):
+        message = f"more words than it takes: {found[1]}"
+    elif context and (found := re.search(r"No such command '(.*?)'", message)):
+        message = f"no command {found[1]!r} of {context.command_path}: {suggestion(found[1], list(context.command.commands))}"
+    elif context and message.startswith("Missing command"):
+        message = f"{context.command_path} needs one of its commands: {', '.join(context.command.commands)}"
+    else:
+        message = (message[:1].lower() + message[1:]).rstrip(".")
     return message + (f" (see {context.command_path} --help)" if context else "")
 
 

@@ -65,7 +65,7 @@ class Console:
         numeric = [bool(cells) and all(isinstance(row[place], (int, float)) for row in cells) for place in range(len(columns))]
         texts = [["" if cell is None else _encodable(str(cell), sys.stdout) for cell in row] for row in cells]
         draw = _draw_table if sys.stdout.isatty() else _print_columns
-        draw(title, columns, texts, numeric)
+        draw(_encodable(title, sys.stdout), [_encodable(column, sys.stdout) for column in columns], texts, numeric)
 
     def say(self, text: str) -> None:
         """A line of progress on stderr; not when quiet."""
@@ -85,7 +85,13 @@ class Console:
         from tqdm import tqdm
 
         with tqdm(
-            total=total, desc=label, unit=unit, initial=start, file=sys.stderr, dynamic_ncols=True, smoothing=0.1
+            total=total,
+            desc=_encodable(label, sys.stderr),
+            unit=unit,
+            initial=start,
+            file=sys.stderr,
+            dynamic_ncols=True,
+            smoothing=0.1,
         ) as drawn:
             self._bar = drawn
             try:
@@ -144,7 +150,12 @@ def _print_columns(title: str, columns: Sequence[str], rows: list[list[str]], nu
 
 
 def _encodable(text: str, stream: TextIO) -> str:
-    """The text with what the stream's encoding lacks written as escapes (a file name need not be valid UTF-8)."""
+    """The text with what the stream's encoding lacks written as escapes (a file name need not be valid UTF-8).
+
+    On a terminal also what cannot be seen: a name must not move the cursor, and no card of a bundle clears the screen.
+    """
+    if stream.isatty():
+        text = "".join(sign if sign.isprintable() or sign in "\n\t" else ascii(sign)[1:-1] for sign in text)
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, errors="backslashreplace").decode(encoding)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+SHOWN_LETTERS = 80
+
 
 class FruitganError(Exception):
     """The job failed while it ran: unwritable output, full disk, a loss that is not finite, no memory left."""
@@ -39,3 +43,12 @@ class Stopped(FruitganError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def shown(value: Any) -> str:
+    """A value in a message: as Python writes it, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of thousands of digits, which Python refuses to write
+        text = "a number of thousands of digits"
+    return text if len(text) <= SHOWN_LETTERS else f"{text[: SHOWN_LETTERS - 4]} ..."

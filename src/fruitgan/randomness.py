@@ -29,6 +29,11 @@ def permutation(seed: int, step: int, n: int, stream: str) -> NDArray[np.int64]:
     return generator(seed, step, stream).permutation(n)
 
 
+def another_seed(seed: int, number: int) -> int:
+    """The seed itself for number 0; for 1, 2 and so on others, each the same every time."""
+    return seed if number == 0 else torch_seed(seed, number, "another seed")
+
+
 def torch_seed(seed: int, step: int, stream: str) -> int:
     """A 63-bit number for `torch.manual_seed`."""
     return int(generator(seed, step, stream).integers(2**63 - 1))

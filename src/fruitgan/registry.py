@@ -8,15 +8,21 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Generic, TypeVar, cast
 
-from fruitgan.errors import EnvironmentProblem, UsageError
+from fruitgan.errors import EnvironmentProblem, UsageError, shown
 
 T = TypeVar("T")
 
+BUILDERS_ERRORS = (ValueError, TypeError, ArithmeticError, RuntimeError, LookupError, AttributeError, AssertionError)
+"""What a builder may raise that was not made for such options."""
+PACKAGE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 KINDS = (
     "recipes",
     "generators",
@@ -115,7 +121,7 @@ class Registry(Generic[T]):
         """
         owners = [entry for entry in self.entries() if entry.name == name]
         if not owners:
-            raise UsageError(f"no {self.noun} named {name!r}: {suggestion(name, self.names())}")
+            raise UsageError(f"no {self.noun} named {shown(name)}: {suggestion(name, self.names())}")
         if len(owners) > 1:
             claims = " and ".join(f"{entry.package} {entry.version} ({entry.target})" for entry in owners)
             raise UsageError(f"two packages register the {self.noun} {name!r}: {claims}; uninstall one of them")
@@ -153,14 +159,35 @@ class Registry(Generic[T]):
 
         Raises:
             EnvironmentProblem: the package that registered the name is not installed here.
+            UsageError: it cannot be built with these options; the cause is what the builder raised.
         """
         if choice.name not in self.names():
-            raise EnvironmentProblem(
-                f"the {self.noun} {choice.name!r} comes from the package {choice.package} {choice.version}, "
-                f"which is not installed: pip install {choice.package}"
-            )
+            raise EnvironmentProblem(f"the {self.noun} {shown(choice.name)} {_from_package(choice)}")
         builder = cast(Callable[..., Any], self.get(choice.name))
-        return builder(**resolve_options(builder, choice.options, f"{self.noun} {choice.name}"))
+        options = resolve_options(builder, choice.options, f"{self.noun} {choice.name}")
+        try:
+            return builder(**options)
+        except BUILDERS_ERRORS as error:
+            if "memory" in str(error):  # which is not the options' fault
+                raise
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise UsageError(f"the {self.noun} {choice.name} cannot be built with {shown(options)}: {reason}") from error
+
+
+def _from_package(choice: Choice) -> str:
+    """Where a thing comes from that is not installed; only a real package's name is ever offered as a thing to install."""
+    if not PACKAGE_NAME.fullmatch(choice.package):
+        return f"is not registered here, and the package named with it, {shown(choice.package)}, cannot be one"
+    with suppress(metadata.PackageNotFoundError):
+        here = metadata.version(choice.package)
+        return (
+            f"comes from {choice.package} {shown(choice.version)[1:-1]}, and the {here} that is installed does not have it: "
+            f"pip install -U {choice.package}"
+        )
+    return (
+        f"comes from the package {choice.package} {shown(choice.version)[1:-1]}, which is not installed: "
+        f"pip install {choice.package}, if you trust it"
+    )
 
 
 def resolve_options(builder: Callable[..., Any], given: Mapping[str, Any], what: str) -> dict[str, Any]:
@@ -174,7 +201,7 @@ def resolve_options(builder: Callable[..., Any], given: Mapping[str, Any], what:
     parameters = inspect.signature(builder).parameters
     unknown = sorted(set(given) - set(parameters))
     if unknown:
-        raise UsageError(f"{what} has no option {unknown[0]!r}: {suggestion(unknown[0], sorted(parameters))}")
+        raise UsageError(f"{what} has no option {shown(unknown[0])}: {suggestion(unknown[0], sorted(parameters))}")
     return {
         name: _as_type_of(parameter.default, given.get(name, parameter.default), f"{what}, option {name}")
         for name, parameter in parameters.items()
@@ -183,16 +210,16 @@ def resolve_options(builder: Callable[..., Any], given: Mapping[str, Any], what:
 
 def _as_type_of(default: Any, value: Any, what: str) -> Any:
     kind = type(default)
-    if isinstance(value, str) and kind is bool:
-        if value.lower() in ("true", "false"):
-            return value.lower() == "true"
-    elif isinstance(value, str) and kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            pass
-    elif kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    elif type(value) is kind:
+    if type(value) is kind and (kind is not float or math.isfinite(value) or value == default):
         return value
-    raise UsageError(f"{what}: {value!r} is not of type {kind.__name__}")
+    if kind is bool and isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    is_number = type(value) is str if kind is int else type(value) in (str, int)
+    if kind in (int, float) and is_number:
+        try:
+            number = kind(value)
+            if math.isfinite(number):
+                return number
+        except (ValueError, OverflowError):
+            pass
+    raise UsageError(f"{what}: {shown(value)} is not of type {kind.__name__}")

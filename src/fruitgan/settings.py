@@ -1,17 +1,25 @@
-"""Settings as data: frozen dataclasses to JSON and back, every key and every type checked."""
+"""Settings as data: frozen dataclasses to JSON and back, every key and type checked; JSON from strangers, strictly read."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
+import math
 import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fruitgan.errors import UsageError
+from fruitgan.errors import DataError, UsageError, shown
 
 T = TypeVar("T")
+
+MOST_LEVELS = 32
+LARGEST_INTEGER = 2**64
+LARGEST_JSON_BYTES = 8 << 20
+"""Of a file: some hundred times what a run of ours writes, and few enough bytes for nothing to become large of them."""
 
 
 def to_json(value: Any) -> Any:
@@ -27,6 +35,100 @@ def to_json(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON as a stranger may have written it, strictly: nothing that a careless reader would take for something else.
+
+    Raises:
+        ValueError: it is no UTF-8 or no JSON, has a key twice, a number that is not finite or beyond 64 bits, half a character
+            (but for those that stand for a file name's bytes), or more than `MOST_LEVELS` levels; says which.
+    """
+    try:
+        value = json.loads(
+            text.decode() if isinstance(text, bytes) else text,
+            object_pairs_hook=_table,
+            parse_constant=_refused_constant,
+            parse_float=_finite,
+            parse_int=_bounded,
+        )
+    except RecursionError:
+        raise ValueError(f"more than {MOST_LEVELS} levels") from None
+    _check_levels(value)
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """The JSON of a file.
+
+    Raises:
+        DataError: it cannot be read, is no file or too large to be one of ours, or is not strict JSON (see `parse_json`).
+    """
+    try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+        with path.open("rb") as file:
+            text = file.read(LARGEST_JSON_BYTES + 1)
+        if len(text) > LARGEST_JSON_BYTES:
+            raise DataError(f"{path}: more than {LARGEST_JSON_BYTES:,} bytes; not a file of fruitgan's")
+        return parse_json(text)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not what it should be ({reason_of(error)})") from error
+
+
+def reason_of(error: ValueError) -> str:
+    """Why `parse_json` refused a text, in short."""
+    return "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error).partition("\n")[0]
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in table:
+            raise ValueError(f"the key {shown(key)} stands twice")
+        table[key] = value
+    return table
+
+
+def _refused_constant(word: str) -> Any:
+    raise ValueError(f"{word} is no number that could be meant")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a number is too large")
+    return value
+
+
+def _bounded(text: str) -> int:
+    value = int(text) if len(text) <= len(str(-LARGEST_INTEGER)) else LARGEST_INTEGER
+    if not -LARGEST_INTEGER < value < LARGEST_INTEGER:
+        raise ValueError("a whole number has more than 64 bits")
+    return value
+
+
+def _check_levels(value: Any) -> None:
+    """Raises: ValueError for too many levels, and for text that no file could hold."""
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        below: list[Any] = []
+        for entry in level:
+            if isinstance(entry, dict):
+                below += (*entry.keys(), *entry.values())
+            elif isinstance(entry, list):
+                below += entry
+            elif isinstance(entry, str) and not entry.isascii():
+                try:
+                    entry.encode("utf-8", "surrogateescape")
+                except UnicodeEncodeError:
+                    raise ValueError("a text holds half a character") from None
+        if not below:
+            return
+        level = below
+    raise ValueError(f"more than {MOST_LEVELS} levels")
 
 
 def from_json(kind: type[T], value: Any, where: str = "settings") -> T:
@@ -48,33 +150,49 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _convert_union(arguments, value, where)
     if origin is typing.Literal:
-        if value not in arguments:
-            raise UsageError(f"{where}: {value!r} is not one of {', '.join(map(str, arguments))}")
-        return value
+        found = next((word for word in arguments if type(word) is type(value) and word == value), None)
+        if found is None:
+            raise UsageError(f"{where}: {shown(value)} is not one of {', '.join(map(str, arguments))}")
+        return found
     if origin is tuple:
         return _convert_tuple(arguments, value, where)
     if origin in (dict, Mapping) or origin is getattr(typing, "Mapping", None):
         if not isinstance(value, Mapping):
-            raise UsageError(f"{where}: expected a table, found {value!r}")
+            raise UsageError(f"{where}: expected a table, found {shown(value)}")
         return {key: _convert(arguments[1], entry, f"{where}.{key}") for key, entry in value.items()}
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _as_float(value, where)
     if kind is Path and isinstance(value, str):
         return Path(value)
     if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     name = "nothing" if kind is type(None) else getattr(kind, "__name__", str(kind))
-    raise UsageError(f"{where}: expected {name}, found {value!r}")
+    raise UsageError(f"{where}: expected {name}, found {shown(value)}")
+
+
+def _as_float(value: float, where: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise UsageError(f"{where}: expected a finite number, found {shown(value)}")
+    return number
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _convert_dataclass(kind: type, value: Any, where: str) -> Any:
     if not isinstance(value, Mapping):
-        raise UsageError(f"{where}: expected a table, found {value!r}")
-    hints = typing.get_type_hints(kind)
+        raise UsageError(f"{where}: expected a table, found {shown(value)}")
+    hints = _hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     unknown = sorted(set(value) - set(fields))
     if unknown:
-        raise UsageError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(fields)}")
+        raise UsageError(f"{where}: unknown key {shown(unknown[0])}; known are {', '.join(fields)}")
     required = {
         name
         for name, field in fields.items()
@@ -97,12 +215,12 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
             return _convert(argument, value, where)
         except UsageError as error:
             problem = problem or error
-    raise problem or UsageError(f"{where}: {value!r} is not allowed here")
+    raise problem or UsageError(f"{where}: {shown(value)} is not allowed here")
 
 
 def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        raise UsageError(f"{where}: expected a list, found {value!r}")
+        raise UsageError(f"{where}: expected a list, found {shown(value)}")
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         return tuple(_convert(arguments[0], entry, f"{where}[{i}]") for i, entry in enumerate(value))
     if len(arguments) != len(value):

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fruitgan.models.layers import InstanceNorm, Smooth
+from fruitgan.models import layers
+from fruitgan.models.layers import Doubling, Halving, InstanceNorm, Smooth
 from fruitgan.models.mobile import MobileGenerator, mobile
 from fruitgan.models.patch import patch_multiscale
 
@@ -46,6 +47,53 @@ def test_instance_norm_equals_a_naive_loop(affine: bool, size: tuple[int, int]) 
     expected = naive_instance_norm(x, scale, offset)
     torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(layer.float()(x.float()), expected.float(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (4, 6), (16, 2)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_halving_as_a_matrix_product_equals_the_convolution(
+    size: tuple[int, int], bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "MATMUL_WEIGHTS", 0)
+    layer = Halving(3, 5, bias=bias).double()
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    expected = F.conv2d(x, layer.weight, layer.bias, stride=2, padding=1)
+    compare_with_gradients(layer, x, expected)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (16, 2)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_doubling_as_a_matrix_product_equals_the_convolution(
+    size: tuple[int, int], bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "MATMUL_WEIGHTS", 0)
+    layer = Doubling(3, 5, bias=bias).double()
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    expected = F.conv_transpose2d(x, layer.weight, layer.bias, stride=2, padding=1)
+    compare_with_gradients(layer, x, expected)
+
+
+def compare_with_gradients(layer: nn.Module, x: Tensor, expected: Tensor) -> None:
+    """The layer's output and the gradients of all its parameters and of x, which must not have come by a convolution."""
+    wanted = torch.randn_like(expected)
+    parameters = list(layer.parameters())
+    plain = torch.autograd.grad(expected, parameters, wanted)
+    x = x.clone().requires_grad_()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("conv2d", "conv_transpose2d"):
+            patch.setattr(F, name, None)
+        found = layer(x)
+        gradients = torch.autograd.grad(found, [*parameters, x], wanted)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(gradients[:-1], plain, rtol=0, atol=1e-12)
+    assert torch.autograd.gradcheck(layer, x)
+
+
+def test_small_or_large_layers_stay_convolutions() -> None:
+    narrow, wide = Halving(4, 4, bias=False), Halving(256, 128, bias=False)
+    assert not layers._better_as_matmul(torch.empty(1, 4, 8, 8), narrow.weight)
+    assert not layers._better_as_matmul(torch.empty(1, 256, 64, 64), wide.weight)
+    assert layers._better_as_matmul(torch.empty(1, 256, 16, 16), wide.weight)
 
 
 def test_instance_norm_is_the_same_in_training_and_after() -> None:
@@ -115,6 +163,19 @@ def naive_smooth(x: Tensor) -> Tensor:
                     r, c = min(r, 2 * (height - 1) - r), min(c, 2 * (width - 1) - c)
                     out[row, column] += weight_down * weight_right * x[r, c] / 16
     return out
+
+
+def test_smoothing_has_the_gradient_of_its_formula() -> None:
+    x = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(Smooth(), x)
+    assert torch.autograd.gradcheck(Smooth(), torch.randn(1, 1, 2, 2, dtype=torch.float64, requires_grad=True))
+
+
+def test_smoothing_is_exported_as_the_same_numbers() -> None:
+    x = torch.randn(1, 3, 6, 5)
+    exported = torch.export.export(Smooth(), (x,))
+    assert any("avg_pool2d" in str(node.target) for node in exported.graph.nodes)
+    torch.testing.assert_close(exported.module()(x), Smooth()(x))
 
 
 def test_smoothing_equals_a_naive_loop_and_takes_the_finest_grid_away() -> None:

@@ -127,6 +127,7 @@ def test_an_average_equals_a_naive_loop_and_takes_buffers_over() -> None:
             for parameter in network.parameters():
                 nn.init.normal_(parameter)
         networks["one"](torch.randn(4, 1, 3, 3, dtype=torch.float64))
+        average.begin_step()
         average.update(torch.tensor(float(counts)))
         if counts:
             factor = min(0.999, (1 + n) / (10 + n))

@@ -196,7 +196,9 @@ def test_a_killed_run_goes_on_bit_for_bit(
     assert not (out / "killed" / "result.json").exists()
     started = []
     result = resumed(out, "killed", lambda event: started.append(event) if isinstance(event, Started) else None)
-    assert [(event.step, event.total_steps, event.notes) for event in started] == [(4, 7, ())]
+    assert [(event.step, event.total_steps, event.notes) for event in started] == [
+        (4, 7, ("goes on with --save-every 1000 instead of 2",))
+    ]
     assert result.finished
     assert_same_end(result.run, whole["fast"].run)
 
@@ -231,9 +233,10 @@ def test_a_damaged_newest_checkpoint_is_passed_over_said_and_made_anew(
             assert event.step == 2
 
     result = resumed(out, "damaged", keep_notes, save_every=2, keep=9)
-    assert len(notes) == 1
+    assert len(notes) == 2
     assert "step-00000004" in notes[0]
-    assert "damaged" in notes[0]
+    assert "damaged; passed over for the checkpoint of step 2" in notes[0]
+    assert notes[1] == "goes on with --keep 9 instead of 2"
     assert_same_end(result.run, whole["fast"].run)
     load_file(newest / "state.safetensors")
 
@@ -394,7 +397,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
     run = out / "spoilt"
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-00000002", "step-00000004"]
     assert not (run / "result.json").exists()
-    assert [line["step"] for line in log_lines(run)] == [3]
+    assert [(line["step"], "cycle_a" in line.get("not_finite", ())) for line in log_lines(run)] == [(3, False), (6, True)]
     tensors, _ = last_checkpoint(run)
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
     assert bundles.load(run / bundles.FILE_NAME).card.steps == 4

@@ -47,6 +47,22 @@ def test_a_number_that_is_not_finite_becomes_null(capsys: pytest.CaptureFixture[
     assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 1.0]}
 
 
+def test_no_name_moves_the_cursor_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    name = "\x1b[2J\x9b\x07\r\u202eapple"
+    Console().out(name)
+    Console().warn(name)
+    Console().table(name, (name,), [(name,)])
+    with Console().bar(1, name):
+        Console().say(name)
+    said = terminal.getvalue()
+    assert said.count(r"\x1b[2J\x9b\x07\r\u202eapple") >= 5
+    assert not {"\x07", "\x9b", "\u202e"} & set(said)
+    assert "\x1b[2J" not in said
+
+
 def test_a_name_that_is_no_text_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
     name = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
     Console().out(name)

@@ -286,6 +286,11 @@ def test_a_given_detector_is_judged_on_images_that_it_was_not_trained_with(datas
         )
         assert abs(result.n - n) <= 2
         assert bool(notes) == (known == fingerprint)
+    hostile = detectors.build(choice)
+    hostile.get_buffer("spread").fill_(0)  # it is divided by
+    save_detector(DetectorBundle(card, hostile), dataset / "detector.safetensors")
+    with pytest.raises(DataError, match="answers with numbers that are not finite"):
+        judge_by_given(dataset / "detector.safetensors", images, torch.device("cpu"), 0, lambda what, done, total: None)
 
 
 def test_figures_have_three_digits_and_no_minus_nothing() -> None:

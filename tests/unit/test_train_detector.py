@@ -372,7 +372,7 @@ def test_files_of_another_kind_are_refused(trained: TrainDetectorResult, tmp_pat
         with pytest.raises(DataError, match=said):
             load_detector(path)
     save_file({"a": np.zeros(3)}, path, metadata={"fruitgan-detector": json.dumps(card)})
-    with pytest.raises(DataError, match="weights do not fit the detector spectrum"):
+    with pytest.raises(DataError, match="weights are not those of the detector spectrum"):
         load_detector(path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,10 @@ def make(out: Path, name: str, *, age_seconds: int = 0) -> Run:
     for path in (run.path / CONFIG, run.path):
         os.utime(path, (1_700_000_000 - age_seconds,) * 2)
     return run
+
+
+def line(step: int, loss: float = 1 / 3, **more: Any) -> dict[str, Any]:
+    return {"step": step, "seconds": step / 2, "losses": {"cycle_a": loss}, "learning_rate": 2e-4, **more}
 
 
 def test_a_run_appears_whole_with_its_config(tmp_path: Path) -> None:
@@ -52,14 +57,34 @@ def test_a_result_is_there_until_the_run_is_reopened(tmp_path: Path) -> None:
 def test_the_log_is_taken_back_to_a_step_and_a_torn_line_is_left_out(tmp_path: Path) -> None:
     run = make(tmp_path, "first")
     for step in (5, 10, 15, 20):
-        run.log({"step": step, "losses": {"cycle_a": 1 / 3}})
+        run.log(line(step))
     with (run.path / LOG).open("a") as file:
         file.write('{"step": 25, "los')
     assert [entry["step"] for entry in run.entries()] == [5, 10, 15, 20]
     assert [entry["step"] for entry in run.forget_after(15)] == [5, 10, 15]
-    run.log({"step": 20, "losses": {"cycle_a": 0.1}})
-    lines = [json.loads(line) for line in (run.path / LOG).read_text().splitlines()]
-    assert [(line["step"], line["losses"]["cycle_a"]) for line in lines] == [(5, 1 / 3), (10, 1 / 3), (15, 1 / 3), (20, 0.1)]
+    run.log(line(20, 0.1))
+    lines = [json.loads(text) for text in (run.path / LOG).read_text().splitlines()]
+    assert [(entry["step"], entry["losses"]["cycle_a"]) for entry in lines] == [(5, 1 / 3), (10, 1 / 3), (15, 1 / 3), (20, 0.1)]
+
+
+def test_what_is_no_line_of_a_log_is_left_out_and_what_a_line_says_beside_stays(tmp_path: Path) -> None:
+    run = make(tmp_path, "first")
+    good = line(5, kid=0.1, outputs={"a2b": {"changed": 0.2}}, rollbacks=[{"from_step": 3, "to_step": 0, "terms": ["x"]}])
+    bad = [
+        *([], 3, "text", None, {}, {"step": 5}, {**good, "step": "5"}, {**good, "step": True}, {**good, "losses": [1]}),
+        *(
+            {**good, "losses": {"x": "y"}},
+            {**good, "outputs": {"a2b": 1}},
+            {**good, "warnings": ["x"]},
+            {**good, "seconds": None},
+        ),
+        *({**good, "rollbacks": [{}]}, {**good, "rollbacks": 1}, {**good, "not_finite": "x"}, {**good, "losses": {"x": 1e400}}),
+    ]
+    (run.path / LOG).write_text("".join(json.dumps(entry) + "\n" for entry in [good, *bad, good]))
+    assert run.entries() == [good, good]
+    (run.path / LOG).unlink()
+    os.mkfifo(run.path / LOG)
+    assert run.entries() == []
 
 
 def test_a_run_is_found_by_name_by_folder_and_as_the_newest_unfinished(tmp_path: Path) -> None:

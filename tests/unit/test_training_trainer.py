@@ -22,7 +22,7 @@ from fruitgan.training.schedules import Schedule, constant, until
 from fruitgan.training.trainer import LossNotFinite, Trainer
 
 CPU = torch.device("cpu")
-COUNTERS = {"trainer/step", "trainer/since_log", "average/updates"}
+COUNTERS = {"trainer/step", "trainer/since_log", "trainer/counts", "average/updates"}
 
 
 class RandomImages:

@@ -7,6 +7,7 @@ every option of every subcommand the variable `FRUITGAN_<OPTION>`, and `--debug`
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +15,17 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from fruitgan.errors import DataError, UsageError
+from fruitgan.commands.values import LARGEST, Kind, Refused, typers
+from fruitgan.errors import DataError, UsageError, shown
 from fruitgan.registry import suggestion
 
 DATA_PANEL = "Data"
 MACHINE_PANEL = "Machine"
 OUTPUT_PANEL = "Output"
+
+LARGEST_CONFIG_BYTES = 1 << 20
+LARGEST_IMAGE_PX = 8192
+LARGEST_BATCH = 65536
 
 BARE = {"--resume": "newest"}
 """What an option means that stands without a value."""
@@ -32,55 +38,79 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
     """Make the keys of a TOML file the defaults of the command's options; a key is an option's name, `-` and `_` alike.
 
     Raises:
-        DataError: there is no such file.
-        UsageError: it is not TOML, or a key is unknown or of the wrong type (named).
+        DataError: there is no such file, or it is too large to be one.
+        UsageError: it is not TOML, or a key is unknown, stands twice or has a value that is not the option's (named).
     """
     if file is None or context.resilient_parsing:
         return file
-    import tomllib  # few runs read a settings file
-
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the settings file {file}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{file} is not TOML: {error}") from error
+    table = _toml(file)
     parameters = {parameter.name: parameter for parameter in context.command.params if parameter.name not in NOT_IN_CONFIG}
     defaults: dict[str, Any] = dict(context.default_map or {})
+    seen: dict[str, str] = {}
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in parameters:
             known = [option.replace("_", "-") for option in sorted(parameters)]
-            raise UsageError(f"{file}: unknown key {key!r}: {suggestion(key, known)}")
+            raise UsageError(f"{file}: unknown key {shown(key)}: {suggestion(key, known)}")
+        if name in seen:
+            raise UsageError(f"{file}: {key} and {seen[name]} are the same option; keep one of them")
+        seen[name] = key
         defaults[name] = _checked(context, parameters[name], value, f"{file}: {key}")
     context.default_map = defaults
     return file
+
+
+def _toml(file: Path) -> dict[str, Any]:
+    import tomllib  # few runs read a settings file
+
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(LARGEST_CONFIG_BYTES + 1)
+        if len(data) > LARGEST_CONFIG_BYTES:
+            raise DataError(f"{file}: more than {LARGEST_CONFIG_BYTES:,} bytes; not a settings file")
+        return tomllib.loads(data.decode())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the settings file {file}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from error
+    except (ValueError, RecursionError) as error:  # besides its own error the reader lets Python's on giant numbers through
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
+        raise UsageError(f"{file} is not TOML: {reason}") from error
 
 
 def _checked(context: typer.Context, parameter: Any, value: Any, where: str) -> Any:
     """The value as the option would give it."""
     many = parameter.multiple or parameter.nargs != 1
     if many and isinstance(value, Mapping):  # [generator-option] base_channels = 32
-        value = [f"{key}={_as_text(entry)}" for key, entry in value.items()]
+        value = [f"{key}={_as_text(entry, f'{where}.{key}')}" for key, entry in value.items()]
     if many and not isinstance(value, list):
-        raise UsageError(f"{where}: expected a list, found {value!r}")
-    kind = parameter.type_descriptor.annotation
+        raise UsageError(f"{where}: expected a list, found {_found(value)}")
+    kind = Kind.of(parameter)
+    if kind is None:
+        return typers(value, parameter, context, f"{where} = {_found(value)}")
+    read = []
     for entry in value if many else [value]:
-        _check_type(entry, kind, where)
-    try:
-        return parameter.get_runtime_param().coerce(value, param=parameter, ctx=context)
-    except typer.BadParameter as error:
-        raise UsageError(f"{where}: {error.message}") from error
+        try:
+            read.append(kind.read_typed(entry))
+        except Refused as refused:
+            raise UsageError(f"{where}: expected {str(refused) or kind.expected}, found {_found(entry)}") from None
+    return read if many else read[0]
 
 
-def _check_type(value: Any, kind: Any, where: str) -> None:
-    # A string option takes a number too (`gpu = 0`); all else is as strict as TOML itself.
-    allowed: tuple[type, ...] = {bool: (bool,), int: (int,), float: (int, float)}.get(kind, (str, int, float))
-    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-        raise UsageError(f"{where}: expected {'text' if kind not in (bool, int, float) else kind.__name__}, found {value!r}")
+def _found(value: Any) -> str:
+    """A value of a settings file, as it is written there if that is short."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (Mapping, list)):
+        return "a table" if isinstance(value, Mapping) else "a list"
+    if isinstance(value, (datetime.date, datetime.time)):
+        return f"the date or time {value.isoformat()}"
+    return shown(value)
 
 
-def _as_text(value: Any) -> str:
+def _as_text(value: Any, where: str) -> str:
+    if not isinstance(value, (str, bool, int, float)):
+        raise UsageError(f"{where}: expected text, a number, true or false, found {_found(value)}")
+    if isinstance(value, str) or (isinstance(value, int) and abs(value) > LARGEST):
+        return value if isinstance(value, str) else shown(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -176,11 +206,26 @@ Precision = Annotated[
 ]
 ImageSize = Annotated[
     int | None,
-    typer.Option("--image-size", min=1, metavar="PIXELS", show_default="the recipe's", help="Side of the square images."),
+    typer.Option(
+        "--image-size",
+        min=1,
+        max=LARGEST_IMAGE_PX,
+        metavar="PIXELS",
+        show_default="the recipe's",
+        help="Side of the square images.",
+    ),
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option("--batch-size", "-b", min=1, metavar="N", show_default="the recipe's", help="Images of each domain per step."),
+    typer.Option(
+        "--batch-size",
+        "-b",
+        min=1,
+        max=LARGEST_BATCH,
+        metavar="N",
+        show_default="the recipe's",
+        help="Images of each domain per step.",
+    ),
 ]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress on stderr; warnings and errors stay.", rich_help_panel=OUTPUT_PANEL)

@@ -48,17 +48,20 @@ def _show_recipe(name: str | None, console: Console) -> None:
 
 
 def _show_run(path: Path, console: Console) -> None:
-    from fruitgan.training.run import Run
+    from fruitgan.report.incidents import incidents
+    from fruitgan.training.run import Run, resume_command, training_config
 
     run = Run(path)
-    config, result, entries = run.config, run.result, run.entries()
-    last = entries[-1] if entries else None
+    config, result, entries = training_config(run), run.result, run.entries()
+    last = next((entry for entry in reversed(entries) if entry["losses"]), None)
     step = run.saved_step
     console.result({"run": str(path), "finished": result is not None, "step": step, "last": last, "config": config})
     console.out(f"{path}: {'finished' if result else 'not finished'}, step {step} of {config['total_steps']}")
     if result is None:
-        console.out(f"  go on with it: fruitgan train-gan --resume {path}")
+        console.out(f"  go on with it: {resume_command(path)}")
     console.table("", ("setting", "value"), list(_flat({k: v for k, v in config["settings"].items() if v not in (None, {})})))
+    for entry_step, text in incidents(entries):
+        console.out(f"step {entry_step}: {text}")
     if last:
         console.table("last losses", ("term", "mean"), [(term, round(value, 5)) for term, value in last["losses"].items()])
 

@@ -11,7 +11,8 @@ from typing import Any
 from fruitgan.errors import Stopped
 
 # What the process says of itself afterwards; SIGUSR1 is how batch systems announce the end of the time.
-EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 0}
+INTERRUPTED = 130
+EXIT_CODES = {"SIGINT": INTERRUPTED, "SIGTERM": 143, "SIGUSR1": 0}
 
 
 class PoliteStop:

@@ -6,12 +6,12 @@ import re
 import shlex
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from fruitgan.commands import options
-from fruitgan.commands.signals import PoliteStop
+from fruitgan.commands.signals import INTERRUPTED, PoliteStop
 from fruitgan.console import Bar, Console
 from fruitgan.errors import Stopped, UsageError
 
@@ -100,6 +100,14 @@ def train_gan(
     keep: Annotated[
         int | None, typer.Option(min=1, help="How many checkpoints stay.", show_default="2", rich_help_panel=LENGTH_PANEL)
     ] = None,
+    on_nan: Annotated[
+        Literal["stop", "rollback"] | None,
+        typer.Option(
+            help="When a loss is not finite: stop, or go back to the last checkpoint with another seed, at most 3 times.",
+            show_default="stop",
+            rich_help_panel=LENGTH_PANEL,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print parameters, multiply-adds, memory and time here; train nothing.")
     ] = False,
@@ -145,6 +153,7 @@ def train_gan(
         sample_every=sample_every,
         save_every=save_every,
         keep=keep,
+        on_nan=on_nan,
         gpu=gpu,
         device=device,
         deterministic=deterministic,
@@ -159,23 +168,31 @@ def train_gan(
 
 def _train(settings: TrainGanSettings, console: Console) -> None:
     from fruitgan.workflows.train_gan import train_gan as job
+    from fruitgan.workflows.train_gan.resume import resume_line
 
     with PoliteStop() as stop, ExitStack() as stack:
         telling = _Telling(console, stop, stack)
-        result = job(settings, telling)
+        try:
+            result = job(settings, telling)
+        except KeyboardInterrupt:
+            raise Stopped(_left_at_once(telling.run, settings), INTERRUPTED) from None
     console.result(result)
     console.out(f"{result.run}: step {result.step}, {result.images_per_second:.2f} images/s")
     console.out(f"  translate with it: fruitgan translate photo.jpg --bundle {shlex.quote(str(result.run))}")
     if not result.finished:
-        message = f"stopped, saved; go on with: fruitgan train-gan --resume {shlex.quote(str(_as_named(result.run)))}"
-        if stop.exit_code:
-            raise Stopped(message, stop.exit_code)
-        console.say(message)
+        raise Stopped(f"stopped, saved; go on with: {resume_line(result.run, settings)}", stop.exit_code)
 
 
-def _as_named(run: Path) -> Path:
-    """What `--resume` takes for the run: its name where runs are by default, else its folder."""
-    return Path(run.name) if run.parent == Path("runs/train-gan") else run
+def _left_at_once(run: Path | None, settings: TrainGanSettings) -> str:
+    """What to say after a second Ctrl-C."""
+    from fruitgan.training.run import Run
+    from fruitgan.workflows.train_gan.resume import resume_line
+
+    if run is None:
+        return "stopped at once, before the first step; nothing was changed"
+    step = Run(run).saved_step
+    kept = f"the checkpoint of step {step} stays" if step else "before the first checkpoint"
+    return f"stopped at once; {kept}; go on with: {resume_line(run, settings)}"
 
 
 class _Telling:
@@ -187,11 +204,12 @@ class _Telling:
         self.stack = stack
         self.bar: Bar | None = None
         self.stage = ""
+        self.run: Path | None = None
         self.first_step = 0
         self.total_steps = 0
 
     def __call__(self, event: Event) -> bool:
-        from fruitgan.workflows.train_gan.settings import Loading, Saved, Started, Stepped
+        from fruitgan.workflows.train_gan.settings import Loading, Noted, Saved, Started, Stepped
 
         match event:
             case Loading(label, done, total):
@@ -202,7 +220,7 @@ class _Telling:
                 for note in notes:
                     self.console.warn(note)
                 self.console.say(f"{run}: step {step} of {total_steps}")
-                self.first_step, self.total_steps = step, total_steps
+                self.run, self.first_step, self.total_steps = run, step, total_steps
                 self._show("training", total_steps, "step", step)
             case Stepped(report, rate):
                 postfix: dict[str, Any] = {"img/s": f"{rate:.2f}"} if rate else {}
@@ -211,6 +229,8 @@ class _Telling:
                     self._forecast(event.seconds_left)
             case Saved(step, checkpoint):
                 self.console.say(f"saved {checkpoint}")
+            case Noted(step, text):
+                self.console.warn(f"step {step}: {text}")
         return self.stop.signal is not None
 
     def _forecast(self, seconds: float) -> None:

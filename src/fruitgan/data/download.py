@@ -6,15 +6,15 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from fruitgan.atomic import new_folder
 from fruitgan.data.unzip import unzip
-from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.errors import DataError, FruitganError, UsageError, shown
 
 if TYPE_CHECKING:
     import requests
@@ -27,6 +27,8 @@ TIMEOUT_SECONDS = (10, 60)
 """To connect, and between two pieces of data."""
 FRUITLESS_ATTEMPTS = 3
 """How often a connection may bring nothing new before the download is given up."""
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+MOST_REDIRECTS = 5
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -87,7 +89,7 @@ def fetch(archive: Archive, on_progress: Progress | None = None) -> Path:
     if folder.is_dir():
         return folder
     zip_file = cache_folder() / "downloads" / archive.file
-    was_there = zip_file.exists()
+    was_there = os.path.lexists(zip_file)
     if was_there:
         _check_sum(archive, zip_file)
     elif is_offline():
@@ -113,7 +115,7 @@ def fetch_file(wanted: SingleFile, on_progress: Progress | None = None) -> Path:
         As `fetch`.
     """
     path = cache_folder() / "downloads" / wanted.file
-    if path.exists():
+    if os.path.lexists(path):
         _check_sum(wanted, path)
     elif is_offline():
         raise DataError(f"{wanted.name} is not here and FRUITGAN_OFFLINE is set; {_by_hand(wanted, path)}")
@@ -145,6 +147,8 @@ def file_sha256(path: Path) -> str:
 
 
 def _check_sum(archive: Archive, zip_file: Path) -> None:
+    if not zip_file.is_file():  # opening a pipe would wait for ever
+        raise DataError(f"{zip_file}: not a file; delete it, and have it downloaded or replace it")
     found = file_sha256(zip_file)
     if found != archive.sha256:
         raise DataError(
@@ -152,17 +156,66 @@ def _check_sum(archive: Archive, zip_file: Path) -> None:
         )
 
 
+def _is_secure(address: str) -> bool:
+    try:
+        return urlsplit(address).scheme == "https"
+    except ValueError:
+        return False
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return parts.scheme == "http" and parts.hostname in LOOPBACK
+    except ValueError:
+        return False
+
+
 def _check_address(address: str) -> None:
-    parts = urlsplit(address)
-    if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK):
-        return
-    raise UsageError(f"{address}: data are fetched by https alone (http on this machine only); see FRUITGAN_MIRROR")
+    if not (_is_secure(address) or _is_loopback(address)):
+        raise UsageError(f"{address}: data are fetched by https alone (http on this machine only); see FRUITGAN_MIRROR")
+
+
+def _session() -> requests.Session:
+    """A session that follows no redirect by itself: it would ask any address, and read whatever a redirect brings along."""
+    import requests
+
+    class Session(requests.Session):
+        def get_redirect_target(self, resp: requests.Response) -> str | None:
+            return None
+
+    return Session()
+
+
+def _answer(session: requests.Session, url: str, headers: Mapping[str, str]) -> requests.Response:
+    """The answer behind all redirects, its body not yet read.
+
+    A redirect may lead to https alone; from this machine's own server also back to it, but not from elsewhere: what listens
+    here is not for strangers.
+
+    Raises:
+        DataError: a redirect leads elsewhere, or there is no end of them.
+    """
+    for _ in range(1 + MOST_REDIRECTS):
+        answer = session.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS)
+        if answer.status_code not in REDIRECTS or "Location" not in answer.headers:
+            return answer
+        answer.close()
+        try:
+            address = urljoin(url, answer.headers["Location"])
+        except ValueError:
+            address = ""
+        if not (_is_secure(address) or (_is_loopback(address) and _is_loopback(url))):
+            raise DataError(f"{url}: leads on to {shown(address)}, but data are fetched by https alone")
+        url = address
+    raise DataError(f"{url}: leads on and on")
 
 
 def _download(archive: Archive, zip_file: Path, on_progress: Progress) -> None:
     """Through pooch, which gives the file its name only when its sum is right."""
     import pooch
     import requests
+    import urllib3
 
     address = _address(archive)
     _check_address(address)
@@ -179,13 +232,15 @@ def _download(archive: Archive, zip_file: Path, on_progress: Progress) -> None:
                 )
                 return
             except ValueError as error:
+                if isinstance(error, requests.RequestException):  # some are both
+                    raise
                 # What was begun long ago may be another file's beginning: once more, from nothing.
                 if is_last:
                     raise DataError(
                         f"{address}: not the file it should be (another sha256), so it was deleted; "
                         f"{_by_hand(archive, zip_file)}"
                     ) from error
-    except requests.RequestException as error:
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:  # requests lets some of urllib3's through
         raise DataError(
             f"{address}: cannot be downloaded ({_reason(error)}); try again, or {_by_hand(archive, zip_file)}"
         ) from error
@@ -202,7 +257,7 @@ def _reason(error: Exception) -> str:
         return str(error).partition(" for url")[0]
     if isinstance(error, requests.Timeout):
         return "no answer in time"
-    return "the connection failed" if isinstance(error, requests.ConnectionError) else str(error)
+    return "the connection failed" if isinstance(error, requests.ConnectionError) else shown(str(error))[1:-1]
 
 
 class Resuming:
@@ -223,7 +278,7 @@ class Resuming:
         import requests
 
         fruitless = 0
-        with requests.Session() as session:
+        with _session() as session:
             while self._done() != self.size_bytes:
                 before = self._done()
                 try:
@@ -241,19 +296,22 @@ class Resuming:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def _fill(self, session: requests.Session, url: str, done: int) -> None:
-        """Add what one answer of the server brings."""
+        """Add what one answer of the server brings, one byte more than the file has at most."""
         headers = {"Accept-Encoding": "identity"}
         if done:
             headers["Range"] = f"bytes={done}-"
-        with session.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
-            _check_address(answer.url)
+        with _answer(session, url, headers) as answer:
             if answer.status_code == 416:  # there is nothing from there on: what is here is no beginning of this file
                 return
             answer.raise_for_status()
+            if (packed := answer.headers.get("Content-Encoding", "identity")) != "identity":
+                raise DataError(f"{url}: sent packed ({shown(packed)[1:-1]}) though that was not asked for; try again")
             goes_on = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {done}-")
             with self.part.open("ab" if goes_on else "wb") as file:
                 done = done if goes_on else 0
                 for chunk in answer.iter_content(CHUNK_BYTES):
-                    file.write(chunk)
-                    done += len(chunk)
-                    self.on_bytes(done)
+                    # One byte too many is enough to know that it is another file, whatever the server still sends.
+                    done += file.write(chunk[: self.size_bytes + 1 - done])
+                    self.on_bytes(min(done, self.size_bytes))
+                    if done > self.size_bytes:
+                        return

@@ -44,6 +44,11 @@ class Sampler:
         self.epoch_items = min(n_a, n_b) if pairing == "zip" else max(n_a, n_b)
         self._orders: dict[str, tuple[int, Indices]] = {}
 
+    def reseed(self, seed: int) -> None:
+        """Draw by another seed from here on."""
+        self.seed = seed
+        self._orders.clear()
+
     @property
     def steps_per_epoch(self) -> int:
         return -(-self.epoch_items // self.batch_size)

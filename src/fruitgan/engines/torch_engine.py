@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from fruitgan.device import Precision, autocast, choose_device
 from fruitgan.engines.contracts import Engine, Images
-from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.errors import DataError, FruitganError
 from fruitgan.images import signed_from_unit, unit_from_bytes, unit_from_signed
 from fruitgan.models.catalog import generators
 from fruitgan.models.contracts import Generator
+from fruitgan.models.weights import build_for
 from fruitgan.registry import Choice
 
 
@@ -33,9 +34,7 @@ class TorchEngine(Engine):
     ) -> None:
         self.device = choose_device(gpu, device)
         self.precision = precision
-        with torch.random.fork_rng(devices=[]):  # the weights drawn at first are not kept, and the caller's draws are not ours
-            self.network = _build(generator)
-        load_arrays(self.network, weights, f"the generator {generator.name}")
+        self.network: Generator = build_for(generators, generator, weights)
         self.network.requires_grad_(False).eval().to(self.device)
 
     def translate(self, images: Images) -> Images:
@@ -70,42 +69,11 @@ class TorchEngine(Engine):
         return result
 
 
-def _build(choice: Choice) -> Generator:
-    try:
-        network: Generator = generators.build(choice)
-    except (UsageError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            raise
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"the generator {choice.name} cannot be built with {dict(choice.options)}: {reason}") from error
-    return network
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that no memory was left; on a CPU torch says so by a bare RuntimeError."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return "can't allocate memory" in str(error) or "not enough memory" in str(error) or "out of memory" in str(error)
-
-
-def load_arrays(network: nn.Module, weights: Mapping[str, NDArray[Any]], what: str) -> None:
-    """Put the weights, by parameter name, into the network; every tensor must be there in its shape, and no other.
-
-    Raises:
-        DataError: naming the first tensor that is missing, odd or of another shape.
-    """
-    expected = network.state_dict()
-    problem = next((f"{name} is missing" for name in expected if name not in weights), None)
-    problem = problem or next((f"{name} is unknown" for name in weights if name not in expected), None)
-    for name, array in weights.items() if problem is None else ():
-        if tuple(array.shape) != tuple(expected[name].shape):
-            problem = f"{name} has the shape {list(array.shape)}, not {list(expected[name].shape)}"
-            break
-    if problem is not None:
-        raise DataError(f"the weights are not those of {what} as installed here: {problem}")
-    with torch.no_grad():
-        for name, tensor in expected.items():
-            tensor.copy_(torch.from_numpy(np.array(weights[name])))  # a copy: torch warns of arrays that cannot be written
 
 
 def arrays_of(network: nn.Module) -> dict[str, NDArray[Any]]:

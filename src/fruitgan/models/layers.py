@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+MATMUL_SIDE_PX = 16
+MATMUL_WEIGHTS = 1 << 19
 
 
 class InstanceNorm(nn.Module):
@@ -45,9 +49,84 @@ class Smooth(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and not torch.compiler.is_compiling():
+            smoothed: Tensor = cast(Any, _Smoothing).apply(x)  # typed in some versions of torch alone
+            return smoothed
         x = F.pad(x, (1, 1, 1, 1), mode="reflect")
-        # Two means of 2 x 2 make [1, 2, 1]: faster on a CPU than a convolution of one channel.
-        return F.avg_pool2d(F.avg_pool2d(x, 2, stride=1), 2, stride=1)
+        return F.avg_pool2d(F.avg_pool2d(x, 2, stride=1), 2, stride=1)  # two means of 2 x 2 make [1, 2, 1]
+
+
+class _Smoothing(torch.autograd.Function):
+    """`Smooth` on whole rows and columns in place: on a CPU a fifth of the time of pooling or padding with their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return _weighted(_weighted(x, -1), -2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _weighted_transposed(_weighted_transposed(gradients[0], -2), -1)
+
+
+def _weighted(x: Tensor, axis: int) -> Tensor:
+    """Half of each place and a quarter of both neighbours along the axis; beyond an edge lies the one before it."""
+    last = x.shape[axis] - 1
+    out = x * 0.5
+    out.narrow(axis, 1, last).add_(x.narrow(axis, 0, last), alpha=0.25)
+    out.narrow(axis, 0, last).add_(x.narrow(axis, 1, last), alpha=0.25)
+    out.narrow(axis, 0, 1).add_(x.narrow(axis, 1, 1), alpha=0.25)
+    out.narrow(axis, last, 1).add_(x.narrow(axis, last - 1, 1), alpha=0.25)
+    return out
+
+
+def _weighted_transposed(gradient: Tensor, axis: int) -> Tensor:
+    """What `_weighted` passes back: inside the same, and what the edges took of the ones before them goes there."""
+    last = gradient.shape[axis] - 1
+    out = gradient * 0.5
+    out.narrow(axis, 1, last).add_(gradient.narrow(axis, 0, last), alpha=0.25)
+    out.narrow(axis, 0, last).add_(gradient.narrow(axis, 1, last), alpha=0.25)
+    out.narrow(axis, 1, 1).add_(gradient.narrow(axis, 0, 1), alpha=0.25)
+    out.narrow(axis, last - 1, 1).add_(gradient.narrow(axis, last, 1), alpha=0.25)
+    return out
+
+
+class Halving(nn.Conv2d):
+    """Convolution 4 x 4 of stride 2 and padding 1: [N, C, H, W] with even H and W to [N, C', H/2, W/2]."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, bias: bool) -> None:
+        super().__init__(channels_in, channels_out, 4, stride=2, padding=1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not _better_as_matmul(x, self.weight):
+            return super().forward(x)
+        n, _, height, width = x.shape
+        patches = F.unfold(x, 4, padding=1, stride=2).transpose(1, 2).flatten(0, 1)  # [N L, 16 C]
+        out = F.linear(patches, self.weight.flatten(1), self.bias)  # [N L, C']
+        return out.view(n, -1, self.out_channels).transpose(1, 2).reshape(n, -1, height // 2, width // 2)
+
+
+class Doubling(nn.ConvTranspose2d):
+    """Transposed convolution 4 x 4 of stride 2 and padding 1: [N, C, H, W] to [N, C', 2 H, 2 W]."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, bias: bool) -> None:
+        super().__init__(channels_in, channels_out, 4, stride=2, padding=1, bias=bias)
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if not _better_as_matmul(x, self.weight):
+            return super().forward(x, output_size)
+        patches = self.weight.flatten(1).t() @ x.flatten(2)  # [N, 16 C', L]
+        out = F.fold(patches, (2 * x.shape[-2], 2 * x.shape[-1]), 4, padding=1, stride=2)
+        return out if self.bias is None else out + self.bias.view(-1, 1, 1)
+
+
+def _better_as_matmul(x: Tensor, weight: Tensor) -> bool:
+    """Whether a strided 4 x 4 convolution is faster as one matrix product between unfolding and folding.
+
+    On a CPU the convolution kernels bring the weights into another order at every call, which costs more than the product
+    itself where the weights are many and the positions few (benchmarks/train_step.py has both, side by side).
+    """
+    few = max(x.shape[-2:]) <= MATMUL_SIDE_PX and weight.numel() >= MATMUL_WEIGHTS
+    return few and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def initialise(network: nn.Module, std: float = 0.02) -> None:

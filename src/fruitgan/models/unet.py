@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fruitgan.models.contracts import Generator, GeneratorParts, SizeRule
-from fruitgan.models.layers import InstanceNorm, initialise
+from fruitgan.models.layers import Doubling, Halving, InstanceNorm, initialise
 
 SLOPE = 0.3  # Keras' default for LeakyReLU, which the tutorial uses; the paper has 0.2.
 
@@ -21,7 +21,7 @@ class Down(nn.Sequential):
     """Halves: conv 4 x 4 of stride 2, instance norm (not in the first), leaky ReLU."""
 
     def __init__(self, channels_in: int, channels_out: int, *, norm: bool = True) -> None:
-        layers: list[nn.Module] = [nn.Conv2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)]
+        layers: list[nn.Module] = [Halving(channels_in, channels_out, bias=False)]
         if norm:
             layers.append(InstanceNorm(channels_out, affine=True))
         super().__init__(*layers, nn.LeakyReLU(SLOPE))
@@ -32,7 +32,7 @@ class Up(nn.Sequential):
 
     def __init__(self, channels_in: int, channels_out: int, *, dropout: float = 0.0) -> None:
         layers: list[nn.Module] = [
-            nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False),
+            Doubling(channels_in, channels_out, bias=False),
             InstanceNorm(channels_out, affine=True),
         ]
         if dropout:
@@ -58,7 +58,7 @@ class UNetGenerator(Generator):
             Up(channels_in, width, dropout=dropout if level < 3 else 0.0)
             for level, (channels_in, width) in enumerate(zip([widths[-1], *(2 * skip for skip in skips)], skips, strict=False))
         )
-        self.head = nn.Sequential(nn.ConvTranspose2d(2 * base_channels, 3, 4, stride=2, padding=1), nn.Tanh())
+        self.head = nn.Sequential(Doubling(2 * base_channels, 3, bias=True), nn.Tanh())
         self.encode_points = depth
         self.size_rule = SizeRule(minimum_px=2**depth, multiple_of_px=2**depth)
         # At the nominal size. At twice that the innermost map is 2 x 2, and they live.

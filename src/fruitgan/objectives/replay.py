@@ -6,11 +6,14 @@ import torch
 from torch import Tensor
 
 from fruitgan.device import at_least_fp32
+from fruitgan.errors import DataError
 from fruitgan.objectives.contracts import State
 
 
 class ReplayPool:
     """Holds up to `size` images on their device and decides there: nothing waits for the host.
+
+    Its tensors stay where they are from the first query on, so that a captured step can be repeated.
 
     While it fills, each image is kept and returned. Then, with probability 1/2, a random kept image is returned and the new
     one takes its place; else the new one is returned and not kept (as the reference: Zhu et al. 2017, section 4).
@@ -20,8 +23,8 @@ class ReplayPool:
         self.size = size
         self.images: Tensor | None = None
         self.count = torch.zeros((), dtype=torch.int64)
+        self._count_before = torch.zeros_like(self.count)
         self._undo: list[tuple[Tensor, Tensor]] = []
-        self._count_before = self.count
 
     def query(self, fakes: Tensor, draws: Tensor) -> Tensor:
         """[N, 3, H, W] fakes and [N, 2] numbers in [0, 1) to the [N, 3, H, W] images to judge.
@@ -31,10 +34,15 @@ class ReplayPool:
         fakes = at_least_fp32(fakes.detach())
         if self.images is None:
             self.images = fakes.new_zeros((self.size, *fakes.shape[1:]))
-        self.images = self.images.to(fakes.device)  # a restored pool comes from the host
-        self.count = self.count.to(fakes.device)
+        if self.count.device != fakes.device:  # at the first step; a restored pool comes from the host
+            self.images = self.images.to(fakes.device)
+            self.count, self._count_before = self.count.to(fakes.device), self._count_before.to(fakes.device)
+        if self.images.shape[1:] != fakes.shape[1:] or self.images.dtype != fakes.dtype:
+            raise DataError(
+                f"the pool of past images holds {list(self.images.shape[1:])}, not {list(fakes.shape[1:])}: another run's"
+            )
         if not self._undo:
-            self._count_before = self.count
+            self._count_before.copy_(self.count)
         shown = []
         for fake, (swap, which) in zip(fakes, draws, strict=True):
             filling = self.count < self.size
@@ -44,7 +52,7 @@ class ReplayPool:
             shown.append(torch.where(swapping, kept[0], fake))
             self._undo.append((slot, kept))
             self.images.index_copy_(0, slot, torch.where(filling | swapping, fake, kept[0]).unsqueeze(0))
-            self.count = self.count + filling
+            self.count.add_(filling)
         return torch.stack(shown)
 
     def settle(self, ok: Tensor) -> None:
@@ -53,7 +61,7 @@ class ReplayPool:
             return
         for slot, kept in reversed(self._undo):
             self.images.index_copy_(0, slot, torch.where(ok > 0, self.images[slot], kept))
-        self.count = torch.where(ok > 0, self.count, self._count_before)
+        self.count.copy_(torch.where(ok > 0, self.count, self._count_before))
         self._undo.clear()
 
     def state(self) -> State:
@@ -63,6 +71,10 @@ class ReplayPool:
 
     def restore(self, state: State) -> None:
         images = state.get("images")
+        filled = 0 if images is None else len(images)
+        if not 0 <= state["count"] <= filled or filled not in (0, self.size) or (images is not None and images.ndim != 4):
+            raise ValueError(f"{state['count']} images in a pool of {filled} are none of this one, which has {self.size}")
         self.images = None if images is None else images.clone()
         self.count = torch.tensor(state["count"])
+        self._count_before = torch.zeros_like(self.count)
         self._undo.clear()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 from PIL import Image
 
 import fruitgan
@@ -25,8 +27,18 @@ _ENCODINGS: tuple[tuple[str, int, int], ...] = (
 )
 
 
+# Controls, but for tabs and line ends; what turns the direction of the text around it, or takes no place; halves of characters,
+# such as the bytes of a file name that is not UTF-8. None of them can be seen, and some are no HTML or no UTF-8.
+_UNSEEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    r"\ufeff\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
 def render(template: str, **context: Any) -> str:
-    """The template of this name as HTML text; what is not `markupsafe.Markup` is escaped, what is missing is an error."""
+    """The template of this name as HTML text; what is not `markupsafe.Markup` is made visible and escaped, what is missing is
+    an error.
+    """
     return _environment().get_template(template).render(fruitgan_version=fruitgan.__version__, **context)
 
 
@@ -35,12 +47,22 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fruitgan.report"),
         autoescape=True,
+        finalize=_finalised,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"thousands": thousands, "duration": duration, "number": number}
     return environment
+
+
+def _finalised(value: Any) -> Any:
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def visible(text: str) -> str:
+    """A name for a page: signs that cannot be seen stand as Python's escapes, so that no name hides or turns a part of it."""
+    return _UNSEEN.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
 
 
 def inline_images(pictures: Sequence[Pixels], limit_bytes: int) -> list[str]:

@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from fruitgan.report.page import visible
+
 Style = Literal["raw", "strong", "dashed"]
 
 WIDTH_PX, HEIGHT_PX = 440, 210
@@ -132,7 +134,7 @@ def _inline(svg: str, name: str, description: str) -> Markup:
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
     for colour, variable in _COLOURS.items():
         svg = svg.replace(colour, f"var({variable})")
-    head = f'<svg class="plot" role="img" aria-label="{escape(description)}" viewBox="0 0 {WIDTH_PX} {HEIGHT_PX}">'
+    head = f'<svg class="plot" role="img" aria-label="{escape(visible(description))}" viewBox="0 0 {WIDTH_PX} {HEIGHT_PX}">'
     return Markup(head + svg[svg.index(">") + 1 :])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import Any
 
 from fruitgan.registry import Choice
 from fruitgan.report.curves import Story, in_words, loss_panels, reach, schedule_panels
+from fruitgan.report.incidents import incidents
 from fruitgan.report.page import render, thousands
 from fruitgan.report.samples import Samples
 from fruitgan.settings import from_json
 from fruitgan.training.recipe import Adam, Pairing, Recipe
-from fruitgan.training.run import ENVIRONMENT
+from fruitgan.training.run import Run
 
 SHORT_HASH = 12
 PAIRINGS: dict[Pairing, str] = {
@@ -61,6 +61,7 @@ def training_report(
         other_domain=shlex.quote(story.domains[0]),
         both_ways=sample_counts is None or len(sample_counts) > 1,
         resume_command=_resume_command(run, story, finished),
+        incidents=incidents(entries),
         samples=Samples.read(run / "samples", config["plan"]["recipe"]["image_size_px"], sample_counts or {}, names),
         losses=loss_panels(entries, story),
         schedules=schedule_panels(entries, story),
@@ -155,11 +156,13 @@ def _data_rows(config: Mapping[str, Any], recipe: Recipe) -> Rows:
 
 def _environment(run: Path) -> Rows:
     """What `environment.json` says; nothing where it is missing or torn, which is no reason to give no report."""
-    try:
-        found = json.loads((run / ENVIRONMENT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    found = Run(run).environment
+    if not found:
         return []
-    packages = found.pop("packages", {})
+    packages, later = found.pop("packages", {}), found.pop("later", [])
     words = {name.replace("_", " "): str(value) for name, value in found.items() if value is not None}
     words["packages"] = ", ".join(f"{name} {version}" for name, version in packages.items())
+    for sitting in later:
+        where = f"{sitting.get('gpu') or sitting.get('cpu')}, torch {sitting['packages'].get('torch')}"
+        words[f"from step {thousands(sitting['from_step'])} on"] = where
     return list(words.items())

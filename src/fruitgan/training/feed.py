@@ -23,6 +23,8 @@ class Feed(Protocol):
 
     def batch(self, step: int, draws: Mapping[str, int]) -> Batch: ...
 
+    def reseed(self, seed: int) -> None: ...
+
 
 class BankFeed:
     """Batches as a pure function of (seed, step)."""
@@ -52,6 +54,11 @@ class BankFeed:
         n = len(indices_a)
         numbers = {name: self._device_numbers(step, n, count, f"objective/{name}") for name, count in draws.items()}
         return Batch(a, b, numbers)
+
+    def reseed(self, seed: int) -> None:
+        """Draw by another seed from here on."""
+        self.seed = seed
+        self.sampler.reseed(seed)
 
     def _images(self, domain: str, step: int, indices: NDArray[np.int64]) -> Tensor:
         n = len(indices)

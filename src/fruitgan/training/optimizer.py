@@ -54,6 +54,9 @@ class PlayerAdam:
             eps=self.settings.epsilon,
             maximize=False,
         )
+        self.forget_gradients()
+
+    def forget_gradients(self) -> None:
         for p in self.parameters:
             p.grad = None
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import collections
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,9 @@ from fruitgan import randomness
 from fruitgan.device import Precision, autocast
 from fruitgan.errors import FruitganError
 from fruitgan.models.contracts import Generator
-from fruitgan.objectives.contracts import Objective, State, Stateful
+from fruitgan.objectives.contracts import Batch, Objective, State, Stateful
 from fruitgan.training.averaging import Average
+from fruitgan.training.capture import Capture, StepRunner
 from fruitgan.training.feed import Feed
 from fruitgan.training.optimizer import PlayerAdam
 from fruitgan.training.recipe import Recipe
@@ -22,7 +24,25 @@ from fruitgan.training.schedules import Clock
 
 
 class LossNotFinite(FruitganError):
-    """A loss or a gradient became infinite or not a number; the weights are those before."""
+    """A loss or a gradient became infinite or not a number; the weights are those before.
+
+    Args:
+        step: at which it was found.
+        among_steps: how many steps before that one it is among.
+        terms: of the losses; none where a gradient alone was not finite.
+        rollbacks: how often the run had gone back before.
+    """
+
+    def __init__(self, step: int, among_steps: int, terms: Sequence[str], rollbacks: int) -> None:
+        self.step = step
+        self.terms = tuple(terms) or ("a gradient",)
+        said = f"not finite in the last {among_steps} steps before step {step}: {', '.join(self.terms)}; no such step is kept; "
+        if rollbacks:
+            said += f"the run has gone back {rollbacks} times already; "
+        said += "start anew with --precision fp32 or another --seed"
+        super().__init__(
+            said if rollbacks else f"{said}, or go on from the last checkpoint with --resume and --on-nan rollback"
+        )
 
 
 @dataclass(frozen=True)
@@ -42,6 +62,7 @@ class Trainer:
 
     Args:
         total_steps: of the whole training; schedules are shares of it.
+        capture: what makes a step repeatable without launching it anew; None: every step runs as it is.
     """
 
     def __init__(
@@ -56,8 +77,12 @@ class Trainer:
         device: torch.device,
         precision: Precision,
         log_every: int,
+        capture: Capture | None = None,
     ) -> None:
         objective.to(device)
+        # A GPU's kernels want the channels of a pixel side by side; a CPU's are slower with that.
+        self._layout = torch.channels_last if device.type == "cuda" else torch.preserve_format
+        objective.networks.to(memory_format=self._layout)
         self.objective = objective
         self.recipe = recipe
         self.feed = feed
@@ -68,6 +93,7 @@ class Trainer:
         self.precision = precision
         self.log_every = log_every
         self.step = 0
+        self.rollbacks: list[dict[str, Any]] = []
         networks = objective.networks
         self.optimizers = {
             player.name: PlayerAdam(
@@ -78,7 +104,11 @@ class Trainer:
         generators = {name: networks[name] for name in objective.generators.values()}
         self.average = Average(generators, recipe.averaging) if recipe.averaging is not None else None
         self._buffers = list(networks.buffers())
+        self._batch: Batch | None = None
         self._sums: dict[str, Tensor] = {}
+        self._counts: collections.Counter[str] = collections.Counter()
+        self._terms: dict[frozenset[str], tuple[str, ...]] = {}
+        self._run = StepRunner(self._work, capture, self._recover)
         self._since_log = 0
         self._left_out = torch.zeros((), device=device)
 
@@ -86,6 +116,20 @@ class Trainer:
         """What a user gets: the averaged generator, or the trained one where the recipe has no averaging."""
         name = self.objective.generators[direction]
         return cast(Generator, self.average.networks[name] if self.average else self.objective.networks[name])
+
+    def draw_anew(self, rollbacks: Sequence[Mapping[str, Any]]) -> None:
+        """From here on draw as after these rollbacks, which the state keeps as JSON values: their number makes another seed."""
+        self.rollbacks = [dict(rollback) for rollback in rollbacks]
+        self.feed.reseed(self._seed)
+
+    @property
+    def note(self) -> str | None:
+        """What a person should know of how the steps are run; None: nothing."""
+        return self._run.note
+
+    @property
+    def _seed(self) -> int:
+        return randomness.another_seed(self.seed, len(self.rollbacks))
 
     def steps(self, until: int) -> Iterator[StepReport]:
         """Train up to `until` steps in all and tell of each.
@@ -99,12 +143,36 @@ class Trainer:
 
     def _one_step(self) -> StepReport:
         learning_rate, weights = self._fill_scalars()
-        torch.manual_seed(randomness.torch_seed(self.seed, self.step, "dropout"))
-        batch = self.feed.batch(self.step, self.objective.draws)
+        torch.manual_seed(randomness.torch_seed(self._seed, self.step, "dropout"))
+        self._take(self.feed.batch(self.step, self.objective.draws))
+        variant = self.objective.variant(weights)
+        self._run(variant)
+        self._counts.update(self._terms[variant])
+        self._since_log += 1
+        self.step += 1
+        logged = self._logged() if self.step % self.log_every == 0 or self.step == self.total_steps else None
+        return StepReport(self.step, learning_rate, logged)
+
+    def _take(self, batch: Batch) -> None:
+        """Put the batch where the step reads it."""
+        if not self._run.keeps_inputs_in_place:
+            self._batch = batch
+            return
+        if self._batch is None:
+            a, b = (torch.empty_like(images, memory_format=self._layout) for images in (batch.a, batch.b))
+            self._batch = Batch(a, b, {name: torch.empty_like(numbers) for name, numbers in batch.draws.items()})
+        self._batch.a.copy_(batch.a)
+        self._batch.b.copy_(batch.b)
+        for name, numbers in batch.draws.items():
+            self._batch.draws[name].copy_(numbers)
+
+    def _work(self, variant: frozenset[str]) -> None:
+        """The step on the device: reads and writes tensors that stay in their places, and never waits for the device."""
+        assert self._batch is not None
         losses: dict[str, Tensor] = {}
         buffers = [buffer.clone() for buffer in self._buffers]  # a forward moves them: spectral norm's vectors, running means
         with autocast(self.device, self.precision):
-            prepared = self.objective.prepare(batch, self.objective.variant(weights))
+            prepared = self.objective.prepare(self._batch, variant)
         for player in self.objective.players:
             with autocast(self.device, self.precision):
                 terms = player.loss(prepared)
@@ -116,12 +184,18 @@ class Trainer:
             buffer.copy_(torch.where(ok > 0, buffer, before))
         self._apply(ok)
         for name, loss in losses.items():
-            self._sums[name] = self._sums.get(name, torch.zeros_like(loss)) + loss
-        self._left_out += 1 - ok
-        self._since_log += 1
-        self.step += 1
-        logged = self._logged() if self.step % self.log_every == 0 or self.step == self.total_steps else None
-        return StepReport(self.step, learning_rate, logged)
+            if name not in self._sums:
+                self._sums[name] = torch.zeros_like(loss)
+            self._sums[name].add_(loss)
+        self._left_out.add_(1 - ok)
+        self._terms[variant] = tuple(losses)
+
+    def _recover(self) -> None:
+        """Take back what half a step may have left behind on the host."""
+        for optimizer in self.optimizers.values():
+            optimizer.forget_gradients()
+        for extra in self.objective.extras.values():
+            extra.restore(extra.state())
 
     def _fill_scalars(self) -> tuple[float, dict[str, float]]:
         """Put this step's values where the step reads them; the first player's learning rate, and the loss weights."""
@@ -130,6 +204,8 @@ class Trainer:
         for name, value in weights.items():
             self.objective.weights[name].fill_(value)
         factor = self.recipe.learning_rate.at(clock)
+        if self.average is not None:
+            self.average.begin_step()
         for optimizer in self.optimizers.values():
             optimizer.learning_rate.fill_(factor * optimizer.settings.learning_rate)
         return factor * self.recipe.optimizers[self.objective.players[0].name].learning_rate, weights
@@ -152,8 +228,10 @@ class Trainer:
 
     def _logged(self) -> dict[str, float]:
         self.confirm()
-        losses = {name: float(total) / self._since_log for name, total in self._sums.items()}
-        self._sums = {}
+        losses = {name: float(self._sums[name]) / count for name, count in self._counts.items()}
+        for total in self._sums.values():
+            total.zero_()
+        self._counts.clear()
         self._since_log = 0
         return losses
 
@@ -165,12 +243,8 @@ class Trainer:
         """
         if not float(self._left_out):
             return
-        wrong = [name for name, total in self._sums.items() if not torch.isfinite(total)]
-        terms = ", ".join(wrong) if wrong else "a gradient"
-        raise LossNotFinite(
-            f"not finite in the last {self._since_log} steps before step {self.step}: {terms}; no such step is kept; "
-            "start anew with --precision fp32 or another --seed"
-        )
+        wrong = [name for name in self._counts if not torch.isfinite(self._sums[name])]
+        raise LossNotFinite(self.step, self._since_log, wrong, len(self.rollbacks))
 
     def stateful(self) -> dict[str, Stateful]:
         """Every part that influences the next step, by name."""
@@ -183,12 +257,28 @@ class Trainer:
         return parts
 
     def state(self) -> State:
-        return {"step": self.step, "since_log": self._since_log} | {f"sum.{name}": v for name, v in self._sums.items()}
+        sums = {f"sum.{name}": self._sums[name] for name in self._counts}
+        counts = dict(self._counts)
+        return {"step": self.step, "since_log": self._since_log, "rollbacks": self.rollbacks, "counts": counts} | sums
 
     def restore(self, state: State) -> None:
+        sums = {k.removeprefix("sum."): v.to(self.device).view(()) for k, v in state.items() if k.startswith("sum.")}
+        counts = state.get("counts", dict.fromkeys(sums, state["since_log"]))
+        rollbacks = state.get("rollbacks", [])
+        # All of it before the first is taken over: what is refused leaves a trainer that another state can be restored to.
+        if not set(counts) <= set(sums) or any(type(n) is not int or n < 1 for n in counts.values()):
+            raise ValueError("the sums of its losses do not fit their counts")
+        if not all(set(rollback) == {"from_step", "to_step", "terms"} for rollback in rollbacks):
+            raise ValueError("what it says of going back is not understood")
+        if min(state["step"], state["since_log"]) < 0:
+            raise ValueError("it counts fewer steps than none")
         self.step = state["step"]
         self._since_log = state["since_log"]
-        self._sums = {k.removeprefix("sum."): v.to(self.device) for k, v in state.items() if k.startswith("sum.")}
+        self._left_out.zero_()
+        if rollbacks != self.rollbacks:
+            self.draw_anew(rollbacks)
+        self._sums, self._counts = sums, collections.Counter(counts)
+        self._run.forget()
 
 
 class NetworkState:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from fruitgan.atomic import write_atomically
-from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.errors import DataError, FruitganError, UsageError, shown
 from fruitgan.models.catalog import detectors
 from fruitgan.models.contracts import Detector
+from fruitgan.models.weights import build_for
 from fruitgan.registry import Choice
-from fruitgan.settings import from_json, to_json
+from fruitgan.settings import from_json, parse_json, reason_of, to_json
+from fruitgan.tensorfile import TensorFile, open_tensors
 from fruitgan.training.detection.splits import PROTOCOLS
 from fruitgan.training.detection.verdict import Verdict
 
@@ -27,6 +26,8 @@ KEY = "fruitgan-detector"
 """The one metadata key; with two their order, and so the file's bytes, would differ from save to save."""
 BUNDLE_KEY = "fruitgan"
 FILE_NAME = "detector.safetensors"
+LARGEST_SIZE_PX = 4096
+"""Side of the images that a detector wants; every image is brought to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,55 +73,47 @@ def save_detector(bundle: DetectorBundle, path: Path) -> None:
 
 
 def load_detector(path: Path) -> DetectorBundle:
-    """Read a detector file, or the one of a run folder.
+    """Read a detector file, or the one of a run folder; nothing is allocated that is larger than the file.
 
     Raises:
         DataError: there is no such file, it is torn, of another kind or of a newer format, or its weights do not fit.
         EnvironmentProblem: the package of its detector is not installed.
     """
     path = path / FILE_NAME if path.is_dir() else path
-    if not path.is_file():  # opening a pipe would wait for ever
-        raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}; expected a detector (.safetensors)")
+    with open_tensors(path, "detector") as file:
+        card = _card(file)
+        arrays = file.arrays()
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            card = _card(file.metadata() or {}, path)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
-    except safetensors.SafetensorError as error:
-        raise DataError(f"{path}: not a detector, or torn ({str(error).splitlines()[0]})") from error
-    try:
-        with torch.random.fork_rng(devices=[], device_type="cuda"):  # the weights that it is built with are thrown away
-            detector: Detector = detectors.build(card.detector)
-        detector.load_state_dict(tensors)
-    except UsageError as error:
-        raise DataError(f"{path}: made by another version of the detector ({error})") from error
-    except RuntimeError as error:  # torch names the tensors that are missing, left over or of another shape
-        reason = str(error).splitlines()[1:2] or [str(error)]
-        raise DataError(f"{path}: the weights do not fit the detector {card.detector.name} ({reason[0].strip()})") from error
+        detector = build_for(detectors, card.detector, arrays)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    if detector.image_size_px != card.image_size_px:
+        raise DataError(
+            f"{path}: damaged: its card speaks of {card.image_size_px} px, its detector wants {detector.image_size_px}"
+        )
     return DetectorBundle(card, detector.eval())
 
 
-def _card(metadata: Mapping[str, str], path: Path) -> DetectorCard:
-    if KEY not in metadata:
-        what = "a generators' bundle" if BUNDLE_KEY in metadata else "a safetensors file without fruitgan's detector card"
+def _card(file: TensorFile) -> DetectorCard:
+    path = file.path
+    if KEY not in file.metadata:
+        what = "a generators' bundle" if BUNDLE_KEY in file.metadata else "a safetensors file without fruitgan's detector card"
         raise DataError(f"{path}: not a detector but {what}; train one with fruitgan train-detector")
-    table = _json(metadata[KEY])
-    if not isinstance(table, dict) or not isinstance(table.get("format"), int):
-        raise DataError(f"{path}: not a detector: its card cannot be read")
-    if table["format"] > FORMAT:
-        raise DataError(f"{path}: has format {table['format']}, newer than this program's {FORMAT}: pip install -U fruitgan")
     try:
-        card = from_json(DetectorCard, {key: value for key, value in table.items() if key != "format"}, "detector card")
+        table = parse_json(file.metadata[KEY])
+    except ValueError as error:
+        raise DataError(f"{path}: not a detector: its card cannot be read ({reason_of(error)})") from error
+    version = table.pop("format", None) if isinstance(table, dict) else None
+    if type(version) is not int or version < 1:
+        raise DataError(f"{path}: not a detector: its card has no format")
+    if version > FORMAT:
+        raise DataError(f"{path}: has format {version}, newer than this program's {FORMAT}: pip install -U fruitgan")
+    try:
+        card = from_json(DetectorCard, table, "detector card")
     except UsageError as error:
         raise DataError(f"{path}: not a detector: {error}") from error
     if card.protocol not in PROTOCOLS:
-        raise DataError(f"{path}: not a detector: its protocol {card.protocol!r} is none of {', '.join(PROTOCOLS)}")
+        raise DataError(f"{path}: not a detector: its protocol {shown(card.protocol)} is none of {', '.join(PROTOCOLS)}")
+    if not 1 <= card.image_size_px <= LARGEST_SIZE_PX:
+        raise DataError(f"{path}: not a detector: its images of {card.image_size_px} px are not from 1 to {LARGEST_SIZE_PX} px")
     return card
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):  # a hostile file may nest without end
-        return None

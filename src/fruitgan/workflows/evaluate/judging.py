@@ -75,6 +75,8 @@ def judge_by_given(
                 notes.append(f"its protocol {card.protocol} leaks: the accuracy reads too high")
         bundle.detector.to(device)
         logits = _answers(bundle.detector, album, chosen, device, on_step)
+    if not np.isfinite(logits).all():
+        raise DataError(f"{path}: answers with numbers that are not finite; it is damaged, or was never fit to use")
     groups = [images[index].group for index in chosen]
     name = card.detector.name
     return _result(name, logits, album.generated[chosen], groups, protocol, card.image_size_px, seed, began), notes

@@ -22,6 +22,7 @@ from fruitgan.models.catalog import discriminators, generators
 from fruitgan.models.contracts import SizeRule
 from fruitgan.objectives.contracts import Objective, objectives
 from fruitgan.registry import Choice, Registry
+from fruitgan.training.capture import CudaGraphs
 from fruitgan.training.feed import BankFeed
 from fruitgan.training.recipe import Part, Recipe, recipes
 from fruitgan.training.trainer import Trainer
@@ -174,4 +175,5 @@ def make_trainer(plan: Plan, banks: Banks, objective: Objective, device: torch.d
         device=device,
         precision=plan.precision,
         log_every=log_every,
+        capture=CudaGraphs(device) if device.type == "cuda" else None,
     )

@@ -56,6 +56,9 @@ class NoiseFeed:
         a, b = (torch.rand(self.shape, device=self.device) * 2 - 1 for _ in range(2))
         return Batch(a, b, numbers)
 
+    def reseed(self, seed: int) -> None:
+        """One noise is as good as another."""
+
 
 def estimate(settings: TrainGanSettings) -> Estimate:
     """Count and time a few steps on noise.

@@ -7,8 +7,9 @@ import datetime
 import fruitgan
 from fruitgan import bundle as bundles
 from fruitgan.data.sources import Source
-from fruitgan.engines.torch_engine import arrays_of, load_arrays
-from fruitgan.errors import UsageError
+from fruitgan.engines.torch_engine import arrays_of
+from fruitgan.errors import UsageError, shown
+from fruitgan.models.weights import load_arrays
 from fruitgan.objectives.contracts import Objective
 from fruitgan.training.trainer import Trainer
 from fruitgan.workflows.train_gan.assemble import Plan
@@ -48,7 +49,7 @@ def load_generators(objective: Objective, name: str, plan: Plan) -> None:
     theirs, ours = found.card.generator, plan.generator
     if (theirs.name, dict(theirs.options)) != (ours.name, dict(ours.options)):
         raise UsageError(
-            f"--init-from {name}: its generator is {theirs.name} {dict(theirs.options)}, this training's is {ours.name} "
+            f"--init-from {name}: its generator is {theirs.name} {shown(dict(theirs.options))}, this training's is {ours.name} "
             f"{dict(ours.options)}; give the same with --generator and --generator-option"
         )
     for direction, weights in found.weights.items():

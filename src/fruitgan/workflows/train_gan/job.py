@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Mapping
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,26 +12,28 @@ import torch
 
 from fruitgan import bundle as bundles
 from fruitgan.atomic import write_atomically
-from fruitgan.data.decode import decode
 from fruitgan.data.sources import Source, find_source
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError
-from fruitgan.images import Pixels
-from fruitgan.report.grid import fit_square, grid, png_bytes
+from fruitgan.objectives.contracts import Objective
+from fruitgan.report.incidents import went_back
 from fruitgan.report.training import training_report
-from fruitgan.settings import from_json, to_json
+from fruitgan.settings import to_json
 from fruitgan.training.checkpoint import Checkpoints
-from fruitgan.training.run import Run, find_run, refuse_existing
-from fruitgan.training.samples import sample_rows
-from fruitgan.training.trainer import StepReport, Trainer
+from fruitgan.training.run import RESULT, Run, find_run, refuse_existing
+from fruitgan.training.trainer import LossNotFinite, StepReport, Trainer
 from fruitgan.workflows.environment import environment
 from fruitgan.workflows.train_gan.assemble import Banks, Plan, load_banks, make_objective, make_plan, make_trainer
+from fruitgan.workflows.train_gan.diary import Diary
 from fruitgan.workflows.train_gan.handover import load_generators, make_bundle
-from fruitgan.workflows.train_gan.resume import absolute, extends, merged_settings, resumed_plan
+from fruitgan.workflows.train_gan.memory import memory_told
+from fruitgan.workflows.train_gan.pictures import Pictures
+from fruitgan.workflows.train_gan.resume import absolute, extends, merged_settings, resumed_plan, take_up, typed
 from fruitgan.workflows.train_gan.settings import (
     Event,
     Habits,
     Loading,
+    Noted,
     OnProgress,
     Saved,
     Started,
@@ -40,7 +42,7 @@ from fruitgan.workflows.train_gan.settings import (
     TrainGanSettings,
 )
 
-SAMPLES_PER_DOMAIN = 4
+MAX_ROLLBACKS = 3
 
 
 def train_gan(settings: TrainGanSettings, on_progress: OnProgress | None = None) -> TrainGanResult:
@@ -51,7 +53,7 @@ def train_gan(settings: TrainGanSettings, on_progress: OnProgress | None = None)
 
     Raises:
         UsageError, DataError, EnvironmentProblem: as cli.md's table of exit codes says.
-        LossNotFinite: the last checkpoint stays.
+        LossNotFinite, OutOfMemory: the last checkpoint stays.
     """
     job = _Job(settings, on_progress)
     return job.run()
@@ -69,32 +71,60 @@ class _Job:
             self.stopped = True
 
     def run(self) -> TrainGanResult:
-        run = find_run(self.settings.out, self.settings.resume) if self.settings.resume is not None else None
-        if run is not None:
-            self.settings = merged_settings(self.settings, run)
-            result = run.result
-            if result is not None and not extends(run, self.settings, result):
-                return from_json(TrainGanResult, result)
-        elif self.settings.name is not None:
-            refuse_existing(self.settings.out / self.settings.name)
+        with ExitStack() as mine:
+            if self.settings.resume is None:
+                if self.settings.name is not None:
+                    refuse_existing(self.settings.out / self.settings.name)
+                return self._train(None, mine)
+            run = find_run(self.settings.out, self.settings.resume)
+            asked = self.settings
+            self.settings = merged_settings(asked, run)
+            if (result := self._finished(run)) is not None:  # such a run need not be writable
+                return result
+            self.notes += (*run.notes, *mine.enter_context(run.taken()))
+            self.settings = merged_settings(asked, run)  # another process may have gone on with it until now
+            return self._finished(run) or self._train(run, mine)
+
+    def _finished(self, run: Run) -> TrainGanResult | None:
+        """What the run gave, if no more is asked of it."""
+        if (kept := run.result) is None:
+            return None
+        result = typed(TrainGanResult, kept, run.path / RESULT)
+        if extends(run, self.settings, result):
+            return None
+        return dataclasses.replace(result, run=run.path, bundle=run.path / bundles.FILE_NAME)  # wherever it lay at its end
+
+    def _train(self, run: Run | None, mine: ExitStack) -> TrainGanResult:
         device = choose_device(self.settings.gpu, self.settings.device)
         if self.settings.deterministic:
             _be_deterministic(device)
         plan = make_plan(self.settings, device) if run is None else resumed_plan(run, self.settings)
-        objective = make_objective(plan)
-        if self.settings.init_from is not None and run is None:
-            load_generators(objective, self.settings.init_from, plan)
+        objective = self._objective(plan, run is None or not run.saved_step)
         source = find_source(
             self.settings.data, self.settings.data_a, self.settings.data_b, self.settings.domains, on_progress=self._loading
         )
         banks = load_banks(plan, source, self._loading)
         self._note_broken(banks)
-        trainer = make_trainer(plan, banks, objective, device, Habits.of(self.settings).log_every)
-        if run is None:
-            run = self._create(plan, banks, source, trainer, device)
-        elif run.config["data_fingerprint"] != banks.fingerprint:
-            raise DataError(f"{run.path}: the training images are not those of the run; resume with the same images")
-        return _Loop(self, run, plan, source, banks, trainer).go()
+        log_every = Habits.of(self.settings).log_every
+        with memory_told(plan, device, lambda: run.saved_step if run is not None else 0):
+            trainer = make_trainer(plan, banks, objective, device, log_every)
+            if run is None:
+                run = self._create(plan, banks, source, trainer, device)
+                self.notes += mine.enter_context(run.taken())
+            elif run.config["data_fingerprint"] != banks.fingerprint:
+                raise DataError(f"{run.path}: the training images are not those of the run; resume with the same images")
+
+            def at_step_0() -> Trainer:
+                return make_trainer(plan, banks, self._objective(plan, True), torch.device("cpu"), log_every)
+
+            return _Loop(self, run, plan, source, banks, trainer, at_step_0).go()
+
+    def _objective(self, plan: Plan, is_start: bool) -> Objective:
+        """With the weights that a training starts from, or such as a checkpoint is to be read into."""
+        objective = make_objective(plan)
+        if self.settings.init_from is not None and is_start:
+            load_generators(objective, self.settings.init_from, plan)
+        return objective
 
     def _loading(self, label: str, done: int, total: int) -> None:
         self.tell(Loading(label, done, total))
@@ -143,62 +173,74 @@ class _Loop:
     source: Source
     banks: Banks
     trainer: Trainer
-    last_losses: Mapping[str, float] = field(default_factory=dict)
-    seconds_before: float = 0.0
+    at_step_0: Callable[[], Trainer]
     saved_step: int | None = None
 
     def go(self) -> TrainGanResult:
         settings, run, trainer = self.job.settings, self.run, self.trainer
-        run.reopen()
         self.habits = Habits.of(settings)
         self.checkpoints = Checkpoints(run.path / "checkpoints", self.habits.keep)
         first, problems = self.checkpoints.restore_newest(trainer.stateful())
         trainer.step = first
         if trainer.total_steps < first:
             raise UsageError(f"{run.path}: has done {first} steps already, more than the {trainer.total_steps} now asked for")
-        if run.config["total_steps"] != trainer.total_steps:
-            length = {"total_steps": trainer.total_steps, "plan": to_json(self.plan), "settings": to_json(settings)}
-            run.write_config(run.config | length)
-        kept = run.forget_after(first)
-        if kept:
-            self.last_losses, self.seconds_before = kept[-1]["losses"], kept[-1]["seconds"]
-        self.sources = self._sample_sources()
-        self.job.tell(Started(run.path, first, trainer.total_steps, (*problems, *self.job.notes)))
-        self.began = time.monotonic()
-        self.first = first
-        for report in trainer.steps(trainer.total_steps):
-            self._after(report)
-            over = settings.max_seconds is not None and time.monotonic() - self.began >= settings.max_seconds
-            if self.job.stopped or over:
+        run.reopen()
+        problems += take_up(run, settings, self.plan, trainer.total_steps, first, environment(trainer.device))
+        self.pictures = Pictures(self.source, self.banks, trainer, self.plan.recipe.image_size_px)
+        notes = (*problems, *self.job.notes, *self.pictures.notes)
+        self.job.tell(Started(run.path, first, trainer.total_steps, notes))
+        self.diary = Diary(run, self.plan, trainer.total_steps)
+        self.diary.begin(first)
+        while (error := self._train()) is not None:
+            self._go_back(error)
+            if self.job.stopped:
                 break
         return self._end()
 
+    def _train(self) -> LossNotFinite | None:
+        """Until the steps are done, the time is up or somebody asks to stop; what went wrong, if a step was not finite."""
+        limit = self.job.settings.max_seconds
+        try:
+            for report in self.trainer.steps(self.trainer.total_steps):
+                self._after(report)
+                if self.job.stopped or (limit is not None and self.diary.seconds_here >= limit):
+                    break
+            self.trainer.confirm()
+        except LossNotFinite as error:
+            return error.with_traceback(None)  # which would keep the images of the step alive
+        return None
+
+    def _go_back(self, error: LossNotFinite) -> None:
+        """Restore the newest checkpoint, or the start, and draw by another seed from there on.
+
+        Raises:
+            LossNotFinite: that is not wanted, or was done too often.
+        """
+        before = self.trainer.rollbacks
+        if self.habits.on_nan == "stop" or len(before) >= MAX_ROLLBACKS:
+            self.diary.log_failure(error, self.trainer)
+            raise error
+        parts = self.trainer.stateful()
+        step, _ = self.checkpoints.restore_newest(parts)
+        if not step:
+            for part, stateful in self.at_step_0().stateful().items():
+                parts[part].restore(stateful.state())
+        rollback = {"from_step": error.step, "to_step": step, "terms": list(error.terms)}
+        self.trainer.draw_anew([*before, rollback])
+        self.diary.take_up(step)
+        self.job.tell(Noted(step, f"{went_back(rollback)} ({len(before) + 1} of {MAX_ROLLBACKS} times)"))
+
     def _after(self, report: StepReport) -> None:
-        if report.losses is not None:
-            self.last_losses = report.losses
-            self.run.log(
-                {
-                    "step": report.step,
-                    "images": report.step * self.plan.recipe.batch_size,
-                    "seconds": round(self._seconds(), 3),
-                    "images_per_second": round(self._rate(), 3),
-                    "losses": dict(report.losses),
-                    "learning_rate": report.learning_rate,
-                }
-            )
+        self.diary.steps_done += 1
+        for warning in self.diary.log(report, self.trainer, lambda: self.pictures.outputs(self.trainer)):
+            self.job.tell(Noted(report.step, warning))
         if report.step % self.habits.sample_every == 0:
             self._sample()
         if report.step % self.habits.save_every == 0:
             self._save()
         images_left = (self.trainer.total_steps - report.step) * self.plan.recipe.batch_size
-        self.job.tell(Stepped(report, self._rate(), images_left / self._rate()))
-
-    def _seconds(self) -> float:
-        return self.seconds_before + time.monotonic() - self.began
-
-    def _rate(self) -> float:
-        done = (self.trainer.step - self.first) * self.plan.recipe.batch_size
-        return done / max(1e-9, time.monotonic() - self.began)
+        rate = self.diary.images_per_second
+        self.job.tell(Stepped(report, rate, images_left / rate))
 
     def _save(self) -> None:
         self.trainer.confirm()
@@ -218,31 +260,22 @@ class _Loop:
             step=trainer.step,
             finished=finished,
             images=trainer.step * self.plan.recipe.batch_size,
-            seconds=round(self._seconds(), 3),
-            images_per_second=round(self._rate(), 3),
+            seconds=round(self.diary.seconds, 3),
+            images_per_second=round(self.diary.images_per_second, 3),
             bundle=run.path / bundles.FILE_NAME,
-            final_losses=self.last_losses,
+            final_losses=self.diary.last_losses,
             weights_sha256=bundles.weights_sha256(self._bundle()),
         )
-        rows = {direction: len(images) for direction, images in self.sources.items()}
+        rows = {direction: len(images) for direction, images in self.pictures.samples.items()}
         page = training_report(run.path, run.config, run.entries(), to_json(result), rows)
         write_atomically(run.path / "report.html", page.encode())
         if finished:
             run.finish(result)
         return result
 
-    def _sample_sources(self) -> dict[str, list[Pixels]]:
-        """The first test images of each domain that can be read, or training images where there are none."""
-        return {
-            direction: _first_images(domain.test or domain.train, self.plan.recipe.image_size_px)
-            for direction, domain in (("a2b", self.source.a), ("b2a", self.source.b))
-            if direction in self.trainer.objective.generators
-        }
-
     def _sample(self) -> None:
-        generators = {direction: self.trainer.generator(direction) for direction in self.trainer.objective.generators}
-        rows = sample_rows(generators, self.sources, self.trainer.device)
-        write_atomically(self.run.path / "samples" / f"step-{self.trainer.step:08d}.png", png_bytes(grid(rows)))
+        path = self.run.path / "samples" / f"step-{self.trainer.step:08d}.png"
+        write_atomically(path, self.pictures.sheet(self.trainer))
 
     def _bundle(self) -> bundles.Bundle:
         return make_bundle(self.run.path.name, self.trainer, self.plan, self.source, self.banks.fingerprint)
@@ -257,18 +290,6 @@ def _be_deterministic(device: torch.device) -> None:
     if device.type != "cpu":
         raise EnvironmentProblem(f"--deterministic: torch has not all that it takes on {device.type}; use --gpu none with it")
     torch.use_deterministic_algorithms(True)
-
-
-def _first_images(paths: tuple[Path, ...], size_px: int) -> list[Pixels]:
-    images: list[Pixels] = []
-    for path in paths:
-        if len(images) == SAMPLES_PER_DOMAIN:
-            break
-        try:
-            images.append(fit_square(decode(path).pixels, size_px))
-        except DataError:
-            continue
-    return images
 
 
 def _free_name(out: Path, stem: str) -> str:

@@ -1,26 +1,34 @@
-"""Going on with a run: what may change and what may not."""
+"""Going on with a run: what may change and what may not, and what is told of it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from fruitgan.errors import UsageError
-from fruitgan.settings import from_json
-from fruitgan.training.run import Run
+from fruitgan.errors import DataError, UsageError
+from fruitgan.settings import from_json, to_json
+from fruitgan.training.run import CONFIG, Run, resume_command, training_config
 from fruitgan.workflows.train_gan.assemble import Plan
-from fruitgan.workflows.train_gan.settings import FIXED, Habits, TrainGanSettings
+from fruitgan.workflows.train_gan.settings import FIXED, Habits, TrainGanResult, TrainGanSettings
+
+# What of `environment.json` decides the bits of a result; the decoded images are compared by their fingerprint.
+DECIDING = ("system", "cpu", "cpu_capability", "torch_threads", "device", "gpu")
+DECIDING_PACKAGES = ("fruitgan", "torch", "torchvision", "kornia", "numpy")
+LATER = "later"
+T = TypeVar("T")
 
 
 def merged_settings(settings: TrainGanSettings, run: Run) -> TrainGanSettings:
     """The run's settings with what may change taken from the new ones.
 
     Raises:
-        UsageError: something that decides the mathematics was given another value.
+        UsageError: something that decides the mathematics was given another value, or the run another name.
     """
-    stored = from_json(TrainGanSettings, run.config["settings"], f"{run.path}/config.json")
+    stored = stored_settings(run)
+    if settings.name not in (None, run.path.name):
+        raise UsageError(f"--name {settings.name} with --resume: {run.path} keeps its name; leave out one of the two")
     for name in FIXED:
         new, old = getattr(settings, name), getattr(stored, name)
         if name == "data":
@@ -42,17 +50,34 @@ def merged_settings(settings: TrainGanSettings, run: Run) -> TrainGanSettings:
     )
 
 
-def extends(run: Run, settings: TrainGanSettings, result: Mapping[str, Any]) -> bool:
+def stored_settings(run: Run) -> TrainGanSettings:
+    """The settings that the run was made with, or last went on with."""
+    return typed(TrainGanSettings, training_config(run)["settings"], run.path / CONFIG)
+
+
+def typed(kind: type[T], value: Any, file: Path) -> T:
+    """What a file of the run says, as the dataclass.
+
+    Raises:
+        DataError: it says something else.
+    """
+    try:
+        return from_json(kind, value, str(file))
+    except UsageError as error:
+        raise DataError(str(error)) from error
+
+
+def extends(run: Run, settings: TrainGanSettings, result: TrainGanResult) -> bool:
     """Whether the settings ask for more steps than the finished run has."""
     steps = settings.steps
     if steps is None and settings.epochs is not None:
         steps = settings.epochs * int(run.config["steps_per_epoch"])
-    return steps is not None and steps > int(result["step"])
+    return steps is not None and steps > result.step
 
 
 def resumed_plan(run: Run, settings: TrainGanSettings) -> Plan:
     """The plan of the run, so that a recipe that changed since does not change it; its length may be the new one's."""
-    plan = from_json(Plan, run.config["plan"], f"{run.path}/config.json")
+    plan = typed(Plan, run.config["plan"], run.path / CONFIG)
     if settings.steps is None and settings.epochs is None:
         return plan
     recipe = dataclasses.replace(plan.recipe, steps=settings.steps, epochs=settings.epochs)
@@ -62,3 +87,78 @@ def resumed_plan(run: Run, settings: TrainGanSettings) -> Plan:
 def absolute(data: str | None) -> str | None:
     """A folder's whole path, so that a run can go on from another folder; a set's name stays."""
     return str(Path(data).resolve()) if data is not None and Path(data).exists() else data
+
+
+def resume_line(run: Path, settings: TrainGanSettings) -> str:
+    """The command that goes on with a run where this one was asked to compute."""
+    device = ("--gpu", settings.gpu) if settings.gpu is not None else ("--device", settings.device)
+    return resume_command(run, [word for word in device if word is not None] if device[1] is not None else [])
+
+
+def take_up(
+    run: Run, settings: TrainGanSettings, plan: Plan, total_steps: int, step: int, here: Mapping[str, Any]
+) -> list[str]:
+    """Keep in the run's folder with what it goes on, and where; what of that is new, in sentences.
+
+    Args:
+        settings: merged.
+        step: where it goes on.
+        here: the `environment` of this sitting.
+    """
+    config = run.config
+    stored = stored_settings(run)
+    merged = {name: getattr(settings, name) for name in (*dataclasses.asdict(Habits()), "deterministic", "steps", "epochs")}
+    kept = {"total_steps": total_steps, "plan": to_json(plan), "settings": to_json(dataclasses.replace(stored, **merged))}
+    notes = list(_changes(stored, settings))
+    if total_steps != config["total_steps"]:
+        notes.append(f"{total_steps} steps instead of {config['total_steps']}, over which the schedules are now drawn")
+    if config | kept != config:
+        run.write_config(config | kept)
+    return ([f"goes on with {', '.join(notes)}"] if notes else []) + _keep_environment(run, step, here)
+
+
+def _changes(stored: TrainGanSettings, settings: TrainGanSettings) -> Iterator[str]:
+    before, now = (dataclasses.asdict(Habits.of(each)) for each in (stored, settings))
+    for name, value in now.items():
+        if value != before[name]:
+            yield f"--{name.replace('_', '-')} {value} instead of {before[name]}"
+    if settings.deterministic and not stored.deterministic:
+        yield "--deterministic"
+
+
+def _keep_environment(run: Run, step: int, here: Mapping[str, Any]) -> list[str]:
+    """Add this sitting's environment to the run's history if it is another than that of the sitting before."""
+    history = run.environment
+    if not history or not step:  # nothing of an earlier sitting is left
+        if history != here:
+            run.write_environment(here)
+        return []
+    # A sitting that left nothing behind does not count.
+    later = [entry for entry in history.get(LATER, []) if entry["from_step"] < step]
+    before = later[-1] if later else history
+    differences = _differences(before, here)
+    if differences:
+        later.append({"from_step": step, **here})
+    if later != history.get(LATER, []):
+        run.write_environment({**history, LATER: later})
+    if not differences:
+        return []
+    return [
+        f"goes on elsewhere than it came from: {', '.join(differences)}; from here on it no longer equals, bit for bit, a run "
+        "that was never stopped"
+    ]
+
+
+def _differences(before: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What decides the bits and is another than before; what is not known of before counts as the same."""
+    old = {name: before[name] for name in DECIDING if name in before}
+    packages = before.get("packages", {})
+    old |= {name: packages[name] for name in DECIDING_PACKAGES if name in packages}
+    new = {**here, **here["packages"]}
+    return [
+        f"{name.replace('_', ' ')} {_said(new[name])} (was {_said(value)})" for name, value in old.items() if value != new[name]
+    ]
+
+
+def _said(value: Any) -> str:
+    return "none" if value is None else str(value)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from fruitgan.device import Precision
 from fruitgan.errors import UsageError
 from fruitgan.training.trainer import StepReport
 
 OUT = Path("runs/train-gan")
+OnNan = Literal["stop", "rollback"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ class TrainGanSettings:
     save_every: int | None = None
     log_every: int | None = None
     keep: int | None = None
+    on_nan: OnNan | None = None
     gpu: str | None = None
     device: str | None = None
     deterministic: bool = False
@@ -55,6 +57,8 @@ class TrainGanSettings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"--{name.replace('_', '-')} {value}: {least} or more is needed")
+        if self.on_nan not in (None, *get_args(OnNan)):
+            raise UsageError(f"--on-nan {self.on_nan}: expected {' or '.join(get_args(OnNan))}")
         if self.epochs is not None and self.steps is not None:
             raise UsageError("--epochs and --steps say the same thing; give one of them")
         if self.name is not None and (self.name in ("", ".", "..") or "/" in self.name or "\\" in self.name):
@@ -65,21 +69,22 @@ class TrainGanSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Habits:
-    """How often a run tells, shows and saves, in steps, and how many checkpoints it keeps."""
+    """How often a run tells, shows and saves, in steps; how many checkpoints it keeps; what it does if a loss is not finite."""
 
     sample_every: int = 500
     save_every: int = 500
     log_every: int = 25
     keep: int = 2
+    on_nan: OnNan = "stop"
 
     @classmethod
     def of(cls, *settings: TrainGanSettings) -> Habits:
         """From the first of the settings that says something: the new ones, then those of the run that is resumed."""
-        found: dict[str, int] = {}
+        found: dict[str, Any] = {}
         for given in settings:
-            for name in ("sample_every", "save_every", "log_every", "keep"):
-                if (value := getattr(given, name)) is not None:
-                    found.setdefault(name, value)
+            for habit in fields(cls):
+                if (value := getattr(given, habit.name)) is not None:
+                    found.setdefault(habit.name, value)
         return cls(**found)
 
 
@@ -126,7 +131,15 @@ class Saved:
     checkpoint: Path
 
 
-Event = Loading | Started | Stepped | Saved
+@dataclass(frozen=True)
+class Noted:
+    """Something that one should know and perhaps act on: a warning of the watch, a rollback."""
+
+    step: int
+    text: str
+
+
+Event = Loading | Started | Stepped | Saved | Noted
 OnProgress = Callable[[Event], bool | None]
 """Called with each event; if it returns True, the job finishes its step, saves and returns unfinished."""
 

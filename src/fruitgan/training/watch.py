@@ -1,0 +1,203 @@
+"""Known collapses of adversarial training, seen in the lines of the log and each said once, with what helps.
+
+A watch knows nothing but the log's lines: fed with those of the run that is resumed, it goes on as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fruitgan.images import Pixels, unit_from_bytes
+
+OBSERVE_STEPS = 100
+"""How often at least the outputs are to be looked at: often against 1,000 steps of patience, seldom against their cost."""
+
+NEAR_ZERO = 0.04  # of what a discriminator loses that cannot tell: it is right, and sure of it, on nearly every patch
+SAME = 3 / 255  # the light generator's clipping alone changes white by 2.8 grey levels
+ALIKE = 0.1  # outputs that differ a tenth as much as their inputs
+OPPOSITE = -0.25  # a generator that forgets its input has 0
+LEAST_CONTRAST = 2 / 255  # less than that among the inputs says nothing of the outputs
+
+WINDOW = 48  # values of a loss in which a swing is looked for
+SCALES = (1, 4, 16, 64)  # how many lines of the log make a value: slow swings are seen in means
+SLOWEST = 4  # swings in a window; fewer are a drift
+FASTEST = WINDOW // 3
+REGULAR = 0.6  # share of the variance in one frequency and its neighbours: noise, white or red, has it in 1 window of 200
+STRONG = 0.35  # deviation as a share of the mean: swings by half of it
+LEAST_SPAN_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long something must last before it is said: a share of the training, within bounds in steps.
+
+    A beginning is no collapse: one generator starts as the identity, another with grey for everything.
+    """
+
+    share: float
+    least_steps: int
+    most_steps: int
+
+    def steps(self, total_steps: int) -> int:
+        return min(max(round(self.share * total_steps), self.least_steps), self.most_steps)
+
+
+PATIENCE = {
+    "discriminator-won": Patience(0.05, 1000, 5000),
+    "unchanged": Patience(0.25, 1000, 20_000),
+    "constant": Patience(0.1, 1000, 10_000),
+    "inverted": Patience(0.05, 1000, 5000),
+}
+SENTENCES = {
+    "discriminator-won": "{where} has lost next to nothing for {steps} steps: the discriminator has won and teaches little; "
+    "more or more varied images help, or a new run with a weaker one (--discriminator-option base_channels=32)",
+    "unchanged": "{where}: for {steps} steps the outputs have been the inputs; a new run by a recipe with lower weights of "
+    "cycle and identity lets more change",
+    "constant": "{where}: for {steps} steps all inputs have given nearly one output, the generator has collapsed; a new run "
+    "with another --seed, a larger --batch-size or a higher weight of cycle helps",
+    "inverted": "{where}: for {steps} steps light has come out dark and colours as their opposites; a new run with another "
+    "--seed, or by --recipe fast, which starts as the identity, helps, unless that is what the domains are",
+    "oscillating": "{where} has swung up and down for {steps} steps, once in {period}: the networks chase each other; a larger "
+    "--batch-size, a lower learning rate in a recipe of your own or averaged weights (--recipe fast) help",
+}
+
+
+def describe(sources: Sequence[Pixels], fakes: Sequence[Pixels]) -> dict[str, float]:
+    """What can be told from some inputs and their outputs, all uint8 [S, S, 3].
+
+    - `changed`: mean absolute difference of an output from its input, on [0, 1].
+    - `variety`: how much outputs differ from one another, as a multiple of how much inputs do (deviation over the images,
+      mean over pixels); absent where the inputs are alike.
+    - `likeness`: correlation of all values of the outputs with those of the inputs; absent where either are one colour.
+    """
+    x, y = (unit_from_bytes(np.stack(images).astype(np.float64)) for images in (sources, fakes))
+    found = {"changed": float(np.abs(y - x).mean())}
+    if (among := x.std(axis=0).mean()) >= LEAST_CONTRAST:
+        found["variety"] = float(y.std(axis=0).mean() / among)
+    if min(x.std(), y.std()) >= LEAST_CONTRAST:
+        found["likeness"] = float(np.corrcoef(x.ravel(), y.ravel())[0, 1])
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+class Watch:
+    """Takes the log's lines in their order and says what each is the first to show.
+
+    Args:
+        total_steps: of the whole training.
+        undecided: what a discriminator loses that cannot tell; None where the objective's terms are not known.
+    """
+
+    def __init__(self, total_steps: int, undecided: float | None) -> None:
+        self.total_steps = total_steps
+        self.undecided = undecided
+        self._said: set[str] = set()
+        self._since: dict[tuple[str, str], int] = {}
+        self._swings: dict[str, _Swing] = {}
+        self._line_before = 0
+
+    def replay(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Take in the lines of the run so far; what their `warnings` say is not said again."""
+        for entry in entries:
+            self._take(entry)
+            self._said |= set(entry.get("warnings", ()))
+
+    def see(self, entry: Mapping[str, Any]) -> dict[str, str]:
+        """The warnings that a new line gives reason to, by kind; each kind once."""
+        self._take(entry)
+        found: dict[str, str] = {}
+        for kind, where, steps, period in self._shown(entry["step"]):
+            if kind not in self._said:
+                self._said.add(kind)
+                found[kind] = SENTENCES[kind].format(where=where, steps=f"{steps:,}", period=f"{period:,}")
+        return found
+
+    def _take(self, entry: Mapping[str, Any]) -> None:
+        step = int(entry["step"])
+        for term, loss in entry["losses"].items():
+            kind = term.rpartition("_")[0]
+            if kind == "discriminator" and self.undecided is not None:
+                self._note("discriminator-won", term, loss < NEAR_ZERO * self.undecided, self._line_before)
+            if kind in ("discriminator", "adversarial"):
+                self._swings.setdefault(term, _Swing()).take(step, loss)
+        for direction, output in entry.get("outputs", {}).items():
+            self._note("unchanged", direction, output["changed"] < SAME, step)
+            self._note("constant", direction, output.get("variety", 1.0) < ALIKE, step)
+            self._note("inverted", direction, output.get("likeness", 0.0) < OPPOSITE, step)
+        self._line_before = step
+
+    def _note(self, kind: str, where: str, holds: bool, since: int) -> None:
+        if holds:
+            self._since.setdefault((kind, where), since)
+        else:
+            self._since.pop((kind, where), None)
+
+    def _shown(self, step: int) -> Iterator[tuple[str, str, int, int]]:
+        """Kind, term or direction, for how many steps, and the steps of a period."""
+        for (kind, where), since in self._since.items():
+            if step - since >= PATIENCE[kind].steps(self.total_steps):
+                yield kind, where, step - since, 0
+        for term, swing in self._swings.items():
+            if (found := swing.found) is not None:
+                yield "oscillating", term, *found
+
+
+class _Swing:
+    """Looks for a regular swing in one loss, at several scales of time, in memory that never grows."""
+
+    def __init__(self) -> None:
+        self.lines = 0
+        self.recent = np.zeros(SCALES[-1])
+        self.windows = {scale: _Window(np.zeros(WINDOW), np.zeros(WINDOW, dtype=np.int64)) for scale in SCALES}
+        self.since: dict[int, int] = {}
+        self.found: tuple[int, int] | None = None
+        """For how many steps it has swung, and the steps of a period, where two windows on end have swung throughout."""
+
+    def take(self, step: int, loss: float) -> None:
+        self.lines += 1
+        _push(self.recent, loss)
+        self.found = None
+        for scale, window in self.windows.items():
+            if self.lines % scale == 0:
+                _push(window.values, float(self.recent[-scale:].mean()))
+                _push(window.steps, step)
+                self._look(scale, window)
+
+    def _look(self, scale: int, window: _Window) -> None:
+        cycles = swings(window.values) if self.lines >= WINDOW * scale else None
+        if cycles is None:
+            self.since.pop(scale, None)
+            return
+        first, last = int(window.steps[0]), int(window.steps[-1])
+        lasted = last - self.since.setdefault(scale, last)
+        if lasted >= last - first >= LEAST_SPAN_STEPS:
+            self.found = (last - first + lasted, round((last - first) / cycles))
+
+
+class _Window(NamedTuple):
+    """The last values of a loss, each a mean over some lines, and the steps that these end at."""
+
+    values: NDArray[np.float64]
+    steps: NDArray[np.int64]
+
+
+def _push(row: NDArray[Any], value: float) -> None:
+    row[:-1] = row[1:]
+    row[-1] = value
+
+
+def swings(values: NDArray[np.float64]) -> int | None:
+    """How often a loss went up and down, if it did so regularly and by much; None if it did not."""
+    if not (deviation := values.std()) or deviation < STRONG * values.mean():
+        return None
+    times = np.arange(len(values)) - (len(values) - 1) / 2
+    level = values - values.mean() - times * (times @ values) / (times @ times)  # without its straight drift
+    power = np.abs(np.fft.rfft(level))[1:] ** 2
+    peak = int(power.argmax())
+    # Three neighbours hold what lies between two frequencies.
+    regular = power[max(0, peak - 1) : peak + 2].sum() >= REGULAR * power.sum()
+    return peak + 1 if regular and SLOWEST <= peak + 1 <= FASTEST else None

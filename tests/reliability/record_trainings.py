@@ -1,0 +1,51 @@
+"""Records two trainings on drawn fruit that go well, for the test that the watch is silent over them.
+
+python tests/reliability/record_trainings.py        # about half an hour on one core; writes recorded/*.json anew
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fruitgan.training.run import Run
+from fruitgan.workflows.train_gan import TrainGanSettings, train_gan
+
+RECORDED = Path(__file__).parent / "recorded"
+# The discriminator's loss of one that cannot tell: a quarter a map, by least squares.
+TRAININGS: dict[str, tuple[dict[str, Any], float]] = {
+    "fast": ({"recipe": "fast", "steps": 2500}, 0.5),
+    "cyclegan": (
+        {"recipe": "cyclegan", "generator": "resnet-6", "generator_options": {"base_channels": "16"}, "steps": 5000},
+        0.25,
+    ),
+}
+
+
+def record(name: str, out: Path) -> dict[str, Any]:
+    settings, undecided = TRAININGS[name]
+    result = train_gan(
+        TrainGanSettings(data="demo", gpu="none", image_size=64, precision="fp32", seed=0, out=out, name=name, **settings)
+    )
+    lines = Run(result.run).entries()
+    throughout = [term for term in lines[-1]["losses"] if all(term in line["losses"] for line in lines)]
+    return {
+        "total_steps": result.step,
+        "undecided": undecided,
+        "steps": [line["step"] for line in lines],
+        "losses": {term: [round(line["losses"][term], 4) for line in lines] for term in throughout},
+        "outputs": {str(line["step"]): line["outputs"] for line in lines if "outputs" in line},
+    }
+
+
+def main() -> None:
+    RECORDED.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in TRAININGS:
+            (RECORDED / f"{name}.json").write_text(json.dumps(record(name, Path(folder)), indent=0) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,448 @@
+"""Archives and servers of strangers: what is unpacked is what was meant, or nothing is; no server fills disk or memory."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import socket
+import stat
+import struct
+import threading
+import tracemalloc
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fruitgan.data import download
+from fruitgan.data.download import Archive, Resuming, fetch
+from fruitgan.data.unzip import unzip
+from fruitgan.errors import DataError
+
+LONG = int(os.environ.get("HOSTILE_EXAMPLES", "3000"))
+short = settings(max_examples=200, deadline=None, derandomize=True, database=None)
+long = settings(max_examples=LONG, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+
+
+def zipped(*entries: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, data in entries:
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+GOOD = zipped(
+    ("tiny/", b""),
+    ("tiny/trainA/0.jpg", b"apple " * 40),
+    ("tiny/trainA/1.jpg", bytes(range(256))),
+    ("tiny/trainB/0.jpg", b"orange " * 40),
+    ("tiny/readme.txt", b"text"),
+)
+
+
+def unpack(folder: Path, data: bytes) -> Path:
+    """Unpack into `folder`/out, which only `fetch` would remove."""
+    (folder / "bad.zip").write_bytes(data)
+    (folder / "out").mkdir()
+    unzip(folder / "bad.zip", "tiny", folder / "out", lambda *event: None)
+    return folder / "out"
+
+
+def test_the_good_archive_is_unpacked(tmp_path: Path) -> None:
+    out = unpack(tmp_path, GOOD)
+    names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    assert names == ["trainA/0.jpg", "trainA/1.jpg", "trainB/0.jpg"]
+    assert (out / "trainA" / "0.jpg").read_bytes() == b"apple " * 40
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("tiny/../../evil.jpg", "leaves the folder"),
+        ("../tiny/evil.jpg", "leaves the folder"),
+        ("/tiny/trainA/evil.jpg", "leaves the folder"),
+        ("//server/share/evil.jpg", "leaves the folder"),
+        ("C:\\evil.jpg", "leaves the folder"),
+        ("C:/tiny/evil.jpg", "leaves the folder"),
+        ("tiny/trainA/evil.jpg:stream.jpg", "leaves the folder"),
+        ("tiny\\..\\..\\evil.jpg", "leaves the folder"),
+        ("tiny/trainA/evil\u202egpj.jpg", "signs that cannot be seen"),
+        ("tiny/trainA/evil\n.jpg", "signs that cannot be seen"),
+        ("tiny/trainA/evil\x1b[2J.jpg", "signs that cannot be seen"),
+        ("tiny/trainA/" + "e" * 250 + ".jpg", "not every system can hold"),
+        ("tiny/trainA/" + "é" * 125 + ".jpg", "not every system can hold"),
+        ("tiny/" + "d/" * 20 + "evil.jpg", "not every system can hold"),
+        ("tiny/" + "d/" * 20_000 + "evil.jpg", "not every system can hold"),
+    ],
+)
+def test_an_entry_whose_name_is_a_trap_is_refused_before_anything_is_written(name: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=said) as raised:
+        unpack(tmp_path, zipped(("tiny/trainA/fine.jpg", b"fine"), (name, b"evil")))
+    assert len(str(raised.value).splitlines()) == 1
+    assert len(str(raised.value)) < 400 + len(str(tmp_path))
+    assert not list((tmp_path / "out").iterdir())
+    assert not [path for path in tmp_path.rglob("*") if "evil" in path.name]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ("trainA/a.jpg", "trainA/a.jpg", "stands there twice"),
+        ("trainA/a.jpg", "trainA/A.JPG", "stands there twice"),
+        ("trainA/a.jpg", "TRAINA/b.jpg", "stands there twice"),
+        ("trainA/\u00e9.jpg", "trainA/e\u0301.jpg", "stands there twice"),
+        ("trainA/stra\u00dfe.jpg", "trainA/STRASSE.jpg", "stands there twice"),
+        ("trainA/a.jpg", "trainA/a.jpg/b.jpg", "is a file and a folder"),
+        ("trainA/a.jpg/b/c.jpg", "trainA/A.jpg", "stands there twice"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_names_that_are_one_file_somewhere_are_refused(first: str, second: str, said: str, tmp_path: Path) -> None:
+    for number, pair in enumerate([(first, second), (second, first)]):
+        (tmp_path / str(number)).mkdir()
+        with pytest.raises(DataError, match=said):
+            unpack(tmp_path / str(number), zipped(*((f"tiny/{name}", b"x") for name in pair)))
+        assert not list((tmp_path / str(number) / "out").iterdir())
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK])
+@pytest.mark.parametrize("name", ["tiny/trainA/x.jpg", "tiny/trainA", "elsewhere/link"])
+def test_links_and_devices_are_refused_wherever_they_stand(kind: int, name: str, tmp_path: Path) -> None:
+    link = zipfile.ZipInfo(name)
+    link.external_attr = (kind | 0o777) << 16
+    with pytest.raises(DataError, match="is a link or device"):
+        unpack(tmp_path, zipped(("tiny/trainA/fine.jpg", b"fine"), (link, b"/etc/passwd")))
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("flag", [0x1, 0x40, 0x2000])
+def test_what_is_encrypted_is_refused(flag: int, tmp_path: Path) -> None:
+    data = bytearray(zipped(("tiny/trainA/x.jpg", b"x" * 100)))
+    at = data.index(b"PK\x01\x02") + 8
+    data[at : at + 2] = struct.pack("<H", struct.unpack("<H", data[at : at + 2])[0] | flag)
+    with pytest.raises(DataError, match="is encrypted"):
+        unpack(tmp_path, bytes(data))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 9, 93, 97, 1])
+def test_rare_ways_of_packing_are_refused(method: int, tmp_path: Path) -> None:
+    usual = method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    data = bytearray(zipped(("tiny/trainA/x.jpg", b"x" * 100), method=method if usual else zipfile.ZIP_STORED))
+    at = data.index(b"PK\x01\x02") + 10
+    data[at : at + 2] = struct.pack("<H", method)
+    with pytest.raises(DataError, match="packed in a way"):
+        unpack(tmp_path, bytes(data))
+
+
+def bomb(stated: int | None = None) -> bytes:
+    """Forty megabytes of nothing in forty kilobytes, which may state another size."""
+    data = bytearray(zipped(("tiny/trainA/x.jpg", b"\0" * 40_000_000)))
+    if stated is not None:
+        for magic, place in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+            at = data.index(magic) + place
+            data[at : at + 4] = struct.pack("<I", stated)
+    return bytes(data)
+
+
+def test_a_bomb_is_refused_by_what_it_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fruitgan.data.unzip.SMALL_BYTES", 1_000_000)
+    with pytest.raises(DataError, match="unpacks to more than images can be"):
+        unpack(tmp_path, bomb())
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("stated", [0, 1, 100_000])
+def test_a_bomb_that_understates_itself_writes_no_more_than_it_states(stated: int, tmp_path: Path) -> None:
+    data = bomb(stated)
+    tracemalloc.start()
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        unpack(tmp_path, data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 << 20
+    assert sum(path.stat().st_size for path in (tmp_path / "out").rglob("*.jpg")) <= stated
+
+
+def test_entries_that_share_their_bytes_count_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the overlapping zip bombs of Fifield 2019: one kernel, and a directory that names it many times."""
+    monkeypatch.setattr("fruitgan.data.unzip.SMALL_BYTES", 1_000_000)
+    one = zipped(("tiny/trainA/0000.jpg", b"\0" * 100_000))
+    start = one.index(b"PK\x01\x02")
+    end = one.index(b"PK\x05\x06")
+    listed = b"".join(one[start:end].replace(b"0000.jpg", f"{number:04}.jpg".encode()) for number in range(1000))
+    tail = bytearray(one[end:])
+    tail[8:12] = struct.pack("<HH", 1000, 1000)
+    tail[12:16] = struct.pack("<I", len(listed))
+    with pytest.raises(DataError, match="unpacks to more than images can be"):
+        unpack(tmp_path, one[:start] + listed + bytes(tail))
+
+
+def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fruitgan.data.unzip.MOST_ENTRIES", 100)
+    with pytest.raises(DataError, match="unpacks to more than images can be"):
+        unpack(tmp_path, zipped(*((f"tiny/trainA/{number}.jpg", b"") for number in range(101))))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"PK",
+        b"PK\x05\x06" + b"\xff" * 18,
+        b"PK\x05\x06" + bytes(18),
+        GOOD[:-1],
+        GOOD[100:],
+        GOOD.replace(b"PK\x03\x04", b"PK\x03\x05"),
+        GOOD.replace(b"PK\x01\x02", b"PK\x01\x03"),
+    ],
+)
+def test_a_broken_archive_is_one_line(data: bytes, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as raised:
+        unpack(tmp_path, data)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def attack(hostile: SimpleNamespace, data: st.DataObject, folder: Path) -> None:
+    """A spoilt archive is unpacked in its own folder and nowhere else, or refused in one line."""
+    place = folder / "case"
+    place.mkdir()
+    try:
+        spoilt = bytes(hostile.bytes(data.draw, GOOD))
+        with hostile.little_memory():
+            try:
+                unpack(place, spoilt)
+            except DataError as error:
+                said: str | None = str(error)
+            else:
+                said = None
+        assert said is None or len(said.splitlines()) == 1
+        assert {path.name for path in place.iterdir()} <= {"bad.zip", "out"}
+        assert all(path.is_dir() or stat.S_ISREG(path.lstat().st_mode) for path in (place / "out").rglob("*"))
+        assert sum(path.lstat().st_size for path in (place / "out").rglob("*.*")) < 1_000_000
+    finally:
+        shutil.rmtree(place)
+    assert not list(folder.iterdir())
+
+
+@short
+@given(st.data())
+def test_any_spoilt_archive_is_unpacked_or_refused_in_one_line(
+    hostile: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    attack(hostile, data, tmp_path_factory.mktemp("zip"))
+
+
+@pytest.mark.slow
+@long
+@given(st.data())
+def test_many_spoilt_archives_are_unpacked_or_refused(
+    hostile: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    attack(hostile, data, tmp_path_factory.mktemp("zip"))
+
+
+# Servers
+
+
+Answer = Callable[[socket.socket, str], None]
+"""Writes to a connection; the request's head is given."""
+
+
+@dataclass
+class Server:
+    """Answers each request with the next of its answers, the last one again and again; on loopback."""
+
+    answers: list[Answer] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    address: str = ""
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    state = Server()
+    listening = socket.create_server(("127.0.0.1", 0))
+    state.address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:  # closed: the test is over
+                return
+            with connection:
+                try:
+                    head = b""
+                    while b"\r\n\r\n" not in head and (more := connection.recv(4096)):
+                        head += more
+                    if not head:
+                        continue
+                    state.asked.append(head.decode().splitlines()[0])
+                    answer = state.answers.pop(0) if len(state.answers) > 1 else state.answers[0]
+                    answer(connection, head.decode())
+                except OSError:  # the client had enough
+                    continue
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    monkeypatch.setenv("FRUITGAN_MIRROR", state.address)
+    monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Resuming.__init__, "__defaults__", (0.0,))  # no pauses between attempts
+    yield state
+    listening.shutdown(socket.SHUT_RDWR)
+    listening.close()
+    thread.join()
+
+
+def raw(text: str, body: bytes = b"") -> Answer:
+    return lambda connection, head: connection.sendall(text.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
+
+
+def archive(data: bytes = GOOD) -> Archive:
+    return Archive(
+        name="tiny", address="https://example.invalid/tiny.zip", size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
+    )
+
+
+def left_in(cache: Path) -> list[str]:
+    return sorted(path.relative_to(cache).as_posix() for path in cache.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://example.invalid/tiny.zip",
+        "//example.invalid/tiny.zip",
+        "ftp://example.invalid/tiny.zip",
+        "file:///etc/passwd",
+        "http://[::1",
+        "http://127.0.0.1@example.invalid/",
+        "javascript:alert(1)",
+        "http://127.0.0.1.example.invalid/",
+    ],
+)
+def test_a_redirect_to_anything_but_https_is_never_followed(target: str, server: Server, tmp_path: Path) -> None:
+    server.answers = [raw(f"HTTP/1.1 302 Found\nLocation: {target}\nContent-Length: 0")]
+    with pytest.raises(DataError, match="but data are fetched by https alone"):
+        fetch(archive())
+    assert server.asked == ["GET /tiny.zip HTTP/1.1"]
+    assert left_in(tmp_path / "cache") == []
+
+
+def test_a_strangers_server_cannot_lead_to_what_listens_here(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first address counts as a stranger's where it is taken for https, as in a real download."""
+    monkeypatch.setattr(download, "_is_loopback", lambda address: address.endswith("/secret"))
+    monkeypatch.setattr(download, "_is_secure", lambda address: address.endswith("/tiny.zip"))
+    server.answers = [raw(f"HTTP/1.1 302 Found\nLocation: {server.address}/secret\nContent-Length: 0")]
+    with pytest.raises(DataError, match="but data are fetched by https alone"):
+        fetch(archive())
+    assert server.asked == ["GET /tiny.zip HTTP/1.1"]
+
+
+def test_a_mirror_on_this_machine_may_lead_on_within_it(server: Server, tmp_path: Path) -> None:
+    server.answers = [
+        raw("HTTP/1.1 302 Found\nLocation: /other/tiny.zip\nContent-Length: 0"),
+        raw(f"HTTP/1.1 200 OK\nContent-Length: {len(GOOD)}", GOOD),
+    ]
+    fetch(archive())
+    assert server.asked == ["GET /tiny.zip HTTP/1.1", "GET /other/tiny.zip HTTP/1.1"]
+    assert left_in(tmp_path / "cache")[0] == "datasets/tiny/trainA/0.jpg"
+
+
+def test_redirects_without_end_are_given_up(server: Server) -> None:
+    server.answers = [raw("HTTP/1.1 301 Moved\nLocation: /tiny.zip\nContent-Length: 0")]
+    with pytest.raises(DataError, match="leads on and on"):
+        fetch(archive())
+    assert len(server.asked) == 1 + download.MOST_REDIRECTS
+
+
+def endless(head: str, piece: bytes) -> Answer:
+    """An answer that goes on until the client hangs up, or has had far too much."""
+
+    def answer(connection: socket.socket, _: str) -> None:
+        connection.sendall(head.replace("\n", "\r\n").encode() + b"\r\n\r\n")
+        for _ in range(200 * (1 << 20) // len(piece)):
+            connection.sendall(piece)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        ("HTTP/1.1 200 OK", b"x" * 65536),
+        ("HTTP/1.1 200 OK\nContent-Length: 999999999999", b"x" * 65536),
+        ("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", b"10000\r\n" + b"x" * 65536 + b"\r\n"),
+        ("HTTP/1.1 302 Found\nLocation: http://example.invalid/", b"x" * 65536),
+        ("HTTP/1.1 500 No", b"x" * 65536),
+        ("HTTP/1.1 200 OK\nContent-Encoding: gzip", b"x" * 65536),
+        ("HTTP/1.1 200 OK\nX: ", b"x" * 65536),
+    ],
+)
+def test_an_answer_without_end_fills_neither_disk_nor_memory(head: str, piece: bytes, server: Server, tmp_path: Path) -> None:
+    server.answers = [endless(head, piece)]
+    tracemalloc.start()
+    with pytest.raises(DataError) as raised:
+        fetch(archive())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 << 20
+    assert len(str(raised.value).splitlines()) == 1
+    assert not [name for name in left_in(tmp_path / "cache") if not name.endswith(".part")]
+    assert sum((tmp_path / "cache" / name).stat().st_size for name in left_in(tmp_path / "cache")) <= len(GOOD) + 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        raw(f"HTTP/1.1 200 OK\nContent-Length: {len(GOOD) - 5}", GOOD),
+        raw(f"HTTP/1.1 200 OK\nContent-Length: {len(GOOD) + 5}", GOOD + b"12345"),
+        raw("HTTP/1.1 200 OK\nContent-Length: 0"),
+        raw(f"HTTP/1.1 200 OK\nContent-Length: {len(GOOD)}", GOOD[::-1]),
+        raw("HTTP/1.1 200 OK\nContent-Length: 5\nContent-Length: 6", b"12345"),
+        raw("HTTP/1.1 200 OK\nContent-Length: many", b"12345"),
+        raw("HTTP/1.1 200 OK\nContent-Length: -5", b"12345"),
+        raw("HTTP/1.1 206 Partial\nContent-Range: bytes 7-9/10\nContent-Length: 3", b"123"),
+        raw("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", b"zz\r\n12345"),
+        raw("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", b"-5\r\n12345"),
+        raw("HTTP/1.1 999999 \n" + "X: y\n" * 200),
+        raw("SSH-2.0-OpenSSH_9.6"),
+        raw(""),
+        lambda connection, head: None,
+        raw("HTTP/1.1 302 Found\nLocation: https://[\nContent-Length: 0"),
+        raw("HTTP/1.1 302 Found\nLocation: https://\x00\xff\nContent-Length: 0"),
+        raw("HTTP/1.1 302 Found\nLocation: https://" + "x" * 5000 + "/\nContent-Length: 0"),
+    ],
+)
+def test_a_server_that_lies_is_one_line_and_leaves_nothing_unpacked(answer: Answer, server: Server, tmp_path: Path) -> None:
+    server.answers = [answer]
+    with pytest.raises(DataError) as raised:
+        fetch(archive())
+    assert len(str(raised.value).splitlines()) == 1
+    assert not [name for name in left_in(tmp_path / "cache") if not name.endswith(".part")]
+
+
+@pytest.mark.parametrize("data", [zipped(("tiny/trainA/a.jpg", b"1"), ("tiny/../../evil.jpg", b"2")), b"no zip", GOOD[:-4]])
+def test_what_has_the_right_sum_and_is_hostile_all_the_same_leaves_nothing_unpacked(
+    data: bytes, server: Server, tmp_path: Path
+) -> None:
+    server.answers = [raw(f"HTTP/1.1 200 OK\nContent-Length: {len(data)}", data)]
+    with pytest.raises(DataError):
+        fetch(archive(data))
+    assert [name for name in left_in(tmp_path / "cache") if "datasets" in name] == []
+    assert not list(tmp_path.rglob("evil*"))
+
+
+def test_a_pipe_in_the_cache_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path))
+    (tmp_path / "downloads").mkdir()
+    os.mkfifo(tmp_path / "downloads" / "tiny.zip")
+    with pytest.raises(DataError, match="not a file"):
+        fetch(archive())

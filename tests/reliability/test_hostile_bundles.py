@@ -1,0 +1,499 @@
+"""Bundles and detectors from strangers: a whole valid one, or one line that says what is wrong, and never much memory."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fruitgan import bundle as bundles
+from fruitgan.bundle import Bundle, Card
+from fruitgan.engines.torch_engine import TorchEngine, arrays_of
+from fruitgan.errors import DataError, EnvironmentProblem, FruitganError
+from fruitgan.models.catalog import detectors, generators
+from fruitgan.models.weights import _sketch
+from fruitgan.registry import Choice
+from fruitgan.training.detection import DetectorBundle, DetectorCard, load_detector, save_detector
+from fruitgan.training.detection.verdict import Confusion, Verdict
+
+DETECTOR_KEY = "fruitgan-detector"
+LONG = int(os.environ.get("HOSTILE_EXAMPLES", "2000"))
+"""How many cases the slow tests try."""
+short = settings(max_examples=250, deadline=None, derandomize=True, database=None)
+long = settings(max_examples=LONG, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole bundle of the smallest generator."""
+    choice = generators.choose("mobile", {"base_channels": 4, "blocks": 1})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        arrays = arrays_of(generators.build(choice))
+    card = Card(
+        name="good",
+        domains=("apple", "orange"),
+        generator=choice,
+        directions=("a2b", "b2a"),
+        image_size_px=16,
+        size_minimum_px=8,
+        size_multiple_px=4,
+        recipe="fast",
+        steps=10,
+        images=20,
+        data="drawn",
+        data_fingerprint="0123",
+        licence="Apache-2.0",
+        notes="ångström",
+        measured={"kid": 0.5, "how": "by eye"},
+        fruitgan_version="0.1.0",
+        created="2025-01-01",
+    )
+    path = tmp_path_factory.mktemp("good") / "good.safetensors"
+    bundles.save(Bundle(card, {"a2b": arrays, "b2a": arrays}), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def good_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    choice = detectors.choose("small-cnn", {"image_size_px": 16, "base_channels": 1})
+    confusion = Confusion(generated_as_generated=3, generated_as_real=1, real_as_generated=1, real_as_real=3)
+    verdict = Verdict(accuracy=0.75, interval=(0.4, 0.93), auc=0.8, p_value=0.1, chance=0.5, n=8, confusion=confusion)
+    card = DetectorCard(
+        name="good",
+        detector=choice,
+        image_size_px=16,
+        protocol="grouped",
+        verdict=verdict,
+        training_images=8,
+        rounds=1,
+        data="drawn",
+        data_fingerprint="0123",
+        seed=0,
+        fruitgan_version="0.1.0",
+    )
+    path = tmp_path_factory.mktemp("good") / "detector.safetensors"
+    save_detector(DetectorBundle(card, detectors.build(choice).eval()), path)
+    return path
+
+
+def use(path: Path) -> None:
+    """All that is done with a bundle before the first picture; the pictures themselves are small here."""
+    bundle = bundles.load(path)
+    assert bundles.load_card(path) == bundle.card
+    for direction in bundle.card.directions:
+        engine = TorchEngine(generator=bundle.card.generator, weights=bundle.weights[direction], device="cpu")
+        for array in bundle.weights[direction].values():
+            assert np.isfinite(array).all()
+        assert engine.network.size_rule.minimum_px > 0
+
+
+def fate(read: Callable[[Path], object], path: Path) -> str:
+    """`whole`, or the name of the error; anything but an error of ours in one short line is a failure of the test."""
+    said: FruitganError | None = None
+    try:
+        read(path)
+    except FruitganError as error:
+        said = error
+    if said is None:
+        return "whole"
+    assert said.exit_code in (3, 4), repr(said)
+    assert len(str(said).splitlines()) == 1, repr(said)
+    assert len(str(said)) < 600 + len(str(path)), repr(said)
+    return type(said).__name__
+
+
+def spoil(hostile: SimpleNamespace, draw: Callable[..., Any], data: bytes, key: str) -> bytes:
+    """One of many ways to make a hostile file of a good one."""
+    header, content = hostile.parts_of(data)
+    way = draw(st.sampled_from(["bytes", "header", "card", "card", "both", "length", "splice", "options", "options"]))
+    if way == "bytes":
+        return bytes(hostile.bytes(draw, data))
+    if way in ("header", "both"):
+        card = header["__metadata__"].pop(key)
+        header = hostile.json(draw, header)
+        if isinstance(header, dict) and isinstance(header.get("__metadata__"), dict):
+            header["__metadata__"][key] = card
+    if way in ("card", "both"):
+        card = hostile.json(draw, json.loads(hostile.parts_of(data)[0]["__metadata__"][key]))
+        if isinstance(header, dict):
+            header["__metadata__"] = {key: hostile.text(draw, card)}
+    if way == "options":
+        card = json.loads(header["__metadata__"][key])
+        choice = card["generator" if "generator" in card else "detector"]
+        choice["name"] = draw(st.sampled_from([choice["name"], *generators.names(), *detectors.names(), "os:system"]))
+        known = ["base_channels", "blocks", "mask", "dropout", "image_size_px", "bins"]
+        numbers = st.sampled_from([-1, 0, 1, 2, 3, 16, 100, 4096, 10**5, 10**6, 10**9, 2**40, 2**63 - 1, True, 0.5, "3", None])
+        choice["options"] |= draw(st.dictionaries(st.sampled_from(known), numbers, max_size=2))
+        header["__metadata__"][key] = json.dumps(card)
+    if way == "length":
+        length = draw(st.sampled_from([0, 1, 2, 100, len(data) - 8, len(data), 2**31, 2**40, 2**63, 2**64 - 1]))
+        return bytes(hostile.tensor_file(json.dumps(header), content, length))
+    if way == "splice":
+        content = hostile.bytes(draw, content)
+    return bytes(hostile.tensor_file(hostile.text(draw, header), content))
+
+
+def attack(hostile: SimpleNamespace, data: st.DataObject, good: Path, key: str, read: Callable[[Path], object]) -> None:
+    path = good.with_name("spoilt.safetensors")
+    path.write_bytes(spoil(hostile, data.draw, good.read_bytes(), key))
+    with hostile.little_memory():
+        fate(read, path)
+
+
+# Whatever a stranger may have done to a good file
+
+
+@short
+@given(st.data())
+def test_any_spoilt_bundle_is_whole_or_refused_in_one_line(hostile: SimpleNamespace, good: Path, data: st.DataObject) -> None:
+    attack(hostile, data, good, bundles.KEY, use)
+
+
+@short
+@given(st.data())
+def test_any_spoilt_detector_is_whole_or_refused_in_one_line(
+    hostile: SimpleNamespace, good_detector: Path, data: st.DataObject
+) -> None:
+    attack(hostile, data, good_detector, DETECTOR_KEY, load_detector)
+
+
+@pytest.mark.slow
+@long
+@given(st.data())
+def test_many_spoilt_bundles_are_whole_or_refused(hostile: SimpleNamespace, good: Path, data: st.DataObject) -> None:
+    attack(hostile, data, good, bundles.KEY, use)
+
+
+@pytest.mark.slow
+@long
+@given(st.data())
+def test_many_spoilt_detectors_are_whole_or_refused(hostile: SimpleNamespace, good_detector: Path, data: st.DataObject) -> None:
+    attack(hostile, data, good_detector, DETECTOR_KEY, load_detector)
+
+
+# What one of them did, or might have done
+
+
+def with_card(good: Path, hostile: SimpleNamespace, to: Path, key: str = bundles.KEY, **changes: Any) -> Path:
+    """The good file with another card; a change of `options` goes to the network's."""
+    header, content = hostile.parts_of(good.read_bytes())
+    card = json.loads(header["__metadata__"][key])
+    choice = card["generator" if "generator" in card else "detector"]
+    choice["options"] |= changes.pop("options", {})
+    choice |= changes.pop("choice", {})
+    header["__metadata__"][key] = json.dumps(card | changes)
+    to.write_bytes(hostile.tensor_file(header, content))
+    return to
+
+
+BOMBS: tuple[dict[str, Any], ...] = (
+    *({"base_channels": number} for number in (0, -1, 5, 3000, 10**5, 10**9, 2**31, 2**63 - 1)),
+    *({"blocks": number} for number in (-1, 0, 2, 10**3, 10**6, 10**9, 2**63 - 1)),
+    {"base_channels": 1, "blocks": 10**9},
+    {"mask": "yes"},
+    {"mask": 1},
+    {"base_channels": "4" * 1000},
+    {"base_channels": 4.0},
+    {"unheard_of": 1},
+)
+
+
+@pytest.mark.parametrize("options", BOMBS, ids=lambda options: " ".join(f"{k}={v}" for k, v in options.items())[:40])
+def test_options_of_a_card_never_make_more_of_a_network_than_its_weights(
+    options: dict[str, Any], good: Path, hostile: SimpleNamespace, tmp_path: Path
+) -> None:
+    bundle = bundles.load(with_card(good, hostile, tmp_path / "b", options=options))
+    with hostile.little_memory(64 << 20), pytest.raises(DataError, match="the generator mobile"):
+        TorchEngine(generator=bundle.card.generator, weights=bundle.weights["a2b"], device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("seed-cnn", {"image_size_px": 16}), ("seed-cnn", {"image_size_px": 10**6}), ("small-cnn", {"base_channels": 10**6})],
+)
+def test_a_detectors_image_size_cannot_inflate_it(
+    name: str, options: dict[str, Any], good_detector: Path, hostile: SimpleNamespace, tmp_path: Path
+) -> None:
+    choice = {"name": name, "options": options}
+    path = with_card(good_detector, hostile, tmp_path / "d", DETECTOR_KEY, choice=choice)
+    with hostile.little_memory(), pytest.raises(DataError, match=f"the detector {name}"):
+        load_detector(path)
+
+
+def test_a_detectors_card_must_speak_of_its_own_image_size(
+    good_detector: Path, hostile: SimpleNamespace, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="its card speaks of 4096 px, its detector wants 16"):
+        load_detector(with_card(good_detector, hostile, tmp_path / "d", DETECTOR_KEY, image_size_px=4096))
+    with pytest.raises(DataError, match="not from 1 to 4096 px"):
+        load_detector(with_card(good_detector, hostile, tmp_path / "d", DETECTOR_KEY, image_size_px=4097))
+
+
+@pytest.mark.parametrize("sizes", [{"size_minimum_px": 2049}, {"size_multiple_px": 10**9}, {"image_size_px": 8193}])
+def test_a_card_cannot_make_every_picture_a_giant(
+    sizes: dict[str, int], good: Path, hostile: SimpleNamespace, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="not from 1 to"):
+        bundles.load(with_card(good, hostile, tmp_path / "b", **sizes))
+
+
+def entry(kind: str, shape: list[int], begin: int, end: int) -> dict[str, Any]:
+    return {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"x": entry("F32", [2**40], 0, 2**42)},
+        {"x": entry("F16", [2**61], 0, 2**62)},
+        {"x": entry("F16", [2**63 - 1] * 16, 0, 2)},
+        {"x": entry("F16", [0, 2**63 - 1], 0, 0)},
+        {"x": entry("F16", [1], 0, 2), "y": entry("F16", [1], 0, 2)},
+        {"x": entry("F16", [1], 2, 4)},
+        {"x": entry("F16", [1], 4, 2)},
+        {"x": entry("F16", [-1], 0, 2)},
+        {"x": entry("F16", [1.0], 0, 2)},
+        {"x": entry("F16", [True], 0, 2)},
+        {"x": entry("F16", [1] * 1000, 0, 2)},
+        {"x": entry("F8_E9M9", [10**9], 0, 2)},
+        {"x" * 1000: entry("F16", [1], 0, 2)},
+        {"x\u202e\n": entry("F16", [1], 0, 2)},
+        {"x": {**entry("F16", [1], 0, 2), "file": "/etc/passwd"}},
+        {"x": None},
+    ],
+)
+def test_sizes_in_a_header_are_held_against_the_file(
+    entries: dict[str, Any], good: Path, hostile: SimpleNamespace, tmp_path: Path
+) -> None:
+    header, _ = hostile.parts_of(good.read_bytes())
+    prefixed = {f"generator_ab.{name}": value for name, value in entries.items()}
+    path = tmp_path / "b"
+    path.write_bytes(hostile.tensor_file({"__metadata__": header["__metadata__"], **prefixed}, b"\0" * 2))
+    tracemalloc.start()
+    with pytest.raises(DataError):
+        bundles.load(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+@pytest.mark.parametrize("fill", [b"[],", b"{},", b'"a",', b"1,", b"[[[[[[],", b'{"a":1,'])
+def test_a_header_of_any_size_takes_little_memory(fill: bytes, hostile: SimpleNamespace, tmp_path: Path) -> None:
+    for size in (2_000_000, (2 << 20) + 100, 9_000_000):
+        header = b'{"x":[' + fill * (size // len(fill)) + b"1]}"
+        (tmp_path / "b").write_bytes(hostile.tensor_file(header))
+        with hostile.little_memory(128 << 20), pytest.raises(DataError, match="not a bundle"):
+            bundles.load_card(tmp_path / "b")
+
+
+def test_a_file_with_holes_cannot_fill_the_memory(good: Path, hostile: SimpleNamespace, tmp_path: Path) -> None:
+    header, _ = hostile.parts_of(good.read_bytes())
+    for size, said in ((1 << 30, "too large for the memory here"), (9 << 30, "more than any has")):
+        giant = {"__metadata__": header["__metadata__"]}
+        for way in ("ab", "ba"):
+            giant[f"generator_{way}.x"] = entry("F16", [size // 4], *(size // 2 * (way == "ba") + n for n in (0, size // 2)))
+        path = tmp_path / f"{size}"
+        path.write_bytes(start := hostile.tensor_file(giant))
+        os.truncate(path, len(start) + size)
+        with hostile.little_memory(), pytest.raises(DataError, match=said):
+            bundles.load(path)
+        path.unlink()  # before something reads all that tests leave
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_weights_that_are_not_finite_are_refused_by_name(
+    bad: float, good: Path, good_detector: Path, hostile: SimpleNamespace, tmp_path: Path
+) -> None:
+    for path, read, kind in ((good, bundles.load, "<f2"), (good_detector, load_detector, "<f4")):
+        header, content = hostile.parts_of(path.read_bytes())
+        name = next(name for name, told in header.items() if name != "__metadata__" and told["dtype"].startswith("F"))
+        begin = header[name]["data_offsets"][0]
+        number = np.array(bad, kind).tobytes()
+        spoilt = content[:begin] + number + content[begin + len(number) :]
+        (tmp_path / "b").write_bytes(hostile.tensor_file(header, spoilt))
+        with pytest.raises(DataError, match=re.escape(f"the tensor '{name}' holds numbers that are not finite")):
+            read(tmp_path / "b")
+
+
+@pytest.mark.parametrize("kind", ["F32", "BF16", "F64", "F8_E4M3"])
+def test_a_bundle_has_half_precision_and_nothing_else(kind: str, good: Path, hostile: SimpleNamespace, tmp_path: Path) -> None:
+    header, _ = hostile.parts_of(good.read_bytes())
+    bytes_each = {"F32": 4, "F64": 8, "BF16": 2, "F8_E4M3": 1}[kind]
+    one = {f"generator_{way}.x": entry(kind, [1], i * bytes_each, (i + 1) * bytes_each) for i, way in enumerate(("ab", "ba"))}
+    (tmp_path / "b").write_bytes(hostile.tensor_file({"__metadata__": header["__metadata__"], **one}, bytes(2 * bytes_each)))
+    with pytest.raises(DataError, match="is not in half precision"):
+        bundles.load(tmp_path / "b")
+
+
+def test_a_newer_format_says_so_before_anything_else_is_found_odd(
+    good: Path, good_detector: Path, hostile: SimpleNamespace, tmp_path: Path
+) -> None:
+    novelty = {"format": 2, "novelty": {"deep": [1]}, "name": 3}
+    for path, key, read in ((good, bundles.KEY, bundles.load), (good_detector, DETECTOR_KEY, load_detector)):
+        header, _ = hostile.parts_of(path.read_bytes())
+        header = {"__metadata__": {key: json.dumps(novelty)}, "x": entry("F7_NEW", [3], 0, 5)}
+        (tmp_path / "b").write_bytes(hostile.tensor_file(header, bytes(5)))
+        with pytest.raises(DataError, match=r"has format 2, newer than this program's 1: pip install -U fruitgan"):
+            read(tmp_path / "b")
+
+
+# Names are looked up and never imported
+
+
+@pytest.mark.parametrize("name", ["os:system", "torch.nn:Module", "../mobile", "builtins.eval", "", "mobile\n", "__class__"])
+def test_a_name_on_a_card_is_looked_up_and_never_imported(
+    name: str, good: Path, hostile: SimpleNamespace, tmp_path: Path
+) -> None:
+    choice = {"name": name, "package": "orchard-networks"}
+    bundle = bundles.load(with_card(good, hostile, tmp_path / "b", choice=choice))
+    with pytest.raises(EnvironmentProblem, match=r"orchard-networks .*not installed: pip install orchard-networks") as raised:
+        TorchEngine(generator=bundle.card.generator, weights=bundle.weights["a2b"], device="cpu")
+    assert raised.value.exit_code == 4
+
+
+def test_a_name_that_only_a_later_version_has_asks_for_that(good: Path, hostile: SimpleNamespace, tmp_path: Path) -> None:
+    choice = {"name": "plum", "package": "fruitgan", "version": "99.0"}
+    bundle = bundles.load(with_card(good, hostile, tmp_path / "b", choice=choice))
+    with pytest.raises(EnvironmentProblem, match=r"comes from fruitgan 99\.0, and the .* pip install -U fruitgan$"):
+        TorchEngine(generator=bundle.card.generator, weights=bundle.weights["a2b"], device="cpu")
+
+
+@pytest.mark.parametrize(
+    "package", ["x --index-url http://evil.example", "git+https://evil.example/x", "x; rm -rf ~", "", "é", "-r"]
+)
+def test_only_a_packages_name_is_offered_for_installation(
+    package: str, good: Path, hostile: SimpleNamespace, tmp_path: Path
+) -> None:
+    bundle = bundles.load(with_card(good, hostile, tmp_path / "b", choice={"name": "plum", "package": package}))
+    with pytest.raises(EnvironmentProblem, match="cannot be one") as raised:
+        TorchEngine(generator=bundle.card.generator, weights=bundle.weights["a2b"], device="cpu")
+    assert "pip install" not in str(raised.value)
+
+
+READS_NUMBERS_BACK = """
+import torch
+from fruitgan.models.mobile import MobileGenerator
+
+def counting(*, base_channels: int = 4, blocks: int = 1) -> MobileGenerator:
+    "Looks at numbers while it is built."
+    assert torch.linspace(0, 1, 3).tolist() == [0, 0.5, 1]
+    assert torch.rand(1).item() < 1
+    return MobileGenerator(base_channels, blocks, True)
+"""
+
+
+def test_a_builder_that_looks_at_numbers_is_built_and_limited_all_the_same(
+    install: Callable[..., Path], good: Path, hostile: SimpleNamespace, tmp_path: Path
+) -> None:
+    install("orchard-networks", {"generators": {"counting": "orchard_networks:counting"}}, READS_NUMBERS_BACK)
+    weights = bundles.load(good).weights["a2b"]
+    choice = Choice("counting", "orchard-networks", "1.0", {})
+    before = torch.get_rng_state()
+    engine = TorchEngine(generator=choice, weights=weights, device="cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+    for name, tensor in engine.network.state_dict().items():
+        np.testing.assert_array_equal(tensor.numpy(), weights[name].astype(np.float32))
+    with hostile.little_memory(), pytest.raises(DataError, match="would be larger than the weights"):
+        TorchEngine(generator=replace(choice, options={"blocks": 10**9}), weights=weights, device="cpu")
+
+
+HOLDS_A_WINDOW = """
+import torch
+from fruitgan.models.mobile import MobileGenerator
+
+def windowed(*, side_px: int = 64) -> MobileGenerator:
+    "Holds more than its weights say."
+    network = MobileGenerator(4, 1, True)
+    network.register_buffer("window", torch.zeros(side_px, side_px), persistent=False)
+    return network
+"""
+
+
+def test_what_a_network_holds_beside_its_weights_is_limited_too(
+    install: Callable[..., Path], good: Path, hostile: SimpleNamespace
+) -> None:
+    install("orchard-windows", {"generators": {"windowed": "orchard_windows:windowed"}}, HOLDS_A_WINDOW)
+    weights = bundles.load(good).weights["a2b"]
+    for side_px, is_fine in ((64, True), (4000, True), (5000, False), (10**6, False)):
+        choice = Choice("windowed", "orchard-windows", "1.0", {"side_px": side_px})
+        with hostile.little_memory():
+            if is_fine:
+                assert TorchEngine(generator=choice, weights=weights, device="cpu").network.window.shape == (side_px, side_px)
+            else:
+                with pytest.raises(DataError, match="would be larger than the weights"):
+                    TorchEngine(generator=choice, weights=weights, device="cpu")
+
+
+@pytest.mark.parametrize("registry", [generators, detectors], ids=lambda registry: registry.kind)
+def test_every_network_of_ours_can_be_sketched_without_memory(registry: Any, hostile: SimpleNamespace) -> None:
+    for entry in registry.entries():
+        if entry.package != "fruitgan":
+            continue
+        choice = registry.choose(entry.name)
+        with torch.device("meta"):
+            shapes = {name: tuple(tensor.shape) for name, tensor in registry.build(choice).state_dict().items()}
+        weights = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+        with hostile.little_memory():
+            sketch = _sketch(registry, choice, weights, entry.name)
+        assert sketch is not None, entry.name
+        assert {name: tuple(tensor.shape) for name, tensor in sketch.state_dict().items()} == shapes
+
+
+# The source itself
+
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "breakpoint"}
+FORBIDDEN_MODULES = {
+    "pickle",
+    "marshal",
+    "shelve",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "yaml",
+    "jsonpickle",
+    "code",
+    "imp",
+    "runpy",
+}
+FORBIDDEN_METHODS = {"torch.load", "torch.hub", "np.load", "numpy.load", "os.system", "os.popen", "importlib.import_module"}
+ALLOWED = {
+    # The one reader of another project's weights, after their sum was checked, and of tensors alone.
+    "evaluation/features/inception.py": {"torch.load"},
+    # Its own list of packages, to see whether they can be imported.
+    "commands/doctor.py": {"importlib.import_module"},
+}
+
+
+def test_nothing_in_the_source_turns_data_into_code() -> None:
+    root = Path(bundles.__file__).parent
+    files = sorted(root.rglob("*.py"))
+    assert len(files) > 100
+    for path in files:
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FORBIDDEN_CALLS:
+                found.add(node.func.id)
+            if isinstance(node, ast.Attribute) and ast.unparse(node) in FORBIDDEN_METHODS:
+                found.add(ast.unparse(node))
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+                found |= {name for name in names if name.partition(".")[0] in FORBIDDEN_MODULES}
+            if isinstance(node, ast.keyword) and node.arg in ("shell", "allow_pickle", "trust_remote_code"):
+                found.add(node.arg)
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                assert any(word.arg == "weights_only" and ast.unparse(word.value) == "True" for word in node.keywords), path
+        assert found <= ALLOWED.get(path.relative_to(root).as_posix(), set()), (path, found)

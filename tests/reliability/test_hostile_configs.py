@@ -1,0 +1,227 @@
+"""Settings files and environments: what does not fit is refused by its key, in our words and in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fruitgan.cli import commands, load, main
+
+LONG = int(os.environ.get("HOSTILE_EXAMPLES", "1000"))
+short = settings(max_examples=120, deadline=None, derandomize=True, database=None)
+long = settings(max_examples=LONG, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+
+NOT_OURS = re.compile(
+    r"pydantic|typer|click|traceback|input should|value error|unable to|invalid value for|requires an argument|"
+    r"missing (option|argument|parameter)|got unexpected|<class|type=|literal_error|unexpected \w+error",
+    re.IGNORECASE,
+)
+
+Complaint = Callable[..., str]
+
+
+@pytest.fixture
+def complaint(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Complaint:
+    """What a command line says on stderr when it is refused: one line of ours, and nothing on stdout."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, code: int = 2) -> str:
+        found = main(list(arguments))
+        said = capsys.readouterr()
+        assert found == code, said
+        assert said.out == ""
+        assert re.fullmatch(r"error: [^\n]+\n", said.err), said.err
+        assert not NOT_OURS.search(said.err), said.err
+        assert len(said.err) < 1000
+        return said.err.strip()
+
+    return run
+
+
+def write(text: str | bytes) -> str:
+    Path("settings.toml").write_bytes(text.encode() if isinstance(text, str) else text)
+    return "settings.toml"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("btach-size = 3", "unknown key 'btach-size': did you mean batch-size"),
+        ("[trian]\nx = 1", "unknown key 'trian'"),
+        ('"" = 1', "unknown key ''"),
+        ('"\\u001b[31m" = 1', "unknown key '\\x1b[31m'"),
+        ("batch-size = 3\nbatch_size = 4", "batch_size and batch-size are the same option"),
+        ("batch-size = 3\nbatch-size = 4", "is not TOML"),
+        ("batch-size = true", "batch-size: expected a whole number from 1 to 65,536, found true"),
+        ("batch-size = 3.0", "batch-size: expected a whole number from 1 to 65,536, found 3.0"),
+        ("batch-size = 0", "batch-size: expected a whole number from 1 to 65,536, found 0"),
+        ("batch-size = 70000", "batch-size: expected a whole number from 1 to 65,536, found 70000"),
+        ("batch-size = nan", "batch-size: expected a whole number from 1 to 65,536, found nan"),
+        ("batch-size = 2025-01-01", "batch-size: expected a whole number from 1 to 65,536, found the date or time 2025-01-01"),
+        ("batch-size = 12:00:00", "found the date or time 12:00:00"),
+        ("batch-size = 2025-01-01T12:00:00Z", "found the date or time 2025-01-01T12:00:00+00:00"),
+        ("batch-size = [3]", "found a list"),
+        ("[batch-size]\nvalue = 3", "batch-size: expected a whole number from 1 to 65,536, found a table"),
+        ("[[batch-size]]\nvalue = 3", "found a list"),
+        ("steps = 0x" + "f" * 5000, "steps: expected a number of 64 bits at most, found a number of thousands of digits"),
+        ("steps = " + "9" * 5000, "is not TOML"),
+        ("steps = 9223372036854775808", "steps: expected a number of 64 bits at most"),
+        ("seed = -1", "seed: expected a whole number of 0 or more, found -1"),
+        ("data = 2025-01-01", "data: expected text, found the date or time"),
+        ("data = true", "data: expected text, found true"),
+        ('data = ["a", "b"]', "data: expected text, found a list"),
+        ('data = "a\\u0000b"', "data: expected text"),
+        ("out = 3", "out: expected a path, found 3"),
+        ('out = ""', "out: expected a path, found ''"),
+        ('out = "a\\u0000b"', "out: expected a path"),
+        ('precision = "fp8"', "precision: expected auto, fp32 or bf16, found 'fp8'"),
+        ("precision = 16", "precision: expected auto, fp32 or bf16, found 16"),
+        ('precision = ["fp32"]', "precision: expected auto, fp32 or bf16, found a list"),
+        ('deterministic = "yes"', "deterministic: expected true or false, found 'yes'"),
+        ("deterministic = 1", "deterministic: expected true or false, found 1"),
+        ('generator-option = "a=1"', "generator-option: expected a list, found 'a=1'"),
+        ("generator-option = [[1]]", "generator-option: expected text, found a list"),
+        ("[generator-option]\nbase_channels = [1]", "generator-option.base_channels: expected text, a number, true or false"),
+        ("[generator-option.deep]\nx = 1", "generator-option.deep: expected text, a number, true or false, found a table"),
+        ("gpu = 0.5", "gpu"),
+        ("gpu = inf", "gpu"),
+        ("debug = true", "unknown key 'debug'"),
+        ('config = "other.toml"', "unknown key 'config'"),
+        ("data = " + "[" * 100_000 + "]" * 100_000, "is not TOML: nested too deeply"),
+        ("data = " + "{a=" * 10_000 + "1" + "}" * 10_000, "is not TOML: nested too deeply"),
+        (".".join("a" * 3000) + " = 1", "unknown key 'a'"),
+        ("x" * 100_000 + " = 1", "unknown key 'xxx"),
+        ("seed = ", "is not TOML"),
+        ("\0", "is not TOML"),
+        ("\ufeffseed = 1", "is not TOML"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_settings_file_is_refused_by_its_key(text: str, named: str, complaint: Complaint) -> None:
+    said = complaint("train-gan", "--config", write(text))
+    assert named in said
+    assert "settings.toml" in said or "--gpu" in said
+
+
+@pytest.mark.parametrize("data", [b"seed = 1 # \xff", b"\xff\xfe" + "seed = 1".encode("utf-16-le"), b"#" * 1_100_000])
+def test_a_settings_file_that_is_no_text_or_far_too_long_is_a_data_error(data: bytes, complaint: Complaint) -> None:
+    assert re.search("not UTF-8|more than 1,048,576 bytes", complaint("train-gan", "--config", write(data), code=3))
+
+
+def test_a_settings_file_that_is_no_file_is_a_data_error(complaint: Complaint) -> None:
+    Path("folder").mkdir()
+    assert "folder" in complaint("train-gan", "--config", "folder", code=3)
+    assert "none.toml: No such file" in complaint("train-gan", "--config", "none.toml", code=3)
+    if Path("/dev/zero").exists():
+        assert "more than" in complaint("train-gan", "--config", "/dev/zero", code=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "named"),
+    [
+        ("BATCH_SIZE", "many", "FRUITGAN_BATCH_SIZE=many: expected a whole number from 1 to 65,536"),
+        ("BATCH_SIZE", "3.5", "FRUITGAN_BATCH_SIZE=3.5: expected a whole number"),
+        ("BATCH_SIZE", "1_000", "FRUITGAN_BATCH_SIZE=1_000: expected a whole number"),
+        ("BATCH_SIZE", "٣", "FRUITGAN_BATCH_SIZE=٣: expected a whole number"),
+        ("BATCH_SIZE", "9" * 5000, "expected a whole number"),
+        ("SEED", "1e5", "FRUITGAN_SEED=1e5: expected a whole number of 0 or more"),
+        ("PRECISION", "FP32", "FRUITGAN_PRECISION=FP32: expected auto, fp32 or bf16"),
+        ("DETERMINISTIC", "maybe", "FRUITGAN_DETERMINISTIC=maybe: expected true or false"),
+        ("JSON", "2", "FRUITGAN_JSON=2: expected true or false"),
+        ("IMAGE_SIZE", "\x1b[31m", "expected a whole number from 1 to 8,192"),
+        ("IMAGE_SIZE", "a\nb", "expected a whole number from 1 to 8,192"),
+        ("DEVICE", "tpu", "tpu"),
+        ("MAX_TIME", "soon", "--max-time soon"),
+    ],
+)
+def test_a_value_from_the_environment_is_refused_by_its_variable(
+    name: str, value: str, named: str, complaint: Complaint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"FRUITGAN_{name}", value)
+    assert named in complaint("train-gan", "--data", "nowhere")
+
+
+def test_every_option_of_every_command_refuses_nonsense_in_our_words(
+    complaint: Complaint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = 0
+    for name in commands.names():
+        command = load(name)
+        inner = getattr(command, "commands", {}) or {"": command}
+        for word, one in inner.items():
+            arguments = [name, word] if word else [name]
+            for parameter in one.params:
+                if parameter.required:
+                    arguments += ["x"] if parameter.param_type_name == "argument" else [parameter.opts[0], "x"]
+            for parameter in one.params:
+                kind = parameter.type_descriptor.annotation
+                if parameter.param_type_name != "option" or kind in (str, Path) or "list" in str(kind):
+                    continue
+                if parameter.name == "debug":  # anything but a no asks for the traceback, of its own refusal too
+                    continue
+                monkeypatch.setenv(parameter.envvar, "no such thing")
+                assert f"{parameter.envvar}='no such thing': expected" in complaint(*arguments)
+                monkeypatch.delenv(parameter.envvar)
+                tried += 1
+    assert tried > 50
+
+
+def attack(hostile: SimpleNamespace, data: st.DataObject, run: Callable[[str], tuple[int, str]]) -> None:
+    good = b"""
+data = "nowhere"
+domains = "apple,orange"
+gpu = 0
+precision = "bf16"
+image_size = 64
+batch-size = 4
+max-time = "10m"
+quiet = true
+[generator-option]
+base_channels = 32
+mask = false
+"""
+    code, said = run(bytes(hostile.bytes(data.draw, good)).decode("utf-8", "surrogateescape"))
+    assert code in (2, 3, 4)
+    assert re.fullmatch(r"error: [^\n]+\n", said), said
+    assert not NOT_OURS.search(said), said
+
+
+@pytest.fixture(scope="module")
+def runs_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[int, str]]:
+    """Run train-gan with a settings file, in this process; its exit code and stderr."""
+    file = tmp_path_factory.mktemp("configs") / "settings.toml"
+
+    def run(text: str) -> tuple[int, str]:
+        file.write_bytes(text.encode("utf-8", "surrogateescape"))
+        err = io.StringIO()
+        with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
+            code = main(["train-gan", "--config", str(file)])
+        return code, err.getvalue()
+
+    return run
+
+
+@short
+@given(st.data())
+def test_any_spoilt_settings_file_is_refused_in_our_words(
+    hostile: SimpleNamespace, runs_with: Callable[[str], tuple[int, str]], data: st.DataObject
+) -> None:
+    attack(hostile, data, runs_with)
+
+
+@pytest.mark.slow
+@long
+@given(st.data())
+def test_many_spoilt_settings_files_are_refused_in_our_words(
+    hostile: SimpleNamespace, runs_with: Callable[[str], tuple[int, str]], data: st.DataObject
+) -> None:
+    attack(hostile, data, runs_with)

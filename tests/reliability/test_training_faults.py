@@ -1,0 +1,517 @@
+"""What goes wrong while a training runs: numbers, memory, the data, the clock. Nothing that was saved is lost by it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from fruitgan import randomness
+from fruitgan.cli import main
+from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.objectives.contracts import Batch
+from fruitgan.training.feed import BankFeed
+from fruitgan.training.run import Run
+from fruitgan.training.trainer import LossNotFinite, Trainer
+from fruitgan.workflows.train_gan import TrainGanResult, TrainGanSettings, job, train_gan
+from fruitgan.workflows.train_gan.memory import OutOfMemory
+from fruitgan.workflows.train_gan.settings import Event, Noted, OnProgress, Started, Stepped
+
+REPORT = job.training_report
+SEED = 3
+STEPS = 8
+RARELY = 1000
+KINDS: dict[str, dict[str, Any]] = {
+    # with averages
+    "fast": {"recipe": "fast", "image_size": 48, "generator_options": {"base_channels": "4", "blocks": "1"}},
+    # with pools of past fakes
+    "cyclegan": {"recipe": "cyclegan", "generator": "resnet-6", "image_size": 24, "generator_options": {"base_channels": "4"}},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_report() -> Iterator[None]:
+    """The page at the end takes longer than all the steps; where it is the subject, it is put back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "training_report", lambda *_: "")
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "dark2light"
+    random = np.random.default_rng(1)
+    for split, n, light in (("trainA", 5, 0), ("trainB", 4, 80), ("testA", 1, 0), ("testB", 1, 80)):
+        (folder / split).mkdir(parents=True)
+        for number in range(n):
+            ramp = np.linspace(0, 100, 40)[:, None, None] * random.random(3)
+            Image.fromarray((ramp + random.random((40, 36, 3)) * 70 + light).astype(np.uint8)).save(
+                folder / split / f"{number}.png"
+            )
+    return folder
+
+
+def settings(data: Path, out: Path, kind: str = "fast", **changes: Any) -> TrainGanSettings:
+    given = {"data": str(data), "out": out, "name": "run", "steps": STEPS, "gpu": "none", "precision": "fp32", "seed": SEED}
+    often = {"log_every": 3, "save_every": 2, "sample_every": RARELY, "batch_size": 1}
+    return TrainGanSettings(**{**given, **often, **KINDS[kind], "discriminator_options": {"base_channels": "4"}, **changes})
+
+
+def resumed(out: Path, on_progress: OnProgress | None = None, **changes: Any) -> TrainGanResult:
+    return train_gan(TrainGanSettings(resume="run", out=out, gpu="none", **changes), on_progress)
+
+
+def texts(events: list[Event]) -> list[str]:
+    return [event.text for event in events if isinstance(event, Noted)]
+
+
+def stop_after(step: int) -> Callable[[Event], bool]:
+    return lambda event: isinstance(event, Stepped) and event.report.step == step
+
+
+def log_lines(run: Path) -> list[dict[str, Any]]:
+    """The log, but for what a clock decides."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if "second" not in key} for line in lines]
+
+
+def last_checkpoint(run: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    folder = max((run / "checkpoints").iterdir())
+    return load_file(folder / "state.safetensors"), json.loads((folder / "state.json").read_text())
+
+
+def assert_same_end(found: Path, expected: Path) -> None:
+    (tensors, document), (expected_tensors, expected_document) = last_checkpoint(found), last_checkpoint(expected)
+    assert tensors.keys() == expected_tensors.keys()
+    assert [key for key in tensors if not torch.equal(tensors[key], expected_tensors[key])] == []
+    assert document["values"] == expected_document["values"]
+    assert log_lines(found) == log_lines(expected)
+
+
+Spoil = Callable[[BankFeed, int], bool]
+
+
+@pytest.fixture
+def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[Spoil], None]:
+    """Make the images of domain a no numbers, where the given function of the feed and the done steps says so."""
+    batch = BankFeed.batch
+
+    def put(wanted: Spoil) -> None:
+        def spoilt(feed: BankFeed, step: int, draws: Mapping[str, int]) -> Batch:
+            made = batch(feed, step, draws)
+            return Batch(made.a * torch.nan, made.b, made.draws) if wanted(feed, step) else made
+
+        monkeypatch.setattr(BankFeed, "batch", spoilt)
+
+    return put
+
+
+def seeds(count: int) -> set[int]:
+    """The run's seed and those after one, two ... rollbacks, so many in all."""
+    return {randomness.another_seed(SEED, number) for number in range(count)}
+
+
+# A loss that is not finite
+
+
+def test_another_seed_is_the_seed_itself_at_first_and_then_always_new() -> None:
+    assert randomness.another_seed(SEED, 0) == SEED
+    drawn = [randomness.another_seed(seed, number) for seed in (0, 1, SEED) for number in range(4)]
+    assert len(set(drawn)) == len(drawn)
+    assert all(0 <= seed < 2**63 for seed in drawn)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_the_log_names_it(
+    data: Path, tmp_path: Path, spoil: Callable[[Spoil], None]
+) -> None:
+    spoil(lambda feed, step: step == 4)
+    with pytest.raises(LossNotFinite, match=r"before step 6: .*cycle_a.*--resume and --on-nan rollback$") as error:
+        train_gan(settings(data, tmp_path))
+    assert error.value.exit_code == 1
+    lines = log_lines(tmp_path / "run")
+    assert [line["step"] for line in lines] == [3, 6]
+    assert "cycle_a" in lines[-1]["not_finite"]
+    tensors, document = last_checkpoint(tmp_path / "run")
+    assert document["step"] == 4
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rollback_goes_back_to_the_checkpoint_and_on_with_another_seed(
+    kind: str, data: Path, tmp_path: Path, spoil: Callable[[Spoil], None]
+) -> None:
+    events: list[Event] = []
+    good = train_gan(settings(data, tmp_path / "good", kind))
+    spoil(lambda feed, step: step == 4 and feed.seed in seeds(1))
+    result = train_gan(settings(data, tmp_path, kind, on_nan="rollback"), events.append)
+    assert (result.step, result.finished) == (STEPS, True)
+    said = texts(events)
+    assert len(said) == 1
+    assert "before step 6: " in said[0]
+    assert said[0].endswith("back to step 4, on with another seed (1 of 3 times)")
+    lines, good_lines = log_lines(result.run), log_lines(good.run)
+    assert [line["step"] for line in lines] == [3, 6, 8]
+    assert [len(line.get("rollbacks", ())) for line in lines] == [0, 1, 0]
+    assert (lines[1]["rollbacks"][0]["from_step"], lines[1]["rollbacks"][0]["to_step"]) == (6, 4)
+    assert "cycle_a" in lines[1]["rollbacks"][0]["terms"]
+    assert lines[0] == good_lines[0]
+    assert lines[1]["losses"] != good_lines[1]["losses"]  # other images, of which none is spoilt
+    assert result.weights_sha256 != good.weights_sha256
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("split", [5, 6])
+def test_a_run_that_went_back_resumes_bit_for_bit(
+    kind: str, split: int, data: Path, tmp_path: Path, spoil: Callable[[Spoil], None]
+) -> None:
+    """Step 5 is between the rollback and the line that tells of it; 6 is that line, and behind it is another rollback."""
+    spoil(lambda feed, step: (step == 4 and feed.seed in seeds(1)) or (step == 7 and feed.seed in seeds(2)))
+    whole = train_gan(settings(data, tmp_path / "whole", kind, on_nan="rollback"))
+    rolled = []
+
+    def stop(event: Event) -> bool:
+        rolled.append(isinstance(event, Noted))
+        return any(rolled) and isinstance(event, Stepped) and event.report.step == split
+
+    stopped = train_gan(settings(data, tmp_path, kind, on_nan="rollback"), stop)
+    assert (stopped.step, stopped.finished) == (split, False)
+    assert resumed(tmp_path).finished
+    assert [len(line.get("rollbacks", ())) for line in log_lines(whole.run)] == [0, 1, 1]
+    assert_same_end(stopped.run, whole.run)
+
+
+def test_the_checkpoint_of_a_stop_is_one_to_go_back_to(data: Path, tmp_path: Path, spoil: Callable[[Spoil], None]) -> None:
+    spoil(lambda feed, step: step == 7 and feed.seed in seeds(1))
+    train_gan(settings(data, tmp_path, on_nan="rollback"), stop_after(7))
+    events: list[Event] = []
+    assert resumed(tmp_path, events.append).finished
+    assert "back to step 7, " in texts(events)[0]
+
+
+def test_a_run_killed_between_a_rollback_and_its_next_checkpoint_goes_back_again(
+    data: Path, tmp_path: Path, spoil: Callable[[Spoil], None]
+) -> None:
+    spoil(lambda feed, step: step == 4 and feed.seed in seeds(1))
+    whole = train_gan(settings(data, tmp_path / "whole", on_nan="rollback"))
+    events: list[Event] = []
+
+    def die(event: Event) -> None:
+        events.append(event)
+        if texts(events) and isinstance(event, Stepped):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_gan(settings(data, tmp_path, on_nan="rollback"), die)
+    events.clear()
+    resumed(tmp_path, events.append)  # and the run remembers what to do in such a case
+    assert len(texts(events)) == 1
+    assert_same_end(tmp_path / "run", whole.run)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_a_checkpoint_rollback_goes_back_to_the_start(
+    kind: str, data: Path, tmp_path: Path, spoil: Callable[[Spoil], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(lambda feed, step: step == 4 and feed.seed in seeds(1))
+    rolled = train_gan(settings(data, tmp_path, kind, on_nan="rollback", save_every=RARELY))
+    assert [len(line.get("rollbacks", ())) for line in log_lines(rolled.run)] == [1, 0, 0]
+    _, document = last_checkpoint(rolled.run)
+    steps = Trainer.steps
+
+    def other_seed_from_the_start(trainer: Trainer, until: int) -> Iterator[Any]:
+        trainer.draw_anew(document["values"]["trainer/rollbacks"])
+        return steps(trainer, until)
+
+    monkeypatch.setattr(Trainer, "steps", other_seed_from_the_start)
+    assert_same_end(train_gan(settings(data, tmp_path / "straight", kind, save_every=RARELY)).run, rolled.run)
+
+
+def test_rollback_passes_over_a_checkpoint_that_was_damaged_meanwhile(
+    data: Path, tmp_path: Path, spoil: Callable[[Spoil], None]
+) -> None:
+    spoil(lambda feed, step: step == 4 and feed.seed in seeds(1))
+    events: list[Event] = []
+
+    def damage(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Stepped) and event.report.step == 4 and not texts(events):
+            (tmp_path / "run" / "checkpoints" / "step-00000004" / "state.json").write_text("{")
+
+    assert train_gan(settings(data, tmp_path, on_nan="rollback"), damage).finished
+    assert "back to step 2, " in texts(events)[0]
+    assert [line["step"] for line in log_lines(tmp_path / "run")] == [3, 6, 8]
+
+
+def test_after_three_rollbacks_the_run_gives_up_with_its_last_good_checkpoint(
+    data: Path, tmp_path: Path, spoil: Callable[[Spoil], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(lambda feed, step: step == 4)
+    events: list[Event] = []
+    with pytest.raises(LossNotFinite, match="gone back 3 times already; start anew with"):
+        train_gan(settings(data, tmp_path, on_nan="rollback"), events.append)
+    assert [text[-14:] for text in texts(events)] == ["(1 of 3 times)", "(2 of 3 times)", "(3 of 3 times)"]
+    lines = log_lines(tmp_path / "run")
+    assert [line["step"] for line in lines] == [3, 6]
+    assert "cycle_a" in lines[-1]["not_finite"]
+    _, document = last_checkpoint(tmp_path / "run")
+    assert (document["step"], document["values"]["trainer/rollbacks"]) == (4, [])
+    assert main(["show", str(tmp_path / "run")]) == 0
+    shown = capsys.readouterr().out
+    assert "step 6: not finite: " in shown
+    assert "last losses" in shown
+    # What was wrong may be gone: the run goes on as if it had never been.
+    spoil(lambda feed, step: False)
+    assert_same_end(resumed(tmp_path).run, train_gan(settings(data, tmp_path / "good")).run)
+
+
+def test_a_gradient_that_is_not_finite_is_gone_back_from_too(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_finite = Trainer._all_finite
+    monkeypatch.setattr(
+        Trainer, "_all_finite", lambda self, losses: all_finite(self, losses) * (self.step != 4 or bool(self.rollbacks))
+    )
+    events: list[Event] = []
+    assert train_gan(settings(data, tmp_path, on_nan="rollback"), events.append).finished
+    assert "not finite before step 6: a gradient; back to step 4" in texts(events)[0]
+
+
+def test_asked_to_stop_just_when_a_loss_is_not_finite_it_stops_at_the_checkpoint(
+    data: Path, tmp_path: Path, spoil: Callable[[Spoil], None]
+) -> None:
+    spoil(lambda feed, step: step == 4 and feed.seed in seeds(1))
+    whole = train_gan(settings(data, tmp_path / "whole", on_nan="rollback"))
+    result = train_gan(settings(data, tmp_path, on_nan="rollback"), stop_after(5))
+    assert (result.step, result.finished) == (4, False)
+    assert_same_end(resumed(tmp_path).run, whole.run)
+
+
+def test_a_rollback_takes_its_later_samples_with_it_and_stands_in_the_report(
+    data: Path, tmp_path: Path, spoil: Callable[[Spoil], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(lambda feed, step: step == 4 and feed.seed in seeds(1))
+    monkeypatch.setattr(job, "training_report", REPORT)
+    sheets: list[list[str]] = []
+
+    def look(event: Event) -> None:
+        if isinstance(event, Noted):
+            sheets.append(sorted(path.name for path in (tmp_path / "run" / "samples").iterdir()))
+
+    result = train_gan(settings(data, tmp_path, on_nan="rollback", sample_every=1), look)
+    assert sheets == [[f"step-{step:08d}.png" for step in (1, 2, 3, 4)]]
+    page = (result.run / "report.html").read_text()
+    assert "What went wrong" in page
+    assert "By step 6: not finite before step 6: " in page
+
+
+def test_what_to_do_when_a_loss_is_not_finite_is_stop_or_rollback() -> None:
+    with pytest.raises(UsageError, match="--on-nan ignore: expected stop or rollback"):
+        TrainGanSettings(on_nan="ignore")  # type: ignore[arg-type]
+
+
+# No memory left
+
+
+def real_lack_of_memory() -> None:
+    torch.empty(1 << 50)
+
+
+def real_lack_of_memory_in_numpy() -> None:
+    np.empty(1 << 58)
+
+
+def raising(error: Exception) -> Callable[[], None]:
+    def throw() -> None:
+        raise error
+
+    return throw
+
+
+LACKS = {
+    "torch on a CPU": real_lack_of_memory,
+    "numpy": real_lack_of_memory_in_numpy,
+    "Python": raising(MemoryError()),
+    "CUDA": raising(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nSee documentation")),
+    "cuDNN": raising(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")),
+    "MPS": raising(RuntimeError("MPS backend out of memory (MPS allocated: 18.01 GB)")),
+    "the kernel": raising(OSError(12, "Cannot allocate memory")),
+}
+
+
+def failing_at(step: int, fail: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = BankFeed.batch
+
+    def failing(feed: BankFeed, done: int, draws: Mapping[str, int]) -> Batch:
+        if done == step:
+            fail()
+        return batch(feed, done, draws)
+
+    monkeypatch.setattr(BankFeed, "batch", failing)
+
+
+@pytest.mark.parametrize("where", LACKS)
+def test_out_of_memory_names_what_takes_it_and_the_checkpoint_stays(
+    where: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        failing_at(3, LACKS[where], patch)
+        with pytest.raises(OutOfMemory) as error:
+            train_gan(settings(data, tmp_path))
+    assert error.value.exit_code == 1
+    said = str(error.value)
+    assert "\n" not in said
+    for part in ("on cpu", "--batch-size 1", "--image-size 48", "--precision fp32", "the checkpoint of step 2 stays"):
+        assert part in said
+    assert last_checkpoint(tmp_path / "run")[1]["step"] == 2
+
+
+def test_a_run_goes_on_where_there_is_more_memory(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        failing_at(3, LACKS["CUDA"], patch)
+        with pytest.raises(OutOfMemory):
+            train_gan(settings(data, tmp_path))
+    assert_same_end(resumed(tmp_path).run, train_gan(settings(data, tmp_path / "whole")).run)
+
+
+def test_out_of_memory_before_the_first_checkpoint_and_from_the_command_line_is_one_line(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing_at(0, LACKS["CUDA"], monkeypatch)
+    tiny = ["--recipe", "fast", "--image-size", "48", "--batch-size", "2", "--precision", "fp32", "--gpu", "none"]
+    assert main(["train-gan", "--data", str(data), *tiny, "--name", "run", "--out", str(tmp_path)]) == 1
+    complaint = capsys.readouterr().err.splitlines()[-1]
+    assert complaint.startswith("error: out of memory on cpu with --batch-size 2, --image-size 48 and --precision fp32: ")
+    assert complaint.endswith("; nothing was saved yet")
+
+
+def test_another_error_than_out_of_memory_is_not_taken_for_it(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing_at(1, raising(RuntimeError("mat1 and mat2 shapes cannot be multiplied")), monkeypatch)
+    with pytest.raises(RuntimeError, match="mat1") as error:
+        train_gan(settings(data, tmp_path))
+    assert not isinstance(error.value, FruitganError)
+
+
+# The data's folder goes away
+
+
+def copied(data: Path, tmp_path: Path) -> Path:
+    shutil.copytree(data, tmp_path / data.name)
+    return tmp_path / data.name
+
+
+def test_the_datas_folder_may_disappear_while_a_run_goes_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "training_report", REPORT)
+    mine = copied(data, tmp_path)
+
+    def remove(event: Event) -> None:
+        if isinstance(event, Stepped) and event.report.step == 1:
+            shutil.rmtree(mine)
+
+    whole = train_gan(settings(data, tmp_path / "whole", sample_every=4))
+    result = train_gan(settings(mine, tmp_path, sample_every=4), remove)
+    assert result.finished
+    assert_same_end(result.run, whole.run)
+    for name in ("samples/step-00000004.png", "samples/step-00000008.png"):
+        assert (result.run / name).read_bytes() == (whole.run / name).read_bytes()
+    assert "cycle" in (result.run / "report.html").read_text()
+
+
+def test_a_folder_that_disappears_before_the_samples_are_read_costs_a_note_and_no_more(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = copied(data, tmp_path)
+    load_banks = job.load_banks
+
+    def load_and_lose(*arguments: Any) -> Any:
+        banks = load_banks(*arguments)
+        shutil.rmtree(mine)
+        return banks
+
+    events: list[Event] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "load_banks", load_and_lose)
+        result = train_gan(settings(mine, tmp_path), events.append)
+    notes = next(event.notes for event in events if isinstance(event, Started))
+    assert [note.split(" can be read")[0] for note in notes] == ["no image of dark", "no image of light"]
+    assert result.finished
+    assert (result.run / "samples" / "step-00000008.png").is_file()
+    assert_same_end(result.run, train_gan(settings(data, tmp_path / "whole")).run)
+
+
+def test_a_run_whose_data_are_gone_is_not_resumed_and_not_touched(data: Path, tmp_path: Path) -> None:
+    mine = copied(data, tmp_path)
+    first = train_gan(settings(mine, tmp_path), stop_after(3))
+    shutil.rmtree(mine)
+    before = {path: path.read_bytes() for path in first.run.rglob("*") if path.is_file()}
+    with pytest.raises((DataError, UsageError), match="dark2light"):
+        resumed(tmp_path)
+    assert {path: path.read_bytes() for path in first.run.rglob("*") if path.is_file()} == before
+
+
+# The clock goes back
+
+
+def test_a_clock_that_goes_back_changes_neither_durations_nor_the_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train_gan(settings(data, tmp_path / "whole"))
+    now = [2e9]
+
+    def back_an_hour_each_time() -> float:
+        now[0] -= 3600
+        return now[0]
+
+    monkeypatch.setattr(time, "time", back_an_hour_each_time)
+    seconds_left: list[float] = []
+
+    def keep_forecasts(event: Event) -> None:
+        if isinstance(event, Stepped):
+            seconds_left.append(event.seconds_left)
+
+    train_gan(settings(data, tmp_path, max_seconds=3600.0), stop_after(3))
+    result = resumed(tmp_path, keep_forecasts)
+    assert result.finished
+    entries = Run(result.run).entries()
+    seconds = [entry["seconds"] for entry in entries] + [result.seconds]
+    assert seconds == sorted(seconds)
+    assert seconds[0] > 0
+    assert seconds[-1] < 3600
+    assert all(entry["images_per_second"] > 0 for entry in entries)
+    assert all(0 <= left < 3600 for left in seconds_left)
+    assert_same_end(result.run, whole.run)
+
+
+def test_files_from_the_future_do_not_matter(data: Path, tmp_path: Path) -> None:
+    for name in ("old", "run"):
+        train_gan(settings(data, tmp_path, name=name), stop_after(5))
+    train_gan(settings(data, tmp_path, name="finished", steps=1))
+    future = time.time() + 10 * 365 * 86400
+    for path in (tmp_path / "run").rglob("*"):
+        os.utime(path, (future, future))
+    os.utime(tmp_path / "run", (future, future))
+    older = tmp_path / "run" / "checkpoints" / "step-00000004"
+    os.utime(older, (future + 1, future + 1))  # the newest checkpoint is the one with the most steps, whatever the files say
+    os.utime(tmp_path / "finished", (future + 2, future + 2))
+    started: list[int] = []
+
+    def keep_start(event: Event) -> None:
+        if isinstance(event, Started):
+            started.append(event.step)
+
+    result = train_gan(TrainGanSettings(resume="newest", out=tmp_path, gpu="none"), keep_start)
+    assert (result.run.name, result.finished, started) == ("run", True, [5])
+    assert train_gan(TrainGanSettings(resume="newest", out=tmp_path, gpu="none")).run.name == "old"

@@ -1,0 +1,195 @@
+"""A captured step is the step: recorded on a CPU as a tape of tensor operations, which is all that a CUDA graph keeps of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map, tree_map_
+
+from fruitgan.models.catalog import discriminators, generators
+from fruitgan.objectives.contracts import Batch
+from fruitgan.objectives.cyclegan import CycleStep, cyclegan
+from fruitgan.training.capture import WARM_UP_STEPS
+from fruitgan.training.recipe import recipes
+from fruitgan.training.trainer import Trainer
+
+STEPS = 12
+
+
+class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records tensor operations while they are done. Whatever else the host computed is lost, as in a graph."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "equal"):
+            raise RuntimeError(f"{func}: not permitted while recording\nand what else torch would say")
+        out = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, out))
+        return out
+
+    def play(self) -> None:
+        made: dict[int, Tensor] = {}
+
+        def current(value: Any) -> Any:
+            return made.get(id(value), value) if isinstance(value, Tensor) else value
+
+        with torch.no_grad():
+            for func, args, kwargs, out in self.calls:
+                again = func(*tree_map(current, args), **tree_map(current, kwargs))
+                flat, new = [], []
+                tree_map_(flat.append, out)
+                tree_map_(new.append, again)
+                made |= {id(old): one for old, one in zip(flat, new, strict=True) if isinstance(old, Tensor) and old is not one}
+
+
+class Tapes:
+    """Recording does the work once, since a tape cannot be made without; the first playing is therefore left out."""
+
+    def __init__(self) -> None:
+        self.recorded = self.played = 0
+
+    def warm_up(self, work: Callable[[], None]) -> None:
+        work()
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        tape = Tape()
+        with tape:
+            work()
+        self.recorded += 1
+        fresh = [True]
+
+        def replay() -> None:
+            if not fresh:
+                self.played += 1
+                tape.play()
+            fresh.clear()
+
+        return replay
+
+
+class RandomImages:
+    """A feed of random images, new tensors at every step."""
+
+    def __init__(self, side_px: int) -> None:
+        self.side_px = side_px
+
+    def batch(self, step: int, draws: Mapping[str, int]) -> Batch:
+        numbers = torch.Generator().manual_seed(step)
+        a, b = (torch.rand((1, 3, self.side_px, self.side_px), generator=numbers) * 2 - 1 for _ in range(2))
+        if step == 9:  # a step that must change nothing
+            a = a * torch.nan
+        return Batch(a, b, {name: torch.rand((1, count), generator=numbers) for name, count in draws.items()})
+
+    def reseed(self, seed: int) -> None:
+        raise NotImplementedError
+
+
+def trainer_of(kind: str, capture: Any) -> Trainer:
+    generator, discriminator, side_px, options = {
+        "fast": ("mobile", "patch-multiscale", 48, {"base_channels": 4, "blocks": 1}),
+        "cyclegan": ("resnet-6", "patch-70", 24, {"base_channels": 2}),
+        "seed-unet": ("unet-128", "patch-70-affine", 128, {"base_channels": 2}),  # with dropout
+    }[kind]
+    recipe = recipes.get(kind)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        objective = cyclegan(pool_size=2 if kind == "cyclegan" else 0)(
+            lambda: generators.get(generator)(**options), lambda: discriminators.get(discriminator)(base_channels=2)
+        )
+    return Trainer(
+        objective,
+        recipe,
+        RandomImages(side_px),
+        total_steps=STEPS,  # the identity loss of `fast` ends within them: another variant
+        steps_per_epoch=4,
+        seed=5,
+        device=torch.device("cpu"),
+        precision="fp32",
+        log_every=1000,
+        capture=capture,
+    )
+
+
+def everything(trainer: Trainer) -> dict[str, Any]:
+    return {f"{part}/{key}": value for part, stateful in trainer.stateful().items() for key, value in stateful.state().items()}
+
+
+def run(trainer: Trainer, until: int) -> None:
+    reports = trainer.steps(until)
+    for _ in range(trainer.step, min(until, STEPS - 1)):  # the last one logs, and so stumbles over the step that did not count
+        next(reports)
+
+
+@pytest.mark.parametrize("kind", ["fast", "cyclegan", "seed-unet"])
+def test_captured_steps_equal_steps_as_they_are(kind: str) -> None:
+    tapes = Tapes()
+    captured, plain = trainer_of(kind, tapes), trainer_of(kind, None)
+    run(captured, STEPS)
+    run(plain, STEPS)
+    variants = 2 if kind == "fast" else 1
+    assert tapes.recorded == variants
+    assert tapes.played == STEPS - 1 - variants * (WARM_UP_STEPS + 1)
+    found, expected = everything(captured), everything(plain)
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        if isinstance(value, Tensor):
+            assert torch.equal(found[key].nan_to_num(7), value.nan_to_num(7)), key
+        else:
+            assert found[key] == value, key
+
+
+def test_a_restored_trainer_records_anew() -> None:
+    tapes = Tapes()
+    trainer, plain = trainer_of("cyclegan", tapes), trainer_of("cyclegan", None)
+    run(trainer, 6)
+    state = {part: stateful.state() for part, stateful in trainer.stateful().items()}
+    for part, stateful in trainer.stateful().items():
+        stateful.restore({key: v.clone() if isinstance(v, Tensor) else v for key, v in state[part].items()})
+    run(trainer, STEPS)
+    run(plain, STEPS)
+    assert tapes.recorded == 2
+    found = everything(trainer)
+    for key, value in everything(plain).items():
+        assert torch.equal(found[key].nan_to_num(7), value.nan_to_num(7)) if isinstance(value, Tensor) else found[key] == value
+
+
+def test_an_objective_that_waits_for_the_device_is_trained_as_it_is_and_a_note_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trainer, plain = trainer_of("cyclegan", Tapes()), trainer_of("cyclegan", None)
+    for one in (trainer, plain):
+        inner = one.objective._judged  # type: ignore[attr-defined]
+
+        def waiting(pool: str, fake: Tensor, draws: Mapping[str, Tensor], inner: Any = inner) -> Tensor:
+            judged: Tensor = inner(pool, fake, draws)
+            return judged + 0 * float(judged.mean())
+
+        monkeypatch.setattr(one.objective, "_judged", waiting)
+        assert isinstance(one.objective.prepare(one.feed.batch(0, one.objective.draws), frozenset()), CycleStep)
+        for extra in one.objective.extras.values():
+            extra.settle(torch.zeros(()))
+        run(one, 8)
+    assert trainer.note is not None
+    assert "not permitted while recording" in trainer.note
+    assert "\n" not in trainer.note
+    assert plain.note is None
+    found = everything(trainer)
+    for key, value in everything(plain).items():
+        assert torch.equal(found[key], value) if isinstance(value, Tensor) else found[key] == value, key
+
+
+def test_memory_that_runs_out_while_recording_is_no_reason_to_go_on() -> None:
+    class Full(Tapes):
+        def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+            raise torch.OutOfMemoryError("full")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        run(trainer_of("cyclegan", Full()), STEPS)
