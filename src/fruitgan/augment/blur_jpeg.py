@@ -40,9 +40,7 @@ class BlurJpeg(Augmentation):
         images = self._changed(images, draws[:, 2], self._compressed, draws[:, 3])
         return mirrored(images, draws[:, 4] < 0.5)
 
-    def _changed(
-        self, images: Tensor, whether: Tensor, change: Callable[[Tensor, Tensor], Tensor], how_much: Tensor
-    ) -> Tensor:
+    def _changed(self, images: Tensor, whether: Tensor, change: Callable[[Tensor, Tensor], Tensor], how_much: Tensor) -> Tensor:
         chosen = torch.nonzero(whether < self.probability)[:, 0]
         if not len(chosen):
             return images

@@ -22,7 +22,7 @@ AUXILIARY = ("googlenet", "inception_v3")
 
 
 class Classifier(Detector):
-    """A network [N, 3, S, S] -> [N, 1], given images of mean 0 and spread 1, that is trained as CNNDetection trains (Wang 2020)."""
+    """A network [N, 3, S, S] -> [N, 1] on images scaled as it expects them, trained as CNNDetection is (Wang et al. 2020)."""
 
     suggested_augmentation = "blur-jpeg"
 
@@ -58,7 +58,7 @@ def torchvision(*, network: str = "resnet18", image_size_px: int = 128) -> Class
     return _torchvision(network, f"torchvision:{network}", image_size_px)
 
 
-def timm(*, network: str = "resnet18", image_size_px: int = 128) -> Classifier:
+def timm(*, network: str = "mobilenetv3_small_050", image_size_px: int = 128) -> Classifier:
     """Any classifier of timm, from scratch: `timm:convnext_tiny`; needs `pip install "fruitgan[timm]"`."""
     checked_size("timm", image_size_px)
     try:
@@ -102,7 +102,9 @@ def _said(name: str, image_size_px: int) -> Iterator[None]:
         if "memory" in str(error):
             raise
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UsageError(f"detector {name} cannot look at images of {image_size_px} px ({reason}); try --image-size 224") from error
+        raise UsageError(
+            f"detector {name} cannot look at images of {image_size_px} px ({reason}); try --image-size 224"
+        ) from error
 
 
 def _tried(name: str, network: nn.Module, image_size_px: int) -> Classifier:

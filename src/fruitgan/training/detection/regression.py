@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 
 from fruitgan.errors import FruitganError
 from fruitgan.models.contracts import LinearDetector
+from fruitgan.objectives.contracts import Stateful
 from fruitgan.training.detection.album import Album
+from fruitgan.training.detection.keeping import History, Keeper
 from fruitgan.training.detection.rounds import OnRound, Round
 from fruitgan.training.detection.splits import Indices, Parts
 from fruitgan.training.detection.verdict import log_loss
@@ -21,6 +24,9 @@ Truth = NDArray[np.bool_]
 
 PENALTIES = (1000.0, 100.0, 10.0, 1.0, 0.1)
 """Tried in this order; the choosing images say which is best."""
+
+
+NUMBERED = tuple(enumerate(PENALTIES, start=1))
 
 
 @dataclass(frozen=True)
@@ -37,26 +43,70 @@ class Regression:
         return np.asarray(((features - self.mean) / self.spread) @ self.weight + self.bias)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A regression with one penalty, and how well it does."""
+
+    regression: Regression
+    number: int
+    penalty: float
+    train_loss: float
+    train_accuracy: float
+    choose_loss: float
+    choose_accuracy: float
+    seconds: float
+
+    def as_round(self, is_best: bool) -> Round:
+        return Round(
+            number=self.number,
+            train_loss=self.train_loss,
+            train_accuracy=self.train_accuracy,
+            choose_loss=self.choose_loss,
+            choose_accuracy=self.choose_accuracy,
+            is_best=is_best,
+            seconds=self.seconds,
+            penalty=self.penalty,
+        )
+
+
 def fit_regression(
-    detector: LinearDetector, album: Album, parts: Parts, device: torch.device, batch_size: int, on_round: OnRound | None
-) -> tuple[list[Round], Round, bool]:
-    """Fit to the features of the album's images; the detector ends with the best.
+    detector: LinearDetector,
+    album: Album,
+    parts: Parts,
+    device: torch.device,
+    batch_size: int,
+    history: History,
+    keeper: Keeper,
+    on_round: OnRound | None,
+) -> bool:
+    """Standardise the features, then fit with each penalty that the history lacks; it ends with the best one's weights.
+
+    Returns: whether it came to its end, or somebody asked it to stop.
 
     Raises:
         FruitganError: a feature is not finite.
     """
+    stateful: dict[str, Stateful] = {"history": history}
+    keeper.take_up(stateful, history)
+    rest = NUMBERED[len(history.rounds) :]
+    if not rest:
+        return True
     train, choose = (features_of(detector, album, part, device, batch_size) for part in (parts.train, parts.choose))
-    rounds, best, finished, regression = regress(
-        train, album.generated[parts.train], choose, album.generated[parts.choose], on_round
-    )
-    store(detector, regression)
-    return rounds, best, finished
+    for trial in trials(train, album.generated[parts.train], choose, album.generated[parts.choose], rest):
+        round_ = trial.as_round(history.is_gain(trial.choose_loss))
+        store(detector, trial.regression)
+        history.add(round_, detector)
+        stopped = bool(on_round is not None and on_round(round_))
+        keeper.keep(round_.number, stateful, is_end=stopped or round_.number == len(PENALTIES))
+        if stopped:
+            return False
+    return True
 
 
-def regress(
-    train: Values, truth: Truth, choose: Values, choose_truth: Truth, on_round: OnRound | None = None
-) -> tuple[list[Round], Round, bool, Regression]:
-    """Standardise the features, [n, D], then fit with each penalty; the lowest loss on the choosing images is the best."""
+def trials(
+    train: Values, truth: Truth, choose: Values, choose_truth: Truth, penalties: Sequence[tuple[int, float]] = NUMBERED
+) -> Iterator[Trial]:
+    """Standardise the features [n, D] by the training images, then fit with one penalty after the other."""
     from sklearn.linear_model import LogisticRegression  # a second of imports that nobody else needs
 
     mean, spread = train.mean(axis=0), train.std(axis=0)
@@ -67,41 +117,28 @@ def regress(
         # The weights lie in the space of the training images, and a rotation does not change their length: n x n, not D x D.
         axes, _ = np.linalg.qr(train.T)  # [D, n]
         train, choose = train @ axes, choose @ axes
-    rounds: list[Round] = []
-    best: tuple[Round, Regression] | None = None
-    stopped = False
-    for number, penalty in enumerate(PENALTIES, start=1):
+    for number, penalty in penalties:
         began = time.monotonic()
         # Newton's method needs a handful of steps and no tuning; its matrix is [D, D].
         model = LogisticRegression(C=1 / penalty, solver="newton-cholesky", max_iter=200)
         model.fit(train, truth)
         train_loss, train_accuracy = _measures(model.decision_function(train), truth)
         loss, accuracy = _measures(model.decision_function(choose), choose_truth)
-        round_ = Round(
+        weight = model.coef_[0] if axes is None else axes @ model.coef_[0]
+        yield Trial(
+            regression=Regression(mean, spread, weight, float(model.intercept_[0])),
             number=number,
+            penalty=penalty,
             train_loss=train_loss,
             train_accuracy=train_accuracy,
             choose_loss=loss,
             choose_accuracy=accuracy,
-            is_best=best is None or loss < best[0].choose_loss,
             seconds=time.monotonic() - began,
-            penalty=penalty,
         )
-        rounds.append(round_)
-        if round_.is_best:
-            weight = model.coef_[0] if axes is None else axes @ model.coef_[0]
-            best = round_, Regression(mean, spread, weight, float(model.intercept_[0]))
-        stopped = bool(on_round is not None and on_round(round_))
-        if stopped:
-            break
-    assert best is not None
-    return rounds, best[0], not stopped, best[1]
 
 
 @torch.no_grad()
-def features_of(
-    detector: LinearDetector, album: Album, indices: Indices, device: torch.device, batch_size: int
-) -> Values:
+def features_of(detector: LinearDetector, album: Album, indices: Indices, device: torch.device, batch_size: int) -> Values:
     """[n, D] of the album's images with these numbers.
 
     Raises:
