@@ -86,7 +86,7 @@ def decode(source: Path | bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Dec
             kind = (image.format or "", image.mode)
             turn = _turn(image)
             alpha = _alpha(image)
-            rgb = _to_srgb(image)
+            rgb = _to_srgb(image, is_transparent=alpha is not None)
         except (MemoryError, Undecodable):
             raise
         except Image.DecompressionBombError as error:
@@ -182,17 +182,22 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 def _alpha(image: Image.Image) -> Image.Image | None:
     """Mode L, where the picture has an alpha band, a transparent colour or a palette with transparency."""
-    if not image.has_transparency_data:
+    try:
+        if not image.has_transparency_data:
+            return None
+        if image.mode in ("I", "I;16", "I;16B", "I;16L", "I;16N"):
+            opaque = np.asarray(image) != image.info["transparency"]
+            return Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8))
+        return image.convert("RGBA").getchannel("A")
+    except MemoryError:
+        raise
+    except Exception:  # as with EXIF: a palette that is missing, a transparent colour that is none
         return None
-    if image.mode in ("I", "I;16", "I;16B", "I;16L", "I;16N"):
-        opaque = np.asarray(image) != image.info["transparency"]
-        return Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8))
-    return image.convert("RGBA").getchannel("A")
 
 
-def _to_srgb(image: Image.Image) -> Image.Image:
+def _to_srgb(image: Image.Image, is_transparent: bool) -> Image.Image:
     """Mode RGB; an embedded profile is applied if it fits the picture and can be used, else ignored."""
-    flat = _eight_bit(image)
+    flat = _eight_bit(image, is_transparent)
     profile = image.info.get("icc_profile")
     if flat.mode == "LAB":
         lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
@@ -205,7 +210,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     return flat.convert("RGB")
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def _eight_bit(image: Image.Image, is_transparent: bool) -> Image.Image:
     """The picture in mode L, RGB, CMYK or LAB, without its alpha."""
     if image.mode in ("L", "RGB", "CMYK", "LAB"):
         return image
@@ -215,7 +220,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         return image.convert("L")
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(_eight_bit_grey(np.asarray(image), is_float=image.mode == "F"))
-    if image.has_transparency_data:
+    if is_transparent:  # at once, Pillow would ask for a colour that stands for the transparent ones
         return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")
 
