@@ -227,7 +227,8 @@ def _eight_bit(image: Image.Image, is_transparent: bool) -> Image.Image:
 
 def _eight_bit_grey(values: NDArray[np.generic], is_float: bool) -> NDArray[np.uint8]:
     """[H, W] of any depth to 0..255: 16 bits are divided by 257, floats in [0, 1] scaled, what fits neither stretched."""
-    grey = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        grey = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(grey.min()), float(grey.max())
     full = (1.0 if high <= 1 else 255.0) if is_float else 65535.0
     if low < 0 or high > full:
