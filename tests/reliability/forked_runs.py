@@ -65,7 +65,7 @@ SCENARIOS: dict[str, tuple[dict[str, Any] | None, dict[str, Any], dict[str, Any]
     ),
     "long": (None, MANY, GOING_ON),
 }
-LIMITS_BYTES = (100, 2_000, 10_000, 40_000, 100_000)
+LIMITS_BYTES = (100, 10_000, 40_000)
 Tell = Callable[..., None]
 
 
