@@ -2,7 +2,7 @@
 
     python benchmarks/precision.py --data apple2orange/trainA apple2orange/trainB --out precision.jsonl
 
-A tenth of the *training* images, cut off by hash, is judged and never trained on. R is KID(fakes, held-out reals) / KID(sources,
+A tenth of the *training* images, cut off by hash, is judged, never trained on. R is KID(fakes, held-out reals) : KID(sources,
 held-out reals), here by two features and in both directions: 0 is perfect, 1 has done nothing. What is compared is R in bf16
 minus R in fp32, seed by seed; its 95% interval is Student's over the seeds. The margin stands before the first run: bf16 costs
 nothing if the upper end is below 0.05 by both features. Lines in `--out` are kept, so that a stopped comparison goes on.
