@@ -38,12 +38,17 @@ class PowerSpectrum(Features):
         return pixels
 
     def forward(self, images: Tensor) -> Tensor:
-        decibel = log_power(images)  # [N, H, W]
-        return torch.cat([radial_means(decibel), peak_excess(decibel)], dim=1)
+        found = power(images)  # [N, H, W]
+        return torch.cat([radial_means(decibels(found)), peak_excess(found)], dim=1)
 
 
-def log_power(images: Tensor) -> Tensor:
-    """[N, 3, H, W] in [0, 1] to [N, H, W]: decibels of the power of the brightness, frequency 0 first."""
+def decibels(found: Tensor) -> Tensor:
+    """Ten times the decimal logarithm of a power."""
+    return 10 * torch.log10(found + FLOOR)
+
+
+def power(images: Tensor) -> Tensor:
+    """[N, 3, H, W] in [0, 1] to [N, H, W]: the power of the brightness at each frequency, frequency 0 first."""
     luma = torch.einsum("c,nchw->nhw", torch.tensor(LUMA, dtype=images.dtype, device=images.device), images)
     height, width = luma.shape[1:]
     window = torch.outer(
@@ -51,7 +56,7 @@ def log_power(images: Tensor) -> Tensor:
         torch.hann_window(width, dtype=luma.dtype, device=luma.device),
     )
     spectrum = torch.fft.fft2((luma - luma.mean((1, 2), keepdim=True)) * window)
-    return 10 * torch.log10(spectrum.abs().square() / window.square().sum().clamp_min(1e-12) + FLOOR)
+    return spectrum.abs().square() / window.square().sum().clamp_min(1e-12)
 
 
 def radial_means(decibel: Tensor) -> Tensor:
@@ -82,26 +87,24 @@ BY_TWO = ((2, 0), (0, 2), (2, 2))
 BY_FOUR = ((1, 0), (0, 1), (1, 1), (1, 3), (1, 2), (2, 1))
 
 
-def peak_excess(decibel: Tensor) -> Tensor:
-    """[N, 2]: how far the power at 1/2 and at 1/4 cycle a pixel stands out of its surroundings, in decibels.
+def peak_excess(found: Tensor) -> Tensor:
+    """[N, 2] of a power [N, H, W]: how far 1/2 and 1/4 cycle a pixel stand out of their surroundings, in decibels.
 
-    Upsampling by 2 repeats a spectrum about 1/2, a second time about 1/4 (Odena et al. 2016; Durall et al. 2020, section 3):
-    a fixed pattern
-    that recurs every 2 or 4 pixels has all its power exactly there. The surroundings are the places 3 to 5 steps away in
-    each direction:
-    the window spreads a peak over 2.
+    Upsampling by 2 repeats a spectrum about 1/2, and a second time about 1/4 (Odena et al. 2016; Durall et al. 2020,
+    section 3): a fixed pattern that recurs every 2 or 4 pixels has all its power exactly there, which the window spreads over
+    one place to each side. So the mean power of 3 x 3 places is held against that of those 3 to 5 away.
     """
-    height, width = decibel.shape[1:]
-    found = []
+    height, width = found.shape[1:]
+    rows = torch.arange(-5, 6)
+    away = torch.maximum(rows.abs()[:, None], rows.abs()[None, :])
+    excesses = []
     for family in (BY_TWO, BY_FOUR):
-        excesses = []
+        of_places = []
         for down, across in peak_places(height, width, family):
-            rows = torch.arange(-5, 6)
-            block = decibel[:, ((down + rows) % height)][:, :, (across + rows) % width]  # [N, 11, 11]
-            far = torch.maximum(rows.abs()[:, None], rows.abs()[None, :]) >= 3
-            excesses.append(block[:, 5, 5] - block[:, far].mean(1))
-        found.append(torch.stack(excesses).mean(0))
-    return torch.stack(found, dim=1)
+            block = found[:, (down + rows) % height][:, :, (across + rows) % width]  # [N, 11, 11]
+            of_places.append(decibels(block[:, away <= 1].mean(1)) - decibels(block[:, away >= 3].mean(1)))
+        excesses.append(torch.stack(of_places).mean(0))
+    return torch.stack(excesses, dim=1)
 
 
 class SpectrumMetric(HalvedMetric):

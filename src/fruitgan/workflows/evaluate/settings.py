@@ -16,7 +16,7 @@ from fruitgan.settings import to_json
 from fruitgan.training.detection import Confusion
 
 OUT = Path("runs/evaluate")
-DEFAULT_FEATURES = ("fruit-embed", "random", "colour")
+DEFAULT_FEATURES = ("random", "colour")
 DEFAULT_METRICS = (
     "kid",
     "fid",
@@ -25,7 +25,6 @@ DEFAULT_METRICS = (
     "colour-lab",
     "spectrum",
     "upsampling-peaks",
-    "structure",
     "gradient-ssim",
     "background",
     "nearest-training",
