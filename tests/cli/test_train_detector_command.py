@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -109,6 +110,7 @@ def test_every_option_does_something(cli: Cli) -> None:
         (("--data", "nowhere"), 3, "nowhere: no such folder"),
         (("--data", "dataset/origins"), 3, "has no folder predicted"),
         (("--data", "dataset", "--detector", "cnn"), 2, "no detector named 'cnn'"),
+        (("--resume", "nowhere"), 2, "no run 'nowhere'"),
         (("--data", "dataset", "--detector-option", "bins"), 2, "expected KEY=VALUE"),
         (("--data", "dataset", "--protocol", "leaky"), 2, "--protocol"),
         (("--data", "dataset", "--gpu", "7"), 4, "GPU 7"),
@@ -139,7 +141,7 @@ def test_an_existing_name_is_a_usage_error(cli: Cli) -> None:
     assert "choose another --name" in err
 
 
-def test_sigterm_ends_after_the_epoch_with_everything_saved(cli: Cli, tmp_path: Path) -> None:
+def test_sigterm_saves_judges_the_best_so_far_and_says_how_to_go_on(cli: Cli, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fruitgan", "train-detector", "--data", "dataset", "--image-size", "16"]
     command += ["--epochs", "100000", "--patience", "100000", "--name", "long", "--json"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -147,18 +149,26 @@ def test_sigterm_ends_after_the_epoch_with_everything_saved(cli: Cli, tmp_path: 
         assert process.stderr is not None
         assert any(line.startswith("epoch 1:") for line in process.stderr)
         process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=100)
+        out, err = process.communicate(timeout=100)
     finally:
         process.kill()
     assert process.returncode == 143
     result = json.loads(out)
     assert result["finished"] is False
-    assert {"detector.safetensors", "metrics.json", "report.html"} <= {
-        path.name for path in (tmp_path / result["run"]).iterdir()
-    }
+    names = {path.name for path in (tmp_path / result["run"]).iterdir()}
+    assert {"detector.safetensors", "report.html", "checkpoints"} <= names
+    assert "metrics.json" not in names
+    line = err.splitlines()[-1].partition("go on with: ")[2]
+    assert line == "fruitgan train-detector --resume long --gpu none"
+    code, out, err = cli(*shlex.split(line)[2:], "--epochs", str(result["rounds"]), "--json")
+    assert code == 0
+    assert json.loads(out)["rounds"] == result["rounds"]
+    assert f"going on after epoch {result['rounds']}" in err
 
 
-def test_a_killed_run_is_begun_anew_by_the_same_command(cli: Cli) -> None:
-    assert cli(*FAST, "--name", "one")[0] == 0
-    Path("runs/train-detector/one/metrics.json").unlink()
-    assert cli(*FAST, "--name", "one")[0] == 0
+def test_a_finished_run_gives_its_result_again(cli: Cli) -> None:
+    _, first, _ = cli(*FAST, "--name", "one", "--json")
+    assert cli("--resume", "one", "--json")[:2] == (0, first)
+    code, _, err = cli("--resume")
+    assert code == 2
+    assert "no unfinished run under runs/train-detector" in err

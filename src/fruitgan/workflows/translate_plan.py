@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fruitgan.data.decode import NotAnImage, open_regular
 from fruitgan.errors import DataError, UsageError
 from fruitgan.images import SUFFIXES
 from fruitgan.workflows.picture_marks import Format, read_mark
@@ -38,17 +39,20 @@ class Task:
         return STREAM if self.output is None else str(self.output)
 
     def read(self) -> bytes:
-        """The bytes of the source; raises OSError."""
-        return self.data if self.path is None and self.data is not None else Path(self.source_name).read_bytes()
+        """The bytes of the source; raises OSError, or NotAnImage where something else has taken its place."""
+        if self.data is not None:
+            return self.data
+        with open_regular(Path(self.source_name)) as file:
+            return file.read()
 
     def sha256(self) -> str | None:
         """Of the source's bytes; None if they cannot be read."""
         if self.data is not None:
             return hashlib.sha256(self.data).hexdigest()
         try:
-            with Path(self.source_name).open("rb") as file:
+            with open_regular(Path(self.source_name)) as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:
+        except (OSError, NotAnImage):
             return None
 
 
