@@ -55,8 +55,9 @@ def power(images: Tensor) -> Tensor:
         torch.hann_window(height, dtype=luma.dtype, device=luma.device),
         torch.hann_window(width, dtype=luma.dtype, device=luma.device),
     )
-    spectrum = torch.fft.fft2((luma - luma.mean((1, 2), keepdim=True)) * window)
-    return spectrum.abs().square() / window.square().sum().clamp_min(1e-12)
+    spectrum: Tensor = torch.fft.fft2((luma - luma.mean((1, 2), keepdim=True)) * window)
+    found: Tensor = spectrum.abs().square() / window.square().sum().clamp_min(1e-12)
+    return found
 
 
 def radial_means(decibel: Tensor) -> Tensor:
