@@ -20,9 +20,16 @@ class Augmentation(ABC):
     def load_size_px(self, image_size_px: int) -> int:
         """The side at which images are kept so that `apply` can give `image_size_px`."""
 
+    def gives_size_px(self, image_size_px: int) -> int:
+        """The side of what `apply` gives: `image_size_px`, but for those that show a detector parts of the picture."""
+        return image_size_px
+
     @abstractmethod
     def apply(self, images: Tensor, draws: Tensor, image_size_px: int) -> Tensor:
-        """[N, 3, L, L] in [0, 1] and [N, draws] on the host, uniform in [0, 1), to [N, 3, S, S] in [0, 1]."""
+        """[N, 3, L, L] in [0, 1] and [N, draws] on the host, uniform in [0, 1), to [N, 3, S, S] in [0, 1].
+
+        S is what `gives_size_px` says.
+        """
 
 
 augmentations: Registry[Callable[..., Augmentation]] = Registry("augmentations")
