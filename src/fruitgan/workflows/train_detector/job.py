@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -182,7 +183,7 @@ class _Job:
             )
 
     def _note_broken(self, album: Album) -> None:
-        if gone := [path for path, _ in album.broken if not path.exists()]:
+        if gone := [path for path, _ in album.broken if not os.path.lexists(path)]:
             raise DataError(f"{gone[0]}: disappeared while the dataset was read; see to the folder and give the command again")
         if album.broken:
             named = "; ".join(f"{path}: {reason}" for path, reason in album.broken[:NAMED_FILES])
