@@ -21,7 +21,7 @@ from fruitgan.data.labelled import LABELS, MANIFEST, ORIGINS, PREDICTED, UNFINIS
 from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import image_files
 from fruitgan.errors import DataError, FruitganError, UsageError
-from fruitgan.training.lock import locked
+from fruitgan.training.lock import LOCK, locked
 from fruitgan.workflows.export_dataset.plan import Item
 
 CARD = "dataset.json"
@@ -78,6 +78,12 @@ class DatasetFolder:
         with locked(self.path):
             remove_abandoned(self.path, deep=True)
             yield
+
+    def tidy(self) -> None:
+        """Take away the file of a lock whose process was killed when the dataset was finished; another's is left."""
+        if (self.path / LOCK).is_file():
+            with suppress(FruitganError), self.taken():
+                pass
 
     def made_of(self) -> Mapping[str, Any] | None:
         """What made the folder, or is making it; None if it was not exported or is half cleared."""
@@ -182,9 +188,14 @@ class DatasetFolder:
         except DataError:
             return False
 
-    def begin(self, made_of: Mapping[str, Any]) -> None:
-        """From here on the folder is unfinished."""
+    def begin(self, made_of: Mapping[str, Any], todo: Sequence[Item]) -> None:
+        """From here on the folder is unfinished.
+
+        What is there and must be made again goes before the manifest, which alone knows that it is not what it was.
+        """
         self._mark(made_of)
+        for item in todo:
+            _remove(self.path / item.file)
         _remove(self.manifest)
         _remove(self.card)
 

@@ -112,9 +112,11 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
                 folder.clear()
             else:
                 todo = _todo(folder, made_of, plan.items)  # another process may have been at work until now
-            folder.begin(made_of)
+            folder.begin(made_of, todo)
             _make(settings, bundle.card, generator, todo, on_progress)
             folder.finish(plan.items, made_of["bundle"], _card(made_of, bundle, plan))
+    else:
+        folder.tidy()
     result = _result(settings, bundle, direction, plan, len(todo))
     return dataclasses.replace(result, seconds=round(time.monotonic() - begin, 3))
 

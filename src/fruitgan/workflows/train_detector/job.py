@@ -51,6 +51,7 @@ from fruitgan.workflows.train_detector.resume import (
     refuse_other_images,
     split_sha256,
     take_up,
+    tidy,
 )
 from fruitgan.workflows.train_detector.settings import (
     DEFAULT_DETECTOR,
@@ -110,6 +111,7 @@ class _Job:
             asked, run = self.settings, named_run(self.settings)
             self.settings = merged_settings(asked, run)
             if (result := found_result(run, self.settings)) is not None:  # such a run need not be writable
+                tidy(run)
                 return result
             self.resuming += (*run.notes, *mine.enter_context(run.taken()))
             self.settings = merged_settings(asked, run)  # another process may have gone on with it until now
@@ -220,6 +222,7 @@ class _Job:
             data_fingerprint=album.fingerprint,
             split=split_sha256(parts),
         )
+        self.settings = dataclasses.replace(filled, out=settings.out)
         return Run.create(settings.out / name, config, environment(device))
 
 
