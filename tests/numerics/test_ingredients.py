@@ -77,9 +77,7 @@ def test_enlarging_equals_a_naive_bilinear_loop() -> None:
         return [(first, 1 - (place - first)), (min(first + 1, size - 1), place - first)]
 
     for row, column in itertools.product(range(6), range(8)):
-        expected = sum(
-            down * across * float(x[0, 0, i, j]) for i, down in weights(row, 3) for j, across in weights(column, 4)
-        )
+        expected = sum(down * across * float(x[0, 0, i, j]) for i, down in weights(row, 3) for j, across in weights(column, 4))
         assert float(out[0, 0, row, column]) == pytest.approx(expected, abs=1e-12)
 
 
@@ -211,7 +209,9 @@ def test_a_masks_costs_equal_naive_loops() -> None:
 def test_mild_changes_equal_naive_loops() -> None:
     side = 16
     x, draws = images(4, side), torch.rand(4, DRAWS, dtype=torch.float64)
-    draws[:, (0, 3, 5)] = torch.tensor([[0.1, 0.9, 0.9], [0.9, 0.1, 0.9], [0.9, 0.9, 0.1], [0.1, 0.1, 0.1]], dtype=torch.float64)
+    draws[:, (0, 3, 5)] = torch.tensor(
+        [[0.1, 0.9, 0.9], [0.9, 0.1, 0.9], [0.9, 0.9, 0.1], [0.1, 0.1, 0.1]], dtype=torch.float64
+    )
     out = mildly_changed(x, draws, torch.tensor(0.5))
     for n in range(4):
         moved, across, down, lit, light, contrasted, contrast = draws[n].tolist()
@@ -315,7 +315,7 @@ def test_a_step_with_every_ingredient_has_the_terms_of_its_formulas(batch_head: 
 
 def test_a_penalty_that_is_not_due_is_not_computed() -> None:
     made = rich()
-    due = {name: 1.0 for name in made.weights}
+    due = dict.fromkeys(made.weights, 1.0)
     step = made.prepare(batch_for(made), made.variant(due | {"gradient_penalty": 0.0, "mask_roughness": 0.0, "mask_area": 0.0}))
     assert (step.penalised, step.mask_a, step.mask_b) == (False, None, None)
     names = [name for player in made.players for name in player.loss(step)]

@@ -14,7 +14,7 @@ from torch import Tensor
 from fruitgan.device import at_least_fp32
 
 DRAWS = 7
-"""Numbers an image: whether it is moved, how far across, how far down; whether and how it is brightened; the same of contrast."""
+"""Numbers an image: whether it is moved, how far across, how far down; whether and how it is brightened; so with contrast."""
 
 SHIFT = 0.125  # of the side
 BRIGHTNESS = 0.2  # on [-1, 1]; the paper has 0.5 on [0, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -81,8 +82,8 @@ class MultiscalePatchDiscriminator(Discriminator):
         layer_norm = InstanceNorm if norm == "instance" else None
         self.scales = nn.ModuleList(patch_layers(base_channels, 0.2, layer_norm, bias=True) for _ in range(scales))
         if batch_head:
-            for scale in self.scales:
-                judge = scale[-1]
+            for scale in (cast(nn.Sequential, scale) for scale in self.scales):
+                judge = cast(nn.Conv2d, scale[-1])
                 scale[-1] = BatchSpread()
                 scale.append(nn.Conv2d(judge.in_channels + 1, 1, 4, padding=1))
         self.judges_batches = batch_head

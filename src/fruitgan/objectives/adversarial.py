@@ -52,7 +52,7 @@ def gradient_penalty(discriminator: Callable[[Tensor], Logits], real: Tensor, fa
 
     At x = mix real + (1 - mix) fake, [N, 3, H, W], with a mix for each image, [N, 1] in [0, 1]; s is the mean of an image's
     logits, summed over the scales. Gulrajani et al. 2017 (equation 3) for the points, Mescheder et al. 2018 (equation 9) for
-    the centre 0, Torbunov et al. 2023 (UVCGAN v2) for both with this loss; their weight of 1 on images in [0, 1] is 4 on [-1, 1].
+    the centre 0, Torbunov et al. 2023 (UVCGAN v2) for both with this loss; a weight of 1 on images in [0, 1] is 4 on [-1, 1].
     In float32 at least, whatever the autocast around it.
     """
     with without_autocast(real.device):

@@ -61,8 +61,8 @@ class CycleStep:
 class CycleGAN(Objective):
     """`generator_ab` and `generator_ba` with adversarial, cycle and identity losses; `discriminator_b` judges domain b.
 
-    The calls are batched where the mathematics allow it (every network treats images one by one, but for a discriminator that
-    says otherwise): a generator's fake and identity images in one call, a discriminator's real and generated images in one call.
+    The calls are batched where the mathematics allow it (every network treats images one by one, but for a discriminator
+    that says otherwise): a generator's fake and identity images in one call, a discriminator's real and generated images too.
     """
 
     def __init__(
@@ -180,7 +180,10 @@ class CycleGAN(Objective):
 
 def _translated(generator: Generator, images: Tensor, masked: bool) -> tuple[Tensor, Tensor | None]:
     """The images, and their masks where they are asked for and the generator has them."""
-    return tuple(generator.parts(images)) if masked else (generator(images), None)
+    if not masked:
+        return generator(images), None
+    parts = generator.parts(images)
+    return parts.image, parts.mask
 
 
 def cyclegan(
@@ -193,9 +196,9 @@ def cyclegan(
 ) -> ObjectiveFactory:
     """CycleGAN's losses: adversarial (`lsgan` or `bce`), cycle, identity; a pool of past fakes to judge (0: none).
 
-    `mask_losses` adds the weights mask_roughness and mask_area on the masks of generators that have them; `penalty` the weight
-    gradient_penalty on how steep the discriminators are; `augment_target` changes what they are shown, so strongly that their mean
-    sign on real images stays there (0: not at all; 0.6 in Karras et al. 2020).
+    `mask_losses` adds the weights mask_roughness and mask_area on the masks of generators that have them; `penalty` the
+    weight gradient_penalty on how steep the discriminators are; `augment_target` changes what they are shown, so strongly that
+    their mean sign on real images stays there (0: not at all; 0.6 in Karras et al. 2020).
     """
     if gan_mode not in DISTANCES:
         raise UsageError(f"objective cyclegan, option gan_mode: {gan_mode!r} is not one of {', '.join(DISTANCES)}")

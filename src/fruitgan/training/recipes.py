@@ -58,13 +58,13 @@ seed_unet = Recipe(
 )
 
 fruit = Recipe(
-    summary="For GPUs: the reference without its aliasing, three discriminators, a looser cycle; no more work than `cyclegan`.",
+    summary="For GPUs: no aliasing, three discriminators, a looser cycle, averaged weights; no more work than `cyclegan`.",
     why={
-        "generator": "blurred halvings and bilinear doublings leave no checkerboard; it changes the source where its mask says, "
+        "generator": "blurred halvings and bilinear doublings leave no checkerboard; it changes the source where its mask says "
         "and starts as the identity; as many multiply-adds as the reference's",
         "discriminator": "three scales see texture, parts and the whole; spectral norm, and no instance norm to hide colour",
-        "weights": "the cycle loosens, so that more than colour may change; identity steers the first half alone, where it is most "
-        "of its worth; the mask is kept smooth and small; the penalty, at every 8th step, keeps discriminators from steepness",
+        "weights": "the cycle loosens, so that more than colour may change; identity steers the first half alone; the mask is "
+        "kept smooth and small; the penalty, at every 8th step, keeps the discriminators from being steep",
         "objective": "a pool as the reference's; what the discriminators see is changed mildly once they grow too sure",
         "optimizers": "a shorter memory of squares than the reference's, for losses whose weights move",
         "learning_rate": "constant for 60% of the training, then down to 0 within it: the last averaged weights are the result",

@@ -20,15 +20,15 @@ SAMPLED_STEPS = 4800
 """Schedules are shares of the training: so many steps tell how often each kind of step comes."""
 
 
-class Counting(TorchDispatchMode):
+class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
     """Within it, convolutions and matrix products are counted by torch's own formulas, those of gradients among them.
 
     torch's FlopCounterMode also says which module they were in, which a penalty's inner gradient does not survive.
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self.multiply_adds = 0
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
+        self.multiply_adds: int = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -77,7 +77,9 @@ def work_of(objective: Objective, recipe: Recipe) -> Work:
     seen = collections.Counter(objective.variant(weights) for weights in _weights(recipe))
     total = sum(seen.values())
     kinds = (
-        KindOfStep(tuple(name for name in recipe.weights if name in variant), times / total, _counted(objective, recipe, variant))
+        KindOfStep(
+            tuple(name for name in recipe.weights if name in variant), times / total, _counted(objective, recipe, variant)
+        )
         for variant, times in seen.items()
     )
     return Work(tuple(kinds))
@@ -92,13 +94,14 @@ def _weights(recipe: Recipe) -> list[dict[str, float]]:
 def _counted(objective: Objective, recipe: Recipe, variant: frozenset[str]) -> int:
     shape = (recipe.batch_size, 3, recipe.image_size_px, recipe.image_size_px)
     device = next(objective.networks.parameters()).device
-    images = [torch.zeros(shape, device=device) for _ in range(2)]
+    a, b = (torch.zeros(shape, device=device) for _ in range(2))
     draws = {name: torch.zeros((shape[0], numbers), device=device) for name, numbers in objective.draws.items()}
     with Counting() as counting:
-        prepared = objective.prepare(Batch(*images, draws), variant)
+        prepared = objective.prepare(Batch(a, b, draws), variant)
         for player in objective.players:
             own = [p for name in player.networks for p in objective.networks[name].parameters()]
             torch.autograd.backward(torch.stack(list(player.loss(prepared).values())).sum(), inputs=own)
     for parameter in objective.networks.parameters():
         parameter.grad = None
-    return counting.multiply_adds
+    counted: int = counting.multiply_adds
+    return counted
