@@ -37,6 +37,18 @@ def to_json(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
+def typed(kind: type[T], value: Any, file: Path) -> T:
+    """What a file of ours says, as the dataclass.
+
+    Raises:
+        DataError: it says something else.
+    """
+    try:
+        return from_json(kind, value, str(file))
+    except UsageError as error:
+        raise DataError(str(error)) from error
+
+
 def parse_json(text: str | bytes) -> Any:
     """JSON as a stranger may have written it, strictly: nothing that a careless reader would take for something else.
 

@@ -112,8 +112,8 @@ def test_equal_distributions_give_an_interval_that_contains_a_half(same: Path, t
 def test_the_run_folder_holds_everything_that_is_promised(trained: TrainDetectorResult, easy: Path) -> None:
     result, run = trained, trained.run
     assert run.name == "first"
-    names = {"config.json", "environment.json", "log.jsonl", "detector.safetensors", "metrics.json", "report.html", "plots"}
-    assert {path.name for path in run.iterdir()} == names
+    names = {"config.json", "environment.json", "log.jsonl", "detector.safetensors", "metrics.json", "report.html"}
+    assert {path.name for path in run.iterdir()} == {*names, "plots", "checkpoints"}
     assert {path.name for path in (run / "plots").iterdir()} == {"loss.png", "accuracy.png", "roc.png", "confusion.png"}
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["accuracy"] == result.accuracy
@@ -167,7 +167,7 @@ def test_early_stopping_keeps_the_best_weights(same: Path, tmp_path: Path) -> No
     assert longer.confusion == shorter.confusion
 
 
-def test_a_stop_ends_after_the_epoch_and_judges_the_best_so_far(easy: Path, tmp_path: Path) -> None:
+def test_a_stop_judges_the_best_so_far_and_the_run_is_not_finished(easy: Path, tmp_path: Path) -> None:
     seen: list[Event] = []
 
     def stop(event: Event) -> bool:
@@ -177,6 +177,7 @@ def test_a_stop_ends_after_the_epoch_and_judges_the_best_so_far(easy: Path, tmp_
     result = train_detector(settings(easy, tmp_path, detector="small-cnn", image_size=16), stop)
     assert (result.rounds, result.finished) == (2, False)
     assert load_detector(result.run).card.rounds == 2
+    assert not (result.run / "metrics.json").exists()
     started = next(event for event in seen if isinstance(event, Started))
     assert started.train + started.choose + started.judge == 120
 
@@ -291,13 +292,14 @@ def test_missing_and_empty_folders_and_too_few_images_are_data_errors(tmp_path: 
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_finished_run_is_not_written_over_and_an_interrupted_one_begins_anew(easy: Path, tmp_path: Path) -> None:
+def test_a_run_is_never_written_over(easy: Path, tmp_path: Path) -> None:
     result = train_detector(settings(easy, tmp_path, name="one"))
-    with pytest.raises(UsageError, match="exists; choose another --name"):
-        train_detector(settings(easy, tmp_path, name="one"))
-    (result.run / "metrics.json").unlink()  # as if it had been killed before its last file
-    assert train_detector(settings(easy, tmp_path, name="one")).confusion == result.confusion
-    assert len((result.run / "log.jsonl").read_text().splitlines()) == result.rounds
+    for _ in range(2):
+        before = {path: path.stat().st_mtime_ns for path in result.run.rglob("*")}
+        with pytest.raises(UsageError, match="exists; go on with --resume one, or choose another --name"):
+            train_detector(settings(easy, tmp_path, name="one"))
+        assert {path: path.stat().st_mtime_ns for path in result.run.rglob("*")} == before
+        (result.run / "metrics.json").unlink(missing_ok=True)  # as if it had been killed before its last file
     (tmp_path / "mine").mkdir()
     with pytest.raises(UsageError, match="exists"):
         train_detector(settings(easy, tmp_path, name="mine"))

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fruitgan.commands import options
-from fruitgan.commands.signals import PoliteStop
+from fruitgan.commands.signals import INTERRUPTED, PoliteStop
 from fruitgan.console import Bar, Console
-from fruitgan.errors import Stopped, UsageError
+from fruitgan.errors import Stopped
 
 if TYPE_CHECKING:
-    from fruitgan.workflows.train_detector.settings import Event, TrainDetectorResult
+    from fruitgan.workflows.train_detector.settings import Event, TrainDetectorResult, TrainDetectorSettings
 
 DETECTOR_PANEL = "Detector and training"
 SLOW_EPOCH_SECONDS = 60
@@ -30,18 +30,22 @@ def train_detector(
         ),
     ] = None,
     protocol: Annotated[
-        Literal["grouped", "seed"],
+        Literal["grouped", "seed"] | None,
         typer.Option(
             help="grouped: split by source image, judged on images that chose nothing. seed: as the lab report, which leaks.",
+            show_default="grouped",
             rich_help_panel=options.DATA_PANEL,
         ),
-    ] = "grouped",
+    ] = None,
     detector: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="NAME", help="small-cnn, seed-cnn (the lab report's), spectrum, ...", rich_help_panel=DETECTOR_PANEL
+            metavar="NAME",
+            help="small-cnn, seed-cnn (the lab report's), spectrum, ...",
+            show_default="small-cnn",
+            rich_help_panel=DETECTOR_PANEL,
         ),
-    ] = "small-cnn",
+    ] = None,
     detector_option: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="An option of the detector: base_channels=24.", rich_help_panel=DETECTOR_PANEL),
@@ -65,10 +69,20 @@ def train_detector(
             rich_help_panel=DETECTOR_PANEL,
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.", rich_help_panel=DETECTOR_PANEL)] = 100,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="At most so many.", show_default="100", rich_help_panel=DETECTOR_PANEL),
+    ] = None,
     patience: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Stop after so many epochs without a gain.", rich_help_panel=DETECTOR_PANEL)
-    ] = 10,
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Stop after so many epochs without a gain.",
+            show_default="10",
+            rich_help_panel=DETECTOR_PANEL,
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -93,6 +107,14 @@ def train_detector(
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="The folder of the run folders.", rich_help_panel=options.OUTPUT_PANEL)
     ] = Path("runs/train-detector"),
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[RUN]",
+            help="Go on with a run; without a name with the newest unfinished.",
+            rich_help_panel=options.OUTPUT_PANEL,
+        ),
+    ] = None,
     seed: options.Seed = None,
     gpu: options.Gpu = None,
     device: options.Device = None,
@@ -102,12 +124,7 @@ def train_detector(
 ) -> None:
     """Train a classifier of real against generated images, and judge it."""
     console = Console(json=json, quiet=quiet)
-    if data is None:
-        raise UsageError(
-            "which images? Give --data DIR, a folder with predicted and origins (fruitgan export-dataset makes one)"
-        )
     from fruitgan.workflows.train_detector import TrainDetectorSettings
-    from fruitgan.workflows.train_detector import train_detector as job
 
     settings = TrainDetectorSettings(
         data=data,
@@ -121,16 +138,44 @@ def train_detector(
         batch_size=batch_size,
         name=name,
         out=out,
-        seed=seed or 0,
+        resume=resume,
+        seed=seed,
         gpu=gpu,
         device=device,
     )
+    _train(settings, console)
+
+
+def _train(settings: TrainDetectorSettings, console: Console) -> None:
+    from fruitgan.training.detection import NothingToJudge
+    from fruitgan.workflows.train_detector import train_detector as job
+    from fruitgan.workflows.train_detector.resume import resume_line
+
     with PoliteStop() as stop, ExitStack() as stack:
-        result = job(settings, _Telling(console, stop, stack))
+        telling = _Telling(console, stop, stack)
+        try:
+            result = job(settings, telling)
+        except NothingToJudge:
+            assert telling.run is not None
+            console.result({"run": str(telling.run), "rounds": 0, "finished": False})
+            line = resume_line(telling.run, settings)
+            raise Stopped(f"stopped in the first epoch, saved; go on with: {line}", stop.exit_code) from None
+        except KeyboardInterrupt:
+            raise Stopped(_left_at_once(telling.run, settings), INTERRUPTED) from None
     console.result(result)
     _show(result, console)
-    if stop.exit_code:
-        raise typer.Exit(stop.exit_code)
+    if not result.finished:
+        line = resume_line(result.run, settings)
+        raise Stopped(f"stopped, saved, the best weights so far judged; go on with: {line}", stop.exit_code)
+
+
+def _left_at_once(run: Path | None, settings: TrainDetectorSettings) -> str:
+    """What to say after a second Ctrl-C."""
+    from fruitgan.workflows.train_detector.resume import resume_line
+
+    if run is None:
+        return "stopped at once, before the first epoch; nothing was changed"
+    return f"stopped at once; what was saved last stays; go on with: {resume_line(run, settings)}"
 
 
 class _Telling:
@@ -141,6 +186,7 @@ class _Telling:
         self.stop = stop
         self.stack = stack
         self.bar: Bar | None = None
+        self.run: Path | None = None
         self.warned = False
 
     def __call__(self, event: Event) -> bool:
@@ -149,17 +195,20 @@ class _Telling:
         match event:
             case Loading(done, total):
                 if self.stop.signal is not None:
-                    raise Stopped("stopped before the first epoch; nothing was made", self.stop.exit_code)
+                    raise Stopped("stopped before the first epoch; nothing was changed", self.stop.exit_code)
                 self._bar(total, "loading", "img").update(done)
                 if done == total:
                     self._close()
-            case Started(run, rounds, train, choose, judge, notes, warnings):
+            case Started(run, done, rounds, train, choose, judge, notes, warnings):
+                self.run = run
                 for warning in warnings:
                     self.console.warn(warning)
                 for note in notes:
                     self.console.say(f"note: {note}")
                 self.console.say(f"{run}: {train} images train, {choose} choose, {judge} judge")
-                self._bar(rounds, "training", "epoch")
+                if done:
+                    self.console.say(f"going on after epoch {done}")
+                self._bar(rounds, "training", "epoch", done)
             case Rounded(round_):
                 what = "epoch" if round_.penalty is None else "trial"
                 best = ", the best so far" if round_.is_best else ""
@@ -172,13 +221,13 @@ class _Telling:
                     self.warned = True
                     self.console.warn(
                         f"an epoch takes {round_.seconds:.0f} seconds; a smaller --image-size or --detector small-cnn is "
-                        "faster, Ctrl-C ends the training and judges the best weights so far"
+                        "faster; Ctrl-C saves, and judges the best weights so far"
                     )
         return self.stop.signal is not None
 
-    def _bar(self, total: int, label: str, unit: str) -> Bar:
+    def _bar(self, total: int, label: str, unit: str, start: int = 0) -> Bar:
         if self.bar is None:
-            self.bar = self.stack.enter_context(self.console.bar(total, label, unit))
+            self.bar = self.stack.enter_context(self.console.bar(total, label, unit, start))
         return self.bar
 
     def _close(self) -> None:
@@ -209,6 +258,5 @@ def _show(result: TrainDetectorResult, console: Console) -> None:
     console.table(f"{result.detector}, {result.protocol} protocol", ("what", "on the judged images"), rows)
     if result.protocol == "seed":
         console.out("  reads too high: the judged images chose the weights (--protocol grouped does not)")
-    if not result.finished:
-        console.say("stopped early; the best weights so far were judged and saved")
-    console.out(f"{result.run}: detector.safetensors, metrics.json, report.html")
+    metrics = "metrics.json, " if result.finished else ""
+    console.out(f"{result.run}: detector.safetensors, {metrics}report.html")

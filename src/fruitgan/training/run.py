@@ -31,6 +31,7 @@ LOG = "log.jsonl"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 SAMPLES = "samples"
+PLOTS = "plots"
 NEWEST = "newest"
 """What `--resume` says without a name."""
 T = TypeVar("T")
@@ -119,7 +120,7 @@ class Run:
             FruitganError: the folder cannot be written to.
             DataError: a folder in it is a link, behind which it would write and remove.
         """
-        for name in (CHECKPOINTS, SAMPLES):
+        for name in (CHECKPOINTS, SAMPLES, PLOTS):
             if (self.path / name).is_symlink():
                 raise DataError(f"{self.path / name}: a link; a run keeps all it has in its own folder, so put a folder there")
         with locked(self.path) as is_locked:
@@ -128,13 +129,13 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        return self._read(CONFIG)
+        return self.read(CONFIG)
 
     @property
     def environment(self) -> dict[str, Any]:
         """Where it was computed, from the first sitting on; empty where the file is missing or damaged, which stops no run."""
         try:
-            found = self._read(ENVIRONMENT)
+            found = self.read(ENVIRONMENT)
             for sitting in _known_part(_Environment, found).later:
                 _known_part(_Sitting, sitting)
             return found
@@ -144,7 +145,7 @@ class Run:
     @property
     def result(self) -> dict[str, Any] | None:
         """What the finished run gave; None while it is not finished."""
-        return self._read(RESULT) if (self.path / RESULT).is_file() else None
+        return self.read(RESULT) if (self.path / RESULT).is_file() else None
 
     @property
     def saved_step(self) -> int:
@@ -192,7 +193,8 @@ class Run:
         write_atomically(self.path / LOG, text.encode())
         return kept
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def read(self, name: str) -> dict[str, Any]:
+        """The table in one of its files. Raises: DataError if it is missing, damaged, or none."""
         value = read_json(self.path / name)
         if not isinstance(value, dict):
             raise DataError(f"{self.path / name}: not a table; is {self.path} a run?")
@@ -236,8 +238,8 @@ def refuse_existing(path: Path) -> None:
         raise UsageError(f"{path} exists; go on with --resume {path.name}, or choose another --name")
 
 
-def find_run(out: Path, wanted: str) -> Run:
-    """The run that `--resume` means: `newest` is the newest that is not finished, else a name under `out`, else a folder.
+def find_run(out: Path, wanted: str, result: str = RESULT) -> Run:
+    """The run that `--resume` means: `newest` is the newest that lacks its result, else a name under `out`, else a folder.
 
     The newest is one that no other process has; its notes name those passed over for that.
 
@@ -248,7 +250,7 @@ def find_run(out: Path, wanted: str) -> Run:
     folders = [path.parent for path in out.glob(f"*/{CONFIG}") if not path.parent.name.startswith(PART_PREFIX)]
     known = {folder.name: folder for folder in folders}
     if wanted == NEWEST:
-        unfinished = [path for path in known.values() if not (path / RESULT).exists()]
+        unfinished = [path for path in known.values() if not (path / result).exists()]
         if not unfinished:
             raise UsageError(f"no unfinished run under {out}; name one: --resume NAME")
         return _newest_free(unfinished)
@@ -269,13 +271,13 @@ def _newest_free(runs: Sequence[Path]) -> Run:
     raise taken[0]
 
 
-def resume_command(run: Path, more: Sequence[str] = ()) -> str:
-    """What to type, or paste, to go on with a run; `more` are further words."""
-    by_name = run.parent == RUNS and run.name != NEWEST
+def resume_command(run: Path, more: Sequence[str] = (), runs: Path = RUNS) -> str:
+    """What to type, or paste, to go on with a run; `more` are further words, `runs` is where the job's runs lie by default."""
+    by_name = run.parent == runs and run.name != NEWEST
     # A bare name is looked for under the default folder first: any other run is named by a path that looks like one.
     wanted = run.name if by_name else os.path.join(run.parent, run.name)  # noqa: PTH118 - pathlib drops the ./ of ./name
     words = [f"--resume={wanted}"] if wanted.startswith("-") else ["--resume", wanted]
-    return shlex.join(["fruitgan", "train-gan", *words, *more])
+    return shlex.join(["fruitgan", runs.name, *words, *more])
 
 
 def step_name(step: int) -> str:

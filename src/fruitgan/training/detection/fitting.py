@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,22 +15,20 @@ from torch import Tensor
 
 from fruitgan import randomness
 from fruitgan.augment.contracts import Augmentation, augmentations
-from fruitgan.data.decode import decode
-from fruitgan.data.parallel import in_order
 from fruitgan.errors import FruitganError, UsageError
-from fruitgan.images import Pixels, resize
 from fruitgan.models.catalog import detectors
 from fruitgan.models.contracts import Detector, LinearDetector
+from fruitgan.objectives.contracts import State, Stateful
 from fruitgan.registry import Choice
-from fruitgan.training.detection.album import RESAMPLE, Album, unit_images
+from fruitgan.training.detection.album import Album
+from fruitgan.training.detection.answers import BATCH_SIZE, album_logits
+from fruitgan.training.detection.keeping import History, Keeper, OptimizerState
 from fruitgan.training.detection.regression import fit_regression
 from fruitgan.training.detection.rounds import OnRound, Round
 from fruitgan.training.detection.splits import Indices, Parts
 from fruitgan.training.detection.verdict import log_loss
+from fruitgan.training.trainer import NetworkState
 
-Weights = dict[str, Tensor]
-
-BATCH_SIZE = 64
 LEAST_BATCH = 8
 STEPS_PER_EPOCH = 16
 """Batch norm's running statistics need steps: with three an epoch they lag so far behind that patience runs out first."""
@@ -82,7 +79,7 @@ class FittedDetector:
 
     def logits(self, album: Album, indices: Indices, batch_size: int = BATCH_SIZE) -> NDArray[np.float64]:
         """[n] for the album's images with these numbers."""
-        return _album_logits(self.detector, album, indices, self.device, batch_size)
+        return album_logits(self.detector, album, indices, self.device, batch_size)
 
 
 def fitting_augmentation(choice: Choice, detector: Detector, wanted: str | None) -> Choice:
@@ -111,14 +108,16 @@ def fit(
     *,
     device: torch.device,
     on_round: OnRound | None = None,
+    keeper: Keeper | None = None,
 ) -> FittedDetector:
     """Train on `parts.train`, keep the weights of the lowest loss on `parts.choose`; `parts.judge` is not looked at.
 
     All that is random is a function of the seed and the step. `on_round` is told of each round; if it returns True, training
-    ends there, with the best weights so far.
+    ends there, with the best weights so far. The keeper may let it go on from an earlier state, and may stop it after any step.
 
     Raises:
         UsageError: the album has another size than the detector wants, or an augmentation for what is fitted in one go.
+        NothingToJudge: stopped before the first round was over.
         FruitganError: the loss is not finite.
     """
     # Weights and dropout are drawn from torch's own generator, which is given back as it was.
@@ -132,12 +131,14 @@ def fit(
         augmentation = fitting_augmentation(choice, detector, settings.augment)
         augment: Augmentation = augmentations.build(augmentation)
         detector.to(device)
+        keeper, history = keeper or Keeper(), History()
         if isinstance(detector, LinearDetector):
-            rounds, best, finished = fit_regression(detector, album, parts, device, settings.batch_size or BATCH_SIZE, on_round)
+            batch_size = settings.batch_size or BATCH_SIZE
+            finished = fit_regression(detector, album, parts, device, batch_size, history, keeper, on_round)
         else:
-            loop = _Loop(detector, album, parts, settings, augment, device)
-            rounds, best, finished = loop.run(on_round)
-    return FittedDetector(choice, detector.eval(), device, augmentation, tuple(rounds), best, finished)
+            finished = _Loop(detector, album, parts, settings, augment, device, history).run(keeper, on_round)
+        best = history.give_best(detector)
+    return FittedDetector(choice, detector.eval(), device, augmentation, tuple(history.rounds), best, finished)
 
 
 class _Loop:
@@ -151,6 +152,7 @@ class _Loop:
         settings: FitSettings,
         augmentation: Augmentation,
         device: torch.device,
+        history: History,
     ) -> None:
         self.detector = detector.to(memory_format=torch.channels_last)  # the faster order for convolutions, on CPUs above all
         self.album = album
@@ -160,52 +162,78 @@ class _Loop:
         self.device = device
         self.optimizer = torch.optim.Adam(detector.parameters(), lr=settings.learning_rate, eps=settings.epsilon)
         self.batch_size = settings.batch_size_for(len(parts.train))
+        self.history = history
         self.step = 0
+        self.batches_done = 0
+        """Of the epoch that it is in."""
+        self.loss_sum = torch.zeros((), device=device)
+        """Over the images of those."""
+        self.right = torch.zeros((), device=device)
 
-    def run(self, on_round: OnRound | None) -> tuple[list[Round], Round, bool]:
-        rounds: list[Round] = []
-        best: Round | None = None
-        weights: Weights = {}
+    def stateful(self) -> dict[str, Stateful]:
+        """Every part that influences the next step, by name."""
+        network, optimizer = NetworkState(self.detector), OptimizerState(self.optimizer)
+        return {"loop": self, "history": self.history, "network": network, "optimizer": optimizer}
+
+    def state(self) -> State:
+        counts = {"step": self.step, "batches_done": self.batches_done}
+        return {**counts, "loss_sum": self.loss_sum, "right": self.right}
+
+    def restore(self, state: State) -> None:
+        if min(state["step"], state["batches_done"]) < 0:
+            raise ValueError("it counts fewer steps than none")
+        self.step, self.batches_done = state["step"], state["batches_done"]
+        self.loss_sum.copy_(state["loss_sum"])
+        self.right.copy_(state["right"])
+
+    def run(self, keeper: Keeper, on_round: OnRound | None) -> bool:
+        """Whether it came to its end, or somebody asked it to stop."""
+        parts = self.stateful()
+        keeper.take_up(parts, self.history)
         stopped = False
-        for number in range(1, self.settings.epochs + 1):
-            round_ = self._epoch(number, best)
-            rounds.append(round_)
-            if round_.is_best:
-                best, weights = round_, _copy(self.detector)
+        while not stopped and not self._is_over():
+            if self._train(keeper, parts):
+                return False
+            round_ = self._round()
+            self.history.add(round_, self.detector)
             stopped = bool(on_round is not None and on_round(round_))
-            if stopped or best is None or number - best.number >= self.settings.patience:
-                break
-        if best is None:
-            raise FruitganError("the loss was not finite from the first epoch on; try another --seed")
-        self.detector.load_state_dict(weights)
-        return rounds, best, not stopped
+            keeper.keep(self.step, parts, is_end=stopped or self._is_over())
+        return not stopped
 
-    def _epoch(self, number: int, best: Round | None) -> Round:
-        began = time.monotonic()
-        loss, right = self._train(number)
-        chosen = _album_logits(self.detector, self.album, self.parts.choose, self.device, self.batch_size)
+    def _is_over(self) -> bool:
+        done, best = len(self.history.rounds), self.history.best
+        return done >= self.settings.epochs or (best is not None and done - best.number >= self.settings.patience)
+
+    def _round(self) -> Round:
+        """The epoch that has just ended, and what the choosing images say of it."""
+        number = len(self.history.rounds) + 1
+        loss, right = float(self.loss_sum) / len(self.parts.train), float(self.right) / len(self.parts.train)
+        chosen = album_logits(self.detector, self.album, self.parts.choose, self.device, self.batch_size)
         truth = self.album.generated[self.parts.choose]
         choose_loss = log_loss(chosen, truth)
         if not math.isfinite(loss) or not math.isfinite(choose_loss):
             raise FruitganError(f"the loss is not finite in epoch {number}; try another --seed or a larger --batch-size")
+        self.batches_done = 0
+        self.loss_sum.zero_()
+        self.right.zero_()
         return Round(
             number=number,
             train_loss=loss,
             train_accuracy=right,
             choose_loss=choose_loss,
             choose_accuracy=float(((chosen > 0) == truth).mean()),
-            is_best=best is None or choose_loss < best.choose_loss,
-            seconds=time.monotonic() - began,
+            is_best=self.history.is_gain(choose_loss),
+            seconds=time.monotonic() - self.began,
         )
 
-    def _train(self, number: int) -> tuple[float, float]:
-        """One pass over the training images; their mean loss and accuracy on the way, augmented and with dropout."""
+    def _train(self, keeper: Keeper, parts: Mapping[str, Stateful]) -> bool:
+        """The rest of an epoch: each training image once, augmented and with dropout. Whether it was stopped on the way."""
+        self.began = time.monotonic()
         self.detector.train()
         seed, train = self.settings.seed, self.parts.train
-        order = train[randomness.permutation(seed, number, len(train), "detector/order")]
-        loss_sum = torch.zeros((), device=self.device)
-        right = torch.zeros((), device=self.device)
-        for indices in batches(order, self.batch_size):
+        order = train[randomness.permutation(seed, len(self.history.rounds) + 1, len(train), "detector/order")]
+        pieces = list(batches(order, self.batch_size))
+        for number, indices in enumerate(pieces[self.batches_done :], start=self.batches_done + 1):
             torch.manual_seed(randomness.torch_seed(seed, self.step, "detector/dropout"))
             truth = self.album.labels(indices, self.device)
             logits = self.detector(self._images(indices))
@@ -213,10 +241,14 @@ class _Loop:
             self.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             self.optimizer.step()
-            loss_sum += loss.detach() * len(indices)
-            right += ((logits.detach() > 0) == (truth > 0)).sum()
+            self.loss_sum += loss.detach() * len(indices)
+            self.right += ((logits.detach() > 0) == (truth > 0)).sum()
             self.step += 1
-        return float(loss_sum) / len(train), float(right) / len(train)
+            self.batches_done = number
+            # The last one belongs to the round, which is kept whole.
+            if number < len(pieces) and keeper.ends(self.step, parts):
+                return True
+        return False
 
     def _images(self, indices: Indices) -> Tensor:
         n = len(indices)
@@ -233,55 +265,3 @@ def batches(order: Indices, batch_size: int) -> Iterator[Indices]:
         starts.pop()
     for place, start in enumerate(starts):
         yield order[start : starts[place + 1] if place + 1 < len(starts) else len(order)]
-
-
-def predict(
-    detector: Detector,
-    paths: Sequence[Path],
-    *,
-    device: torch.device,
-    batch_size: int = BATCH_SIZE,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> NDArray[np.float64]:
-    """Logits [n], above 0 for generated, of images from the disk, each squashed to the detector's size, a batch at a time.
-
-    Raises:
-        DataError: an image cannot be decoded.
-    """
-    size_px = detector.image_size_px
-    detector.eval().to(device)
-    logits = np.empty(len(paths))
-    waiting: list[Pixels] = []
-
-    def load(path: Path) -> Pixels:
-        return resize(decode(path).pixels, size_px, size_px, RESAMPLE)
-
-    for done, (_, pixels) in enumerate(in_order(load, paths), start=1):
-        waiting.append(pixels)
-        if len(waiting) == batch_size or done == len(paths):
-            logits[done - len(waiting) : done] = _answers(detector, unit_images(np.stack(waiting), device))
-            waiting = []
-            if on_progress is not None:
-                on_progress(done, len(paths))
-    return logits
-
-
-def _album_logits(
-    detector: Detector, album: Album, indices: Indices, device: torch.device, batch_size: int
-) -> NDArray[np.float64]:
-    detector.eval()
-    logits = np.empty(len(indices))
-    for start in range(0, len(indices), batch_size):
-        piece = indices[start : start + batch_size]
-        logits[start : start + len(piece)] = _answers(detector, album.batch(piece, device))
-    return logits
-
-
-@torch.no_grad()
-def _answers(detector: Detector, images: Tensor) -> NDArray[np.float64]:
-    return np.asarray(detector(images).double().cpu().numpy())
-
-
-def _copy(detector: Detector) -> Weights:
-    """The weights of this moment, on the host: a second copy of 540 MB is not to fill a GPU."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in detector.state_dict().items()}

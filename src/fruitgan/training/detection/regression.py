@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from fruitgan.errors import FruitganError
 from fruitgan.models.contracts import LinearDetector
+from fruitgan.objectives.contracts import Stateful
 from fruitgan.training.detection.album import Album
+from fruitgan.training.detection.keeping import History, Keeper
 from fruitgan.training.detection.rounds import OnRound, Round
 from fruitgan.training.detection.splits import Indices, Parts
 from fruitgan.training.detection.verdict import log_loss
@@ -20,13 +22,27 @@ PENALTIES = (1000.0, 100.0, 10.0, 1.0, 0.1)
 
 
 def fit_regression(
-    detector: LinearDetector, album: Album, parts: Parts, device: torch.device, batch_size: int, on_round: OnRound | None
-) -> tuple[list[Round], Round, bool]:
-    """Standardise the features, then fit with each penalty; the detector ends with the best.
+    detector: LinearDetector,
+    album: Album,
+    parts: Parts,
+    device: torch.device,
+    batch_size: int,
+    history: History,
+    keeper: Keeper,
+    on_round: OnRound | None,
+) -> bool:
+    """Standardise the features, then fit with each penalty that the history lacks; it ends with the best one's weights.
+
+    Returns: whether it came to its end, or somebody asked it to stop.
 
     Raises:
         FruitganError: a feature is not finite.
     """
+    stateful: dict[str, Stateful] = {"history": history}
+    keeper.take_up(stateful, history)
+    rest = list(enumerate(PENALTIES, start=1))[len(history.rounds) :]
+    if not rest:
+        return True
     from sklearn.linear_model import LogisticRegression  # a second of imports that nobody else needs
 
     train, choose = (_features(detector, album, part, device, batch_size) for part in (parts.train, parts.choose))
@@ -34,10 +50,7 @@ def fit_regression(
     spread[spread < 1e-6 * np.abs(mean) + 1e-12] = 1.0  # a feature that never changes says nothing, and must not divide
     train, choose = (train - mean) / spread, (choose - mean) / spread
     truth = album.generated[parts.train]
-    rounds: list[Round] = []
-    best: Round | None = None
-    stopped = False
-    for number, penalty in enumerate(PENALTIES, start=1):
+    for number, penalty in rest:
         began = time.monotonic()
         # Newton's method needs a handful of steps and no tuning; its matrix is [D, D].
         model = LogisticRegression(C=1 / penalty, solver="newton-cholesky", max_iter=200)
@@ -50,19 +63,17 @@ def fit_regression(
             train_accuracy=train_accuracy,
             choose_loss=loss,
             choose_accuracy=accuracy,
-            is_best=best is None or loss < best.choose_loss,
+            is_best=history.is_gain(loss),
             seconds=time.monotonic() - began,
             penalty=penalty,
         )
-        rounds.append(round_)
-        if best is None or round_.is_best:
-            best = round_
-            _store(detector, mean, spread, model.coef_[0], float(model.intercept_[0]))
+        _store(detector, mean, spread, model.coef_[0], float(model.intercept_[0]))
+        history.add(round_, detector)
         stopped = bool(on_round is not None and on_round(round_))
+        keeper.keep(number, stateful, is_end=stopped or number == len(PENALTIES))
         if stopped:
-            break
-    assert best is not None
-    return rounds, best, not stopped
+            return False
+    return True
 
 
 @torch.no_grad()

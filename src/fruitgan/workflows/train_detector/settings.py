@@ -13,30 +13,39 @@ from fruitgan.training.detection import PROTOCOLS, Confusion, FitSettings, Round
 OUT = Path("runs/train-detector")
 DEFAULT_DETECTOR = "small-cnn"
 DEFAULT_PROTOCOL = "grouped"
+SAVE_EVERY_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainDetectorSettings:
-    """None means: what the detector says, or what suits the images."""
+    """None means: what a resumed run has, else the default, what the detector says, or what suits the images."""
 
-    data: Path
-    """A folder with `predicted/` (generated) and `origins/` (real)."""
-    detector: str = DEFAULT_DETECTOR
+    data: Path | None = None
+    """A folder with `predicted/` (generated) and `origins/` (real); needed unless a run is resumed."""
+    detector: str | None = None
     detector_options: Mapping[str, str] = field(default_factory=dict)
-    protocol: str = DEFAULT_PROTOCOL
+    protocol: str | None = None
     augment: str | None = None
     image_size: int | None = None
-    epochs: int = FitSettings.epochs
-    patience: int = FitSettings.patience
+    epochs: int | None = None
+    patience: int | None = None
     batch_size: int | None = None
     name: str | None = None
     out: Path = OUT
-    seed: int = 0
+    resume: str | None = None
+    """The run to go on with: `newest`, a name under `out`, or a folder."""
+    save_every_seconds: float = SAVE_EVERY_SECONDS
+    """At the least so long lies between two checkpoints, but for the last one."""
+    seed: int | None = None
     gpu: str | None = None
     device: str | None = None
 
     def __post_init__(self) -> None:
-        if self.protocol not in PROTOCOLS:
+        if self.data is None and self.resume is None:
+            raise UsageError(
+                "which images? Give --data DIR, a folder with predicted and origins (fruitgan export-dataset makes one)"
+            )
+        if self.protocol is not None and self.protocol not in PROTOCOLS:
             raise UsageError(f"no protocol named {self.protocol!r}: {suggestion(self.protocol, sorted(PROTOCOLS))}")
         if self.image_size is not None and self.image_size < 1:
             raise UsageError(f"--image-size {self.image_size}: 1 or more is needed")
@@ -49,9 +58,8 @@ class TrainDetectorSettings:
     @property
     def fitting(self) -> FitSettings:
         """Raises: UsageError, naming the option."""
-        return FitSettings(
-            epochs=self.epochs, patience=self.patience, batch_size=self.batch_size, augment=self.augment, seed=self.seed
-        )
+        names = ("epochs", "patience", "batch_size", "augment", "seed")
+        return FitSettings(**{name: value for name in names if (value := getattr(self, name)) is not None})
 
 
 @dataclass(frozen=True)
@@ -67,8 +75,10 @@ class Started:
     """The run folder stands and training begins."""
 
     run: Path
+    done: int
+    """Rounds that an earlier sitting has done."""
     rounds: int
-    """At most so many follow."""
+    """At most so many it will be in all."""
     train: int
     choose: int
     judge: int
@@ -78,15 +88,20 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Stepped:
+    """One step within an epoch is done."""
+
+
+@dataclass(frozen=True)
 class Rounded:
     """One epoch is over, or one penalty tried."""
 
     round: Round
 
 
-Event = Loading | Started | Rounded
+Event = Loading | Started | Stepped | Rounded
 OnProgress = Callable[[Event], bool | None]
-"""Called with each event; if it returns True, training ends after the epoch, and the best weights so far are judged."""
+"""Called with each event; if it returns True, training is saved and stops there, and the best weights so far are judged."""
 
 
 @dataclass(frozen=True, kw_only=True)

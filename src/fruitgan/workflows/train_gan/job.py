@@ -18,7 +18,7 @@ from fruitgan.errors import DataError, EnvironmentProblem, UsageError
 from fruitgan.objectives.contracts import Objective
 from fruitgan.report.incidents import went_back
 from fruitgan.report.training import training_report
-from fruitgan.settings import to_json
+from fruitgan.settings import to_json, typed
 from fruitgan.training.checkpoint import Checkpoints
 from fruitgan.training.run import RESULT, Run, find_run, refuse_existing
 from fruitgan.training.trainer import LossNotFinite, StepReport, Trainer
@@ -28,7 +28,7 @@ from fruitgan.workflows.train_gan.diary import Diary
 from fruitgan.workflows.train_gan.handover import load_generators, make_bundle
 from fruitgan.workflows.train_gan.memory import memory_told
 from fruitgan.workflows.train_gan.pictures import Pictures
-from fruitgan.workflows.train_gan.resume import absolute, extends, merged_settings, resumed_plan, take_up, typed
+from fruitgan.workflows.train_gan.resume import absolute, extends, merged_settings, resumed_plan, take_up
 from fruitgan.workflows.train_gan.settings import (
     Event,
     Habits,
@@ -130,6 +130,7 @@ class _Job:
         self.tell(Loading(label, done, total))
 
     def _note_broken(self, banks: Banks) -> None:
+        self.notes += banks.notes
         for bank in (banks.a, banks.b):
             if bank.broken:
                 path, reason = bank.broken[0]

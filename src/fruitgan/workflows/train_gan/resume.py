@@ -5,19 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from fruitgan.errors import DataError, UsageError
-from fruitgan.settings import from_json, to_json
+from fruitgan.errors import UsageError
+from fruitgan.settings import to_json, typed
 from fruitgan.training.run import CONFIG, Run, resume_command, training_config
+from fruitgan.workflows.environment import keep_environment
 from fruitgan.workflows.train_gan.assemble import Plan
 from fruitgan.workflows.train_gan.settings import FIXED, Habits, TrainGanResult, TrainGanSettings
-
-# What of `environment.json` decides the bits of a result; the decoded images are compared by their fingerprint.
-DECIDING = ("system", "cpu", "cpu_capability", "torch_threads", "device", "gpu")
-DECIDING_PACKAGES = ("fruitgan", "torch", "torchvision", "kornia", "numpy")
-LATER = "later"
-T = TypeVar("T")
 
 
 def merged_settings(settings: TrainGanSettings, run: Run) -> TrainGanSettings:
@@ -53,18 +48,6 @@ def merged_settings(settings: TrainGanSettings, run: Run) -> TrainGanSettings:
 def stored_settings(run: Run) -> TrainGanSettings:
     """The settings that the run was made with, or last went on with."""
     return typed(TrainGanSettings, training_config(run)["settings"], run.path / CONFIG)
-
-
-def typed(kind: type[T], value: Any, file: Path) -> T:
-    """What a file of the run says, as the dataclass.
-
-    Raises:
-        DataError: it says something else.
-    """
-    try:
-        return from_json(kind, value, str(file))
-    except UsageError as error:
-        raise DataError(str(error)) from error
 
 
 def extends(run: Run, settings: TrainGanSettings, result: TrainGanResult) -> bool:
@@ -114,7 +97,7 @@ def take_up(
         notes.append(f"{total_steps} steps instead of {config['total_steps']}, over which the schedules are now drawn")
     if config | kept != config:
         run.write_config(config | kept)
-    return ([f"goes on with {', '.join(notes)}"] if notes else []) + _keep_environment(run, step, here)
+    return ([f"goes on with {', '.join(notes)}"] if notes else []) + keep_environment(run, step, here)
 
 
 def _changes(stored: TrainGanSettings, settings: TrainGanSettings) -> Iterator[str]:
@@ -124,41 +107,3 @@ def _changes(stored: TrainGanSettings, settings: TrainGanSettings) -> Iterator[s
             yield f"--{name.replace('_', '-')} {value} instead of {before[name]}"
     if settings.deterministic and not stored.deterministic:
         yield "--deterministic"
-
-
-def _keep_environment(run: Run, step: int, here: Mapping[str, Any]) -> list[str]:
-    """Add this sitting's environment to the run's history if it is another than that of the sitting before."""
-    history = run.environment
-    if not history or not step:  # nothing of an earlier sitting is left
-        if history != here:
-            run.write_environment(here)
-        return []
-    # A sitting that left nothing behind does not count.
-    later = [entry for entry in history.get(LATER, []) if entry["from_step"] < step]
-    before = later[-1] if later else history
-    differences = _differences(before, here)
-    if differences:
-        later.append({"from_step": step, **here})
-    if later != history.get(LATER, []):
-        run.write_environment({**history, LATER: later})
-    if not differences:
-        return []
-    return [
-        f"goes on elsewhere than it came from: {', '.join(differences)}; from here on it no longer equals, bit for bit, a run "
-        "that was never stopped"
-    ]
-
-
-def _differences(before: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """What decides the bits and is another than before; what is not known of before counts as the same."""
-    old = {name: before[name] for name in DECIDING if name in before}
-    packages = before.get("packages", {})
-    old |= {name: packages[name] for name in DECIDING_PACKAGES if name in packages}
-    new = {**here, **here["packages"]}
-    return [
-        f"{name.replace('_', ' ')} {_said(new[name])} (was {_said(value)})" for name, value in old.items() if value != new[name]
-    ]
-
-
-def _said(value: Any) -> str:
-    return "none" if value is None else str(value)
