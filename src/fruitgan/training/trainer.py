@@ -17,7 +17,7 @@ from fruitgan.models.contracts import Generator
 from fruitgan.objectives.contracts import Batch, Objective, State, Stateful
 from fruitgan.training.averaging import Average
 from fruitgan.training.capture import Capture, StepRunner
-from fruitgan.training.feed import Feed
+from fruitgan.training.feed import Feed, StagedFeed, remade, unmade
 from fruitgan.training.optimizer import PlayerAdam
 from fruitgan.training.recipe import Recipe
 from fruitgan.training.schedules import Clock
@@ -81,8 +81,7 @@ class Trainer:
     ) -> None:
         objective.to(device)
         # A GPU's kernels want the channels of a pixel side by side; a CPU's are slower with that.
-        self._layout = torch.channels_last if device.type == "cuda" else torch.preserve_format
-        objective.networks.to(memory_format=self._layout)
+        objective.networks.to(memory_format=torch.channels_last if device.type == "cuda" else torch.preserve_format)
         self.objective = objective
         self.recipe = recipe
         self.feed = feed
@@ -105,6 +104,8 @@ class Trainer:
         self.average = Average(generators, recipe.averaging) if recipe.averaging is not None else None
         self._buffers = list(networks.buffers())
         self._batch: Batch | None = None
+        self._inputs: dict[str, Tensor] = {}
+        """Where steps are captured, what each one's batch is made of; the tensors stay in their places."""
         self._sums: dict[str, Tensor] = {}
         self._counts: collections.Counter[str] = collections.Counter()
         self._terms: dict[frozenset[str], tuple[str, ...]] = {}
@@ -144,7 +145,7 @@ class Trainer:
     def _one_step(self) -> StepReport:
         learning_rate, weights = self._fill_scalars()
         torch.manual_seed(randomness.torch_seed(self._seed, self.step, "dropout"))
-        self._take(self.feed.batch(self.step, self.objective.draws))
+        self._take()
         variant = self.objective.variant(weights)
         self._run(variant)
         self._counts.update(self._terms[variant])
@@ -153,26 +154,36 @@ class Trainer:
         logged = self._logged() if self.step % self.log_every == 0 or self.step == self.total_steps else None
         return StepReport(self.step, learning_rate, logged)
 
-    def _take(self, batch: Batch) -> None:
-        """Put the batch where the step reads it."""
+    def _take(self) -> None:
+        """Put this step's batch, or what it is made of, where the step reads it."""
+        draws = self.objective.draws
         if not self._run.keeps_inputs_in_place:
-            self._batch = batch
+            self._batch, self._inputs = self.feed.batch(self.step, draws), {}
             return
-        if self._batch is None:
-            a, b = (torch.empty_like(images, memory_format=self._layout) for images in (batch.a, batch.b))
-            self._batch = Batch(a, b, {name: torch.empty_like(numbers) for name, numbers in batch.draws.items()})
-        self._batch.a.copy_(batch.a)
-        self._batch.b.copy_(batch.b)
-        for name, numbers in batch.draws.items():
-            self._batch.draws[name].copy_(numbers)
+        drawn = (
+            self.feed.drawn(self.step, draws)
+            if isinstance(self.feed, StagedFeed)
+            else unmade(self.feed.batch(self.step, draws))
+        )
+        if not self._inputs:
+            self._inputs = {name: torch.empty_like(value, device=self.device) for name, value in drawn.items()}
+        for name, value in drawn.items():
+            self._inputs[name].copy_(value, non_blocking=True)
+
+    def _taken(self) -> Batch:
+        """The step's batch, on the device."""
+        if not self._inputs:
+            assert self._batch is not None
+            return self._batch
+        return self.feed.made(self._inputs) if isinstance(self.feed, StagedFeed) else remade(self._inputs)
 
     def _work(self, variant: frozenset[str]) -> None:
         """The step on the device: reads and writes tensors that stay in their places, and never waits for the device."""
-        assert self._batch is not None
+        batch = self._taken()
         losses: dict[str, Tensor] = {}
         buffers = [buffer.clone() for buffer in self._buffers]  # a forward moves them: spectral norm's vectors, running means
         with autocast(self.device, self.precision):
-            prepared = self.objective.prepare(self._batch, variant)
+            prepared = self.objective.prepare(batch, variant)
         for player in self.objective.players:
             with autocast(self.device, self.precision):
                 terms = player.loss(prepared)
