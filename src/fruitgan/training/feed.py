@@ -38,12 +38,40 @@ class StagedFeed(Feed, Protocol):
         """On the device, to which `drawn` was brought: tensor operations alone, which never wait."""
 
 
-def unmade(batch: Batch) -> Drawn:
-    """A batch of a feed without stages as tensors by name; `remade` is the way back."""
+class Inputs:
+    """What a step reads its batch from: the batch itself or, where steps are captured, tensors that stay in their places."""
+
+    def __init__(self, feed: Feed, device: torch.device) -> None:
+        self.feed = feed
+        self.device = device
+        self._batch: Batch | None = None
+        self._places: dict[str, Tensor] = {}
+
+    def take(self, step: int, draws: Mapping[str, int], *, in_place: bool) -> None:
+        """What the step after `step` done ones reads."""
+        if not in_place:
+            self._batch, self._places = self.feed.batch(step, draws), {}
+            return
+        drawn = self.feed.drawn(step, draws) if isinstance(self.feed, StagedFeed) else _unmade(self.feed.batch(step, draws))
+        if not self._places:
+            self._places = {name: torch.empty_like(value, device=self.device) for name, value in drawn.items()}
+        for name, value in drawn.items():
+            self._places[name].copy_(value, non_blocking=True)
+
+    def batch(self) -> Batch:
+        """On the device."""
+        if not self._places:
+            assert self._batch is not None
+            return self._batch
+        return self.feed.made(self._places) if isinstance(self.feed, StagedFeed) else _remade(self._places)
+
+
+def _unmade(batch: Batch) -> Drawn:
+    """A batch of a feed without stages as tensors by name; `_remade` is the way back."""
     return {"images/a": batch.a, "images/b": batch.b, **{f"draws/{name}": value for name, value in batch.draws.items()}}
 
 
-def remade(drawn: Drawn) -> Batch:
+def _remade(drawn: Drawn) -> Batch:
     return Batch(drawn["images/a"], drawn["images/b"], _for_the_objective(drawn))
 
 
