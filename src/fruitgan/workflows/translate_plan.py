@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fruitgan.atomic import remove_abandoned
 from fruitgan.data.decode import NotAnImage, open_regular
 from fruitgan.errors import DataError, UsageError
 from fruitgan.images import SUFFIXES
@@ -130,6 +131,8 @@ def _keep_sources(tasks: Sequence[Task], sources: Sequence[Source]) -> None:
 def without_results(tasks: Sequence[Task], mark: Mapping[str, Any], overwrite: bool) -> list[Task]:
     """The tasks that are to be done: all with `overwrite`, else those whose results are not there.
 
+    What runs that were killed left half-written beside the results is removed.
+
     Raises:
         UsageError: something else is where a result should go.
     """
@@ -146,6 +149,8 @@ def without_results(tasks: Sequence[Task], mark: Mapping[str, Any], overwrite: b
     if in_the_way:
         more = f" and {len(in_the_way) - 1} more are" if len(in_the_way) > 1 else " is"
         raise UsageError(f"{in_the_way[0]}{more} in the way: --overwrite replaces, -o writes elsewhere")
+    for folder in {task.output.parent for task in tasks if task.output is not None}:
+        remove_abandoned(folder)
     return missing
 
 
