@@ -59,7 +59,7 @@ class Commands(typer.core.TyperGroup):
 
 
 class Command(typer.core.TyperCommand):
-    """A subcommand, some of whose options may stand without a value (`--resume`), which typer cannot say."""
+    """A subcommand, some of whose options may stand without a value (`--resume`), or mean the same (`--gpu` and `--device`)."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         own = {name for parameter in self.params for name in parameter.opts}
@@ -69,7 +69,9 @@ class Command(typer.core.TyperCommand):
             f"{arg}={bare[arg]}" if arg in bare and follower.startswith("-") else arg
             for arg, follower in zip(args, followers, strict=False)  # no arguments, and still one follower
         ]
-        return super().parse_args(ctx, filled)
+        left = super().parse_args(ctx, filled)
+        options.forget_the_farther(ctx)
+        return left
 
 
 def summary_in_source(entry: Entry) -> str:

@@ -14,7 +14,13 @@ from PIL import Image
 Pixels = NDArray[np.uint8]
 Array = TypeVar("Array", bound=Any)
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jfif"})
+SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".jp2", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
+        *(".heic", ".heif"),  # which Pillow does not read by itself: so that they are spoken of and not passed over
+    }
+)
+"""How the names of pictures end, where a folder of data is searched by name."""
 
 
 def from_pillow(image: Image.Image) -> Pixels:

@@ -173,3 +173,18 @@ def test_a_wrong_word_is_a_usage_error_that_names_it(pick: Any, arguments: tuple
 def test_a_wrong_value_from_the_environment_names_the_variable(pick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRUITGAN_BATCH_SIZE", "many")
     assert "FRUITGAN_BATCH_SIZE" in pick(code=2)["error"]
+
+
+def test_of_gpu_and_device_the_nearer_one_wins(pick: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path, 'device = "cuda:1"\n')
+    both = ("gpu", "device")
+    assert [pick("--gpu", "none", "--config", file)[key] for key in both] == ["none", None]
+    monkeypatch.setenv("FRUITGAN_DEVICE", "cpu")
+    assert [pick()[key] for key in both] == ["auto", "cpu"]
+    assert [pick("--gpu", "0")[key] for key in both] == ["0", None]
+    monkeypatch.delenv("FRUITGAN_DEVICE")
+    monkeypatch.setenv("FRUITGAN_GPU", "0")
+    assert [pick("--config", file)[key] for key in both] == ["0", None]
+    assert [pick("--device", "cpu")[key] for key in both] == [None, "cpu"]
+    # Both from one place are a contradiction, which the jobs refuse.
+    assert [pick("--device", "cpu", "--gpu", "none")[key] for key in both] == ["none", "cpu"]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -109,28 +106,6 @@ def test_a_resumed_run_keeps_its_habits_unless_told_otherwise(
     assert len(list((run / "checkpoints").iterdir())) == 4
     run_json(capsys, "train-gan", "--resume", "habit", "--steps", "6", "--keep", "1", *out)
     assert len(list((run / "checkpoints").iterdir())) == 1
-
-
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR1", 0)])
-def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(pictures: Path, tmp_path: Path, name: str, code: int) -> None:
-    arguments = ["train-gan", "--data", str(pictures), *TINY, "--out", str(tmp_path / "runs"), "--name", "stop"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "fruitgan", *arguments, "--steps", "100000", "--save-every", "1"],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("saved"):
-                process.send_signal(getattr(signal, name))
-                break
-        said = process.stderr.read()
-    assert process.returncode == code
-    assert f"fruitgan train-gan --resume {tmp_path / 'runs' / 'stop'}" in said
-    checkpoints = sorted((tmp_path / "runs" / "stop" / "checkpoints").iterdir())
-    newest = json.loads((checkpoints[-1] / "state.json").read_text())["step"]
-    assert f"step-{newest:08d}" == checkpoints[-1].name
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,25 @@
 
     python forked_runs.py < ORDER.json > FOUND.json
 
-Every change to the file system is counted: Python's own through an audit hook, what is written to files and what is brought to
-the disk through wrappers, and the tensors' file, which safetensors writes by itself. A run is told at which of them to die
-(by SIGKILL; of a write, half is done), or from which of them on the disk is full. What it leaves is gone on with in another
-fork, and must end as the run that nothing happened to.
+What such a run leaves is gone on with in another fork, and must end as the run that nothing happened to. An order:
+
+    {"out": FOLDER, "data": FOLDER, "work": [{"what": WHAT, "scenario": NAME, "share": [k, n]}, ...]}
+
+WHAT is one of die, power-cut, power-cut-unsynced (no fsync does anything), full, limit and kill; of the cases every n-th from
+the k-th on is tried. What was found, of each: `changes`, those to the file system that were counted in the run that nothing
+happened to; `whole`, how that ended; `cases`, each with its number (of the change, or the limit in bytes), how the run stopped
+(`first`), what it left unfinished, how it went on (`again`), how it `ended`, and what was left unfinished then.
 """
 
 from __future__ import annotations
 
 import builtins
-import errno
+import gc
+import hashlib
 import io
 import json
 import os
+import random
 import resource
 import shutil
 import signal
@@ -24,17 +30,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+import torch
+from counted_disk import counted_open, counted_save_file, disk
 
 from fruitgan.cli import explained
 from fruitgan.training import checkpoint
 from fruitgan.workflows.train_gan import TrainGanSettings, job, train_gan
-from fruitgan.workflows.train_gan.settings import Event
+from fruitgan.workflows.train_gan.assemble import make_plan
+from fruitgan.workflows.train_gan.settings import Event, Saved, Started, Stepped
 
-CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink", "os.chmod", "os.utime")
-FREEING = ("os.remove", "os.rmdir", "os.truncate", "os.rename")
-"""What a full disk allows."""
-WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 TINY: dict[str, Any] = {
     "recipe": "fast",
     "image_size": 48,
@@ -47,198 +51,203 @@ TINY: dict[str, Any] = {
     "name": "run",
 }
 OFTEN: dict[str, Any] = {"log_every": 1, "save_every": 1, "sample_every": 2}
-# What is run, from what it starts, and with what it is gone on with once its folder is there.
-SCENARIOS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "begun": ({**TINY, **OFTEN, "steps": 3, "keep": 1}, {"resume": "run", "gpu": "none", **OFTEN, "keep": 1}),
+GOING_ON: dict[str, Any] = {"resume": "run", "gpu": "none"}
+MANY = {**TINY, "log_every": 1, "save_every": 3, "sample_every": 50, "keep": 1, "steps": 100}
+KILLS = 20
+# What is there before, what is then run, and with what that is gone on with once its folder is there.
+SCENARIOS: dict[str, tuple[dict[str, Any] | None, dict[str, Any], dict[str, Any]]] = {
+    "begun": (None, {**TINY, **OFTEN, "steps": 3, "keep": 1}, {**GOING_ON, **OFTEN, "keep": 1}),
     # A finished run with two checkpoints gets longer, keeps fewer, and goes on under another torch.
     "extended": (
         {**TINY, **OFTEN, "steps": 2, "keep": 2},
-        {"resume": "run", "gpu": "none", **OFTEN, "steps": 4, "keep": 1},
+        {**GOING_ON, **OFTEN, "steps": 4, "keep": 1},
+        {**GOING_ON, **OFTEN, "steps": 4, "keep": 1},
     ),
+    "long": (None, MANY, GOING_ON),
 }
-MANY_STEPS = 150
-MANY: tuple[dict[str, Any], dict[str, Any]] = (
-    {**TINY, "log_every": 1, "save_every": 3, "sample_every": 50, "keep": 1, "steps": MANY_STEPS},
-    {"resume": "run", "gpu": "none"},
-)
+LIMITS_BYTES = (100, 10_000, 40_000)
+Tell = Callable[..., None]
 
 
-class Disk:
-    """Counts changes and, at the one it is told, kills the process, or is full from there on."""
+def forked(
+    work: Callable[[Tell], None], *, limit_bytes: int | None = None, kill_after_steps: int | None = None
+) -> dict[str, Any]:
+    """Do the work in a fork: its `code` (as `os.waitstatus_to_exitcode`), and the last of each thing that it told.
 
-    def __init__(self) -> None:
-        self.changes: list[str] | None = None
-        """Those so far; None while none are counted."""
-        self.die_at = -1
-        self.full_from = -1
-        self.power_cut = False
-        self.undo: list[tuple[Path, Callable[[], None]]] = []
-        """By folder: names that are not yet on the disk."""
-        self.synced: dict[Path, int] = {}
-        """By file: how much of it is on the disk, where that is not all."""
-
-    def change(self, label: str, half: Callable[[], None] | None = None) -> None:
-        """Something is about to be changed; `half` does half of it."""
-        if self.changes is None:
-            return
-        number = len(self.changes)
-        self.changes.append(label)
-        if number == self.die_at:
-            if half is not None:
-                half()
-            if self.power_cut:
-                self.lose()
-            os.kill(os.getpid(), signal.SIGKILL)
-        if 0 <= self.full_from <= number and label not in FREEING:
-            if half is not None:
-                half()
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def lose(self) -> None:
-        """What a power cut may do: what was not brought to the disk was never there, what was removed is gone."""
-        self.changes = None
-        for path, size in self.synced.items():
-            if path.exists():
-                os.truncate(path, size)
-        for _, undo in reversed(self.undo):
-            undo()
-
-    def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.changes is None:
-            return
-        if event == "open":
-            path, _, flags = arguments
-            if isinstance(path, int) or not flags & WRITING or str(path).startswith("/dev/"):
-                return
-            self.change("open")
-            if not os.path.lexists(path):
-                self.made(Path(path), lambda: Path(path).unlink(missing_ok=True))
-        elif event in CHANGES:
-            self.change(event)
-            if event == "os.mkdir":
-                self.made(Path(arguments[0]), lambda: shutil.rmtree(arguments[0], ignore_errors=True))
-            elif event == "os.rename":
-                self.renamed(Path(arguments[0]), Path(arguments[1]))
-
-    def made(self, path: Path, undo: Callable[[], None]) -> None:
-        if self.power_cut:
-            self.undo.append((path.parent, undo))
-
-    def renamed(self, source: Path, target: Path) -> None:
-        if not self.power_cut:
-            return
-        if source in self.synced:
-            self.synced[target] = self.synced.pop(source)
-        before = target.read_bytes() if target.is_file() else None
-
-        def undo() -> None:
-            if target.exists():
-                target.rename(source)
-            if before is not None:
-                target.write_bytes(before)
-
-        self.undo.append((target.parent, undo))
-
-    def fsync(self, descriptor: int) -> None:
-        self.change("fsync")
-        real_fsync(descriptor)
-        path = Path(f"/proc/self/fd/{descriptor}").readlink()
-        if path.is_dir():
-            self.undo = [(folder, undo) for folder, undo in self.undo if folder != path]
-        else:
-            self.synced.pop(path, None)
-
-
-disk = Disk()
-real_fsync = os.fsync
-real_open = io.open
-real_save_file = checkpoint.save_file
-sys.addaudithook(disk.audit)
-
-
-class Counted:
-    """A file open for writing, whose writes are counted."""
-
-    def __init__(self, file: Any) -> None:
-        self.file = file
-
-    def write(self, data: Any) -> int:
-        path = Path(f"/proc/self/fd/{self.file.fileno()}").readlink()
-        disk.synced.setdefault(path, path.stat().st_size)
-
-        def half() -> None:
-            self.file.write(data[: len(data) // 2])
-            self.file.flush()
-
-        disk.change("write", half)
-        return int(self.file.write(data))
-
-    def __enter__(self) -> Counted:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.file.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.file, name)
-
-
-def counted_open(file: Any, mode: str = "r", *more: Any, **named: Any) -> Any:
-    opened = real_open(file, mode, *more, **named)
-    return Counted(opened) if disk.changes is not None and set(mode) & set("wax+") else opened
-
-
-def counted_save_file(tensors: Any, path: Path) -> None:
-    def half() -> None:
-        real_save_file(tensors, path)
-        os.truncate(path, path.stat().st_size // 2)
-
-    changes, disk.changes = disk.changes, None  # what is done halfway in here is no change of its own
-    disk.made(path, lambda: path.unlink(missing_ok=True))
-    disk.changes = changes
-    disk.synced[path] = 0
-    try:
-        disk.change("tensors", half)
-    except OSError as error:
-        raise SafetensorError(f"I/O error: {error.strerror}") from error
-    real_save_file(tensors, path)
-
-
-def patch() -> None:
-    builtins.open = io.open = counted_open  # type: ignore[assignment]
-    os.fsync = disk.fsync
-    checkpoint.save_file = counted_save_file
-    job.training_report = lambda *_: "a page"  # it takes longer than all the rest
-
-
-def forked(work: Callable[[], Any], limit: tuple[int, int] | None = None) -> tuple[int, Any]:
-    """Do the work in a fork: how that ended (as `os.waitstatus_to_exitcode`), and what it gave, if it came to its end."""
+    Args:
+        limit_bytes: of a file, as the kernel keeps it.
+        kill_after_steps: SIGKILL comes from here when it has told of so many, each behind its line in the log.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         code = 1
         try:
             os.close(reading)
-            if limit is not None:
-                resource.setrlimit(*limit)
-            found = json.dumps(work())
-            resource_free = os.write(writing, found.encode())
-            code = 0 if resource_free else 1
+            if limit_bytes is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
+            work(lambda **told: os.write(writing, json.dumps(told).encode() + b"\n") and None)
+            code = 0
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(code)
     os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        found = pipe.read()
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), json.loads(found) if found else None
+    found: dict[str, Any] = {"saved": 0, "said": None}
+    steps = 0
+    with os.fdopen(reading) as pipe:
+        for line in pipe:
+            found |= json.loads(line)
+            steps += "step" in json.loads(line)
+            if steps == kill_after_steps:
+                os.kill(child, signal.SIGKILL)
+                break
+    return {"code": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), **found}
 
 
-def run(settings: Mapping[str, Any], out: Path, data: str, on_progress: Callable[[Event], None] | None = None) -> list[Any]:
-    """Train; the exit code of a command that would do so, and its message."""
-    try:
-        given = {**settings} if "resume" in settings else {**settings, "data": data}
-        train_gan(TrainGanSettings(**given, out=out), on_progress)
-    except Exception as error:
-        return list(explained(error))
-    return [0, ""]
+class Runs:
+    """Those of one scenario, each in a folder of its own."""
+
+    def __init__(self, out: Path, data: str, scenario: str) -> None:
+        self.out = out
+        self.data = data
+        self.base, self.tested, self.going_on = SCENARIOS[scenario]
+        self.start = out / "start"
+        self.start.mkdir(parents=True)
+        if self.base is not None:
+            base = self.base
+            forked(lambda tell: self.train(base, self.start, tell))
+            environment = self.start / "run" / "environment.json"
+            environment.write_text(environment.read_text().replace('"torch": "', '"torch": "1.'))
+        out = self.folder("whole")
+        self.changes: list[str] = forked(lambda tell: self.counted(out, tell))["changes"]
+        self.whole = self.end(out)
+
+    def folder(self, name: str) -> Path:
+        shutil.copytree(self.start, self.out / name)
+        return self.out / name
+
+    def train(self, settings: Mapping[str, Any], out: Path, tell: Tell) -> None:
+        """Tells where it starts, of each step, what is saved, and the exit code and the message of a command that did this."""
+
+        def on_progress(event: Event) -> None:
+            match event:
+                case Started(_, step):
+                    tell(started=step)
+                case Stepped(report):
+                    tell(step=report.step)
+                case Saved(step):
+                    tell(saved=step)
+
+        given = {**settings} if "resume" in settings else {**settings, "data": self.data}
+        try:
+            train_gan(TrainGanSettings(**given, out=out), on_progress)
+            said = [0, ""]
+        except Exception as error:
+            said = list(explained(error))
+        tell(said=said)
+
+    def counted(self, out: Path, tell: Tell, **told: Any) -> None:
+        """Train as the scenario says, with the disk told what to do; tells of the changes too."""
+        vars(disk).update(told, changes=[])
+        self.train(self.tested, out, tell)
+        tell(changes=disk.changes)
+
+    def going_on_in(self, out: Path) -> Mapping[str, Any]:
+        return self.going_on if (out / "run" / "config.json").exists() else self.tested
+
+    def tried(self, number: int, limit_bytes: int | None = None, **told: Any) -> dict[str, Any]:
+        """One case: of a disk that was told something, or of a limit."""
+        out = self.folder(str(number))
+        if limit_bytes is None:
+            first = forked(lambda tell: self.counted(out, tell, **told))
+        else:
+            first = forked(lambda tell: self.train(self.tested, out, tell), limit_bytes=limit_bytes)
+        first.pop("changes", None)
+        left = unfinished(out)
+        found = {"number": number, "first": first, "left": left, **self.gone_on_with(out)}
+        shutil.rmtree(out)
+        return found
+
+    def gone_on_with(self, out: Path) -> dict[str, Any]:
+        again = forked(lambda tell: self.train(self.going_on_in(out), out, tell))
+        return {"again": again, "ended": self.end(out), "left_at_the_end": unfinished(out)}
+
+    def killed_often(self) -> dict[str, Any]:
+        """The kills of one run, and how it ended."""
+        out = self.folder("killed")
+        drawn = random.Random(0)
+        kills = []
+        for _ in range(KILLS):
+            settings, steps = self.going_on_in(out), drawn.randint(1, 7)
+            kills.append(forked(lambda tell, given=settings: self.train(given, out, tell), kill_after_steps=steps))  # type: ignore[misc]
+        return {"kills": kills, **self.gone_on_with(out)}
+
+    def end(self, out: Path) -> dict[str, Any] | None:
+        """All of a finished run but its times; None where there is none."""
+        run = out / "run"
+        if not (run / "result.json").is_file():
+            return None
+        result = json.loads((run / "result.json").read_text())
+        checkpoints = sorted((run / "checkpoints").iterdir())
+        state = json.loads((checkpoints[-1] / "state.json").read_text())
+        lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        return {
+            "step": result["step"],
+            "weights_sha256": result["weights_sha256"],
+            "bundle": hashlib.sha256((run / "bundle.safetensors").read_bytes()).hexdigest(),
+            "tensors": hashlib.sha256((checkpoints[-1] / "state.safetensors").read_bytes()).hexdigest(),
+            "values": state["values"],
+            "log": [{key: value for key, value in line.items() if "second" not in key} for line in lines],
+            "checkpoints": [path.name for path in checkpoints],
+            "samples": sorted(path.name for path in (run / "samples").iterdir()),
+        }
+
+
+def unfinished(out: Path) -> list[str]:
+    return sorted(path.name for path in out.rglob(".fruitgan-*"))
+
+
+def cases(work: Mapping[str, Any], changes: list[str]) -> dict[int, dict[str, Any]]:
+    """By number of the change, or by limit, what the disk is told."""
+    if work["what"] == "limit":
+        return {limit: {"limit_bytes": limit} for limit in LIMITS_BYTES}
+    first, step = work["share"]
+    numbers = range(len(changes))[first::step]
+    match work["what"]:
+        case "die":
+            return {number: {"die_at": number} for number in numbers}
+        case "full":
+            return {number: {"fail_from": number} for number in numbers}
+        case cut:
+            return {number: {"die_at": number, "power_cut": True, "syncs": cut == "power-cut"} for number in numbers}
+
+
+def done(work: Mapping[str, Any], runs: Runs) -> dict[str, Any]:
+    if work["what"] == "kill":
+        found = [runs.killed_often()]
+    else:
+        found = [runs.tried(number, **told) for number, told in cases(work, runs.changes).items()]
+    return {**work, "changes": runs.changes, "whole": runs.whole, "cases": found}
+
+
+def main() -> None:
+    order = json.load(sys.stdin)
+    sys.addaudithook(disk.audit)
+    builtins.open = io.open = counted_open  # type: ignore[assignment]
+    os.fsync = disk.fsync
+    checkpoint.save_file = counted_save_file
+    job.training_report = lambda *_: "a page"  # it takes longer than all the rest
+    make_plan(TrainGanSettings(**TINY, data=order["data"]), torch.device("cpu"))  # which imports what else it takes
+    gc.freeze()
+    runs: dict[str, Runs] = {}
+    found = []
+    for work in order["work"]:
+        name = work["scenario"]
+        runs[name] = runs.get(name) or Runs(Path(order["out"]) / name, order["data"], name)
+        found.append(done(work, runs[name]))
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -30,8 +30,25 @@ LARGEST_BATCH = 65536
 BARE = {"--resume": "newest"}
 """What an option means that stands without a value."""
 
+SAME = (("gpu", "device"), ("epochs", "steps"))
+"""Options that say the same thing in two ways."""
+
+PLACES = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
+"""Where a value was said, in typer's words, the nearest first; the last is a settings file."""
+
 # Options that say where settings come from or what to do instead of the job; a settings file must not hold them.
 NOT_IN_CONFIG = frozenset({"config", "debug", "help", "version"})
+
+
+def forget_the_farther(context: typer.Context) -> None:
+    """Of two options that say the same thing forget the one said farther away, so that what is typed wins over the environment.
+
+    Both said in one place are left for the job to refuse.
+    """
+    for pair in SAME:
+        places = {name: getattr(context.get_parameter_source(name), "name", "") for name in pair}
+        if set(places.values()) <= set(PLACES) and len(set(places.values())) == len(pair):
+            context.params[max(pair, key=lambda name: PLACES.index(places[name]))] = None
 
 
 def read_config(context: typer.Context, file: Path | None) -> Path | None:
@@ -189,7 +206,7 @@ Device = Annotated[
         "--device",
         metavar="cpu|mps|cuda:1",
         callback=_check_device,
-        help="The same in PyTorch's words; wins over --gpu.",
+        help="The same in PyTorch's words.",
         rich_help_panel=MACHINE_PANEL,
     ),
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -16,9 +17,14 @@ EXIT_CODES = {"SIGINT": INTERRUPTED, "SIGTERM": 143, "SIGUSR1": 0}
 
 
 class PoliteStop:
-    """While it is entered, remembers the first signal instead of dying of it."""
+    """While it is entered, remembers the first signal instead of dying of it.
 
-    def __init__(self) -> None:
+    Args:
+        answer: what a person is told at once, on stderr, since the step may take long.
+    """
+
+    def __init__(self, answer: str = "") -> None:
+        self.answer = answer
         self.signal: str | None = None
         self._before: dict[int, Any] = {}
 
@@ -35,13 +41,22 @@ class PoliteStop:
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
-        if self.signal is not None and name == "SIGINT":
+        is_first = self.signal is None
+        if not is_first and name == "SIGINT":
             raise KeyboardInterrupt
-        self.signal = name
+        self.signal = name  # before the answer, on which the next Ctrl-C may follow at once
+        if is_first and self.answer:
+            _say_amid_other_work(self.answer)
 
     @property
     def exit_code(self) -> int:
         return EXIT_CODES[self.signal] if self.signal else 0
+
+
+def _say_amid_other_work(text: str) -> None:
+    """On stderr, past Python's file: a signal may come while that is being written to, which it does not forgive."""
+    with suppress(OSError):
+        os.write(2, f"{chr(10) if os.isatty(2) else ''}{text}\n".encode())  # on a terminal a bar stands in the line
 
 
 @contextmanager

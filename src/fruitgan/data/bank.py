@@ -36,8 +36,12 @@ class Bank:
         names: tuple[Path, ...],
         broken: tuple[tuple[Path, str], ...],
         load_size_px: int,
+        fingerprint: str | None = None,
     ) -> None:
-        """Use `Bank.build`; `shapes` is int64 [N, 2], height and width of each image, and `flat` their bytes in order."""
+        """Use `Bank.build` or `bank_cache`; `shapes` is int64 [N, 2], height and width of each, `flat` their bytes in order.
+
+        `fingerprint` where it is known already.
+        """
         self.flat = flat
         self.heights, self.widths = shapes[:, 0], shapes[:, 1]
         self.offsets = np.concatenate([[0], np.cumsum(self.heights * self.widths * 3)])[:-1].astype(np.int64)
@@ -45,7 +49,7 @@ class Bank:
         self.broken = broken
         self.load_size_px = load_size_px
         self._is_square = bool((shapes == load_size_px).all())
-        self._fingerprint: str | None = None
+        self._fingerprint = fingerprint
 
     @classmethod
     def build(
@@ -86,17 +90,17 @@ class Bank:
         shapes: list[tuple[int, int]] = []
         names: list[Path] = []
         broken: list[tuple[Path, str]] = []
-        store = _Store(memory_map, expected_bytes=len(paths) * load_size_px**2 * 3)
-        for done, (path, result) in enumerate(in_order(load, paths, workers), start=1):
-            if isinstance(result, _Failure):
-                broken.append((result.path, result.reason))
-            else:
-                store.append(result)
-                shapes.append((result.shape[0], result.shape[1]))
-                names.append(path)
-            if on_progress is not None:
-                on_progress(done, len(paths))
-        flat = store.close()
+        with _Store(memory_map, expected_bytes=len(paths) * load_size_px**2 * 3) as store:
+            for done, (path, result) in enumerate(in_order(load, paths, workers), start=1):
+                if isinstance(result, _Failure):
+                    broken.append((result.path, result.reason))
+                else:
+                    store.append(result)
+                    shapes.append((result.shape[0], result.shape[1]))
+                    names.append(path)
+                if on_progress is not None:
+                    on_progress(done, len(paths))
+        flat = store.stored()
         if not names:
             raise DataError(f"none of {len(paths)} files is an image that can be decoded; {broken[0][0]}: {broken[0][1]}")
         return cls(flat, np.array(shapes, dtype=np.int64), tuple(names), tuple(broken), load_size_px)
@@ -181,10 +185,20 @@ class _Store:
             self.memory[self.used : self.used + size] = pixels.reshape(-1)
         self.used += size
 
-    def close(self) -> NDArray[np.uint8]:
-        if self.file is None or self.path is None:
+    def __enter__(self) -> _Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.file is not None:
+            try:
+                self.file.close()
+            except OSError as error:
+                raise FruitganError(f"{self.path}: cannot be written ({error.strerror})") from error
+
+    def stored(self) -> NDArray[np.uint8]:
+        """What was appended; call it behind the `with`."""
+        if self.path is None:
             return self.memory[: self.used]
-        self.file.close()
         if self.used == 0:
             return self.memory
         return np.memmap(self.path, dtype=np.uint8, mode="r", shape=(self.used,))

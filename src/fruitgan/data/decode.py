@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import io
+import os
 import stat
-import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,17 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
+from fruitgan.data.pillow import formats, has_signature, quietly
 from fruitgan.errors import DataError
 from fruitgan.images import Pixels
 
 MAX_PIXELS = 178_956_970
 """The size (half a gigabyte of RGB) above which Pillow itself refuses; it would warn from half of it on."""
 
-# Pillow knows some fifty formats; those that start another program (EPS) or have no signature (TGA) are left out.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000", "ICO")
-
 # A file that starts so and still cannot be opened is a broken image, not something else.
-SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*", b"\x00\x00\x00\x0cjP  ")
+SIGNATURES = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF87a", b"GIF89a", b"\x00\x00\x00\x0cjP  ", b"\xffO\xffQ", b"8BPS", b"qoif"),
+    *(b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
+)
+UNREAD = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF"}
+"""Brands of pictures in MPEG boxes; of these Pillow reads AVIF alone, and only where it was built with it."""
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,9 +40,9 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation to what turns the picture upright."""
-
-# `warnings.catch_warnings` swaps state of the whole process, so two threads must not be inside it at once.
-_quiet_lock = threading.Lock()
+LONGEST_REASON = 200
+TEXT = bytes({7, 8, 9, 10, 12, 13, 27} | set(range(0x20, 0x100)) - {0x7F})
+"""The bytes that texts are made of."""
 
 
 class NotAnImage(DataError):
@@ -76,20 +77,23 @@ def decode(source: Path | bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Dec
         Undecodable: truncated, damaged, too large, unreadable or missing.
     """
     name = str(source) if isinstance(source, Path) else "the given data"
-    data = _read(source, name)
-    with _opened(data, name) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise Undecodable(f"{name}: {width} x {height} pixels are more than the limit of {max_pixels:,}")
+    data = _content(source, name)
+    with quietly(), _opened(data, name) as image:
+        _must_have_at_most(max_pixels, image, name)
         try:
             image.load()
+            _must_have_at_most(max_pixels, image, name)  # an icon says how large it is only now
             kind = (image.format or "", image.mode)
-            turn = TURNS.get(_orientation(image))
+            turn = _turn(image)
             alpha = _alpha(image)
-            rgb = _to_srgb(image)
-        except MemoryError:
+            rgb = _to_srgb(image, is_transparent=alpha is not None)
+        except (MemoryError, Undecodable):
             raise
+        except Image.DecompressionBombError as error:
+            raise Undecodable(f"{name}: more pixels than the limit of {MAX_PIXELS:,}") from error
         except Exception as error:  # decoders meet hostile bytes and raise nearly anything
+            if not has_signature(image.format):
+                raise NotAnImage(f"{name}: not an image") from error
             raise Undecodable(f"{name}: cannot be decoded ({_reason(error)})") from error
     if turn is not None:
         rgb = rgb.transpose(turn)
@@ -97,15 +101,31 @@ def decode(source: Path | bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Dec
     return Decoded(np.array(rgb, dtype=np.uint8), None if alpha is None else np.array(alpha, dtype=np.uint8), *kind)
 
 
-def _read(source: Path | bytes | BinaryIO, name: str) -> bytes:
-    """The whole content; a path is looked at first, since opening a pipe would wait for ever."""
+def open_regular(path: Path) -> io.BufferedReader:
+    """A file, open for reading; what else may be there, even put there just now, is not waited for.
+
+    Raises:
+        NotAnImage: a folder, a pipe, a device.
+        OSError: missing, or not to be read.
+    """
+    # Looked at twice: a device may do something when it is opened, and between looking and opening another may come.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise NotAnImage(f"{path}: not a regular file")
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise NotAnImage(f"{path}: not a regular file")
+    return file
+
+
+def _content(source: Path | bytes | BinaryIO, name: str) -> bytes:
     if isinstance(source, bytes):
         data = source
     elif isinstance(source, Path):
         try:
-            if not stat.S_ISREG(source.stat().st_mode):
-                raise NotAnImage(f"{name}: not a regular file")
-            data = source.read_bytes()
+            with open_regular(source) as file:
+                data = file.read()
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
             raise Undecodable(f"{name}: cannot be read ({_reason(error)})") from error
     else:
@@ -115,19 +135,20 @@ def _read(source: Path | bytes | BinaryIO, name: str) -> bytes:
     return data
 
 
-@functools.cache
-def _formats() -> tuple[str, ...]:
-    """Those of our formats that this build of Pillow has; it raises on a name that it does not know."""
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+def _must_have_at_most(max_pixels: int, image: Image.Image, name: str) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise Undecodable(f"{name}: {width} x {height} pixels are more than the limit of {max_pixels:,}")
 
 
 @contextmanager
 def _opened(data: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
     try:
-        with _quietly():
-            image = Image.open(io.BytesIO(data), formats=_formats())
+        image = Image.open(io.BytesIO(data), formats=formats())
     except UnidentifiedImageError as error:
+        if data[4:8] == b"ftyp" and data[8:12] in UNREAD:
+            kind = UNREAD[data[8:12]]
+            raise Undecodable(f"{name}: {kind} that Pillow cannot read here; convert it to JPEG or PNG first") from error
         if data.startswith(SIGNATURES) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):
             raise Undecodable(f"{name}: a damaged or truncated image") from error
         raise NotAnImage(f"{name}: not an image") from error
@@ -136,47 +157,47 @@ def _opened(data: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
     except MemoryError:
         raise
     except Exception as error:  # as above
+        if not data[:512].strip(TEXT):  # a text that begins as pictures do: "P5 is ...", or C that defines a width
+            raise NotAnImage(f"{name}: not an image") from error
         raise Undecodable(f"{name}: cannot be decoded ({_reason(error)})") from error
     with image:
         yield image
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Pillow's warnings on odd headers off: the size has its own limit here, and odd metadata are ignored."""
-    with _quiet_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     lines = str(error).splitlines()
-    return lines[0] if lines and lines[0] else type(error).__name__
+    return lines[0][:LONGEST_REASON] if lines and lines[0] else type(error).__name__
 
 
-def _orientation(image: Image.Image) -> int:
+def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
-        with _quietly():
-            return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except MemoryError:
+        raise
     except Exception:  # broken EXIF of whatever kind is no reason to lose the picture
-        return 1
+        return None
 
 
 def _alpha(image: Image.Image) -> Image.Image | None:
     """Mode L, where the picture has an alpha band, a transparent colour or a palette with transparency."""
-    if not image.has_transparency_data:
+    try:
+        if not image.has_transparency_data:
+            return None
+        if image.mode in ("I", "I;16", "I;16B", "I;16L", "I;16N"):
+            opaque = np.asarray(image) != image.info["transparency"]
+            return Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8))
+        return image.convert("RGBA").getchannel("A")
+    except MemoryError:
+        raise
+    except Exception:  # as with EXIF: a palette that is missing, a transparent colour that is none
         return None
-    if image.mode in ("I", "I;16", "I;16B", "I;16L", "I;16N"):
-        opaque = np.asarray(image) != image.info["transparency"]
-        return Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8))
-    return image.convert("RGBA").getchannel("A")
 
 
-def _to_srgb(image: Image.Image) -> Image.Image:
+def _to_srgb(image: Image.Image, is_transparent: bool) -> Image.Image:
     """Mode RGB; an embedded profile is applied if it fits the picture and can be used, else ignored."""
-    flat = _eight_bit(image)
+    flat = _eight_bit(image, is_transparent)
     profile = image.info.get("icc_profile")
     if flat.mode == "LAB":
         lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
@@ -189,7 +210,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     return flat.convert("RGB")
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def _eight_bit(image: Image.Image, is_transparent: bool) -> Image.Image:
     """The picture in mode L, RGB, CMYK or LAB, without its alpha."""
     if image.mode in ("L", "RGB", "CMYK", "LAB"):
         return image
@@ -199,14 +220,15 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         return image.convert("L")
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(_eight_bit_grey(np.asarray(image), is_float=image.mode == "F"))
-    if image.has_transparency_data:
+    if is_transparent:  # at once, Pillow would ask for a colour that stands for the transparent ones
         return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")
 
 
 def _eight_bit_grey(values: NDArray[np.generic], is_float: bool) -> NDArray[np.uint8]:
     """[H, W] of any depth to 0..255: 16 bits are divided by 257, floats in [0, 1] scaled, what fits neither stretched."""
-    grey = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        grey = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(grey.min()), float(grey.max())
     full = (1.0 if high <= 1 else 255.0) if is_float else 65535.0
     if low < 0 or high > full:

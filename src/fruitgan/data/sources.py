@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fruitgan.data.decode import NotAnImage, open_regular
 from fruitgan.errors import DataError, UsageError
 from fruitgan.images import SUFFIXES
 from fruitgan.registry import suggestion
@@ -164,23 +165,27 @@ def _domain(name: str, train: Path, test: Path | None) -> Domain:
 
 
 def _cut(name: str, files: tuple[Path, ...]) -> Domain:
-    """Split by content, with at least one image on each side where there are two different ones."""
-    digests = {path: _digest(path) for path in files}
-    low, high = min(digests.values()), max(digests.values())
+    """Split by content, with at least one image on each side where there are two different ones.
+
+    What cannot be read, or is no regular file, stays with the training images: whoever decodes them says what is wrong with it.
+    """
+    digests = {path: digest for path in files if (digest := _digest(path)) is not None}
+    low, high = min(digests.values(), default=b""), max(digests.values(), default=b"")
     # The first 32 bits of a sha256 are uniform, so a tenth of all contents lies below a tenth of their range.
     is_test = {
         path: digest != high and (digest == low or int.from_bytes(digest[:4], "big") * TEST_SHARE < 2**32)
         for path, digest in digests.items()
     }
-    return Domain(name, tuple(path for path in files if not is_test[path]), tuple(path for path in files if is_test[path]))
+    train = tuple(path for path in files if not is_test.get(path, False))
+    return Domain(name, train, tuple(path for path in files if is_test.get(path, False)))
 
 
-def _digest(path: Path) -> bytes:
+def _digest(path: Path) -> bytes | None:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({(error.strerror or 'error').lower()})") from error
+    except (OSError, NotAnImage):
+        return None
 
 
 def _must_be_folder(folder: Path) -> None:

@@ -30,6 +30,10 @@ SUMS = "sha256"
 WHAT = "checkpoint's file of tensors"
 
 
+class _Newer(DataError):
+    """Of a format that this program does not know: it cannot tell whether such a checkpoint is damaged."""
+
+
 class Checkpoints:
     """The checkpoints of one run; keeps the newest `keep` that are whole."""
 
@@ -99,11 +103,21 @@ class Checkpoints:
             return False
         return True
 
-    def _prune(self, step: int) -> None:
-        """Remove what is older than the newest `keep` whole ones.
+    def _is_damaged(self, path: Path) -> bool:
+        try:
+            _checked(path)
+        except DataError as error:
+            return not isinstance(error, _Newer)
+        return False
 
-        Those after this step are damaged, or the run would have gone on from them: they don't count among those that are kept.
+    def _prune(self, step: int) -> None:
+        """Remove what is older than the newest `keep` whole ones, and the damaged ones that the run went back behind.
+
+        None after this step counts among those that are kept: the run did not go on from them.
         """
+        for at, path in step_folders(self.folder).items():
+            if at > step and self._is_damaged(path):
+                remove_folder(path)
         kept = 0
         for path in reversed([path for at, path in step_folders(self.folder).items() if at <= step]):
             if kept == self.keep:
@@ -160,7 +174,7 @@ def _checked(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict) or type(document.get("format")) is not int:
         raise DataError(f"{path}: {VALUES} is none of a checkpoint; it is damaged")
     if document["format"] > FORMAT:
-        raise DataError(f"{path}: its format {document['format']} is newer than this fruitgan's {FORMAT}; update fruitgan")
+        raise _Newer(f"{path}: its format {document['format']} is newer than this fruitgan's {FORMAT}; update fruitgan")
     sums = document.pop(SUMS, None)
     # The first checkpoints had no sum of this file itself; a damaged name of a sum must not make one look like these.
     if not isinstance(sums, dict) or not {TENSORS} <= set(sums) <= {TENSORS, VALUES}:

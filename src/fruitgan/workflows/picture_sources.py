@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from fruitgan.atomic import PART_PREFIX
-from fruitgan.data.decode import NotAnImage, Undecodable, decode
+from fruitgan.data.decode import NotAnImage, Undecodable, decode, open_regular
 from fruitgan.workflows.picture_marks import read_mark
 
 HEAD_BYTES = 1 << 16
@@ -124,13 +124,12 @@ class _Walk:
             return
         self.files.add(key)
         try:
-            if not stat.S_ISREG(path.stat().st_mode):
-                self._skip(path, "not a regular file")
-                return
             data, is_whole = _head(path, HEAD_BYTES)
             reason = reason_no_picture(data)
             if reason and not is_whole:
                 reason = reason_no_picture(_head(path, LARGEST_SNIFFED_BYTES)[0])
+        except NotAnImage:
+            reason = "not a regular file"
         except OSError as error:
             self.found.failed.append(Remark(str(path), f"cannot be read ({_reason(error)})"))
             return
@@ -161,7 +160,7 @@ def bare_reason(error: Exception) -> str:
 
 def _head(path: Path, count: int) -> tuple[bytes, bool]:
     """The first bytes, and whether they are all."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         data = file.read(count)
         return data, not file.read(1)
 

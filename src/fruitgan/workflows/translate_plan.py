@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fruitgan.atomic import remove_abandoned
+from fruitgan.data.decode import NotAnImage, open_regular
 from fruitgan.errors import DataError, UsageError
 from fruitgan.images import SUFFIXES
 from fruitgan.workflows.picture_marks import Format, read_mark
@@ -38,17 +40,20 @@ class Task:
         return STREAM if self.output is None else str(self.output)
 
     def read(self) -> bytes:
-        """The bytes of the source; raises OSError."""
-        return self.data if self.path is None and self.data is not None else Path(self.source_name).read_bytes()
+        """The bytes of the source; raises OSError, or NotAnImage where something else has taken its place."""
+        if self.data is not None:
+            return self.data
+        with open_regular(Path(self.source_name)) as file:
+            return file.read()
 
     def sha256(self) -> str | None:
         """Of the source's bytes; None if they cannot be read."""
         if self.data is not None:
             return hashlib.sha256(self.data).hexdigest()
         try:
-            with Path(self.source_name).open("rb") as file:
+            with open_regular(Path(self.source_name)) as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:
+        except (OSError, NotAnImage):
             return None
 
 
@@ -126,6 +131,8 @@ def _keep_sources(tasks: Sequence[Task], sources: Sequence[Source]) -> None:
 def without_results(tasks: Sequence[Task], mark: Mapping[str, Any], overwrite: bool) -> list[Task]:
     """The tasks that are to be done: all with `overwrite`, else those whose results are not there.
 
+    What runs that were killed left half-written beside the results is removed.
+
     Raises:
         UsageError: something else is where a result should go.
     """
@@ -142,6 +149,8 @@ def without_results(tasks: Sequence[Task], mark: Mapping[str, Any], overwrite: b
     if in_the_way:
         more = f" and {len(in_the_way) - 1} more are" if len(in_the_way) > 1 else " is"
         raise UsageError(f"{in_the_way[0]}{more} in the way: --overwrite replaces, -o writes elsewhere")
+    for folder in {task.output.parent for task in tasks if task.output is not None}:
+        remove_abandoned(folder)
     return missing
 
 

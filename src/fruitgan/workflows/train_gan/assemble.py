@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +13,9 @@ from PIL import Image
 from fruitgan import randomness
 from fruitgan.augment.contracts import augmentations
 from fruitgan.data.bank import Bank
+from fruitgan.data.bank_cache import Making, cached_bank
 from fruitgan.data.sampler import Sampler
-from fruitgan.data.sources import Source
+from fruitgan.data.sources import Domain, Source
 from fruitgan.device import Precision, has_fast_bf16
 from fruitgan.errors import UsageError
 from fruitgan.models.catalog import discriminators, generators
@@ -102,6 +102,8 @@ class Banks:
 
     a: Bank
     b: Bank
+    notes: tuple[str, ...] = ()
+    """What is to be known of how they were had."""
 
     @property
     def fingerprint(self) -> str:
@@ -109,20 +111,20 @@ class Banks:
 
 
 def load_banks(plan: Plan, source: Source, on_loading: Callable[[str, int, int], None]) -> Banks:
-    """Decode the training images at the size that the augmentation crops from."""
-    size = augmentations.build(plan.augmentation).load_size_px(plan.recipe.image_size_px)
-    resample = Image.Resampling[plan.recipe.resample.upper()]
+    """The training images at the size that the augmentation crops from: decoded, or out of the cache."""
+    making = Making(
+        load_size_px=augmentations.build(plan.augmentation).load_size_px(plan.recipe.image_size_px),
+        fit=plan.recipe.fit,
+        resample=Image.Resampling[plan.recipe.resample.upper()],
+    )
 
-    def build(domain: str, paths: tuple[Path, ...]) -> Bank:
-        return Bank.build(
-            paths,
-            load_size_px=size,
-            fit=plan.recipe.fit,
-            resample=resample,
-            on_progress=lambda done, total: on_loading(f"decoding {domain}", done, total),
+    def load(domain: Domain) -> tuple[Bank, str | None]:
+        return cached_bank(
+            domain.train, making, on_progress=lambda done, total: on_loading(f"decoding {domain.name}", done, total)
         )
 
-    return Banks(build(source.a.name, source.a.train), build(source.b.name, source.b.train))
+    (a, note_a), (b, note_b) = load(source.a), load(source.b)
+    return Banks(a, b, tuple(note for note in (note_a, note_b) if note is not None))
 
 
 def make_objective(plan: Plan) -> Objective:

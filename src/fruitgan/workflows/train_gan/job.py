@@ -130,6 +130,7 @@ class _Job:
         self.tell(Loading(label, done, total))
 
     def _note_broken(self, banks: Banks) -> None:
+        self.notes += banks.notes
         for bank in (banks.a, banks.b):
             if bank.broken:
                 path, reason = bank.broken[0]

@@ -1,0 +1,132 @@
+"""A process that has everything imported and is forked for each of many translations, which die, or fail to write.
+
+    python forked_translations.py FOLDER < ORDERS.json > FOUND.json
+
+FOLDER holds `in`, the pictures, and a bundle. An order is one of
+
+    {"told": {...}, "at": "die_at" or "fail_from", "every": N}    at every n-th change, the disk being told this
+    {"limit_bytes": N}                                            no file may be larger
+    {"files": N}                                                  so many copies of one picture, instead of those in `in`
+
+Found, of each order, are its cases: how the translation into a new folder ended (`first`), what it left, how the same ended
+`again` without being told anything, and what was there then. Of copies: by how many bytes the memory grew. Before all of these
+comes the case of which nothing is told, with the changes that it counted.
+"""
+
+from __future__ import annotations
+
+import builtins
+import gc
+import hashlib
+import io
+import json
+import os
+import resource
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from counted_disk import counted_open, disk
+from forked_runs import Tell, forked
+
+from fruitgan.atomic import PART_PREFIX
+from fruitgan.cli import explained
+from fruitgan.engines.catalog import engines
+from fruitgan.engines.contracts import Engine, Images
+from fruitgan.workflows.translate import TranslateSettings, translate
+
+
+class Negative(Engine):
+    """255 minus each value, and no time."""
+
+    def __init__(self, **options: Any) -> None:
+        pass
+
+    def translate(self, images: Images) -> Images:
+        return 255 - images
+
+
+def run(source: str, out: Path, tell: Tell) -> None:
+    """Translate; tells the exit code and the message of a command that would do so, and how many it made."""
+    settings = TranslateSettings(
+        sources=(source,), recursive=True, output=str(out), bundle="toy.safetensors", engine="torch", gpu="none"
+    )
+    try:
+        result = translate(settings)
+        tell(said=[result.exit_code, ""], translated=result.translated)
+    except Exception as error:
+        tell(said=list(explained(error)))
+
+
+def counted(out: Path, told: dict[str, Any], tell: Tell) -> None:
+    vars(disk).update(told, changes=[])
+    run("in", out, tell)
+    tell(changes=disk.changes)
+
+
+def there(out: Path) -> dict[str, list[Any]]:
+    """Of every file: its sha256, and what would be another if it had been written again."""
+    found = {}
+    for path in sorted(path for path in out.rglob("*") if path.is_file()):
+        about = path.stat()
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        found[path.relative_to(out).as_posix()] = [digest, about.st_ino, about.st_mtime_ns]
+    return found
+
+
+def tried(limit_bytes: int | None = None, **told: Any) -> dict[str, Any]:
+    out = Path.cwd() / "out"
+    if limit_bytes is None:
+        first = forked(lambda tell: counted(out, told, tell))
+    else:
+        first = forked(lambda tell: run("in", out, tell), limit_bytes=limit_bytes)
+    left = there(out)
+    again = forked(lambda tell: run("in", out, tell))
+    found = {"first": first, "left": left, "again": again, "ended": there(out)}
+    shutil.rmtree(out)
+    return found
+
+
+def grown(files: int, tell: Tell) -> None:
+    """By how many bytes the memory has grown at its largest. Nothing is brought to the disk, which costs time and no memory."""
+    os.fsync = lambda descriptor: None
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run(f"in-{files}", Path(f"out-{files}"), tell)
+    tell(grown=(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+
+
+def cases(order: dict[str, Any], changes: int) -> list[dict[str, Any]]:
+    if "files" in order:
+        return [many(order["files"])]
+    if "limit_bytes" in order:
+        return [tried(order["limit_bytes"])]
+    return [tried(**order["told"], **{order["at"]: moment}) for moment in range(0, changes, order["every"])]
+
+
+def many(files: int) -> dict[str, Any]:
+    folder = Path(f"in-{files}")
+    folder.mkdir()
+    data = Path("in/a.png").read_bytes()
+    for number in range(files):
+        (folder / f"{number:05}.png").write_bytes(data)
+    found = forked(lambda tell: grown(files, tell))
+    found["outputs"] = sum(not path.name.startswith(PART_PREFIX) for path in Path(f"out-{files}").iterdir())
+    return found
+
+
+def main() -> None:
+    os.chdir(sys.argv[1])
+    orders = json.load(sys.stdin)
+    sys.addaudithook(disk.audit)
+    builtins.open = io.open = counted_open  # type: ignore[assignment]
+    os.fsync = disk.fsync
+    engines.get = lambda name: Negative  # type: ignore[assignment,method-assign]
+    run("in", Path("warm"), lambda **told: None)
+    gc.freeze()
+    whole = tried()
+    json.dump([[whole], *(cases(order, len(whole["first"]["changes"])) for order in orders)], sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,337 @@
+"""A folder of horrors through every job that reads pictures: each entry becomes a result or a reason, and that is all."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import socket
+import struct
+import sys
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from fruitgan import bundle as bundles
+from fruitgan.cli import main
+from fruitgan.data.bank import Bank
+from fruitgan.data.pillow import LEFT_OUT
+from fruitgan.data.sources import Source, image_files, loose_source
+from fruitgan.engines.catalog import engines
+from fruitgan.engines.contracts import Engine, Images
+from fruitgan.errors import DataError
+from fruitgan.registry import Choice
+from fruitgan.workflows.data_check import CheckSettings, check
+from fruitgan.workflows.export_dataset.survey import survey
+from fruitgan.workflows.translate import TranslateSettings, translate
+
+pytestmark = pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are any bytes here, and pipes are files")
+
+ODD_NAMES = (
+    *(b"a b.png", b"a\nb.png", b"a\tb.png", b"\xff\xfe.png", b"-rf.png", b"--help.png", b" .png", b"~.png", b"*.png"),
+    *(b"[a].png", b"$HOME.png", b"`ls`.png", b"'.png", b'".png', b"\\.png", b"%s.png", b"\x1b[2J.png", b".hidden.png"),
+    *("\u202egnp.exe.png".encode(), "é.png".encode(), "e\u0301.png".encode(), b"CON.png", b"a..png", b"noending", b".png"),
+)
+
+
+class Negative(Engine):
+    """255 minus each value, so that every expected pixel is known."""
+
+    def __init__(self, **options: Any) -> None:
+        pass
+
+    def translate(self, images: Images) -> Images:
+        return 255 - images
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.copy().save(file, kind, **options)
+    return file.getvalue()
+
+
+def picture(seed: int, height: int = 6, width: int = 8) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def png_header(side: int) -> bytes:
+    content = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return struct.pack(">I", 13) + content + struct.pack(">I", zlib.crc32(content))
+
+
+def write_pictures(root: Path) -> None:
+    """Whole ones of many kinds, and of each some that are cut or have flipped bits."""
+    root.mkdir()
+    rgb, grey = picture(0, 20, 30), picture(1, 20, 30).convert("L")
+    frames: dict[str, Any] = {"save_all": True, "append_images": [picture(2, 20, 30)]}
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    whole = {
+        "jpeg": saved(rgb, "JPEG", exif=exif),
+        "cmyk": saved(rgb.convert("CMYK"), "JPEG"),
+        "png": saved(rgb),
+        "bit": saved(grey.convert("1")),
+        "deep": saved(Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100)),
+        "float": saved(grey.convert("F"), "TIFF"),
+        "palette": saved(rgb.quantize(8), transparency=bytes(range(0, 240, 30))),
+        "alpha": saved(Image.merge("LA", [grey, grey])),
+        "webp": saved(rgb, "WEBP", exif=exif),
+        "tiff": saved(rgb, "TIFF", compression="tiff_lzw"),
+        "fax": saved(grey.convert("1"), "TIFF", compression="group4"),
+        "gif": saved(rgb.quantize(8), "GIF"),
+        "animated-gif": saved(rgb, "GIF", **frames),
+        "animated-webp": saved(rgb, "WEBP", **frames),
+        "animated-png": saved(rgb, **frames),
+        "profile": saved(rgb, "JPEG", icc_profile=b"no profile" * 40),
+        "tga": saved(rgb, "TGA"),
+        "one": saved(picture(3, 1, 1)),
+        "long": saved(picture(4, 1, 20_000)),
+    }
+    for name, data in whole.items():
+        (root / f"{name}.jpg").write_bytes(data)  # whatever it is
+        rng = random.Random(name)
+        (root / f"{name} cut.jpg").write_bytes(data[: rng.randrange(len(data))])
+        for n in range(3):
+            flipped = bytearray(data)
+            flipped[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+            (root / f"{name} flipped {n}.jpg").write_bytes(flipped)
+    for name, size in (("bomb", 60_000), ("zeros", 0)):
+        (root / f"{name}.png").write_bytes(saved(rgb)[:8] + png_header(size) + saved(rgb)[33:])
+    (root / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(200))
+    (root / "empty.png").write_bytes(b"")
+    (root / "text.jpg").write_text("P5 is how this text begins")
+    (root / "one stem.png").write_bytes(whole["png"])
+    (root / "one stem.jpg").write_bytes(whole["jpeg"])
+
+
+def write_odd_names(folder: Path) -> None:
+    folder.mkdir()
+    for n, name in enumerate(ODD_NAMES):
+        (folder / os.fsdecode(name)).write_bytes(saved(picture(100 + n)))
+
+
+def write_horrors(root: Path) -> None:
+    """Pictures, broken ones, and all that a folder can hold that is no file."""
+    write_pictures(root)
+    write_odd_names(root / "odd")
+    links = root / "links"
+    links.mkdir()
+    for name, target in {
+        "a.png": "../png.jpg",
+        "dangling.png": "nowhere.png",
+        "self.png": "self.png",
+        "there.png": "back.png",
+        "back.png": "there.png",
+        "zero.png": "/dev/zero",
+        "null.png": "/dev/null",
+        "up": "..",
+        "deeper": "deeper",
+    }.items():
+        (links / name).symlink_to(target)
+    os.mkfifo(root / "pipe.png")
+    os.mkfifo(root / "odd" / "pipe")
+    here = Path.cwd()
+    os.chdir(root)  # the path of a socket must be short
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.png")
+    os.chdir(here)
+
+
+def pillow_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of the upright picture, as Pillow alone decodes it, or None."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            data = path.read_bytes() if path.is_file() else b""
+            with Image.open(io.BytesIO(data), formats=[name for name in Image.OPEN if name not in LEFT_OUT]) as image:
+                image.load()
+                turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+                return image.size[::-1] if turned else image.size
+        except Exception:
+            return None
+
+
+def pixels_of(path: str | Path) -> Any:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def entries(root: Path) -> dict[str, tuple[int, ...]]:
+    """Everything below, links not followed, with what tells whether it was touched."""
+    found = {}
+    for base, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            about = os.lstat(Path(base, name))
+            found[str(Path(base, name))] = (about.st_mode, about.st_size, about.st_mtime_ns, about.st_ino)
+    return found
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, and beside it a bundle, whose engine costs nothing."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(engines, "get", lambda name: Negative)
+    card = bundles.Card(
+        name="toy",
+        domains=("apple", "orange"),
+        generator=Choice("mobile", "fruitgan", "0"),
+        directions=("a2b",),
+        image_size_px=64,
+        size_minimum_px=1,
+        size_multiple_px=1,
+        recipe="",
+        steps=0,
+        images=0,
+        data="",
+        data_fingerprint="",
+        licence="",
+        fruitgan_version="",
+        created="",
+    )
+    bundles.save(bundles.Bundle(card, {"a2b": {"w": np.ones(1, np.float32)}}), tmp_path / "toy.safetensors")
+    return folder
+
+
+@pytest.fixture
+def here(empty: Path) -> Path:
+    """The current folder, with the horrors in it."""
+    write_horrors(empty / "horrors")
+    return empty
+
+
+def test_every_entry_becomes_a_picture_or_a_reason_and_nothing_else_happens(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = entries(here)
+    result = translate(TranslateSettings(sources=("horrors",), recursive=True, bundle="../toy.safetensors"))
+    assert capfd.readouterr() == ("", "")
+    after = entries(here)
+    assert {path: after[path] for path in before} == before
+    assert all(path.startswith(str(here / "translated")) for path in after.keys() - before.keys())
+
+    remarks = [*result.skipped, *result.failed]
+    told = {remark.path for remark in remarks}
+    assert len(told) == len(remarks)
+    assert all(remark.reason and len(remark.reason.splitlines()) == 1 and len(remark.reason) < 250 for remark in remarks)
+    named = {str(Path(path).relative_to(here)) for path in before} - {"horrors", "horrors/odd", "horrors/links"}
+    sizes_by_name = {name: pillow_size(here / name) for name in named}
+    decodable = {name for name, size in sizes_by_name.items() if size}
+    assert told == named - decodable
+    assert result.translated == len(result.outputs) == len(decodable) > 70
+    assert len(result.failed) > 20
+    written = {str(path) for path in Path("translated").rglob("*") if path.is_file()}
+    assert written == set(result.outputs)
+
+    sizes = sorted(size for path in result.outputs if (size := pillow_size(Path(path))))
+    assert sizes == sorted(sizes_by_name[name] for name in decodable)
+    for name in ("png", "long", "one", "animated-png"):
+        np.testing.assert_array_equal(255 - pixels_of(f"horrors/{name}.jpg"), pixels_of(f"translated/{name}.png"))
+    outputs = {pixels_of(path).tobytes() for path in result.outputs}
+    assert outputs >= {(255 - np.asarray(picture(100 + n))).tobytes() for n in range(len(ODD_NAMES))}
+    assert Path("translated/one stem.png.png").exists()
+    assert Path("translated/one stem.jpg.png").exists()
+
+
+def test_the_reasons_say_what_is_wrong(here: Path) -> None:
+    result = translate(TranslateSettings(sources=("horrors",), recursive=True, bundle="../toy.safetensors"))
+    reasons = {remark.path.removeprefix("horrors/"): remark.reason for remark in (*result.skipped, *result.failed)}
+    skipped = {remark.path.removeprefix("horrors/") for remark in result.skipped}
+    expected = {
+        "bomb.png": "more pixels than the limit of 178,956,970",
+        "photo.heic": "HEIC that Pillow cannot read here; convert it to JPEG or PNG first",
+        "empty.png": "is empty",
+        "text.jpg": "not an image",
+        "pipe.png": "not a regular file",
+        "odd/pipe": "not a regular file",
+        "socket.png": "not a regular file",
+        "links/zero.png": "not a regular file",
+        "links/null.png": "not a regular file",
+        "links/up": "a folder that was visited already",
+        "links/dangling.png": "cannot be read (no such file or directory)",
+        "links/self.png": "cannot be read (too many levels of symbolic links)",
+        "links/back.png": "cannot be read (too many levels of symbolic links)",
+    }
+    assert {name: reasons[name] for name in expected} == expected
+    broken = {"bomb.png", "photo.heic", "links/dangling.png", "links/self.png", "links/back.png"}
+    assert skipped & expected.keys() == expected.keys() - broken
+
+
+def test_the_command_prints_a_line_for_each_and_exits_with_3(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    arguments = ["translate", "horrors", "-r", "--bundle", "../toy.safetensors"]
+    assert main(arguments) == 3
+    out, err = capfd.readouterr()
+    assert len(out.splitlines()) == len(set(out.splitlines())) > 70
+    lines = err.splitlines()
+    assert lines[-1].startswith("error: ")
+    assert all(line.startswith(("skipped: ", "warning: ")) for line in lines[:-1])
+    assert main([*arguments, "--json"]) == 3
+    out, err = capfd.readouterr()
+    value = json.loads(out)
+    assert value["translated"] == 0
+    assert len(value["outputs"]) > 70
+
+
+def test_a_picture_of_any_name_can_be_named(empty: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_odd_names(empty / "odd")
+    os.chdir("odd")
+    for n, name in enumerate(ODD_NAMES):
+        folder = empty / f"{n}"
+        assert main(["translate", "--bundle", "../../toy.safetensors", "-o", str(folder), "--", os.fsdecode(name)]) == 0, name
+        (output,) = folder.iterdir()
+        np.testing.assert_array_equal(255 - np.asarray(picture(100 + n)), pixels_of(output))
+
+
+def test_a_folder_of_horrors_can_be_checked_and_held_in_a_bank(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    files = image_files(here / "horrors")
+    decodable = [path for path in files if pillow_size(path)]
+    (here / "fine").mkdir()
+    for n in range(12):
+        (here / "fine" / f"{n}.png").write_bytes(saved(picture(n)))
+    before = entries(here)
+
+    result = check(CheckSettings(data_a=here / "horrors", data_b=here / "fine"))
+    reports = [report for report in result.splits if report.domain == "horrors"]
+    assert sum(report.files for report in reports) == len(files)
+    assert sum(report.images for report in reports) == len(decodable)
+    broken = {file.path: file.reason for report in reports for file in report.broken}
+    assert broken.keys() == set(files) - set(decodable)
+    assert broken[here / "horrors/pipe.png"] == "not a regular file"
+    assert broken[here / "horrors/bomb.png"] == "more pixels than the limit of 178,956,970"
+    assert broken[here / "horrors/links/self.png"] == "cannot be read (too many levels of symbolic links)"
+
+    bank = Bank.build(files, load_size_px=16)
+    assert bank.names == tuple(decodable)
+    assert dict(bank.broken) == broken
+
+    looked = survey(loose_source(here / "horrors", here / "fine"))
+    assert sum(len(pictures) for pictures in looked.pictures["fine"].values()) == 12
+    assert entries(here) == before
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_commands_that_read_data_speak_of_horrors_in_lines(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (here / "fine").mkdir()
+    (here / "fine" / "a.png").write_bytes(saved(picture(0)))
+    assert main(["data", "check", "--data-a", "horrors", "--data-b", "fine"]) in (0, 3)
+    out, err = capfd.readouterr()
+    assert "cannot be decoded and will be left out" in out + err
+    assert "Traceback" not in out + err
+
+
+def test_a_domain_of_nothing_but_pipes_is_an_error_and_no_wait(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        os.mkfifo(tmp_path / name / "pipe.png")
+    source: Source = loose_source(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(DataError, match=r"none of 1 files .*pipe\.png: not a regular file"):
+        Bank.build(source.a.train, load_size_px=16)
+    with pytest.raises(DataError, match="has no image that can be decoded"):
+        check(CheckSettings(data_a=tmp_path / "a", data_b=tmp_path / "b"))

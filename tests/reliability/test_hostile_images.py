@@ -1,0 +1,486 @@
+"""Pictures from strangers: what Pillow decodes is decoded to the same pixels, and all else is refused in one line."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image, ImageCms
+
+from fruitgan.data.decode import Decoded, NotAnImage, Undecodable, decode
+from fruitgan.data.pillow import LEFT_OUT
+
+LONG = int(os.environ.get("HOSTILE_EXAMPLES", "2000"))
+"""How many cases the slow tests try."""
+LIMIT = 1 << 18
+"""Pixels, for both sides: a spoilt header must not cost the tests a gigabyte."""
+fixed = settings(max_examples=600, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+long = settings(fixed, max_examples=LONG, derandomize=False)
+
+HEIGHT, WIDTH = 9, 14
+
+
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    if "append_images" in options:  # copies, since Pillow leaves its encoders' settings on what it saves
+        options["append_images"] = [frame.copy() for frame in options["append_images"]]
+    image.copy().save(file, kind, **options)
+    return file.getvalue()
+
+
+def exif_of(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    exif[ExifTags.Base.Make] = "orchard"
+    return exif
+
+
+def whole_pictures() -> dict[str, bytes]:
+    """A small file of every format and colour mode that Pillow writes, by real encoders."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    pixels = np.stack([x * 18, y * 28, (x * y * 2) % 256], axis=-1).astype(np.uint8)
+    rgb = Image.fromarray(pixels)
+    grey = rgb.convert("L")
+    rgba = rgb.copy()
+    rgba.putalpha(grey)
+    palette = rgb.quantize(8)
+    deep = Image.fromarray((x * 4000 + y * 9).astype(np.uint16))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    turned = {"exif": exif_of(6)}
+    several: dict[str, Any] = {"save_all": True, "append_images": [rgb.rotate(180), rgb.rotate(90)]}
+    kinds: list[tuple[str, Image.Image, str, dict[str, Any]]] = [
+        ("jpeg", rgb, "JPEG", {"icc_profile": profile, **turned}),
+        ("jpeg-progressive", rgb, "JPEG", {"progressive": True, "comment": b"hello"}),
+        ("jpeg-grey", grey, "JPEG", {}),
+        ("jpeg-cmyk", rgb.convert("CMYK"), "JPEG", {}),
+        ("mpo", rgb, "MPO", several),
+        ("png", rgb, "PNG", {"icc_profile": profile, **turned}),
+        ("png-1", grey.convert("1"), "PNG", {}),
+        ("png-l", grey, "PNG", {"transparency": 3}),
+        ("png-la", rgba.convert("LA"), "PNG", {}),
+        ("png-p", palette, "PNG", {}),
+        ("png-p-alpha", palette, "PNG", {"transparency": bytes(range(0, 240, 30))}),
+        ("png-rgb-key", rgb, "PNG", {"transparency": (0, 0, 0)}),
+        ("png-rgba", rgba, "PNG", {}),
+        ("png-16", deep, "PNG", {}),
+        ("apng", rgb, "PNG", several),
+        ("gif", palette, "GIF", {"transparency": 2, "comment": b"hello"}),
+        ("gif-animated", palette, "GIF", {"save_all": True, "append_images": [palette.rotate(180)]}),
+        ("webp", rgb, "WEBP", {"icc_profile": profile, **turned}),
+        ("webp-lossless", rgba, "WEBP", {"lossless": True}),
+        ("webp-animated", rgb, "WEBP", several),
+        ("avif", rgba, "AVIF", turned),
+        ("jpeg2000", rgb, "JPEG2000", {}),
+        ("jpeg2000-bare", rgba, "JPEG2000", {"no_jp2": True}),
+        ("tiff", rgb, "TIFF", {"icc_profile": profile, **turned}),
+        *((f"tiff-{way}", rgb, "TIFF", {"compression": way}) for way in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")),
+        ("tiff-group4", grey.convert("1"), "TIFF", {"compression": "group4"}),
+        ("tiff-p", palette, "TIFF", {}),
+        ("tiff-rgba", rgba, "TIFF", {}),
+        ("tiff-cmyk", rgb.convert("CMYK"), "TIFF", {}),
+        ("tiff-lab", rgb.convert("LAB"), "TIFF", {}),
+        ("tiff-16", deep, "TIFF", {}),
+        ("tiff-32", deep.convert("I"), "TIFF", {}),
+        ("tiff-float", deep.convert("F"), "TIFF", {}),
+        ("tiff-pages", rgb, "TIFF", several),
+        ("tiff-big", rgb, "TIFF", {"big_tiff": True}),
+        *((kind, rgb, kind, {}) for kind in ("BMP", "DIB", "PPM", "TGA", "PCX", "QOI", "SGI", "DDS")),
+        *((f"{kind}-grey", grey, kind, {}) for kind in ("BMP", "PPM", "TGA", "PCX", "SPIDER", "DDS")),
+        *((f"{kind}-rgba", rgba, kind, {}) for kind in ("BMP", "TGA", "QOI", "ICO", "DDS")),
+        *((f"{kind}-1", grey.convert("1"), kind, {}) for kind in ("BMP", "PPM", "MSP", "XBM", "PCX")),
+        *((f"{kind}-p", palette, kind, {}) for kind in ("BMP", "TGA", "PCX", "BLP")),
+        ("pgm-16", deep, "PPM", {}),
+        ("pfm", deep.convert("F"), "PPM", {}),
+    ]
+    return {name: saved(image, kind, **options) for name, image, kind, options in kinds}
+
+
+WHOLE = whole_pictures()
+UPRIGHT: dict[Any, Callable[[Any], Any]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a[::-1].swapaxes(0, 1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: a[:, ::-1].swapaxes(0, 1),
+}
+"""What the EXIF standard says of its orientations, of an array whose first axis is the rows."""
+CONVERTED = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "RGBX")
+"""Modes in which Pillow's own conversion to RGB is all that there is to do, as long as there is no profile."""
+
+
+def pillow_alone(data: bytes, limit: int = LIMIT) -> Any:
+    """What Pillow makes of the bytes: None if it does not decode them, uint8 [H, W, 3] upright, or, where colours are more
+    than one conversion, [H, W] of zeros for the size alone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(data), formats=[name for name in Image.OPEN if name not in LEFT_OUT])
+            if image.width * image.height > limit:
+                return None
+            image.load()
+            assert image.width * image.height <= limit
+        except Exception:
+            return None
+        try:
+            upright = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation), np.copy)
+        except Exception:
+            upright = np.copy
+        if image.mode not in CONVERTED or "icc_profile" in image.info:
+            return upright(np.zeros((image.height, image.width)))
+        flat = image.convert("RGBA") if image.mode == "P" and "transparency" in image.info else image
+        return upright(np.asarray(flat.convert("RGB")))
+
+
+def fate(data: bytes, limit: int = LIMIT) -> Decoded | str:
+    """What is decoded, or the reason in one short line; any other exception is a failure of the test."""
+    try:
+        return decode(data, max_pixels=limit)
+    except (NotAnImage, Undecodable) as error:
+        said = str(error)
+    assert said.startswith("the given data: ")
+    assert len(said.splitlines()) == 1, said
+    assert len(said) < 300, said
+    return said
+
+
+def must_agree(data: bytes, limit: int = LIMIT) -> Decoded | str:
+    wanted, found = pillow_alone(data, limit), fate(data, limit)
+    if wanted is None:
+        assert isinstance(found, str), "decoded what Pillow does not"
+        return found
+    assert isinstance(found, Decoded), f"{found}; Pillow decodes it"
+    assert found.pixels.dtype == np.uint8
+    assert found.pixels.shape == (*wanted.shape[:2], 3)
+    assert found.alpha is None or found.alpha.shape == wanted.shape[:2]
+    if wanted.ndim == 3:
+        np.testing.assert_array_equal(found.pixels, wanted)
+    return found
+
+
+# Whatever a stranger may have done to a good file
+
+
+def chunks_of(data: bytes) -> list[bytes]:
+    """The parts that a file of this format consists of; their bytes joined are the file."""
+    ends = [0]
+    if data.startswith(b"\x89PNG"):
+        ends = [8]
+        while ends[-1] + 12 <= len(data):
+            ends.append(ends[-1] + 12 + int.from_bytes(data[ends[-1] : ends[-1] + 4], "big"))
+    elif data.startswith(b"RIFF"):
+        ends = [12]
+        while ends[-1] + 8 <= len(data):
+            size = int.from_bytes(data[ends[-1] + 4 : ends[-1] + 8], "little")
+            ends.append(ends[-1] + 8 + size + size % 2)
+    elif data.startswith(b"\xff\xd8"):
+        ends = [2]
+        while data[ends[-1]] == 0xFF and data[ends[-1] + 1] not in (0xDA, 0xD9):
+            ends.append(ends[-1] + 2 + int.from_bytes(data[ends[-1] + 2 : ends[-1] + 4], "big"))
+    else:
+        ends = list(range(0, len(data), 12))
+    begins = [0, *ends]
+    return [data[a:b] for a, b in zip(begins, [*ends, len(data)], strict=True) if a < b]
+
+
+def with_true_sum(part: bytes) -> bytes:
+    """A PNG chunk whose checksum is right for what is in it."""
+    return part[:-4] + struct.pack(">I", zlib.crc32(part[4:-4])) if len(part) >= 12 else part
+
+
+def spoilt(draw: Callable[..., Any], hostile: SimpleNamespace, data: bytes) -> bytes:
+    """One of many ways to make a hostile picture of a good one."""
+    way = draw(st.sampled_from(["bytes", "bytes", "cut", "chunks", "chunk", "chunk", "tags", "swap"]))
+    if way == "bytes":
+        return bytes(hostile.bytes(draw, data))
+    if way == "cut":
+        return data[: draw(st.integers(0, len(data)))]
+    if way == "swap":  # two files that begin and end differently
+        other = WHOLE[draw(st.sampled_from(sorted(WHOLE)))]
+        return data[: draw(st.integers(0, len(data)))] + other[draw(st.integers(0, len(other))) :]
+    if way == "tags" and data[:2] in (b"II", b"MM"):
+        return spoilt_tags(draw, data)
+    parts = chunks_of(data)
+    at, to = draw(st.integers(0, len(parts) - 1)), draw(st.integers(0, len(parts) - 1))
+    if way == "chunk":
+        part = hostile.bytes(draw, parts[at])
+        parts[at] = with_true_sum(part) if data.startswith(b"\x89PNG") and draw(st.booleans()) else part
+    else:
+        match draw(st.sampled_from(["drop", "double", "move", "swap"])):
+            case "drop":
+                del parts[at]
+            case "double":
+                parts.insert(to, parts[at])
+            case "move":
+                parts.insert(to, parts.pop(at))
+            case "swap":
+                parts[at], parts[to] = parts[to], parts[at]
+    return b"".join(parts)
+
+
+def spoilt_tags(draw: Callable[..., Any], data: bytes) -> bytes:
+    """A TIFF of which one to three entries of the first directory say something else."""
+    order: Any = "little" if data[:2] == b"II" else "big"
+    is_big = data[2:4] in (b"+\0", b"\0+")
+    width, size, offset = (8, 20, 8) if is_big else (4, 12, 4)
+    directory = int.from_bytes(data[offset : offset + width], order)
+    count = int.from_bytes(data[directory : directory + (8 if is_big else 2)], order)
+    changed = bytearray(data)
+    numbers = st.sampled_from(
+        [0, 1, 2, 3, 4, 5, 7, 8, 12, 16, 255, 256, 32773, 34675, 65535, 2**31, 2**32 - 1, 2**63, 2**64 - 1]
+    )
+    for _ in range(draw(st.integers(1, 3))):
+        entry = directory + (8 if is_big else 2) + size * draw(st.integers(0, count - 1))
+        begin, end = draw(st.sampled_from([(0, 2), (2, 4), (4, 4 + width), (4 + width, size), (4 + width, 6 + width)]))
+        number = draw(numbers) % (1 << 8 * (end - begin))
+        changed[entry + begin : entry + end] = number.to_bytes(end - begin, order)
+    return bytes(changed)
+
+
+@pytest.fixture(scope="module")
+def ready() -> Iterator[None]:
+    """Pillow with all that it loads on first use, before memory is short."""
+    for data in WHOLE.values():
+        must_agree(data)
+    return
+
+
+def attack(hostile: SimpleNamespace, data: st.DataObject, capfd: pytest.CaptureFixture[str]) -> None:
+    name = data.draw(st.sampled_from(sorted(WHOLE)))
+    content = spoilt(data.draw, hostile, WHOLE[name])
+    before = list(warnings.filters)
+    with hostile.little_memory():
+        must_agree(content)
+    assert warnings.filters == before
+    assert capfd.readouterr() == ("", "")
+
+
+@fixed
+@given(st.data())
+def test_any_spoilt_picture_is_what_pillow_makes_of_it_or_refused_in_one_line(
+    ready: None, hostile: SimpleNamespace, capfd: pytest.CaptureFixture[str], data: st.DataObject
+) -> None:
+    attack(hostile, data, capfd)
+
+
+@pytest.mark.slow
+@long
+@given(st.data())
+def test_many_spoilt_pictures_are_what_pillow_makes_of_them_or_refused(
+    ready: None, hostile: SimpleNamespace, capfd: pytest.CaptureFixture[str], data: st.DataObject
+) -> None:
+    attack(hostile, data, capfd)
+
+
+@fixed
+@given(st.binary(max_size=200))
+def test_bytes_of_any_kind_are_refused_in_one_line_or_are_a_picture(content: bytes) -> None:
+    must_agree(content)
+
+
+@pytest.mark.parametrize("name", sorted(WHOLE))
+def test_every_format_and_colour_mode_is_decoded_as_pillow_does(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    found = must_agree(WHOLE[name])
+    assert isinstance(found, Decoded)
+    assert sorted(found.pixels.shape[:2]) == [HEIGHT, WIDTH]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", sorted(WHOLE))
+def test_a_picture_that_is_cut_or_has_flipped_bits_is_what_pillow_makes_of_it(
+    name: str, ready: None, hostile: SimpleNamespace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data, rng = WHOLE[name], random.Random(name)
+    for share in (0, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99):
+        must_agree(data[: int(len(data) * share)])
+    for _ in range(12):
+        flipped = bytearray(data)
+        for _ in range(rng.choice((1, 1, 3))):
+            flipped[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        with hostile.little_memory():
+            must_agree(bytes(flipped))
+    assert capfd.readouterr() == ("", "")
+
+
+# Turned, deep, large
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "JPEG", "AVIF"])
+def test_each_orientation_is_the_turn_that_the_standard_says(kind: str, orientation: int) -> None:
+    options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {"subsampling": 0} if kind == "JPEG" else {}
+    pixels = np.random.default_rng(orientation).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    lying = decode(saved(image, kind, **options)).pixels
+    if kind in ("PNG", "WEBP", "TIFF"):
+        np.testing.assert_array_equal(lying, pixels)
+    data = saved(image, kind, exif=exif_of(orientation), **options)
+    np.testing.assert_array_equal(decode(data).pixels, UPRIGHT.get(orientation, np.copy)(lying))
+    if kind in ("PNG", "WEBP", "TIFF"):
+        image.putalpha(Image.fromarray(pixels[..., 0]))
+        found = decode(saved(image, kind, exif=exif_of(orientation), **({"exact": True} | options if options else {})))
+        assert found.alpha is not None
+        np.testing.assert_array_equal(found.alpha, UPRIGHT.get(orientation, np.copy)(pixels[..., 0]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "value"),
+    [
+        *((3, 1, bytes([n, 0, 0, 0])) for n in (0, 9, 255)),
+        *((3, 1, b"\xff\xff\0\0"), (9, 1, b"\xff\xff\xff\xff"), (3, 0, bytes(4))),
+        *((2, 2, b"6\0\0\0"), (2, 4, b"six\0"), (7, 1, b"\x06\0\0\0"), (11, 1, struct.pack("<f", 6.5)), (99, 1, bytes(4))),
+        *((5, 1, b"\xff\xff\0\0"), (2, 2**31, bytes(4))),
+    ],
+)
+def test_an_orientation_that_is_none_turns_nothing(kind: int, count: int, value: bytes) -> None:
+    entry = struct.pack("<HHL", ExifTags.Base.Orientation, kind, count) + value
+    block = b"II*\0" + struct.pack("<LH", 8, 1) + entry + bytes(4)
+    found = must_agree(png_with((b"eXIf", block)))
+    assert isinstance(found, Decoded)
+    assert found.pixels.shape == (HEIGHT, WIDTH, 3)
+
+
+def png_with(*chunks: tuple[bytes, bytes]) -> bytes:
+    """The whole PNG with chunks put in before its picture."""
+    signature, header, *rest = chunks_of(WHOLE["png-la"])
+    return signature + header + b"".join(with_true_sum(chunk_of(*named)) for named in chunks) + b"".join(rest)
+
+
+def chunk_of(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + bytes(4)
+
+
+def tags_that_claim(length: int, count: int, order: str = "<") -> bytes:
+    """A directory of TIFF tags, each of which claims the same bytes: all that there are."""
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}L", 8)
+    entries = b"".join(struct.pack(f"{order}HHLL", 1000 + tag, 7, length, 0) for tag in range(count))
+    content = start + struct.pack(f"{order}H", count) + entries + bytes(4)
+    return content + bytes(max(0, length - len(content)))
+
+
+@pytest.mark.parametrize(("width", "height"), [(60_000, 60_000), (13_378, 13_378), (2**31 - 1, 1), (1, 178_956_971)])
+def test_more_pixels_than_the_limit_are_refused_with_the_limit_and_without_memory(
+    width: int, height: int, hostile: SimpleNamespace
+) -> None:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(with_true_sum(chunk_of(*named)) for named in ((b"IHDR", header), (b"IDAT", b"")))
+    with hostile.little_memory(16 << 20), pytest.raises(Undecodable, match=r"pixels .*than the limit of 178,956,970"):
+        decode(data)
+    icon = struct.pack("<HHHBBBBHHLL", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(data), 22) + data
+    with hostile.little_memory(16 << 20), pytest.raises(Undecodable, match=r"pixels .*than the limit of 178,956,970"):
+        decode(icon)
+
+
+@pytest.mark.parametrize("side", [12, pytest.param(9_500, marks=pytest.mark.slow)])
+def test_a_picture_of_which_pillow_warns_is_decoded_without_a_word(
+    side: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if side == 12:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    data = saved(Image.new("1", (side, side), 1), "PNG")
+    with pytest.warns(Image.DecompressionBombWarning):
+        Image.open(io.BytesIO(data))
+    found = decode(data)
+    assert found.pixels.shape == (side, side, 3)
+    assert found.pixels.min() == 255
+    assert capfd.readouterr() == ("", "")
+
+
+MEGABYTE = zlib.compress(bytes(1_000_000))
+ZEROS = zlib.compress(bytes(100 << 20), 1)
+METADATA_BOMBS: dict[str, Callable[[], bytes]] = {
+    "zTXt": lambda: png_with((b"zTXt", b"Comment\0\0" + ZEROS)),
+    "iTXt": lambda: png_with((b"iTXt", b"Comment\0\1\0\0\0" + ZEROS)),
+    "iCCP": lambda: png_with((b"iCCP", b"profile\0\0" + ZEROS)),
+    "many texts": lambda: png_with(*[(b"zTXt", b"%d\0\0" % n + MEGABYTE) for n in range(200)]),
+    "eXIf": lambda: png_with((b"eXIf", tags_that_claim(1 << 20, 20_000))),
+    "TIFF tags": lambda: tags_that_claim(4 << 20, 20_000),
+    "TIFF tags, big end": lambda: tags_that_claim(4 << 20, 20_000, ">"),
+    "EXIF": lambda: exif_in_jpeg(tags_that_claim(2 << 20, 20_000)),
+    "XMP": lambda: png_with((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b"<x" * (1 << 20))),
+}
+
+
+def exif_in_jpeg(block: bytes) -> bytes:
+    """A JPEG whose EXIF goes on over many segments, as Pillow reads it."""
+    data, size = WHOLE["jpeg-grey"], 65_000
+    parts = [b"Exif\0\0" + block[at : at + size] for at in range(0, len(block), size)]
+    return data[:2] + b"".join(b"\xff\xe1" + struct.pack(">H", len(part) + 2) + part for part in parts) + data[2:]
+
+
+@pytest.mark.parametrize("name", METADATA_BOMBS)
+def test_metadata_cannot_fill_the_memory(name: str, ready: None, hostile: SimpleNamespace) -> None:
+    data = METADATA_BOMBS[name]()
+    with hostile.little_memory(96 << 20):
+        must_agree(data)
+
+
+def test_broken_profiles_and_exif_lose_no_picture(hostile: SimpleNamespace) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image, rng = Image.open(io.BytesIO(WHOLE["png"])).convert("RGB"), random.Random(0)
+    for mode in ("RGB", "L", "CMYK"):
+        for _ in range(40):
+            spoilt_profile, spoilt_exif = bytearray(profile), bytearray(exif_of(3).tobytes())
+            for content in (spoilt_profile, spoilt_exif):
+                for _ in range(rng.randrange(1, 30)):
+                    content[rng.randrange(len(content))] = rng.randrange(256)
+            cut = rng.choice((len(profile), rng.randrange(len(profile))))
+            options = {"icc_profile": bytes(spoilt_profile[:cut]), "exif": bytes(spoilt_exif)}
+            data = saved(image.convert(mode), "JPEG" if mode == "CMYK" else rng.choice(("PNG", "JPEG")), **options)
+            with hostile.little_memory():
+                assert isinstance(must_agree(data), Decoded)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"\0", b"\0" * 1000, b"\xff" * 1000, b"P5 is how this text begins\n", b"BMW makes cars and texts may name them"),
+        *(b"#define plum_width 3px\n#define plum_height {}\n", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"<svg/>"),
+        *(b"PK\3\4" + bytes(90), b"%PDF-1.7\n", b"\x7fELF" + bytes(90), b"GIF is no picture", b"{}", b"II is a Roman number"),
+    ],
+    ids=lambda content: ascii(content[:12]),
+)
+def test_what_is_no_picture_by_its_content_is_not_called_a_broken_one(content: bytes) -> None:
+    with pytest.raises(NotAnImage, match=r"not an image|is empty"):
+        decode(content)
+    assert pillow_alone(content) is None
+
+
+@pytest.mark.parametrize(("brand", "kind"), [(b"heic", "HEIC"), (b"mif1", "HEIF"), (b"avif", "AVIF")])
+def test_a_picture_that_pillow_cannot_read_says_what_it_is(brand: bytes, kind: str) -> None:
+    with pytest.raises(Undecodable, match=f"{kind}.* convert it to JPEG or PNG first"):
+        decode(b"\0\0\0\x18ftyp" + brand + bytes(4) + brand + b"mdat" + bytes(100))
+
+
+def test_an_icon_of_an_apple_is_decoded_at_its_largest() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 4), dtype=np.uint8))
+    found = must_agree(saved(image, "ICNS"), limit=1 << 21)
+    assert isinstance(found, Decoded)
+    assert found.pixels.shape == (1024, 1024, 3)
+
+
+def test_threads_that_decode_at_once_leave_the_warnings_filters_as_they_were() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(fate, [tags_that_claim(5000, 100), *WHOLE.values()] * 8))
+    assert sum(isinstance(one, Decoded) for one in found) == 8 * len(WHOLE)
+    assert warnings.filters == before
+
+
+def test_numbers_that_are_none_are_black_and_raise_no_warning() -> None:
+    values = np.array([[0x7FA00000, 0x7FC00000, 0x7F800000, 0xFF800000, 0x3F800000]], dtype=np.uint32).view(np.float32)
+    assert decode(saved(Image.fromarray(values), "TIFF")).pixels[0, :, 0].tolist() == [0, 0, 0, 0, 255]

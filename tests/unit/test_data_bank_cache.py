@@ -1,0 +1,309 @@
+"""Decoded once: the cache of banks is the bank, or is not there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fruitgan.data import bank_cache, memory
+from fruitgan.data.bank import Bank
+from fruitgan.data.bank_cache import Making, banks_folder, cached_bank
+from fruitgan.errors import DataError, FruitganError, Stopped
+
+SQUARES = Making(load_size_px=9, fit="squash", resample=Image.Resampling.LANCZOS)
+PLENTY = 1 << 30
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path / "cache"))
+
+
+def write_pictures(folder: Path, n: int = 4, *, age_seconds: float = 0) -> list[Path]:
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(1)
+    paths = []
+    for number in range(n):
+        path = folder / f"{number}.png"
+        Image.fromarray(random.integers(0, 256, (12, 10 + number, 3), dtype=np.uint8)).save(path)
+        paths.append(path)
+    return paths
+
+
+def plain(paths: list[Path], making: Making = SQUARES) -> Bank:
+    return Bank.build(paths, load_size_px=making.load_size_px, fit=making.fit, resample=making.resample)
+
+
+class Counting:
+    """How many images were decoded."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        self.done = done
+
+    def load(self, paths: list[Path], making: Making = SQUARES, **more: Any) -> Bank:
+        self.done = 0
+        bank, note = cached_bank(paths, making, on_progress=self, **more)
+        assert note is None
+        return bank
+
+
+def same(one: Bank, other: Bank) -> bool:
+    equal = np.array_equal(one.flat, other.flat) and np.array_equal(one.offsets, other.offsets)
+    return equal and (one.names, one.broken, one.fingerprint) == (other.names, other.broken, other.fingerprint)
+
+
+@pytest.mark.parametrize("fit", ["squash", "cover"])
+@pytest.mark.parametrize("room", [PLENTY, 0])
+def test_the_second_time_nothing_is_decoded_and_the_bank_is_the_same(tmp_path: Path, fit: Any, room: int) -> None:
+    paths, making, counting = (
+        write_pictures(tmp_path / "a"),
+        Making(load_size_px=9, fit=fit, resample=SQUARES.resample),
+        Counting(),
+    )
+    first = counting.load(paths, making, memory_bytes=room)
+    assert counting.done == 4
+    second = counting.load(paths, making, memory_bytes=room)
+    assert counting.done == 0
+    assert same(first, plain(paths, making))
+    assert same(second, plain(paths, making))
+    assert isinstance(second.flat, np.memmap) == (room == 0)
+    window = np.full((3, 2), 0.5)
+    assert np.array_equal(second.gather(np.array([3, 0, 3]), window), first.gather(np.array([3, 0, 3]), window))
+
+
+def test_a_bank_that_just_fits_lies_in_memory_and_one_byte_less_maps_it(tmp_path: Path) -> None:
+    paths, size = write_pictures(tmp_path / "a"), 4 * 9 * 9 * 3
+    assert not isinstance(Counting().load(paths, memory_bytes=size).flat, np.memmap)
+    assert isinstance(Counting().load(paths, memory_bytes=size - 1).flat, np.memmap)
+
+
+def test_the_spare_memory_decides_where_nobody_else_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths, size = write_pictures(tmp_path / "a"), 4 * 9 * 9 * 3
+    for spare, mapped in ((2 * size, False), (2 * size - 2, True)):
+        monkeypatch.setattr(bank_cache, "spare_memory_bytes", lambda spare=spare: spare)
+        assert isinstance(Counting().load(paths).flat, np.memmap) == mapped
+
+
+def test_the_same_pictures_elsewhere_are_the_same_bank(tmp_path: Path) -> None:
+    paths, counting = write_pictures(tmp_path / "a"), Counting()
+    counting.load(paths)
+    moved = [path.rename(tmp_path / f"other {path.name}") for path in paths]
+    bank = counting.load(moved)
+    assert counting.done == 0
+    assert bank.names == tuple(moved)
+
+
+def test_another_content_order_or_size_is_another_bank(tmp_path: Path) -> None:
+    paths, counting = write_pictures(tmp_path / "a"), Counting()
+    counting.load(paths)
+    about = paths[0].stat()
+    with Image.open(paths[0]) as image:
+        pixels = np.array(image)
+    pixels[0, 0] ^= 255
+    Image.fromarray(pixels).save(paths[0])
+    os.utime(paths[0], ns=(about.st_atime_ns, about.st_mtime_ns))  # the old time is no excuse
+    assert same(counting.load(paths), plain(paths))
+    assert counting.done == 4
+    assert same(counting.load(paths[::-1]), plain(paths[::-1]))
+    assert counting.done == 4
+    for making in (
+        Making(load_size_px=8, fit="squash", resample=SQUARES.resample),
+        Making(load_size_px=9, fit="cover", resample=SQUARES.resample),
+        Making(load_size_px=9, fit="squash", resample=Image.Resampling.NEAREST),
+    ):
+        assert same(counting.load(paths, making), plain(paths, making))
+        assert counting.done == 4
+
+
+def test_files_that_did_not_change_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths, counting = write_pictures(tmp_path / "a"), Counting()
+    monkeypatch.setattr(bank_cache, "RACY_SECONDS", -1.0)
+    counting.load(paths)
+    monkeypatch.setattr(bank_cache, "_content", None)  # calling it would fail
+    counting.load(paths)
+    assert counting.done == 0
+
+
+def test_files_written_this_moment_are_read_again_next_time(tmp_path: Path) -> None:
+    Counting().load(write_pictures(tmp_path / "a"))
+    assert not list((banks_folder() / "stamps").glob("*"))
+
+
+def test_broken_files_are_remembered_with_their_reasons(tmp_path: Path) -> None:
+    paths, counting = write_pictures(tmp_path / "a"), Counting()
+    paths[1].write_text("no picture")
+    assert counting.load(paths).broken == ((paths[1], "not an image"),)
+    again = counting.load(paths)
+    assert counting.done == 0
+    assert same(again, plain(paths))
+    assert again.names == (paths[0], *paths[2:])
+
+
+def test_a_file_that_cannot_be_read_keeps_the_bank_out_of_the_cache(tmp_path: Path) -> None:
+    paths = [*write_pictures(tmp_path / "a"), tmp_path / "missing.png"]
+    bank = Counting().load(paths)
+    assert bank.broken == plain(paths).broken
+    assert not banks_folder().exists()
+
+
+@pytest.mark.parametrize("room", [PLENTY, 0])
+@pytest.mark.parametrize("name", ["pixels.bin", "shapes.bin", "bank.json"])
+def test_a_damaged_bank_is_made_anew(tmp_path: Path, name: str, room: int) -> None:
+    paths, counting = write_pictures(tmp_path / "a"), Counting()
+    counting.load(paths)
+    (file,) = banks_folder().glob(f"*/{name}")
+    file.write_bytes(file.read_bytes()[:-1])
+    assert same(counting.load(paths, memory_bytes=room), plain(paths))
+    assert counting.done == 4
+    counting.load(paths, memory_bytes=room)
+    assert counting.done == 0
+
+
+def test_a_changed_byte_is_found_where_the_bank_is_read_into_memory(tmp_path: Path) -> None:
+    paths, counting = write_pictures(tmp_path / "a"), Counting()
+    counting.load(paths)
+    (file,) = banks_folder().glob("*/pixels.bin")
+    whole = bytearray(file.read_bytes())
+    whole[17] ^= 1
+    file.write_bytes(whole)
+    assert same(counting.load(paths), plain(paths))
+    assert counting.done == 4
+
+
+@pytest.mark.parametrize("reason", [KeyboardInterrupt(), Stopped("asked to", 143)])
+def test_a_bank_whose_making_was_interrupted_is_not_there(tmp_path: Path, reason: BaseException) -> None:
+    paths = write_pictures(tmp_path / "a")
+
+    def stop(done: int, total: int) -> None:
+        raise reason
+
+    with pytest.raises(type(reason)):
+        cached_bank(paths, SQUARES, on_progress=stop)
+    assert list(banks_folder().iterdir()) == []
+
+
+def test_nothing_but_broken_files_is_the_banks_own_error(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"none of 1 files"):
+        cached_bank([tmp_path / "a.png"], SQUARES)
+    assert list(banks_folder().iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_costs_a_note_and_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = write_pictures(tmp_path / "a")
+    (tmp_path / "cache").write_text("a file where the folder is to be")
+    bank, note = cached_bank(paths, SQUARES)
+    assert same(bank, plain(paths))
+    assert note is not None
+    assert "cannot be written" in note
+    assert "decoded again next time" in note
+    with pytest.raises(FruitganError, match="cannot be written"):
+        cached_bank(paths, SQUARES, memory_bytes=0)
+
+
+def test_a_full_disk_is_noticed_before_and_during_the_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = write_pictures(tmp_path / "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+        bank, note = cached_bank(paths, SQUARES)
+    assert same(bank, plain(paths))
+    assert note is not None
+    assert "do not fit into" in note
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bank_cache, "_fill", full)
+        bank, note = cached_bank(paths, SQUARES)
+    assert same(bank, plain(paths))
+    assert note is not None
+    assert "no space left" in note
+    assert list(banks_folder().iterdir()) == []
+
+
+def test_the_banks_that_were_not_used_for_longest_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 4 * 9 * 9 * 3
+    monkeypatch.setattr(bank_cache, "LIMIT_BYTES", 2 * size)
+    monkeypatch.setattr(bank_cache, "RACY_SECONDS", -1.0)
+    paths, counting = write_pictures(tmp_path / "a"), Counting()
+    orders = [paths, paths[::-1], [paths[1], paths[0], *paths[2:]]]
+    for age, order in ((200, orders[0]), (100, orders[1])):
+        before = set(banks_folder().glob("*/used"))
+        counting.load(order)
+        (new,) = set(banks_folder().glob("*/used")) - before
+        os.utime(new, (new.stat().st_mtime - age,) * 2)
+    counting.load(orders[0])  # used again: now the other is the oldest
+    counting.load(orders[2])
+    assert len(list(banks_folder().glob("*/used"))) == 2
+    assert len(list((banks_folder() / "stamps").iterdir())) == 2
+    assert [counting.load(order).names and counting.done for order in (orders[0], orders[2])] == [0, 0]
+
+
+def test_a_limit_below_one_bank_keeps_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bank_cache, "LIMIT_BYTES", 1)
+    paths, counting = write_pictures(tmp_path / "a"), Counting()
+    counting.load(paths)
+    counting.load(paths[::-1])
+    assert len(list(banks_folder().glob("*/used"))) == 1
+    counting.load(paths[::-1])
+    assert counting.done == 0
+
+
+def test_two_that_make_the_same_bank_at_once_both_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = write_pictures(tmp_path / "a")
+
+    def meanwhile(done: int, total: int) -> None:
+        if done == 1:
+            Counting().load(paths)
+
+    bank, note = cached_bank(paths, SQUARES, on_progress=meanwhile)
+    assert note is None
+    assert same(bank, plain(paths))
+    assert len(list(banks_folder().glob("*/used"))) == 1
+
+
+def test_a_million_images_are_found_without_a_search(tmp_path: Path) -> None:
+    n, size = 1_000_000, 32
+    hole = tmp_path / "pixels.bin"
+    with hole.open("wb") as file:
+        file.truncate(n * size * size * 3)  # takes no room
+        file.seek((n - 2) * size * size * 3)
+        file.write(bytes([7]) * (size * size * 3))
+    pixels = np.memmap(hole, dtype=np.uint8, mode="r")
+    bank = Bank(pixels, np.full((n, 2), size), (), (), size, fingerprint="")
+    assert np.array_equal(bank.offsets, np.arange(n) * size * size * 3)
+    touched: list[tuple[int, int]] = []
+
+    class Watched(np.memmap[Any, Any]):  # what is asked of the file, and no more of it is read
+        def __getitem__(self, place: Any) -> Any:
+            touched.append((place.start, place.stop))
+            return super().__getitem__(place)
+
+    bank.flat = pixels.view(Watched)
+    assert bank.image(n - 2).min() == 7
+    assert bank.image(0).max() == 0
+    assert touched == [((n - 2) * 3072, (n - 1) * 3072), (0, 3072)]
+
+
+def test_a_containers_limit_counts_where_it_is_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    free = memory.spare_memory_bytes()
+    assert free > 0
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("500\n")
+    (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 300\n")
+    assert memory.spare_memory_bytes() > 1000
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert memory.spare_memory_bytes() == 1000 - 500 + 300
