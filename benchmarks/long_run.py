@@ -1,0 +1,203 @@
+"""Train for long, killed now and then, and tell whether memory grows and whether the log is whole.
+
+    python benchmarks/long_run.py                            # 20,000 steps and 5 kills
+    python benchmarks/long_run.py --steps 1000 --kills 1
+
+The networks are two convolutions each, as a plug-in could bring them, so that most of the work is what is around them and stays
+for long: images, pools of past fakes, optimisers, log, samples, watch, checkpoints. A kill is a SIGKILL somewhere in the step
+after a line of the log that was drawn. The slope is that of the resident memory of each sitting after its warm-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import signal
+import statistics
+import sys
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy import stats
+
+from fruitgan.workflows.train_gan import TrainGanSettings, train_gan
+from fruitgan.workflows.train_gan.assemble import make_plan
+from fruitgan.workflows.train_gan.settings import Event, Started, Stepped
+
+WARM_UP_STEPS = 150
+"""Of each sitting: pools fill, allocators reach their size, the first samples are drawn."""
+STRETCH_STEPS = 100
+LOG_EVERY, SAVE_EVERY, SAMPLE_EVERY = 10, 50, 100
+NETWORKS = """
+from torch import nn
+from fruitgan.models.contracts import Discriminator, Generator, GeneratorParts, SizeRule
+
+
+class Small(Generator):
+    size_rule = SizeRule(minimum_px=8, multiple_of_px=1)
+    encode_points = 0
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 3, 3, padding=1))
+
+    def parts(self, x):
+        return GeneratorParts((x + self.layers(x)).tanh(), None)
+
+    def encode(self, x, points):
+        return []
+
+
+class Judge(Discriminator):
+    size_rule = SizeRule(minimum_px=8, multiple_of_px=1)
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.LeakyReLU(0.2), nn.Conv2d(4, 1, 3))
+
+    def forward(self, x):
+        return (self.layers(x),)
+"""
+
+
+def install_networks(site: Path) -> None:
+    """Bring the networks as a package of its own would."""
+    about = site / "small_networks-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: small-networks\nVersion: 1.0\n")
+    points = (
+        "[fruitgan.generators]\nsmall = small_networks:Small\n[fruitgan.discriminators]\nsmall-judge = small_networks:Judge\n"
+    )
+    (about / "entry_points.txt").write_text(points)
+    (site / "small_networks.py").write_text(NETWORKS)
+    sys.path.insert(0, str(site))
+
+
+def draw_images(folder: Path) -> None:
+    drawn = np.random.default_rng(0)
+    for split, light in (("trainA", 0), ("trainB", 80), ("testA", 0), ("testB", 80)):
+        (folder / split).mkdir(parents=True)
+        for number in range(12):
+            pixels = drawn.integers(0, 150, (24, 24, 3)) + light
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / split / f"{number}.png")
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def sitting(settings: TrainGanSettings, kill_at_step: int | None) -> list[tuple[int, int]]:
+    """One sitting in a fork, killed when the log has a line of this step: step and resident bytes at every line, from 0 on."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with os.fdopen(writing, "w", buffering=1) as told:
+                train_gan(settings, lambda event: _tell(event, told))
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writing)
+    seen: list[tuple[int, int]] = []
+    with os.fdopen(reading) as told:
+        for line in told:
+            step, resident = map(int, line.split())
+            seen.append((step, resident))
+            if step == kill_at_step:
+                os.kill(child, signal.SIGKILL)
+                break
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code != (0 if kill_at_step is None else -signal.SIGKILL):
+        raise SystemExit(f"a sitting ended with {code}")
+    return seen
+
+
+def _tell(event: Event, told: TextIO) -> None:
+    match event:
+        case Started(_, step):
+            print(step, resident_bytes(), file=told)
+        case Stepped(report) if report.losses is not None:
+            print(report.step, resident_bytes(), file=told)
+
+
+def gains(seen: list[tuple[int, int]]) -> list[float]:
+    """Of a sitting: how many bytes a step were gained over each stretch after the warm-up."""
+    begin = seen[0][0] + WARM_UP_STEPS
+    ends = [(step, resident) for step, resident in seen if step >= begin and step % STRETCH_STEPS == 0]
+    return [(later - before) / STRETCH_STEPS for (_, before), (_, later) in pairwise(ends)]
+
+
+def slope(gained: list[float]) -> tuple[float, float, float]:
+    """The mean of the gains, with its 95% interval.
+
+    Memory moves in jumps that stay, like a walk: what is independent are its gains over equal stretches, and so this is the t
+    interval of theirs.
+    """
+    mean = statistics.fmean(gained)
+    half = float(stats.t.ppf(0.975, len(gained) - 1)) * statistics.stdev(gained) / math.sqrt(len(gained))
+    return mean, mean - half, mean + half
+
+
+def long_run(steps: int, kills: int, folder: Path) -> dict[str, Any]:
+    data = folder / "dark2light"
+    draw_images(data)
+    install_networks(folder / "site")
+    settings = TrainGanSettings(
+        data=str(data),
+        recipe="cyclegan",
+        generator="small",
+        discriminator="small-judge",
+        image_size=16,
+        steps=steps,
+        log_every=LOG_EVERY,
+        save_every=SAVE_EVERY,
+        sample_every=SAMPLE_EVERY,
+        seed=0,
+        gpu="none",
+        precision="fp32",
+        out=folder,
+        name="run",
+    )
+    make_plan(settings, torch.device("cpu"))  # imports the rest, so that no fork need do it
+    lines = range(LOG_EVERY, steps, LOG_EVERY)
+    killed_at = sorted(random.Random(0).sample(lines, kills))
+    sittings = []
+    for step in [*killed_at, None]:
+        sittings.append(sitting(settings, step))
+        settings = TrainGanSettings(resume="run", out=folder, gpu="none")
+    mean, low, high = slope([gain for seen in sittings for gain in gains(seen)])
+    found = [json.loads(line)["step"] for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
+    return {
+        "steps": json.loads((folder / "run" / "result.json").read_text())["step"],
+        "slope_bytes_per_step": round(mean, 2),
+        "interval": [round(low, 2), round(high, 2)],
+        "resident_mib": [[round(seen[0][1] / 2**20, 1), round(seen[-1][1] / 2**20, 1)] for seen in sittings],
+        "killed_at_steps": killed_at,
+        "went_on_from": [seen[0][0] for seen in sittings[1:]],
+        "lines": len(found),
+        "missing": sorted({*lines, steps} - set(found)),
+        "twice_or_out_of_order": sum(later <= before for before, later in pairwise(found)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--kills", type=int, default=5)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(long_run(arguments.steps, arguments.kills, Path(folder)), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""A run that goes on elsewhere than it came from works, says what is other there, and no longer claims to be bit-equal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fruitgan.training.run import Run
+from fruitgan.workflows.train_gan import TrainGanResult, TrainGanSettings, job, train_gan
+from fruitgan.workflows.train_gan.settings import Event, Started, Stepped
+
+Stopped = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "training_report", lambda *_: "")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "dark2light"
+    random = np.random.default_rng(1)
+    for split, light in (("trainA", 0), ("trainB", 80), ("testA", 0), ("testB", 80)):
+        (folder / split).mkdir(parents=True)
+        pixels = random.integers(0, 150, (24, 24, 3)) + light
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / split / "0.png")
+    return folder
+
+
+@pytest.fixture
+def stopped(data: Path, tmp_path: Path) -> Stopped:
+    """A run that was stopped at a step, as it would stand there had it come from a machine of which this is known."""
+
+    def make(at: int = 2, packages: dict[str, str] | None = None, **machine: Any) -> Path:
+        settings = TrainGanSettings(
+            **{"data": str(data), "out": tmp_path, "name": "run", "steps": 6, "gpu": "none", "recipe": "cyclegan"},
+            **{"generator": "resnet-6", "generator_options": {"base_channels": "2"}, "image_size": 24, "precision": "fp32"},
+        )
+        run = train_gan(settings, lambda event: isinstance(event, Stepped) and event.report.step == at).run
+        file = run / "environment.json"
+        here = json.loads(file.read_text())
+        file.write_text(json.dumps({**here, **machine, "packages": {**here["packages"], **(packages or {})}}))
+        return run
+
+    return make
+
+
+def going_on(run: Path, until: int | None = None) -> tuple[TrainGanResult, tuple[str, ...]]:
+    notes: list[str] = []
+
+    def watch(event: Event) -> bool:
+        if isinstance(event, Started):
+            notes.extend(event.notes)
+        return isinstance(event, Stepped) and event.report.step == until
+
+    return train_gan(TrainGanSettings(resume="run", out=run.parent, gpu="none"), watch), tuple(notes)
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ({"device": "cuda:0", "gpu": "NVIDIA H100"}, ["device cpu (was cuda:0)", "gpu none (was NVIDIA H100)"]),
+        ({"packages": {"torch": "1.9.0", "numpy": "1.20.0"}}, ["torch ", "(was 1.9.0)", "numpy ", "(was 1.20.0)"]),
+        ({"cpu": "another processor"}, ["cpu ", "(was another processor)"]),
+        ({"torch_threads": 96}, ["torch threads ", "(was 96)"]),
+    ],
+)
+def test_a_run_from_elsewhere_goes_on_and_says_what_is_other_and_that_bits_may_differ(
+    known: dict[str, Any], said: list[str], stopped: Stopped
+) -> None:
+    run = stopped(**known)
+    result, notes = going_on(run)
+    assert result.finished
+    assert len(notes) == 1
+    assert notes[0].startswith("goes on elsewhere than it came from: ")
+    assert [words for words in said if words not in notes[0]] == []
+    assert notes[0].endswith("no longer equals, bit for bit, a run that was never stopped")
+    later = Run(run).environment["later"]
+    assert [sitting["from_step"] for sitting in later] == [2]
+
+
+def test_it_is_said_once_and_again_when_the_run_goes_elsewhere_again(stopped: Stopped) -> None:
+    run = stopped(device="cuda:0")
+    assert len(going_on(run, until=3)[1]) == 1
+    assert going_on(run, until=4)[1] == ()
+    file = run / "environment.json"
+    environment = json.loads(file.read_text())
+    environment["later"][-1]["packages"]["torch"] = "99.0"
+    file.write_text(json.dumps(environment))
+    (note,) = going_on(run)[1]
+    assert "torch " in note
+    assert "(was 99.0)" in note
+    assert [sitting["from_step"] for sitting in Run(run).environment["later"]] == [2, 4]
+
+
+def test_in_the_same_place_nothing_is_said(stopped: Stopped) -> None:
+    assert going_on(stopped())[1] == ()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"packages": 3}'])
+def test_where_it_came_from_may_be_unreadable_and_the_run_goes_on(text: str, stopped: Stopped) -> None:
+    run = stopped()
+    (run / "environment.json").write_text(text)
+    assert going_on(run)[0].finished
