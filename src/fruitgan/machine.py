@@ -1,8 +1,7 @@
-"""What can be known of this machine without torch: its cores, its memory, whether a GPU may be there, where the cache lies."""
+"""What can be known of this machine without torch: its cores, whether a GPU may be there, where the cache lies."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import sys
@@ -34,20 +33,3 @@ def may_have_gpu() -> bool:
     if sys.platform == "win32":
         return Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32", "nvcuda.dll").exists()
     return any(Path(file).exists() for file in GPU_FILES)
-
-
-def memory_bytes() -> tuple[int | None, int | None]:
-    """Memory of the machine, or of the container where that is less, and what of it is free; None is unknown."""
-    total: int | None = None
-    free: int | None = None
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with contextlib.suppress(OSError):
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    with contextlib.suppress(OSError, ValueError):  # the file says "max" where there is no limit
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8"))
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="utf-8"))
-        total = limit if total is None else min(total, limit)
-        free = limit - used if free is None else min(free, limit - used)
-    return total, free

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fruitgan.atomic import PART_PREFIX
 from fruitgan.data.fruit import draw
 from fruitgan.engines.catalog import engines
 from fruitgan.engines.contracts import Engine, Images
@@ -213,6 +217,52 @@ def test_being_stopped_leaves_whole_results_and_nothing_running(run: Run) -> Non
     assert run("in").translated == 200 - len(made)
 
 
+KILLED = """
+import os, signal, sys, threading
+from fruitgan.engines.catalog import engines
+from fruitgan.engines.contracts import Engine
+from fruitgan.workflows import translate_pipeline
+from fruitgan.workflows.translate import TranslateSettings, translate
+
+class Negative(Engine):
+    concurrent = True
+    def __init__(self, **options):
+        pass
+    def translate(self, images):
+        return 255 - images
+
+fsync, left, lock = os.fsync, int(sys.argv[1]), threading.Lock()
+def counted(descriptor):
+    global left
+    with lock:
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    fsync(descriptor)
+
+os.fsync = counted
+engines.get = lambda name: Negative
+translate_pipeline.cores = lambda: 2
+translate(TranslateSettings(sources=("in",), bundle="apple2orange", engine="torch", gpu="none"))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
+@pytest.mark.parametrize("at", [2, 31, 60])
+def test_killed_among_many_pictures_a_run_leaves_whole_ones_and_is_finished_by_the_next(run: Run, at: int) -> None:
+    pictures(40)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(at)], check=False, capture_output=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    made = {name: digest for name, digest in sums("translated").items() if not name.startswith(PART_PREFIX)}
+    assert len(made) <= at // 2
+    assert run("in").translated == 40 - len(made)
+    finished = sums("translated")
+    assert len(finished) == 40  # and no unfinished file is left
+    assert made.items() <= finished.items()
+    run("in", output="whole")
+    assert sums("whole") == finished
+
+
 @pytest.mark.parametrize("engine", ["onnx", "openvino", "torch"])
 def test_the_shipped_generator_gives_the_same_pictures_together_as_alone(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -221,7 +271,7 @@ def test_the_shipped_generator_gives_the_same_pictures_together_as_alone(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pipeline, "cores", lambda: 2)
     Path("in").mkdir()
-    for index in range(10):
+    for index in range(14):
         side = 48 if index % 3 else 40
         Image.fromarray(draw("apple", side, 0, index)).save(f"in/{index}.png")
     settings: dict[str, Any] = {"sources": ("in",), "bundle": "apple2orange", "gpu": "none"}

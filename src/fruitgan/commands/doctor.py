@@ -16,7 +16,6 @@ from pathlib import Path
 from fruitgan import installed
 from fruitgan.commands import options
 from fruitgan.console import Console
-from fruitgan.machine import cache_folder, cores, memory_bytes
 
 SHOWN_PACKAGES = ("fruitgan", "torch", "torchvision", "kornia", "numpy", "pillow", "safetensors")
 IMPORTED_PACKAGES = ("torch", "torchvision", "kornia")
@@ -75,6 +74,8 @@ def doctor(json: options.Json = False) -> None:
 
 def diagnose() -> Diagnosis:
     """Look at everything; imports torch and whatever is registered."""
+    from fruitgan.machine import cache_folder
+
     problems = [*_import_problems(), *installed.problems()]
     memory_gib, memory_free_gib = _memory()
     cache = cache_folder()
@@ -134,6 +135,7 @@ def _version(package: str) -> str | None:
 
 
 def _cpu() -> Cpu:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads, instructions, bf16 = None, None, False
     with contextlib.suppress(Exception):  # torch may be the very thing that is broken
         import torch
@@ -142,7 +144,7 @@ def _cpu() -> Cpu:
 
         threads, instructions = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
         bf16 = has_fast_bf16(torch.device("cpu"))
-    return Cpu(name=_cpu_name(), cores=cores(), torch_threads=threads, instructions=instructions, has_bf16=bf16)
+    return Cpu(name=_cpu_name(), cores=cores, torch_threads=threads, instructions=instructions, has_bf16=bf16)
 
 
 def _cpu_name() -> str:
@@ -175,9 +177,20 @@ def _gpus() -> list[Gpu]:
 
 
 def _memory() -> tuple[float | None, float | None]:
-    """Memory of the machine and what of it is free, in GiB."""
-    total, free = (None if count is None else round(count / GIB, 1) for count in memory_bytes())
-    return total, free
+    """Memory of the machine, or of the container where that is less, and what of it is free, in GiB."""
+    total: float | None = None
+    free: float | None = None
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
+    with contextlib.suppress(OSError):
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024 / GIB
+    with contextlib.suppress(OSError, ValueError):  # the file says "max" where there is no limit
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")) / GIB
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="utf-8")) / GIB
+        total = limit if total is None else min(total, limit)
+        free = limit - used if free is None else min(free, limit - used)
+    return (None if total is None else round(total, 1)), (None if free is None else round(free, 1))
 
 
 def _free_gib(folder: Path) -> float:

@@ -32,7 +32,7 @@ from fruitgan.workflows.translate_plan import Task
 
 UNNAMEABLE = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 """How a file system says that it is just this name that it does not take."""
-FEW_PICTURES = 8
+FEW_PICTURES = 12
 """Fewer than these go one after the other, each with all cores: threads would not make good what they cost."""
 MOST_WORKERS = 8
 BATCH_PICTURES = 4
