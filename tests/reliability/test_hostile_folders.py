@@ -21,11 +21,14 @@ from PIL import ExifTags, Image
 from fruitgan import bundle as bundles
 from fruitgan.cli import main
 from fruitgan.data.bank import Bank
-from fruitgan.data.pillow import LEFT_OUT
+from fruitgan.data.bank_cache import Making, cached_bank
+from fruitgan.data.labelled import _file_sha256
+from fruitgan.data.pillow import formats
 from fruitgan.data.sources import Source, image_files, loose_source
 from fruitgan.engines.catalog import engines
 from fruitgan.engines.contracts import Engine, Images
 from fruitgan.errors import DataError
+from fruitgan.evaluation.leaks import inspect
 from fruitgan.registry import Choice
 from fruitgan.workflows.data_check import CheckSettings, check
 from fruitgan.workflows.export_dataset.survey import survey
@@ -149,7 +152,7 @@ def pillow_size(path: Path) -> tuple[int, int] | None:
         warnings.simplefilter("ignore")
         try:
             data = path.read_bytes() if path.is_file() else b""
-            with Image.open(io.BytesIO(data), formats=[name for name in Image.OPEN if name not in LEFT_OUT]) as image:
+            with Image.open(io.BytesIO(data), formats=formats()) as image:
                 image.load()
                 turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
                 return image.size[::-1] if turned else image.size
@@ -311,6 +314,9 @@ def test_a_folder_of_horrors_can_be_checked_and_held_in_a_bank(here: Path, capfd
     assert bank.names == tuple(decodable)
     assert dict(bank.broken) == broken
 
+    cached, note = cached_bank(files, Making(load_size_px=16, fit="squash", resample=Image.Resampling.BICUBIC))
+    assert (cached.names, cached.broken, cached.fingerprint, note) == (bank.names, bank.broken, bank.fingerprint, None)
+
     looked = survey(loose_source(here / "horrors", here / "fine"))
     assert sum(len(pictures) for pictures in looked.pictures["fine"].values()) == 12
     assert entries(here) == before
@@ -324,6 +330,13 @@ def test_the_commands_that_read_data_speak_of_horrors_in_lines(here: Path, capfd
     out, err = capfd.readouterr()
     assert "cannot be decoded and will be left out" in out + err
     assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize("read", [lambda path: list(inspect([path], [True])), _file_sha256])
+def test_a_pipe_among_what_is_evaluated_or_learnt_from_is_named_and_not_waited_for(read: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png: not a regular file"):
+        read(tmp_path / "pipe.png")
 
 
 def test_a_domain_of_nothing_but_pipes_is_an_error_and_no_wait(tmp_path: Path) -> None:
