@@ -21,6 +21,7 @@ from fruitgan.workflows.evaluate.attack_results import (
     LookedAt,
     RobustnessResult,
 )
+from fruitgan.workflows.evaluate.compare_settings import Comparison
 
 OUT = Path("runs/evaluate")
 DEFAULT_FEATURES = ("random", "colour")
@@ -185,11 +186,15 @@ class EvaluateResult:
     robustness: tuple[RobustnessResult, ...]
     saliency: tuple[LookedAt, ...]
     detection_seconds: float
+    compare: tuple[Comparison, ...]
+    """Others held against these images, where they were asked for."""
     gates: tuple[Gate, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     quick: bool
     seed: int
+    environment: Mapping[str, Any]
+    """Versions of what computed it, and the machine's kind."""
     seconds: float
     out: Path
     file: Path
