@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from fruitgan.cli import main
+from fruitgan.workflows.evaluate import job
 
 Fruitgan = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -88,3 +92,29 @@ def test_mistakes_have_their_exit_codes_and_one_line(
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_leaves_no_half_of_an_evaluation(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, code: int
+) -> None:
+    def stopped(*_: object) -> str:
+        signal.raise_signal(number)
+        return ""
+
+    arguments = [
+        "evaluate",
+        "--fake-dir",
+        str(dataset / "predicted"),
+        *QUICK,
+        "--detector",
+        "none",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "evaluation_report", stopped)
+        assert main(arguments) == code
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped; the same command begins again"
+    assert not (tmp_path / "o").exists()
+    assert main(arguments) == 0

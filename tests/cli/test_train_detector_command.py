@@ -7,14 +7,20 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 from fruitgan.cli import main
+from fruitgan.training.detection import Album
+from fruitgan.training.lock import locked
+from fruitgan.workflows.train_detector import job
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -172,3 +178,67 @@ def test_a_finished_run_gives_its_result_again(cli: Cli) -> None:
     code, _, err = cli("--resume")
     assert code == 2
     assert "no unfinished run under runs/train-detector" in err
+
+
+NETWORK = ("--data", "dataset", "--detector-option", "base_channels=4", "--image-size", "16", "-b", "8", "--epochs", "2")
+
+
+def test_a_stop_in_the_first_epoch_is_saved_and_goes_on_to_the_same_end(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli(*NETWORK, "--name", "whole")[0] == 0
+    batch, calls = Album.batch, []
+
+    def asked(self: Album, *more: Any) -> Any:
+        calls.append(more)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return batch(self, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Album, "batch", asked)
+        code, out, err = cli(*NETWORK, "--name", "stopped", "--json")
+    run = "runs/train-detector/stopped"
+    assert (code, json.loads(out)) == (130, {"run": run, "rounds": 0, "finished": False})
+    assert err.splitlines()[-1].startswith("stopped in the first epoch, saved; go on with: fruitgan train-detector --resume")
+    assert [path.name for path in Path(run, "checkpoints").iterdir()] == ["step-00000002"]
+    for words in (("--seed", "1"), ("--detector", "spectrum"), ("--image-size", "8"), ("-b", "4")):
+        code, _, err = cli("--resume", *words)
+        assert code == 2
+        assert "cannot change in a resumed run" in err
+    assert cli("--resume")[0] == 0
+    logs = [Path("runs/train-detector", name, "log.jsonl").read_text().splitlines() for name in ("whole", "stopped")]
+    losses = [[json.loads(line)["train_loss"] for line in lines] for lines in logs]
+    assert losses[0] == losses[1]
+    weights = [load_file(Path("runs/train-detector", name, "detector.safetensors")) for name in ("whole", "stopped")]
+    assert all(np.array_equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_a_finished_run_is_extended_by_more_epochs(cli: Cli) -> None:
+    assert cli(*NETWORK, "--name", "whole")[0] == 0
+    assert cli(*NETWORK, "--epochs", "1", "--name", "short")[0] == 0
+    code, out, err = cli("--resume", "short", "--data", "dataset", "--epochs", "2", "--json")
+    assert (code, json.loads(out)["rounds"]) == (0, 2)
+    assert "goes on with --epochs 2 instead of 1" in err
+    weights = [load_file(Path("runs/train-detector", name, "detector.safetensors")) for name in ("whole", "short")]
+    assert all(np.array_equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_a_run_in_use_and_other_images_are_refused(cli: Cli) -> None:
+    assert cli(*NETWORK, "--name", "one")[0] == 0
+    Path("runs/train-detector/one/metrics.json").unlink()
+    with locked(Path("runs/train-detector/one")):
+        code, _, err = cli("--resume", "one")
+    assert (code, "in use by process" in err) == (1, True)
+    Path("dataset/origins/000000.png").unlink()
+    code, _, err = cli("--resume", "one", "--data", "dataset")
+    assert (code, "are not those of the run" in err) == (3, True)
+
+
+def test_a_dataset_that_disappears_while_it_is_read_is_an_error(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose(*_: object) -> dict[object, object]:
+        Path("dataset/origins").rename("elsewhere")
+        return {True: Counter(), False: Counter()}
+
+    monkeypatch.setattr(job, "sizes_of", lose)
+    code, _, err = cli(*NETWORK)
+    assert (code, "disappeared while the dataset was read" in err) == (3, True)
+    assert not Path("runs").exists()

@@ -22,6 +22,7 @@ from fruitgan.engines.contracts import Engine, Images
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.images import Pixels, resize
 from fruitgan.registry import Choice
+from fruitgan.training.lock import RunInUse, locked
 from fruitgan.workflows.export_dataset import ExportResult, ExportSettings, export_dataset, job
 
 Export = Callable[..., ExportResult]
@@ -530,6 +531,54 @@ def test_a_source_that_changes_meanwhile_is_noticed(export: Export) -> None:
 
     with pytest.raises(DataError, match="changed while the export was at work"):
         export(change)
+
+
+def test_sources_that_disappear_make_no_smaller_dataset(export: Export) -> None:
+    def lose(label: str, done: int, total: int) -> None:
+        if label == "looking at test apple" and done == 1:
+            Path("apple2orange/testB").rename("elsewhere")
+
+    with pytest.raises(DataError, match=r"testB/0\.png: disappeared while the images were looked at"):
+        export(lose)
+    assert not Path("out").exists()
+    Path("elsewhere").rename("apple2orange/testB")
+
+    def lose_later(label: str, done: int, total: int) -> None:
+        if label == "looking at test orange" and done == total:
+            Path("apple2orange/testA").rename("elsewhere")
+
+    with pytest.raises(DataError, match=r"testA/\d\.png: cannot be read"):
+        export(lose_later)
+    assert not Path("out/manifest.csv").exists()
+    Path("elsewhere").rename("apple2orange/testA")
+    assert export().predicted == TEST
+
+
+def test_a_folder_that_another_process_works_in_is_left_alone(export: Export) -> None:
+    Path("out").mkdir()
+    with locked(Path("out")), pytest.raises(RunInUse, match=r"out: in use by process \d+"):
+        export()
+    assert files() == []
+    result = export()
+    Path("out/run.lock").write_text("1 elsewhere\n")  # as a process leaves it that died in its last moment
+    with locked(Path("out")):
+        assert export().kept == 2 * TEST  # a finished dataset is only looked at
+    Path("out/run.lock").write_text("1 elsewhere\n")
+    assert export().kept == result.made
+    assert "run.lock" not in files()
+
+
+def test_overwriting_goes_on_with_what_it_began(export: Export) -> None:
+    export(format="webp")
+    Negative.calls, Negative.fails_at = 0, 2
+    with pytest.raises(KeyboardInterrupt):
+        export(overwrite=True)
+    Negative.calls, Negative.fails_at = 0, 0
+    made = len([name for name in files() if name.endswith(".png")])
+    result = export(overwrite=True)
+    assert (result.kept, result.made) == (made, 2 * TEST - made)
+    assert made > 0
+    assert export(overwrite=True).kept == 0  # a finished one is made anew
 
 
 def test_progress_is_told_for_each_stage(export: Export) -> None:

@@ -28,7 +28,7 @@ def demo(
     from fruitgan.workflows.demo import demo as job
 
     settings = DemoSettings(out=out, quick=quick, seed=seed or 0, gpu=gpu, device=device)
-    with stopped_at_once(f"stopped; {out} is not complete, remove it before the next demo"), console.bars("") as on_progress:
+    with stopped_at_once(f"stopped; {out} is not complete, the same command goes on with it"), console.bars("") as on_progress:
         result = job(settings, on_progress)
     console.result(result)
     console.table(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fruitgan.commands import options
+from fruitgan.commands.signals import stopped_at_once
 from fruitgan.console import Bar, Console
 from fruitgan.errors import GateFailed, UsageError
 
@@ -136,7 +137,7 @@ def evaluate(
         device=device,
     )
     console = Console(json=json, quiet=quiet)
-    with ExitStack() as stack:
+    with stopped_at_once("stopped; the same command begins again"), ExitStack() as stack:
         result = run(settings, _Progress(console, stack))
     values = result.as_json()
     console.result(values)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fruitgan.atomic import write_atomically
-from fruitgan.errors import UsageError
+from fruitgan.atomic import new_folder, remove_abandoned, write_atomically
+from fruitgan.errors import DataError, UsageError
 from fruitgan.report.demo import Story, demo_report
-from fruitgan.settings import to_json
-from fruitgan.training.run import Run
+from fruitgan.settings import read_json, to_json
+from fruitgan.training.lock import locked
+from fruitgan.training.run import CONFIG, Run
 from fruitgan.workflows.data import DrawSettings, draw
 from fruitgan.workflows.evaluate import EvaluateResult, EvaluateSettings, evaluate
 from fruitgan.workflows.export_dataset import ExportSettings, export_dataset
@@ -21,6 +23,9 @@ from fruitgan.workflows.train_gan import TrainGanResult, TrainGanSettings, train
 from fruitgan.workflows.train_gan import settings as training
 from fruitgan.workflows.translate import TranslateSettings, translate
 
+MARK = "demo.json"
+"""Says which demo the folder is of, so that one that was stopped can be gone on with."""
+REPORT = "report.html"
 OUT = Path("fruitgan-demo")  # not "demo": a folder of that name would hide the data set from --data demo
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -67,26 +72,48 @@ class DemoResult:
 
 
 def demo(settings: DemoSettings, on_progress: OnProgress | None = None) -> DemoResult:
-    """Run the loop in a new folder, each job as its own command would run it.
+    """Run the loop in a new folder, each job as its own command would run it; one that was stopped goes on where it was.
 
     Raises:
-        UsageError: the folder exists.
+        UsageError: the folder exists, and is not that of such a demo.
+        RunInUse: another process is at work in it.
     """
-    if settings.out.exists():
-        raise UsageError(f"{settings.out} exists; give another folder with --out, or remove it")
+    _take_place(settings)
+    with locked(settings.out):
+        remove_abandoned(settings.out)
+        return _run(settings, on_progress)
+
+
+def _take_place(settings: DemoSettings) -> None:
+    """Make the folder, whole with its mark, unless it is that of the same demo, not finished."""
+    out, mark = settings.out, {"format": 1, "quick": settings.quick, "seed": settings.seed}
+    if not out.exists():
+        with new_folder(out) as folder:
+            (folder / MARK).write_text(json.dumps(mark) + "\n", encoding="utf-8")
+        return
+    try:
+        is_ours = read_json(out / MARK) == mark
+    except DataError:
+        is_ours = False
+    if not is_ours or (out / REPORT).exists():
+        raise UsageError(f"{out} exists; give another folder with --out, or remove it")
+
+
+def _run(settings: DemoSettings, on_progress: OnProgress | None) -> DemoResult:
     tell = on_progress or (lambda what, done, total: None)
     began = time.monotonic()
     size, fruit = settings.size, settings.out / "fruit"
-    draw(
-        DrawSettings(
-            out=fruit,
-            train_count=size.train_images,
-            test_count=size.test_images,
-            size_px=size.image_px,
-            seed=settings.seed,
-        ),
-        on_progress=tell,
-    )
+    if not fruit.exists():
+        draw(
+            DrawSettings(
+                out=fruit,
+                train_count=size.train_images,
+                test_count=size.test_images,
+                size_px=size.image_px,
+                seed=settings.seed,
+            ),
+            on_progress=tell,
+        )
     trained = _train(settings, fruit, tell)
     tell("translating", 0, 1)
     translate(
@@ -130,8 +157,10 @@ def _train(settings: DemoSettings, fruit: Path, tell: OnProgress) -> TrainGanRes
             case training.Stepped(report):
                 tell("training the generators", report.step, size.steps)
 
+    resume, name = _resume_or_name(settings, "gan")
     return train_gan(
         TrainGanSettings(
+            resume=resume,
             data=str(fruit),
             domains=("apple", "orange"),
             recipe="fast",
@@ -139,7 +168,7 @@ def _train(settings: DemoSettings, fruit: Path, tell: OnProgress) -> TrainGanRes
             image_size=size.image_px,
             steps=size.steps,
             seed=settings.seed,
-            name="gan",
+            name=name,
             out=settings.out / "runs",
             sample_every=max(1, size.steps // 4),
             save_every=size.steps,
@@ -161,12 +190,14 @@ def _detect(settings: DemoSettings, dataset: Path, tell: OnProgress) -> TrainDet
             case detecting.Rounded(found):
                 tell("training the detector", found.number, epochs)
 
+    resume, name = _resume_or_name(settings, "detector")
     return train_detector(
         TrainDetectorSettings(
+            resume=resume,
             data=dataset,
             detector=settings.size.detector,
             epochs=epochs,
-            name="detector",
+            name=name,
             out=settings.out / "runs",
             seed=settings.seed,
             gpu=settings.gpu,
@@ -176,13 +207,18 @@ def _detect(settings: DemoSettings, dataset: Path, tell: OnProgress) -> TrainDet
     )
 
 
+def _resume_or_name(settings: DemoSettings, name: str) -> tuple[str | None, str | None]:
+    """The run to go on with, if there is one of this name, else the name of a new one."""
+    return (name, None) if (settings.out / "runs" / name / CONFIG).is_file() else (None, name)
+
+
 def _conclude(
     settings: DemoSettings, trained: TrainGanResult, detected: TrainDetectorResult, judged: EvaluateResult, seconds: float
 ) -> DemoResult:
     r = judged.ratios["r"]
     if r is None:  # the sources are given and the images enough: it cannot be missing but by our own mistake
         raise AssertionError(f"the demo has no R: {judged.r_withheld}")
-    report = settings.out / "report.html"
+    report = settings.out / REPORT
     run = Run(trained.run)
     story = Story(
         folder=settings.out,

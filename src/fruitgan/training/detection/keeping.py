@@ -114,7 +114,10 @@ class CheckpointKeeper(Keeper):
         on_taken_up: Callable[[Sequence[Round], int, Sequence[str]], None],
         on_step: Callable[[], bool],
     ) -> None:
-        """`on_taken_up` is told of the rounds that are done, the step, and what was noticed; `on_step` says whether to stop."""
+        """With `every_seconds` 0 each step is saved, whatever that costs.
+
+        `on_taken_up` is told of the rounds that are done, the step, and what was noticed; `on_step` says whether to stop.
+        """
         self.checkpoints = checkpoints
         self.every_seconds = every_seconds
         self.on_taken_up = on_taken_up
@@ -138,4 +141,4 @@ class CheckpointKeeper(Keeper):
         self.checkpoints.save(step, parts)
         self.saved_step = step
         now = time.monotonic()
-        self.due = now + max(self.every_seconds, (now - began) / COST_OF_SAVING)
+        self.due = now + (max(self.every_seconds, (now - began) / COST_OF_SAVING) if self.every_seconds else 0.0)

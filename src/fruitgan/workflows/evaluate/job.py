@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from fruitgan import randomness
-from fruitgan.atomic import write_atomically
+from fruitgan.atomic import remove_abandoned, write_atomically
 from fruitgan.data.decode import decode
 from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage, read_folders
 from fruitgan.device import choose_device
-from fruitgan.errors import DataError
+from fruitgan.errors import DataError, FruitganError
 from fruitgan.evaluation.contracts import Features, FeatureSet, MetricResult, SetMetric
 from fruitgan.evaluation.extraction import extract
 from fruitgan.evaluation.leaks import Leak, find_leaks, inspect
@@ -231,8 +231,17 @@ class _Job:
         values = result.as_json()
         galleries = {"generated": self._gallery(fakes), "real": self._gallery(reals)}
         page = evaluation_report(values, galleries)
+        remove_abandoned(result.out)
+        self._remove_earlier(result.file)
         write_atomically(result.report, page.encode())
         write_atomically(result.file, (json.dumps(_finite(values), indent=2, allow_nan=False) + "\n").encode())
+
+    def _remove_earlier(self, file: Path) -> None:
+        """Killed between the two files, it must not leave numbers beside the report of others."""
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise FruitganError(f"{file}: cannot be replaced ({(error.strerror or str(error)).lower()})") from error
 
     def _gallery(self, images: list[LabelledImage]) -> list[Pixels]:
         order = randomness.permutation(self.settings.seed, 0, len(images), "evaluate/gallery")

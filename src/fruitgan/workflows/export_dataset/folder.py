@@ -1,7 +1,7 @@
 """The dataset folder: what is there, whether it may be gone on with, and how it is finished.
 
 At every moment there is either no manifest, or one that agrees with the pictures. While an export is at work a file says so,
-and says which; the same export goes on from there, and no other does.
+and says which; the same export goes on from there, and no other does. A lock keeps others out meanwhile.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fruitgan.atomic import PART_PREFIX, write_atomically
+from fruitgan.atomic import remove_abandoned, write_atomically
 from fruitgan.data.labelled import LABELS, MANIFEST, ORIGINS, PREDICTED, UNFINISHED, ManifestRow, manifest_bytes, read_manifest
 from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import image_files
 from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.training.lock import LOCK, locked
 from fruitgan.workflows.export_dataset.plan import Item
 
 CARD = "dataset.json"
@@ -60,6 +61,30 @@ class DatasetFolder:
     def unfinished(self) -> Path:
         return self.path / UNFINISHED
 
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Have the folder, which is made, to oneself, cleared of what dead processes left half-written in it.
+
+        Raises:
+            UsageError: it is no folder.
+            RunInUse: another process has it; nothing was changed.
+            FruitganError: it cannot be written to.
+        """
+        self._refuse_file()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FruitganError(f"{self.path}: cannot be written ({(error.strerror or str(error)).lower()})") from error
+        with locked(self.path):
+            remove_abandoned(self.path, deep=True)
+            yield
+
+    def tidy(self) -> None:
+        """Take away the file of a lock whose process was killed when the dataset was finished; another's is left."""
+        if (self.path / LOCK).is_file():
+            with suppress(FruitganError), self.taken():
+                pass
+
     def made_of(self) -> Mapping[str, Any] | None:
         """What made the folder, or is making it; None if it was not exported or is half cleared."""
         for file in (self.unfinished, self.card):
@@ -72,14 +97,17 @@ class DatasetFolder:
                 return made_of if isinstance(made_of, dict) else None
         return None
 
+    def is_unfinished(self, made_of: Mapping[str, Any]) -> bool:
+        """Whether an export of this very dataset was stopped here."""
+        return self.unfinished.is_file() and self.made_of() == made_of
+
     def refuse_others(self, made_of: Mapping[str, Any]) -> None:
         """Let through only what this export itself has left there; `made_of` may be a part of all that makes it.
 
         Raises:
             UsageError: something else is there.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"{self.path}: is in the way and is no folder; give another with --out")
+        self._refuse_file()
         there = self.made_of()
         if there is None:
             if any(self._lies_there(name) for name in (PREDICTED, ORIGINS, MANIFEST, CARD, UNFINISHED)):
@@ -89,6 +117,10 @@ class DatasetFolder:
         if other is not None:
             reason = WORDS[other].format(there.get(other))
             raise UsageError(f"{self.path}: is in the way ({reason}): {self._what_to_do()}")
+
+    def _refuse_file(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"{self.path}: is in the way and is no folder; give another with --out")
 
     def _lies_there(self, name: str) -> bool:
         path = self.path / name
@@ -104,8 +136,6 @@ class DatasetFolder:
         Raises:
             UsageError: what is there was not exported, or images of others lie among it; nothing is taken away.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"{self.path}: is in the way and is no folder; give another with --out")
         own = self._own_pictures()
         if self._is_exported():
             self.refuse_strangers(own)
@@ -128,13 +158,7 @@ class DatasetFolder:
 
     def _own_pictures(self) -> list[Path]:
         folders = [self.path / name for name in (PREDICTED, ORIGINS)]
-        return [
-            path
-            for folder in folders
-            if folder.is_dir()
-            for path in folder.iterdir()
-            if OWN_NAME.fullmatch(path.name) or path.name.startswith(PART_PREFIX)
-        ]
+        return [path for folder in folders if folder.is_dir() for path in folder.iterdir() if OWN_NAME.fullmatch(path.name)]
 
     def refuse_strangers(self, known: Collection[Path]) -> None:
         """Raises UsageError if there are images in the folders of the pictures that are not known."""
@@ -164,14 +188,16 @@ class DatasetFolder:
         except DataError:
             return False
 
-    def begin(self, made_of: Mapping[str, Any]) -> None:
-        """From here on the folder is unfinished."""
+    def begin(self, made_of: Mapping[str, Any], todo: Sequence[Item]) -> None:
+        """From here on the folder is unfinished.
+
+        What is there and must be made again goes before the manifest, which alone knows that it is not what it was.
+        """
         self._mark(made_of)
+        for item in todo:
+            _remove(self.path / item.file)
         _remove(self.manifest)
         _remove(self.card)
-        for path in self._own_pictures():
-            if path.name.startswith(PART_PREFIX):  # left behind by a process that was killed
-                _remove(path)
 
     def _mark(self, made_of: Mapping[str, Any] | None) -> None:
         write_atomically(self.unfinished, _json({"format": FORMAT, "made_of": made_of}))

@@ -88,6 +88,7 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
         UsageError: an unknown name or direction; another dataset is in the way and `overwrite` is off; or images of others.
         DataError: fewer pictures than wanted, no data, no bundle.
         EnvironmentProblem: no such device, or a missing package.
+        RunInUse: another process is at work in the folder.
         FruitganError: the dataset cannot be written, no memory, or the generator gave numbers that are not finite.
     """
     begin = time.monotonic()
@@ -101,20 +102,30 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
         folder.refuse_others(made_of)  # before the long look at the pictures
     plan = _plan(settings, bundle, direction, source, on_progress)
     made_of |= {"count": len(plan.items) // 2, "pictures": _pictures_sha256(plan.items)}
-    if settings.overwrite:
-        folder.clear()
-    else:
-        folder.refuse_others(made_of)
-        folder.refuse_strangers({settings.out / item.file for item in plan.items})
-    todo = folder.missing(plan.items)
-    result = _result(settings, bundle, direction, plan, len(todo))
+    replaces = settings.overwrite and not folder.is_unfinished(made_of)  # else the same command goes on after a stop
+    todo = plan.items if replaces else _todo(folder, made_of, plan.items)
     if todo or not folder.is_finished(plan.items):
         # Where no fake is missing no network is built; where it cannot be built nothing has been written yet.
         generator = _engine(settings, bundle, direction) if any(item.generated for item in todo) else None
-        folder.begin(made_of)
-        _make(settings, bundle.card, generator, todo, on_progress)
-        folder.finish(plan.items, made_of["bundle"], _card(made_of, bundle, plan, result))
+        with folder.taken():
+            if replaces:
+                folder.clear()
+            else:
+                todo = _todo(folder, made_of, plan.items)  # another process may have been at work until now
+            folder.begin(made_of, todo)
+            _make(settings, bundle.card, generator, todo, on_progress)
+            folder.finish(plan.items, made_of["bundle"], _card(made_of, bundle, plan))
+    else:
+        folder.tidy()
+    result = _result(settings, bundle, direction, plan, len(todo))
     return dataclasses.replace(result, seconds=round(time.monotonic() - begin, 3))
+
+
+def _todo(folder: DatasetFolder, made_of: Mapping[str, Any], items: Sequence[Item]) -> Sequence[Item]:
+    """What is missing in a folder that may be gone on with."""
+    folder.refuse_others(made_of)
+    folder.refuse_strangers({folder.path / item.file for item in items})
+    return folder.missing(items)
 
 
 def _keep_apart(out: Path, source: Source) -> None:
@@ -153,6 +164,14 @@ class _Plan:
     data: str
     found: Survey
     warnings: tuple[str, ...]
+
+    @property
+    def splits(self) -> dict[str, dict[str, int]]:
+        """By folder, how many sources are of which split."""
+        return {
+            folder: dict(sorted(Counter(item.picture.split for item in self.items if item.generated == generated).items()))
+            for generated, folder in ((True, PREDICTED), (False, ORIGINS))
+        }
 
 
 def _plan(settings: ExportSettings, bundle: Bundle, direction: str, data: Source, on_progress: OnProgress | None) -> _Plan:
@@ -202,17 +221,13 @@ def _pixels(item: Item) -> Pixels:
 
 
 def _result(settings: ExportSettings, bundle: Bundle, direction: str, plan: _Plan, missing: int) -> ExportResult:
-    splits = {
-        folder: dict(sorted(Counter(item.picture.split for item in plan.items if item.generated == generated).items()))
-        for generated, folder in ((True, PREDICTED), (False, ORIGINS))
-    }
     return ExportResult(
         dataset=settings.out,
         predicted=len(plan.items) // 2,
         origins=len(plan.items) // 2,
         made=missing,
         kept=len(plan.items) - missing,
-        splits=splits,
+        splits=plan.splits,
         image_size_px=_size(settings, bundle.card),
         format=settings.format,
         direction=direction,
@@ -225,18 +240,18 @@ def _result(settings: ExportSettings, bundle: Bundle, direction: str, plan: _Pla
     )
 
 
-def _card(made_of: Mapping[str, Any], bundle: Bundle, plan: _Plan, result: ExportResult) -> dict[str, Any]:
+def _card(made_of: Mapping[str, Any], bundle: Bundle, plan: _Plan) -> dict[str, Any]:
     """dataset.json: the same for the same export, wherever and whenever it is made; no path of this machine is in it."""
-    card = bundle.card
+    card, count, left_out = bundle.card, made_of["count"], plan.found.left_out
     return {
         "format": FORMAT,
-        "image_size_px": result.image_size_px,
+        "image_size_px": made_of["image_size_px"],
         "settings": {key: made_of[key] for key in ("direction", "format", "origins", "count")},
-        "counts": {"predicted": result.predicted, "origins": result.origins, "splits": to_json(result.splits)},
+        "counts": {"predicted": count, "origins": count, "splits": plan.splits},
         "data": {"name": plan.data, "source": plan.source.name, "target": plan.target.name},
         "bundle": {
             "name": card.name,
-            "weights_sha256": result.weights_sha256,
+            "weights_sha256": made_of["bundle"],
             "generator": to_json(card.generator),
             "image_size_px": card.image_size_px,
             "recipe": card.recipe,
@@ -245,11 +260,11 @@ def _card(made_of: Mapping[str, Any], bundle: Bundle, plan: _Plan, result: Expor
             "licence": card.licence,
         },
         "left_out": {
-            "unreadable": len(result.left_out.unreadable),
-            "in_both_splits": result.left_out.in_both_splits,
-            "repeated": result.left_out.repeated,
+            "unreadable": len(left_out.unreadable),
+            "in_both_splits": left_out.in_both_splits,
+            "repeated": left_out.repeated,
         },
-        "warnings": list(result.warnings),
+        "warnings": list(plan.warnings),
         "made_of": dict(made_of),
         "fruitgan_version": __version__,
     }

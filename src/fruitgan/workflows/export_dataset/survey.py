@@ -51,6 +51,9 @@ def survey(source: Source, on_progress: OnProgress | None = None) -> Survey:
 
     A picture that the training split of either domain shares with the test split of either is left out of both: it would count
     as unseen and is not.
+
+    Raises:
+        DataError: a file that was there is there no more.
     """
     root = _root(source)
     found: dict[tuple[str, str], list[Picture]] = {}
@@ -84,6 +87,10 @@ def _look(path: Path) -> tuple[str, int, int, str] | str:
     try:
         decoded = decode(path)
     except DataError as error:
+        if not os.path.lexists(path):  # a drive that is gone must not become a smaller dataset
+            raise DataError(
+                f"{path}: disappeared while the images were looked at; give the command again when it is back"
+            ) from error
         return str(error).removeprefix(f"{path}: ")
     pixels = decoded.pixels
     return content_sha256(pixels), perceptual_hash(pixels), min(pixels.shape[:2]), decoded.format

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -50,6 +51,7 @@ from fruitgan.workflows.train_detector.resume import (
     refuse_other_images,
     split_sha256,
     take_up,
+    tidy,
 )
 from fruitgan.workflows.train_detector.settings import (
     DEFAULT_DETECTOR,
@@ -109,6 +111,7 @@ class _Job:
             asked, run = self.settings, named_run(self.settings)
             self.settings = merged_settings(asked, run)
             if (result := found_result(run, self.settings)) is not None:  # such a run need not be writable
+                tidy(run)
                 return result
             self.resuming += (*run.notes, *mine.enter_context(run.taken()))
             self.settings = merged_settings(asked, run)  # another process may have gone on with it until now
@@ -182,7 +185,7 @@ class _Job:
             )
 
     def _note_broken(self, album: Album) -> None:
-        if gone := [path for path, _ in album.broken if not path.exists()]:
+        if gone := [path for path, _ in album.broken if not os.path.lexists(path)]:
             raise DataError(f"{gone[0]}: disappeared while the dataset was read; see to the folder and give the command again")
         if album.broken:
             named = "; ".join(f"{path}: {reason}" for path, reason in album.broken[:NAMED_FILES])
@@ -219,6 +222,7 @@ class _Job:
             data_fingerprint=album.fingerprint,
             split=split_sha256(parts),
         )
+        self.settings = dataclasses.replace(filled, out=settings.out)
         return Run.create(settings.out / name, config, environment(device))
 
 

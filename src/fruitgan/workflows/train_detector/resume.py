@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fruitgan.errors import DataError, UsageError
+from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.registry import Choice
 from fruitgan.settings import to_json, typed
 from fruitgan.training.detection import Album, Parts
+from fruitgan.training.lock import LOCK, locked
 from fruitgan.training.run import CONFIG, Run, find_run, resume_command
 from fruitgan.workflows.train_detector.settings import OUT, TrainDetectorResult, TrainDetectorSettings
 
@@ -145,6 +147,13 @@ def forget_place(run: Run) -> None:
     data = Path(config["settings"]["data"])
     if data.is_absolute():
         run.write_config(config | {"settings": config["settings"] | {"data": data.name}})
+
+
+def tidy(run: Run) -> None:
+    """Of a finished run, where it can be written: what a death right after its end has left."""
+    if (run.path / LOCK).is_file() or Path(run.config["settings"]["data"]).is_absolute():
+        with suppress(FruitganError), locked(run.path):
+            forget_place(run)
 
 
 def resume_line(run: Path, settings: TrainDetectorSettings) -> str:
