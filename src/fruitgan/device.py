@@ -14,6 +14,8 @@ from torch import Tensor
 from fruitgan.errors import EnvironmentProblem, UsageError
 
 Precision = Literal["auto", "fp32", "bf16"]
+SHARE_FOR_DATA = 0.4
+"""Of a GPU's free memory; the rest is for networks and what they compute."""
 
 
 def choose_device(gpu: str | None = None, device: str | None = None) -> torch.device:
@@ -67,6 +69,14 @@ def at_least_fp32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def has_room_for(device: torch.device, size_bytes: int) -> bool:
+    """Whether data of this size belong in a GPU's own memory: they take less than two fifths of what is free there."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return size_bytes < SHARE_FOR_DATA * free
+
+
 def keep_freed_memory() -> None:
     """Let this process keep the large blocks that it frees, where the C library is one that can be told so (glibc).
 
@@ -82,6 +92,17 @@ def keep_freed_memory() -> None:
     threshold, trim = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
     mallopt(threshold, 1 << 30)
     mallopt(trim, (1 << 31) - 1)
+
+
+def be_deterministic(device: torch.device) -> None:
+    """Allow torch only kernels that give the same bits every time.
+
+    Raises:
+        EnvironmentProblem: not on a GPU, where the gradient of reflected padding has no such kernel.
+    """
+    if device.type != "cpu":
+        raise EnvironmentProblem(f"--deterministic: torch has not all that it takes on {device.type}; use --gpu none with it")
+    torch.use_deterministic_algorithms(True)
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from fruitgan.cli import main
+from fruitgan.commands.durations import duration, seconds_of
 from fruitgan.commands.signals import PoliteStop
-from fruitgan.commands.train_gan import _Telling, duration, seconds_of
+from fruitgan.commands.train_gan import _Telling
 from fruitgan.console import Console
 from fruitgan.data.fruit import draw
 from fruitgan.errors import Stopped, UsageError
@@ -286,3 +287,29 @@ def test_durations_are_said_in_fitting_units() -> None:
     assert duration(27 * 86400) == "3.9 weeks"
     assert duration(90) == "90 seconds"
     assert duration(5400) == "90.0 minutes"
+
+
+def test_a_profile_is_left_beside_the_run(pictures: Path, out: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["train-gan", "--data", str(pictures), *TINY, *out, "--steps", "4", "--name", "told", "--profile", "--json"]) == 0
+    )
+    written = capfd.readouterr()
+    run = Path(json.loads(written.out)["run"])
+    assert "ERROR" not in written.err  # what the profiler's own library would say of a missing GPU
+    names = {event.get("name") for event in json.loads((run / "profile" / "trace.json").read_text())["traceEvents"]}
+    stages = ("draw", "batch", "images forward", "generators backward", "discriminators backward", "optimise", "average")
+    assert names >= {f"fruitgan: {stage}" for stage in stages}
+    summary = (run / "profile" / "summary.txt").read_text()
+    assert all(f"\n{stage} " in summary for stage in stages)
+
+
+def test_what_cannot_be_compiled_is_an_environment_problem_and_leaves_no_run(
+    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compiled(*_: object, **__: object) -> None:
+        raise RuntimeError("no compiler found")
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    assert main(["train-gan", "--data", str(pictures), *TINY, *out, "--steps", "2", "--compile"]) == 4
+    assert "--compile: torch cannot compile for cpu here (no compiler found)" in capsys.readouterr().err
+    assert not Path(out[1]).exists()

@@ -4,7 +4,8 @@
 
 FOLDER holds `in`, the pictures, and a bundle. An order is one of
 
-    {"told": {...}, "at": "die_at" or "fail_from", "every": N}    at every n-th change, the disk being told this
+    {"told": {...}, "at": "die_at" or "fail_from", "every": N}    at every n-th change, the disk being told this too
+    {"deaths": N, "copies": N}                                    while so many copies of one picture are worked on at once
     {"limit_bytes": N}                                            no file may be larger
     {"files": N}                                                  so many copies of one picture, instead of those in `in`
 
@@ -59,9 +60,9 @@ def run(source: str, out: Path, tell: Tell) -> None:
         tell(said=list(explained(error)))
 
 
-def counted(out: Path, told: dict[str, Any], tell: Tell) -> None:
+def counted(source: str, out: Path, told: dict[str, Any], tell: Tell) -> None:
     vars(disk).update(told, changes=[])
-    run("in", out, tell)
+    run(source, out, tell)
     tell(changes=disk.changes)
 
 
@@ -75,14 +76,14 @@ def there(out: Path) -> dict[str, list[Any]]:
     return found
 
 
-def tried(limit_bytes: int | None = None, **told: Any) -> dict[str, Any]:
+def tried(source: str = "in", limit_bytes: int | None = None, **told: Any) -> dict[str, Any]:
     out = Path.cwd() / "out"
     if limit_bytes is None:
-        first = forked(lambda tell: counted(out, told, tell))
+        first = forked(lambda tell: counted(source, out, told, tell))
     else:
-        first = forked(lambda tell: run("in", out, tell), limit_bytes=limit_bytes)
+        first = forked(lambda tell: run(source, out, tell), limit_bytes=limit_bytes)
     left = there(out)
-    again = forked(lambda tell: run("in", out, tell))
+    again = forked(lambda tell: run(source, out, tell))
     found = {"first": first, "left": left, "again": again, "ended": there(out)}
     shutil.rmtree(out)
     return found
@@ -100,16 +101,24 @@ def cases(order: dict[str, Any], changes: int) -> list[dict[str, Any]]:
     if "files" in order:
         return [many(order["files"])]
     if "limit_bytes" in order:
-        return [tried(order["limit_bytes"])]
+        return [tried(limit_bytes=order["limit_bytes"])]
+    if "deaths" in order:
+        source = copied(order["copies"])
+        return [tried(source, die_at=order["copies"] * 5 * n // order["deaths"]) for n in range(order["deaths"])]
     return [tried(**order["told"], **{order["at"]: moment}) for moment in range(0, changes, order["every"])]
 
 
-def many(files: int) -> dict[str, Any]:
+def copied(files: int) -> str:
     folder = Path(f"in-{files}")
     folder.mkdir()
     data = Path("in/a.png").read_bytes()
     for number in range(files):
         (folder / f"{number:05}.png").write_bytes(data)
+    return folder.name
+
+
+def many(files: int) -> dict[str, Any]:
+    copied(files)
     found = forked(lambda tell: grown(files, tell))
     found["outputs"] = sum(not path.name.startswith(PART_PREFIX) for path in Path(f"out-{files}").iterdir())
     return found

@@ -21,7 +21,8 @@ from PIL import ExifTags, Image
 from fruitgan import bundle as bundles
 from fruitgan.cli import main
 from fruitgan.data.bank import Bank
-from fruitgan.data.pillow import LEFT_OUT
+from fruitgan.data.bank_cache import Making, cached_bank
+from fruitgan.data.pillow import formats
 from fruitgan.data.sources import Source, image_files, loose_source
 from fruitgan.engines.catalog import engines
 from fruitgan.engines.contracts import Engine, Images
@@ -149,7 +150,7 @@ def pillow_size(path: Path) -> tuple[int, int] | None:
         warnings.simplefilter("ignore")
         try:
             data = path.read_bytes() if path.is_file() else b""
-            with Image.open(io.BytesIO(data), formats=[name for name in Image.OPEN if name not in LEFT_OUT]) as image:
+            with Image.open(io.BytesIO(data), formats=formats()) as image:
                 image.load()
                 turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
                 return image.size[::-1] if turned else image.size
@@ -310,6 +311,9 @@ def test_a_folder_of_horrors_can_be_checked_and_held_in_a_bank(here: Path, capfd
     bank = Bank.build(files, load_size_px=16)
     assert bank.names == tuple(decodable)
     assert dict(bank.broken) == broken
+
+    cached, note = cached_bank(files, Making(load_size_px=16, fit="squash", resample=Image.Resampling.BICUBIC))
+    assert (cached.names, cached.broken, cached.fingerprint, note) == (bank.names, bank.broken, bank.fingerprint, None)
 
     looked = survey(loose_source(here / "horrors", here / "fine"))
     assert sum(len(pictures) for pictures in looked.pictures["fine"].values()) == 12

@@ -17,11 +17,13 @@ from PIL import Image
 
 from fruitgan.data.labelled import LabelledImage, ManifestRow, manifest_bytes
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError
+from fruitgan.evaluation.contracts import metrics
 from fruitgan.evaluation.features import inception as inception_module
-from fruitgan.report.evaluation import figure
+from fruitgan.report.evaluation import claim_sentence, figure
 from fruitgan.training.detection import DetectorBundle, DetectorCard, judge, open_album, save_detector
 from fruitgan.workflows.evaluate import EvaluateSettings, evaluate
 from fruitgan.workflows.evaluate.judging import grouped_folds, judge_by_given
+from fruitgan.workflows.evaluate.settings import DEFAULT_METRICS
 from fruitgan.workflows.evaluate.sources import find_sources
 
 SIDE_PX = 32
@@ -56,7 +58,13 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def settings(dataset: Path, **changes: object) -> EvaluateSettings:
     base = EvaluateSettings(
-        fake_dir=dataset / "predicted", detector="none", features=("colour",), quick=True, device="cpu", out=dataset / "out"
+        fake_dir=dataset / "predicted",
+        detector="none",
+        features=("colour",),
+        metrics=("kid", "fid"),
+        quick=True,
+        device="cpu",
+        out=dataset / "out",
     )
     return dataclasses.replace(base, **changes)
 
@@ -160,13 +168,61 @@ def test_folders_and_files_that_cannot_be_used_are_named(dataset: Path, changes:
         ({"features": ("colour", "colour")}, "named twice"),
         ({"metrics": ()}, "at least one"),
         ({"fail_below": {"kid": float("nan")}}, "not a number"),
-        ({"weights": Path("x")}, "--features inception"),
+        ({"weights": {"inception": Path("x")}}, "give --features inception"),
+        ({"weights": {"colour": Path("x")}}, "need none"),
+        ({"features": ("torchvision",)}, "which network"),
+        ({"features": ("colour:red",)}, "go on with a network's name"),
+        ({"features": ("torchvision:resnet9999",)}, "no classifier named 'resnet9999'"),
+        ({"metrics": ("kid", "gradient-ssim")}, "--source-dir"),
+        ({"metrics": ("nearest-training",)}, "--training-dir"),
+        ({"fail_above": {"density_colour": 1.0}}, "no number named"),
         ({"seed": -1}, "0 or more"),
     ],
 )
 def test_names_and_values_that_cannot_be_are_refused(dataset: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         evaluate(settings(dataset, **changes))
+
+
+def test_all_numbers_come_with_sources_and_training_images_and_claims_name_who_agrees(dataset: Path, tmp_path: Path) -> None:
+    fill(dataset / "sources", 24, first=0, redness=0.0)
+    fill(dataset / "seen", 30, first=500, redness=0.8)
+    asked = settings(
+        dataset,
+        metrics=("all",),
+        features=("colour", "random"),
+        source_dir=dataset / "sources",
+        training_dir=dataset / "seen",
+    )
+    values = evaluate(asked).as_json()
+    expected = set(metrics.names()) - {"kid", "fid"}
+    assert expected < values.keys()
+    assert not [key for key in values if key.startswith(("density_", "coverage_", "spectrum_"))]
+    assert values["not_measured"] == {}
+    assert values["background"]["details"]["pairs_without"] >= 0
+    assert values["nearest-training"]["details"]["n_training"] == 30
+    assert values["differences"]["kid"]["value"] < 0
+    assert values["differences"]["fid_random"]["paired"]
+    apart, nearer = values["claims"]
+    assert (apart["holds"], nearer["holds"]) == (True, True)
+    assert set(apart["agreeing"]) == {"colour", "random"}
+
+
+def test_what_lacks_its_images_is_left_out_of_the_default_numbers_and_said(dataset: Path) -> None:
+    fill(dataset / "others", 20, first=900)
+    (dataset / "others/000.png").rename(dataset / "others/x.png")
+    result = evaluate(settings(dataset, metrics=DEFAULT_METRICS))
+    assert {"structure", "gradient-ssim", "background", "nearest-training"} >= result.not_measured.keys() >= {"gradient-ssim"}
+    assert "--source-dir" in result.not_measured["gradient-ssim"]
+    unpaired = evaluate(settings(dataset, metrics=DEFAULT_METRICS, source_dir=dataset / "others"))
+    assert "which image each generated one was made of" in unpaired.not_measured["background"]
+
+
+def test_one_kind_of_features_alone_allows_no_claim(dataset: Path) -> None:
+    (claim,) = evaluate(settings(dataset)).claims
+    assert claim.holds is None
+    assert claim.agreeing == ("colour",)
+    assert claim_sentence(evaluate(settings(dataset)).as_json()["claims"][0]).startswith("No claim is made whether")
 
 
 def test_a_broken_image_is_left_out_and_named(dataset: Path) -> None:

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map, tree_map_
 
+from fruitgan.augment.jitter import jitter_mirror
+from fruitgan.data.bank import Bank
+from fruitgan.data.sampler import Sampler
 from fruitgan.models.catalog import discriminators, generators
 from fruitgan.objectives.contracts import Batch
 from fruitgan.objectives.cyclegan import CycleStep, cyclegan
 from fruitgan.training.capture import WARM_UP_STEPS
+from fruitgan.training.feed import BankFeed, Feed
 from fruitgan.training.recipe import recipes
 from fruitgan.training.trainer import Trainer
 
@@ -29,7 +34,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.calls: list[tuple[Any, Any, Any, Any]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "equal"):
+        if func.overloadpacket.__name__ in WAITING:
             raise RuntimeError(f"{func}: not permitted while recording\nand what else torch would say")
         out = func(*args, **(kwargs or {}))
         self.calls.append((func, args, kwargs or {}, out))
@@ -75,6 +80,10 @@ class Tapes:
         return replay
 
 
+WAITING = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero")
+"""What a tensor operation is called that needs the device's answer on the host."""
+
+
 class RandomImages:
     """A feed of random images, new tensors at every step."""
 
@@ -92,7 +101,25 @@ class RandomImages:
         raise NotImplementedError
 
 
-def trainer_of(kind: str, capture: Any) -> Trainer:
+def bank_feed(*, on_device: bool) -> BankFeed:
+    """Eight images of noise a domain, wider than they are high."""
+    random = np.random.default_rng(0)
+    a, b = (
+        Bank(random.integers(0, 256, 8 * 28 * 40 * 3, dtype=np.uint8), np.full((8, 2), (28, 40)), (), (), 28) for _ in range(2)
+    )
+    return BankFeed(
+        a,
+        b,
+        Sampler(8, 8, 2, 5, "passes"),
+        jitter_mirror(load_ratio=28 / 24),
+        image_size_px=24,
+        seed=5,
+        device=torch.device("cpu"),
+        banks_on_device=on_device,
+    )
+
+
+def trainer_of(kind: str, capture: Any, feed: Feed | None = None) -> Trainer:
     generator, discriminator, side_px, options = {
         "fast": ("mobile", "patch-multiscale", 48, {"base_channels": 4, "blocks": 1}),
         "cyclegan": ("resnet-6", "patch-70", 24, {"base_channels": 2}),
@@ -107,7 +134,7 @@ def trainer_of(kind: str, capture: Any) -> Trainer:
     return Trainer(
         objective,
         recipe,
-        RandomImages(side_px),
+        feed or RandomImages(side_px),
         total_steps=STEPS,  # the identity loss of `fast` ends within them: another variant
         steps_per_epoch=4,
         seed=5,
@@ -144,6 +171,44 @@ def test_captured_steps_equal_steps_as_they_are(kind: str) -> None:
             assert torch.equal(found[key].nan_to_num(7), value.nan_to_num(7)), key
         else:
             assert found[key] == value, key
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_the_making_of_the_batch_is_captured_with_the_step(on_device: bool) -> None:
+    tapes = Tapes()
+    captured = trainer_of("cyclegan", tapes, bank_feed(on_device=on_device))
+    plain = trainer_of("cyclegan", None, bank_feed(on_device=False))
+    run(captured, STEPS)
+    run(plain, STEPS)
+    assert (tapes.recorded, tapes.played) == (1, STEPS - 1 - WARM_UP_STEPS - 1)
+    found = everything(captured)
+    for key, value in everything(plain).items():
+        assert torch.equal(found[key], value) if isinstance(value, Tensor) else found[key] == value, key
+
+
+class NoWaiting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Stands for a device: an operation that would wait for it fails, and is counted where `allowed`."""
+
+    allowed = False
+    waited = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in WAITING:
+            self.waited += 1
+            assert self.allowed, f"{func} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["fast", "cyclegan"])
+def test_between_logged_steps_nothing_waits_for_the_device(kind: str) -> None:
+    feed = bank_feed(on_device=True)
+    trainer = trainer_of(kind, None, feed if kind == "cyclegan" else None)
+    trainer.log_every = 4
+    with NoWaiting() as mode:
+        for step in range(8):
+            mode.allowed = step % 4 == 3
+            next(trainer.steps(until=step + 1))
+            assert (mode.waited > 0) == (step >= 3)
 
 
 def test_a_restored_trainer_records_anew() -> None:

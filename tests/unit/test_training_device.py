@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fruitgan.device import at_least_fp32, autocast, choose_device, has_fast_bf16
+from fruitgan.device import at_least_fp32, autocast, choose_device, has_fast_bf16, has_room_for
 from fruitgan.errors import EnvironmentProblem, UsageError
 
 
@@ -77,3 +77,12 @@ def test_full_precision_raises_what_is_less_and_leaves_the_rest() -> None:
     kinds[torch.float64] = torch.float64
     for given, expected in kinds.items():
         assert at_least_fp32(torch.ones(1, dtype=given)).dtype == expected
+
+
+def test_data_go_to_a_gpu_that_has_room_for_them_and_to_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 5000))
+    gpu = torch.device("cuda", 0)
+    assert has_room_for(gpu, 399)
+    assert not has_room_for(gpu, 400)
+    assert not has_room_for(torch.device("cpu"), 1)
+    assert not has_room_for(torch.device("mps"), 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from kornia.geometry.transform import crop_by_indices, hflip
 from torch import Tensor
 
 from fruitgan.augment.contracts import Augmentation
@@ -26,16 +25,16 @@ class JitterMirror(Augmentation):
         return round(image_size_px * self.load_ratio)
 
     def apply(self, images: Tensor, draws: Tensor, image_size_px: int) -> Tensor:
-        places = images.shape[-1] - image_size_px + 1
-        left, top = (draws[:, :2] * places).long().unbind(1)
-        right, bottom = left + image_size_px - 1, top + image_size_px - 1
-        corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
-        boxes = torch.stack([torch.stack(corner, dim=1) for corner in corners], dim=1)
-        images = crop_by_indices(images, boxes, size=(image_size_px, image_size_px))
-        if not self.mirror:
-            return images
-        mirrored = (draws[:, 2] < 0.5).to(images.device)
-        return torch.where(mirrored.view(-1, 1, 1, 1), hflip(images), images)
+        n, places = len(images), images.shape[-1] - image_size_px + 1
+        side = torch.arange(image_size_px, device=images.device)
+        # Places are looked up on the device: kornia's crop would bring the boxes back to the host.
+        left, top = (draws[:, :2] * places).long().to(images.device).unbind(1)
+        rows, columns = top.view(n, 1) + side, left.view(n, 1) + side  # [N, S]
+        if self.mirror:
+            mirrored = (draws[:, 2] < 0.5).to(images.device)
+            columns = torch.where(mirrored.view(n, 1), columns.flip(1), columns)
+        number = torch.arange(n, device=images.device).view(n, 1, 1)
+        return images[number, :, rows.view(n, -1, 1), columns.view(n, 1, -1)].permute(0, 3, 1, 2)
 
 
 class NoAugmentation(Augmentation):

@@ -46,6 +46,15 @@ def evaluate(
             rich_help_panel=options.DATA_PANEL,
         ),
     ] = None,
+    training_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--training-dir",
+            metavar="DIR",
+            help="Real images that the generator was trained on; with them comes nearest-training.",
+            rich_help_panel=options.DATA_PANEL,
+        ),
+    ] = None,
     detector: Annotated[
         str,
         typer.Option(
@@ -60,20 +69,26 @@ def evaluate(
             "--features",
             metavar="NAME",
             show_default="random and colour",
-            help="What images are described by; several with commas, the first gives the headline numbers.",
+            help="What images are described by; several with commas, the first gives the headline numbers. "
+            "Any network with its weights: torchvision:resnet50, timm:NAME.",
         ),
     ] = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option("--metrics", metavar="NAME", show_default="kid and fid", help="Which distances; several with commas."),
+        typer.Option(
+            "--metrics",
+            metavar="NAME",
+            show_default="those that take seconds",
+            help="Which numbers; several with commas, or all. `fruitgan list metrics` names them.",
+        ),
     ] = None,
     weights: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Option(
             "--weights",
-            metavar="FILE",
+            metavar="[NAME=]FILE",
             show_default="fetched",
-            help="The weights of --features inception, where they lie here.",
+            help="The weights of inception, torchvision:NAME or timm:NAME where they lie here; once for each.",
         ),
     ] = None,
     quick: Annotated[
@@ -118,16 +133,18 @@ def evaluate(
     bounds = _bounds("--fail-above", fail_above or []), _bounds("--fail-below", fail_below or [])
     from fruitgan.workflows.evaluate import EvaluateSettings
     from fruitgan.workflows.evaluate import evaluate as run
-    from fruitgan.workflows.evaluate.settings import DEFAULT_FEATURES, DEFAULT_METRICS
+    from fruitgan.workflows.evaluate.settings import DEFAULT_FEATURES, DEFAULT_METRICS, takes_weights
 
+    chosen = _names(features) or DEFAULT_FEATURES
     settings = EvaluateSettings(
         fake_dir=fake_dir,
         real_dir=real_dir,
         source_dir=source_dir,
+        training_dir=training_dir,
         detector=detector,
-        features=_names(features) or DEFAULT_FEATURES,
+        features=chosen,
         metrics=_names(metrics) or DEFAULT_METRICS,
-        weights=weights,
+        weights=_weights(weights or [], [name for name in chosen if takes_weights(name)]),
         quick=quick,
         out=out,
         fail_above=bounds[0],
@@ -149,6 +166,26 @@ def evaluate(
 def _names(given: list[str] | None) -> tuple[str, ...]:
     """Names that were given one by one or with commas between."""
     return tuple(name.strip() for text in given or [] for name in text.split(","))
+
+
+def _weights(given: list[str], takers: list[str]) -> dict[str, Path]:
+    """`NAME=FILE` by name; a file alone belongs to the only features that take one.
+
+    Raises:
+        UsageError: it is not clear whose weights they are, or one has two files.
+    """
+    found: dict[str, Path] = {}
+    for text in given:
+        name, equals, file = text.partition("=")
+        if not equals or name not in takers:
+            if len(takers) != 1:
+                whose = " or ".join(takers) or "none of the --features"
+                raise UsageError(f"--weights {text}: whose? {whose} can take weights; write NAME=FILE")
+            name, file = takers[0], text
+        if name in found:
+            raise UsageError(f"--weights {text}: {name} has a file already")
+        found[name] = Path(file)
+    return found
 
 
 def _bounds(option: str, given: list[str]) -> dict[str, float]:
@@ -194,7 +231,7 @@ class _Progress:
 
 def _show(console: Console, result: EvaluateResult, values: dict[str, Any]) -> None:
     """The result for people: leaks first, since they change what the numbers mean."""
-    from fruitgan.report.evaluation import detector_meaning, figure, meaning, number_rows
+    from fruitgan.report.evaluation import claim_sentence, detector_meaning, figure, meaning, number_rows
 
     for warning in result.warnings:
         console.warn(warning)
@@ -228,7 +265,12 @@ def _show(console: Console, result: EvaluateResult, values: dict[str, Any]) -> N
         )
     console.table("", ("number", "value", "95% interval", "real against real", "features", "images"), cells)
     for row in rows:
-        console.out(meaning(row))
+        if row.says_more:
+            console.out(meaning(row))
+    for claim in values["claims"]:
+        console.out(claim_sentence(claim))
+    for name, reason in result.not_measured.items():
+        console.say(f"no {name}: it {reason}" if reason.startswith("needs") else f"no {name}: {reason}")
     if result.r_withheld:
         console.out(f"No R: {result.r_withheld}.")
     if values["detector"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fruitgan.commands import options
+from fruitgan.commands.durations import duration, seconds_of
 from fruitgan.commands.signals import INTERRUPTED, PoliteStop
 from fruitgan.console import Bar, Console
 from fruitgan.errors import Stopped, UsageError
@@ -111,10 +111,26 @@ def train_gan(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print parameters, multiply-adds, memory and time here; train nothing.")
     ] = False,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Write where a step's time goes to RUN/profile/: summary.txt, and trace.json for ui.perfetto.dev or "
+            "chrome://tracing.",
+        ),
+    ] = False,
     seed: options.Seed = None,
     gpu: options.Gpu = None,
     device: options.Device = None,
     precision: options.Precision = None,
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="The networks through torch.compile: minutes at the start, then faster steps on some machines.",
+            rich_help_panel=options.MACHINE_PANEL,
+        ),
+    ] = False,
     deterministic: options.Deterministic = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
@@ -157,6 +173,8 @@ def train_gan(
         gpu=gpu,
         device=device,
         deterministic=deterministic,
+        compile=compile,
+        profile=profile,
     )
     if dry_run and resume is not None:
         raise UsageError("--dry-run is for a training that has not begun; fruitgan show RUN tells of one that has")
@@ -272,25 +290,3 @@ def _dry_run(settings: TrainGanSettings, console: Console) -> None:
         ("suggested for this machine", f"--recipe {found.suggested_recipe}: {found.suggested_why}"),
     ]
     console.table("", ("what", "how much"), rows)
-
-
-def seconds_of(text: str) -> float:
-    """`90`, `90s`, `10m`, `1h30m` or `2d` as seconds.
-
-    Raises:
-        UsageError: none of these, or nothing at all.
-    """
-    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip().lower())
-    parts = [int(part or 0) for part in match.groups()] if match else []
-    if not any(parts):
-        raise UsageError(f"--max-time {text}: expected a time such as 90s, 10m or 1h30m")
-    days, hours, minutes, seconds = parts
-    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the words that a person would use."""
-    for unit, size in (("weeks", 7 * 86400), ("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds"

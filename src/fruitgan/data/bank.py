@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -136,12 +137,16 @@ class Bank:
         if self._is_square:
             return self.flat.reshape(len(self), size, size, 3)[indices]
         batch = np.empty((len(indices), size, size, 3), dtype=np.uint8)
-        for n, (index, (down, right)) in enumerate(zip(indices, window, strict=True)):
-            image = self.image(int(index))
-            top = int(down * (image.shape[0] - size + 1))
-            left = int(right * (image.shape[1] - size + 1))
-            batch[n] = image[top : top + size, left : left + size]
+        for n, (first, step) in enumerate(self.places(indices, window)):
+            batch[n] = as_strided(self.flat[first:], (size, size, 3), (int(step), 3, 1))
         return batch
+
+    def places(self, indices: NDArray[np.int64], window: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Where those squares lie, int64 [N, 2]: their first byte, and how many bytes lie between the starts of two rows."""
+        height, width, size = self.heights[indices], self.widths[indices], self.load_size_px
+        top = (window[:, 0] * (height - size + 1)).astype(np.int64)
+        left = (window[:, 1] * (width - size + 1)).astype(np.int64)
+        return np.stack([self.offsets[indices] + (top * width + left) * 3, width * 3], axis=1)
 
 
 def fitted(pixels: Pixels, load_size_px: int, fit: Fit, resample: Image.Resampling) -> Pixels:

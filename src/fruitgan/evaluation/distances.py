@@ -20,6 +20,12 @@ def polynomial_kernel(x: Array, y: Array) -> Array:
     return kernel
 
 
+def squared_distances(x: Array, y: Array) -> Array:
+    """[n, m]: the squared Euclidean distance of all pairs."""
+    squared: Array = (x**2).sum(1)[:, None] + (y**2).sum(1)[None, :] - 2 * (x @ y.T)
+    return np.maximum(squared, 0.0)
+
+
 def mean_within(x: Array, weights: Array) -> Array:
     """[B]: the mean kernel over pairs of *different* images, each pair counted as often as both were drawn.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import torch
 
 from fruitgan.data.decode import decode
 from fruitgan.data.parallel import in_order
+from fruitgan.errors import DataError
+from fruitgan.evaluation.cache import FeatureCache, Row
 from fruitgan.evaluation.contracts import Features, FeatureSet
 from fruitgan.images import Pixels, unit_from_bytes
 
@@ -23,23 +26,45 @@ def extract(
     on_image: Callable[[int], None] | None = None,
     batch_images: int = BATCH_IMAGES,
 ) -> FeatureSet:
-    """The features [N, D] of the images, in the order of the paths.
+    """The features [N, D] of the images, in the order of the paths; those that were computed before come from the cache.
 
     Raises:
-        DataError: an image cannot be decoded (named).
+        DataError: an image cannot be read or decoded (named).
     """
-    features = features.to(device).eval()
-    rows: list[np.ndarray[tuple[int, int], np.dtype[np.float64]]] = []
-    done = 0
-    with torch.inference_mode():
-        for batch in _batches(features, paths, batch_images):
-            images = torch.from_numpy(np.stack(batch)).to(device).permute(0, 3, 1, 2).contiguous().float()
-            rows.append(features(unit_from_bytes(images)).double().cpu().numpy())
-            done += len(batch)
-            if on_image is not None:
-                on_image(done)
-    values = np.concatenate(rows) if rows else np.zeros((0, features.dimensions))
+    device = torch.device(device)
+    cache = FeatureCache(features, device.type)
+    keys = [key for _, key in in_order(_file_sha256, paths)]
+    known = cache.rows()
+    missing = {key: path for key, path in zip(keys, paths, strict=True) if key not in known}
+    new: dict[bytes, Row] = {}
+    for key, row in zip(missing, _computed(features, list(missing.values()), device, batch_images), strict=True):
+        new[key] = row
+        if on_image is not None:
+            on_image(len(paths) - len(missing) + len(new))
+    if on_image is not None:
+        on_image(len(paths))
+    cache.keep(new)
+    rows = [new[key] if key in new else known[key] for key in keys]
+    values = np.stack(rows).astype(np.float64) if rows else np.zeros((0, features.dimensions))
     return FeatureSet(values, features.name, features.resize)
+
+
+def _file_sha256(path: Path) -> bytes:
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+
+
+def _computed(features: Features, paths: Sequence[Path], device: torch.device, batch_images: int) -> Iterator[Row]:
+    """The images' features in float32, one by one."""
+    if not paths:
+        return
+    features = features.to(device).eval()
+    for batch in _batches(features, paths, batch_images):
+        with torch.inference_mode():
+            images = torch.from_numpy(np.stack(batch)).to(device).permute(0, 3, 1, 2).contiguous().float()
+            yield from features(unit_from_bytes(images)).float().cpu().numpy()
 
 
 def _batches(features: Features, paths: Sequence[Path], batch_images: int) -> Iterator[list[Pixels]]:

@@ -6,15 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fruitgan.evaluation.contracts import SetMetric, Values
+from fruitgan.evaluation.contracts import Measured, SetMetric, Values
 from fruitgan.evaluation.distances import frechet_distance, frechet_distances, kernel_distance, kernel_distances
 from fruitgan.evaluation.statistics import Interval, Weights, normal_interval, percentile_interval, resample_weights
-from fruitgan.randomness import generator
-
-MINIMUM_IMAGES = 8
-"""Below it an interval by resampling says nothing, and the floor's halves are no sets any more."""
+from fruitgan.evaluation.subsampling import MINIMUM_IMAGES, HalvedMetric, halvings, subsets
 
 HALVINGS = 100
+
+SUBSETS, SUBSET_IMAGES = 100, 100
+"""The literature's subsets, of at most so many images: it often takes 1,000, which such sets do not have."""
+LINE_POINTS, LINE_REPEATS = 9, 3
 
 
 class Kid(SetMetric):
@@ -22,14 +23,15 @@ class Kid(SetMetric):
 
     name = "kid"
     minimum_images = MINIMUM_IMAGES
+    every_features = True
 
     def __init__(self, resamples: int, seed: int) -> None:
         self.resamples = resamples
         self.seed = seed
 
-    def measure(self, real: Values, fake: Values) -> tuple[float, Interval]:
+    def measure(self, real: Values, fake: Values) -> Measured:
         drawn = kernel_distances(real, fake, *_both(len(real), len(fake), self.resamples, self.seed))
-        return kernel_distance(real, fake), percentile_interval(drawn)
+        return Measured(kernel_distance(real, fake), percentile_interval(drawn))
 
     def floor(self, real: Values) -> tuple[float, Interval]:
         first, second = halvings(len(real), HALVINGS, self.seed)
@@ -42,16 +44,17 @@ class Fid(SetMetric):
 
     name = "fid"
     minimum_images = MINIMUM_IMAGES
+    every_features = True
 
     def __init__(self, resamples: int, seed: int) -> None:
         self.resamples = resamples
         self.seed = seed
 
-    def measure(self, real: Values, fake: Values) -> tuple[float, Interval]:
+    def measure(self, real: Values, fake: Values) -> Measured:
         value = frechet_distance(real, fake)
         resamples = affordable(self.resamples, max(len(real), len(fake)))
         drawn = frechet_distances(real, fake, *_both(len(real), len(fake), resamples, self.seed))
-        return value, normal_interval(value, drawn)
+        return Measured(value, normal_interval(value, drawn))
 
     def floor(self, real: Values) -> tuple[float, Interval]:
         first, second = halvings(len(real), affordable(self.resamples // 4, len(real) // 2), self.seed)
@@ -77,17 +80,55 @@ def _both(n_real: int, n_fake: int, resamples: int, seed: int) -> tuple[Weights,
     return resample_weights(n_real, resamples, seed, "real"), resample_weights(n_fake, resamples, seed, "fake")
 
 
-def subsets(n: int, size: int, count: int, seed: int, stream: str) -> Weights:
-    """[count, n]: random subsets, 1 for the images that are in."""
-    order = generator(seed, 0, f"subsets/{stream}").random((count, n)).argsort(1)
-    return (order < size).astype(np.float64)
+class KidSubsets(Kid):
+    """The kernel distance as it is usually published: the mean over random subsets, with their standard deviation.
+
+    Its expectation is that of `kid`, and so is its interval's width; the standard deviation is that of subsets of one set,
+    and no
+    measure of how sure the mean is. With as few images as a subset holds, all subsets are one set, and it is 0.
+    """
+
+    name = "kid-subsets"
+    every_features = False
+
+    def measure(self, real: Values, fake: Values) -> Measured:
+        size = min(SUBSET_IMAGES, len(real), len(fake))
+        values = kernel_distances(
+            real,
+            fake,
+            subsets(len(real), size, SUBSETS, self.seed, "kid/real"),
+            subsets(len(fake), size, SUBSETS, self.seed, "kid/fake"),
+        )
+        value = float(values.mean())
+        drawn = kernel_distances(real, fake, *_both(len(real), len(fake), self.resamples, self.seed))
+        details = {"subsets": float(SUBSETS), "subset_images": float(size), "sd": float(values.std(ddof=1))}
+        return Measured(value, normal_interval(value, drawn), details)
 
 
-def halvings(n: int, count: int, seed: int) -> tuple[Weights, Weights]:
-    """Two disjoint random halves [count, n] each, `n // 2` images in either."""
-    order = generator(seed, 0, "halvings").random((count, n)).argsort(1)
-    half = n // 2
-    return (order < half).astype(np.float64), (order >= n - half).astype(np.float64)
+class FidInfinity(HalvedMetric):
+    """The Frechet distance of infinitely many images, by a straight line through its values at fewer."""
+
+    name = "fid-infinity"
+    most_resamples = 20
+
+    def compute(self, real: Values, fake: Values) -> float:
+        return float(self._line(real, fake)[1])
+
+    def details(self, real: Values, fake: Values) -> dict[str, float]:
+        slope, intercept = self._line(real, fake)
+        return {"slope": float(slope), "fid": float(slope + intercept)}
+
+    def _line(self, real: Values, fake: Values) -> Values:
+        """Slope and intercept over 1 / share of the images, from a third of them to all."""
+        shares = 1 / np.linspace(3, 1, LINE_POINTS)
+        distances = []
+        for share in shares:
+            chosen = [
+                subsets(len(x), max(2, round(share * len(x))), LINE_REPEATS, self.seed, f"line/{share:.3f}/{kind}")
+                for kind, x in (("real", real), ("fake", fake))
+            ]
+            distances.append(frechet_distances(real, fake, *chosen).mean())
+        return np.polyfit(1 / shares, np.array(distances), 1)
 
 
 class Ratio(NamedTuple):
@@ -123,3 +164,13 @@ def kid(*, resamples: int = 1000, seed: int = 0) -> Kid:
 def fid(*, resamples: int = 200, seed: int = 0) -> Fid:
     """Heusel et al. 2017, through the nuclear norm."""
     return Fid(resamples, seed)
+
+
+def kid_subsets(*, resamples: int = 1000, seed: int = 0) -> KidSubsets:
+    """KID as the literature has it: mean over 100 subsets of at most 100 images (Binkowski et al. 2018, section 4)."""
+    return KidSubsets(resamples, seed)
+
+
+def fid_infinity(*, resamples: int = 20, seed: int = 0) -> FidInfinity:
+    """FID extrapolated to infinitely many images by a line in 1/N (Chong and Forsyth 2020, section 3.2); can be below 0."""
+    return FidInfinity(resamples, seed)

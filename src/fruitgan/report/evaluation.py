@@ -19,14 +19,28 @@ TITLES = {
     "fid": "FID",
     "kernel_inception_distance_mean": "KID x 100",
     "frechet_inception_distance": "FID",
+    "kid-subsets": "KID x 100, subsets",
+    "fid-infinity": "FID, infinite",
     "r": "R",
 }
+UNITS = {
+    "colour-lab": "colour distance, Lab",
+    "spectrum": "spectrum, dB",
+    "spectrum-high": "spectrum above 3/8, dB",
+    "upsampling-peaks": "upsampling peaks, dB",
+    "background": "background change, Lab",
+    "nearest-training": "nearest training image, ratio",
+}
+"""Titles of the numbers that have a unit, for the table."""
 FEATURES = {
     "random": "five fixed random networks, which see texture and contrasts of colour",
     "colour": "histograms and moments of Lab colours, whatever they show",
     "inception": "the network of published FIDs and KIDs",
 }
-SEEN = {"random": "random features (texture and colour)", "colour": "colour features (colours alone)"}
+SEEN = {
+    "random": "random features (texture and colour)",
+    "colour": "colour features (colours alone)",
+}
 KID = "KID x 100"
 FID = "FID"
 
@@ -50,18 +64,23 @@ class Row:
     images: str
     resize: str
 
+    @property
+    def says_more(self) -> bool:
+        """Whether its meaning says more than its line of the table does."""
+        return self.title in (KID, FID, TITLES["r"])
+
 
 def number_rows(result: Mapping[str, Any]) -> list[Row]:
-    """The distances and ratios of an evaluation's JSON, in its order; the ratios last."""
-    return [*_distance_rows(result), *_ratio_rows(result)]
+    """The numbers of an evaluation's JSON: distances in its order, ratios, then what has no floor."""
+    return [*_distance_rows(result), *_ratio_rows(result), *_other_rows(result)]
 
 
 def _distance_rows(result: Mapping[str, Any]) -> Iterator[Row]:
     for key, floor in result["floor"].items():
         entry = result[key]
         name = key if key in TITLES else key.removesuffix(f"_{entry['features']}")
-        title = TITLES.get(name, name)
-        scale = 100 if title == KID else 1
+        title = TITLES.get(name) or UNITS.get(name, name)
+        scale = 100 if title.startswith(KID) else 1
         at_size = floor["value_at_size"]
         yield Row(
             key=key,
@@ -97,6 +116,42 @@ def _ratio_rows(result: Mapping[str, Any]) -> Iterator[Row]:
             )
 
 
+def _other_rows(result: Mapping[str, Any]) -> Iterator[Row]:
+    """What has no floor: the numbers of pairs and of training images."""
+    for key, entry in result.items():
+        is_number = isinstance(entry, Mapping) and {"value", "interval", "details"} <= entry.keys()
+        if not is_number or key in result["floor"] or "source_value" in entry:
+            continue
+        yield Row(
+            key=key,
+            title=UNITS.get(key, key),
+            features=entry["features"],
+            value=entry["value"],
+            low=entry["interval"][0],
+            high=entry["interval"][1],
+            floor=None,
+            floor_images=None,
+            at_size=None,
+            images=f"{thousands(entry['n_fake'])} generated",
+            resize=entry["resize"],
+        )
+
+
+def claim_sentence(claim: Mapping[str, Any]) -> str:
+    """What may be said, and which features say so; or that nothing may be."""
+    says = [
+        f"{' and '.join(claim[kind])} {verb}"
+        for kind, verb in (("agreeing", "say so"), ("contrary", "say the contrary"), ("undecided", "cannot tell"))
+        if claim[kind]
+    ]
+    evidence = "; ".join(says)
+    if claim["holds"] is True:
+        return f"{claim['claim'].capitalize()}: {evidence}."
+    if claim["holds"] is False:
+        return f"It does not hold that {claim['claim']}: {evidence}."
+    return f"No claim is made whether {claim['claim']}, for which two kinds of features must agree: {evidence}."
+
+
 def meaning(row: Row) -> str:
     """What a number says, in a sentence or three."""
     value, low, high = figure(row.value), figure(row.low), figure(row.high)
@@ -110,7 +165,9 @@ def meaning(row: Row) -> str:
         return f"{start}."
     floor_value, floor_low, floor_high = map(figure, row.floor)
     if row.title == KID:
-        verdict = "lies above that, so it tells them apart" if row.low > 0 else "reaches that, so it does not tell them apart"
+        verdict = (
+            "lies above that, so these features tell them apart" if row.low > 0 else "reaches that, so these features do not"
+        )
         return (
             f"{start}. A perfect generator scores 0 on average, and the interval {verdict}; two random halves of the real "
             f"images ({row.floor_images} each) score {floor_low} to {floor_high}."

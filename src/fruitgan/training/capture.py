@@ -50,7 +50,8 @@ class CudaGraphs:
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+        # thread_local: what another thread does on the GPU meanwhile is no reason to fail.
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             work()
         return graph.replay
 
@@ -97,7 +98,7 @@ class StepRunner:
             self._capture = None
             self._recover()
             reason = str(error).splitlines()[0]
-            self.note = f"training without CUDA graphs, more slowly: this objective's step cannot be captured ({reason})"
+            self.note = f"training without CUDA graphs, more slowly: this step cannot be captured ({reason})"
             return False
         return True
 

@@ -14,11 +14,12 @@ from fruitgan import randomness
 from fruitgan.device import Precision, autocast
 from fruitgan.errors import FruitganError
 from fruitgan.models.contracts import Generator
-from fruitgan.objectives.contracts import Batch, Objective, State, Stateful
+from fruitgan.objectives.contracts import Objective, State, Stateful
 from fruitgan.training.averaging import Average
 from fruitgan.training.capture import Capture, StepRunner
-from fruitgan.training.feed import Feed
+from fruitgan.training.feed import Feed, Inputs
 from fruitgan.training.optimizer import PlayerAdam
+from fruitgan.training.profile import stage
 from fruitgan.training.recipe import Recipe
 from fruitgan.training.schedules import Clock
 
@@ -81,8 +82,7 @@ class Trainer:
     ) -> None:
         objective.to(device)
         # A GPU's kernels want the channels of a pixel side by side; a CPU's are slower with that.
-        self._layout = torch.channels_last if device.type == "cuda" else torch.preserve_format
-        objective.networks.to(memory_format=self._layout)
+        objective.networks.to(memory_format=torch.channels_last if device.type == "cuda" else torch.preserve_format)
         self.objective = objective
         self.recipe = recipe
         self.feed = feed
@@ -104,7 +104,7 @@ class Trainer:
         generators = {name: networks[name] for name in objective.generators.values()}
         self.average = Average(generators, recipe.averaging) if recipe.averaging is not None else None
         self._buffers = list(networks.buffers())
-        self._batch: Batch | None = None
+        self._inputs = Inputs(feed, device)
         self._sums: dict[str, Tensor] = {}
         self._counts: collections.Counter[str] = collections.Counter()
         self._terms: dict[frozenset[str], tuple[str, ...]] = {}
@@ -144,7 +144,8 @@ class Trainer:
     def _one_step(self) -> StepReport:
         learning_rate, weights = self._fill_scalars()
         torch.manual_seed(randomness.torch_seed(self._seed, self.step, "dropout"))
-        self._take(self.feed.batch(self.step, self.objective.draws))
+        with stage("draw"):
+            self._inputs.take(self.step, self.objective.draws, in_place=self._run.keeps_inputs_in_place)
         variant = self.objective.variant(weights)
         self._run(variant)
         self._counts.update(self._terms[variant])
@@ -153,33 +154,23 @@ class Trainer:
         logged = self._logged() if self.step % self.log_every == 0 or self.step == self.total_steps else None
         return StepReport(self.step, learning_rate, logged)
 
-    def _take(self, batch: Batch) -> None:
-        """Put the batch where the step reads it."""
-        if not self._run.keeps_inputs_in_place:
-            self._batch = batch
-            return
-        if self._batch is None:
-            a, b = (torch.empty_like(images, memory_format=self._layout) for images in (batch.a, batch.b))
-            self._batch = Batch(a, b, {name: torch.empty_like(numbers) for name, numbers in batch.draws.items()})
-        self._batch.a.copy_(batch.a)
-        self._batch.b.copy_(batch.b)
-        for name, numbers in batch.draws.items():
-            self._batch.draws[name].copy_(numbers)
-
     def _work(self, variant: frozenset[str]) -> None:
         """The step on the device: reads and writes tensors that stay in their places, and never waits for the device."""
-        assert self._batch is not None
         losses: dict[str, Tensor] = {}
         buffers = [buffer.clone() for buffer in self._buffers]  # a forward moves them: spectral norm's vectors, running means
-        with autocast(self.device, self.precision):
-            prepared = self.objective.prepare(self._batch, variant)
+        with stage("batch"):
+            batch = self._inputs.batch()
+        with stage("images forward"), autocast(self.device, self.precision):
+            prepared = self.objective.prepare(batch, variant)
         for player in self.objective.players:
-            with autocast(self.device, self.precision):
+            with stage(f"{player.name} loss"), autocast(self.device, self.precision):
                 terms = player.loss(prepared)
-            total = torch.stack(list(terms.values())).sum()
-            torch.autograd.backward(total, inputs=self.optimizers[player.name].parameters)
+            with stage(f"{player.name} backward"):
+                total = torch.stack(list(terms.values())).sum()
+                torch.autograd.backward(total, inputs=self.optimizers[player.name].parameters)
             losses |= {name: loss.detach() for name, loss in terms.items()}
-        ok = self._all_finite(list(losses.values()))
+        with stage("all finite"):
+            ok = self._all_finite(list(losses.values()))
         for buffer, before in zip(self._buffers, buffers, strict=True):
             buffer.copy_(torch.where(ok > 0, buffer, before))
         self._apply(ok)
@@ -219,12 +210,14 @@ class Trainer:
         return torch.isfinite(norms + torch.stack(losses).sum()).float()
 
     def _apply(self, ok: Tensor) -> None:
-        for optimizer in self.optimizers.values():
-            optimizer.step(ok)
+        with stage("optimise"):
+            for optimizer in self.optimizers.values():
+                optimizer.step(ok)
         for extra in self.objective.extras.values():
             extra.settle(ok)
         if self.average is not None:
-            self.average.update(ok)
+            with stage("average"):
+                self.average.update(ok)
 
     def _logged(self) -> dict[str, float]:
         self.confirm()

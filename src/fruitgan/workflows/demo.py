@@ -137,6 +137,8 @@ def _run(settings: DemoSettings, on_progress: OnProgress | None) -> DemoResult:
             fake_dir=dataset / "predicted",
             source_dir=fruit / "testA",
             detector="spectrum",
+            features=("random", "colour"),
+            metrics=("kid", "fid"),
             quick=settings.quick,
             out=settings.out / "evaluation",
             seed=settings.seed,

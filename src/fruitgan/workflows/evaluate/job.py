@@ -19,8 +19,7 @@ from fruitgan.data.decode import decode
 from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage, read_folders
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError, FruitganError
-from fruitgan.evaluation.contracts import Features, FeatureSet, MetricResult, SetMetric
-from fruitgan.evaluation.extraction import extract
+from fruitgan.evaluation.contracts import Metric
 from fruitgan.evaluation.leaks import Leak, find_leaks, inspect
 from fruitgan.images import Pixels
 from fruitgan.report.evaluation import evaluation_report
@@ -30,12 +29,10 @@ from fruitgan.workflows.evaluate.measuring import (
     build_features,
     build_metrics,
     check_names,
-    measure_floor,
-    measure_ratio,
-    ratio_key,
     why_no_ratio,
     with_gates,
 )
+from fruitgan.workflows.evaluate.numbers import Measuring, Numbers
 from fruitgan.workflows.evaluate.settings import (
     DEFAULT_DETECTOR,
     NO_DETECTOR,
@@ -45,9 +42,7 @@ from fruitgan.workflows.evaluate.settings import (
     EvaluateProgress,
     EvaluateResult,
     EvaluateSettings,
-    FloorResult,
     OnProgress,
-    RatioResult,
 )
 from fruitgan.workflows.evaluate.sources import Sources, find_sources
 
@@ -88,8 +83,8 @@ class _Job:
         began = time.monotonic()
         settings = self.settings
         device = choose_device(settings.gpu, settings.device)
-        chosen_metrics = build_metrics(settings)  # names first: a wrong one is said before a thousand images are read
-        check_names(settings)
+        chosen_metrics, left_out = build_metrics(settings)  # names first: a wrong one is said before a thousand images are read
+        check_names(settings, chosen_metrics)
         backends = [build_features(settings, name) for name in settings.features]
         real_dir = _real_dir(settings)
         found = read_folders(settings.fake_dir, real_dir)
@@ -102,22 +97,18 @@ class _Job:
         self._note_seen(fakes, reals)
         sources = self._sources(fakes, real_dir, chosen_metrics)
         leaks = self._leaks(found.images)
-        numbers: dict[str, MetricResult] = {}
-        floor: dict[str, FloorResult] = {}
-        ratios: dict[str, RatioResult | None] = {}
-        for backend in backends:
-            real = self._extract(backend, [image.path for image in reals], device, "real")
-            fake = self._extract(backend, [image.path for image in fakes], device, "generated")
-            for name, metric in chosen_metrics.items():
-                self.tell(f"{name} on {backend.name}", 0, 1)
-                key = settings.key(name, backend.name)
-                numbers[key] = metric(real, fake)
-                floor[key] = measure_floor(metric, real, fake)
-            if sources is not None:
-                source = self._extract(backend, sources.paths, device, "source")
-                ratios[ratio_key(settings, backend.name)] = measure_ratio(settings, real, fake, source, sources.paired)
+        numbers = Measuring(
+            settings=settings,
+            metrics=chosen_metrics,
+            reals=[image.path for image in reals],
+            fakes=[image.path for image in fakes],
+            sources=sources,
+            device=device,
+            tell=self.tell,
+        ).numbers(backends)
+        numbers.not_measured |= left_out
         detector, withheld = self._detector(found.images, leaks, device)
-        result = self._result(numbers, floor, ratios, leaks, detector, withheld, len(fakes), len(reals), real_dir, began)
+        result = self._result(numbers, leaks, detector, withheld, len(fakes), len(reals), real_dir, began)
         self._leave(result, fakes, reals)
         return result
 
@@ -143,7 +134,7 @@ class _Job:
                 f"{len(reals)} real ones; a number for unseen pictures needs test images alone"
             )
 
-    def _sources(self, fakes: list[LabelledImage], real_dir: Path, chosen_metrics: Mapping[str, SetMetric]) -> Sources | None:
+    def _sources(self, fakes: list[LabelledImage], real_dir: Path, chosen_metrics: Mapping[str, Metric]) -> Sources | None:
         settings = self.settings
         if settings.source_dir is None:
             return None
@@ -161,10 +152,6 @@ class _Job:
             facts.append(fact)
             self.tell("looking for leaks", done, len(images))
         return find_leaks(facts)
-
-    def _extract(self, backend: Features, paths: tuple[Path, ...] | list[Path], device: torch.device, what: str) -> FeatureSet:
-        label = f"features {backend.name} of the {what} images"
-        return extract(backend, paths, device, lambda done: self.tell(label, done, len(paths)))
 
     def _detector(
         self, images: tuple[LabelledImage, ...], leaks: tuple[Leak, ...], device: torch.device
@@ -189,9 +176,7 @@ class _Job:
 
     def _result(
         self,
-        numbers: Mapping[str, MetricResult],
-        floor: Mapping[str, FloorResult],
-        ratios: Mapping[str, RatioResult | None],
+        numbers: Numbers,
         leaks: tuple[Leak, ...],
         detector: DetectorResult | None,
         withheld: str | None,
@@ -208,10 +193,13 @@ class _Job:
             source_dir=settings.source_dir,
             n_fake=n_fake,
             n_real=n_real,
-            numbers=numbers,
-            floor=floor,
-            ratios=ratios or {RATIO: None},
-            r_withheld=why_no_ratio(settings, ratios),
+            numbers=numbers.values,
+            floor=numbers.floor,
+            ratios=numbers.ratios or {RATIO: None},
+            r_withheld=why_no_ratio(settings, numbers.ratios),
+            differences=numbers.differences,
+            claims=numbers.claims(),
+            not_measured=numbers.not_measured,
             leaks=leaks,
             detector=detector,
             withheld=withheld,

@@ -9,13 +9,24 @@ from dataclasses import replace
 from typing import Any
 
 from fruitgan.errors import UsageError
-from fruitgan.evaluation.contracts import Features, FeatureSet, SetMetric, features, metrics
+from fruitgan.evaluation.contracts import (
+    Features,
+    FeatureSet,
+    Metric,
+    PairMetric,
+    SetMetric,
+    TrainingMetric,
+    features,
+    metrics,
+)
 from fruitgan.evaluation.metrics import translation_ratio
 from fruitgan.models.catalog import detectors
 from fruitgan.registry import suggestion
 from fruitgan.workflows.evaluate.judging import is_path
 from fruitgan.workflows.evaluate.settings import (
-    INCEPTION,
+    ALL_METRICS,
+    DEFAULT_METRICS,
+    NETWORK_FAMILIES,
     NO_DETECTOR,
     EvaluateResult,
     EvaluateSettings,
@@ -26,31 +37,75 @@ from fruitgan.workflows.evaluate.settings import (
 
 RATIO = "r"
 DETECTOR_NUMBERS = ("accuracy", "auc")
-RESAMPLES = {"kid": (1000, 200), "fid": (200, 50)}
-"""Of the bootstrap: usually, and with `quick`. Metrics of other packages keep their own."""
+RESAMPLES = {
+    "kid": (1000, 200),
+    "kid-subsets": (1000, 200),
+    "fid": (200, 50),
+    "fid-infinity": (20, 10),
+    "swd": (20, 10),
+    **dict.fromkeys(("precision", "recall", "density", "coverage"), (200, 50)),
+    **dict.fromkeys(("colour-lab", "spectrum", "spectrum-high", "upsampling-peaks"), (200, 50)),
+    **dict.fromkeys(("structure", "gradient-ssim", "background", "nearest-training"), (1000, 200)),
+}
+"""Usually, and with `quick`. Metrics of other packages keep their own."""
 
 
-def build_metrics(settings: EvaluateSettings) -> dict[str, SetMetric]:
-    """The metrics asked for, by name; Raises: UsageError for one that there is not."""
-    found: dict[str, SetMetric] = {}
-    for name in settings.metrics:
+def build_metrics(settings: EvaluateSettings) -> tuple[dict[str, Metric], dict[str, str]]:
+    """The metrics asked for, by name, and why those that cannot be measured here are left out.
+
+    Raises:
+        UsageError: one that there is not, or one that was named and lacks the images that it needs.
+    """
+    names = tuple(metrics.names()) if settings.metrics == (ALL_METRICS,) else settings.metrics
+    is_named = settings.metrics not in ((ALL_METRICS,), DEFAULT_METRICS)
+    found: dict[str, Metric] = {}
+    left_out: dict[str, str] = {}
+    for name in names:
         options = {}
         if name in RESAMPLES:
             options = {"resamples": RESAMPLES[name][settings.quick], "seed": settings.seed}
-        found[name] = metrics.build(metrics.choose(name, options))
-    return found
+        metric = metrics.build(metrics.choose(name, options))
+        if reason := _lacking(metric, settings):
+            if is_named:
+                raise UsageError(f"--metrics {name}: {reason}")
+            left_out[name] = reason
+        else:
+            found[name] = metric
+    return found, left_out
 
 
-def check_names(settings: EvaluateSettings) -> None:
+def _lacking(metric: Metric, settings: EvaluateSettings) -> str | None:
+    if isinstance(metric, PairMetric) and settings.source_dir is None:
+        return "needs the images that the generated ones were made of: --source-dir DIR"
+    if isinstance(metric, TrainingMetric) and settings.training_dir is None:
+        return "needs the real images that the generator was trained on: --training-dir DIR"
+    return None
+
+
+def number_keys(settings: EvaluateSettings, chosen: Mapping[str, Metric]) -> set[str]:
+    """What the numbers of these metrics are called."""
+    keys = set()
+    for name, metric in chosen.items():
+        every = isinstance(metric, SetMetric) and metric.every_features
+        keys |= {settings.key(name, backend) for backend in (settings.features if every else settings.features[:1])}
+    return keys
+
+
+def check_names(settings: EvaluateSettings, chosen: Mapping[str, Metric]) -> None:
     """Raises: UsageError for features, a detector or a gate that there is not."""
     for name in settings.features:
-        features.owner(name)
+        family, colon, network = name.partition(":")
+        if family in NETWORK_FAMILIES and not network:
+            raise UsageError(f"--features {name}: which network? Such as {family}:resnet50")
+        if colon and family not in NETWORK_FAMILIES:
+            raise UsageError(f"--features {name}: only {' and '.join(NETWORK_FAMILIES)} go on with a network's name")
+        features.owner(family)
     if settings.detector != NO_DETECTOR and not is_path(settings.detector):
         try:
             detectors.owner(settings.detector)
         except UsageError as error:
             raise UsageError(f"{error} (or {NO_DETECTOR}, or a detector's file)") from error
-    known = {settings.key(metric, name) for metric in settings.metrics for name in settings.features} | set(settings.metrics)
+    known = number_keys(settings, chosen) | set(chosen)
     known |= {ratio_key(settings, name) for name in settings.features} | set(DETECTOR_NUMBERS)
     for option, bounds in (("--fail-above", settings.fail_above), ("--fail-below", settings.fail_below)):
         for name in bounds:
@@ -60,10 +115,11 @@ def check_names(settings: EvaluateSettings) -> None:
 
 def build_features(settings: EvaluateSettings, name: str) -> Features:
     """One backend; what it raises without its weights or its package is its own to say."""
-    options: dict[str, Any] = {}
-    if name == INCEPTION and settings.weights is not None:
-        options["weights"] = str(settings.weights)
-    backend: Features = features.build(features.choose(name, options))
+    family, colon, network = name.partition(":")
+    options: dict[str, Any] = {"network": network} if colon else {}
+    if name in settings.weights:
+        options["weights"] = str(settings.weights[name])
+    backend: Features = features.build(features.choose(family, options))
     return backend
 
 

@@ -10,21 +10,44 @@ from typing import Any
 
 from fruitgan.errors import UsageError
 from fruitgan.evaluation.contracts import MetricResult
+from fruitgan.evaluation.differences import Claim, Difference
 from fruitgan.evaluation.leaks import Leak
 from fruitgan.settings import to_json
 from fruitgan.training.detection import Confusion
 
 OUT = Path("runs/evaluate")
 DEFAULT_FEATURES = ("random", "colour")
-DEFAULT_METRICS = ("kid", "fid")
+DEFAULT_METRICS = (
+    "kid",
+    "fid",
+    "density",
+    "coverage",
+    "colour-lab",
+    "spectrum",
+    "upsampling-peaks",
+    "gradient-ssim",
+    "background",
+    "nearest-training",
+)
+"""Those that take seconds; of what needs sources or training images, nothing is said where those were not given."""
+ALL_METRICS = "all"
 DEFAULT_DETECTOR = "spectrum"
 """Trained on the spot where nothing else is said: seconds on a CPU, and good at what generators leave behind."""
 NO_DETECTOR = "none"
-SHAPELESS = frozenset(DEFAULT_FEATURES)
+SHAPELESS = frozenset({"random", "colour"})
 """Features that see colours and textures and know no things."""
 INCEPTION = "inception"
 INCEPTION_KEYS = {"kid": "kernel_inception_distance_mean", "fid": "frechet_inception_distance"}
 """torch-fidelity's own names, which belong to Inception features alone."""
+
+
+NETWORK_FAMILIES = ("torchvision", "timm")
+"""Features whose name goes on with that of a network: `torchvision:resnet50`."""
+
+
+def takes_weights(features: str) -> bool:
+    """Whether these features can be given a file of weights."""
+    return features == INCEPTION or features.partition(":")[0] in NETWORK_FAMILIES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +58,17 @@ class EvaluateSettings:
     real_dir: Path | None = None
     """None is the folder `origins` beside the generated images."""
     source_dir: Path | None = None
-    """What the generated images were made of; needed for R."""
+    """What the generated images were made of; needed for R and for what is measured of each pair."""
+    training_dir: Path | None = None
+    """Real images of the target domain that the generator was trained on; needed for `nearest-training`."""
     detector: str = DEFAULT_DETECTOR
     """A detector's file or run, the name of one to train on the spot, or `none`."""
     features: tuple[str, ...] = DEFAULT_FEATURES
     """The first gives the headline numbers."""
     metrics: tuple[str, ...] = DEFAULT_METRICS
-    weights: Path | None = None
-    """Inception's weights; None fetches them."""
+    """Names, or `all` alone."""
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    """By the name of features, a file with their weights; those of others are fetched or came with the package."""
     quick: bool = False
     out: Path | None = None
     """None is a folder below `runs/evaluate`, named after the generated images' folder."""
@@ -59,8 +85,11 @@ class EvaluateSettings:
                 raise UsageError(f"{what}: give at least one")
             if len(set(names)) < len(names):
                 raise UsageError(f"{what}: {', '.join(names)}: one of them is named twice")
-        if self.weights is not None and INCEPTION not in self.features:
-            raise UsageError(f"--weights are those of Inception; give --features {INCEPTION} with them")
+        for name in self.weights:
+            if name not in self.features:
+                raise UsageError(f"--weights {name}=...: give --features {name} with them")
+            if not takes_weights(name):
+                raise UsageError(f"--weights {name}=...: the features {name} need none")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"--seed {self.seed}: 0 or more is needed")
         for option, bounds in (("--fail-above", self.fail_above), ("--fail-below", self.fail_below)):
@@ -76,7 +105,7 @@ class EvaluateSettings:
 
     def alias(self, name: str) -> str:
         """The key that a gate's name stands for: `kid` is always that of the first features."""
-        return self.key(name, self.features[0]) if name in self.metrics else name
+        return self.key(name, self.features[0]) if name in INCEPTION_KEYS else name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +178,12 @@ class EvaluateResult:
     ratios: Mapping[str, RatioResult | None]
     """`r`, and `r_colour` and so on for further features."""
     r_withheld: str | None
+    differences: Mapping[str, Difference]
+    """Of the distances of generated and of source images from the real ones, by the number's key; below 0 is progress."""
+    claims: tuple[Claim, ...]
+    """What may be said, since several feature backends agree, and what may not."""
+    not_measured: Mapping[str, str]
+    """By a metric's name, why it has no number."""
     leaks: tuple[Leak, ...]
     detector: DetectorResult | None
     withheld: str | None

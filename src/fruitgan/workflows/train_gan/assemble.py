@@ -16,7 +16,7 @@ from fruitgan.data.bank import Bank
 from fruitgan.data.bank_cache import Making, cached_bank
 from fruitgan.data.sampler import Sampler
 from fruitgan.data.sources import Domain, Source
-from fruitgan.device import Precision, has_fast_bf16
+from fruitgan.device import Precision, has_fast_bf16, has_room_for
 from fruitgan.errors import UsageError
 from fruitgan.models.catalog import discriminators, generators
 from fruitgan.models.contracts import SizeRule
@@ -166,6 +166,7 @@ def make_trainer(plan: Plan, banks: Banks, objective: Objective, device: torch.d
         image_size_px=plan.recipe.image_size_px,
         seed=plan.seed,
         device=device,
+        banks_on_device=has_room_for(device, banks.a.flat.size + banks.b.flat.size),
     )
     return Trainer(
         objective,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +13,15 @@ import torch
 from fruitgan import bundle as bundles
 from fruitgan.atomic import write_atomically
 from fruitgan.data.sources import Source, find_source
-from fruitgan.device import choose_device
-from fruitgan.errors import DataError, EnvironmentProblem, UsageError
+from fruitgan.device import be_deterministic, choose_device
+from fruitgan.errors import DataError, UsageError
 from fruitgan.objectives.contracts import Objective
 from fruitgan.report.incidents import went_back
 from fruitgan.report.training import training_report
 from fruitgan.settings import to_json, typed
 from fruitgan.training.checkpoint import Checkpoints
+from fruitgan.training.compilation import compile_networks
+from fruitgan.training.profile import profiled
 from fruitgan.training.run import RESULT, Run, find_run, refuse_existing
 from fruitgan.training.trainer import LossNotFinite, StepReport, Trainer
 from fruitgan.workflows.environment import environment
@@ -43,6 +45,7 @@ from fruitgan.workflows.train_gan.settings import (
 )
 
 MAX_ROLLBACKS = 3
+PROFILE = "profile"
 
 
 def train_gan(settings: TrainGanSettings, on_progress: OnProgress | None = None) -> TrainGanResult:
@@ -97,7 +100,7 @@ class _Job:
     def _train(self, run: Run | None, mine: ExitStack) -> TrainGanResult:
         device = choose_device(self.settings.gpu, self.settings.device)
         if self.settings.deterministic:
-            _be_deterministic(device)
+            be_deterministic(device)
         plan = make_plan(self.settings, device) if run is None else resumed_plan(run, self.settings)
         objective = self._objective(plan, run is None or not run.saved_step)
         source = find_source(
@@ -108,6 +111,8 @@ class _Job:
         log_every = Habits.of(self.settings).log_every
         with memory_told(plan, device, lambda: run.saved_step if run is not None else 0):
             trainer = make_trainer(plan, banks, objective, device, log_every)
+            if self.settings.compile:
+                compile_networks(objective.networks, device)
             if run is None:
                 run = self._create(plan, banks, source, trainer, device)
                 self.notes += mine.enter_context(run.taken())
@@ -202,7 +207,7 @@ class _Loop:
         """Until the steps are done, the time is up or somebody asks to stop; what went wrong, if a step was not finite."""
         limit = self.job.settings.max_seconds
         try:
-            for report in self.trainer.steps(self.trainer.total_steps):
+            for report in self._steps():
                 self._after(report)
                 if self.job.stopped or (limit is not None and self.diary.seconds_here >= limit):
                     break
@@ -210,6 +215,10 @@ class _Loop:
         except LossNotFinite as error:
             return error.with_traceback(None)  # which would keep the images of the step alive
         return None
+
+    def _steps(self) -> Iterator[StepReport]:
+        steps = self.trainer.steps(self.trainer.total_steps)
+        return profiled(steps, self.trainer.device, self.run.path / PROFILE) if self.job.settings.profile else steps
 
     def _go_back(self, error: LossNotFinite) -> None:
         """Restore the newest checkpoint, or the start, and draw by another seed from there on.
@@ -280,17 +289,6 @@ class _Loop:
 
     def _bundle(self) -> bundles.Bundle:
         return make_bundle(self.run.path.name, self.trainer, self.plan, self.source, self.banks.fingerprint)
-
-
-def _be_deterministic(device: torch.device) -> None:
-    """Allow torch only kernels that give the same bits every time.
-
-    Raises:
-        EnvironmentProblem: not on a GPU, where the gradient of reflected padding has no such kernel.
-    """
-    if device.type != "cpu":
-        raise EnvironmentProblem(f"--deterministic: torch has not all that it takes on {device.type}; use --gpu none with it")
-    torch.use_deterministic_algorithms(True)
 
 
 def _free_name(out: Path, stem: str) -> str:

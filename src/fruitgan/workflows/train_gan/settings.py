@@ -50,6 +50,8 @@ class TrainGanSettings:
     gpu: str | None = None
     device: str | None = None
     deterministic: bool = False
+    compile: bool = False
+    profile: bool = False
 
     def __post_init__(self) -> None:
         counts = ("batch_size", "epochs", "steps", "sample_every", "save_every", "log_every", "keep")

@@ -1,0 +1,108 @@
+"""Which of two sets of images is nearer to the real ones: differences of distances, and what may be claimed of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from fruitgan.evaluation.distances import Array, frechet_distance, frechet_distances, kernel_distance, kernel_distances
+from fruitgan.evaluation.metrics import affordable
+from fruitgan.evaluation.statistics import Interval, Weights, normal_interval, resample_weights
+
+LEAST_AGREEING = 2
+"""How many feature backends have to agree before anything is claimed."""
+
+Resampled = Callable[[Array, Array, Weights, Weights], Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """The distance of a first set from the real images, less that of a second; below 0 the first is nearer."""
+
+    value: float
+    interval: tuple[float, float]
+    n_real: int
+    n_first: int
+    n_second: int
+    features: str
+    paired: bool
+    """Whether image i of both sets was made of one source (or is it), and they were drawn together."""
+
+
+def kid_difference(
+    real: Array, first: Array, second: Array, *, features: str, paired: bool, resamples: int = 1000, seed: int = 0
+) -> Difference:
+    """Of kernel distances, from [N, D], [M, D] and [K, D]; the real images are resampled once for both."""
+    value = kernel_distance(real, first) - kernel_distance(real, second)
+    return _difference(kernel_distances, value, real, first, second, features, paired, resamples, seed)
+
+
+def fid_difference(
+    real: Array, first: Array, second: Array, *, features: str, paired: bool, resamples: int = 200, seed: int = 0
+) -> Difference:
+    """Of Frechet distances; at one number of images their biases, which are much alike, cancel.
+
+    Raises:
+        ValueError: the two sets hold different numbers of images.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"Frechet distances of {len(first)} and {len(second)} images cannot be compared")
+    value = frechet_distance(real, first) - frechet_distance(real, second)
+    count = affordable(resamples, max(len(real), len(first)))
+    return _difference(frechet_distances, value, real, first, second, features, paired, count, seed)
+
+
+def _difference(
+    distances: Resampled,
+    value: float,
+    real: Array,
+    first: Array,
+    second: Array,
+    features: str,
+    paired: bool,
+    resamples: int,
+    seed: int,
+) -> Difference:
+    if paired and len(first) != len(second):
+        raise ValueError(f"{len(first)} and {len(second)} images are no pairs")
+    weights_real = resample_weights(len(real), resamples, seed, "real")
+    weights_first = resample_weights(len(first), resamples, seed, "fake")
+    weights_second = weights_first if paired else resample_weights(len(second), resamples, seed, "source")
+    drawn = distances(real, first, weights_real, weights_first) - distances(real, second, weights_real, weights_second)
+    return Difference(
+        value=value,
+        interval=normal_interval(value, drawn),
+        n_real=len(real),
+        n_first=len(first),
+        n_second=len(second),
+        features=features,
+        paired=paired,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A sentence that may be said only where several feature backends say the same and none the contrary."""
+
+    claim: str
+    """In words, as it holds where `holds` is true."""
+    holds: bool | None
+    """True or false where it may be said that it does or does not; None where nothing may be claimed."""
+    agreeing: tuple[str, ...]
+    """The backends whose interval lies on the claim's side of 0."""
+    contrary: tuple[str, ...]
+    undecided: tuple[str, ...]
+    """The backends whose interval holds 0."""
+
+
+def claim_of(claim: str, below_zero: Mapping[str, Interval | tuple[float, float]]) -> Claim:
+    """What the intervals of one difference, by backend, allow to be said; the claim is that the difference is below 0."""
+    agreeing = tuple(name for name, (_, high) in below_zero.items() if high < 0)
+    contrary = tuple(name for name, (low, _) in below_zero.items() if low > 0)
+    undecided = tuple(name for name in below_zero if name not in agreeing and name not in contrary)
+    holds = None
+    if len(agreeing) >= LEAST_AGREEING and not contrary:
+        holds = True
+    elif len(contrary) >= LEAST_AGREEING and not agreeing:
+        holds = False
+    return Claim(claim=claim, holds=holds, agreeing=agreeing, contrary=contrary, undecided=undecided)

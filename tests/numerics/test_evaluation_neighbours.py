@@ -1,0 +1,134 @@
+"""Precision, recall, density, coverage, subsets and extrapolation against loops, scikit-learn and closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.neighbors import NearestNeighbors
+
+from fruitgan.evaluation.contracts import FeatureSet
+from fruitgan.evaluation.differences import claim_of, fid_difference, kid_difference
+from fruitgan.evaluation.distances import frechet_distance, kernel_distance, squared_distances
+from fruitgan.evaluation.memory import nearest_distances
+from fruitgan.evaluation.metrics import SUBSETS, fid_infinity, kid_subsets
+from fruitgan.evaluation.neighbours import NEIGHBOURS, coverage, density, precision, radii, recall
+from fruitgan.evaluation.subsampling import subsets
+
+
+def draw(n: int, seed: int, shift: float = 0.0, dimensions: int = 4) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, dimensions)) + shift
+
+
+def feature_set(values: np.ndarray) -> FeatureSet:
+    return FeatureSet(values, "test", "none")
+
+
+def naive_four(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[float, float, float, float]:
+    """The definitions of Kynkaanniemi et al. 2019 and Naeem et al. 2020, point by point."""
+
+    def radius(points: np.ndarray, i: int) -> float:
+        return sorted(math.dist(points[i], other) for j, other in enumerate(points) if j != i)[k - 1]
+
+    real_radii = [radius(real, i) for i in range(len(real))]
+    fake_radii = [radius(fake, j) for j in range(len(fake))]
+    hits = [[math.dist(r, f) < real_radii[i] for i, r in enumerate(real)] for f in fake]  # [fake][real]
+    back = [[math.dist(r, f) < fake_radii[j] for j, f in enumerate(fake)] for r in real]
+    return (
+        sum(any(row) for row in hits) / len(fake),
+        sum(any(row) for row in back) / len(real),
+        sum(sum(row) for row in hits) / (k * len(fake)),
+        sum(any(row[i] for row in hits) for i in range(len(real))) / len(real),
+    )
+
+
+def test_the_four_are_those_of_the_definitions_point_by_point() -> None:
+    real, fake = draw(23, 0), draw(17, 1, shift=0.7)
+    found = [make().compute(real, fake) for make in (precision, recall, density, coverage)]
+    assert found == pytest.approx(naive_four(real, fake, NEIGHBOURS), abs=1e-12)
+
+
+def test_radii_are_those_of_scikit_learn() -> None:
+    x = draw(50, 0)
+    theirs = NearestNeighbors(n_neighbors=6).fit(x).kneighbors(x)[0][:, 5]  # itself is its first neighbour there
+    assert np.allclose(np.sqrt(radii(x, 5)), theirs)
+    assert np.allclose(
+        nearest_distances(draw(20, 1), x), NearestNeighbors(n_neighbors=1).fit(x).kneighbors(draw(20, 1))[0][:, 0]
+    )
+    assert np.allclose(squared_distances(x, x[:3]), ((x[:, None] - x[None, :3]) ** 2).sum(-1))
+
+
+def test_one_distribution_has_density_one_and_coverage_near_one_and_a_collapse_shows() -> None:
+    real, fake = draw(400, 0), draw(400, 1)
+    assert density().compute(real, fake) == pytest.approx(1, abs=0.12)
+    # Naeem et al. 2020, lemma 2, for large sets of one size: 1 - 2^-k.
+    assert coverage().compute(real, fake) == pytest.approx(1 - 2.0**-NEIGHBOURS, abs=0.03)
+    collapsed = np.tile(real[:1], (400, 1)) + 0.01 * fake
+    assert precision().compute(real, collapsed) == 1
+    assert coverage().compute(real, collapsed) < 0.05
+    assert recall().compute(real, collapsed) < 0.05
+
+
+def test_the_interval_by_halves_is_as_wide_as_the_scatter() -> None:
+    scatter = np.std([density().compute(draw(100, 2 * i), draw(100, 2 * i + 1, shift=0.5)) for i in range(150)])
+    low, high = density()(feature_set(draw(100, 0)), feature_set(draw(100, 1, shift=0.5))).interval
+    assert 0.6 < (high - low) / (2 * 1.96 * scatter) < 1.7
+
+
+def test_kid_over_subsets_is_the_mean_of_kernel_distances_over_the_drawn_subsets() -> None:
+    real, fake = draw(140, 0), draw(120, 1, shift=0.4)
+    found = kid_subsets(seed=3)(feature_set(real), feature_set(fake))
+    drawn = [subsets(len(x), 100, SUBSETS, 3, f"kid/{kind}") > 0 for kind, x in (("real", real), ("fake", fake))]
+    values = [kernel_distance(real[r], fake[f]) for r, f in zip(*drawn, strict=True)]
+    assert math.isclose(found.value, float(np.mean(values)), rel_tol=1e-9)
+    assert math.isclose(found.details["sd"], float(np.std(values, ddof=1)), rel_tol=1e-6)
+    assert (found.details["subsets"], found.details["subset_images"]) == (100, 100)
+    few = kid_subsets()(feature_set(real[:50]), feature_set(fake[:50]))
+    assert few.value == pytest.approx(kernel_distance(real[:50], fake[:50]))
+    assert few.details["sd"] == pytest.approx(0, abs=1e-9)
+
+
+def test_fid_for_infinitely_many_images_loses_the_bias_of_few() -> None:
+    x, y = draw(200, 0, dimensions=12), draw(200, 1, dimensions=12)
+    biased, unbiased = frechet_distance(x, y), fid_infinity().compute(x, y)
+    assert abs(unbiased) < biased / 3
+    shifted = draw(200, 1, shift=1.0, dimensions=12)  # the true distance is 12
+    assert fid_infinity().compute(x, shifted) == pytest.approx(12, abs=2.2)
+    details = fid_infinity().details(x, y)
+    assert details["fid"] == pytest.approx(biased, rel=0.15)
+
+
+def test_a_paired_difference_is_surer_than_an_unpaired_one_and_has_the_right_sign() -> None:
+    real, source = draw(80, 0), draw(80, 1, shift=1.0)
+    better = source - 0.2
+    for difference in (kid_difference, fid_difference):
+        paired = difference(real, better, source, features="test", paired=True)
+        apart = difference(real, better, source, features="test", paired=False)
+        assert paired.interval[1] < 0
+        assert paired.value == pytest.approx(apart.value)
+        assert paired.interval[1] - paired.interval[0] < 0.6 * (apart.interval[1] - apart.interval[0])
+    exact = kernel_distance(real, better) - kernel_distance(real, source)
+    assert kid_difference(real, better, source, features="test", paired=True).value == pytest.approx(exact)
+    with pytest.raises(ValueError, match="cannot be compared"):
+        fid_difference(real, better[:70], source, features="test", paired=False)
+    with pytest.raises(ValueError, match="no pairs"):
+        kid_difference(real, better[:70], source, features="test", paired=True)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "holds"),
+    [
+        ({"a": (-2, -1), "b": (-3, -1)}, True),
+        ({"a": (-2, -1), "b": (-3, 1)}, None),
+        ({"a": (-2, -1)}, None),
+        ({"a": (-2, -1), "b": (-2, -1), "c": (1, 2)}, None),
+        ({"a": (1, 2), "b": (1, 2), "c": (-1, 2)}, False),
+    ],
+)
+def test_nothing_is_claimed_unless_two_agree_and_none_says_the_contrary(
+    intervals: dict[str, tuple[float, float]], holds: bool | None
+) -> None:
+    claim = claim_of("it is so", intervals)
+    assert claim.holds is holds
+    assert sorted((*claim.agreeing, *claim.contrary, *claim.undecided)) == sorted(intervals)

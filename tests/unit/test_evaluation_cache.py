@@ -1,0 +1,129 @@
+"""Features are computed once for a file's content, and only what is sound comes out of the cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fruitgan.errors import DataError
+from fruitgan.evaluation.cache import FeatureCache
+from fruitgan.evaluation.contracts import Features
+from fruitgan.evaluation.extraction import extract
+from fruitgan.images import Pixels
+
+
+class Counting(Features):
+    """The mean of each channel, and how many pictures it was asked for."""
+
+    name = "counting"
+    dimensions = 3
+    resize = "none"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def prepare(self, pixels: Pixels) -> Pixels:
+        return pixels
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen += len(images)
+        return images.mean((2, 3))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    random = np.random.default_rng(0)
+    paths = []
+    for i in range(6):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(random.integers(256, size=(9, 11, 3), dtype=np.uint8)).save(paths[-1])
+    return paths
+
+
+def test_a_content_is_computed_once_whatever_its_name_and_folder(pictures: list[Path], tmp_path: Path) -> None:
+    backend = Counting()
+    first = extract(backend, pictures[:4])
+    moved = tmp_path / "elsewhere.png"
+    moved.write_bytes(pictures[1].read_bytes())
+    told: list[int] = []
+    again = extract(backend, [*pictures, moved, pictures[0]], on_image=told.append)
+    assert backend.seen == 6
+    assert told[-1] == 8
+    assert np.array_equal(again.values[:4], first.values)
+    assert np.array_equal(again.values[6], first.values[1])
+    assert np.array_equal(again.values[7], first.values[0])
+    means = [np.array(Image.open(path)).mean((0, 1)) / 255 for path in pictures]
+    assert np.allclose(again.values[:6], means, atol=1e-6)
+
+
+def test_cached_and_computed_features_are_the_same_numbers(pictures: list[Path], own_cache: Path) -> None:
+    computed = extract(Counting(), pictures)
+    cached = extract(Counting(), pictures)
+    assert np.array_equal(computed.values, cached.values)
+    assert list(own_cache.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("change", [{"version": "2"}, {"resize": "other"}, {"name": "another"}])
+def test_another_version_resize_or_name_is_computed_anew(pictures: list[Path], change: dict[str, str]) -> None:
+    extract(Counting(), pictures)
+    other = Counting()
+    for field, value in change.items():
+        setattr(other, field, value)
+    extract(other, pictures)
+    assert other.seen == 6
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "text"])
+def test_a_damaged_file_counts_as_absent(pictures: list[Path], own_cache: Path, damage: str) -> None:
+    true = extract(Counting(), pictures)
+    (file,) = own_cache.rglob("*.safetensors")
+    data = file.read_bytes()
+    flipped = bytearray(data)
+    flipped[-40] ^= 1
+    file.write_bytes({"flip": bytes(flipped), "cut": data[:-9], "empty": b"", "text": b"hello" * 30}[damage])
+    backend = Counting()
+    assert np.array_equal(extract(backend, pictures).values, true.values)
+    assert backend.seen == 6
+    repaired = Counting()
+    extract(repaired, pictures)
+    assert repaired.seen == 0
+
+
+def test_a_cache_that_cannot_be_written_is_no_failure(
+    pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path / "file"))
+    assert len(extract(Counting(), pictures)) == 6
+
+
+def test_very_wide_rows_are_not_kept(pictures: list[Path]) -> None:
+    backend = Counting()
+    backend.dimensions = 5000
+    assert not FeatureCache(backend, "cpu").is_used
+
+
+def test_an_image_that_cannot_be_read_or_decoded_is_named(pictures: list[Path], tmp_path: Path) -> None:
+    pictures[3].write_bytes(pictures[3].read_bytes()[:60])
+    with pytest.raises(DataError, match=r"3\.png"):
+        extract(Counting(), pictures)
+    with pytest.raises(DataError, match="absent"):
+        extract(Counting(), [tmp_path / "absent.png"])
+
+
+def test_nothing_is_kept_from_pictures_whose_features_were_never_asked_for(own_cache: Path) -> None:
+    assert extract(Counting(), []).values.shape == (0, 3)
+    assert not own_cache.exists()
+    assert torch.is_inference_mode_enabled() is False

@@ -1,0 +1,72 @@
+"""torch's compiler, where there is one: the same training within a stated tolerance; one line where there is none."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from fruitgan.errors import EnvironmentProblem
+from fruitgan.training.compilation import compile_networks
+from fruitgan.workflows.train_gan import TrainGanSettings, train_gan
+from fruitgan.workflows.train_gan.settings import Stepped
+
+
+def test_where_nothing_can_be_compiled_one_line_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(function: Any, **_: Any) -> Any:
+        def compiled(*_: Any) -> Any:
+            raise RuntimeError("\nInvalidCxxCompiler: No working C++ compiler found\n\nand much more")
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", failing)
+    network = nn.ModuleDict({"one": nn.Linear(2, 2)})
+    with pytest.raises(EnvironmentProblem, match=r"--compile: .*No working C\+\+ compiler found.*g\+\+.* or leave") as caught:
+        compile_networks(network, torch.device("cpu"))
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler on this machine")
+@pytest.mark.filterwarnings("default")  # torch's compiler warns of its own parts
+@pytest.mark.parametrize("recipe", ["fast", "cyclegan"])
+def test_compiled_networks_train_as_those_that_are_not(tmp_path: Path, recipe: str) -> None:
+    random = np.random.default_rng(0)
+    for domain in ("trainA", "trainB"):
+        (tmp_path / "data" / domain).mkdir(parents=True)
+        for number in range(4):
+            pixels = random.integers(0, 256, (48, 48, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / domain / f"{number}.png")
+    losses: dict[bool, list[dict[str, float]]] = {True: [], False: []}
+    for compiled in losses:
+
+        def keep(event: object, compiled: bool = compiled) -> None:
+            if isinstance(event, Stepped) and event.report.losses is not None:
+                losses[compiled].append(dict(event.report.losses))
+
+        settings = TrainGanSettings(
+            data=str(tmp_path / "data"),
+            recipe=recipe,
+            generator="mobile" if recipe == "fast" else "resnet-6",
+            generator_options={"base_channels": 4},
+            image_size=48,
+            batch_size=2,
+            steps=4,
+            precision="fp32",
+            gpu="none",
+            name=str(compiled),
+            out=tmp_path / "runs",
+            log_every=1,
+            compile=compiled,
+        )
+        train_gan(settings, keep)
+    assert len(losses[True]) == 4
+    for found, expected in zip(losses[True], losses[False], strict=True):
+        assert found == pytest.approx(expected, rel=1e-3)
