@@ -33,7 +33,7 @@ def train_gan(
     domains: options.Domains = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="What is computed.", show_default="fast on a CPU, else cyclegan", rich_help_panel=NETWORKS_PANEL),
+        typer.Option(help="What is computed.", show_default="fast on a CPU, else fruit", rich_help_panel=NETWORKS_PANEL),
     ] = None,
     generator: Annotated[
         str | None, typer.Option(help="Another generator than the recipe's.", rich_help_panel=NETWORKS_PANEL)
