@@ -130,8 +130,8 @@ def evaluate(
         typer.Option(
             "--compare",
             metavar="RUN",
-            help="Generators side by side, as in --compare RUN1 RUN2: bundles, runs, exported datasets or folders of images; all "
-            "are held against the first, or against --fake-dir.",
+            help="Generators side by side, as in --compare RUN1 RUN2: bundles, runs, exported datasets or folders of images; "
+            "held against the first, or against --fake-dir.",
             rich_help_panel=COMPARE_PANEL,
         ),
     ] = None,
@@ -230,9 +230,7 @@ def evaluate(
         raise GateFailed("; ".join(str(gate) for gate in result.failed_gates))
 
 
-def _runs(
-    fake_dir: Path | None, compare: list[str], further: list[str], of_bundles: Mapping[str, object]
-) -> tuple[str, ...]:
+def _runs(fake_dir: Path | None, compare: list[str], further: list[str], of_bundles: Mapping[str, object]) -> tuple[str, ...]:
     """Whose images are judged; more than one is a comparison.
 
     Raises:

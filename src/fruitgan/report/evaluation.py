@@ -202,11 +202,14 @@ def verdict(result: Mapping[str, Any]) -> str:
     low, high = detector["interval"]
     many = len(result["attackers"])
     who = f"{detector['name']}, the strongest of {many} attackers," if many > 1 else f"the detector {detector['name']}"
-    right = f"is right about {detector['accuracy']:.1%} of {thousands(detector['n'])} images (95% interval {low:.1%} to {high:.1%})"
+    right = (
+        f"is right about {detector['accuracy']:.1%} of {thousands(detector['n'])} images (95% interval {low:.1%} to {high:.1%})"
+    )
     guess = f"where guessing gives {detector['chance']:.0%}"
     if detector["p_value"] <= ALPHA:
         return f"The generated images can be told from real ones: {who} {right}, {guess}."
-    return f"The generated images were not told from real ones beyond chance (p = {detector['p_value']:.2g}): {who} {right}, {guess}."
+    beyond = f"were not told from real ones beyond chance (p = {detector['p_value']:.2g})"
+    return f"The generated images {beyond}: {who} {right}, {guess}."
 
 
 def robustness_rows(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:

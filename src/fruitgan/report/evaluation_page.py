@@ -1,4 +1,4 @@
-"""The evaluation's report: one self-contained page with the verdict, every number, the pictures, and how to check and cite it."""
+"""The evaluation's report: one self-contained page with the verdict, numbers, pictures, and how to check and cite it."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def _controls(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, str, 
             each["name"],
             each["detail"],
             thousands(each["n"]),
-            "–" if each["auc"] is None else f"{each['auc']:.3f}",
+            "" if each["auc"] is None else f"{each['auc']:.3f}",
             f"{each['p_value']:.2g}",
             "told apart" if each["told_apart"] else "not told apart",
         )
@@ -188,8 +188,8 @@ def _leaks(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
         (
             each["kind"],
             each["detail"],
-            "–" if each["effect"] is None else f"{each['effect']:.0%}",
-            "–" if each["p_value"] is None else f"{each['p_value']:.1g}",
+            "" if each["effect"] is None else f"{each['effect']:.0%}",
+            "" if each["p_value"] is None else f"{each['p_value']:.1g}",
             "spoils a detector's number" if each["spoils_detector"] else "is borne in mind",
         )
         for each in result["leaks"]

@@ -59,19 +59,20 @@ def _roc(detector: Mapping[str, Any], logits: NDArray[np.float64], truth: NDArra
 def _precision(detector: Mapping[str, Any], logits: NDArray[np.float64], truth: NDArray[np.bool_]) -> Panel:
     recall, precision = precision_points(logits, truth)
     share = float(truth.mean())
+    area = f"{detector['average_precision']:.3f}"
     return Panel(
         title="Precision over recall",
         plot=line_plot(
             "precision",
             [Line(x=recall, y=precision, colour=1)],
-            description=f"Precision over recall of {detector['name']}; the average precision is {detector['average_precision']:.3f}.",
+            description=f"Precision over recall of {detector['name']}; average precision {area}.",
             x_end=1.0,
             y_end=1.02,
             level=share,
             x_label="share of the generated images that is found",
             x_whole=False,
         ),
-        caption=f"Up: of the images called generated, the share that is. Average precision {detector['average_precision']:.3f}; "
+        caption=f"Up: of the images called generated, the share that is. Average precision, the area below, is {area}; "
         f"calling everything generated gives {share:.2f}.",
         legend=((detector["name"], 1),),
         level="share of generated images",
@@ -107,8 +108,8 @@ def _reliability(detector: Mapping[str, Any]) -> Panel:
             x_label="probability of being generated, as said",
             x_whole=False,
         ),
-        caption=f"Up: share of such images that is generated, with 95% intervals. On the dashed line certainty is earned; the mean "
-        f"distance from it (expected calibration error) is {error:.3f}.",
+        caption=f"Up: share of such images that is generated, with 95% intervals. On the dashed line certainty is earned; the "
+        f"mean distance from it (expected calibration error) is {error:.3f}.",
         legend=(("observed", 1), ("as it should be", 3)),
     )
 
@@ -134,8 +135,8 @@ def spectrum_panel(spectra: Mapping[str, Sequence[float]]) -> Panel:
             x_label="frequency, cycles a pixel",
             x_whole=False,
         ),
-        caption=f"Power of the brightness in dB, mean over directions and images, at most {gap:.1f} dB apart. Upsampling leaves peaks at 1/4 "
-        "and 1/2; a fall-off on the right is missing fine texture.",
+        caption=f"Power of the brightness in dB, mean over directions and images, at most {gap:.1f} dB apart. Upsampling "
+        "leaves peaks at 1/4 and 1/2; a fall-off on the right is missing fine texture.",
         legend=tuple((kind, colour) for colour, kind in enumerate(spectra, start=1)),
     )
 

@@ -1,4 +1,4 @@
-"""Several generators on the same sources: each is evaluated in full, and the others are held against the first, pair by pair."""
+"""Several generators on the same sources: each is evaluated in full, and the others are held against the first by pairs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from fruitgan.data.labelled import LabelledImage, read_folders
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError
-from fruitgan.evaluation.contracts import FeatureSet, Features
+from fruitgan.evaluation.contracts import Features, FeatureSet
 from fruitgan.evaluation.differences import Difference, claim_of, fid_difference, kid_difference, ratio_difference
 from fruitgan.evaluation.distances import frechet_distance, kernel_distance
 from fruitgan.evaluation.extraction import extract
@@ -141,7 +141,9 @@ class _Pairing:
         ]
         if settings.source_dir is None:
             return rows
-        sources = find_sources(settings.source_dir, self.fakes[0], *{image.path.parent for image in (*self.reals, *self.fakes[0])})
+        sources = find_sources(
+            settings.source_dir, self.fakes[0], *{image.path.parent for image in (*self.reals, *self.fakes[0])}
+        )
         source = described(sources.paths).values
         below = kernel_distance(real, source)
         ratio = ratio_difference(
@@ -176,7 +178,9 @@ class _Pairing:
                 return []
             right = [np.array([pair[place] for pair in both]) for place in (0, 1)]
             groups = [pair[2] for pair in both]
-            found = paired_shares(right[0], right[1], groups, resamples=RESAMPLES["kid"][self.settings.quick], seed=self.settings.seed)
+            found = paired_shares(
+                right[0], right[1], groups, resamples=RESAMPLES["kid"][self.settings.quick], seed=self.settings.seed
+            )
             rows.append(_attacked(name, names, found))
         return rows
 

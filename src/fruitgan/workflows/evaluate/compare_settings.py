@@ -42,7 +42,7 @@ class CompareRow:
     """One number of both on the same sources; for every one of them lower is better for the generator."""
 
     name: str
-    """`kid`, `fid`, `r`; `recognised`, the share of the fakes that the strongest attacker finds; `accuracy`, its right answers."""
+    """`kid`, `fid`, `r`; `recognised`, the share of the fakes that the strongest attacker finds; `accuracy`, of all images."""
     features: str
     """The backend, or the attackers' names."""
     first: float

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fruitgan.bundle import FILE_NAME, load_card, locate
@@ -42,14 +43,18 @@ def labels(runs: Sequence[str]) -> list[str]:
     return found
 
 
-def contestants(settings: CompareSettings, names: Sequence[str], out: Path, gpu: str | None, device: str | None, tell: OnStep) -> list[Contestant]:
+def contestants(
+    settings: CompareSettings, names: Sequence[str], out: Path, gpu: str | None, device: str | None, tell: OnStep
+) -> list[Contestant]:
     """All of them, the bundles' translations made below `out`, a folder for each.
 
     Raises:
         UsageError: no such bundle; bundles and no data; bundles of several image sizes.
         DataError: a file that is no bundle, and what `export_dataset` raises.
     """
-    bundles = {name: locate(run, settings.runs_dir) for name, run in zip(names, settings.runs, strict=True) if not _is_images(run)}
+    bundles = {
+        name: locate(run, settings.runs_dir) for name, run in zip(names, settings.runs, strict=True) if not _is_images(run)
+    }
     if bundles and settings.data is None:
         raise UsageError(f"--compare {next(iter(bundles))}: a bundle needs images to translate: --data NAME|DIR")
     sizes = {name: load_card(path).image_size_px for name, path in bundles.items()}
@@ -64,13 +69,17 @@ def contestants(settings: CompareSettings, names: Sequence[str], out: Path, gpu:
         folder = Path(run)
         if name in bundles:
             folder = out / name / DATASET
-            _export(settings, bundles[name], folder, gpu, device, lambda what, done, total, name=name: tell(f"{name}: {what}", done, total))
+            _export(settings, bundles[name], folder, gpu, device, partial(_told, tell, name))
         if (folder / PREDICTED).is_dir():
             found.append(Contestant(name, folder / PREDICTED, folder / ORIGINS if (folder / ORIGINS).is_dir() else None))
         else:
             beside = folder.absolute().parent / ORIGINS
             found.append(Contestant(name, folder, beside if beside.is_dir() else None))
     return found
+
+
+def _told(tell: OnStep, name: str, what: str, done: int, total: int) -> None:
+    tell(f"{name}: {what}", done, total)
 
 
 def _is_images(run: str) -> bool:

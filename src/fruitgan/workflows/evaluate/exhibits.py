@@ -54,7 +54,9 @@ def exhibits(
         galleries={"generated": _gallery(fakes, result.seed), "real": _gallery(reals, result.seed)},
         most_convincing=shown(judged[:half]),
         least_convincing=shown(judged[::-1][:half]),
-        looked=tuple(Looked(seen.file, seen.kind, seen.logit, decode(result.out / seen.picture).pixels) for seen in result.saliency),
+        looked=tuple(
+            Looked(seen.file, seen.kind, seen.logit, decode(result.out / seen.picture).pixels) for seen in result.saliency
+        ),
         spectra={"generated": _spectrum(fakes, device), "real": _spectrum(reals, device)},
     )
 
