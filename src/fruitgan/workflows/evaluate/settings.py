@@ -19,6 +19,7 @@ from fruitgan.workflows.evaluate.attack_results import (
     DetectorResult,
     JudgedImage,
     LookedAt,
+    ReadingResult,
     RobustnessResult,
 )
 
@@ -184,6 +185,8 @@ class EvaluateResult:
     """What the detector said of each image that it judged."""
     robustness: tuple[RobustnessResult, ...]
     saliency: tuple[LookedAt, ...]
+    reads_as_target: tuple[ReadingResult, ...]
+    """Only where the sources are known."""
     detection_seconds: float
     gates: tuple[Gate, ...]
     notes: tuple[str, ...]
