@@ -19,6 +19,7 @@ from fruitgan.evaluation.contracts import Metric
 from fruitgan.evaluation.leaks import Facts, Leak, find_leaks, inspect, merged_groups
 from fruitgan.report.evaluation_page import Exhibits, evaluation_report
 from fruitgan.workflows.environment import environment
+from fruitgan.workflows.evaluate.attack_results import ReadingResult
 from fruitgan.workflows.evaluate.compare_settings import Comparison
 from fruitgan.workflows.evaluate.detection import Detection, detect
 from fruitgan.workflows.evaluate.exhibits import exhibits
@@ -31,6 +32,7 @@ from fruitgan.workflows.evaluate.measuring import (
     with_gates,
 )
 from fruitgan.workflows.evaluate.numbers import Measuring, Numbers
+from fruitgan.workflows.evaluate.reading import read_as_target
 from fruitgan.workflows.evaluate.settings import (
     OUT,
     SHAPELESS,
@@ -111,9 +113,12 @@ class _Job:
         ).numbers(backends)
         numbers.not_measured |= left_out
         out = settings.out or OUT / _slug(settings.fake_dir)
+        grouped = ([image for image in images if not image.generated], [image for image in images if image.generated])
+        readings = () if sources is None else read_as_target(backends[0], *grouped, sources, device, settings.seed, self.tell)
         detection = detect(settings, images, facts, leaks, device, out, self.tell)
         self.notes += detection.notes
-        result = self._result(numbers, leaks, detection, len(fakes), len(reals), real_dir, out, began, environment(device))
+        made_with = environment(device)
+        result = self._result(numbers, leaks, detection, readings, len(fakes), len(reals), real_dir, out, began, made_with)
         if self.beside is not None:
             result = replace(result, compare=self.beside(result), seconds=round(time.monotonic() - began, 3))
         self._leave(result, exhibits(result, fakes, reals, sources, device))
@@ -174,6 +179,7 @@ class _Job:
         numbers: Numbers,
         leaks: tuple[Leak, ...],
         detection: Detection,
+        readings: tuple[ReadingResult, ...],
         n_fake: int,
         n_real: int,
         real_dir: Path,
@@ -203,6 +209,7 @@ class _Job:
             judged=detection.judged,
             robustness=detection.robustness,
             saliency=detection.saliency,
+            reads_as_target=readings,
             detection_seconds=detection.seconds,
             compare=(),
             gates=(),

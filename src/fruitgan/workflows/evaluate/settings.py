@@ -19,6 +19,7 @@ from fruitgan.workflows.evaluate.attack_results import (
     DetectorResult,
     JudgedImage,
     LookedAt,
+    ReadingResult,
     RobustnessResult,
 )
 from fruitgan.workflows.evaluate.compare_settings import Comparison
@@ -185,6 +186,8 @@ class EvaluateResult:
     """What the detector said of each image that it judged."""
     robustness: tuple[RobustnessResult, ...]
     saliency: tuple[LookedAt, ...]
+    reads_as_target: tuple[ReadingResult, ...]
+    """Only where the sources are known."""
     detection_seconds: float
     compare: tuple[Comparison, ...]
     """Others held against these images, where they were asked for."""
