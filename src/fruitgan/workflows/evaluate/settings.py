@@ -16,7 +16,7 @@ from fruitgan.settings import to_json
 from fruitgan.training.detection import Confusion
 
 OUT = Path("runs/evaluate")
-DEFAULT_FEATURES = ("random", "colour")
+DEFAULT_FEATURES = ("fruit-embed", "random", "colour")
 DEFAULT_METRICS = (
     "kid",
     "fid",
@@ -25,6 +25,7 @@ DEFAULT_METRICS = (
     "colour-lab",
     "spectrum",
     "upsampling-peaks",
+    "structure",
     "gradient-ssim",
     "background",
     "nearest-training",
@@ -36,6 +37,7 @@ DEFAULT_DETECTOR = "spectrum"
 NO_DETECTOR = "none"
 SHAPELESS = frozenset({"random", "colour"})
 """Features that see colours and textures and know no things."""
+FRUIT_EMBED = "fruit-embed"
 INCEPTION = "inception"
 INCEPTION_KEYS = {"kid": "kernel_inception_distance_mean", "fid": "frechet_inception_distance"}
 """torch-fidelity's own names, which belong to Inception features alone."""
