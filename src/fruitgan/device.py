@@ -64,6 +64,13 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
     return contextlib.nullcontext()
 
 
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """The context in which an autocast around it does not count."""
+    if device.type == "meta":  # where operations are counted, and which has no autocast
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
 def at_least_fp32(x: Tensor) -> Tensor:
     """The same numbers in float32, or in float64 where they are that already (tests compute in it)."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

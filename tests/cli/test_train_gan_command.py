@@ -217,6 +217,7 @@ def test_init_from_a_bundle_starts_with_its_generators(
 def test_show_tells_of_a_recipe_a_run_and_a_bundle(pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     recipe = run_json(capsys, "show", "recipe", "cyclegan")
     assert recipe["epochs"] == 200
+    assert recipe["multiply_adds_per_step"] == sum(kind["share"] * kind["multiply_adds"] for kind in recipe["kinds_of_step"])
     run = run_json(capsys, "train-gan", "--data", pictures, *TINY, *out, "--steps", "2", "--name", "shown")
     shown = run_json(capsys, "show", str(run["run"]))
     assert (shown["step"], shown["finished"]) == (2, True)

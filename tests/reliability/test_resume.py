@@ -43,6 +43,18 @@ KINDS: dict[str, tuple[dict[str, Any], int, int]] = {
     ),
     # large enough batches for the pool of 50 to be full, and to swap, before the stop
     "cyclegan": ({"recipe": "cyclegan", "generator": "resnet-6", "image_size": 24, "batch_size": 11}, 8, 6),
+    # a lazy penalty at steps 0 and 8, masks, a strength that adapts, identity for the first half
+    "fruit": (
+        {
+            "recipe": "fruit",
+            "image_size": 96,
+            "batch_size": 2,
+            "generator_options": {"base_channels": "4", "blocks": "1"},
+            "discriminator_options": {"base_channels": "4", "batch_head": "true"},
+        },
+        10,
+        7,
+    ),
     # with dropout, and an epoch that ends
     "seed-unet": ({"recipe": "seed-unet", "generator": "unet-128", "image_size": 128}, 5, 2),
 }
@@ -180,7 +192,12 @@ def test_the_checkpoints_compared_hold_every_part_that_moves(whole: Mapping[str,
         f"network.{role}_{end}" for role, ends in (("generator", ("ab", "ba")), ("discriminator", "ab")) for end in ends
     }
     always = networks | {"optimizer.generators", "optimizer.discriminators", "trainer"}
-    more = {"fast": {"average"}, "cyclegan": {"extra.pool_a", "extra.pool_b"}, "seed-unet": set()}
+    more = {
+        "fast": {"average"},
+        "fruit": {"average", "extra.pool_a", "extra.pool_b", "extra.strength"},
+        "cyclegan": {"extra.pool_a", "extra.pool_b"},
+        "seed-unet": set(),
+    }
     for kind, parts in more.items():
         tensors, document = last_checkpoint(whole[kind].run)
         assert set(document["parts"]) == always | parts

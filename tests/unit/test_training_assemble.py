@@ -34,7 +34,7 @@ def small(**settings: Any) -> Plan:
 
 def test_the_default_recipe_is_the_light_one_on_a_cpu_and_the_papers_elsewhere() -> None:
     assert plan().recipe_name == "fast"
-    assert make_plan(TrainGanSettings(), torch.device("cuda")).recipe_name == "cyclegan"
+    assert make_plan(TrainGanSettings(), torch.device("cuda")).recipe_name == "fruit"
 
 
 def test_a_plan_has_every_option_of_every_part() -> None:

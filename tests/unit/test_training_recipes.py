@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fruitgan.training.recipe import Adam, Part, Recipe, recipes
 from fruitgan.training.schedules import Schedule, constant
+from fruitgan.workflows.train_gan.work import count_work
 
 
 def common(recipe: Recipe) -> None:
@@ -41,6 +42,48 @@ def test_seed_unet_is_the_lab_reports() -> None:
     assert recipe.learning_rate == constant(1.0)
     assert (recipe.epochs, recipe.pairing, recipe.resample) == (40, "zip", "nearest")
     assert recipe.total_steps(995) == 39_800
+
+
+def test_fruit_has_every_ingredient_and_takes_no_more_work_than_cyclegan() -> None:
+    recipe = recipes.get("fruit")
+    assert recipe.objective.options == {
+        "gan_mode": "lsgan",
+        "pool_size": 50,
+        "mask_losses": True,
+        "penalty": True,
+        "augment_target": 0.6,
+    }
+    assert recipe.generator == Part(name="resnet-aa")
+    assert recipe.discriminator == Part(name="patch-multiscale", options={"scales": 3})
+    assert recipe.weights["cycle"] == Schedule(start=10.0, end=2.5, shape="cosine")
+    assert recipe.weights["gradient_penalty"].every == 8
+    reference = recipes.get("cyclegan")
+    assert (recipe.epochs, recipe.image_size_px, recipe.batch_size) == (
+        reference.epochs,
+        reference.image_size_px,
+        reference.batch_size,
+    )
+    assert count_work("fruit").mean <= count_work("cyclegan").mean
+
+
+def test_the_work_of_cyclegan_is_that_of_its_layers() -> None:
+    def convolution(channels_in: int, channels_out: int, kernel: int, side: int) -> int:
+        return channels_in * channels_out * kernel**2 * side**2
+
+    ends = convolution(3, 64, 7, 256) + convolution(64, 3, 7, 256)
+    halvings = convolution(64, 128, 3, 128) + convolution(128, 256, 3, 64)
+    doublings = convolution(256, 128, 3, 64) + convolution(128, 64, 3, 128)
+    generator = ends + halvings + doublings + 18 * convolution(256, 256, 3, 64)
+    layers = [(3, 64, 128), (64, 128, 64), (128, 256, 32), (256, 512, 31), (512, 1, 30)]
+    first, *others = (convolution(c, d, 4, side) for c, d, side in layers)
+    # Forward, and backward to the input and to the weights; the first layer of what images enter passes nothing back.
+    fakes_and_identities = 4 * (3 * generator - convolution(3, 64, 7, 256))
+    cycles = 2 * 3 * generator
+    fooled = 2 * 2 * (first + sum(others))  # backward to the input alone
+    learning = 4 * (2 * first + 3 * sum(others))
+    (kind,) = count_work("cyclegan").kinds
+    assert kind.share == 1
+    assert kind.multiply_adds == fakes_and_identities + cycles + fooled + learning
 
 
 def test_fast_is_light_and_averaged() -> None:

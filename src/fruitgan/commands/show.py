@@ -36,15 +36,22 @@ def show(
 
 def _show_recipe(name: str | None, console: Console) -> None:
     from fruitgan.training.recipe import recipes
+    from fruitgan.workflows.train_gan.work import count_work
 
     if name is None:
         raise UsageError(f"which recipe? Known are {', '.join(recipes.names())}")
     recipe = to_json(recipes.get(name))
-    console.result({"name": name, **recipe})
+    work = count_work(name)
+    console.result({"name": name, **recipe, "multiply_adds_per_step": work.mean, "kinds_of_step": to_json(work.kinds)})
     reasons = recipe.pop("why")
     console.out(f"{name}: {recipe.pop('summary')}")
     rows = [(field, _brief(value), reasons.get(field, "")) for field, value in recipe.items() if value is not None]
     console.table("", ("setting", "value", "why"), rows)
+    console.table(
+        f"multiply-adds a step, counted: {work.mean / 1e9:,.1f} G in the mean",
+        ("of the steps", "multiply-adds", "losses"),
+        [(f"{kind.share:.1%}", f"{kind.multiply_adds / 1e9:,.1f} G", ", ".join(kind.weights)) for kind in work.kinds],
+    )
 
 
 def _show_run(path: Path, console: Console) -> None:
@@ -99,9 +106,10 @@ def _brief(value: Any) -> str:
 
 def _schedule(value: Mapping[str, Any]) -> str:
     start, end, begin, finish = value["start"], value["end"], value["begin"], value["finish"]
+    lazily = f", every {value['every']} steps, times {value['every']}" if value["every"] > 1 else ""
     if start == end:
-        return f"{start:g}"
+        return f"{start:g}{lazily}"
     if begin == finish:
-        return f"{start:g}, from {begin:.0%} on {end:g}"
+        return f"{start:g}, from {begin:.0%} on {end:g}{lazily}"
     hold = f" until {begin:.0%}" if begin else ""
-    return f"{start:g}{hold}, {value['shape']} to {end:g} at {finish:.0%}"
+    return f"{start:g}{hold}, {value['shape']} to {end:g} at {finish:.0%}{lazily}"

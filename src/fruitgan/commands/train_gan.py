@@ -33,7 +33,7 @@ def train_gan(
     domains: options.Domains = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="What is computed.", show_default="fast on a CPU, else cyclegan", rich_help_panel=NETWORKS_PANEL),
+        typer.Option(help="What is computed.", show_default="fast on a CPU, else fruit", rich_help_panel=NETWORKS_PANEL),
     ] = None,
     generator: Annotated[
         str | None, typer.Option(help="Another generator than the recipe's.", rich_help_panel=NETWORKS_PANEL)
@@ -188,7 +188,7 @@ def _train(settings: TrainGanSettings, console: Console) -> None:
     from fruitgan.workflows.train_gan import train_gan as job
     from fruitgan.workflows.train_gan.resume import resume_line
 
-    with PoliteStop("finishing the step and saving; Ctrl-C again stops at once") as stop, ExitStack() as stack:
+    with PoliteStop() as stop, ExitStack() as stack:
         telling = _Telling(console, stop, stack)
         try:
             result = job(settings, telling)

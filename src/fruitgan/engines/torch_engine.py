@@ -31,6 +31,7 @@ class TorchEngine(Engine):
         gpu: str | None = None,
         device: str | None = None,
         precision: Precision = "auto",
+        threads: int | None = None,
     ) -> None:
         self.device = choose_device(gpu, device)
         self.precision = precision

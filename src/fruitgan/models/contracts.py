@@ -62,6 +62,8 @@ class Discriminator(nn.Module, ABC):
 
     size_rule: SizeRule
     dead_parameters: frozenset[str] = frozenset()
+    judges_batches: bool = False
+    """Whether an image's logits depend on the batch's other images: then a batch is all real or all generated."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, ...]: ...

@@ -9,11 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fruitgan.device import at_least_fp32
+from fruitgan.models.composition import composed
 from fruitgan.models.contracts import Generator, GeneratorParts, SizeRule
 from fruitgan.models.layers import InstanceNorm, Smooth, initialise
-
-LIMIT = 0.97  # the source is held inside the range of tanh, whose inverse would be infinite at 1
-MASK_START = 1.0  # sigmoid(1) = 0.73: at the start the network's picture counts for most
 
 
 class SeparableBlock(nn.Module):
@@ -43,10 +41,9 @@ class SeparableBlock(nn.Module):
 class MobileGenerator(Generator):
     """Works at half and quarter size; its last layer starts at zero, so that the untrained output is the input.
 
-    With h the last layer's three colour maps and m its mask map, y = tanh(h + atanh(clip(x, -0.97, 0.97))) is the changed
-    picture and m y + (1 - m) x the output (the mask as in Mejjati et al. 2018, equation 1, with the source as the background).
+    The output is `composed` of what the last layer says and of the source.
     What each pixel shuffle gives is smoothed, so that no grid shows; the source's own sharpness is added at full size.
-    At h = 0 the output differs from x by the clipping alone. Points for `encode`: 0 the stem, 1 the halving, then each block.
+    Points for `encode`: 0 the stem, 1 the halving, then each block.
     """
 
     size_rule = SizeRule(minimum_px=8, multiple_of_px=4)
@@ -85,13 +82,7 @@ class MobileGenerator(Generator):
         for layer in self.trunk:
             inner = layer(inner)
         joined = self.join(torch.cat([self.widen(inner), skip], dim=1))
-        out = self.smooth(at_least_fp32(F.pixel_shuffle(self.head(joined), 2)))
-        x = at_least_fp32(x)
-        changed = torch.tanh(out[:, :3] + torch.atanh(x.clamp(-LIMIT, LIMIT)))
-        if out.shape[1] == 3:
-            return GeneratorParts(changed, None)
-        mask = torch.sigmoid(out[:, 3:] + MASK_START)
-        return GeneratorParts(torch.lerp(x, changed, mask), mask)
+        return composed(x, self.smooth(at_least_fp32(F.pixel_shuffle(self.head(joined), 2))))
 
     def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
         maps = [self.stem(x)]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from fruitgan.augment.differentiable import DRAWS, mildly_changed
 from fruitgan.errors import UsageError
 from fruitgan.models.contracts import Discriminator, Generator
-from fruitgan.objectives.adversarial import DISTANCES, discriminator_loss, generator_loss
-from fruitgan.objectives.contracts import Batch, Objective, ObjectiveFactory, Player
+from fruitgan.objectives.adaptation import AdaptiveStrength
+from fruitgan.objectives.adversarial import DISTANCES, UNDECIDED, discriminator_loss, generator_loss, gradient_penalty
+from fruitgan.objectives.contracts import Batch, Objective, ObjectiveFactory, Player, Replay
+from fruitgan.objectives.masks import area, roughness
 from fruitgan.objectives.replay import ReplayPool
 
 
@@ -32,27 +36,33 @@ def identity_loss(real: Tensor, same: Tensor, weight: Tensor | float) -> Tensor:
     return weight * (same - real).abs().mean()
 
 
+MASK_WEIGHTS = ("mask_roughness", "mask_area")
+
+
 @dataclass(frozen=True)
 class CycleStep:
-    """One step's images, each [N, 3, H, W] in [-1, 1], made once for all players."""
+    """One step's images, each [N, 3, H, W] in [-1, 1], made once for all players; the batch for the numbers drawn."""
 
-    real_a: Tensor
-    real_b: Tensor
+    batch: Batch
     fake_a: Tensor
     fake_b: Tensor
     cycled_a: Tensor
     cycled_b: Tensor
     same_a: Tensor | None
     same_b: Tensor | None
+    mask_a: Tensor | None
+    mask_b: Tensor | None
+    """[N, 1, H, W] in [0, 1], of the fakes."""
     judged_a: Tensor
     judged_b: Tensor
+    penalised: bool
 
 
 class CycleGAN(Objective):
     """`generator_ab` and `generator_ba` with adversarial, cycle and identity losses; `discriminator_b` judges domain b.
 
-    The calls are batched where the mathematics allow it (every network treats images one by one): a generator's fake and
-    identity images in one call, a discriminator's real and generated images in one call.
+    The calls are batched where the mathematics allow it (every network treats images one by one, but for a discriminator
+    that says otherwise): a generator's fake and identity images in one call, a discriminator's real and generated images too.
     """
 
     def __init__(
@@ -62,6 +72,9 @@ class CycleGAN(Objective):
         *,
         gan_mode: str,
         pool_size: int,
+        mask_losses: bool,
+        penalty: bool,
+        augment_target: float,
     ) -> None:
         self.networks = nn.ModuleDict(
             {
@@ -76,65 +89,128 @@ class CycleGAN(Objective):
             Player("discriminators", ("discriminator_a", "discriminator_b"), self._discriminators_loss),
         )
         self.generators = {"a2b": "generator_ab", "b2a": "generator_ba"}
-        self.weights = {name: torch.ones(()) for name in ("adversarial", "cycle", "identity")}
+        weights = ("adversarial", "cycle", "identity") + MASK_WEIGHTS * mask_losses + ("gradient_penalty",) * penalty
+        self.weights = {name: torch.ones(()) for name in weights}
         self.pools = {name: ReplayPool(pool_size) for name in ("pool_a", "pool_b")} if pool_size else {}
-        self.extras = self.pools
+        self.strength = AdaptiveStrength(augment_target) if augment_target else None
+        self.extras: Mapping[str, Replay] = {**self.pools, **({"strength": self.strength} if self.strength else {})}
         self.draws = dict.fromkeys(self.pools, 2)
+        if self.strength:
+            self.draws |= {"shown_to_fool": DRAWS, "shown_to_learn": DRAWS}
+        if penalty:
+            self.draws |= {"mix_a": 1, "mix_b": 1}
         self.gan_mode = gan_mode
 
     def prepare(self, batch: Batch, variant: frozenset[str]) -> CycleStep:
-        ab, ba = self.networks["generator_ab"], self.networks["generator_ba"]
-        if "identity" in variant:
-            fake_b, same_b = ab(torch.cat([batch.a, batch.b])).chunk(2)
-            fake_a, same_a = ba(torch.cat([batch.b, batch.a])).chunk(2)
-        else:
-            fake_b, fake_a, same_a, same_b = ab(batch.a), ba(batch.b), None, None
+        n = len(batch.a)
+        ab, ba = (cast(Generator, self.networks[name]) for name in ("generator_ab", "generator_ba"))
+        masked = not variant.isdisjoint(MASK_WEIGHTS)
+        identity = "identity" in variant
+        to_b, mask_b = _translated(ab, torch.cat([batch.a, batch.b]) if identity else batch.a, masked)
+        to_a, mask_a = _translated(ba, torch.cat([batch.b, batch.a]) if identity else batch.b, masked)
+        fake_b, fake_a = to_b[:n], to_a[:n]
         return CycleStep(
-            real_a=batch.a,
-            real_b=batch.b,
+            batch=batch,
             fake_a=fake_a,
             fake_b=fake_b,
             cycled_a=ba(fake_b),
             cycled_b=ab(fake_a),
-            same_a=same_a,
-            same_b=same_b,
+            same_a=to_a[n:] if identity else None,
+            same_b=to_b[n:] if identity else None,
+            mask_a=None if mask_a is None else mask_a[:n],
+            mask_b=None if mask_b is None else mask_b[:n],
             judged_a=self._judged("pool_a", fake_a, batch.draws),
             judged_b=self._judged("pool_b", fake_b, batch.draws),
+            penalised="gradient_penalty" in variant,
         )
 
     def _judged(self, pool: str, fake: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         return self.pools[pool].query(fake, draws[pool]) if pool in self.pools else fake.detach()
 
+    def _discriminator(self, domain: str) -> Discriminator:
+        return cast(Discriminator, self.networks[f"discriminator_{domain}"])
+
+    def _shown(self, images: Tensor, draws: Mapping[str, Tensor], name: str) -> Tensor:
+        """As a discriminator is shown them: changed as drawn, where that is wanted."""
+        if self.strength is None:
+            return images
+        return mildly_changed(images, draws[name], self.strength.on(images.device))
+
     def _generators_loss(self, step: CycleStep) -> dict[str, Tensor]:
-        weights = self.weights
-        terms = {
-            "adversarial_ab": weights["adversarial"]
-            * generator_loss(self.gan_mode, self.networks["discriminator_b"](step.fake_b)),
-            "adversarial_ba": weights["adversarial"]
-            * generator_loss(self.gan_mode, self.networks["discriminator_a"](step.fake_a)),
-            "cycle_a": cycle_loss(step.real_a, step.cycled_a, weights["cycle"]),
-            "cycle_b": cycle_loss(step.real_b, step.cycled_b, weights["cycle"]),
-        }
+        weights, real, draws = self.weights, step.batch, step.batch.draws
+        terms = {}
+        for direction, domain, fake in (("ab", "b", step.fake_b), ("ba", "a", step.fake_a)):
+            logits = self._discriminator(domain)(self._shown(fake, draws, "shown_to_fool"))
+            terms[f"adversarial_{direction}"] = weights["adversarial"] * generator_loss(self.gan_mode, logits)
+        terms["cycle_a"] = cycle_loss(real.a, step.cycled_a, weights["cycle"])
+        terms["cycle_b"] = cycle_loss(real.b, step.cycled_b, weights["cycle"])
         if step.same_a is not None and step.same_b is not None:
-            terms["identity_a"] = identity_loss(step.real_a, step.same_a, weights["identity"])
-            terms["identity_b"] = identity_loss(step.real_b, step.same_b, weights["identity"])
+            terms["identity_a"] = identity_loss(real.a, step.same_a, weights["identity"])
+            terms["identity_b"] = identity_loss(real.b, step.same_b, weights["identity"])
+        for direction, mask in (("ab", step.mask_b), ("ba", step.mask_a)):
+            if mask is not None:
+                terms[f"mask_roughness_{direction}"] = weights["mask_roughness"] * roughness(mask)
+                terms[f"mask_area_{direction}"] = weights["mask_area"] * area(mask)
         return terms
 
     def _discriminators_loss(self, step: CycleStep) -> dict[str, Tensor]:
-        terms = {}
-        for domain, real, judged in (("a", step.real_a, step.judged_a), ("b", step.real_b, step.judged_b)):
-            maps = self.networks[f"discriminator_{domain}"](torch.cat([real, judged.to(real.dtype)]))
-            halves = [scale.chunk(2) for scale in maps]
-            terms[f"discriminator_{domain}"] = discriminator_loss(
-                self.gan_mode, [half[0] for half in halves], [half[1] for half in halves]
+        terms, certain, draws = {}, [], step.batch.draws
+        for domain, real, judged in (("a", step.batch.a, step.judged_a), ("b", step.batch.b, step.judged_b)):
+            judged = judged.to(real.dtype)
+            on_real, on_fake = self._both_judged(
+                domain, self._shown(real, draws, "shown_to_learn"), self._shown(judged, draws, "shown_to_learn")
             )
+            terms[f"discriminator_{domain}"] = discriminator_loss(self.gan_mode, on_real, on_fake)
+            if step.penalised:
+                steepness = gradient_penalty(self._discriminator(domain), real, judged, draws[f"mix_{domain}"])
+                terms[f"penalty_{domain}"] = self.weights["gradient_penalty"] * steepness
+            certain += [torch.sign(scale.detach() - UNDECIDED[self.gan_mode]).mean() for scale in on_real]
+        if self.strength is not None:
+            self.strength.observe(torch.stack(certain).mean(), 2 * len(step.batch.a))
         return terms
 
+    def _both_judged(self, domain: str, real: Tensor, fake: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """The logit maps of real and of generated images."""
+        discriminator = self._discriminator(domain)
+        if discriminator.judges_batches:
+            return discriminator(real), discriminator(fake)
+        halves = [scale.chunk(2) for scale in discriminator(torch.cat([real, fake]))]
+        return [half[0] for half in halves], [half[1] for half in halves]
 
-def cyclegan(*, gan_mode: str = "lsgan", pool_size: int = 50) -> ObjectiveFactory:
-    """CycleGAN's losses: adversarial (`lsgan` or `bce`), cycle, identity; a pool of past fakes to judge (0: none)."""
+
+def _translated(generator: Generator, images: Tensor, masked: bool) -> tuple[Tensor, Tensor | None]:
+    """The images, and their masks where they are asked for and the generator has them."""
+    if not masked:
+        return generator(images), None
+    parts = generator.parts(images)
+    return parts.image, parts.mask
+
+
+def cyclegan(
+    *,
+    gan_mode: str = "lsgan",
+    pool_size: int = 50,
+    mask_losses: bool = False,
+    penalty: bool = False,
+    augment_target: float = 0.0,
+) -> ObjectiveFactory:
+    """CycleGAN's losses: adversarial (`lsgan` or `bce`), cycle, identity; a pool of past fakes to judge (0: none).
+
+    `mask_losses` adds the weights mask_roughness and mask_area on the masks of generators that have them; `penalty` the
+    weight gradient_penalty on how steep the discriminators are; `augment_target` changes what they are shown, so strongly that
+    their mean sign on real images stays there (0: not at all; 0.6 in Karras et al. 2020).
+    """
     if gan_mode not in DISTANCES:
         raise UsageError(f"objective cyclegan, option gan_mode: {gan_mode!r} is not one of {', '.join(DISTANCES)}")
     if pool_size < 0:
         raise UsageError(f"objective cyclegan, option pool_size: {pool_size} is less than 0")
-    return functools.partial(CycleGAN, gan_mode=gan_mode, pool_size=pool_size)
+    if not 0 <= augment_target < 1:
+        raise UsageError(f"objective cyclegan, option augment_target: {augment_target} is not within 0 to 1")
+    return functools.partial(
+        CycleGAN,
+        gan_mode=gan_mode,
+        pool_size=pool_size,
+        mask_losses=mask_losses,
+        penalty=penalty,
+        augment_target=augment_target,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -236,7 +237,8 @@ def _weights_panel(story: Story, steps: list[int], done: int, end: int) -> Panel
     for index, (name, schedule) in enumerate(story.recipe.weights.items()):
         colour = 1 + index % COLOURS
         legend.append((name, colour))
-        lines += _so_far_and_to_come([schedule.at(story.clock(step)) for step in steps], steps, done, colour)
+        each_step = dataclasses.replace(schedule, every=1)
+        lines += _so_far_and_to_come([each_step.at(story.clock(step)) for step in steps], steps, done, colour)
     told = ", ".join(f"{name} {in_words(schedule)}" for name, schedule in story.recipe.weights.items())
     return Panel(
         title="Weights of the losses",
@@ -258,6 +260,9 @@ def _so_far_and_to_come(values: list[float], steps: list[int], done: int, colour
 
 def in_words(schedule: Schedule, unit: float = 1.0) -> str:
     """`8`, or `8, from 60% of the training towards 2`."""
+    if schedule.every > 1:
+        every_step = dataclasses.replace(schedule, every=1)
+        return f"{in_words(every_step, unit)} (every {schedule.every} steps, times {schedule.every})"
     start, end = f"{schedule.start * unit:.4g}", f"{schedule.end * unit:.4g}"
     if schedule.start == schedule.end:
         return start

@@ -57,6 +57,47 @@ seed_unet = Recipe(
     epochs=40,
 )
 
+fruit = Recipe(
+    summary="For GPUs: no aliasing, three discriminators, a looser cycle, averaged weights; no more work than `cyclegan`.",
+    why={
+        "generator": "blurred halvings and bilinear doublings leave no checkerboard; it changes the source where its mask says "
+        "and starts as the identity; as many multiply-adds as the reference's",
+        "discriminator": "three scales see texture, parts and the whole; spectral norm, and no instance norm to hide colour",
+        "weights": "the cycle loosens, so that more than colour may change; identity steers the first half alone; the mask is "
+        "kept smooth and small; the penalty, at every 8th step, keeps the discriminators from being steep",
+        "objective": "a pool as the reference's; what the discriminators see is changed mildly once they grow too sure",
+        "optimizers": "a shorter memory of squares than the reference's, for losses whose weights move",
+        "learning_rate": "constant for 60% of the training, then down to 0 within it: the last averaged weights are the result",
+        "averaging": "steadier pictures than any single step's",
+        "precision": "chosen for the machine: bf16 where there are instructions for it",
+    },
+    objective=Part(
+        name="cyclegan",
+        options={"gan_mode": "lsgan", "pool_size": 50, "mask_losses": True, "penalty": True, "augment_target": 0.6},
+    ),
+    generator=Part(name="resnet-aa"),
+    discriminator=Part(name="patch-multiscale", options={"scales": 3}),
+    augmentation=Part(name="jitter-mirror"),
+    weights={
+        "adversarial": constant(1.0),
+        "cycle": Schedule(start=10.0, end=2.5, shape="cosine"),
+        "identity": until(0.5, 5.0),
+        "mask_roughness": constant(0.1),
+        "mask_area": constant(0.01),
+        "gradient_penalty": Schedule(start=4.0, end=4.0, every=8),
+    },
+    optimizers={"generators": Adam(beta_2=0.99), "discriminators": Adam(beta_2=0.99)},
+    learning_rate=Schedule(start=1.0, end=0.0, begin=0.6, shape="cosine"),
+    averaging=0.999,
+    pairing="passes",
+    resample="lanczos",
+    fit="squash",
+    image_size_px=256,
+    batch_size=1,
+    epochs=200,
+    precision="auto",
+)
+
 fast = Recipe(
     summary="For CPUs: a light generator that starts as the identity, two light discriminators, averaged weights.",
     why={

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from fruitgan.data.sources import find_source
 from fruitgan.device import choose_device
@@ -16,6 +15,7 @@ from fruitgan.objectives.contracts import Batch
 from fruitgan.training.trainer import Trainer
 from fruitgan.workflows.train_gan.assemble import Plan, default_recipe, make_objective, make_plan, make_sampler
 from fruitgan.workflows.train_gan.settings import TrainGanSettings
+from fruitgan.workflows.train_gan.work import Counting
 
 MEASURED_STEPS = 2
 
@@ -85,7 +85,7 @@ def estimate(settings: TrainGanSettings) -> Estimate:
         log_every=1,
     )
     before = _memory_peak(device)
-    with FlopCounterMode(display=False) as counter:
+    with Counting() as counting:
         next(trainer.steps(until=1))
     memory = _memory_peak(device) - before
     seconds = _seconds_per_step(trainer)
@@ -102,7 +102,7 @@ def estimate(settings: TrainGanSettings) -> Estimate:
         training_images=counts,
         image_size_px=plan.recipe.image_size_px,
         batch_size=plan.recipe.batch_size,
-        multiply_adds_per_step=counter.get_total_flops() // 2,
+        multiply_adds_per_step=counting.multiply_adds,
         memory_bytes=memory,
         seconds_per_step=seconds,
         steps=steps,

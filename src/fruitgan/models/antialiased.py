@@ -1,0 +1,101 @@
+"""The CycleGAN paper's ResNet without its aliasing, with a change of the source as its output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fruitgan.models.composition import composed
+from fruitgan.models.contracts import Generator, GeneratorParts, SizeRule
+from fruitgan.models.layers import InstanceNorm, initialise
+
+
+class BlurPool(nn.Module):
+    """[1, 2, 1] in both directions, every second pixel of it: [N, C, H, W], reflected at the edges, to [N, C, H/2, W/2].
+
+    Zhang 2019, section 3.2: what a stride would fold back as false patterns is taken away before it.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 2, stride=1)  # two means of 2 x 2 make [1, 2, 1]
+        return F.avg_pool2d(x, 2, stride=2)
+
+
+class Enlarge(nn.Module):
+    """Twice the size, bilinear: [N, C, H, W] to [N, C, 2H, 2W].
+
+    Odena et al. 2016: enlarged first and convolved then, every output pixel gets the same number of weights, which a
+    transposed convolution does not give; its checkerboard has no place to come from.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def _convolution(channels_in: int, channels_out: int, kernel: int = 3) -> list[nn.Module]:
+    """Reflected convolution that keeps the size, affine instance norm; no bias, which the norm would take away."""
+    return [
+        nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, padding_mode="reflect", bias=False),
+        InstanceNorm(channels_out, affine=True),
+    ]
+
+
+class PlainBlock(nn.Module):
+    """x plus two 3 x 3 convolutions of it, each with affine instance norm, the first with ReLU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        layers = [*_convolution(channels, channels), nn.ReLU(inplace=True), *_convolution(channels, channels)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.layers(x)
+        return out
+
+
+class AntialiasedGenerator(Generator):
+    """Stem at full size, two blurred halvings, `blocks` residual blocks at a quarter, two bilinear doublings.
+
+    With `residual` the output is `composed` of the source and the last layer's maps, which start at 0, so that the untrained
+    output is the input; without, it is the tanh of them. `mask` adds the map that says where the change counts.
+    Points for `encode`: 0 after the stem, 1 and 2 after the halvings, then one after each block.
+    """
+
+    size_rule = SizeRule(minimum_px=8, multiple_of_px=4)
+
+    def __init__(self, base_channels: int, blocks: int, residual: bool, mask: bool) -> None:
+        super().__init__()
+        c = base_channels
+        self.residual = residual
+        stem = nn.Sequential(*_convolution(3, c, 7), nn.ReLU(inplace=True))
+        downs = [nn.Sequential(*_convolution(n, 2 * n), nn.ReLU(inplace=True), BlurPool()) for n in (c, 2 * c)]
+        ups = [nn.Sequential(Enlarge(), *_convolution(n, n // 2), nn.ReLU(inplace=True)) for n in (4 * c, 2 * c)]
+        self.encoder = nn.ModuleList([stem, *downs, *(PlainBlock(4 * c) for _ in range(blocks))])
+        self.decoder = nn.Sequential(*ups)
+        self.head = nn.Conv2d(c, 4 if mask else 3, 7, padding=3, padding_mode="reflect")
+        self.encode_points = len(self.encoder)
+        initialise(self)
+        if residual:
+            nn.init.zeros_(self.head.weight)
+
+    def parts(self, x: Tensor) -> GeneratorParts:
+        inner = x
+        for layer in self.encoder:
+            inner = layer(inner)
+        maps = self.head(self.decoder(inner))
+        return composed(x, maps) if self.residual else GeneratorParts(torch.tanh(maps), None)
+
+    def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
+        maps = []
+        for layer in self.encoder[: max(points) + 1]:
+            x = layer(x)
+            maps.append(x)
+        return [maps[point] for point in points]
+
+
+def resnet_aa(*, base_channels: int = 56, blocks: int = 9, residual: bool = True, mask: bool = True) -> AntialiasedGenerator:
+    """ResNet with blurred halvings and bilinear doublings; with `residual` it changes the source, where `mask` says."""
+    return AntialiasedGenerator(base_channels, blocks, residual, mask and residual)

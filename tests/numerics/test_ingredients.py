@@ -1,0 +1,324 @@
+"""What the recipes are made of beyond the reference, against naive loops in float64."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fruitgan.augment.differentiable import BRIGHTNESS, CONTRAST, DRAWS, SHIFT, mildly_changed
+from fruitgan.errors import UsageError
+from fruitgan.models.antialiased import BlurPool, Enlarge, resnet_aa
+from fruitgan.models.composition import composed
+from fruitgan.models.mobile import mobile
+from fruitgan.models.patch import BatchSpread, patch_multiscale
+from fruitgan.objectives.adaptation import IMAGES_TO_FULL, STRONGEST, AdaptiveStrength
+from fruitgan.objectives.adversarial import discriminator_loss, generator_loss, gradient_penalty
+from fruitgan.objectives.contracts import Batch, Objective
+from fruitgan.objectives.cyclegan import cyclegan
+from fruitgan.objectives.masks import area, roughness
+from fruitgan.training.schedules import Clock, Schedule, constant
+
+YES, NO = torch.ones(()), torch.zeros(())
+
+
+@pytest.fixture(autouse=True)
+def repeatable() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        yield
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64)
+
+
+def images(n: int, side_px: int) -> Tensor:
+    return torch.rand((n, 3, side_px, side_px), dtype=torch.float64) * 2 - 1
+
+
+def shaken(network: nn.Module) -> nn.Module:
+    for parameter in network.double().parameters():
+        nn.init.normal_(parameter, 0, 0.2)
+    return network
+
+
+def mirrored_index(i: int, size: int) -> int:
+    """Where a reflected edge looks: -1 is 1, size is size - 2."""
+    return -i if i < 0 else 2 * (size - 1) - i if i >= size else i
+
+
+def test_a_blurred_halving_equals_a_naive_loop() -> None:
+    x = noise(1, 2, 6, 4)
+    out = BlurPool()(x)
+    assert out.shape == (1, 2, 3, 2)
+    for c, row, column in itertools.product(range(2), range(3), range(2)):
+        expected = 0.0
+        for (down, weight), (right, other) in itertools.product([(-1, 1), (0, 2), (1, 1)], repeat=2):
+            at = mirrored_index(2 * row + down, 6), mirrored_index(2 * column + right, 4)
+            expected += weight * other * float(x[0, c, at[0], at[1]]) / 16
+        assert float(out[0, c, row, column]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_enlarging_equals_a_naive_bilinear_loop() -> None:
+    x = noise(1, 1, 3, 4)
+    out = Enlarge()(x)
+    assert out.shape == (1, 1, 6, 8)
+
+    def weights(i: int, size: int) -> list[tuple[int, float]]:
+        place = max(0.0, (i + 0.5) / 2 - 0.5)
+        first = math.floor(place)
+        return [(first, 1 - (place - first)), (min(first + 1, size - 1), place - first)]
+
+    for row, column in itertools.product(range(6), range(8)):
+        expected = sum(down * across * float(x[0, 0, i, j]) for i, down in weights(row, 3) for j, across in weights(column, 4))
+        assert float(out[0, 0, row, column]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_composed_picture_equals_the_formula_pixel_by_pixel() -> None:
+    x, maps = images(1, 3), noise(1, 4, 3, 3)
+    x[0, 0, 0, 0], x[0, 0, 0, 1] = 1.0, -1.0
+    parts = composed(x, maps)
+    assert parts.mask is not None
+    for c, row, column in itertools.product(range(3), range(3), range(3)):
+        source = float(x[0, c, row, column])
+        changed = math.tanh(float(maps[0, c, row, column]) + math.atanh(min(max(source, -0.97), 0.97)))
+        mask = 1 / (1 + math.exp(-float(maps[0, 3, row, column]) - 1))
+        assert float(parts.mask[0, 0, row, column]) == pytest.approx(mask, abs=1e-12)
+        assert float(parts.image[0, c, row, column]) == pytest.approx(mask * changed + (1 - mask) * source, abs=1e-12)
+    alone = composed(x, maps[:, :3])
+    assert alone.mask is None
+    torch.testing.assert_close(alone.image, torch.tanh(maps[:, :3] + torch.atanh(x.clamp(-0.97, 0.97))))
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_a_residual_generator_starts_as_the_identity_and_learns_from_there(mask: bool) -> None:
+    network = resnet_aa(base_channels=4, blocks=1, mask=mask).double()
+    x = images(1, 16) * 0.97
+    out = network(x)
+    torch.testing.assert_close(out, x, rtol=0, atol=1e-12)
+    torch.autograd.backward((out - 1).square().mean())
+    assert network.head.weight.grad is not None
+    assert network.head.weight.grad.any()
+
+
+def test_without_its_change_of_the_source_it_is_a_tanh_and_starts_elsewhere() -> None:
+    network = resnet_aa(base_channels=4, blocks=1, residual=False).double()
+    x = images(1, 16)
+    assert network.parts(x).mask is None
+    assert network.head.out_channels == 3
+    assert (network(x) - x).abs().mean() > 0.1
+    assert network(x).abs().max() < 1
+
+
+def test_the_antialiased_resnet_has_as_many_parameters_as_its_layers() -> None:
+    c, blocks = 6, 2
+    convolutions = 3 * c * 49 + c * 2 * c * 9 + 2 * c * 4 * c * 9 + blocks * 2 * (4 * c) ** 2 * 9
+    convolutions += 4 * c * 2 * c * 9 + 2 * c * c * 9 + (c * 49 + 1) * 4
+    norms = 2 * (c + 2 * c + 4 * c + blocks * 2 * 4 * c + 2 * c + c)
+    assert sum(p.numel() for p in resnet_aa(base_channels=c, blocks=blocks).parameters()) == convolutions + norms
+
+
+@pytest.mark.parametrize(("n", "size"), [(1, 1), (2, 2), (3, 3), (4, 4), (6, 3), (8, 4), (5, 1)])
+def test_the_spread_of_a_batch_equals_a_naive_loop(n: int, size: int) -> None:
+    x = noise(n, 3, 2, 2)
+    out = BatchSpread()(x)
+    assert torch.equal(out[:, :3], x)
+    for start in range(0, n, size):
+        total = 0.0
+        for c, row, column in itertools.product(range(3), range(2), range(2)):
+            values = [float(x[i, c, row, column]) for i in range(start, start + size)]
+            mean = sum(values) / size
+            total += math.sqrt(sum((value - mean) ** 2 for value in values) / size + 1e-8)
+        for i in range(start, start + size):
+            assert out[i, 3].flatten().tolist() == pytest.approx([total / 12] * 4, rel=1e-10)
+
+
+def test_a_batch_head_sees_other_images_and_says_so() -> None:
+    network = shaken(patch_multiscale(base_channels=2, scales=1, norm="instance", batch_head=True))
+    assert patch_multiscale(base_channels=2).judges_batches is False
+    assert network.judges_batches is True
+    x = images(2, 24)
+    (together,) = network(x)
+    (apart,) = network(x[:1])
+    assert not torch.allclose(together[:1], apart)
+
+
+@pytest.mark.parametrize("norm", ["spectral", "instance", "none"])
+def test_the_norm_of_the_scales_is_the_one_asked_for(norm: str) -> None:
+    kinds = {type(module).__name__ for module in patch_multiscale(base_channels=2, norm=norm).modules()}
+    assert ("InstanceNorm" in kinds) == (norm == "instance")
+    assert ("_SpectralNorm" in kinds) == (norm == "spectral")
+    with pytest.raises(UsageError, match="layer"):
+        patch_multiscale(norm="layer")
+
+
+def test_spectral_norm_leaves_a_layer_with_a_largest_singular_value_of_1() -> None:
+    network = patch_multiscale(base_channels=4, scales=1).double()
+    x = images(1, 24)
+    for _ in range(200):
+        network(x)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            assert float(torch.linalg.matrix_norm(module.weight.detach().flatten(1), 2)) == pytest.approx(1, abs=1e-6)
+
+
+def test_the_gradient_penalty_equals_finite_differences() -> None:
+    network = shaken(patch_multiscale(base_channels=1, scales=1, norm="instance"))
+    real, fake, mix = images(2, 24), images(2, 24), torch.tensor([[0.25], [0.8]], dtype=torch.float64)
+    penalty = gradient_penalty(network, real, fake, mix)
+    x = mix.view(2, 1, 1, 1) * real + (1 - mix).view(2, 1, 1, 1) * fake
+    total, h = 0.0, 1e-6
+    with torch.no_grad():
+        for n in range(2):
+            moved = x[n].expand(3 * 24 * 24, 3, 24, 24).clone()
+            steps = h * torch.eye(3 * 24 * 24, dtype=torch.float64).view_as(moved)
+            (above,), (below,) = network(moved + steps), network(moved - steps)
+            slopes = (above.mean((1, 2, 3)) - below.mean((1, 2, 3))) / (2 * h)
+            total += float((slopes**2).sum())
+    assert float(penalty.detach()) == pytest.approx(total / 2, rel=1e-5)
+
+
+def test_the_gradient_penalty_pulls_on_the_weights_as_finite_differences_say() -> None:
+    network = shaken(patch_multiscale(base_channels=1, scales=2, norm="none"))
+    real, fake, mix = images(1, 48), images(1, 48), torch.tensor([[0.5]], dtype=torch.float64)
+    weight = next(network.parameters())
+    (gradient,) = torch.autograd.grad(gradient_penalty(network, real, fake, mix), weight)
+    values = []
+    for h in (1e-5, -1e-5):
+        other = copy.deepcopy(network)
+        next(other.parameters()).data.view(-1)[5] += h
+        values.append(float(gradient_penalty(other, real, fake, mix).detach()))
+    assert float(gradient.flatten()[5]) == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4)
+
+
+def test_a_masks_costs_equal_naive_loops() -> None:
+    mask = torch.rand(2, 1, 3, 4, dtype=torch.float64)
+    down = [abs(float(mask[n, 0, i + 1, j] - mask[n, 0, i, j])) for n in range(2) for i in range(2) for j in range(4)]
+    right = [abs(float(mask[n, 0, i, j + 1] - mask[n, 0, i, j])) for n in range(2) for i in range(3) for j in range(3)]
+    assert float(roughness(mask)) == pytest.approx(sum(down) / len(down) + sum(right) / len(right))
+    assert float(area(mask)) == pytest.approx(sum(mask.flatten().tolist()) / 24)
+
+
+def test_mild_changes_equal_naive_loops() -> None:
+    side = 16
+    x, draws = images(4, side), torch.rand(4, DRAWS, dtype=torch.float64)
+    draws[:, (0, 3, 5)] = torch.tensor(
+        [[0.1, 0.9, 0.9], [0.9, 0.1, 0.9], [0.9, 0.9, 0.1], [0.1, 0.1, 0.1]], dtype=torch.float64
+    )
+    out = mildly_changed(x, draws, torch.tensor(0.5))
+    for n in range(4):
+        moved, across, down, lit, light, contrasted, contrast = draws[n].tolist()
+        rows, columns = (round((2 * u - 1) * SHIFT * side) if moved < 0.5 else 0 for u in (down, across))
+        expected = torch.zeros(3, side, side, dtype=torch.float64)
+        for row, column in itertools.product(range(side), repeat=2):
+            if 0 <= row - rows < side and 0 <= column - columns < side:
+                expected[:, row, column] = x[n, :, row - rows, column - columns]
+        if lit < 0.5:
+            expected += (2 * light - 1) * BRIGHTNESS
+        if contrasted < 0.5:
+            mean = expected.mean()
+            expected = (expected - mean) * (1 + (2 * contrast - 1) * CONTRAST) + mean
+        torch.testing.assert_close(out[n], expected, rtol=0, atol=1e-9)
+
+
+def test_mild_changes_pass_gradients_on_everywhere_and_change_nothing_at_strength_0() -> None:
+    x = images(2, 8).requires_grad_()
+    draws = torch.full((2, DRAWS), 0.75, dtype=torch.float64)
+    draws[:, 0] = 1 - 2**-24  # not moved: what is moved out of the picture rightly has no gradient
+    (gradient,) = torch.autograd.grad(mildly_changed(x, draws, torch.tensor(0.8)).square().sum(), x)
+    assert (gradient != 0).all()
+    torch.testing.assert_close(mildly_changed(x.detach(), draws, torch.tensor(0.0)), x.detach(), rtol=0, atol=1e-12)
+
+
+def test_the_strength_follows_the_rule_and_forgets_steps_that_do_not_count() -> None:
+    strength = AdaptiveStrength(0.6)
+    by_hand, total = 0.0, 0.0
+    for step in range(1, 41):
+        certainty = 0.9 if step <= 24 else 0.1
+        strength.observe(torch.tensor(1.0), 1000)
+        strength.settle(NO)
+        strength.observe(torch.tensor(certainty), 1000)
+        strength.settle(YES)
+        total += certainty
+        if step % 4 == 0:
+            by_hand += math.copysign(4 * 1000 / IMAGES_TO_FULL, total / 4 - 0.6)
+            by_hand, total = min(max(by_hand, 0.0), STRONGEST), 0.0
+        assert float(strength.on(torch.device("cpu"))) == pytest.approx(by_hand, abs=1e-6)
+    other = AdaptiveStrength(0.6)
+    other.restore(strength.state())
+    assert torch.equal(other.state()["values"], strength.state()["values"])
+    with pytest.raises(ValueError, match="strength"):
+        other.restore({"values": torch.full((3,), torch.nan)})
+
+
+def test_a_lazy_schedule_has_the_value_as_its_mean() -> None:
+    lazy = Schedule(start=4.0, end=4.0, every=8)
+    values = [lazy.at(Clock(step, 800, 100)) for step in range(800)]
+    assert [step for step, value in enumerate(values) if value] == list(range(0, 800, 8))
+    assert sum(values) / 800 == pytest.approx(4)
+    falling = Schedule(start=8.0, end=2.0, every=4)
+    assert falling.at(Clock(400, 800, 100)) == 4 * constant(5.0).at(Clock(400, 800, 100))
+    with pytest.raises(UsageError, match="every"):
+        Schedule(start=1.0, end=1.0, every=0)
+
+
+def rich(batch_head: bool = False) -> Objective:
+    made = cyclegan(pool_size=0, mask_losses=True, penalty=True, augment_target=0.6)(
+        lambda: mobile(base_channels=2, blocks=1), lambda: patch_multiscale(base_channels=2, scales=1, batch_head=batch_head)
+    )
+    shaken(made.networks)
+    made.networks.eval()  # spectral norm's vectors stand still
+    return made
+
+
+def batch_for(made: Objective, n: int = 2) -> Batch:
+    return Batch(images(n, 24), images(n, 24), {name: torch.rand(n, count) for name, count in made.draws.items()})
+
+
+@pytest.mark.parametrize("batch_head", [False, True])
+def test_a_step_with_every_ingredient_has_the_terms_of_its_formulas(batch_head: bool) -> None:
+    made = rich(batch_head)
+    made.extras["strength"].restore({"values": torch.tensor([0.7, 0.0, 0.0])})
+    batch, n = batch_for(made), made.networks
+    for value, weight in enumerate(made.weights.values(), start=2):
+        weight.fill_(value)
+    weights = {name: float(weight) for name, weight in made.weights.items()}
+    step = made.prepare(batch, made.variant(weights))
+    found = {name: float(term.detach()) for player in made.players for name, term in player.loss(step).items()}
+    expected = {}
+    p = torch.tensor(0.7)
+    for way, domain, generator, real, other in (("ab", "b", "ab", batch.b, batch.a), ("ba", "a", "ba", batch.a, batch.b)):
+        fake, mask = n[f"generator_{generator}"].parts(other)
+        judge = n[f"discriminator_{domain}"]
+        shown = mildly_changed(fake, batch.draws["shown_to_fool"], p)
+        expected[f"adversarial_{way}"] = weights["adversarial"] * generator_loss("lsgan", judge(shown))
+        expected[f"mask_roughness_{way}"] = weights["mask_roughness"] * roughness(mask)
+        expected[f"mask_area_{way}"] = weights["mask_area"] * area(mask)
+        shown_real, shown_fake = (mildly_changed(x, batch.draws["shown_to_learn"], p) for x in (real, fake))
+        expected[f"discriminator_{domain}"] = discriminator_loss("lsgan", judge(shown_real), judge(shown_fake))
+        steepness = gradient_penalty(judge, real, fake, batch.draws[f"mix_{domain}"])
+        expected[f"penalty_{domain}"] = weights["gradient_penalty"] * steepness
+        back = "ba" if way == "ab" else "ab"
+        cycled = n[f"generator_{back}"](fake)
+        source = "a" if way == "ab" else "b"
+        expected[f"cycle_{source}"] = weights["cycle"] * (cycled - other).abs().mean()
+        expected[f"identity_{domain}"] = weights["identity"] * (n[f"generator_{generator}"](real) - real).abs().mean()
+    assert found == pytest.approx({name: float(value.detach()) for name, value in expected.items()}, rel=1e-9)
+
+
+def test_a_penalty_that_is_not_due_is_not_computed() -> None:
+    made = rich()
+    due = dict.fromkeys(made.weights, 1.0)
+    step = made.prepare(batch_for(made), made.variant(due | {"gradient_penalty": 0.0, "mask_roughness": 0.0, "mask_area": 0.0}))
+    assert (step.penalised, step.mask_a, step.mask_b) == (False, None, None)
+    names = [name for player in made.players for name in player.loss(step)]
+    assert not [name for name in names if name.startswith(("penalty", "mask"))]
+    dated = dataclasses.replace(step, penalised=True)
+    assert {"penalty_a", "penalty_b"} <= set(made.players[1].loss(dated))
