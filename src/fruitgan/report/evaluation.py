@@ -28,11 +28,13 @@ UNITS = {
 }
 """Titles of the numbers that have a unit, for the table."""
 FEATURES = {
+    "fruit-embed": "a small network of our own, trained on real apples and oranges in false colours: shape and texture",
     "random": "five fixed random networks, which see texture and contrasts of colour",
     "colour": "histograms and moments of Lab colours, whatever they show",
     "inception": "the network of published FIDs and KIDs",
 }
 SEEN = {
+    "fruit-embed": "fruit-embed features (shape and texture)",
     "random": "random features (texture and colour)",
     "colour": "colour features (colours alone)",
 }

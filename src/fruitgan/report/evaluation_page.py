@@ -85,6 +85,7 @@ def evaluation_report(result: Mapping[str, Any], shown: Exhibits) -> str:
         controls=_controls(result),
         leaks=_leaks(result),
         robustness=robustness_rows(result),
+        readings=_readings(result),
         charts=[_chart(row) for row in rows if row.says_more],
         curves=detector_panels(result),
         spectrum=spectrum_panel(shown.spectra) if shown.spectra else None,
@@ -180,6 +181,20 @@ def _controls(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, str, 
             "told apart" if each["told_apart"] else "not told apart",
         )
         for each in result["controls"]
+    ]
+
+
+def _readings(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, str, str]]:
+    return [
+        (
+            f"{each['view']}, {each['features']}",
+            f"{each['share']:.1%}",
+            f"{each['interval'][0]:.1%} to {each['interval'][1]:.1%}",
+            f"{each['sources_share']:.1%}",
+            f"{each['reals_share']:.1%}",
+            f"{each['accuracy']:.1%}",
+        )
+        for each in result["reads_as_target"]
     ]
 
 

@@ -22,7 +22,7 @@ from fruitgan.workflows.evaluate.compare_settings import BOOTSTRAP, MCNEMAR, Com
 from fruitgan.workflows.evaluate.contestants import Contestant, contestants, data_folder, labels
 from fruitgan.workflows.evaluate.job import evaluate, evaluate_beside
 from fruitgan.workflows.evaluate.measuring import RESAMPLES, build_features
-from fruitgan.workflows.evaluate.settings import OUT, EvaluateProgress, EvaluateResult, EvaluateSettings, OnProgress
+from fruitgan.workflows.evaluate.settings import OUT, SHAPELESS, EvaluateProgress, EvaluateResult, EvaluateSettings, OnProgress
 from fruitgan.workflows.evaluate.sources import find_sources
 
 LEAST_PAIRS = 8
@@ -117,7 +117,7 @@ class _Pairing:
             run_dir=self.other.fake_dir,
             n_sources=len(self.fakes[0]),
             rows=tuple(rows),
-            claim=claim_of(BETTER.format(run=self.other.label, first=self.first.label), below_zero),
+            claim=claim_of(BETTER.format(run=self.other.label, first=self.first.label), below_zero, SHAPELESS),
             notes=tuple(notes),
             report=other.report,
         )
