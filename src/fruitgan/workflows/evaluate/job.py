@@ -34,6 +34,7 @@ from fruitgan.workflows.evaluate.measuring import (
 from fruitgan.workflows.evaluate.numbers import Measuring, Numbers
 from fruitgan.workflows.evaluate.reading import read_as_target
 from fruitgan.workflows.evaluate.settings import (
+    FRUIT_EMBED,
     OUT,
     SHAPELESS,
     EvaluateProgress,
@@ -121,6 +122,10 @@ class _Job:
             self.notes.append(
                 "these features see colours and textures, not things: a distance or an R near 0 says that those fit, not that "
                 "the pictures show what they should; look at them, and add --features inception where its weights can be had"
+            )
+        if self.settings.features[0] == FRUIT_EMBED:
+            self.notes.append(
+                "fruit-embed learnt from photographs of apples and oranges: of other things it knows textures at best"
             )
         if min(fakes, reals) < SMALL_SET:
             self.notes.append(

@@ -24,7 +24,7 @@ from fruitgan.workflows.evaluate.attack_results import (
 )
 
 OUT = Path("runs/evaluate")
-DEFAULT_FEATURES = ("random", "colour")
+DEFAULT_FEATURES = ("fruit-embed", "random", "colour")
 DEFAULT_METRICS = (
     "kid",
     "fid",
@@ -33,6 +33,7 @@ DEFAULT_METRICS = (
     "colour-lab",
     "spectrum",
     "upsampling-peaks",
+    "structure",
     "gradient-ssim",
     "background",
     "nearest-training",
@@ -42,6 +43,7 @@ ALL_METRICS = "all"
 NO_DETECTOR = "none"
 SHAPELESS = frozenset({"random", "colour"})
 """Features that see colours and textures and know no things."""
+FRUIT_EMBED = "fruit-embed"
 INCEPTION = "inception"
 INCEPTION_KEYS = {"kid": "kernel_inception_distance_mean", "fid": "frechet_inception_distance"}
 """torch-fidelity's own names, which belong to Inception features alone."""
