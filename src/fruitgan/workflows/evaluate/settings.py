@@ -19,11 +19,13 @@ from fruitgan.workflows.evaluate.attack_results import (
     DetectorResult,
     JudgedImage,
     LookedAt,
+    ReadingResult,
     RobustnessResult,
 )
+from fruitgan.workflows.evaluate.compare_settings import Comparison
 
 OUT = Path("runs/evaluate")
-DEFAULT_FEATURES = ("random", "colour")
+DEFAULT_FEATURES = ("fruit-embed", "random", "colour")
 DEFAULT_METRICS = (
     "kid",
     "fid",
@@ -32,6 +34,7 @@ DEFAULT_METRICS = (
     "colour-lab",
     "spectrum",
     "upsampling-peaks",
+    "structure",
     "gradient-ssim",
     "background",
     "nearest-training",
@@ -41,6 +44,7 @@ ALL_METRICS = "all"
 NO_DETECTOR = "none"
 SHAPELESS = frozenset({"random", "colour"})
 """Features that see colours and textures and know no things."""
+FRUIT_EMBED = "fruit-embed"
 INCEPTION = "inception"
 INCEPTION_KEYS = {"kid": "kernel_inception_distance_mean", "fid": "frechet_inception_distance"}
 """torch-fidelity's own names, which belong to Inception features alone."""
@@ -184,12 +188,18 @@ class EvaluateResult:
     """What the detector said of each image that it judged."""
     robustness: tuple[RobustnessResult, ...]
     saliency: tuple[LookedAt, ...]
+    reads_as_target: tuple[ReadingResult, ...]
+    """Only where the sources are known."""
     detection_seconds: float
+    compare: tuple[Comparison, ...]
+    """Others held against these images, where they were asked for."""
     gates: tuple[Gate, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     quick: bool
     seed: int
+    environment: Mapping[str, Any]
+    """Versions of what computed it, and the machine's kind."""
     seconds: float
     out: Path
     file: Path
