@@ -19,8 +19,10 @@ from fruitgan.workflows.evaluate.attack_results import (
     DetectorResult,
     JudgedImage,
     LookedAt,
+    ReadingResult,
     RobustnessResult,
 )
+from fruitgan.workflows.evaluate.compare_settings import Comparison
 
 OUT = Path("runs/evaluate")
 DEFAULT_FEATURES = ("fruit-embed", "random", "colour")
@@ -186,12 +188,18 @@ class EvaluateResult:
     """What the detector said of each image that it judged."""
     robustness: tuple[RobustnessResult, ...]
     saliency: tuple[LookedAt, ...]
+    reads_as_target: tuple[ReadingResult, ...]
+    """Only where the sources are known."""
     detection_seconds: float
+    compare: tuple[Comparison, ...]
+    """Others held against these images, where they were asked for."""
     gates: tuple[Gate, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     quick: bool
     seed: int
+    environment: Mapping[str, Any]
+    """Versions of what computed it, and the machine's kind."""
     seconds: float
     out: Path
     file: Path
