@@ -22,11 +22,13 @@ from fruitgan import bundle as bundles
 from fruitgan.cli import main
 from fruitgan.data.bank import Bank
 from fruitgan.data.bank_cache import Making, cached_bank
+from fruitgan.data.labelled import _file_sha256
 from fruitgan.data.pillow import formats
 from fruitgan.data.sources import Source, image_files, loose_source
 from fruitgan.engines.catalog import engines
 from fruitgan.engines.contracts import Engine, Images
 from fruitgan.errors import DataError
+from fruitgan.evaluation.leaks import inspect
 from fruitgan.registry import Choice
 from fruitgan.workflows.data_check import CheckSettings, check
 from fruitgan.workflows.export_dataset.survey import survey
@@ -328,6 +330,13 @@ def test_the_commands_that_read_data_speak_of_horrors_in_lines(here: Path, capfd
     out, err = capfd.readouterr()
     assert "cannot be decoded and will be left out" in out + err
     assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize("read", [lambda path: list(inspect([path], [True])), _file_sha256])
+def test_a_pipe_among_what_is_evaluated_or_learnt_from_is_named_and_not_waited_for(read: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png: not a regular file"):
+        read(tmp_path / "pipe.png")
 
 
 def test_a_domain_of_nothing_but_pipes_is_an_error_and_no_wait(tmp_path: Path) -> None:

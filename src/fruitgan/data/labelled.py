@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path, PurePosixPath
 
-from fruitgan.data.decode import decode
+from fruitgan.data.decode import decode, open_regular
 from fruitgan.data.likeness import content_sha256
 from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import image_files
@@ -262,7 +262,7 @@ def _some(paths: Iterable[Path]) -> str:
 
 def _file_sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fruitgan.data.decode import decode
+from fruitgan.data.decode import decode, open_regular
 from fruitgan.data.likeness import content_sha256
 from fruitgan.data.parallel import in_order
 from fruitgan.errors import DataError
@@ -68,7 +68,8 @@ def inspect(paths: Sequence[Path], generated: Sequence[bool]) -> Iterator[Facts]
 def _facts(item: tuple[Path, bool]) -> Facts:
     path, generated = item
     try:
-        data = path.read_bytes()
+        with open_regular(path) as file:
+            data = file.read()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
     try:

@@ -104,7 +104,7 @@ class Keeper:
 
 
 class CheckpointKeeper(Keeper):
-    """Saves checkpoints, by time, and goes on from the newest."""
+    """Saves checkpoints, and goes on from the newest: after each round, and within long ones by time."""
 
     def __init__(
         self,
@@ -123,7 +123,9 @@ class CheckpointKeeper(Keeper):
         self.on_taken_up = on_taken_up
         self.on_step = on_step
         self.saved_step = 0
-        self.due = time.monotonic() + every_seconds
+        self.saved_at = time.monotonic()
+        self.pause_seconds = 0.0
+        """After which saving takes no more than its share of the time."""
 
     def take_up(self, parts: Mapping[str, Stateful], history: History) -> None:
         self.saved_step, notes = self.checkpoints.restore_newest(parts)
@@ -131,14 +133,18 @@ class CheckpointKeeper(Keeper):
 
     def ends(self, step: int, parts: Mapping[str, Stateful]) -> bool:
         stop = self.on_step()
-        self.keep(step, parts, is_end=stop)
+        if stop or time.monotonic() - self.saved_at >= max(self.every_seconds, self.pause_seconds):
+            self._save(step, parts)
         return stop
 
     def keep(self, step: int, parts: Mapping[str, Stateful], *, is_end: bool) -> None:
-        began = time.monotonic()
-        if step == self.saved_step or not (is_end or began >= self.due):
+        if is_end or time.monotonic() - self.saved_at >= self.pause_seconds:
+            self._save(step, parts)
+
+    def _save(self, step: int, parts: Mapping[str, Stateful]) -> None:
+        if step == self.saved_step:
             return
+        began = time.monotonic()
         self.checkpoints.save(step, parts)
-        self.saved_step = step
-        now = time.monotonic()
-        self.due = now + (max(self.every_seconds, (now - began) / COST_OF_SAVING) if self.every_seconds else 0.0)
+        self.saved_step, self.saved_at = step, time.monotonic()
+        self.pause_seconds = (self.saved_at - began) / COST_OF_SAVING if self.every_seconds else 0.0

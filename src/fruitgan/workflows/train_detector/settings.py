@@ -35,7 +35,7 @@ class TrainDetectorSettings:
     resume: str | None = None
     """The run to go on with: `newest`, a name under `out`, or a folder."""
     save_every_seconds: float = SAVE_EVERY_SECONDS
-    """At the least so long lies between two checkpoints, but for the last one."""
+    """At the least so long lies between two checkpoints within an epoch; 0 saves after every step, whatever that costs."""
     seed: int | None = None
     gpu: str | None = None
     device: str | None = None
