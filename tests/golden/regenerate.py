@@ -94,7 +94,7 @@ def first_losses(recipe: str, folder: Path) -> list[dict[str, float]]:
     objective = make_objective(plan)
     set_weights(objective.networks)
     trainer = make_trainer(plan, banks, objective, torch.device("cpu"), log_every=1)
-    trainer.feed = InFloat64(trainer.feed)
+    trainer._inputs.feed = InFloat64(trainer.feed)
     return [dict(report.losses or {}) for report in trainer.steps(STEPS)]
 
 
