@@ -46,7 +46,7 @@ class DistillResult:
 
     @property
     def passed(self) -> bool:
-        """Whether no gate is shut; those that say something of this machine alone shut nothing."""
+        """Whether no gate is shut; one that could not be measured is not shut."""
         return all(gate.passed is not False for gate in self.gates)
 
 
@@ -62,7 +62,7 @@ def distill(
     if asked.resume is None:
         asked = _first_settings(settings)
     elif settings.teacher is not None:
-        asked = dataclasses.replace(asked, teacher=settings.teacher)
+        asked = dataclasses.replace(asked, teacher=_located(settings.teacher))
     trained = train_gan(asked, on_progress)
     if not trained.finished:
         return DistillResult(trained, ())
@@ -96,8 +96,13 @@ def _first_settings(settings: DistillSettings) -> TrainGanSettings:
         recipe=RECIPE,
         generator=asked.generator or STUDENTS[0],
         image_size=asked.image_size or card.image_size_px,
-        teacher=settings.teacher,
+        teacher=_located(settings.teacher),
     )
+
+
+def _located(teacher: str) -> str:
+    """The bundle's file, so that a lesson can go on from another folder."""
+    return str(bundles.locate(teacher).resolve())
 
 
 def _run_of(bundle: Path, teacher: str) -> TrainGanSettings:

@@ -153,7 +153,6 @@ class _Job:
             precision=plan.precision,
             seed=plan.seed,
             data=absolute(self.settings.data),
-            teacher=absolute(self.settings.teacher),
             **dataclasses.asdict(Habits.of(self.settings)),
             data_a=self.settings.data_a and self.settings.data_a.resolve(),
             data_b=self.settings.data_b and self.settings.data_b.resolve(),

@@ -26,7 +26,7 @@ def merged_settings(settings: TrainGanSettings, run: Run) -> TrainGanSettings:
         raise UsageError(f"--name {settings.name} with --resume: {run.path} keeps its name; leave out one of the two")
     for name in FIXED:
         new, old = getattr(settings, name), getattr(stored, name)
-        if name in ("data", "teacher"):
+        if name == "data":
             new = absolute(new)
         elif isinstance(new, Path):
             new = new.resolve()

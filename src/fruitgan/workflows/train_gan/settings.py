@@ -38,7 +38,7 @@ class TrainGanSettings:
     seed: int | None = None
     init_from: str | None = None
     teacher: str | None = None
-    """Whose pictures an objective of imitation imitates: a run, a bundle's file or name."""
+    """The file of the bundle whose pictures an objective of imitation imitates."""
     max_seconds: float | None = None
     name: str | None = None
     out: Path = OUT
