@@ -32,6 +32,12 @@ def no_report() -> Any:
         yield
 
 
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring takes longer than a few small steps."""
+    monkeypatch.setattr("fruitgan.workflows.distill.job.measure", lambda **_: ())
+
+
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run on a few drawn fruit."""
@@ -75,16 +81,19 @@ def test_a_student_is_taught_on_its_teachers_images_and_measured(
     assert by_name["images_per_second"]["value"] > 0
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_stopped_lesson_goes_on_to_the_same_student(
     teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["distill", "--teacher", str(teacher), *STUDENT, "--steps", "4", "--out", str(tmp_path)]
     whole = run_json(capsys, *words, "--name", "whole")
     assert main([*words, "--name", "halves", "--max-time", "1s", "--save-every", "1"]) in (0, 130)
+    capsys.readouterr()
     again = run_json(capsys, "distill", "--resume", "halves", "--out", tmp_path, "--gpu", "none")
     assert (again["step"], again["weights_sha256"]) == (4, whole["weights_sha256"])
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_another_teacher_is_refused_on_resuming(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["distill", "--teacher", str(teacher), *STUDENT, "--out", str(tmp_path), "--name", "lesson", "--steps", "1"]
     assert main([*words, "--quiet"]) == 0
@@ -108,7 +117,8 @@ def test_what_cannot_be_is_said_in_one_line(teacher: Path, tmp_path: Path, capsy
 def test_a_closed_gate_is_an_exit_code_with_strict(
     teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gates, "LEAST_PSNR_DB", 1000.0)
+    shut = gates.Gate("psnr_a2b", 20.0, 28.0, False, "dB")
+    monkeypatch.setattr("fruitgan.workflows.distill.job.measure", lambda **_: (shut,))
     words = ["distill", "--teacher", str(teacher), *STUDENT, "--out", str(tmp_path), "--steps", "1", "--strict"]
     assert main(words) == 5
     assert "psnr_a2b" in capsys.readouterr().err
