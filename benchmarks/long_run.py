@@ -1,7 +1,7 @@
 """Train for long, killed now and then, and tell whether memory grows and whether the log is whole.
 
     python benchmarks/long_run.py                            # 20,000 steps and 5 kills
-    python benchmarks/long_run.py --steps 1000 --kills 1
+    python benchmarks/long_run.py --steps 1000 --kills 1 --warm-up 150
 
 The networks are two convolutions each, as a plug-in could bring them, so that most of the work is what is around them and stays
 for long: images, pools of past fakes, optimisers, log, samples, watch, checkpoints. A kill is a SIGKILL somewhere in the step
@@ -32,8 +32,8 @@ from fruitgan.workflows.train_gan import TrainGanSettings, train_gan
 from fruitgan.workflows.train_gan.assemble import make_plan
 from fruitgan.workflows.train_gan.settings import Event, Started, Stepped
 
-WARM_UP_STEPS = 150
-"""Of each sitting: pools fill, allocators reach their size, the first samples are drawn."""
+WARM_UP_STEPS = 3000
+"""Of each sitting: pools fill, and the C library's heap reaches its size, for which it takes so many."""
 STRETCH_STEPS = 100
 LOG_EVERY, SAVE_EVERY, SAMPLE_EVERY = 10, 50, 100
 NETWORKS = """
@@ -129,9 +129,9 @@ def _tell(event: Event, told: TextIO) -> None:
             print(report.step, resident_bytes(), file=told)
 
 
-def gains(seen: list[tuple[int, int]]) -> list[float]:
+def gains(seen: list[tuple[int, int]], warm_up_steps: int) -> list[float]:
     """Of a sitting: how many bytes a step were gained over each stretch after the warm-up."""
-    begin = seen[0][0] + WARM_UP_STEPS
+    begin = seen[0][0] + warm_up_steps
     ends = [(step, resident) for step, resident in seen if step >= begin and step % STRETCH_STEPS == 0]
     return [(later - before) / STRETCH_STEPS for (_, before), (_, later) in pairwise(ends)]
 
@@ -147,7 +147,7 @@ def slope(gained: list[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def long_run(steps: int, kills: int, folder: Path) -> dict[str, Any]:
+def long_run(steps: int, kills: int, warm_up_steps: int, folder: Path) -> dict[str, Any]:
     data = folder / "dark2light"
     draw_images(data)
     install_networks(folder / "site")
@@ -174,7 +174,7 @@ def long_run(steps: int, kills: int, folder: Path) -> dict[str, Any]:
     for step in [*killed_at, None]:
         sittings.append(sitting(settings, step))
         settings = TrainGanSettings(resume="run", out=folder, gpu="none")
-    mean, low, high = slope([gain for seen in sittings for gain in gains(seen)])
+    mean, low, high = slope([gain for seen in sittings for gain in gains(seen, warm_up_steps)])
     found = [json.loads(line)["step"] for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
     return {
         "steps": json.loads((folder / "run" / "result.json").read_text())["step"],
@@ -193,10 +193,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--warm-up", type=int, default=WARM_UP_STEPS, metavar="STEPS")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(long_run(arguments.steps, arguments.kills, Path(folder)), indent=1))
+        print(json.dumps(long_run(arguments.steps, arguments.kills, arguments.warm_up, Path(folder)), indent=1))
 
 
 if __name__ == "__main__":

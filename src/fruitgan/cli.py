@@ -22,7 +22,10 @@ from fruitgan.errors import EnvironmentProblem, FruitganError, Stopped, UsageErr
 from fruitgan.registry import Entry, Registry, suggestion
 
 OWN_PACKAGE = "fruitgan"
-READING_ORDER = ("train-gan", "translate", "export-dataset", "train-detector", "evaluate", "data", "list", "show", "doctor")
+READING_ORDER = (
+    *("train-gan", "translate", "export-dataset", "train-detector", "evaluate"),
+    *("data", "list", "show", "export", "doctor"),
+)
 """Where these stand in the help; a command that is not among them follows by name."""
 INTERRUPTED = 130
 

@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 BUILDERS_ERRORS = (ValueError, TypeError, ArithmeticError, RuntimeError, LookupError, AttributeError, AssertionError)
 """What a builder may raise that was not made for such options."""
+MEMBER = "network"
+"""The option of a builder that stands for a whole family; `torchvision:resnet34` gives it behind a colon."""
 PACKAGE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 KINDS = (
     "recipes",
@@ -114,11 +116,12 @@ class Registry(Generic[T]):
         return sorted({entry.name for entry in self.entries()})
 
     def owner(self, name: str) -> Entry:
-        """Who registered the name.
+        """Who registered the name; of `FAMILY:MEMBER` the family counts.
 
         Raises:
             UsageError: unknown name (says what is near), or two packages claim it (names both).
         """
+        name, _, _ = name.partition(":")
         owners = [entry for entry in self.entries() if entry.name == name]
         if not owners:
             raise UsageError(f"no {self.noun} named {shown(name)}: {suggestion(name, self.names())}")
@@ -147,12 +150,20 @@ class Registry(Generic[T]):
     def choose(self, name: str, options: Mapping[str, Any] | None = None) -> Choice:
         """The name with all its options: those given, checked, and the builder's own defaults.
 
+        `FAMILY:MEMBER` is the family with its option `network` given, and is stored as such.
+
         Raises:
             UsageError: an option that the builder's signature does not have, or a value of another type.
         """
         owner = self.owner(name)
         builder = cast(Callable[..., Any], self.get(name))
-        return Choice(name, owner.package, owner.version, resolve_options(builder, options or {}, f"{self.noun} {name}"))
+        given = dict(options or {})
+        name, colon, member = name.partition(":")
+        if colon:
+            if MEMBER not in inspect.signature(builder).parameters:
+                raise UsageError(f"{self.noun} {name} is no family: nothing can stand behind a colon ({shown(member)})")
+            given[MEMBER] = member
+        return Choice(name, owner.package, owner.version, resolve_options(builder, given, f"{self.noun} {name}"))
 
     def build(self, choice: Choice) -> Any:
         """Call the builder with the options of the choice.

@@ -139,6 +139,7 @@ class Runs:
                 case Saved(step):
                     tell(saved=step)
 
+        os.environ["FRUITGAN_CACHE"] = str(self.out / "caches" / out.name)  # decoded images, which each case is to decode anew
         given = {**settings} if "resume" in settings else {**settings, "data": self.data}
         try:
             train_gan(TrainGanSettings(**given, out=out), on_progress)

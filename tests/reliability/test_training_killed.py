@@ -143,7 +143,18 @@ def test_the_changes_counted_are_all_that_saving_does(spread: Found) -> None:
     for scenario in ("begun", "extended"):
         changes = spread["die", scenario]["changes"]
         assert len(changes) > 80
-        known = {"open", "write", "fsync", "tensors", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate"}
+        known = {
+            "open",
+            "write",
+            "fsync",
+            "tensors",
+            "os.mkdir",
+            "os.rename",
+            "os.remove",
+            "os.rmdir",
+            "os.truncate",
+            "os.utime",
+        }
         assert set(changes) == known
         assert changes.count("tensors") == {"begun": 3, "extended": 2}[scenario]  # one a checkpoint
 

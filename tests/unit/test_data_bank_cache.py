@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fruitgan.data import bank_cache, memory
+from fruitgan import memory
+from fruitgan.data import bank_cache
 from fruitgan.data.bank import Bank
 from fruitgan.data.bank_cache import Making, banks_folder, cached_bank
 from fruitgan.errors import DataError, FruitganError, Stopped

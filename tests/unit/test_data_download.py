@@ -20,6 +20,7 @@ from fruitgan.data.download import Archive, Resuming, SingleFile, fetch, fetch_f
 from fruitgan.data.named import ArchivedSet
 from fruitgan.data.unzip import unzip
 from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.machine import cache_folder
 
 
 @dataclass
@@ -329,7 +330,7 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path))
     assert download.folder_of("demo") == tmp_path / "datasets" / "demo"
     monkeypatch.delenv("FRUITGAN_CACHE")
-    assert "fruitgan" in str(download.cache_folder())
+    assert "fruitgan" in str(cache_folder())
 
 
 def file_of(data: bytes) -> SingleFile:

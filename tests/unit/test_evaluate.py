@@ -21,8 +21,9 @@ from fruitgan.evaluation.contracts import metrics
 from fruitgan.evaluation.features import inception as inception_module
 from fruitgan.report.evaluation import claim_sentence, figure
 from fruitgan.training.detection import DetectorBundle, DetectorCard, judge, open_album, save_detector
+from fruitgan.training.detection.splits import grouped_folds
 from fruitgan.workflows.evaluate import EvaluateSettings, evaluate
-from fruitgan.workflows.evaluate.judging import grouped_folds, judge_by_given
+from fruitgan.workflows.evaluate.judging import judge_by_given
 from fruitgan.workflows.evaluate.settings import DEFAULT_METRICS
 from fruitgan.workflows.evaluate.sources import find_sources
 
@@ -124,7 +125,7 @@ def test_too_few_images_are_refused_with_the_number_that_is_needed(dataset: Path
 
 def test_a_detector_without_enough_images_is_withheld_unless_it_was_asked_for(dataset: Path) -> None:
     few = fill(dataset / "few", 9, first=300)
-    result = evaluate(settings(dataset, fake_dir=few, detector="spectrum"))
+    result = evaluate(settings(dataset, fake_dir=few, detector=None))
     assert result.detector is None
     assert "at least 10 images of each class, found 9 generated" in (result.withheld or "")
     with pytest.raises(DataError, match="at least 10"):
@@ -337,11 +338,12 @@ def test_a_given_detector_is_judged_on_images_that_it_was_not_trained_with(datas
     for known, n in ((fingerprint, 10), ("other", 48)):
         bundle = DetectorBundle(dataclasses.replace(card, data_fingerprint=known), detectors.build(choice))
         save_detector(bundle, dataset / "detector.safetensors")
-        result, notes = judge_by_given(
+        result, notes, judged = judge_by_given(
             dataset / "detector.safetensors", images, torch.device("cpu"), 0, lambda what, done, total: None
         )
         assert abs(result.n - n) <= 2
         assert bool(notes) == (known == fingerprint)
+        assert len(judged) == result.n
     hostile = detectors.build(choice)
     hostile.get_buffer("spread").fill_(0)  # it is divided by
     save_detector(DetectorBundle(card, hostile), dataset / "detector.safetensors")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from fruitgan.errors import DataError
-from fruitgan.evaluation.leaks import Leak, find_leaks, inspect
+from fruitgan.evaluation.leaks import Leak, find_leaks, inspect, merged_groups
 
 Make = Callable[[int], Image.Image]
 
@@ -112,3 +114,140 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"\x89PNG\r\n")
     with pytest.raises(DataError, match=r"torn\.png: a damaged"):
         list(inspect([path], [True]))
+
+
+def saved(folder: Path, kind: str, count: int, first: int, **options: object) -> list[Path]:
+    """Photographs of one path, written with these options."""
+    paths = []
+    (folder / kind).mkdir()
+    for i in range(count):
+        paths.append(folder / kind / f"{i:04d}.{str(options.get('format', 'png')).lower()}")
+        smooth(first + i).save(paths[-1], **options)
+    return paths
+
+
+def smooth(seed: int, side_px: int = 48) -> Image.Image:
+    """Broad shapes with some grain: unlike white noise JPEG leaves its blocks on them."""
+    small = np.random.default_rng(seed).uniform(60, 190, (6, 6, 3)).astype(np.uint8)
+    pixels = np.asarray(Image.fromarray(small).resize((side_px, side_px), Image.Resampling.BICUBIC)).astype(float)
+    grain = np.random.default_rng(seed + 10**6).normal(0, 3, pixels.shape)
+    return Image.fromarray(np.clip(pixels + grain, 0, 255).astype(np.uint8))
+
+
+def between(fakes: list[Path], reals: list[Path]) -> list[Leak]:
+    return list(find_leaks(list(inspect([*fakes, *reals], [True] * len(fakes) + [False] * len(reals)))))
+
+
+def test_pictures_that_were_jpegs_once_are_told_by_their_blocks(tmp_path: Path) -> None:
+    fakes, reals = saved(tmp_path, "fake", 40, 0), saved(tmp_path, "real", 40, 1000)
+    for path in fakes:
+        file = io.BytesIO()
+        Image.open(path).save(file, "JPEG", quality=50)
+        Image.open(file).save(path)
+    (found,) = between(fakes, reals)
+    assert (found.kind, found.spoils_detector) == ("jpeg-history", True)
+    assert "compressed differently before they were stored" in found.detail
+    assert found.effect is not None
+    assert found.effect > 0.8
+    assert found.p_value is not None
+    assert found.p_value < 0.01
+
+
+def test_another_jpeg_quality_is_told_by_the_quantisation_tables(tmp_path: Path) -> None:
+    fakes = saved(tmp_path, "fake", 20, 0, format="JPEG", quality=75)
+    reals = saved(tmp_path, "real", 20, 1000, format="JPEG", quality=95)
+    found = {leak.kind: leak for leak in between(fakes, reals)}
+    assert found["quantisation"].spoils_detector
+    assert found["quantisation"].effect == 1.0
+
+
+def test_the_encoders_settings_are_told_by_the_size_of_files(tmp_path: Path) -> None:
+    fakes = saved(tmp_path, "fake", 20, 0, format="PNG", compress_level=1)
+    (found,) = between(fakes, saved(tmp_path, "real", 20, 1000, format="PNG"))
+    assert (found.kind, found.spoils_detector, found.effect) == ("file-size", False, 1.0)
+
+
+def test_metadata_and_names_are_told_and_spoil_nothing_that_sees_pixels(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = "a generator"
+    fakes = saved(tmp_path, "fake", 20, 0, format="PNG", exif=exif)
+    reals = [path.rename(path.with_name(f"IMG{path.name}")) for path in saved(tmp_path, "real", 20, 1000, format="PNG")]
+    found = {leak.kind: leak for leak in between(fakes, reals)}
+    assert {"metadata", "names"} <= set(found)
+    assert not any(found[kind].spoils_detector for kind in ("metadata", "names"))
+    assert "generated: exif; real: nothing" in found["metadata"].detail
+    assert "'00'" in found["names"].detail
+    assert "'IMG00'" in found["names"].detail
+
+
+def test_sources_on_both_sides_are_counted(tmp_path: Path) -> None:
+    fakes, reals = saved(tmp_path, "fake", 20, 0), saved(tmp_path, "real", 20, 1000)
+    facts = list(inspect([*fakes, *reals], [True] * 20 + [False] * 20))
+    groups = [f"source {i % 20 if i < 26 else i}" for i in range(40)]
+    (found,) = find_leaks(facts, groups)
+    assert (found.kind, found.spoils_detector) == ("shared-sources", False)
+    assert "of 6 of 20 generated images the source" in found.detail
+
+
+def test_near_duplicates_are_grouped_and_a_leak_only_where_they_straddle_the_splits(tmp_path: Path) -> None:
+    fakes, reals = saved(tmp_path, "fake", 20, 0), saved(tmp_path, "real", 20, 1000)
+    near = np.asarray(Image.open(reals[3])).astype(int) + 2
+    Image.fromarray(np.clip(near, 0, 255).astype(np.uint8)).save(reals[4])
+    facts = list(inspect([*fakes, *reals], [True] * 20 + [False] * 20))
+    groups, joined = merged_groups(facts, [str(i) for i in range(40)])
+    assert (groups[23] == groups[24], joined) == (True, 2)
+    assert len(set(groups)) == 39
+    splits = ["test"] * 40
+    assert find_leaks(facts, groups, splits) == ()
+    splits[23] = "train"
+    (found,) = find_leaks(facts, groups, splits)
+    assert found.kind == "near-duplicates"
+    assert "1 of 19 real images of the test split is nearly one of the training split" in found.detail
+
+
+def test_groups_are_joined_through_what_they_share(tmp_path: Path) -> None:
+    paths = saved(tmp_path, "real", 4, 0)
+    paths[2].write_bytes(paths[1].read_bytes())
+    facts = list(inspect(paths, [False] * 4))
+    assert merged_groups(facts, ["a", "a", "b", "c"]) == (["a", "a", "a", "c"], 3)
+
+
+@pytest.mark.parametrize(
+    ("effect", "change"),
+    [
+        (1.0, {"format": "JPEG", "quality": 90}),
+        (1.0, {"format": "WEBP", "lossless": True}),
+    ],
+)
+def test_the_effect_is_the_accuracy_of_one_who_looks_at_this_alone(tmp_path: Path, effect: float, change: dict) -> None:
+    found = between(saved(tmp_path, "fake", 20, 0, **change), saved(tmp_path, "real", 20, 1000, format="PNG"))
+    assert found[0].kind == "format"
+    assert found[0].effect == effect
+    assert "who looks at this alone tells 100% right" in found[0].detail
+
+
+def honest_alarms(folder: Path, splits: int, pool: int) -> int:
+    """Random halves of one pool of pictures with a mixture of everything: how many of the splits raise an alarm."""
+    paths = []
+    random = np.random.default_rng(0)
+    for i in range(pool):
+        is_jpeg = random.random() < 0.4
+        path = folder / f"{random.choice(['a', 'b_', 'IMG'])}{i:03d}.{'jpg' if is_jpeg else 'png'}"
+        picture = smooth(i, int(random.choice([40, 48])))
+        picture.save(path, **({"quality": int(random.choice([75, 90]))} if is_jpeg else {"compress_level": 1 + i % 9}))
+        paths.append(path)
+    facts = list(inspect(paths, [False] * pool))
+    alarms = 0
+    for seed in range(splits):
+        fake = set(np.random.default_rng(seed).permutation(pool)[: pool // 2].tolist())
+        alarms += bool(find_leaks([dataclasses.replace(fact, generated=i in fake) for i, fact in enumerate(facts)]))
+    return alarms
+
+
+def test_twenty_honest_splits_raise_at_most_one_alarm(tmp_path: Path) -> None:
+    assert honest_alarms(tmp_path, 20, 80) <= 1
+
+
+@pytest.mark.slow
+def test_a_hundred_honest_splits_raise_at_most_a_handful_of_alarms(tmp_path: Path) -> None:
+    assert honest_alarms(tmp_path, 100, 120) <= 4

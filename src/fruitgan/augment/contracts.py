@@ -20,11 +20,16 @@ class Augmentation(ABC):
     def load_size_px(self, image_size_px: int) -> int:
         """The side at which images are kept so that `apply` can give `image_size_px`."""
 
+    def gives_size_px(self, image_size_px: int) -> int:
+        """The side of what `apply` gives: `image_size_px`, but for those that show a detector parts of the picture."""
+        return image_size_px
+
     @abstractmethod
     def apply(self, images: Tensor, draws: Tensor, image_size_px: int) -> Tensor:
         """[N, 3, L, L] in [0, 1] and [N, draws], uniform in [0, 1) and on the images' device, to [N, 3, S, S] in [0, 1].
 
-        On a GPU it is captured with the step, unless it waits for the device (`.item()`, `if tensor:`), which makes all slower.
+        S is what `gives_size_px` says. On a GPU it is captured with the step, unless it waits for the device (`.item()`,
+        `if tensor:`), which makes all slower.
         """
 
 

@@ -62,6 +62,28 @@ class Mirror(Augmentation):
         return mirrored(images, draws[:, 0] < 0.5)
 
 
+class PartMirror(Augmentation):
+    """A random square of half the picture's side, as it is or mirrored: for detectors that take any size.
+
+    Four times as fast as the whole picture, and four and more pictures of one. The numbers drawn for an image: where the part
+    begins along the width, along the height, and whether it is mirrored.
+    """
+
+    draws = 3
+
+    def load_size_px(self, image_size_px: int) -> int:
+        return image_size_px
+
+    def gives_size_px(self, image_size_px: int) -> int:
+        return image_size_px // 2
+
+    def apply(self, images: Tensor, draws: Tensor, image_size_px: int) -> Tensor:
+        side = self.gives_size_px(image_size_px)
+        corners = (draws[:, :2] * (images.shape[-1] - side + 1)).long().tolist()
+        parts = [image[:, top : top + side, left : left + side] for image, (left, top) in zip(images, corners, strict=True)]
+        return mirrored(torch.stack(parts), draws[:, 2] < 0.5)
+
+
 def mirrored(images: Tensor, which: Tensor) -> Tensor:
     """[N, 3, H, W] with those images mirrored for which `which`, [N] of booleans, is true."""
     return torch.where(which.to(images.device).view(-1, 1, 1, 1), hflip(images), images)
@@ -79,3 +101,8 @@ def rotate_shift_mirror(*, degrees: float = 15.0, shift: float = 0.1, mirror: bo
 def mirror() -> Mirror:
     """Random mirroring alone, which leaves the finest texture as it is: for detectors."""
     return Mirror()
+
+
+def part_mirror() -> PartMirror:
+    """Random squares of half the side, mirrored half the time: for detectors that take any size, such as small-cnn."""
+    return PartMirror()

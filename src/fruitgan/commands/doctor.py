@@ -74,7 +74,7 @@ def doctor(json: options.Json = False) -> None:
 
 def diagnose() -> Diagnosis:
     """Look at everything; imports torch and whatever is registered."""
-    from fruitgan.data.download import cache_folder
+    from fruitgan.machine import cache_folder
 
     problems = [*_import_problems(), *installed.problems()]
     memory_gib, memory_free_gib = _memory()

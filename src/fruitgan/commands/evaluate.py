@@ -56,13 +56,24 @@ def evaluate(
         ),
     ] = None,
     detector: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--detector",
             metavar="FILE|NAME|none",
-            help="Whose accuracy is measured: a trained detector's file or run, or one that is trained on the spot.",
+            show_default="the strongest attacker",
+            help="Whose accuracy is measured: a trained detector's file or run, one that is trained on the spot, or none.",
         ),
-    ] = "spectrum",
+    ] = None,
+    attackers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--attackers",
+            metavar="NAME|all",
+            show_default="spectrum, logistic and small-cnn",
+            help="Detectors to train on the spot, of which the strongest counts; several with commas. With --quick, small-cnn "
+            "is left out.",
+        ),
+    ] = None,
     features: Annotated[
         list[str] | None,
         typer.Option(
@@ -142,6 +153,7 @@ def evaluate(
         source_dir=source_dir,
         training_dir=training_dir,
         detector=detector,
+        attackers=_names(attackers),
         features=chosen,
         metrics=_names(metrics) or DEFAULT_METRICS,
         weights=_weights(weights or [], [name for name in chosen if takes_weights(name)]),

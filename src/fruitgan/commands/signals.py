@@ -14,17 +14,13 @@ from fruitgan.errors import Stopped
 # What the process says of itself afterwards; SIGUSR1 is how batch systems announce the end of the time.
 INTERRUPTED = 130
 EXIT_CODES = {"SIGINT": INTERRUPTED, "SIGTERM": 143, "SIGUSR1": 0}
+ANSWER = "finishing the step and saving; Ctrl-C again stops at once"
 
 
 class PoliteStop:
-    """While it is entered, remembers the first signal instead of dying of it.
+    """While it is entered, remembers the first signal instead of dying of it, and answers it on stderr: a step may last."""
 
-    Args:
-        answer: what a person is told at once, on stderr, since the step may take long.
-    """
-
-    def __init__(self, answer: str = "") -> None:
-        self.answer = answer
+    def __init__(self) -> None:
         self.signal: str | None = None
         self._before: dict[int, Any] = {}
 
@@ -45,8 +41,8 @@ class PoliteStop:
         if not is_first and name == "SIGINT":
             raise KeyboardInterrupt
         self.signal = name  # before the answer, on which the next Ctrl-C may follow at once
-        if is_first and self.answer:
-            _say_amid_other_work(self.answer)
+        if is_first:
+            _say_amid_other_work(ANSWER)
 
     @property
     def exit_code(self) -> int:

@@ -188,7 +188,7 @@ def _train(settings: TrainGanSettings, console: Console) -> None:
     from fruitgan.workflows.train_gan import train_gan as job
     from fruitgan.workflows.train_gan.resume import resume_line
 
-    with PoliteStop("finishing the step and saving; Ctrl-C again stops at once") as stop, ExitStack() as stack:
+    with PoliteStop() as stop, ExitStack() as stack:
         telling = Telling(console, stop, stack)
         try:
             result = job(settings, telling)

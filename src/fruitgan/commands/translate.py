@@ -65,8 +65,14 @@ def translate(
     ] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Source and result side by side.")] = False,
     engine: Annotated[
-        str, typer.Option("--engine", metavar="NAME", help="What runs the generator.", rich_help_panel=options.MACHINE_PANEL)
-    ] = "torch",
+        str,
+        typer.Option(
+            "--engine",
+            metavar="auto|NAME",
+            help="What runs the generator: torch, onnx, openvino; auto is the one that is through first.",
+            rich_help_panel=options.MACHINE_PANEL,
+        ),
+    ] = "auto",
     gpu: options.Gpu = None,
     device: options.Device = None,
     precision: Annotated[

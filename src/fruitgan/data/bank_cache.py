@@ -28,10 +28,10 @@ from PIL import Image
 
 from fruitgan.atomic import PART_PREFIX, new_folder, remove_abandoned, remove_folder, write_atomically
 from fruitgan.data.bank import Bank, Fit
-from fruitgan.data.download import cache_folder
-from fruitgan.data.memory import spare_memory_bytes
 from fruitgan.data.parallel import in_order
 from fruitgan.errors import DataError, FruitganError, Stopped, UsageError
+from fruitgan.machine import cache_folder
+from fruitgan.memory import spare_memory_bytes
 from fruitgan.settings import from_json, read_json, to_json
 
 EDITION = 1

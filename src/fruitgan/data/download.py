@@ -15,6 +15,7 @@ from urllib.parse import urljoin, urlsplit
 from fruitgan.atomic import new_folder
 from fruitgan.data.unzip import unzip
 from fruitgan.errors import DataError, FruitganError, UsageError, shown
+from fruitgan.machine import cache_folder
 
 if TYPE_CHECKING:
     import requests
@@ -53,16 +54,6 @@ class SingleFile(Archive):
     @property
     def file(self) -> str:
         return self.name
-
-
-def cache_folder() -> Path:
-    """Where fetched and drawn sets lie: `FRUITGAN_CACHE`, else the platform's place."""
-    given = os.environ.get("FRUITGAN_CACHE")
-    if given:
-        return Path(given).expanduser()
-    from platformdirs import user_cache_path
-
-    return user_cache_path("fruitgan")
 
 
 def folder_of(name: str) -> Path:

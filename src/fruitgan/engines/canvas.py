@@ -5,6 +5,7 @@ Pictures are uint8 [H, W, 3].
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -53,33 +54,53 @@ def network_size(height_px: int, width_px: int, fit: Fit, scale: str | int = "au
     return height, width
 
 
+@dataclass(frozen=True)
+class Canvas:
+    """A picture laid out for the engine."""
+
+    original: Pixels
+    seen: Pixels
+    """The picture at the size at which the generator sees it."""
+    padded: Pixels
+    """The same on the ground that the engine takes: on both sides alike mirrored, or where that is too short its edge."""
+    top: int
+    left: int
+
+    def finished(self, translated: Pixels) -> Pixels:
+        """The result in the original's size, from what the engine made of `padded`.
+
+        Where the generator saw another size, its change is added to the original, so that it stays sharp.
+        """
+        own = translated[self.top : self.top + self.seen.shape[0], self.left : self.left + self.seen.shape[1]]
+        return own if self.seen.shape == self.original.shape else with_change(self.original, self.seen, own)
+
+
+def lay_out(pixels: Pixels, fit: Fit, scale: str | int = "auto") -> Canvas:
+    """A picture of any size as the generator is to see it, at `network_size`."""
+    height, width = network_size(pixels.shape[0], pixels.shape[1], fit, scale)
+    seen = resize(pixels, height, width)
+    margins = [fit.padded(side) - side for side in seen.shape[:2]]
+    padded = seen
+    for axis, margin in enumerate(margins):
+        widths = [(0, 0), (0, 0), (0, 0)]
+        widths[axis] = (margin // 2, margin - margin // 2)
+        padded = np.pad(padded, widths, mode="reflect" if max(widths[axis]) < seen.shape[axis] else "edge")
+    return Canvas(pixels, seen, padded, margins[0] // 2, margins[1] // 2)
+
+
 def translate_pixels(engine: Engine, fit: Fit, pixels: Pixels, scale: str | int = "auto") -> Pixels:
     """A picture of any size to the same size, seen by the generator at `network_size`.
-
-    Where that is another size, the change which the generator makes is added to the original, so that it stays sharp.
 
     Raises:
         FruitganError: as `Engine.translate`.
     """
-    height, width = network_size(pixels.shape[0], pixels.shape[1], fit, scale)
-    seen = resize(pixels, height, width)
-    translated = translate_padded(engine, fit, seen)
-    return translated if seen.shape == pixels.shape else with_change(pixels, seen, translated)
+    canvas = lay_out(pixels, fit, scale)
+    return canvas.finished(engine.translate(canvas.padded[np.newaxis])[0])
 
 
 def translate_padded(engine: Engine, fit: Fit, pixels: Pixels) -> Pixels:
-    """A picture through the engine at its own size, padded to what the engine takes and cropped again.
-
-    Padded on both sides alike: mirrored, as most pictures go on, or where a side is too short for that with its edge.
-    """
-    margins = [fit.padded(side) - side for side in pixels.shape[:2]]
-    canvas = pixels
-    for axis, margin in enumerate(margins):
-        widths = [(0, 0), (0, 0), (0, 0)]
-        widths[axis] = (margin // 2, margin - margin // 2)
-        canvas = np.pad(canvas, widths, mode="reflect" if max(widths[axis]) < pixels.shape[axis] else "edge")
-    top, left = margins[0] // 2, margins[1] // 2
-    return engine.translate(canvas[np.newaxis])[0, top : top + pixels.shape[0], left : left + pixels.shape[1]]
+    """A picture through the engine at its own size. Raises: FruitganError, as `Engine.translate`."""
+    return translate_pixels(engine, fit, pixels, "native")
 
 
 def with_change(pixels: Pixels, before: Pixels, after: Pixels) -> Pixels:

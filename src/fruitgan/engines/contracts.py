@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ Images = NDArray[np.uint8]
 
 class Engine(ABC):
     """One generator in one direction, ready to run."""
+
+    concurrent: ClassVar[bool] = False
+    """Whether several threads may call it at once; else each call has the machine to itself."""
 
     @abstractmethod
     def translate(self, images: Images) -> Images:
@@ -40,8 +43,11 @@ class EngineBuilder(Protocol):
         gpu: str | None = None,
         device: str | None = None,
         precision: Literal["auto", "fp32", "bf16"] = "auto",
+        threads: int | None = None,
     ) -> Engine:
         """The engine for the generator with these weights, by parameter name.
+
+        `threads` is how many a call of a concurrent engine may take; None is all that there are.
 
         Raises:
             EnvironmentProblem: the generator's package is not installed, or this machine has no such device.

@@ -54,10 +54,11 @@ class _Moments:
         self.squares: Tensor | float = 0.0
 
     def add(self, x: Tensor) -> None:
-        values = x.double()
-        self.count += values[0, 0].numel()
-        self.total = self.total + values.sum((0, 2, 3))
-        self.squares = self.squares + values.square().sum((0, 2, 3))
+        self.count += x[0, 0].numel()
+        # Channel by channel: in float64 all of them would take more memory than the network.
+        sums = torch.stack([torch.stack([own.sum(), own.square().sum()]) for own in (channel.double() for channel in x[0])])
+        self.total = self.total + sums[:, 0]
+        self.squares = self.squares + sums[:, 1]
 
     def mean_and_variance(self) -> tuple[Tensor, Tensor]:
         mean = torch.as_tensor(self.total) / self.count

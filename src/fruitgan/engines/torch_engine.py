@@ -12,12 +12,20 @@ from torch import Tensor, nn
 
 from fruitgan.device import Precision, autocast, choose_device
 from fruitgan.engines.contracts import Engine, Images
+from fruitgan.engines.reach import Reach, reach_of, tile_px
+from fruitgan.engines.tiles import in_tiles
 from fruitgan.errors import DataError, FruitganError
 from fruitgan.images import signed_from_unit, unit_from_bytes, unit_from_signed
+from fruitgan.memory import spare_memory_bytes
 from fruitgan.models.catalog import generators
 from fruitgan.models.contracts import Generator
 from fruitgan.models.weights import build_for
 from fruitgan.registry import Choice
+
+LARGE_PIXELS = 1 << 20
+"""Up to here nobody asks how much memory there is."""
+MEMORY_SHARE = 0.5
+"""Of the spare memory: others need some too, and the picture itself is held several times."""
 
 
 class TorchEngine(Engine):
@@ -31,18 +39,20 @@ class TorchEngine(Engine):
         gpu: str | None = None,
         device: str | None = None,
         precision: Precision = "auto",
+        threads: int | None = None,
     ) -> None:
         self.device = choose_device(gpu, device)
         self.precision = precision
         self.network: Generator = build_for(generators, generator, weights)
         self.network.requires_grad_(False).eval().to(self.device)
+        self._reach: Reach | None = None
 
     def translate(self, images: Images) -> Images:
         count, height, width = images.shape[:3]
         if not self.network.size_rule.accepts(height, width):
             raise DataError(f"{width} x {height} px do not fit the generator; the sizes on the bundle's card are wrong")
         try:
-            return self._run(images)
+            return self._run_large(images) if count * height * width > LARGE_PIXELS else self._run(images)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -53,6 +63,24 @@ class TorchEngine(Engine):
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         raise FruitganError(message)
+
+    def _run_large(self, images: Images) -> Images:
+        """Whole where the memory allows, else in tiles, which take several times as long; as `_run`."""
+        if self._reach is None:
+            self._reach = reach_of(self.network)
+        room = self._room_bytes()
+        if len(images) > 1 or self._reach.bytes(*images.shape[1:3]) <= room:
+            return self._run(images)
+        side = tile_px(self._reach, room, self.network.size_rule.multiple_of_px)
+        if side is None:  # it may yet suffice; if not, the error says so
+            return self._run(images)
+        return in_tiles(self.network, self._run, images, tile_px=side, halo_px=self._reach.halo_px)
+
+    def _room_bytes(self) -> int:
+        """How much memory one picture may take."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.mem_get_info(self.device)[0] * MEMORY_SHARE)
+        return int(spare_memory_bytes() * MEMORY_SHARE)
 
     @torch.inference_mode()
     def _run(self, images: Images) -> Images:

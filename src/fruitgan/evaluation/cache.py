@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from fruitgan.atomic import write_atomically
-from fruitgan.data.download import cache_folder
 from fruitgan.errors import DataError, FruitganError
 from fruitgan.evaluation.contracts import Features
+from fruitgan.machine import cache_folder
 from fruitgan.tensorfile import open_tensors
 
 WIDEST_ROW = 4096

@@ -77,6 +77,9 @@ class Detector(nn.Module, ABC):
     suggested_augmentation: str = "none"
     """Name of the augmentation that it is trained with where nobody asks for another."""
 
+    takes_any_size: bool = False
+    """Whether it can be trained on smaller parts of its images, since it averages over the whole of what it is given."""
+
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor: ...
 

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-import numpy as np
-
-from fruitgan.atomic import write_atomically
 from fruitgan.bundle import RUNS, Bundle, Card, load, locate, weights_sha256
-from fruitgan.data.decode import NotAnImage, decode
-from fruitgan.engines.canvas import translate_pixels
+from fruitgan.data.decode import NotAnImage
 from fruitgan.engines.catalog import engines
+from fruitgan.engines.choosing import AUTO, choose_engine
 from fruitgan.engines.contracts import Engine
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.registry import suggestion
 from fruitgan.settings import to_json
-from fruitgan.workflows.picture_marks import FORMATS, Format, encode
+from fruitgan.workflows.picture_marks import FORMATS, Format
 from fruitgan.workflows.picture_sources import Remark, bare_reason
+from fruitgan.workflows.translate_pipeline import Job, carry_out, threads_of_a_call
 from fruitgan.workflows.translate_plan import STREAM, Plan, Task, format_of, plan_files, plan_stream, without_results
 
 LARGEST_SCALE_PX = 8192
-UNNAMEABLE = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
-"""How a file system says that it is just this name that it does not take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +49,8 @@ class TranslateSettings:
     overwrite: bool = False
     compare: bool = False
     """Whether the source stands on the left of the result."""
-    engine: str = "torch"
+    engine: str = AUTO
+    """A registered name, or `auto` for the one that is through first."""
     gpu: str | None = None
     device: str | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -84,6 +81,8 @@ class TranslateResult:
     outputs: tuple[str, ...]
     seconds: float
     images_per_second: float
+    engine: str | None
+    """What ran the generator; None where nothing was left to do."""
     exit_code: int
     """0, or 3 if a picture failed or there was none, or 1 if pictures failed for want of memory alone."""
 
@@ -136,21 +135,25 @@ def translate(
     mark = _mark(settings, bundle, direction, form)
     tasks = without_results(plan.tasks, mark, settings.overwrite)
     lost: dict[Task, FruitganError] = {}
+    engine_name = None
     if tasks:
-        engine = _engine(settings, bundle, direction)
         scale = int(settings.scale) if settings.scale.isdigit() else settings.scale
-        job = _Job(engine, bundle.card, scale, settings.compare, form, mark, stdout)
-        for done, task in enumerate(tasks, start=1):
-            error = job.attempt(task)
-            if error is not None:
-                lost[task] = error
-            if on_progress is not None:
-                reason = None if error is None else bare_reason(error)
-                on_progress(TranslateProgress(done, len(tasks), task.source_name, reason))
-    return _result(plan, lost, len(tasks) - len(lost), time.monotonic() - begin)
+        engine_name = _engine_name(settings, bundle.card, len(tasks), scale)
+        engine = _engine(settings, engine_name, bundle, direction, len(tasks))
+        job = Job(engine, bundle.card, scale, settings.compare, form, mark, stdout)
+        with closing(carry_out(job, tasks)) as results:
+            for done, (task, error) in enumerate(results, start=1):
+                if error is not None:
+                    lost[task] = error
+                if on_progress is not None:
+                    reason = None if error is None else bare_reason(error)
+                    on_progress(TranslateProgress(done, len(tasks), task.source_name, reason))
+    return _result(plan, lost, len(tasks) - len(lost), time.monotonic() - begin, engine_name)
 
 
-def _result(plan: Plan, lost: Mapping[Task, FruitganError], translated: int, seconds: float) -> TranslateResult:
+def _result(
+    plan: Plan, lost: Mapping[Task, FruitganError], translated: int, seconds: float, engine: str | None
+) -> TranslateResult:
     remarks = {task: Remark(task.source_name, bare_reason(error)) for task, error in lost.items()}
     skipped = [remarks[task] for task, error in lost.items() if isinstance(error, NotAnImage)]
     broken = {task: error.exit_code for task, error in lost.items() if not isinstance(error, NotAnImage)}
@@ -169,6 +172,7 @@ def _result(plan: Plan, lost: Mapping[Task, FruitganError], translated: int, sec
         outputs=outputs,
         seconds=round(seconds, 3),
         images_per_second=round(translated / seconds, 3),
+        engine=engine,
         exit_code=exit_code,
     )
 
@@ -207,60 +211,24 @@ def _mark(settings: TranslateSettings, bundle: Bundle, direction: str, form: For
     }
 
 
-def _engine(settings: TranslateSettings, bundle: Bundle, direction: str) -> Engine:
-    return engines.get(settings.engine)(
-        generator=bundle.card.generator,
-        weights=bundle.weights[direction],
+def _engine_name(settings: TranslateSettings, card: Card, pictures: int, scale: str | int) -> str:
+    return choose_engine(
+        settings.engine,
+        card.generator,
+        pictures=pictures,
+        scale=scale,
         gpu=settings.gpu,
         device=settings.device,
         precision=settings.precision,
     )
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What all pictures of a run share."""
-
-    engine: Engine
-    card: Card
-    scale: str | int
-    compare: bool
-    form: Format
-    mark: Mapping[str, Any]
-    stdout: BinaryIO | None
-
-    def attempt(self, task: Task) -> FruitganError | None:
-        """Make one result; what kept it from being made, if that lies with this picture.
-
-        Raises:
-            FruitganError: it cannot be written, and neither could any other.
-        """
-        try:
-            file = self._file(task.read())
-        except FruitganError as error:
-            return error
-        except OSError as error:
-            return DataError(f"cannot be read ({(error.strerror or str(error)).lower()})")
-        except MemoryError:
-            return FruitganError("not enough memory for a picture of this size")
-        if task.output is None:
-            assert self.stdout is not None
-            self.stdout.write(file)
-            self.stdout.flush()
-            return None
-        try:
-            write_atomically(task.output, file)
-        except FruitganError as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno in UNNAMEABLE:
-                return DataError(str(error))
-            raise
-        return None
-
-    def _file(self, data: bytes) -> bytes:
-        """The bytes of the result for the bytes of a source."""
-        source = decode(data)
-        pixels, alpha = translate_pixels(self.engine, self.card, source.pixels, self.scale), source.alpha
-        if self.compare:
-            pixels = np.concatenate([source.pixels, pixels], axis=1)
-            alpha = None if alpha is None else np.concatenate([alpha, alpha], axis=1)
-        return encode(pixels, alpha, self.form, {**self.mark, "source": hashlib.sha256(data).hexdigest()})
+def _engine(settings: TranslateSettings, name: str, bundle: Bundle, direction: str, pictures: int) -> Engine:
+    return engines.get(name)(
+        generator=bundle.card.generator,
+        weights=bundle.weights[direction],
+        gpu=settings.gpu,
+        device=settings.device,
+        precision=settings.precision,
+        threads=threads_of_a_call(pictures),
+    )

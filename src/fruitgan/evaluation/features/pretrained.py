@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fruitgan.data.download import cache_folder, file_sha256, is_offline
+from fruitgan.data.download import file_sha256, is_offline
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError
 from fruitgan.evaluation.contracts import Features
 from fruitgan.images import Pixels, resize
+from fruitgan.machine import cache_folder
 from fruitgan.registry import suggestion
 from fruitgan.tensorfile import open_tensors
 

@@ -18,6 +18,7 @@ class SmallCnn(Detector):
     """
 
     suggested_augmentation = "mirror"
+    takes_any_size = True
 
     def __init__(self, image_size_px: int, base_channels: int) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,12 @@ class Album:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def labelled(self, generated: NDArray[np.bool_]) -> Album:
+        """The same pictures with other labels, [N]; `images` keeps the labels that they came with."""
+        other = copy.copy(self)
+        other.generated = generated
+        return other
 
     @property
     def fingerprint(self) -> str:

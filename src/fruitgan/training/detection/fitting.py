@@ -95,6 +95,8 @@ def fitting_augmentation(choice: Choice, detector: Detector, wanted: str | None)
             f"--augment {augmentation.name} cuts its pictures out of larger ones, which a detector is not given; "
             "use mirror or rotate-shift-mirror"
         )
+    if augment.gives_size_px(detector.image_size_px) != detector.image_size_px and not detector.takes_any_size:
+        raise UsageError(f"--augment {augmentation.name} shows parts of the picture, and {choice.name} takes whole ones alone")
     if isinstance(detector, LinearDetector) and augmentation.name != "none":
         raise UsageError(f"--augment {augmentation.name}: the detector {choice.name} is fitted to the images as they are")
     return augmentation

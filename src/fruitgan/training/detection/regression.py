@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,8 +19,54 @@ from fruitgan.training.detection.rounds import OnRound, Round
 from fruitgan.training.detection.splits import Indices, Parts
 from fruitgan.training.detection.verdict import log_loss
 
+Values = NDArray[np.float64]
+Truth = NDArray[np.bool_]
+
 PENALTIES = (1000.0, 100.0, 10.0, 1.0, 0.1)
 """Tried in this order; the choosing images say which is best."""
+
+
+NUMBERED = tuple(enumerate(PENALTIES, start=1))
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A fitted logistic regression: for features f the logit is w (f - m) / s + b."""
+
+    mean: Values
+    spread: Values
+    weight: Values
+    bias: float
+
+    def logits(self, features: Values) -> Values:
+        """[n, D] to [n]."""
+        return np.asarray(((features - self.mean) / self.spread) @ self.weight + self.bias)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A regression with one penalty, and how well it does."""
+
+    regression: Regression
+    number: int
+    penalty: float
+    train_loss: float
+    train_accuracy: float
+    choose_loss: float
+    choose_accuracy: float
+    seconds: float
+
+    def as_round(self, is_best: bool) -> Round:
+        return Round(
+            number=self.number,
+            train_loss=self.train_loss,
+            train_accuracy=self.train_accuracy,
+            choose_loss=self.choose_loss,
+            choose_accuracy=self.choose_accuracy,
+            is_best=is_best,
+            seconds=self.seconds,
+            penalty=self.penalty,
+        )
 
 
 def fit_regression(
@@ -40,46 +88,62 @@ def fit_regression(
     """
     stateful: dict[str, Stateful] = {"history": history}
     keeper.take_up(stateful, history)
-    rest = list(enumerate(PENALTIES, start=1))[len(history.rounds) :]
+    rest = NUMBERED[len(history.rounds) :]
     if not rest:
         return True
-    from sklearn.linear_model import LogisticRegression  # a second of imports that nobody else needs
-
-    train, choose = (_features(detector, album, part, device, batch_size) for part in (parts.train, parts.choose))
-    mean, spread = train.mean(axis=0), train.std(axis=0)
-    spread[spread < 1e-6 * np.abs(mean) + 1e-12] = 1.0  # a feature that never changes says nothing, and must not divide
-    train, choose = (train - mean) / spread, (choose - mean) / spread
-    truth = album.generated[parts.train]
-    for number, penalty in rest:
-        began = time.monotonic()
-        # Newton's method needs a handful of steps and no tuning; its matrix is [D, D].
-        model = LogisticRegression(C=1 / penalty, solver="newton-cholesky", max_iter=200)
-        model.fit(train, truth)
-        train_loss, train_accuracy = _measures(model.decision_function(train), truth)
-        loss, accuracy = _measures(model.decision_function(choose), album.generated[parts.choose])
-        round_ = Round(
-            number=number,
-            train_loss=train_loss,
-            train_accuracy=train_accuracy,
-            choose_loss=loss,
-            choose_accuracy=accuracy,
-            is_best=history.is_gain(loss),
-            seconds=time.monotonic() - began,
-            penalty=penalty,
-        )
-        _store(detector, mean, spread, model.coef_[0], float(model.intercept_[0]))
+    train, choose = (features_of(detector, album, part, device, batch_size) for part in (parts.train, parts.choose))
+    for trial in trials(train, album.generated[parts.train], choose, album.generated[parts.choose], rest):
+        round_ = trial.as_round(history.is_gain(trial.choose_loss))
+        store(detector, trial.regression)
         history.add(round_, detector)
         stopped = bool(on_round is not None and on_round(round_))
-        keeper.keep(number, stateful, is_end=stopped or number == len(PENALTIES))
+        keeper.keep(round_.number, stateful, is_end=stopped or round_.number == len(PENALTIES))
         if stopped:
             return False
     return True
 
 
+def trials(
+    train: Values, truth: Truth, choose: Values, choose_truth: Truth, penalties: Sequence[tuple[int, float]] = NUMBERED
+) -> Iterator[Trial]:
+    """Standardise the features [n, D] by the training images, then fit with one penalty after the other."""
+    from sklearn.linear_model import LogisticRegression  # a second of imports that nobody else needs
+
+    mean, spread = train.mean(axis=0), train.std(axis=0)
+    spread[spread < 1e-6 * np.abs(mean) + 1e-12] = 1.0  # a feature that never changes says nothing, and must not divide
+    train, choose = (train - mean) / spread, (choose - mean) / spread
+    axes: Values | None = None
+    if train.shape[1] > len(train):
+        # The weights lie in the space of the training images, and a rotation does not change their length: n x n, not D x D.
+        axes, _ = np.linalg.qr(train.T)  # [D, n]
+        train, choose = train @ axes, choose @ axes
+    for number, penalty in penalties:
+        began = time.monotonic()
+        # Newton's method needs a handful of steps and no tuning; its matrix is [D, D].
+        model = LogisticRegression(C=1 / penalty, solver="newton-cholesky", tol=1e-8, max_iter=200)
+        model.fit(train, truth)
+        train_loss, train_accuracy = _measures(model.decision_function(train), truth)
+        loss, accuracy = _measures(model.decision_function(choose), choose_truth)
+        weight = model.coef_[0] if axes is None else axes @ model.coef_[0]
+        yield Trial(
+            regression=Regression(mean, spread, weight, float(model.intercept_[0])),
+            number=number,
+            penalty=penalty,
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
+            choose_loss=loss,
+            choose_accuracy=accuracy,
+            seconds=time.monotonic() - began,
+        )
+
+
 @torch.no_grad()
-def _features(
-    detector: LinearDetector, album: Album, indices: Indices, device: torch.device, batch_size: int
-) -> NDArray[np.float64]:
+def features_of(detector: LinearDetector, album: Album, indices: Indices, device: torch.device, batch_size: int) -> Values:
+    """[n, D] of the album's images with these numbers.
+
+    Raises:
+        FruitganError: a feature is not finite.
+    """
     detector.eval()
     # Filled in place: many small results kept one by one would pin the memory of the batches between them.
     features = np.empty((len(indices), detector.mean.numel()))
@@ -91,19 +155,14 @@ def _features(
     return features
 
 
-def _measures(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> tuple[float, float]:
+def _measures(logits: Values, generated: Truth) -> tuple[float, float]:
     return log_loss(logits, generated), float(((logits > 0) == generated).mean())
 
 
 @torch.no_grad()
-def _store(
-    detector: LinearDetector,
-    mean: NDArray[np.float64],
-    spread: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    bias: float,
-) -> None:
-    detector.mean.copy_(torch.from_numpy(mean))
-    detector.spread.copy_(torch.from_numpy(spread))
-    detector.linear.weight.copy_(torch.from_numpy(weight)[None])
-    detector.linear.bias.fill_(bias)
+def store(detector: LinearDetector, regression: Regression) -> None:
+    """Make the detector answer as the regression does."""
+    detector.mean.copy_(torch.from_numpy(regression.mean))
+    detector.spread.copy_(torch.from_numpy(regression.spread))
+    detector.linear.weight.copy_(torch.from_numpy(regression.weight)[None])
+    detector.linear.bias.fill_(regression.bias)

@@ -15,6 +15,9 @@ from fruitgan.errors import DataError
 
 SHARES = (0.64, 0.16, 0.2)
 """Of the grouped protocol: train, choose, judge. A fifth judges, and a fifth of the rest chooses."""
+INNER_SHARE = 0.15
+"""Of the images that do not judge in a fold."""
+HALVES = (0.5 * (1 - INNER_SHARE), 0.5 * INNER_SHARE, 0.5)
 SEED_SHARE = 0.2
 LEAST_PER_CLASS = 10
 
@@ -52,31 +55,85 @@ def grouped_parts(images: Sequence[LabelledImage], seed: int) -> Parts:
     """
     _need(images)
     kept = _balanced(images, seed)
-    groups: dict[str, list[int]] = defaultdict(list)
-    for index in kept:
-        groups[images[index].group].append(index)
-    names = sorted(groups)
-    order = [names[i] for i in randomness.permutation(seed, 0, len(names), "detector/groups")]
-    order.sort(key=lambda name: -len(groups[name]))  # stable: the random order stays among equals
-    counts = Counter(images[index].generated for index in kept)
-    missing = [{label: share * counts[label] for label in (True, False)} for share in SHARES]
-    whole = [dict(part) for part in missing]
-    parts: list[list[int]] = [[], [], []]
-    for name in order:
-        labels = Counter(images[index].generated for index in groups[name])
-        lack = [sum(missing[p][label] / whole[p][label] * n for label, n in labels.items()) for p in range(3)]
-        place = int(np.argmax(lack))
-        parts[place] += groups[name]
-        for label, n in labels.items():
-            missing[place][label] -= n
+    parts = _dealt(images, kept, SHARES, seed, "detector/groups")
     for part, what in zip(parts, ("train", "choose when to stop", "judge"), strict=True):
         if len({images[index].generated for index in part}) < 2:
+            groups = len({images[index].group for index in kept})
             raise DataError(
-                f"no image of one class is left to {what}: the {len(kept)} images show only {len(groups)} different things; "
+                f"no image of one class is left to {what}: the {len(kept)} images show only {groups} different things; "
                 "at least three of each class are needed"
             )
     left_out = sorted(set(range(len(images))) - set(kept))
     return Parts(*(_indices(part) for part in (*parts, left_out)))
+
+
+def grouped_folds(images: Sequence[LabelledImage], folds: int, seed: int) -> list[Parts]:
+    """As many splits as folds: each fold judges once, and of the rest 15% of the groups choose and the others train.
+
+    The larger class is cut down to the smaller at random, and no group is on two sides of a split.
+
+    Raises:
+        DataError: a side would lack a class.
+    """
+    kept = _balanced(images, seed)
+    dealt = _dealt(images, kept, (1 / folds,) * folds, seed, "evaluate/folds")
+    left_out = _indices(set(range(len(images))) - set(kept))
+    found = []
+    for number, judge in enumerate(dealt):
+        rest = sorted(set(kept) - set(judge))
+        train, choose = _dealt(images, rest, (1 - INNER_SHARE, INNER_SHARE), seed, f"evaluate/inner/{number}")
+        found.append(Parts(_indices(train), _indices(choose), _indices(judge), left_out))
+    if not all(_has_both(images, part) for parts in found for part in (parts.train, parts.choose, parts.judge)):
+        raise DataError(
+            f"the images show too few different things for {folds} folds: at least {folds} groups of each class are needed"
+        )
+    return found
+
+
+def half_parts(images: Sequence[LabelledImage], seed: int) -> Parts:
+    """One half of the groups judges; of the other 15% choose and the rest train. Balanced as the folds are.
+
+    Raises:
+        DataError: a side would lack a class.
+    """
+    kept = _balanced(images, seed)
+    train, choose, judge = _dealt(images, kept, HALVES, seed, "evaluate/halves")
+    parts = Parts(*(_indices(part) for part in (train, choose, judge, set(range(len(images))) - set(kept))))
+    if not all(_has_both(images, part) for part in (parts.train, parts.choose, parts.judge)):
+        raise DataError(
+            "the images show too few different things for two halves: at least four groups of each class are needed"
+        )
+    return parts
+
+
+def _has_both(images: Sequence[LabelledImage], part: Indices) -> bool:
+    return len({images[index].generated for index in part}) == 2
+
+
+def _dealt(
+    images: Sequence[LabelledImage], kept: Sequence[int], shares: Sequence[float], seed: int, stream: str
+) -> list[list[int]]:
+    """The kept images by these shares: groups whole and in random order, large ones first, each where most is missing."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index in kept:
+        groups[images[index].group].append(index)
+    names = sorted(groups)
+    order = [names[i] for i in randomness.permutation(seed, 0, len(names), stream)]
+    order.sort(key=lambda name: -len(groups[name]))  # stable: the random order stays among equals
+    counts = Counter(images[index].generated for index in kept)
+    missing = [{label: share * counts[label] for label in (True, False)} for share in shares]
+    whole = [dict(part) for part in missing]
+    parts: list[list[int]] = [[] for _ in shares]
+    for name in order:
+        labels = Counter(images[index].generated for index in groups[name])
+        lack = [
+            sum(missing[p][label] / max(whole[p][label], 1e-9) * n for label, n in labels.items()) for p in range(len(shares))
+        ]
+        place = int(np.argmax(lack))
+        parts[place] += groups[name]
+        for label, n in labels.items():
+            missing[place][label] -= n
+    return parts
 
 
 def _balanced(images: Sequence[LabelledImage], seed: int) -> list[int]:

@@ -7,11 +7,9 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from fruitgan import randomness
 from fruitgan.atomic import remove_abandoned, write_atomically
@@ -20,10 +18,10 @@ from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage, read_folde
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError, FruitganError
 from fruitgan.evaluation.contracts import Metric
-from fruitgan.evaluation.leaks import Leak, find_leaks, inspect
+from fruitgan.evaluation.leaks import Facts, Leak, find_leaks, inspect, merged_groups
 from fruitgan.images import Pixels
 from fruitgan.report.evaluation import evaluation_report
-from fruitgan.workflows.evaluate.judging import FOLDS, QUICK_FOLDS, is_path, judge_by_given, judge_on_the_spot, need
+from fruitgan.workflows.evaluate.detection import Detection, detect
 from fruitgan.workflows.evaluate.measuring import (
     RATIO,
     build_features,
@@ -34,11 +32,8 @@ from fruitgan.workflows.evaluate.measuring import (
 )
 from fruitgan.workflows.evaluate.numbers import Measuring, Numbers
 from fruitgan.workflows.evaluate.settings import (
-    DEFAULT_DETECTOR,
-    NO_DETECTOR,
     OUT,
     SHAPELESS,
-    DetectorResult,
     EvaluateProgress,
     EvaluateResult,
     EvaluateSettings,
@@ -96,7 +91,9 @@ class _Job:
         self._note_limits(len(fakes), len(reals))
         self._note_seen(fakes, reals)
         sources = self._sources(fakes, real_dir, chosen_metrics)
-        leaks = self._leaks(found.images)
+        facts = self._facts(found.images)
+        images = self._grouped(found.images, facts)
+        leaks = find_leaks(facts, [image.group for image in images], [image.split for image in images])
         numbers = Measuring(
             settings=settings,
             metrics=chosen_metrics,
@@ -107,8 +104,10 @@ class _Job:
             tell=self.tell,
         ).numbers(backends)
         numbers.not_measured |= left_out
-        detector, withheld = self._detector(found.images, leaks, device)
-        result = self._result(numbers, leaks, detector, withheld, len(fakes), len(reals), real_dir, began)
+        out = settings.out or OUT / _slug(settings.fake_dir)
+        detection = detect(settings, images, facts, leaks, device, out, self.tell)
+        self.notes += detection.notes
+        result = self._result(numbers, leaks, detection, len(fakes), len(reals), real_dir, out, began)
         self._leave(result, fakes, reals)
         return result
 
@@ -146,47 +145,34 @@ class _Job:
             self.notes.append(sources.note)
         return sources
 
-    def _leaks(self, images: tuple[LabelledImage, ...]) -> tuple[Leak, ...]:
+    def _facts(self, images: tuple[LabelledImage, ...]) -> list[Facts]:
         facts = []
         for done, fact in enumerate(inspect([image.path for image in images], [image.generated for image in images]), start=1):
             facts.append(fact)
             self.tell("looking for leaks", done, len(images))
-        return find_leaks(facts)
+        return facts
 
-    def _detector(
-        self, images: tuple[LabelledImage, ...], leaks: tuple[Leak, ...], device: torch.device
-    ) -> tuple[DetectorResult | None, str | None]:
-        """The detector's result, or why there is none."""
-        settings = self.settings
-        if settings.detector == NO_DETECTOR:
-            return None, "no detector was asked for"
-        if spoiled := [leak.kind for leak in leaks if leak.spoils_detector]:
-            return None, (
-                f"its accuracy would measure the leak ({', '.join(spoiled)}) and not the pictures; "
-                "make both classes by one path with export-dataset"
+    def _grouped(self, images: tuple[LabelledImage, ...], facts: list[Facts]) -> tuple[LabelledImage, ...]:
+        """The images with near-duplicates in one group, which no split takes apart."""
+        groups, joined = merged_groups(facts, [image.group for image in images])
+        if joined:
+            self.notes.append(
+                f"{joined} images are near-duplicates of others, or made of one source with them, and stay together"
             )
-        if is_path(settings.detector):
-            result, notes = judge_by_given(Path(settings.detector), images, device, settings.seed, self.tell)
-            self.notes += notes
-            return result, None
-        if settings.detector == DEFAULT_DETECTOR and (reason := need(images)):
-            return None, reason
-        folds = QUICK_FOLDS if settings.quick else FOLDS
-        return judge_on_the_spot(settings.detector, images, device, settings.seed, folds, self.tell), None
+        return tuple(replace(image, group=group) for image, group in zip(images, groups, strict=True))
 
     def _result(
         self,
         numbers: Numbers,
         leaks: tuple[Leak, ...],
-        detector: DetectorResult | None,
-        withheld: str | None,
+        detection: Detection,
         n_fake: int,
         n_real: int,
         real_dir: Path,
+        out: Path,
         began: float,
     ) -> EvaluateResult:
         settings = self.settings
-        out = settings.out or OUT / _slug(settings.fake_dir)
         without = EvaluateResult(
             fake_dir=settings.fake_dir,
             real_dir=real_dir,
@@ -201,8 +187,14 @@ class _Job:
             claims=numbers.claims(),
             not_measured=numbers.not_measured,
             leaks=leaks,
-            detector=detector,
-            withheld=withheld,
+            detector=detection.detector,
+            withheld=detection.withheld,
+            controls=detection.controls,
+            attackers=detection.attackers,
+            judged=detection.judged,
+            robustness=detection.robustness,
+            saliency=detection.saliency,
+            detection_seconds=detection.seconds,
             gates=(),
             notes=tuple(self.notes),
             warnings=tuple(self.warnings),

@@ -22,6 +22,7 @@ from fruitgan.evaluation.contracts import (
 from fruitgan.evaluation.metrics import translation_ratio
 from fruitgan.models.catalog import detectors
 from fruitgan.registry import suggestion
+from fruitgan.workflows.evaluate.attacking import attackers_named
 from fruitgan.workflows.evaluate.judging import is_path
 from fruitgan.workflows.evaluate.settings import (
     ALL_METRICS,
@@ -100,7 +101,8 @@ def check_names(settings: EvaluateSettings, chosen: Mapping[str, Metric]) -> Non
         if colon and family not in NETWORK_FAMILIES:
             raise UsageError(f"--features {name}: only {' and '.join(NETWORK_FAMILIES)} go on with a network's name")
         features.owner(family)
-    if settings.detector != NO_DETECTOR and not is_path(settings.detector):
+    attackers_named(settings.attackers, settings.quick)
+    if settings.detector not in (None, NO_DETECTOR) and not is_path(settings.detector):
         try:
             detectors.owner(settings.detector)
         except UsageError as error:

@@ -13,7 +13,14 @@ from fruitgan.evaluation.contracts import MetricResult
 from fruitgan.evaluation.differences import Claim, Difference
 from fruitgan.evaluation.leaks import Leak
 from fruitgan.settings import to_json
-from fruitgan.training.detection import Confusion
+from fruitgan.workflows.evaluate.attack_results import (
+    AttackerResult,
+    ControlResult,
+    DetectorResult,
+    JudgedImage,
+    LookedAt,
+    RobustnessResult,
+)
 
 OUT = Path("runs/evaluate")
 DEFAULT_FEATURES = ("random", "colour")
@@ -31,8 +38,6 @@ DEFAULT_METRICS = (
 )
 """Those that take seconds; of what needs sources or training images, nothing is said where those were not given."""
 ALL_METRICS = "all"
-DEFAULT_DETECTOR = "spectrum"
-"""Trained on the spot where nothing else is said: seconds on a CPU, and good at what generators leave behind."""
 NO_DETECTOR = "none"
 SHAPELESS = frozenset({"random", "colour"})
 """Features that see colours and textures and know no things."""
@@ -61,8 +66,10 @@ class EvaluateSettings:
     """What the generated images were made of; needed for R and for what is measured of each pair."""
     training_dir: Path | None = None
     """Real images of the target domain that the generator was trained on; needed for `nearest-training`."""
-    detector: str = DEFAULT_DETECTOR
-    """A detector's file or run, the name of one to train on the spot, or `none`."""
+    detector: str | None = None
+    """A detector's file or run, the name of the only attacker, or `none`; None leaves it to the attackers."""
+    attackers: tuple[str, ...] = ()
+    """Names of detectors to train on the spot, of which the strongest counts, or `all` alone; none means the default ones."""
     features: tuple[str, ...] = DEFAULT_FEATURES
     """The first gives the headline numbers."""
     metrics: tuple[str, ...] = DEFAULT_METRICS
@@ -85,6 +92,8 @@ class EvaluateSettings:
                 raise UsageError(f"{what}: give at least one")
             if len(set(names)) < len(names):
                 raise UsageError(f"{what}: {', '.join(names)}: one of them is named twice")
+        if self.detector is not None and self.attackers:
+            raise UsageError("--detector and --attackers both say who attacks; give one of them")
         for name in self.weights:
             if name not in self.features:
                 raise UsageError(f"--weights {name}=...: give --features {name} with them")
@@ -129,25 +138,6 @@ class RatioResult(MetricResult):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorResult:
-    """How often a detector tells the two apart. Shares in [0, 1]; 95% intervals."""
-
-    name: str
-    accuracy: float
-    interval: tuple[float, float]
-    auc: float
-    auc_interval: tuple[float, float]
-    p_value: float
-    n: int
-    chance: float
-    confusion: Confusion
-    protocol: str
-    """In words: how it came about that the judged images had taught it nothing."""
-    image_size_px: int
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class Gate:
     """One bound, and whether the number is on the right side of it."""
 
@@ -188,6 +178,13 @@ class EvaluateResult:
     detector: DetectorResult | None
     withheld: str | None
     """Why there is no detector's number."""
+    controls: tuple[ControlResult, ...]
+    attackers: tuple[AttackerResult, ...]
+    judged: tuple[JudgedImage, ...]
+    """What the detector said of each image that it judged."""
+    robustness: tuple[RobustnessResult, ...]
+    saliency: tuple[LookedAt, ...]
+    detection_seconds: float
     gates: tuple[Gate, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -211,8 +208,7 @@ class EvaluateResult:
 
     def as_json(self) -> dict[str, Any]:
         values: dict[str, Any] = to_json(self)
-        leaks = [{"kind": leak.kind, "detail": leak.detail} for leak in self.leaks]
-        return {**values.pop("numbers"), **values.pop("ratios"), **values, "leaks": leaks}
+        return {**values.pop("numbers"), **values.pop("ratios"), **values}
 
 
 @dataclass(frozen=True)

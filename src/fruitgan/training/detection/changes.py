@@ -1,0 +1,78 @@
+"""What pictures go through on their way: compression, blur, resizing, cropping, noise. For judging, never for training."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from fruitgan.images import Pixels, from_pillow, to_pillow
+from fruitgan.randomness import generator
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of a certain strength."""
+
+    name: str
+    amount: float
+    apply: Callable[[Pixels, int], Pixels]
+    """uint8 [H, W, 3] to the same (a crop is smaller); the number makes noise another for each image."""
+
+
+def _jpeg(quality: int) -> Change:
+    def apply(pixels: Pixels, number: int) -> Pixels:
+        file = io.BytesIO()
+        to_pillow(pixels).save(file, "JPEG", quality=quality)
+        return from_pillow(Image.open(io.BytesIO(file.getvalue())))
+
+    return Change("jpeg", quality, apply)
+
+
+def _blur(sigma_px: float) -> Change:
+    # Pillow blurs with three boxes, whose joint spread is that of the Gaussian.
+    return Change(
+        "blur", sigma_px, lambda pixels, number: from_pillow(to_pillow(pixels).filter(ImageFilter.GaussianBlur(sigma_px)))
+    )
+
+
+def _resize(scale: float) -> Change:
+    def apply(pixels: Pixels, number: int) -> Pixels:
+        height, width = pixels.shape[:2]
+        small = to_pillow(pixels).resize((round(scale * width), round(scale * height)), Image.Resampling.BICUBIC)
+        return from_pillow(small.resize((width, height), Image.Resampling.BICUBIC))
+
+    return Change("resize", scale, apply)
+
+
+def _crop(share: float) -> Change:
+    def apply(pixels: Pixels, number: int) -> Pixels:
+        height, width = (round(share * side) for side in pixels.shape[:2])
+        top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+        part: Pixels = pixels[top : top + height, left : left + width]
+        return part
+
+    return Change("crop", share, apply)
+
+
+def _noise(sigma: float) -> Change:
+    def apply(pixels: Pixels, number: int) -> Pixels:
+        noise = sigma * generator(0, number, "evaluation/noise").standard_normal(pixels.shape, dtype=np.float32)
+        noisy: Pixels = np.rint(np.clip(pixels + noise, 0, 255)).astype(np.uint8)
+        return noisy
+
+    return Change("noise", sigma, apply)
+
+
+CHANGES = (
+    Change("none", 0, lambda pixels, number: pixels),
+    *(_jpeg(quality) for quality in (95, 75, 50, 30)),
+    *(_blur(sigma_px) for sigma_px in (1, 2, 3)),
+    *(_resize(scale) for scale in (0.75, 0.5)),
+    _crop(0.875),
+    _noise(4),
+)
+"""Of the pictures at their own size, before the detector's resizing; the crop is what 224 px are of 256."""

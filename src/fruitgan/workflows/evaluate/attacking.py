@@ -1,0 +1,243 @@
+"""The attackers of an evaluation: controls first, then the contest, then the one test of whether anything was told apart."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from fruitgan.data.labelled import LabelledImage
+from fruitgan.errors import DataError, UsageError
+from fruitgan.evaluation.calibration import average_precision, balanced_accuracy, calibration
+from fruitgan.evaluation.permutation import MaximumTest
+from fruitgan.evaluation.statistics import auc_interval
+from fruitgan.models.catalog import detectors
+from fruitgan.models.contracts import Detector
+from fruitgan.training.detection import FitSettings, judge, open_album
+from fruitgan.training.detection.album import Album
+from fruitgan.training.detection.attack import Attacker, Contest, contest, told_apart
+from fruitgan.training.detection.splits import grouped_folds, half_parts
+from fruitgan.workflows.evaluate.attack_results import AttackerResult, ControlResult, DetectorResult, JudgedImage
+from fruitgan.workflows.train_detector.sizes import choose_detector, sizes_of
+
+FOLDS = 5
+QUICK_FOLDS = 3
+EPOCHS, QUICK_EPOCHS = 16, 8
+PATIENCE = 6
+LEAST_PER_CLASS = 10
+DEFAULT_ATTACKERS = ("spectrum", "logistic", "small-cnn")
+"""Those that finish in minutes on a CPU."""
+QUICK_ATTACKERS = ("spectrum", "logistic")
+ALL = "all"
+FAMILIES = ("torchvision", "timm")
+"""Named with a network of theirs, or not at all."""
+
+OnStep = Callable[[str, int, int], None]
+
+
+def attackers_named(names: Sequence[str], quick: bool) -> tuple[str, ...]:
+    """The names meant: none stands for the default, `all` for every registered detector.
+
+    Raises:
+        UsageError: an unknown name, or one twice.
+    """
+    if not names:
+        return QUICK_ATTACKERS if quick else DEFAULT_ATTACKERS
+    if ALL in names:
+        if len(names) > 1:
+            raise UsageError(f"--attackers {','.join(names)}: {ALL} stands alone")
+        rest = [name for name in detectors.names() if name not in (*DEFAULT_ATTACKERS, *FAMILIES)]
+        return (*DEFAULT_ATTACKERS, *rest)
+    for name in names:
+        detectors.owner(name)
+    if len(set(names)) < len(names):
+        raise UsageError(f"--attackers {','.join(names)}: one of them is named twice")
+    return tuple(names)
+
+
+def need(images: Sequence[LabelledImage], least: int = LEAST_PER_CLASS) -> str | None:
+    """What is missing for a detector to be trained here; None if nothing is."""
+    counts = Counter(image.generated for image in images)
+    if min(counts[True], counts[False]) >= least:
+        return None
+    return (
+        f"a detector trained on the spot needs at least {least} images of each class, "
+        f"found {counts[True]} generated and {counts[False]} real ones"
+    )
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What came out; where a control was told apart there is no contest."""
+
+    controls: tuple[ControlResult, ...]
+    detector: DetectorResult | None = None
+    attackers: tuple[AttackerResult, ...] = ()
+    judged: tuple[JudgedImage, ...] = ()
+    contest: Contest | None = None
+
+
+@dataclass
+class Attacking:
+    """A set of images and who attacks it. Use as `with`: the decoded images are let go at its end."""
+
+    images: Sequence[LabelledImage]
+    names: Sequence[str]
+    device: torch.device
+    seed: int
+    quick: bool
+    tell: OnStep
+
+    def __enter__(self) -> Attacking:
+        self.stack = ExitStack()
+        sizes = sizes_of(self.images)
+        self.fitting = FitSettings(epochs=QUICK_EPOCHS if self.quick else EPOCHS, patience=PATIENCE, seed=self.seed)
+        self.choices = [choose_detector(name, {}, None, sizes) for name in self.names]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stack.close()
+
+    def attackers(self, images: Sequence[LabelledImage]) -> list[Attacker]:
+        """One a name, on these images.
+
+        Raises:
+            DataError: an image cannot be decoded.
+        """
+        albums: dict[int, Album] = {}
+        found = []
+        for choice in self.choices:
+            with torch.device("meta"):
+                network: Detector = detectors.build(choice)
+            size_px = network.image_size_px
+            if size_px not in albums:
+                album = self.stack.enter_context(
+                    open_album(images, size_px, on_progress=partial(self.tell, f"reading at {size_px} px"))
+                )
+                if album.broken:
+                    path, reason = album.broken[0]
+                    raise DataError(f"{path}: {reason}")
+                albums[size_px] = album
+            found.append(Attacker(choice, albums[size_px], self.fitting, self.device))
+        return found
+
+    def contest(self, attackers: Sequence[Attacker]) -> tuple[DetectorResult, tuple[AttackerResult, ...], Contest]:
+        """The strongest by nested grouped cross-validation, all of them in the same folds, and the one test.
+
+        Raises:
+            DataError: too few different things.
+        """
+        began = time.monotonic()
+        images = self.images
+        generated = np.array([image.generated for image in images])
+        groups = [image.group for image in images]
+        folds = grouped_folds(images, QUICK_FOLDS if self.quick else FOLDS, self.seed)
+        found = contest(attackers, folds, generated, lambda name, done, total: self.tell(f"detector {name}", done, total))
+        test = told_apart(
+            attackers,
+            half_parts(images, self.seed),
+            generated,
+            groups,
+            self.seed,
+            lambda name, done, total: self.tell(f"testing {name}", done, total),
+        )
+        truth = generated[found.judged]
+        size_px = next(attacker.album.size_px for attacker in attackers if attacker.name == found.name)
+        chosen = {name: found.chosen.count(name) for name in found.logits}
+        protocol = (
+            f"trained here in {len(folds)} folds by source image, each judging what the others taught; in each the attacker "
+            "that did best on inner images was taken; classes balanced"
+        )
+        detector = result_of(
+            found.name,
+            found.strongest,
+            truth,
+            [groups[i] for i in found.judged],
+            protocol=protocol,
+            image_size_px=size_px,
+            p_value=test.p_value,
+            chosen=chosen,
+            seed=self.seed,
+            seconds=time.monotonic() - began,
+        )
+        return detector, tuple(self._table(attackers, found, test, truth)), found
+
+    def _table(
+        self,
+        attackers: Sequence[Attacker],
+        found: Contest,
+        test: MaximumTest,
+        truth: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    ) -> list[AttackerResult]:
+        rows = []
+        for attacker, held_out in zip(attackers, test.aucs, strict=True):
+            logits = found.logits[attacker.name]
+            verdict = judge(logits, truth)
+            rows.append(
+                AttackerResult(
+                    name=attacker.name,
+                    image_size_px=attacker.album.size_px,
+                    accuracy=verdict.accuracy,
+                    interval=verdict.interval,
+                    auc=verdict.auc,
+                    balanced_accuracy=balanced_accuracy(logits, truth),
+                    held_out_auc=held_out,
+                    chosen_folds=found.chosen.count(attacker.name),
+                    seconds=round(attacker.seconds, 3),
+                )
+            )
+        return rows
+
+    def judged(self, found: Contest) -> tuple[JudgedImage, ...]:
+        return judged_images([self.images[i] for i in found.judged], found.strongest)
+
+
+def judged_images(
+    images: Sequence[LabelledImage], logits: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> tuple[JudgedImage, ...]:
+    """What was said of each image."""
+    return tuple(
+        JudgedImage(file=image.path.name, generated=image.generated, group=image.group, logit=float(logit))
+        for image, logit in zip(images, logits, strict=True)
+    )
+
+
+def result_of(
+    name: str,
+    logits: np.ndarray[tuple[int], np.dtype[np.float64]],
+    generated: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    groups: Sequence[str],
+    *,
+    protocol: str,
+    image_size_px: int,
+    p_value: float,
+    chosen: dict[str, int],
+    seed: int,
+    seconds: float,
+) -> DetectorResult:
+    """The numbers of one detector's answers."""
+    verdict = judge(logits, generated)
+    return DetectorResult(
+        name=name,
+        accuracy=verdict.accuracy,
+        interval=verdict.interval,
+        auc=verdict.auc,
+        auc_interval=auc_interval(logits, generated, groups, seed=seed),
+        average_precision=average_precision(logits, generated),
+        balanced_accuracy=balanced_accuracy(logits, generated),
+        calibration=calibration(logits, generated),
+        p_value=p_value,
+        n=verdict.n,
+        chance=verdict.chance,
+        confusion=verdict.confusion,
+        protocol=protocol,
+        image_size_px=image_size_px,
+        chosen=chosen,
+        seconds=round(seconds, 3),
+    )

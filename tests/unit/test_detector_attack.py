@@ -1,0 +1,133 @@
+"""The contest of attackers, what disturbs them, and where they look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fruitgan.data.labelled import LabelledImage
+from fruitgan.errors import DataError, UsageError
+from fruitgan.models.catalog import detectors
+from fruitgan.models.contracts import Detector
+from fruitgan.training.detection import FitSettings, open_album
+from fruitgan.training.detection.attack import Attacker, contest, told_apart
+from fruitgan.training.detection.changes import CHANGES
+from fruitgan.training.detection.fitting import fitting_augmentation
+from fruitgan.training.detection.saliency import marked, saliency
+from fruitgan.training.detection.splits import grouped_folds, half_parts
+
+SIDE = 32
+CPU = torch.device("cpu")
+
+
+def write(folder: Path, count: int, stripes: float) -> list[LabelledImage]:
+    """Noise of two kinds of which one has faint stripes, as upsampling leaves."""
+    random = np.random.default_rng(0)
+    images = []
+    for number in range(count):
+        generated = number % 2 == 0
+        pixels = random.normal(128, 30, (SIDE, SIDE, 3))
+        pixels[np.arange(0, SIDE, 2) if generated else random.permutation(SIDE)[::2]] += stripes  # as much power in both
+        path = folder / f"{number:03d}.png"
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path)
+        images.append(LabelledImage(path, generated, f"thing {number // 4}", "", ""))
+    return images
+
+
+def attacker(name: str, album: object, **options: object) -> Attacker:
+    return Attacker(detectors.choose(name, options), album, FitSettings(epochs=1), CPU)  # type: ignore[arg-type]
+
+
+def test_the_attacker_that_sees_the_difference_is_chosen_and_judged_on_what_it_did_not_see(tmp_path: Path) -> None:
+    images = write(tmp_path, 160, stripes=20)
+    generated = np.array([image.generated for image in images])
+    folds = grouped_folds(images, 3, 0)
+    with open_album(images, SIDE) as album:
+        blind = attacker("spectrum", album, image_size_px=SIDE, bins=1)
+        seeing = attacker("spectrum", album, image_size_px=SIDE, bins=4)
+        blind.name, seeing.name = "blind", "seeing"
+        told: list[tuple[str, int, int]] = []
+        found = contest([blind, seeing], folds, generated, lambda *event: told.append(event))
+        assert found.name == "seeing"
+        assert len(found.judged) == len(set(found.judged)) == 160
+        rows = np.flatnonzero(found.fold == 1)
+        assert set(found.judged[rows]) == set(folds[1].judge)
+        np.testing.assert_array_equal(found.strongest[rows], found.logits[found.chosen[1]][rows])
+        assert ((found.strongest > 0) == generated[found.judged]).mean() > 0.9
+        winner = found.winners[1].detector  # the weights that are kept are those that gave these answers
+        with torch.no_grad():
+            again = winner(album.batch(found.judged[rows], CPU)).double().numpy()
+        np.testing.assert_allclose(again, found.strongest[rows], atol=1e-3)
+        assert told[-1] == ("seeing", 6, 6)
+        test = told_apart([blind, seeing], half_parts(images, 0), generated, [image.group for image in images], 0)
+        assert test.rejects
+        shuffled = np.random.default_rng(1).permutation(generated)
+        assert not told_apart([seeing], half_parts(images, 0), shuffled, [str(i) for i in range(160)], 0).rejects
+
+
+def test_a_network_is_trained_on_parts_where_it_takes_them(tmp_path: Path) -> None:
+    images = write(tmp_path, 40, stripes=30)
+    generated = np.array([image.generated for image in images])
+    with open_album(images, SIDE) as album:
+        small = attacker("small-cnn", album, image_size_px=SIDE, base_channels=2)
+        learned = small.learn(half_parts(images, 0), generated)
+    assert np.isfinite(learned.choose_loss)
+    assert small.seconds > 0
+    choice = detectors.choose("seed-cnn", {"image_size_px": SIDE})
+    with pytest.raises(UsageError, match="part-mirror shows parts of the picture"):
+        fitting_augmentation(choice, detectors.build(choice), "part-mirror")
+
+
+def test_halves_and_folds_keep_groups_together_and_say_when_there_are_too_few() -> None:
+    images = [LabelledImage(Path(f"{i}.png"), i % 2 == 0, f"group {i // 4}", "", "") for i in range(120)]
+    for parts in (half_parts(images, 0), *grouped_folds(images, 5, 0)):
+        sides = [{images[i].group for i in part} for part in (parts.train, parts.choose, parts.judge)]
+        assert not sides[0] & sides[1] | sides[0] & sides[2] | sides[1] & sides[2]
+    assert abs(len(half_parts(images, 0).judge) - 60) <= 4
+    with pytest.raises(DataError, match="two halves"):
+        half_parts([LabelledImage(Path(f"{i}.png"), i % 2 == 0, f"group {i % 2}", "", "") for i in range(40)], 0)
+
+
+def test_changes_do_what_their_names_say() -> None:
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (64, 48, 3), dtype=np.uint8)
+    by_name = {(change.name, change.amount): change.apply(pixels, 7) for change in CHANGES}
+    assert np.array_equal(by_name["none", 0], pixels)
+    assert by_name["crop", 0.875].shape == (56, 42, 3)
+    assert np.array_equal(by_name["crop", 0.875], pixels[4:60, 3:45])
+    roughness = [np.abs(np.diff(by_name["blur", sigma].astype(float), axis=0)).mean() for sigma in (1, 2, 3)]
+    assert roughness[0] > roughness[1] > roughness[2]
+    loss = [np.abs(by_name["jpeg", q].astype(float) - pixels).mean() for q in (95, 75, 50, 30)]
+    assert loss[0] < loss[1] < loss[2] < loss[3]
+    noise = by_name["noise", 4].astype(float) - pixels
+    inside = (pixels > 20) & (pixels < 235)
+    assert noise[inside].std() == pytest.approx(4, rel=0.05)
+    assert np.array_equal(by_name["noise", 4], CHANGES[-1].apply(pixels, 7))
+    assert not np.array_equal(by_name["noise", 4], CHANGES[-1].apply(pixels, 8))
+    for change in CHANGES:
+        assert change.apply(pixels, 0).dtype == np.uint8
+
+
+class Corner(Detector):
+    """Sees the brightness of the upper left quarter alone."""
+
+    image_size_px = SIDE
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :, : SIDE // 2, : SIDE // 2].square().mean(dim=(1, 2, 3))
+
+
+def test_a_map_is_bright_where_the_detector_looks() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
+    places = saliency(Corner(), pixels, CPU)
+    assert places.shape == (2, SIDE, SIDE)
+    assert places.max(axis=(1, 2)) == pytest.approx([1, 1])
+    assert places[:, SIDE // 2 + 2 :].max() == 0
+    assert places[:, : SIDE // 2, : SIDE // 2].mean() > 0.1
+    beside = marked(pixels[0], places[0])
+    assert beside.shape == (SIDE, 2 * SIDE, 3)
+    assert np.array_equal(beside[:, :SIDE], pixels[0])

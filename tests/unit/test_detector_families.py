@@ -1,0 +1,63 @@
+"""Detectors by the name of a package's network, and a regression on features."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fruitgan.errors import UsageError
+from fruitgan.evaluation.contracts import features
+from fruitgan.models.catalog import detectors
+from fruitgan.registry import Choice
+from fruitgan.training.detection.regression import trials
+
+
+def test_a_name_behind_a_colon_is_the_familys_option() -> None:
+    choice = detectors.choose("torchvision:mobilenet_v3_small", {"image_size_px": 32})
+    assert (choice.name, choice.options) == ("torchvision", {"network": "mobilenet_v3_small", "image_size_px": 32})
+    assert detectors.build(choice).image_size_px == 32
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("torchvision:resnet19", "did you mean resnet1"),
+        ("timm:resnet19", "timm has no classifier named 'resnet19'; did you mean"),
+        ("spectrum:resnet18", "spectrum is no family"),
+        ("torchvison:resnet18", "did you mean torchvision"),
+    ],
+)
+def test_an_unknown_member_or_family_says_what_is_near(name: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        detectors.build(detectors.choose(name))
+
+
+def test_a_network_that_cannot_see_so_small_an_image_says_so() -> None:
+    with pytest.raises(UsageError, match="torchvision:maxvit_t cannot look at images of 32 px"):
+        detectors.build(detectors.choose("torchvision:maxvit_t", {"image_size_px": 32}))
+
+
+def test_logistic_sees_what_its_features_see() -> None:
+    detector = detectors.build(Choice("logistic", "fruitgan", "0", {"features": "colour"}))
+    backend = features.build(features.choose("colour"))
+    pixels = np.asarray(Image.effect_noise((128, 128), 60).convert("RGB"))
+    image = torch.from_numpy(pixels / 255).permute(2, 0, 1)[None].float()
+    assert torch.equal(detector.features(image), backend(image))
+    assert set(detector.state_dict()) == {"mean", "spread", "linear.weight", "linear.bias"}
+
+
+@pytest.mark.parametrize("dimensions", [3, 90])
+def test_the_regression_is_scikit_learns_with_more_features_than_images_too(dimensions: int) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    random = np.random.default_rng(dimensions)
+    train, truth = random.normal(3, 2, (40, dimensions)), random.random(40) < 0.5
+    train[truth, 0] += 3
+    choose = random.normal(3, 2, (10, dimensions))
+    for trial in trials(train, truth, choose, truth[:10]):
+        scaled = (train - train.mean(0)) / train.std(0)
+        expected = LogisticRegression(C=1 / trial.penalty, solver="newton-cg", tol=1e-10, max_iter=5000).fit(scaled, truth)
+        logits = expected.decision_function((choose - train.mean(0)) / train.std(0))
+        np.testing.assert_allclose(trial.regression.logits(choose), logits, rtol=0.01, atol=0.01)

@@ -1,0 +1,108 @@
+"""`fruitgan export`: models that others' runtimes load, whole and checked, or nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fruitgan import bundle as bundles
+from fruitgan import weights
+from fruitgan.cli import main
+from fruitgan.data.fruit import draw
+from fruitgan.engines.torch_engine import TorchEngine
+from fruitgan.errors import EnvironmentProblem, FruitganError, UsageError
+from fruitgan.workflows import export_model as job
+from fruitgan.workflows.export_model import ExportModelSettings, export_model
+
+pytest.importorskip("onnx", reason="fruitgan[onnx] is absent")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def loaded(form: str, path: str) -> Callable[[Any], Any]:
+    """What the runtime's own plain session makes of it."""
+    if form == "onnx":
+        onnxruntime = pytest.importorskip("onnxruntime", reason="fruitgan[onnx] is absent")
+        session = onnxruntime.InferenceSession(path)
+        assert [value.name for value in session.get_outputs()] == ["pictures"]
+        about = json.loads(session.get_modelmeta().custom_metadata_map["fruitgan"])
+        assert (about["to"], about["size_multiple_px"]) == ("orange", 4)
+        assert "Research only" in about["licence"]
+        return lambda images: session.run(None, {"pixels": images})[0]
+    openvino = pytest.importorskip("openvino", reason="fruitgan[openvino] is absent")
+    compiled = openvino.compile_model(str(Path(path, "model.xml")), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda images: compiled(images)[0]
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_a_model_of_any_batch_and_size_gives_torchs_pictures(form: Any) -> None:
+    result = export_model(ExportModelSettings(bundle="apple2orange", format=form, to="orange"))
+    (model,) = result.models
+    assert (model.direction, model.to) == ("a2b", "orange")
+    assert len(model.parity) == 3
+    assert all(parity.largest <= 1 and parity.mean < 0.01 for parity in model.parity)
+    bundle = bundles.load(weights.shipped("apple2orange"))
+    torchs = TorchEngine(generator=bundle.card.generator, weights=bundle.weights["a2b"], gpu="none")
+    run = loaded(form, model.path)
+    for count, height, width in ((1, 64, 64), (3, 40, 76)):
+        images = np.stack([draw("apple", 76, 9, index)[:height, :width] for index in range(count)])
+        assert np.abs(run(images).astype(int) - torchs.translate(images)).max() <= 1
+
+
+def test_both_directions_are_written_with_paths_and_a_table_or_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "apple2orange"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    paths = [str(Path("exported", f"apple2orange-to-{domain}.onnx")) for domain in ("orange", "apple")]
+    assert lines[:2] == paths
+    assert lines[2:4] == ["grey levels from torch", "to      images  size       largest      mean"]
+    assert main(["export", "apple2orange", "--json"]) == 2  # there already
+    assert capsys.readouterr().err.startswith(f"error: {paths[0]}: is there already; --overwrite")
+    assert main(["export", "apple2orange", "--direction", "b2a", "--overwrite", "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value.keys() == {"bundle", "format", "models", "seconds"}
+    (model,) = value["models"]
+    assert model.keys() == {"direction", "to", "path", "bytes", "parity"}
+    assert model["bytes"] == Path(paths[1]).stat().st_size
+    assert model["parity"][0].keys() == {"images", "height_px", "width_px", "largest", "mean"}
+
+
+def test_a_model_whose_pictures_are_not_torchs_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = job.graphs.Graph.fed
+
+    def wrong(self: Any, given: Any) -> Any:
+        return {**right(self, given), "head.bias": np.ones(16, np.float32)}
+
+    monkeypatch.setattr(job.graphs.Graph, "fed", wrong)
+    for form in ("onnx", "openvino"):
+        with pytest.raises(FruitganError, match=r"grey levels from torch at .* not written"):
+            export_model(ExportModelSettings(bundle="apple2orange", to="orange", format=form))  # type: ignore[arg-type]
+    assert not any(path.is_file() for path in Path("exported").rglob("*"))
+
+
+def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bad in ({"format": "tflite"}, {"direction": "c"}):
+        with pytest.raises(UsageError):
+            ExportModelSettings(**bad)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="known are apple, orange"):
+        export_model(ExportModelSettings(bundle="apple2orange", to="pear"))
+    Path("exported/apple2orange-to-orange.onnx").mkdir(parents=True)
+    with pytest.raises(UsageError, match="no model"):
+        export_model(ExportModelSettings(bundle="apple2orange", to="orange", overwrite=True))
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(EnvironmentProblem, match=r'pip install "fruitgan\[onnx\]"'):
+        export_model(ExportModelSettings(bundle="apple2orange", to="apple"))
+
+
+def test_a_name_on_a_strangers_card_leads_to_no_other_folder() -> None:
+    bundle = bundles.load(weights.shipped("apple2orange"))
+    card = job.Card(**{**vars(bundle.card), "name": "../../evil", "domains": ("a/b", "..")})
+    assert job._name(card, "a2b", "onnx") == "evil-to-bundle.onnx"
+    assert job._name(card, "b2a", "openvino") == "evil-to-a-b-openvino"

@@ -1,0 +1,283 @@
+"""Many pictures at once: the same results as one after the other, in their order, in bounded memory, and stopped when asked."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fruitgan.atomic import PART_PREFIX
+from fruitgan.data.fruit import draw
+from fruitgan.engines.catalog import engines
+from fruitgan.engines.contracts import Engine, Images
+from fruitgan.errors import FruitganError
+from fruitgan.workflows import translate_pipeline as pipeline
+from fruitgan.workflows.translate import TranslateProgress, TranslateResult, TranslateSettings, translate
+
+Run = Callable[..., TranslateResult]
+SIZES = ((20, 30), (20, 30), (31, 17), (20, 30), (8, 8))
+
+
+class Negative(Engine):
+    """255 minus each value; counts how it is called. 13 columns are too many for its memory."""
+
+    concurrent: ClassVar[bool] = True
+    batches: ClassVar[list[tuple[int, ...]]]
+    running: ClassVar[int]
+    most_running: ClassVar[int]
+    lock: ClassVar[threading.Lock]
+    meeting: ClassVar[threading.Barrier | None]
+
+    def __init__(self, **options: Any) -> None:
+        cls = type(self)
+        cls.batches, cls.running, cls.most_running, cls.lock = [], 0, 0, threading.Lock()
+
+    def translate(self, images: Images) -> Images:
+        cls = type(self)
+        with cls.lock:
+            cls.batches.append(images.shape)
+            cls.running += 1
+            cls.most_running = max(cls.most_running, cls.running)
+        try:
+            if images.shape[2] == 16:  # the 13 columns, padded
+                raise FruitganError("not enough memory for 13 px; lower --scale")
+            if cls.meeting is not None:
+                cls.meeting.wait(timeout=60)
+            return 255 - images
+        finally:
+            with cls.lock:
+                cls.running -= 1
+
+
+class Alone(Negative):
+    concurrent: ClassVar[bool] = False
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Translates with the shipped bundle's card and an engine that gives the negative; two cores."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline, "cores", lambda: 2)
+    monkeypatch.setattr(Negative, "meeting", None, raising=False)
+
+    def run(*sources: str, engine: type[Engine] = Negative, on_progress: Any = None, **settings: Any) -> TranslateResult:
+        monkeypatch.setattr(engines, "get", lambda name: engine)
+        return translate(
+            TranslateSettings(sources=sources, bundle="apple2orange", engine="torch", gpu="none", **settings), on_progress
+        )
+
+    return run
+
+
+def pictures(count: int, sizes: Any = SIZES) -> list[Path]:
+    Path("in").mkdir()
+    random = np.random.default_rng(0)
+    paths = [Path("in", f"{index:04}.png") for index in range(count)]
+    for index, path in enumerate(paths):
+        Image.fromarray(random.integers(0, 256, (*sizes[index % len(sizes)], 3), np.uint8)).save(path)
+    return paths
+
+
+def sums(folder: str) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(Path(folder).iterdir())}
+
+
+@pytest.mark.parametrize("engine", [Negative, Alone])
+def test_many_pictures_come_out_as_one_after_the_other(
+    run: Run, engine: type[Negative], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = pictures(37)
+    told: list[TranslateProgress] = []
+    result = run("in", output="many", engine=engine, on_progress=told.append)
+    assert (result.translated, result.failed) == (37, ())
+    assert [Path(output).name for output in result.outputs] == [path.name for path in paths]
+    assert [(progress.done, progress.path) for progress in told] == [(i, str(path)) for i, path in enumerate(paths, start=1)]
+    monkeypatch.setattr(pipeline, "FEW_PICTURES", 1000)
+    run("in", output="one", engine=engine)
+    assert sums("many") == sums("one")
+    with Image.open("many/0002.png") as image, Image.open("in/0002.png") as source:
+        assert (np.asarray(image) == 255 - np.asarray(source)).all()
+
+
+def test_pictures_of_one_size_go_together_and_not_more_than_a_few(run: Run) -> None:
+    pictures(64, sizes=((20, 30),))
+    run("in")
+    assert sum(shape[0] for shape in Negative.batches) == 64
+    assert {shape[0] for shape in Negative.batches} == {pipeline.BATCH_PICTURES}
+
+
+def test_large_pictures_go_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "BATCH_PIXELS", 4 * 20 * 20)
+    pictures(32, sizes=((40, 40),))
+    run("in")
+    assert {shape[0] for shape in Negative.batches} == {1}
+
+
+def test_a_concurrent_engine_is_called_by_all_workers_at_once_and_another_by_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures(32, sizes=((20, 30),))
+    monkeypatch.setattr(Negative, "meeting", threading.Barrier(2))  # each call waits for another to run beside it
+    run("in", output="a")
+    assert Negative.most_running == 2
+    monkeypatch.setattr(Negative, "meeting", None)
+    run("in", output="b", engine=Alone)
+    assert Alone.most_running == 1
+
+
+def test_a_picture_that_fails_takes_none_of_its_batch_with_it(run: Run) -> None:
+    pictures(24, sizes=((20, 30), (20, 13), (14, 13)))
+    Path("in/0003.png").write_bytes(Path("in/0003.png").read_bytes()[:200])
+    result = run("in")
+    lost = {f"{index:04}.png" for index in range(24) if index % 3} | {"0003.png"}
+    assert {Path(remark.path).name for remark in result.failed} == lost
+    assert {path.name for path in Path("translated").iterdir()} == {f"{i:04}.png" for i in range(24)} - lost
+    assert (result.translated, result.exit_code) == (7, 3)
+
+
+def test_only_a_few_pictures_are_held_at_a_time(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, most, lock = 0, 0, threading.Lock()
+    decode, write = pipeline.decode, pipeline.write_atomically
+
+    def counted(change: int) -> None:
+        nonlocal held, most
+        with lock:
+            held += change
+            most = max(most, held)
+
+    def decoding(data: bytes) -> Any:
+        counted(1)
+        return decode(data)
+
+    def writing(path: Path, data: bytes) -> None:
+        write(path, data)
+        counted(-1)
+
+    monkeypatch.setattr(pipeline, "decode", decoding)
+    monkeypatch.setattr(pipeline, "write_atomically", writing)
+    pictures(200)
+    assert run("in", engine=Alone).translated == 200
+    assert most <= 3 * pipeline.BATCH_PICTURES
+    # Large ones count by their pixels.
+    monkeypatch.setattr(pipeline, "LARGE_PIXELS", 1)
+    held, most = 0, 0
+    assert run("in", engine=Alone, overwrite=True).translated == 200
+    assert most <= 3
+
+
+def test_a_full_disk_ends_the_job_and_the_next_run_finishes_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(40)
+    count, lock, fsync = 0, threading.Lock(), os.fsync
+
+    def full(descriptor: int) -> None:
+        nonlocal count
+        with lock:
+            count += 1
+        if count > 20:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(FruitganError, match="no space left on device"):
+            run("in")
+    made = sums("translated")
+    assert 0 < len(made) <= 20
+    assert not any(name.startswith(".") for name in made)
+    assert run("in").translated == 40 - len(made)
+    assert {name: digest for name, digest in sums("translated").items() if name in made} == made
+
+
+def test_being_stopped_leaves_whole_results_and_nothing_running(run: Run) -> None:
+    pictures(200)
+
+    def stop(progress: TranslateProgress) -> None:
+        if progress.done == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run("in", on_progress=stop)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("translate")]
+    made = sums("translated")
+    assert 9 <= len(made) < 60
+    for name in made:
+        with Image.open(Path("translated", name)) as image:
+            image.load()
+    assert run("in").translated == 200 - len(made)
+
+
+KILLED = """
+import os, signal, sys, threading
+from fruitgan.engines.catalog import engines
+from fruitgan.engines.contracts import Engine
+from fruitgan.workflows import translate_pipeline
+from fruitgan.workflows.translate import TranslateSettings, translate
+
+class Negative(Engine):
+    concurrent = True
+    def __init__(self, **options):
+        pass
+    def translate(self, images):
+        return 255 - images
+
+fsync, left, lock = os.fsync, int(sys.argv[1]), threading.Lock()
+def counted(descriptor):
+    global left
+    with lock:
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    fsync(descriptor)
+
+os.fsync = counted
+engines.get = lambda name: Negative
+translate_pipeline.cores = lambda: 2
+translate(TranslateSettings(sources=("in",), bundle="apple2orange", engine="torch", gpu="none"))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
+@pytest.mark.parametrize("at", [2, 31, 60])
+def test_killed_among_many_pictures_a_run_leaves_whole_ones_and_is_finished_by_the_next(run: Run, at: int) -> None:
+    pictures(40)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(at)], check=False, capture_output=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    made = {name: digest for name, digest in sums("translated").items() if not name.startswith(PART_PREFIX)}
+    assert len(made) <= at // 2
+    assert run("in").translated == 40 - len(made)
+    finished = sums("translated")
+    assert len(finished) == 40  # and no unfinished file is left
+    assert made.items() <= finished.items()
+    run("in", output="whole")
+    assert sums("whole") == finished
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino", "torch"])
+def test_the_shipped_generator_gives_the_same_pictures_together_as_alone(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip({"onnx": "onnxruntime"}.get(engine, engine), reason=f"fruitgan[{engine}] is absent")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline, "cores", lambda: 2)
+    Path("in").mkdir()
+    for index in range(14):
+        side = 48 if index % 3 else 40
+        Image.fromarray(draw("apple", side, 0, index)).save(f"in/{index}.png")
+    settings: dict[str, Any] = {"sources": ("in",), "bundle": "apple2orange", "gpu": "none"}
+    assert translate(TranslateSettings(**settings, engine=engine, output="many")).engine == engine
+    monkeypatch.setattr(pipeline, "FEW_PICTURES", 1000)
+    translate(TranslateSettings(**settings, engine="torch", output="one"))
+    for path in Path("one").iterdir():
+        with Image.open(path) as one, Image.open(Path("many", path.name)) as many:
+            assert np.abs(np.asarray(one).astype(int) - np.asarray(many)).max() <= 1
