@@ -4,7 +4,9 @@
     python benchmarks/train_step.py --recipe cyclegan --device cuda --precision bf16 --rounds 30
 
 `plain` calls every network once for each kind of image, uses torch's own instance norm, convolutions and Adam as they come, in
-fp32; its losses are those of `fruitgan.objectives.cyclegan`. Ratios are of medians; the spread is that of the single rounds.
+fp32, and the C library's way with freed memory; its losses are those of `fruitgan.objectives.cyclegan`. Ratios are of medians,
+their interval that of the single rounds. On a GPU ours is captured as CUDA graphs, unless `--eager`. Beside them stands what
+this machine reaches on one large product and on one large convolution.
 """
 
 from __future__ import annotations
@@ -20,13 +22,15 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from fruitgan.data.sampler import Sampler
-from fruitgan.device import Precision
+from fruitgan.device import Precision, autocast, keep_freed_memory
 from fruitgan.models import layers
 from fruitgan.objectives.adversarial import discriminator_loss, generator_loss
 from fruitgan.objectives.contracts import Batch, Objective
 from fruitgan.objectives.replay import ReplayPool
+from fruitgan.training.capture import WARM_UP_STEPS, CudaGraphs
 from fruitgan.training.recipe import Recipe
 from fruitgan.training.trainer import Trainer
 from fruitgan.workflows.train_gan.assemble import Plan, make_objective, make_plan
@@ -113,7 +117,7 @@ def plain_layers() -> Iterator[None]:
         yield
 
 
-def trainer_of(plan: Plan, device: torch.device, precision: Precision) -> Trainer:
+def trainer_of(plan: Plan, device: torch.device, precision: Precision, *, eager: bool = False) -> Trainer:
     feed = Noise(plan.recipe.batch_size, plan.recipe.image_size_px, device)
     many = 10**9
     sampler = Sampler(many, many, plan.recipe.batch_size, 0, plan.recipe.pairing)
@@ -127,7 +131,37 @@ def trainer_of(plan: Plan, device: torch.device, precision: Precision) -> Traine
         device=device,
         precision=precision,
         log_every=many,
+        capture=CudaGraphs(device) if device.type == "cuda" and not eager else None,
     )
+
+
+def as_glibc_does() -> None:
+    """What its own thresholds grow to: larger blocks come from the system each time."""
+    keep_freed_memory(32 << 20, 64 << 20)
+
+
+def peak_gflops(device: torch.device, precision: Precision) -> dict[str, float]:
+    """What the machine reaches: multiplications and additions, 1e9 a second, on a large product and a large convolution."""
+    x, w = (torch.randn(1536, 1536, device=device) for _ in range(2))
+    maps, filters = torch.randn(2, 256, 64, 64, device=device), torch.randn(256, 256, 3, 3, device=device)
+    work: dict[str, tuple[Callable[[], object], float]] = {
+        "product": (lambda: x @ w, 2 * 1536.0**3),
+        "convolution": (lambda: F.conv2d(maps, filters, padding=1), 2 * 2 * 64 * 64 * 256 * 256 * 9.0),
+    }
+    found = {}
+    with torch.no_grad(), autocast(device, precision):
+        for name, (function, operations) in work.items():
+            seconds(function, device, 3)
+            found[name] = max(operations / seconds(function, device, 3) / 1e9 for _ in range(5))
+    return found
+
+
+def step_operations(plan: Plan) -> int:
+    """Multiplications and additions of one step of ours, counted on the CPU."""
+    trainer = trainer_of(plan, torch.device("cpu"), "fp32")
+    with FlopCounterMode(display=False) as counter:
+        next(trainer.steps(1))
+    return int(counter.get_total_flops())
 
 
 def stepper(trainer: Trainer) -> Callable[[], object]:
@@ -169,6 +203,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1, help="steps a round")
     parser.add_argument("--image-size", type=int)
     parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--eager", action="store_true", help="no CUDA graphs")
+    parser.add_argument("--warm-up", type=int, default=1, help="steps before the first round")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     device = torch.device(given.device)
@@ -176,12 +212,14 @@ def main() -> None:
     plan = make_plan(wishes, device)
     steppers: dict[str, Callable[[], object]] = {"plain fp32": plain_stepper(plan, device)}
     for precision in given.precision.split(","):
-        steppers[f"fruitgan {precision}"] = stepper(trainer_of(plan, device, cast(Precision, precision)))
+        steppers[f"fruitgan {precision}"] = stepper(trainer_of(plan, device, cast(Precision, precision), eager=given.eager))
+    operations = step_operations(plan)
     for step in steppers.values():
-        seconds(step, device, 2)
+        seconds(step, device, given.warm_up + (WARM_UP_STEPS + 1 if device.type == "cuda" else 0))
     times: dict[str, list[float]] = {name: [] for name in steppers}
     for _ in range(given.rounds):
         for name, step in steppers.items():
+            as_glibc_does() if name.startswith("plain") else keep_freed_memory()
             times[name].append(seconds(step, device, given.repeats))
     size = f"{plan.recipe.image_size_px} px, batch {plan.recipe.batch_size}"
     print(f"{given.recipe}, {size}, {given.device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
@@ -189,10 +227,16 @@ def main() -> None:
     for name, mine in times.items():
         ratios = [p / m for p, m in zip(plain, mine, strict=True)]
         ratio = statistics.median(plain) / statistics.median(mine)
+        gflops = operations / statistics.median(mine) / 1e9
         print(
             f"{name:16} {1000 * statistics.median(mine):9.1f} ms a step   {ratio:5.2f} times as fast "
-            f"({min(ratios):.2f} to {max(ratios):.2f} over {given.rounds} rounds)"
+            f"({min(ratios):.2f} to {max(ratios):.2f} over {given.rounds} rounds)   {gflops:7.0f} GFLOP/s"
         )
+    for precision in given.precision.split(","):
+        reached = ", ".join(
+            f"{value:.0f} on a {name}" for name, value in peak_gflops(device, cast(Precision, precision)).items()
+        )
+        print(f"this machine in {precision}, GFLOP/s: {reached}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from fruitgan.commands.train_gan import Telling
 from fruitgan.console import Console
 from fruitgan.data.fruit import draw
 from fruitgan.errors import Stopped, UsageError
-from fruitgan.training.trainer import StepReport
+from fruitgan.training.trainer import StepReport, Trainer
 from fruitgan.workflows.train_gan.settings import Loading, Stepped
 
 # The smallest training there is: a step takes some hundredths of a second.
@@ -314,3 +314,11 @@ def test_what_cannot_be_compiled_is_an_environment_problem_and_leaves_no_run(
     assert main(["train-gan", "--data", str(pictures), *TINY, *out, "--steps", "2", "--compile"]) == 4
     assert "--compile: torch cannot compile for cpu here (no compiler found)" in capsys.readouterr().err
     assert not Path(out[1]).exists()
+
+
+def test_why_steps_are_not_captured_is_told_once(
+    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "note", "training without CUDA graphs, more slowly: it waits")
+    assert main(["train-gan", "--data", str(pictures), *TINY, *out, "--steps", "3"]) == 0
+    assert capsys.readouterr().err.count("without CUDA graphs") == 1

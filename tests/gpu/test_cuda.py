@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from fruitgan.training.trainer import StepReport, Trainer
 from fruitgan.workflows.train_detector import TrainDetectorSettings, train_detector
 from fruitgan.workflows.train_detector.settings import Rounded
-from fruitgan.workflows.train_gan import TrainGanSettings, train_gan
-from fruitgan.workflows.train_gan.settings import Stepped
+from fruitgan.workflows.train_gan import TrainGanSettings, assemble, train_gan
+from fruitgan.workflows.train_gan.settings import Noted, Stepped
 
 pytestmark = [
     pytest.mark.gpu,
@@ -77,6 +79,56 @@ def test_a_run_of_a_gpu_goes_on_on_a_cpu(folder: Path) -> None:
     train_gan(settings(folder, "moved", steps=4))
     result = train_gan(TrainGanSettings(resume="moved", out=folder.parent / "runs", gpu="none", steps=6))
     assert (result.step, result.finished) == (6, True)
+
+
+@pytest.mark.parametrize("recipe", ["fast", "cyclegan"])
+@pytest.mark.parametrize("room", [True, False])
+def test_captured_steps_train_as_steps_as_they_are(
+    folder: Path, recipe: str, room: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a thousandth after eight steps: a graph holds the same kernels, but atomic sums have no order."""
+    monkeypatch.setattr(assemble, "has_room_for", lambda *_: room)  # the images in the GPU's memory, or pinned in the host's
+    losses: dict[str, dict[str, float]] = {}
+    notes: list[str] = []
+
+    def note(event: object) -> None:
+        if isinstance(event, Noted) and "CUDA graphs" in event.text:
+            notes.append(event.text)
+
+    losses["captured"] = dict(train_gan(settings(folder, "captured", recipe=recipe), note).final_losses)
+    with monkeypatch.context() as patch:
+        patch.setattr(assemble, "CudaGraphs", lambda _: None)
+        losses["plain"] = dict(train_gan(settings(folder, "plain", recipe=recipe)).final_losses)
+    assert not notes  # nothing fell back
+    assert losses["captured"] == pytest.approx(losses["plain"], rel=1e-3)
+
+
+@pytest.mark.parametrize("recipe", ["fast", "cyclegan"])
+def test_between_logged_steps_nothing_waits_for_the_gpu(folder: Path, recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Trainer._one_step
+
+    def watched(trainer: Trainer) -> StepReport:
+        logs = (trainer.step + 1) % trainer.log_every == 0 or trainer.step < 5  # the first ones choose kernels and record
+        torch.cuda.set_sync_debug_mode("default" if logs else "error")
+        try:
+            return plain(trainer)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(Trainer, "_one_step", watched)
+    assert train_gan(settings(folder, "watched", recipe=recipe, steps=20, log_every=10)).finished
+
+
+@pytest.mark.slow
+def test_compiled_networks_train_on_a_gpu_as_those_that_are_not(folder: Path) -> None:
+    plain = train_gan(settings(folder, "plain")).final_losses
+    assert train_gan(settings(folder, "compiled", compile=True)).final_losses == pytest.approx(dict(plain), rel=5e-3)
+
+
+def test_a_profile_on_a_gpu_holds_the_kernels(folder: Path) -> None:
+    result = train_gan(settings(folder, "told", profile=True))
+    events = json.loads((result.run / "profile" / "trace.json").read_text())["traceEvents"]
+    assert any(event.get("cat") == "kernel" for event in events)
 
 
 def test_bf16_on_a_gpu_trains_to_finite_losses(folder: Path) -> None:

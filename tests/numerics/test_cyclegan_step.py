@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -13,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fruitgan.models import layers
 from fruitgan.models.contracts import Discriminator, Generator
+from fruitgan.models.layers import Doubling, Halving
 from fruitgan.models.mobile import mobile
 from fruitgan.models.patch import patch_70, patch_70_affine
 from fruitgan.models.resnet import resnet_6
@@ -119,6 +122,7 @@ class Textbook:
 NETWORKS: dict[str, tuple[Callable[[], Generator], Callable[[], Discriminator], int]] = {
     "resnet": (lambda: resnet_6(base_channels=2), lambda: patch_70(base_channels=2), 24),
     "unet": (lambda: unet_128(base_channels=2, dropout=0.0), lambda: patch_70_affine(base_channels=2), 128),
+    "unet by products": (lambda: unet_128(base_channels=2, dropout=0.0), lambda: patch_70_affine(base_channels=2), 128),
     "mobile": (lambda: mobile(base_channels=4, blocks=2), lambda: patch_70(base_channels=2), 24),
 }
 
@@ -172,10 +176,26 @@ def test_the_losses_equal_naive_loops() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "gan_mode", "pool_size", "n"),
-    [("resnet", "lsgan", 2, 1), ("resnet", "bce", 0, 2), ("unet", "lsgan", 0, 1), ("mobile", "lsgan", 3, 2)],
+    [
+        ("resnet", "lsgan", 2, 1),
+        ("resnet", "bce", 0, 2),
+        ("unet", "lsgan", 0, 1),
+        ("unet by products", "lsgan", 0, 1),
+        ("mobile", "lsgan", 3, 2),
+    ],
 )
-def test_the_gradients_of_a_step_equal_the_papers(kind: str, gan_mode: str, pool_size: int, n: int) -> None:
+def test_the_gradients_of_a_step_equal_the_papers(
+    kind: str, gan_mode: str, pool_size: int, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     objective, textbook, side_px = make(kind, gan_mode, pool_size)
+    for network in textbook.networks.values():  # always by torch's convolutions
+        for layer in network.modules():
+            if isinstance(layer, (Halving, Doubling)):
+                monkeypatch.setattr(layer, "forward", functools.partial(torch_kind(layer).forward, layer))
+    if kind == "unet by products":
+        monkeypatch.setattr(layers, "MATMUL_WEIGHTS", 0)
+        monkeypatch.setattr(layers, "MATMUL_SIDE_PX", 16)
+        unfolded = count_calls(monkeypatch, F, "unfold")
     for seed in range(3 if pool_size else 1):  # at the third the pool is full
         batch = batch_of(objective, side_px, seed, n)
         objective.networks.zero_grad(set_to_none=True)
@@ -190,6 +210,24 @@ def test_the_gradients_of_a_step_equal_the_papers(kind: str, gan_mode: str, pool
         assert found.keys() == expected.keys()
         for name, gradient in found.items():
             torch.testing.assert_close(gradient, expected[name], rtol=1e-10, atol=1e-10)
+    if kind == "unet by products":
+        assert len(unfolded) >= 4 * 4  # of each generator's two calls the layers from 16 px down
+
+
+def torch_kind(layer: nn.Module) -> type[nn.Module]:
+    return nn.Conv2d if isinstance(layer, Halving) else nn.ConvTranspose2d
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[None]:
+    calls: list[None] = []
+    inner = getattr(module, name)
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        calls.append(None)
+        return inner(*arguments, **options)
+
+    monkeypatch.setattr(module, name, counted)
+    return calls
 
 
 class Batches:

@@ -55,6 +55,7 @@ def test_halving_as_a_matrix_product_equals_the_convolution(
     size: tuple[int, int], bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layers, "MATMUL_WEIGHTS", 0)
+    monkeypatch.setattr(layers, "MATMUL_SIDE_PX", 16)
     layer = Halving(3, 5, bias=bias).double()
     x = torch.randn(2, 3, *size, dtype=torch.float64)
     expected = F.conv2d(x, layer.weight, layer.bias, stride=2, padding=1)
@@ -67,6 +68,7 @@ def test_doubling_as_a_matrix_product_equals_the_convolution(
     size: tuple[int, int], bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layers, "MATMUL_WEIGHTS", 0)
+    monkeypatch.setattr(layers, "MATMUL_SIDE_PX", 16)
     layer = Doubling(3, 5, bias=bias).double()
     x = torch.randn(2, 3, *size, dtype=torch.float64)
     expected = F.conv_transpose2d(x, layer.weight, layer.bias, stride=2, padding=1)
@@ -91,9 +93,9 @@ def compare_with_gradients(layer: nn.Module, x: Tensor, expected: Tensor) -> Non
 
 def test_small_or_large_layers_stay_convolutions() -> None:
     narrow, wide = Halving(4, 4, bias=False), Halving(256, 128, bias=False)
-    assert not layers._better_as_matmul(torch.empty(1, 4, 8, 8), narrow.weight)
-    assert not layers._better_as_matmul(torch.empty(1, 256, 64, 64), wide.weight)
-    assert layers._better_as_matmul(torch.empty(1, 256, 16, 16), wide.weight)
+    assert not layers._better_as_matmul(torch.empty(1, 4, 4, 4), narrow.weight)
+    assert not layers._better_as_matmul(torch.empty(1, 256, 8, 8), wide.weight)
+    assert layers._better_as_matmul(torch.empty(1, 256, 4, 4), wide.weight)
 
 
 def test_instance_norm_is_the_same_in_training_and_after() -> None:

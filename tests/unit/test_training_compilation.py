@@ -36,8 +36,8 @@ def test_where_nothing_can_be_compiled_one_line_says_what_is_missing(monkeypatch
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler on this machine")
 @pytest.mark.filterwarnings("default")  # torch's compiler warns of its own parts
-@pytest.mark.parametrize("recipe", ["fast", "cyclegan"])
-def test_compiled_networks_train_as_those_that_are_not(tmp_path: Path, recipe: str) -> None:
+def test_compiled_networks_train_as_those_that_are_not(tmp_path: Path) -> None:
+    """Losses within a thousandth over four steps, averages and optimisers between them."""
     random = np.random.default_rng(0)
     for domain in ("trainA", "trainB"):
         (tmp_path / "data" / domain).mkdir(parents=True)
@@ -53,9 +53,9 @@ def test_compiled_networks_train_as_those_that_are_not(tmp_path: Path, recipe: s
 
         settings = TrainGanSettings(
             data=str(tmp_path / "data"),
-            recipe=recipe,
-            generator="mobile" if recipe == "fast" else "resnet-6",
-            generator_options={"base_channels": 4},
+            recipe="fast",
+            generator_options={"base_channels": 4, "blocks": 1},
+            discriminator_options={"base_channels": 4, "scales": 1},
             image_size=48,
             batch_size=2,
             steps=4,

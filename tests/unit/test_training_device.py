@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -86,3 +91,26 @@ def test_data_go_to_a_gpu_that_has_room_for_them_and_to_nothing_else(monkeypatch
     assert not has_room_for(gpu, 400)
     assert not has_room_for(torch.device("cpu"), 1)
     assert not has_room_for(torch.device("mps"), 1)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_that_is_kept_need_not_be_cleared_again() -> None:
+    count = """
+import resource, sys
+import numpy as np
+if sys.argv[1] == "kept":
+    from fruitgan.device import keep_freed_memory
+    keep_freed_memory()
+np.ones(64 << 20, dtype=np.uint8)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    np.ones(64 << 20, dtype=np.uint8)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    environment = {**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0"}
+    cleared = {}
+    for kind in ("given back", "kept"):
+        done = subprocess.run([sys.executable, "-c", count, kind], env=environment, capture_output=True, text=True, check=True)
+        cleared[kind] = int(done.stdout)
+    assert cleared["given back"] >= 4 * 32  # pages, the largest of which has 2 MiB
+    assert cleared["kept"] < cleared["given back"] / 10

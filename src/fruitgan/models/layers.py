@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MATMUL_SIDE_PX = 16
+MATMUL_SIDE_PX = 4
 MATMUL_WEIGHTS = 1 << 19
 
 
@@ -123,7 +123,7 @@ def _better_as_matmul(x: Tensor, weight: Tensor) -> bool:
     """Whether a strided 4 x 4 convolution is faster as one matrix product between unfolding and folding.
 
     On a CPU the convolution kernels bring the weights into another order at every call, which costs more than the product
-    itself where the weights are many and the positions few (benchmarks/train_step.py has both, side by side).
+    itself where the weights are many and the positions few. From 8 px on the convolution is faster (docs/performance.md).
     """
     few = max(x.shape[-2:]) <= MATMUL_SIDE_PX and weight.numel() >= MATMUL_WEIGHTS
     return few and x.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -16,7 +16,7 @@ from fruitgan.data.bank import Bank
 from fruitgan.data.bank_cache import Making, cached_bank
 from fruitgan.data.sampler import Sampler
 from fruitgan.data.sources import Domain, Source
-from fruitgan.device import Precision, has_fast_bf16, has_room_for
+from fruitgan.device import Precision, has_fast_bf16, has_room_for, keep_freed_memory
 from fruitgan.errors import UsageError
 from fruitgan.models.catalog import discriminators, generators
 from fruitgan.models.contracts import SizeRule
@@ -157,6 +157,8 @@ def make_sampler(plan: Plan, n_a: int, n_b: int) -> Sampler:
 
 def make_trainer(plan: Plan, banks: Banks, objective: Objective, device: torch.device, log_every: int) -> Trainer:
     """The trainer at step 0."""
+    if device.type == "cpu":
+        keep_freed_memory()
     sampler = make_sampler(plan, len(banks.a), len(banks.b))
     feed = BankFeed(
         banks.a,

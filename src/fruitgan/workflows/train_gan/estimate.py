@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from fruitgan.data.sources import find_source
-from fruitgan.device import choose_device
+from fruitgan.device import choose_device, keep_freed_memory
 from fruitgan.objectives.contracts import Batch
 from fruitgan.training.trainer import Trainer
 from fruitgan.workflows.train_gan.assemble import Plan, default_recipe, make_objective, make_plan, make_sampler
@@ -67,6 +67,8 @@ def estimate(settings: TrainGanSettings) -> Estimate:
         As `train_gan`, for what would stop it at once.
     """
     device = choose_device(settings.gpu, settings.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     plan = make_plan(settings, device)
     source = find_source(settings.data, settings.data_a, settings.data_b, settings.domains)
     objective = make_objective(plan)

@@ -182,6 +182,7 @@ class _Loop:
     trainer: Trainer
     at_step_0: Callable[[], Trainer]
     saved_step: int | None = None
+    note_told: str | None = None
 
     def go(self) -> TrainGanResult:
         settings, run, trainer = self.job.settings, self.run, self.trainer
@@ -243,6 +244,9 @@ class _Loop:
 
     def _after(self, report: StepReport) -> None:
         self.diary.steps_done += 1
+        if (note := self.trainer.note) is not None and note != self.note_told:
+            self.note_told = note
+            self.job.tell(Noted(report.step, note))
         for warning in self.diary.log(report, self.trainer, lambda: self.pictures.outputs(self.trainer)):
             self.job.tell(Noted(report.step, warning))
         if report.step % self.habits.sample_every == 0:
