@@ -28,7 +28,7 @@ from fruitgan.models.contracts import Generator
 from fruitgan.models.weights import build_for
 from fruitgan.report.grid import fit_square, png_bytes
 from fruitgan.training.samples import translate_batch
-from fruitgan.workflows.evaluate.judging import FOLDS, judge_on_the_spot, need
+from fruitgan.workflows.evaluate.attacking import Attacking, need
 
 LEAST_PSNR_DB = 28.0
 MOST_KID_RATIO = 1.10
@@ -133,7 +133,8 @@ def detector_gate(way: str, files: dict[str, list[Path]], device: torch.device, 
         ]
         if reason := need(images):
             return Gate(name, None, MOST_POINTS, None, reason)
-        right[kind] = judge_on_the_spot(DETECTOR, images, device, seed, FOLDS, lambda *_: None).accuracy
+        with Attacking(images, (DETECTOR,), device, seed, quick=True, tell=lambda *_: None) as attacking:
+            right[kind] = attacking.contest(attacking.attackers(images))[0].accuracy
     points = 100 * (right["student"] - right["teacher"])
     said = f"{DETECTOR} right: student {right['student']:.1%}, teacher {right['teacher']:.1%}"
     return Gate(name, points, MOST_POINTS, points <= MOST_POINTS, said)
