@@ -132,3 +132,9 @@ def test_nothing_is_claimed_unless_two_agree_and_none_says_the_contrary(
     claim = claim_of("it is so", intervals)
     assert claim.holds is holds
     assert sorted((*claim.agreeing, *claim.contrary, *claim.undecided)) == sorted(intervals)
+
+
+def test_those_that_see_the_same_kind_of_thing_are_one_witness() -> None:
+    agreed = {"a": (-2.0, -1.0), "b": (-3.0, -1.0)}
+    assert claim_of("it is so", agreed, frozenset({"a", "b"})).holds is None
+    assert claim_of("it is so", agreed | {"c": (-2.0, -1.0)}, frozenset({"a", "b"})).holds is True

@@ -151,6 +151,18 @@ def test_the_gradient_of_a_straight_edge_is_one() -> None:
     assert content.gradient(picture)[10, 3] == 0
 
 
+def test_self_similarity_is_that_of_a_double_loop_and_blind_to_a_change_of_all_places_alike() -> None:
+    x, y = (torch.from_numpy(RANDOM.normal(size=(6, 3, 4))) for _ in range(2))
+
+    def cosine(maps: torch.Tensor, i: int, j: int) -> float:
+        a, b = maps.flatten(1)[:, i], maps.flatten(1)[:, j]
+        return float(a @ b / (a.norm() * b.norm()))
+
+    naive = np.mean([(cosine(x, i, j) - cosine(y, i, j)) ** 2 for i in range(12) for j in range(12)])
+    assert content.structure_distance(x, y) == pytest.approx(naive)
+    assert content.structure_distance(x, 2.5 * x) == pytest.approx(0, abs=1e-12)
+
+
 def test_the_way_from_the_border_is_the_cheapest_of_all() -> None:
     lab = RANDOM.uniform(0, 20, size=(7, 9, 3))
     found = content.border_distances(lab)

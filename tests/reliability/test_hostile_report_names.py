@@ -203,6 +203,7 @@ def number(features: str) -> dict[str, Any]:
         "features": features,
         "resize": f"resized {features}",
         "seconds": 1.0,
+        "details": {},
     }
 
 
@@ -222,6 +223,10 @@ def judged(name: str) -> dict[str, Any]:
         "n_fake": 8,
         "n_real": 8,
         "r_withheld": f"withheld {name}",
+        "claims": [
+            {"claim": f"claim {name}", "holds": None, "agreeing": [features], "contrary": [f"other {name}"], "undecided": []}
+        ],
+        "not_measured": {f"unmeasured {name}": f"reason {name}"},
         "leaks": [{"kind": f"kind {name}", "detail": f"detail {name}"}],
         "detector": {**DETECTED, "name": f"detector {name}", "protocol": f"protocol {name}"},
         "withheld": None,

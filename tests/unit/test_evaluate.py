@@ -191,7 +191,7 @@ def test_all_numbers_come_with_sources_and_training_images_and_claims_name_who_a
     asked = settings(
         dataset,
         metrics=("all",),
-        features=("colour", "random"),
+        features=("colour", "random", "fruit-embed"),
         source_dir=dataset / "sources",
         training_dir=dataset / "seen",
     )
@@ -205,8 +205,10 @@ def test_all_numbers_come_with_sources_and_training_images_and_claims_name_who_a
     assert values["differences"]["kid"]["value"] < 0
     assert values["differences"]["fid_random"]["paired"]
     apart, nearer = values["claims"]
-    assert (apart["holds"], nearer["holds"]) == (True, True)
-    assert set(apart["agreeing"]) == {"colour", "random"}
+    assert apart["claim"] != nearer["claim"]
+    for claim in (apart, nearer):
+        assert {"colour", "random"} <= set(claim["agreeing"])
+        assert claim["holds"] is (True if "fruit-embed" in claim["agreeing"] else None)  # the two see much the same
 
 
 def test_what_lacks_its_images_is_left_out_of_the_default_numbers_and_said(dataset: Path) -> None:

@@ -79,7 +79,7 @@ def evaluate(
         typer.Option(
             "--features",
             metavar="NAME",
-            show_default="random and colour",
+            show_default="fruit-embed, random and colour",
             help="What images are described by; several with commas, the first gives the headline numbers. "
             "Any network with its weights: torchvision:resnet50, timm:NAME.",
         ),

@@ -1,14 +1,18 @@
-"""What a translation does to its source: whether edges stay, and whether the background is left alone."""
+"""What a translation does to its source: whether structure and edges stay, and whether the background is left alone."""
 
 from __future__ import annotations
+
+import functools
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from fruitgan.evaluation.contracts import PairMetric
 from fruitgan.evaluation.features.colour import lab_of_srgb
+from fruitgan.evaluation.features.fruit_embed import SIZE_PX, EmbedNetwork, load_network
 from fruitgan.evaluation.subsampling import MINIMUM_IMAGES
 from fruitgan.images import Pixels, resize
 
@@ -31,6 +35,37 @@ class _OverPairs(PairMetric):
     def __init__(self, resamples: int, seed: int) -> None:
         self.resamples = resamples
         self.seed = seed
+
+
+class Structure(_OverPairs):
+    """How the likeness of a picture's places to one another changes."""
+
+    name = "structure"
+    features = "fruit-embed maps"
+    resize = f"squashed to {SIZE_PX} px (Lanczos, antialiased, 8 bits), 16 x 16 places"
+
+    @functools.cached_property
+    def _network(self) -> EmbedNetwork:
+        return load_network()
+
+    def of_pair(self, source: Pixels, fake: Pixels) -> float:
+        images = torch.stack([_squashed(pixels) for pixels in (source, fake)])
+        with torch.inference_mode():
+            maps = self._network(images)[1]
+        return structure_distance(*maps.double())
+
+
+def structure_distance(source: Tensor, fake: Tensor) -> float:
+    """Mean squared difference of the cosine self-similarities of two maps [C, h, w] (Tumanyan et al. 2022, equations 2 and
+    4).
+    """
+    similar = [torch.nn.functional.normalize(x.flatten(1), dim=0) for x in (source, fake)]
+    return float((similar[0].T @ similar[0] - similar[1].T @ similar[1]).square().mean())
+
+
+def _squashed(pixels: Pixels) -> Tensor:
+    small = resize(pixels, SIZE_PX, SIZE_PX, Image.Resampling.LANCZOS)
+    return torch.from_numpy(small).permute(2, 0, 1).float() / 255
 
 
 class GradientSsim(_OverPairs):
@@ -133,6 +168,13 @@ def otsu(values: Plane, bins: int = 128) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         between = (partial[-1] * share - partial) ** 2 / (share * (1 - share))
     return float(edges[1:][np.nanargmax(between[:-1])]) if counts.max() < counts.sum() else float(edges[-1])
+
+
+def structure(*, resamples: int = 1000, seed: int = 0) -> Structure:
+    """Change of the self-similarity of 16 x 16 places on fruit-embed's maps (Tumanyan et al. 2022, equation 4); 0 to 4, 0 is
+    none.
+    """
+    return Structure(resamples, seed)
 
 
 def gradient_ssim(*, resamples: int = 1000, seed: int = 0) -> GradientSsim:

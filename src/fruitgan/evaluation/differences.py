@@ -95,14 +95,23 @@ class Claim:
     """The backends whose interval holds 0."""
 
 
-def claim_of(claim: str, below_zero: Mapping[str, Interval | tuple[float, float]]) -> Claim:
-    """What the intervals of one difference, by backend, allow to be said; the claim is that the difference is below 0."""
+def claim_of(
+    claim: str, below_zero: Mapping[str, Interval | tuple[float, float]], alike: frozenset[str] = frozenset()
+) -> Claim:
+    """What the intervals of one difference, by backend, allow to be said; the claim is that the difference is below 0.
+
+    Those of `alike` see the same kind of thing, and count as one witness however many of them agree.
+    """
+
+    def witnesses(names: tuple[str, ...]) -> int:
+        return len(set(names) - alike) + bool(alike.intersection(names))
+
     agreeing = tuple(name for name, (_, high) in below_zero.items() if high < 0)
     contrary = tuple(name for name, (low, _) in below_zero.items() if low > 0)
     undecided = tuple(name for name in below_zero if name not in agreeing and name not in contrary)
     holds = None
-    if len(agreeing) >= LEAST_AGREEING and not contrary:
+    if witnesses(agreeing) >= LEAST_AGREEING and not contrary:
         holds = True
-    elif len(contrary) >= LEAST_AGREEING and not agreeing:
+    elif witnesses(contrary) >= LEAST_AGREEING and not agreeing:
         holds = False
     return Claim(claim=claim, holds=holds, agreeing=agreeing, contrary=contrary, undecided=undecided)

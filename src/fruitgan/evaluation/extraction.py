@@ -17,6 +17,26 @@ from fruitgan.evaluation.contracts import Features, FeatureSet
 from fruitgan.images import Pixels, unit_from_bytes
 
 BATCH_IMAGES = 16
+KEPT_BYTES = 256 << 20
+"""Of decoded pictures: some 1,300 of 256 px, each of which several backends look at."""
+
+
+class Pictures:
+    """Files to pixels; what was decoded is kept for the next backend while there is room."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Path, Pixels] = {}
+        self._room_bytes = KEPT_BYTES
+
+    def __call__(self, path: Path) -> Pixels:
+        """uint8 [H, W, 3], not to be written to; Raises: DataError if it cannot be decoded."""
+        found = self._kept.get(path)
+        if found is None:
+            found = decode(path).pixels
+            if found.nbytes <= self._room_bytes:
+                self._room_bytes -= found.nbytes
+                self._kept[path] = found
+        return found
 
 
 def extract(
@@ -25,8 +45,11 @@ def extract(
     device: torch.device | str = "cpu",
     on_image: Callable[[int], None] | None = None,
     batch_images: int = BATCH_IMAGES,
+    read: Callable[[Path], Pixels] | None = None,
 ) -> FeatureSet:
     """The features [N, D] of the images, in the order of the paths; those that were computed before come from the cache.
+
+    `read` gives the pixels of a file, such as `Pictures`.
 
     Raises:
         DataError: an image cannot be read or decoded (named).
@@ -37,7 +60,8 @@ def extract(
     known = cache.rows()
     missing = {key: path for key, path in zip(keys, paths, strict=True) if key not in known}
     new: dict[bytes, Row] = {}
-    for key, row in zip(missing, _computed(features, list(missing.values()), device, batch_images), strict=True):
+    computed = _computed(features, list(missing.values()), device, batch_images, read or Pictures())
+    for key, row in zip(missing, computed, strict=True):
         new[key] = row
         if on_image is not None:
             on_image(len(paths) - len(missing) + len(new))
@@ -56,21 +80,25 @@ def _file_sha256(path: Path) -> bytes:
         raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
 
 
-def _computed(features: Features, paths: Sequence[Path], device: torch.device, batch_images: int) -> Iterator[Row]:
+def _computed(
+    features: Features, paths: Sequence[Path], device: torch.device, batch_images: int, read: Callable[[Path], Pixels]
+) -> Iterator[Row]:
     """The images' features in float32, one by one."""
     if not paths:
         return
     features = features.to(device).eval()
-    for batch in _batches(features, paths, batch_images):
+    for batch in _batches(features, paths, batch_images, read):
         with torch.inference_mode():
             images = torch.from_numpy(np.stack(batch)).to(device).permute(0, 3, 1, 2).contiguous().float()
             yield from features(unit_from_bytes(images)).float().cpu().numpy()
 
 
-def _batches(features: Features, paths: Sequence[Path], batch_images: int) -> Iterator[list[Pixels]]:
+def _batches(
+    features: Features, paths: Sequence[Path], batch_images: int, read: Callable[[Path], Pixels]
+) -> Iterator[list[Pixels]]:
     """Prepared images, never more than `batch_images` and all of one size, in the order of the paths."""
     batch: list[Pixels] = []
-    for _, pixels in in_order(lambda path: features.prepare(decode(path).pixels), paths):
+    for _, pixels in in_order(lambda path: features.prepare(read(path)), paths):
         if batch and (len(batch) == batch_images or batch[0].shape != pixels.shape):
             yield batch
             batch = []

@@ -33,11 +33,13 @@ UNITS = {
 }
 """Titles of the numbers that have a unit, for the table."""
 FEATURES = {
+    "fruit-embed": "a small network of our own, trained on real apples and oranges in false colours: shape and texture",
     "random": "five fixed random networks, which see texture and contrasts of colour",
     "colour": "histograms and moments of Lab colours, whatever they show",
     "inception": "the network of published FIDs and KIDs",
 }
 SEEN = {
+    "fruit-embed": "fruit-embed features (shape and texture)",
     "random": "random features (texture and colour)",
     "colour": "colour features (colours alone)",
 }
@@ -208,9 +210,14 @@ def evaluation_report(result: Mapping[str, Any], galleries: Mapping[str, Sequenc
         rows=[_texts(row) for row in rows],
         headline=_headline(result, rows),
         facts=_facts(result, rows),
-        meanings=[meaning(row) for row in rows],
+        meanings=[meaning(row) for row in rows if row.says_more],
+        claims=[claim_sentence(claim) for claim in result["claims"]],
         detector=detector_meaning(result["detector"]) if result["detector"] else None,
-        charts=[(f"{row.title}, {row.features}", _whisker(row), _whisker_caption(row)) for row in rows],
+        charts=[
+            (f"{row.title}, {row.features}", _whisker(row), _whisker_caption(row))
+            for row in rows
+            if row.floor or row.title == TITLES["r"]
+        ],
         galleries=_galleries(galleries),
         settings=_settings(result, rows),
     )

@@ -102,3 +102,23 @@ class LookedAt:
     logit: float
     picture: str
     """The picture with the places marked that matter most, relative to the results' folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingResult:
+    """What share of the generated images a classifier of real sources against real target images takes for the target."""
+
+    view: str
+    """`as they are`, or `grey`, where colour alone cannot decide."""
+    features: str
+    share: float
+    interval: tuple[float, float]
+    """Wilson."""
+    n: int
+    sources_share: float
+    """Of the real sources, which it did not learn from: where the generated images come from."""
+    reals_share: float
+    """Of the real images of the target, which it did not learn from: where they should arrive."""
+    accuracy: float
+    """Mean share of real sources and real target images told right; near 0.5 the classifier sees nothing in this view."""
+    n_known: int

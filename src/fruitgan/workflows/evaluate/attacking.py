@@ -28,7 +28,7 @@ from fruitgan.workflows.train_detector.sizes import choose_detector, sizes_of
 
 FOLDS = 5
 QUICK_FOLDS = 3
-EPOCHS, QUICK_EPOCHS = 16, 8
+EPOCHS, QUICK_EPOCHS = 20, 8
 PATIENCE = 6
 LEAST_PER_CLASS = 10
 DEFAULT_ATTACKERS = ("spectrum", "logistic", "small-cnn")

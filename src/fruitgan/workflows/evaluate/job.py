@@ -21,6 +21,7 @@ from fruitgan.evaluation.contracts import Metric
 from fruitgan.evaluation.leaks import Facts, Leak, find_leaks, inspect, merged_groups
 from fruitgan.images import Pixels
 from fruitgan.report.evaluation import evaluation_report
+from fruitgan.workflows.evaluate.attack_results import ReadingResult
 from fruitgan.workflows.evaluate.detection import Detection, detect
 from fruitgan.workflows.evaluate.measuring import (
     RATIO,
@@ -31,7 +32,9 @@ from fruitgan.workflows.evaluate.measuring import (
     with_gates,
 )
 from fruitgan.workflows.evaluate.numbers import Measuring, Numbers
+from fruitgan.workflows.evaluate.reading import read_as_target
 from fruitgan.workflows.evaluate.settings import (
+    FRUIT_EMBED,
     OUT,
     SHAPELESS,
     EvaluateProgress,
@@ -105,9 +108,11 @@ class _Job:
         ).numbers(backends)
         numbers.not_measured |= left_out
         out = settings.out or OUT / _slug(settings.fake_dir)
+        grouped = ([image for image in images if not image.generated], [image for image in images if image.generated])
+        readings = () if sources is None else read_as_target(backends[0], *grouped, sources, device, settings.seed, self.tell)
         detection = detect(settings, images, facts, leaks, device, out, self.tell)
         self.notes += detection.notes
-        result = self._result(numbers, leaks, detection, len(fakes), len(reals), real_dir, out, began)
+        result = self._result(numbers, leaks, detection, readings, len(fakes), len(reals), real_dir, out, began)
         self._leave(result, fakes, reals)
         return result
 
@@ -117,6 +122,10 @@ class _Job:
             self.notes.append(
                 "these features see colours and textures, not things: a distance or an R near 0 says that those fit, not that "
                 "the pictures show what they should; look at them, and add --features inception where its weights can be had"
+            )
+        if self.settings.features[0] == FRUIT_EMBED:
+            self.notes.append(
+                "fruit-embed learnt from photographs of apples and oranges: of other things it knows textures at best"
             )
         if min(fakes, reals) < SMALL_SET:
             self.notes.append(
@@ -166,6 +175,7 @@ class _Job:
         numbers: Numbers,
         leaks: tuple[Leak, ...],
         detection: Detection,
+        readings: tuple[ReadingResult, ...],
         n_fake: int,
         n_real: int,
         real_dir: Path,
@@ -194,6 +204,7 @@ class _Job:
             judged=detection.judged,
             robustness=detection.robustness,
             saliency=detection.saliency,
+            reads_as_target=readings,
             detection_seconds=detection.seconds,
             gates=(),
             notes=tuple(self.notes),

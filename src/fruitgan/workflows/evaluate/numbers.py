@@ -10,16 +10,15 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from fruitgan.data.decode import decode
 from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import image_files
 from fruitgan.errors import DataError
 from fruitgan.evaluation.contracts import Features, FeatureSet, Metric, MetricResult, PairMetric, SetMetric, TrainingMetric
 from fruitgan.evaluation.differences import Claim, Difference, claim_of, fid_difference, kid_difference
-from fruitgan.evaluation.extraction import extract
-from fruitgan.images import Pixels, resize
+from fruitgan.evaluation.extraction import Pictures, extract
+from fruitgan.images import resize
 from fruitgan.workflows.evaluate.measuring import RESAMPLES, measure_floor, measure_ratio, ratio_key
-from fruitgan.workflows.evaluate.settings import EvaluateSettings, FloorResult, RatioResult
+from fruitgan.workflows.evaluate.settings import SHAPELESS, EvaluateSettings, FloorResult, RatioResult
 from fruitgan.workflows.evaluate.sources import Sources
 
 NEARER = "the generated images are nearer to the real ones than their sources are"
@@ -44,9 +43,9 @@ class Numbers:
         nearer = {found.features: found.interval for key, found in self.differences.items() if _is_kid(key)}
         claims = []
         if kids:
-            claims.append(claim_of(TOLD_APART, {name: (-high, -low) for name, (low, high) in kids.items()}))
+            claims.append(claim_of(TOLD_APART, {name: (-high, -low) for name, (low, high) in kids.items()}, SHAPELESS))
         if nearer:
-            claims.append(claim_of(NEARER, nearer))
+            claims.append(claim_of(NEARER, nearer, SHAPELESS))
         return tuple(claims)
 
 
@@ -65,6 +64,7 @@ class Measuring:
     sources: Sources | None
     device: torch.device
     tell: OnStep
+    pictures: Pictures = field(default_factory=Pictures)
 
     def numbers(self, backends: Sequence[Features]) -> Numbers:
         """All numbers on these backends, the first of which gives the headline.
@@ -131,7 +131,7 @@ class Measuring:
 
     def _extract(self, backend: Features, paths: Sequence[Path], what: str) -> FeatureSet:
         label = f"features {backend.name} of the {what} images"
-        return extract(backend, paths, self.device, lambda done: self.tell(label, done, len(paths)))
+        return extract(backend, paths, self.device, lambda done: self.tell(label, done, len(paths)), read=self.pictures)
 
     def _pairs(self, found: Numbers) -> None:
         """What became of each source; nothing where a translation's source is not known."""
@@ -145,11 +145,10 @@ class Measuring:
         pairs = list(zip(self.sources.paths, self.fakes, strict=True))
         values: dict[str, list[float]] = {name: [] for name in chosen}
         seconds = dict.fromkeys(chosen, 0.0)
-        for done, (_, (source, fake)) in enumerate(in_order(_read_pair, pairs), start=1):
-            for name, metric in chosen.items():
-                began = time.monotonic()
-                values[name].append(metric.of_pair(source, fake))
-                seconds[name] += time.monotonic() - began
+        for done, (_, measured) in enumerate(in_order(lambda pair: self._of_pair(chosen, *pair), pairs), start=1):
+            for name, (value, took) in measured.items():
+                values[name].append(value)
+                seconds[name] += took
             self.tell("sources beside their translations", done, len(pairs))
         for name, metric in chosen.items():
             try:
@@ -157,9 +156,14 @@ class Measuring:
             except DataError as error:
                 found.not_measured[name] = str(error)
 
-
-def _read_pair(pair: tuple[Path, Path]) -> tuple[Pixels, Pixels]:
-    """A source and its translation, the source brought to the translation's size."""
-    source, fake = (decode(path).pixels for path in pair)
-    height_px, width_px = fake.shape[:2]
-    return resize(source, height_px, width_px, Image.Resampling.LANCZOS), fake
+    def _of_pair(self, chosen: Mapping[str, PairMetric], source_path: Path, fake_path: Path) -> dict[str, tuple[float, float]]:
+        """Each metric's number of one pair and its seconds; the source is brought to its translation's size."""
+        fake = self.pictures(fake_path)
+        height_px, width_px = fake.shape[:2]
+        source = resize(self.pictures(source_path), height_px, width_px, Image.Resampling.LANCZOS)
+        found = {}
+        for name, metric in chosen.items():
+            began = time.monotonic()
+            value = metric.of_pair(source, fake)
+            found[name] = value, time.monotonic() - began
+        return found

@@ -19,11 +19,12 @@ from fruitgan.workflows.evaluate.attack_results import (
     DetectorResult,
     JudgedImage,
     LookedAt,
+    ReadingResult,
     RobustnessResult,
 )
 
 OUT = Path("runs/evaluate")
-DEFAULT_FEATURES = ("random", "colour")
+DEFAULT_FEATURES = ("fruit-embed", "random", "colour")
 DEFAULT_METRICS = (
     "kid",
     "fid",
@@ -32,6 +33,7 @@ DEFAULT_METRICS = (
     "colour-lab",
     "spectrum",
     "upsampling-peaks",
+    "structure",
     "gradient-ssim",
     "background",
     "nearest-training",
@@ -41,6 +43,7 @@ ALL_METRICS = "all"
 NO_DETECTOR = "none"
 SHAPELESS = frozenset({"random", "colour"})
 """Features that see colours and textures and know no things."""
+FRUIT_EMBED = "fruit-embed"
 INCEPTION = "inception"
 INCEPTION_KEYS = {"kid": "kernel_inception_distance_mean", "fid": "frechet_inception_distance"}
 """torch-fidelity's own names, which belong to Inception features alone."""
@@ -184,6 +187,8 @@ class EvaluateResult:
     """What the detector said of each image that it judged."""
     robustness: tuple[RobustnessResult, ...]
     saliency: tuple[LookedAt, ...]
+    reads_as_target: tuple[ReadingResult, ...]
+    """Only where the sources are known."""
     detection_seconds: float
     gates: tuple[Gate, ...]
     notes: tuple[str, ...]

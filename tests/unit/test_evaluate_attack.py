@@ -1,0 +1,157 @@
+"""Attackers in an evaluation: what they leave, and that controls and leaks withhold their number."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fruitgan.data.labelled import LabelledImage
+from fruitgan.errors import DataError, UsageError
+from fruitgan.images import Pixels
+from fruitgan.workflows.evaluate import EvaluateSettings, controls, evaluate
+from fruitgan.workflows.evaluate.attacking import attackers_named
+
+SIDE = 32
+
+
+GRAIN, SMOOTH = 6.0, 1.0
+
+
+def picture(seed: int, redness: float, grain: float) -> Pixels:
+    """Blurred noise in a colour with grain; generators smooth it away."""
+    random = np.random.default_rng(seed)
+    small = Image.fromarray(random.uniform(60, 190, (5, 5, 3)).astype(np.uint8))
+    pixels = np.asarray(small.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) + random.normal(0, grain, (SIDE, SIDE, 3))
+    pixels[:, :, 0] += 60 * redness
+    return np.clip(pixels, 2, 250).astype(np.uint8)
+
+
+def fill(folder: Path, count: int, first: int, redness: float = 0.0, grain: float = GRAIN) -> Path:
+    folder.mkdir(parents=True)
+    for i in range(count):
+        Image.fromarray(picture(first + i, redness, grain)).save(folder / f"{i:03d}.png")
+    return folder
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """40 smooth fakes, 40 real images, and the reddish sources of the fakes."""
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "set/predicted", 40, 0, grain=SMOOTH)
+    fill(tmp_path / "set/origins", 40, 1000)
+    fill(tmp_path / "set/sources", 40, 0, redness=1.0)
+    return tmp_path / "set"
+
+
+def settings(dataset: Path, **changes: object) -> EvaluateSettings:
+    base = EvaluateSettings(
+        fake_dir=dataset / "predicted",
+        attackers=("spectrum",),
+        features=("colour",),
+        metrics=("kid",),
+        quick=True,
+        device="cpu",
+        out=dataset / "out",
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def test_an_evaluation_leaves_all_that_its_attackers_found(dataset: Path) -> None:
+    told: list[str] = []
+    result = evaluate(
+        settings(dataset, quick=False, source_dir=dataset / "sources", attackers=("spectrum", "logistic")),
+        lambda progress: told.append(progress.what),
+    )
+    values = json.loads(result.file.read_text())
+    assert values == result.as_json()
+    assert values["leaks"] == []
+    assert values["withheld"] is None
+    assert [row["name"] for row in values["attackers"]] == ["spectrum", "logistic"]
+    assert sum(row["chosen_folds"] for row in values["attackers"]) == 5
+    detector = values["detector"]
+    chosen = {row["name"]: row["chosen_folds"] for row in values["attackers"]}
+    assert chosen[detector["name"]] == max(chosen.values())
+    assert detector["p_value"] <= 0.001
+    assert detector["n"] == len(values["judged"]) == 80
+    right = sum((image["logit"] > 0) == image["generated"] for image in values["judged"])
+    assert detector["accuracy"] == right / 80 > 0.9
+    assert sum(bin["n"] for bin in detector["calibration"]["bins"]) == 80
+    assert [control["name"] for control in values["controls"]] == ["reals-against-reals", "identity-export"]
+    assert not any(control["told_apart"] for control in values["controls"])
+    assert "every pixel comes out as it went in" in values["controls"][1]["detail"]
+    by_change = {(row["change"], row["amount"]): row["accuracy"] for row in values["robustness"]}
+    assert len(by_change) == 12
+    assert by_change["none", 0] == detector["accuracy"]
+    assert by_change["blur", 3] < by_change["none", 0]  # which makes all of them smooth
+    for looked in values["saliency"]:
+        with Image.open(dataset / "out" / looked["picture"]) as image:
+            assert image.size == (2 * SIDE, SIDE)
+    views = {row["view"]: row for row in values["reads_as_target"]}
+    assert views["as they are"]["share"] > 0.9  # no more red than the real ones
+    assert views["as they are"]["sources_share"] < 0.1
+    assert views["grey"]["accuracy"] < views["as they are"]["accuracy"]
+    assert {"testing spectrum", "robustness", "control: reals against reals, logistic"} <= set(told)
+
+
+def test_fakes_that_are_real_are_not_told_apart(dataset: Path) -> None:
+    alike = fill(dataset / "alike", 40, 3000)
+    result = evaluate(settings(dataset, fake_dir=alike))
+    assert result.detector is not None
+    assert result.detector.p_value > 0.001
+    assert result.detector.interval[0] < 0.5 < result.detector.interval[1]
+
+
+def test_an_export_path_that_leaves_a_mark_withholds_the_number(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = controls.encode
+
+    def marking(pixels: Pixels, form: str) -> bytes:
+        neighbours = [np.roll(pixels, step, axis).astype(float) for axis in (0, 1) for step in (-1, 0, 1)]
+        return honest(np.mean(neighbours, axis=0).astype(np.uint8), form)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(controls, "encode", marking)
+    result = evaluate(settings(dataset))
+    assert result.detector is None
+    assert "the control identity-export was told apart" in (result.withheld or "")
+    assert [control.told_apart for control in result.controls] == [False, True]
+    assert result.judged == ()
+
+
+def test_real_images_of_two_kinds_withhold_the_number(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(20):
+        Image.fromarray(picture(5000 + i, 0.0, SMOOTH)).save(dataset / f"origins/{i:03d}.png")
+
+    def by_kind(reals: Sequence[LabelledImage], seed: int, stream: str) -> list[LabelledImage]:
+        return [replace(image, generated=int(image.path.stem) < 20) for image in reals]
+
+    monkeypatch.setattr(controls, "halved", by_kind)
+    result = evaluate(settings(dataset))
+    assert result.as_json()["detector"] is None
+    assert "the control reals-against-reals was told apart" in (result.withheld or "")
+
+
+def test_too_few_images_withhold_the_number_or_are_refused_where_it_was_asked_for(dataset: Path) -> None:
+    few = fill(dataset / "few", 9, 7000)
+    assert "at least 10 images of each class" in (evaluate(settings(dataset, fake_dir=few, attackers=())).withheld or "")
+    with pytest.raises(DataError, match="at least 10"):
+        evaluate(settings(dataset, fake_dir=few))
+
+
+def test_names_of_attackers() -> None:
+    assert attackers_named((), quick=False) == ("spectrum", "logistic", "small-cnn")
+    assert attackers_named((), quick=True) == ("spectrum", "logistic")
+    everyone = attackers_named(("all",), quick=False)
+    assert everyone[:3] == ("spectrum", "logistic", "small-cnn")
+    assert {"seed-cnn", "resnet18", "resnet50"} <= set(everyone)
+    assert not {"torchvision", "timm"} & set(everyone)
+    assert attackers_named(("timm:resnet10t",), quick=False) == ("timm:resnet10t",)
+    for names, words in ((("all", "spectrum"), "stands alone"), (("spectrun",), "did you mean"), (("logistic",) * 2, "twice")):
+        with pytest.raises(UsageError, match=words):
+            attackers_named(names, quick=False)
+    with pytest.raises(UsageError, match="both say who attacks"):
+        EvaluateSettings(fake_dir=Path("x"), detector="spectrum", attackers=("logistic",))
