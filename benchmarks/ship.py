@@ -3,9 +3,9 @@
     python benchmarks/ship.py --run runs/train-gan/NAME --card card.json [--scale 192] [--gain a2b=1.4,1.0]
 
 `card.json` holds what the run cannot know: {"name", "licence", "notes", "measured"}. `--scale` is the size at which pictures
-are translated, where the training saw crops of pictures of that size. `--gain` multiplies what the last layer says of the colours,
-and adds to what it says of the mask, for generators with image-residual output: a bolder change by the same network, chosen on
-images that nothing is reported on. The result is src/fruitgan/weights/NAME.safetensors.
+are translated, where the training saw crops of pictures of that size. `--gain` multiplies what the last layer says of the
+colours, and adds to what it says of the mask, for generators with image-residual output: a bolder change by the same network,
+chosen on images that nothing is reported on. The result is src/fruitgan/weights/NAME.safetensors.
 """
 
 from __future__ import annotations
