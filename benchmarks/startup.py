@@ -3,8 +3,8 @@
     python benchmarks/startup.py [ROUNDS]
 
 The runs are interleaved, so that a busy machine slows all alike; the medians are compared. The help is held against the bare
-app's help, the list and the version against a bare command's run, and all may take 1.5 times as long. A picture of 256 px through the
-bundle that ships may take 1.0 s through onnxruntime and 4 s through torch, all of it counted.
+app's help, the list and the version against a bare command's run, and all may take 1.5 times as long. A picture of 256 px
+through the bundle that ships may take 1.0 s through onnxruntime and 4 s through torch, all of it counted.
 """
 
 from __future__ import annotations

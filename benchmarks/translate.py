@@ -3,9 +3,10 @@
     python benchmarks/translate.py --generator unet-256 --pictures 48 --rounds 3
     python benchmarks/translate.py --generator shipped --pictures 96 --rounds 3
 
-`plain` opens, translates and saves one picture after the other: torch's own instance norm and convolutions in fp32 on all cores,
-Pillow's default PNG. The others are `fruitgan translate` end to end, its engine's start and the fsync of every file included. The
-photographs are drawn fruit of 256 px as JPEG. Ratios are of the medians, the interval is from the least to the largest ratio of a round.
+`plain` opens, translates and saves one picture after the other: torch's own instance norm and convolutions in fp32 on all
+cores, Pillow's default PNG. The others are `fruitgan translate` end to end, its engine's start and the fsync of every file
+included. The photographs are drawn fruit of 256 px as JPEG. Ratios are of the medians; behind them stand the least and the
+largest ratio of a round.
 """
 
 from __future__ import annotations
