@@ -129,7 +129,7 @@ def split(reals: dict[str, Pixels]) -> tuple[dict[str, Pixels], dict[str, Pixels
 def hue_shifted(pixels: Pixels) -> Pixels:
     hue, saturation, value = to_pillow(pixels).convert("HSV").split()
     turned = Image.fromarray(((np.asarray(hue, dtype=np.int64) + round(HUE_DEGREES * 256 / 360)) % 256).astype(np.uint8))
-    return np.asarray(Image.merge("HSV", (turned, saturation, value)).convert("RGB"))
+    return np.array(Image.merge("HSV", (turned, saturation, value)).convert("RGB"), dtype=np.uint8)
 
 
 def stretched(pixels: Pixels) -> Pixels:
