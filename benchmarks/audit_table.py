@@ -135,7 +135,8 @@ def hue_shifted(pixels: Pixels) -> Pixels:
 def stretched(pixels: Pixels) -> Pixels:
     """Less its minimum, over its maximum, cut to whole numbers."""
     values = pixels.astype(np.float64) - pixels.min()
-    return (values / max(values.max(), 1) * 255).astype(np.uint8)
+    full: Pixels = (values / max(float(values.max()), 1.0) * 255).astype(np.uint8)
+    return full
 
 
 def png(pixels: Pixels) -> bytes:
