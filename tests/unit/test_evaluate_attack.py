@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError, UsageError
+from fruitgan.evaluation.features import colour
 from fruitgan.images import Pixels
+from fruitgan.training.detection.saliency import COPIES
 from fruitgan.workflows.evaluate import EvaluateSettings, controls, evaluate
 from fruitgan.workflows.evaluate.attacking import attackers_named
 
@@ -97,6 +100,29 @@ def test_an_evaluation_leaves_all_that_its_attackers_found(dataset: Path) -> Non
     assert views["as they are"]["sources_share"] < 0.1
     assert views["grey"]["accuracy"] < views["as they are"]["accuracy"]
     assert {"testing spectrum", "robustness", "control: reals against reals, logistic"} <= set(told)
+
+
+def test_logistic_attacks_on_the_features_that_were_cached(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+    honest = colour.Colour.forward
+
+    def counting(self: colour.Colour, images: torch.Tensor) -> torch.Tensor:
+        looked_at.append(len(images))
+        return honest(self, images)
+
+    monkeypatch.setattr(colour.Colour, "forward", counting)
+    monkeypatch.setenv("FRUITGAN_CACHE", str(dataset / "cache"))  # no other test has filled it
+    asked = settings(dataset, attackers=("logistic",))
+    result = evaluate(asked)
+    pictures, maps = 80, len(result.saliency) * COPIES
+    assert sum(looked_at) == pictures + maps  # the contest, the test and the controls took what the numbers were made of
+    assert [row.name for row in result.attackers] == ["logistic"]
+    evaluate(asked)
+    assert sum(looked_at) == pictures + 2 * maps
+    # What it answers to a picture is what the regression said of the cached features.
+    full = evaluate(settings(dataset, attackers=("logistic",), quick=False))
+    assert full.detector is not None
+    assert full.robustness[0].accuracy == full.detector.accuracy
 
 
 def test_fakes_that_are_real_are_not_told_apart(dataset: Path) -> None:
