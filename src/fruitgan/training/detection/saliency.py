@@ -23,8 +23,8 @@ DIMMEST = 0.2
 def saliency(detector: Detector, pixels: NDArray[np.uint8], device: torch.device, seed: int = 0) -> NDArray[np.float64]:
     """uint8 [n, S, S, 3] to [n, S, S] in [0, 1]: the squared slope of the logit, meant over noisy copies (Smilkov et al. 2017).
 
-    The place that matters most in each picture is 1; a detector whose answer never changes, or that rounds what it sees, gives 0
-    everywhere.
+    The place that matters most in each picture is 1; a detector that rounds what it sees, or whose answer never changes, gives
+    0 everywhere.
     """
     detector.eval()
     images = unit_images(pixels, device)

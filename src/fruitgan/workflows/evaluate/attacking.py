@@ -83,8 +83,8 @@ class Attacking:
 
     images: Sequence[LabelledImage]
     names: Sequence[str]
-    backend: Features
-    """What `logistic` looks at; those of its features that were computed before come from the cache."""
+    backends: Sequence[Features]
+    """What `logistic` looks at, each for itself; features that were computed before come from the cache."""
     pictures: Pictures
     device: torch.device
     seed: int
@@ -101,7 +101,7 @@ class Attacking:
         self.stack.close()
 
     def attackers(self, images: Sequence[LabelledImage]) -> list[Attacker]:
-        """One a name, on these images.
+        """One a name, and of `logistic` one a backend, on these images.
 
         Raises:
             UsageError: a detector that does not take images of their size.
@@ -109,13 +109,16 @@ class Attacking:
             FruitganError: features are not finite.
         """
         albums: dict[int, Album] = {}
-        return [
-            self._on_backend(name, images) if detectors.get(name) is logistic else self._on_pixels(name, images, albums)
-            for name in self.names
-        ]
+        found: list[Attacker] = []
+        for name in self.names:
+            if detectors.get(name) is logistic:
+                found += [self._on_backend(f"{name}:{backend.name}", backend, images) for backend in self.backends]
+            else:
+                found.append(self._on_pixels(name, images, albums))
+        return found
 
-    def _on_backend(self, name: str, images: Sequence[LabelledImage]) -> FeatureAttacker:
-        backend, paths = self.backend, [image.path for image in images]
+    def _on_backend(self, name: str, backend: Features, images: Sequence[LabelledImage]) -> FeatureAttacker:
+        paths = [image.path for image in images]
         label = f"features {backend.name}"
         seen = extract(backend, paths, self.device, lambda done: self.tell(label, done, len(paths)), read=self.pictures)
         return FeatureAttacker(

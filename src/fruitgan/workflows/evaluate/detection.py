@@ -51,13 +51,13 @@ def detect(
     images: Sequence[LabelledImage],
     facts: Sequence[Facts],
     leaks: Sequence[Leak],
-    backend: Features,
+    backends: Sequence[Features],
     pictures: Pictures,
     device: torch.device,
     out: Path,
     tell: OnStep,
 ) -> Detection:
-    """Everything about detectors, `backend` being what `logistic` looks at; pictures of where they looked go below `out`.
+    """Everything about detectors, `backends` being what `logistic` looks at; pictures of where they looked go below `out`.
 
     Raises:
         UsageError: no such detector.
@@ -77,7 +77,7 @@ def detect(
     elif settings.detector is not None and is_path(settings.detector):
         _by_given(settings, images, device, found, tell)
     else:
-        _by_attackers(settings, images, facts, backend, pictures, device, out, found, tell)
+        _by_attackers(settings, images, facts, backends, pictures, device, out, found, tell)
     found.seconds = round(time.monotonic() - began, 3)
     return found
 
@@ -98,7 +98,7 @@ def _by_attackers(
     settings: EvaluateSettings,
     images: Sequence[LabelledImage],
     facts: Sequence[Facts],
-    backend: Features,
+    backends: Sequence[Features],
     pictures: Pictures,
     device: torch.device,
     out: Path,
@@ -113,7 +113,7 @@ def _by_attackers(
         return
     wanted = settings.attackers if settings.detector is None else (settings.detector,)
     names = attackers_named(wanted, settings.quick)
-    with Attacking(images, names, backend, pictures, device, settings.seed, settings.quick, tell) as attacking:
+    with Attacking(images, names, backends, pictures, device, settings.seed, settings.quick, tell) as attacking:
         attackers = attacking.attackers(images)
         try:
             size_px, form = _usual(facts)

@@ -115,7 +115,7 @@ class _Job:
         readings: tuple[ReadingResult, ...] = ()
         if sources is not None:
             readings = read_as_target(backends[0], *grouped, sources, pictures, device, settings.seed, self.tell)
-        detection = detect(settings, images, facts, leaks, backends[0], pictures, device, out, self.tell)
+        detection = detect(settings, images, facts, leaks, backends, pictures, device, out, self.tell)
         self.notes += detection.notes
         result = self._result(numbers, leaks, detection, readings, len(fakes), len(reals), real_dir, out, began)
         self._leave(result, fakes, reals)
