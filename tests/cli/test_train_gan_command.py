@@ -14,7 +14,7 @@ from PIL import Image
 from fruitgan.cli import main
 from fruitgan.commands.durations import duration, seconds_of
 from fruitgan.commands.signals import PoliteStop
-from fruitgan.commands.train_gan import _Telling
+from fruitgan.commands.train_gan import Telling
 from fruitgan.console import Console
 from fruitgan.data.fruit import draw
 from fruitgan.errors import Stopped, UsageError
@@ -247,7 +247,7 @@ def test_fewer_steps_than_a_run_has_done_are_refused(
 
 def test_a_training_that_takes_days_says_so_once(capsys: pytest.CaptureFixture[str]) -> None:
     with PoliteStop() as stop, ExitStack() as stack:
-        telling = _Telling(Console(), stop, stack)
+        telling = Telling(Console(), stop, stack)
         for step in range(1, 9):
             telling(Stepped(StepReport(step, 2e-4, None), 0.1, 27 * 86400.0))
     said = capsys.readouterr().err
@@ -256,7 +256,7 @@ def test_a_training_that_takes_days_says_so_once(capsys: pytest.CaptureFixture[s
 
 def test_being_stopped_while_images_are_read_makes_nothing() -> None:
     with PoliteStop() as stop, ExitStack() as stack:
-        telling = _Telling(Console(), stop, stack)
+        telling = Telling(Console(), stop, stack)
         telling(Loading("decoding apple", 1, 9))
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(Stopped, match="before the first step") as stopped:

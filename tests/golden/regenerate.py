@@ -38,6 +38,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "cyclegan": {"generator_options": {"base_channels": "4"}, "image_size": 24},
     "seed-unet": {"generator_options": {"base_channels": "4"}, "generator": "unet-128", "image_size": 128},
     "fruit": {"generator_options": {"base_channels": "4", "blocks": "1"}, "image_size": 96},
+    "refine": {"generator_options": {"base_channels": "4", "blocks": "1"}, "image_size": 96},
+    "lesson": {"generator_options": {"base_channels": "4", "blocks": "1"}, "image_size": 48},
     "fast": {"generator_options": {"base_channels": "4", "blocks": "2"}, "image_size": 48, "batch_size": 2},
 }
 
@@ -92,7 +94,7 @@ def first_losses(recipe: str, folder: Path) -> list[dict[str, float]]:
     objective = make_objective(plan)
     set_weights(objective.networks)
     trainer = make_trainer(plan, banks, objective, torch.device("cpu"), log_every=1)
-    trainer.feed = InFloat64(trainer.feed)
+    trainer._inputs.feed = InFloat64(trainer.feed)
     return [dict(report.losses or {}) for report in trainer.steps(STEPS)]
 
 

@@ -113,6 +113,7 @@ class Runs:
         self.data = data
         self.base, self.tested, self.going_on = SCENARIOS[scenario]
         self.start = out / "start"
+        self.caches = out / "caches"
         self.start.mkdir(parents=True)
         if self.base is not None:
             base = self.base
@@ -139,7 +140,7 @@ class Runs:
                 case Saved(step):
                     tell(saved=step)
 
-        os.environ["FRUITGAN_CACHE"] = str(self.out / "caches" / out.name)  # decoded images, which each case is to decode anew
+        os.environ["FRUITGAN_CACHE"] = str(self.caches / out.name)  # of decoded images: each case decodes them anew
         given = {**settings} if "resume" in settings else {**settings, "data": self.data}
         try:
             train_gan(TrainGanSettings(**given, out=out), on_progress)
@@ -167,7 +168,8 @@ class Runs:
         first.pop("changes", None)
         left = unfinished(out)
         found = {"number": number, "first": first, "left": left, **self.gone_on_with(out)}
-        shutil.rmtree(out)
+        for folder in (out, self.caches / out.name):
+            shutil.rmtree(folder, ignore_errors=True)
         return found
 
     def gone_on_with(self, out: Path) -> dict[str, Any]:

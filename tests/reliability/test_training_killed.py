@@ -24,13 +24,13 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and read
 Found = Mapping[tuple[str, str], Any]
 # What is tried, in which scenario, and every how many changes of the run.
 SPREAD = {
-    ("die", "begun"): [2, 18],
-    ("die", "extended"): [5, 30],
-    ("power-cut", "begun"): [8, 25],
-    ("power-cut", "extended"): [3, 30],
-    ("power-cut-unsynced", "begun"): [80, 20],
-    ("full", "begun"): [6, 25],
-    ("full", "extended"): [9, 45],
+    ("die", "begun"): [2, 30],
+    ("die", "extended"): [5, 50],
+    ("power-cut", "begun"): [20, 45],
+    ("power-cut", "extended"): [60, 45],
+    ("power-cut-unsynced", "begun"): [140, 100],
+    ("full", "begun"): [6, 60],
+    ("full", "extended"): [79, 100],
     ("limit", "begun"): [0, 1],
     ("kill", "long"): [0, 1],
 }

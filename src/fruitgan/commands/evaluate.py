@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fruitgan.commands import options
+from fruitgan.commands.evaluate_output import Progress, show
 from fruitgan.commands.signals import stopped_at_once
-from fruitgan.console import Bar, Console
+from fruitgan.console import Console
 from fruitgan.errors import GateFailed, UsageError
 
-if TYPE_CHECKING:
-    from fruitgan.workflows.evaluate import EvaluateResult
-    from fruitgan.workflows.evaluate.settings import EvaluateProgress
-
 GATES_PANEL = "Gates"
+COMPARE_PANEL = "Side by side"
 
 
 def evaluate(
+    further: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="More of them after --compare RUN.", show_default=False)
+    ] = None,
     fake_dir: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--fake-dir", metavar="DIR", help="The generated images.", show_default=False, rich_help_panel=options.DATA_PANEL
         ),
-    ],
+    ] = None,
     real_dir: Annotated[
         Path | None,
         typer.Option(
@@ -123,6 +125,52 @@ def evaluate(
             rich_help_panel=GATES_PANEL,
         ),
     ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--compare",
+            metavar="RUN",
+            help="Generators side by side, as in --compare RUN1 RUN2: bundles, runs, exported datasets or folders of images; "
+            "held against the first, or against --fake-dir.",
+            rich_help_panel=COMPARE_PANEL,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="NAME|DIR",
+            help="What the bundles of --compare translate, and the real images: as of export-dataset.",
+            rich_help_panel=COMPARE_PANEL,
+        ),
+    ] = None,
+    domains: Annotated[
+        str | None,
+        typer.Option(
+            "--domains", metavar="A,B", help="What the two domains of --data are called.", rich_help_panel=COMPARE_PANEL
+        ),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="DOMAIN",
+            show_default="the bundle's second",
+            help="The domain that the bundles of --compare translate to.",
+            rich_help_panel=COMPARE_PANEL,
+        ),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "--count",
+            metavar="N",
+            min=1,
+            show_default="the test images",
+            help="Images of each class that the bundles of --compare make.",
+            rich_help_panel=COMPARE_PANEL,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -142,13 +190,15 @@ def evaluate(
 ) -> None:
     """Say how real generated images are."""
     bounds = _bounds("--fail-above", fail_above or []), _bounds("--fail-below", fail_below or [])
-    from fruitgan.workflows.evaluate import EvaluateSettings
-    from fruitgan.workflows.evaluate import evaluate as run
+    runs = _runs(fake_dir, compare or [], further or [], {"--data": data, "--domains": domains, "--to": to, "--count": count})
+    from fruitgan.data.sources import parse_domains
+    from fruitgan.workflows import evaluate as job
+    from fruitgan.workflows.evaluate import CompareSettings, EvaluateSettings
     from fruitgan.workflows.evaluate.settings import DEFAULT_FEATURES, DEFAULT_METRICS, takes_weights
 
     chosen = _names(features) or DEFAULT_FEATURES
     settings = EvaluateSettings(
-        fake_dir=fake_dir,
+        fake_dir=fake_dir or Path(runs[0]),
         real_dir=real_dir,
         source_dir=source_dir,
         training_dir=training_dir,
@@ -167,12 +217,38 @@ def evaluate(
     )
     console = Console(json=json, quiet=quiet)
     with stopped_at_once("stopped; the same command begins again"), ExitStack() as stack:
-        result = run(settings, _Progress(console, stack))
+        told = Progress(console, stack)
+        if len(runs) > 1:
+            sides = CompareSettings(runs=runs, data=data, domains=parse_domains(domains), to=to, count=count)
+            result = job.compare(sides, settings, told)
+        else:
+            result = job.evaluate(settings, told)
     values = result.as_json()
     console.result(values)
-    _show(console, result, values)
+    show(console, result, values)
     if result.failed_gates:
         raise GateFailed("; ".join(str(gate) for gate in result.failed_gates))
+
+
+def _runs(fake_dir: Path | None, compare: list[str], further: list[str], of_bundles: Mapping[str, object]) -> tuple[str, ...]:
+    """Whose images are judged; more than one is a comparison.
+
+    Raises:
+        UsageError: nothing to judge, nothing to compare with, or options of a comparison without one.
+    """
+    runs = tuple(([] if fake_dir is None else [str(fake_dir)]) + compare + further)
+    if compare:
+        if len(runs) < 2:
+            raise UsageError(f"--compare {runs[0]}: with what? Give at least two, as in --compare RUN1 RUN2")
+        return runs
+    if further:
+        raise UsageError(f"{further[0]}: give a folder of generated images with --fake-dir, or several runs after --compare")
+    if fake_dir is None:
+        raise UsageError("give the generated images with --fake-dir DIR, or several runs with --compare RUN1 RUN2")
+    for option, value in of_bundles.items():
+        if value is not None:
+            raise UsageError(f"{option}: belongs to --compare")
+    return runs
 
 
 def _names(given: list[str] | None) -> tuple[str, ...]:
@@ -221,72 +297,3 @@ def _bounds(option: str, given: list[str]) -> dict[str, float]:
             raise UsageError(f"{option} {text}: {name} has a bound already")
         bounds[name] = value
     return bounds
-
-
-class _Progress:
-    """A bar for each part of the work."""
-
-    def __init__(self, console: Console, stack: ExitStack) -> None:
-        self.console = console
-        self.stack = stack
-        self.what = ""
-        self.bar: Bar | None = None
-
-    def __call__(self, progress: EvaluateProgress) -> None:
-        if progress.what != self.what:
-            self.stack.close()
-            self.what = progress.what
-            self.bar = self.stack.enter_context(self.console.bar(progress.total, progress.what, unit="step"))
-        assert self.bar is not None
-        self.bar.update(progress.done)
-
-
-def _show(console: Console, result: EvaluateResult, values: dict[str, Any]) -> None:
-    """The result for people: leaks first, since they change what the numbers mean."""
-    from fruitgan.report.evaluation import claim_sentence, detector_meaning, figure, meaning, number_rows
-
-    for warning in result.warnings:
-        console.warn(warning)
-    for leak in result.leaks:
-        console.warn(f"leak ({leak.kind}): {leak.detail}")
-    for note in result.notes:
-        console.say(note)
-    rows = number_rows(values)
-    cells = [
-        (
-            row.title,
-            figure(row.value),
-            f"{figure(row.low)} to {figure(row.high)}",
-            "" if row.floor is None else f"{figure(row.floor[1])} to {figure(row.floor[2])}",
-            row.features,
-            row.images,
-        )
-        for row in rows
-    ]
-    if result.detector is not None:
-        low, high = result.detector.interval
-        cells.append(
-            (
-                "detector accuracy",
-                f"{result.detector.accuracy:.1%}",
-                f"{low:.1%} to {high:.1%}",
-                f"{result.detector.chance:.0%}",
-                result.detector.name,
-                f"{result.detector.n:,} judged",
-            )
-        )
-    console.table("", ("number", "value", "95% interval", "real against real", "features", "images"), cells)
-    for row in rows:
-        if row.says_more:
-            console.out(meaning(row))
-    for claim in values["claims"]:
-        console.out(claim_sentence(claim))
-    for name, reason in result.not_measured.items():
-        console.say(f"no {name}: it {reason}" if reason.startswith("needs") else f"no {name}: {reason}")
-    if result.r_withheld:
-        console.out(f"No R: {result.r_withheld}.")
-    if values["detector"]:
-        console.out(detector_meaning(values["detector"]))
-    else:
-        console.out(f"No detector: {result.withheld}.")
-    console.out(str(result.report))

@@ -189,7 +189,7 @@ def _train(settings: TrainGanSettings, console: Console) -> None:
     from fruitgan.workflows.train_gan.resume import resume_line
 
     with PoliteStop() as stop, ExitStack() as stack:
-        telling = _Telling(console, stop, stack)
+        telling = Telling(console, stop, stack)
         try:
             result = job(settings, telling)
         except KeyboardInterrupt:
@@ -213,7 +213,7 @@ def _left_at_once(run: Path | None, settings: TrainGanSettings) -> str:
     return f"stopped at once; {kept}; go on with: {resume_line(run, settings)}"
 
 
-class _Telling:
+class Telling:
     """What a person sees while it trains: a bar for each stage, a line for what is saved."""
 
     def __init__(self, console: Console, stop: PoliteStop, stack: ExitStack) -> None:
@@ -258,6 +258,10 @@ class _Telling:
                 f"at this pace it takes {duration(seconds)}; --recipe fast is made for machines without a GPU, "
                 "--dry-run says what to expect"
             )
+
+    def measured(self, label: str, done: int, total: int) -> None:
+        """Something beside the training comes along."""
+        self._show(label, total, "").update(done)
 
     def _show(self, stage: str, total: int, unit: str, start: int = 0) -> Bar:
         if self.bar is None or stage != self.stage:

@@ -10,7 +10,8 @@ from fruitgan.registry import Choice
 
 AUTO = "auto"
 MANY_PICTURES = 32
-"""From here on OpenVINO, faster by a picture, has made good its later start (benchmarks/translate.py)."""
+"""From here on OpenVINO, which starts later. With the shipping generator the two were level at 48 pictures; where exactly they
+cross was not measured, nor with larger ones (docs/performance.md)."""
 NEEDED = {"onnx": ("onnxruntime",), "openvino": ("openvino", "onnx")}
 """The modules without which an engine does not start, its graph given."""
 

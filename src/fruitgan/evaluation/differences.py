@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fruitgan.evaluation.distances import Array, frechet_distance, frechet_distances, kernel_distance, kernel_distances
 from fruitgan.evaluation.metrics import affordable
-from fruitgan.evaluation.statistics import Interval, Weights, normal_interval, resample_weights
+from fruitgan.evaluation.statistics import CONFIDENCE, Interval, Weights, normal_interval, resample_weights
 
 LEAST_AGREEING = 2
 """How many feature backends have to agree before anything is claimed."""
@@ -27,6 +27,16 @@ class Difference:
     features: str
     paired: bool
     """Whether image i of both sets was made of one source (or is it), and they were drawn together."""
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, of no difference, by the normal distribution that the interval is of."""
+        from scipy.stats import norm
+
+        reach = self.interval[1] - self.value
+        if not reach:
+            return 1.0 if not self.value else 0.0
+        return float(2 * norm.sf(abs(self.value) / reach * norm.ppf(0.5 + CONFIDENCE / 2)))
 
 
 def kid_difference(
@@ -50,6 +60,34 @@ def fid_difference(
     value = frechet_distance(real, first) - frechet_distance(real, second)
     count = affordable(resamples, max(len(real), len(first)))
     return _difference(frechet_distances, value, real, first, second, features, paired, count, seed)
+
+
+def ratio_difference(
+    real: Array,
+    first: Array,
+    second: Array,
+    source: Array,
+    *,
+    features: str,
+    sources_paired: bool,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Difference:
+    """Of R = KID(fakes, reals) / KID(sources, reals), from [N, D], twice [M, D], and [S, D]; the fakes are pairs.
+
+    `sources_paired` says that source i is what both fakes i were made of, so that all three are drawn together.
+
+    Raises:
+        ValueError: the fakes are no pairs.
+    """
+
+    def over_sources(x: Array, y: Array, weights_x: Array, weights_y: Array) -> Array:
+        below = kernel_distances(x, source, weights_x, weights_y if sources_paired else weights_source)
+        return kernel_distances(x, y, weights_x, weights_y) / below
+
+    weights_source = resample_weights(len(source), resamples, seed, "source")
+    value = (kernel_distance(real, first) - kernel_distance(real, second)) / kernel_distance(real, source)
+    return _difference(over_sources, value, real, first, second, features, True, resamples, seed)
 
 
 def _difference(

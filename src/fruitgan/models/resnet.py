@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
 from fruitgan.models.contracts import Generator, GeneratorParts, SizeRule
 from fruitgan.models.layers import InstanceNorm, biases_before_norm, initialise
+from fruitgan.models.mobile import SeparableBlock
 
 
 class ResidualBlock(nn.Module):
@@ -38,7 +39,7 @@ class ResNetGenerator(Generator):
 
     size_rule = SizeRule(minimum_px=8, multiple_of_px=4)
 
-    def __init__(self, base_channels: int, blocks: int) -> None:
+    def __init__(self, base_channels: int, blocks: int, block: Callable[[int], nn.Module] = ResidualBlock) -> None:
         super().__init__()
         c = base_channels
         stem = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(3, c, 7), InstanceNorm(c), nn.ReLU(inplace=True))
@@ -54,7 +55,7 @@ class ResNetGenerator(Generator):
             )
             for n in (4 * c, 2 * c)
         ]
-        self.encoder = nn.ModuleList([stem, *downs, *(ResidualBlock(4 * c) for _ in range(blocks))])
+        self.encoder = nn.ModuleList([stem, *downs, *(block(4 * c) for _ in range(blocks))])
         self.decoder = nn.Sequential(*ups, nn.ReflectionPad2d(3), nn.Conv2d(c, 3, 7), nn.Tanh())
         self.encode_points = len(self.encoder)
         initialise(self)
@@ -81,3 +82,8 @@ def resnet_9(*, base_channels: int = 64) -> ResNetGenerator:
 def resnet_6(*, base_channels: int = 64) -> ResNetGenerator:
     """ResNet generator with 6 residual blocks, the CycleGAN paper's for 128 px."""
     return ResNetGenerator(base_channels, blocks=6)
+
+
+def mobile_resnet(*, base_channels: int = 32, blocks: int = 9) -> ResNetGenerator:
+    """Student shaped as the paper's ResNet, its blocks depthwise separable (as in Li et al. 2020, GAN Compression)."""
+    return ResNetGenerator(base_channels, blocks, SeparableBlock)

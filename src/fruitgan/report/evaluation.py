@@ -1,18 +1,13 @@
-"""The evaluation's report: one self-contained page with the pictures, each number with its meaning, and what spoils it."""
+"""What the numbers of an evaluation say, row by row and in sentences: for the table, the terminal and the report."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
-
-from fruitgan.images import Pixels
-from fruitgan.report.page import duration, inline_images, number, render, thousands
-
-PICTURES_LIMIT_BYTES = 3_000_000
-GALLERY_COLUMNS = 4
+from fruitgan.evaluation.permutation import ALPHA
+from fruitgan.report.page import number, thousands
 
 TITLES = {
     "kid": "KID x 100",
@@ -201,104 +196,73 @@ def figure(value: float) -> str:
     return "0" if text in ("-0", "") else text
 
 
-def evaluation_report(result: Mapping[str, Any], galleries: Mapping[str, Sequence[Pixels]]) -> str:
-    """The page as HTML text, of about 4 MB at most."""
-    rows = number_rows(result)
-    return render(
-        "evaluation.html",
-        result=result,
-        rows=[_texts(row) for row in rows],
-        headline=_headline(result, rows),
-        facts=_facts(result, rows),
-        meanings=[meaning(row) for row in rows if row.says_more],
-        claims=[claim_sentence(claim) for claim in result["claims"]],
-        detector=detector_meaning(result["detector"]) if result["detector"] else None,
-        charts=[
-            (f"{row.title}, {row.features}", _whisker(row), _whisker_caption(row))
-            for row in rows
-            if row.floor or row.title == TITLES["r"]
-        ],
-        galleries=_galleries(galleries),
-        settings=_settings(result, rows),
+def verdict(result: Mapping[str, Any]) -> str:
+    """The whole in one sentence: whether the two kinds can be told apart, by whom, how often, and how sure that is."""
+    detector = result["detector"]
+    if detector is None:
+        return f"Whether a detector tells the generated images from real ones is not said: {result['withheld']}."
+    low, high = detector["interval"]
+    many = len(result["attackers"])
+    who = f"{detector['name']}, the strongest of {many} attackers," if many > 1 else f"the detector {detector['name']}"
+    right = (
+        f"is right about {detector['accuracy']:.1%} of {thousands(detector['n'])} images (95% interval {low:.1%} to {high:.1%})"
     )
+    guess = f"where guessing gives {detector['chance']:.0%}"
+    if detector["p_value"] <= ALPHA:
+        return f"The generated images can be told from real ones: {who} {right}, {guess}."
+    beyond = f"were not told from real ones beyond chance (p = {detector['p_value']:.2g})"
+    return f"The generated images {beyond}: {who} {right}, {guess}."
 
 
-def _texts(row: Row) -> tuple[str, str, str, str, str]:
-    floor = "" if row.floor is None else f"{figure(row.floor[1])} to {figure(row.floor[2])}"
-    return f"{row.title}, {row.features}", figure(row.value), f"{figure(row.low)} to {figure(row.high)}", floor, row.images
-
-
-def _headline(result: Mapping[str, Any], rows: Sequence[Row]) -> str:
-    ratio = next((row for row in rows if row.key == "r"), None)
-    kid = next((row for row in rows if row.title == KID), None)
-    chosen = ratio or kid or (rows[0] if rows else None)
-    return meaning(chosen) if chosen else "No number was asked for."
-
-
-def _facts(result: Mapping[str, Any], rows: Sequence[Row]) -> list[tuple[str, str, str]]:
-    """Title, value, and what stands small beside it."""
-    first = rows[0].features if rows else ""
-    facts = [(f"{row.title}", figure(row.value), row.features) for row in rows if row.features == first]
-    if result["detector"]:
-        facts.append(("Detector accuracy", f"{result['detector']['accuracy']:.1%}", result["detector"]["name"]))
-    return facts
-
-
-def _galleries(galleries: Mapping[str, Sequence[Pixels]]) -> list[tuple[str, list[list[str]]]]:
-    """For each kind rows of picture URIs; all kinds encoded alike, so that none looks worse for its encoding."""
-    uris = iter(inline_images([picture for pictures in galleries.values() for picture in pictures], PICTURES_LIMIT_BYTES))
-    tables = []
-    for kind, pictures in galleries.items():
-        mine = [next(uris) for _ in pictures]
-        tables.append((kind, [mine[start : start + GALLERY_COLUMNS] for start in range(0, len(mine), GALLERY_COLUMNS)]))
-    return tables
-
-
-def _settings(result: Mapping[str, Any], rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, str]]]]:
-    resizes = {row.features: row.resize for row in rows}
-    judged = [
-        ("generated images", f"{result['n_fake']:,} in {result['fake_dir']}"),
-        ("real images", f"{result['n_real']:,} in {result['real_dir']}"),
-        ("source images", str(result["source_dir"] or "not given")),
-        ("intervals", "95%, by the bootstrap over images" + (", few resamples (quick)" if result["quick"] else "")),
-        ("seed", str(result["seed"])),
-        ("time", duration(result["seconds"])),
+def robustness_rows(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
+    """Change, accuracy, interval, AUC and average precision of the detector on changed images."""
+    return [
+        (
+            change_in_words(row["change"], row["amount"]),
+            f"{row['accuracy']:.1%}",
+            f"{row['interval'][0]:.1%} to {row['interval'][1]:.1%}",
+            f"{row['auc']:.3f}",
+            f"{row['average_precision']:.3f}",
+        )
+        for row in result["robustness"]
     ]
-    features = [(name, f"{FEATURES.get(name, name)}; pictures: {resize}") for name, resize in resizes.items()]
-    return [("Images", judged), ("Features", features)]
 
 
-WIDTH_PX, HEIGHT_PX, MARGIN_PX = 440, 84, 16
+def change_in_words(change: str, amount: float) -> str:
+    """`JPEG, quality 75`."""
+    words = {
+        "jpeg": f"JPEG, quality {amount:g}",
+        "blur": f"blurred, sigma {amount:g} px",
+        "resize": f"resized to {amount:.0%} and back",
+        "crop": f"cropped to {amount:.0%} of the side",
+        "noise": f"noise of {amount:g} grey levels",
+        "none": "as they are",
+    }
+    return words.get(change, f"{change} {amount:g}")
 
 
-def _whisker(row: Row) -> Markup:
-    """The value with its interval, over the band of the floor (or over 0 to 1, for R), as inline SVG."""
-    low_band, high_band = (row.floor[1], row.floor[2]) if row.floor else (0.0, 1.0)
-    start = min(0.0, row.low, low_band)
-    end = max(row.high, high_band, start + 1e-9)
-    width = WIDTH_PX - 2 * MARGIN_PX
-
-    def x(value: float) -> str:
-        return f"{MARGIN_PX + width * (value - start) / (end - start):.1f}"
-
-    band = f"{max(2.0, float(x(high_band)) - float(x(low_band))):.1f}"
-    marks = "".join(
-        f'<text x="{x(value)}" y="76" text-anchor="{anchor}" font-size="11" fill="var(--plot-ink)">{figure(value)}</text>'
-        for value, anchor in ((start, "start"), (end, "end"))
-    )
-    return Markup(
-        f'<svg class="plot" role="img" aria-label="{figure(row.value)}, interval {figure(row.low)} to {figure(row.high)}" '
-        f'viewBox="0 0 {WIDTH_PX} {HEIGHT_PX}">'
-        f'<rect x="{x(low_band)}" y="12" width="{band}" height="44" fill="var(--line-3)" opacity=".28"/>'
-        f'<line x1="{MARGIN_PX}" x2="{WIDTH_PX - MARGIN_PX}" y1="60" y2="60" stroke="var(--plot-grid)"/>'
-        f'<line x1="{x(0)}" x2="{x(0)}" y1="10" y2="60" stroke="var(--plot-ink)" stroke-dasharray="2 2"/>'
-        f'<line x1="{x(row.low)}" x2="{x(row.high)}" y1="34" y2="34" stroke="var(--line-1)" stroke-width="3"/>'
-        f'<circle cx="{x(row.value)}" cy="34" r="6" fill="var(--line-1)"/>{marks}</svg>'
-    )
+COMPARED = {"kid": KID, "fid": FID, "r": "R", "recognised": "fakes recognised", "accuracy": "accuracy of the attackers"}
 
 
-def _whisker_caption(row: Row) -> str:
-    if row.floor is None:
-        return "Dot and line: R with its interval. Band: from perfect (0) to nothing done (1)."
-    band = f"the real images among themselves, in halves of {row.floor_images}"
-    return f"Dot and line: the generated images with their interval. Band: {band}."
+def compare_rows(comparison: Mapping[str, Any]) -> list[tuple[str, str, str, str, str, str, str]]:
+    """Number, of the first, of the run, difference, its interval, p and the test; KIDs times 100, shares in percent."""
+    rows = []
+    for row in comparison["rows"]:
+        scale = 100 if row["name"] == "kid" else 1
+        share = row["name"] in ("recognised", "accuracy")
+
+        def text(value: float, scale: int = scale, share: bool = share) -> str:
+            return f"{value:.1%}" if share else figure(scale * value)
+
+        rows.append(
+            (
+                f"{COMPARED[row['name']]}, {row['features']}",
+                text(row["first"]),
+                text(row["value"]),
+                text(row["difference"]),
+                f"{text(row['interval'][0])} to {text(row['interval'][1])}",
+                f"{row['p_value']:.2g}",
+                f"{row['test']}, {thousands(row['n'])} pairs",
+            )
+        )
+    return rows

@@ -52,17 +52,21 @@ def line_plot(
     *,
     description: str,
     x_end: float,
+    y_start: float | None = None,
     y_end: float | None = None,
     level: float | None = None,
     x_label: str = "step",
+    x_whole: bool = True,
 ) -> Markup:
     """The plot over training steps, or what `x_label` says, from 0 to `x_end`, as an SVG element.
 
     Args:
         name: unlike that of any other plot of the page: ids are made of it.
         description: what a screen reader says.
+        y_start: lower end, where neither 0 nor the smallest value should decide.
         y_end: upper end, where the largest value should not decide; lines are cut there.
         level: where a dotted horizontal goes.
+        x_whole: whether x counts something; else its ends and ticks may be fractions.
     """
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a person's matplotlibrc must not change a report
@@ -78,7 +82,10 @@ def line_plot(
         )
         for line in lines:
             _draw(axes, line)
-        _frame(axes, lines, level, x_end, y_end)
+        _frame(axes, lines, level, (y_start, y_end))
+        axes.set_xlim(0, max(1.0, x_end) if x_whole else x_end)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=x_whole, steps=NICE_STEPS))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if x_whole else f"{value:g}"))
         axes.set_xlabel(x_label, color=_INK, labelpad=3)
         buffer = io.StringIO()
         figure.savefig(
@@ -99,17 +106,14 @@ def _draw(axes: Axes, line: Line) -> None:
         axes.plot(x, y, color=colour, linewidth=1.8, linestyle="-" if line.style == "strong" else (0, (3, 1.6)))
 
 
-def _frame(axes: Axes, lines: Sequence[Line], level: float | None, x_end: float, y_end: float | None) -> None:
+def _frame(axes: Axes, lines: Sequence[Line], level: float | None, ends: tuple[float | None, float | None]) -> None:
     values = [value for line in lines for value in line.y]
-    top = y_end if y_end is not None else 1.08 * max(values, default=0.0)
-    bottom = min(0.0, min(values, default=0.0))
-    axes.set_xlim(0, max(1.0, x_end))
+    top = ends[1] if ends[1] is not None else 1.08 * max(values, default=0.0)
+    bottom = ends[0] if ends[0] is not None else min(0.0, min(values, default=0.0))
     axes.set_ylim(bottom, top if top > bottom else bottom + 1)
     if level is not None:
         axes.axhline(level, color=_INK, linewidth=1.2, linestyle=(0, (1, 2)))
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=NICE_STEPS))
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=NICE_STEPS))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     power = min(0, math.floor(math.log10(axes.get_ylim()[1]))) if axes.get_ylim()[1] > 0 else 0
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, power)))
     axes.tick_params(length=0, pad=5, labelcolor=_INK)

@@ -128,3 +128,68 @@ fast = Recipe(
     steps=4000,
     precision="auto",
 )
+
+refine = Recipe(
+    summary="For `train-gan --init-from BUNDLE`: goes on from generators of `fast`, nearer to the full size.",
+    why={
+        "generator": "that of `fast`, whose bundles it goes on from",
+        "discriminator": "a third, coarser scale than `fast` has",
+        "augmentation": "crops of 128 px from pictures of 192: texture nearer to the size at which pictures are translated",
+        "weights": "discriminators start anew and first find their bearings; the cycle falls to 1, so that more may change; no "
+        "identity, which the bundle has learned",
+        "optimizers": "discriminators twice as fast as generators, which are ahead of them",
+        "learning_rate": "constant for 60% of the training, then down",
+        "batch_size": "more steps from as many images",
+    },
+    objective=Part(name="cyclegan", options={"gan_mode": "lsgan", "pool_size": 0}),
+    generator=Part(name="mobile"),
+    discriminator=Part(name="patch-multiscale", options={"base_channels": 32, "scales": 3}),
+    augmentation=Part(name="jitter-mirror", options={"load_ratio": 1.5}),
+    weights={
+        "adversarial": Schedule(start=0.0, end=1.0, finish=0.05),
+        "cycle": Schedule(start=2.5, end=1.0, finish=0.6),
+        "identity": constant(0.0),
+    },
+    optimizers={"generators": Adam(beta_2=0.99), "discriminators": Adam(learning_rate=4e-4, beta_2=0.99)},
+    learning_rate=Schedule(start=1.0, end=0.02, begin=0.6),
+    averaging=0.999,
+    pairing="passes",
+    resample="lanczos",
+    fit="squash",
+    image_size_px=128,
+    batch_size=2,
+    steps=4000,
+    precision="auto",
+)
+
+lesson = Recipe(
+    summary="For `fruitgan distill`: a small generator imitates a large one's pictures.",
+    why={
+        "generator": "a view of the whole for half the multiply-adds of the other students",
+        "weights": "the teacher's pixels, and their structure beside them; real images join in for the last third, when there "
+        "is something to sharpen",
+        "augmentation": "crops from pictures half as large again: the teacher's answers cost no labels, so the images may vary",
+        "optimizers": "a student learns from targets, which bears a higher rate and more momentum than a game does",
+        "learning_rate": "down to 0 within the training, the averaged weights are the result",
+        "precision": "chosen for the machine: bf16 where there are instructions for it",
+    },
+    objective=Part(name="distillation"),
+    generator=Part(name="lite-u"),
+    discriminator=Part(name="patch-multiscale", options={"base_channels": 32}),
+    augmentation=Part(name="jitter-mirror", options={"load_ratio": 1.5}),
+    weights={
+        "imitation": constant(10.0),
+        "structure": constant(5.0),
+        "adversarial": Schedule(start=0.0, end=1.0, begin=2 / 3, finish=2 / 3),
+    },
+    optimizers={"students": Adam(learning_rate=4e-4, beta_1=0.9, beta_2=0.99), "discriminators": Adam(beta_2=0.99)},
+    learning_rate=Schedule(start=1.0, end=0.0, shape="cosine"),
+    averaging=0.999,
+    pairing="passes",
+    resample="lanczos",
+    fit="squash",
+    image_size_px=128,
+    batch_size=4,
+    steps=8000,
+    precision="auto",
+)

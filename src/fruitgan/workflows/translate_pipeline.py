@@ -36,7 +36,7 @@ FEW_PICTURES = 12
 """Fewer than these go one after the other, each with all cores: threads would not make good what they cost."""
 MOST_WORKERS = 8
 BATCH_PICTURES = 4
-"""How many of one size the generator gets together; more gave nothing on a CPU (benchmarks/translate.py)."""
+"""How many of one size the generator gets together. A UNet's weights are then read once for all; memory forbids many."""
 BATCH_PIXELS = BATCH_PICTURES * 256 * 256
 LARGE_PIXELS = 1 << 22
 """A picture of more than these is not held together with others."""

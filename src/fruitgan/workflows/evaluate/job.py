@@ -6,24 +6,24 @@ import json
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fruitgan import randomness
 from fruitgan.atomic import remove_abandoned, write_atomically
-from fruitgan.data.decode import decode
 from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage, read_folders
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError, FruitganError
 from fruitgan.evaluation.contracts import Metric
 from fruitgan.evaluation.extraction import Pictures
 from fruitgan.evaluation.leaks import Facts, Leak, find_leaks, inspect, merged_groups
-from fruitgan.images import Pixels
-from fruitgan.report.evaluation import evaluation_report
+from fruitgan.report.evaluation_page import Exhibits, evaluation_report
+from fruitgan.workflows.environment import environment
 from fruitgan.workflows.evaluate.attack_results import ReadingResult
+from fruitgan.workflows.evaluate.compare_settings import Comparison
 from fruitgan.workflows.evaluate.detection import Detection, detect
+from fruitgan.workflows.evaluate.exhibits import exhibits
 from fruitgan.workflows.evaluate.measuring import (
     RATIO,
     build_features,
@@ -47,9 +47,9 @@ from fruitgan.workflows.evaluate.sources import Sources, find_sources
 
 FILE = "evaluation.json"
 REPORT = "report.html"
-GALLERY = 12
 SMALL_SET = 100
 """With fewer images of a class, intervals are so wide that a note says so."""
+Beside = Callable[[EvaluateResult], tuple[Comparison, ...]]
 
 
 def evaluate(settings: EvaluateSettings, on_progress: OnProgress | None = None) -> EvaluateResult:
@@ -67,10 +67,16 @@ def evaluate(settings: EvaluateSettings, on_progress: OnProgress | None = None) 
     return _Job(settings, on_progress).run()
 
 
+def evaluate_beside(settings: EvaluateSettings, beside: Beside, on_progress: OnProgress | None = None) -> EvaluateResult:
+    """The same, with comparisons among the results; `beside` makes them of what was found."""
+    return _Job(settings, on_progress, beside).run()
+
+
 @dataclass
 class _Job:
     settings: EvaluateSettings
     on_progress: OnProgress | None
+    beside: Beside | None = None
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -117,8 +123,11 @@ class _Job:
             readings = read_as_target(backends[0], *grouped, sources, pictures, device, settings.seed, self.tell)
         detection = detect(settings, images, facts, leaks, backends, pictures, device, out, self.tell)
         self.notes += detection.notes
-        result = self._result(numbers, leaks, detection, readings, len(fakes), len(reals), real_dir, out, began)
-        self._leave(result, fakes, reals)
+        made_with = environment(device)
+        result = self._result(numbers, leaks, detection, readings, len(fakes), len(reals), real_dir, out, began, made_with)
+        if self.beside is not None:
+            result = replace(result, compare=self.beside(result), seconds=round(time.monotonic() - began, 3))
+        self._leave(result, exhibits(result, fakes, reals, sources, device))
         return result
 
     def _note_limits(self, fakes: int, reals: int) -> None:
@@ -186,6 +195,7 @@ class _Job:
         real_dir: Path,
         out: Path,
         began: float,
+        made_with: Mapping[str, Any],
     ) -> EvaluateResult:
         settings = self.settings
         without = EvaluateResult(
@@ -211,11 +221,13 @@ class _Job:
             saliency=detection.saliency,
             reads_as_target=readings,
             detection_seconds=detection.seconds,
+            compare=(),
             gates=(),
             notes=tuple(self.notes),
             warnings=tuple(self.warnings),
             quick=settings.quick,
             seed=settings.seed,
+            environment=made_with,
             seconds=round(time.monotonic() - began, 3),
             out=out,
             file=out / FILE,
@@ -223,10 +235,9 @@ class _Job:
         )
         return with_gates(without, settings)
 
-    def _leave(self, result: EvaluateResult, fakes: list[LabelledImage], reals: list[LabelledImage]) -> None:
+    def _leave(self, result: EvaluateResult, shown: Exhibits) -> None:
         values = result.as_json()
-        galleries = {"generated": self._gallery(fakes), "real": self._gallery(reals)}
-        page = evaluation_report(values, galleries)
+        page = evaluation_report(values, shown)
         remove_abandoned(result.out)
         self._remove_earlier(result.file)
         write_atomically(result.report, page.encode())
@@ -238,10 +249,6 @@ class _Job:
             file.unlink(missing_ok=True)
         except OSError as error:
             raise FruitganError(f"{file}: cannot be replaced ({(error.strerror or str(error)).lower()})") from error
-
-    def _gallery(self, images: list[LabelledImage]) -> list[Pixels]:
-        order = randomness.permutation(self.settings.seed, 0, len(images), "evaluate/gallery")
-        return [decode(images[i].path).pixels for i in sorted(order[:GALLERY])]
 
 
 def _real_dir(settings: EvaluateSettings) -> Path:

@@ -22,6 +22,7 @@ from fruitgan.workflows.evaluate.attack_results import (
     ReadingResult,
     RobustnessResult,
 )
+from fruitgan.workflows.evaluate.compare_settings import Comparison
 
 OUT = Path("runs/evaluate")
 DEFAULT_FEATURES = ("fruit-embed", "random", "colour")
@@ -190,11 +191,15 @@ class EvaluateResult:
     reads_as_target: tuple[ReadingResult, ...]
     """Only where the sources are known."""
     detection_seconds: float
+    compare: tuple[Comparison, ...]
+    """Others held against these images, where they were asked for."""
     gates: tuple[Gate, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     quick: bool
     seed: int
+    environment: Mapping[str, Any]
+    """Versions of what computed it, and the machine's kind."""
     seconds: float
     out: Path
     file: Path

@@ -9,21 +9,23 @@ from fruitgan import bundle as bundles
 from fruitgan.data.sources import Source
 from fruitgan.engines.torch_engine import arrays_of
 from fruitgan.errors import UsageError, shown
-from fruitgan.models.weights import load_arrays
+from fruitgan.models.catalog import generators
+from fruitgan.models.weights import build_for, load_arrays
 from fruitgan.objectives.contracts import Objective
+from fruitgan.objectives.distillation import Distillation
 from fruitgan.training.trainer import Trainer
 from fruitgan.workflows.train_gan.assemble import Plan
 
 
 def make_bundle(name: str, trainer: Trainer, plan: Plan, source: Source, data_fingerprint: str) -> bundles.Bundle:
     """The generators as they are now, averaged where the recipe averages, with their card."""
-    generators = {direction: trainer.generator(direction) for direction in trainer.objective.generators}
-    rule = next(iter(generators.values())).size_rule
+    trained = {direction: trainer.generator(direction) for direction in trainer.objective.generators}
+    rule = next(iter(trained.values())).size_rule
     card = bundles.Card(
         name=name,
         domains=(source.a.name, source.b.name),
         generator=plan.generator,
-        directions=tuple(generators),
+        directions=tuple(trained),
         image_size_px=plan.recipe.image_size_px,
         size_minimum_px=rule.minimum_px,
         size_multiple_px=rule.multiple_of_px,
@@ -36,7 +38,7 @@ def make_bundle(name: str, trainer: Trainer, plan: Plan, source: Source, data_fi
         fruitgan_version=fruitgan.__version__,
         created=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
-    return bundles.Bundle(card, {direction: arrays_of(generator) for direction, generator in generators.items()})
+    return bundles.Bundle(card, {direction: arrays_of(generator) for direction, generator in trained.items()})
 
 
 def load_generators(objective: Objective, name: str, plan: Plan) -> None:
@@ -54,3 +56,22 @@ def load_generators(objective: Objective, name: str, plan: Plan) -> None:
         )
     for direction, weights in found.weights.items():
         load_arrays(objective.networks[objective.generators[direction]], weights, f"generator {ours.name}")
+
+
+def give_teacher(objective: Objective, name: str | None) -> None:
+    """Let an objective of imitation imitate a bundle; nothing, where neither is wanted.
+
+    Raises:
+        UsageError: one is there without the other, or the bundle has one direction alone.
+    """
+    if not isinstance(objective, Distillation):
+        if name is not None:
+            raise UsageError(f"the teacher {name}: this objective imitates nobody; fruitgan distill does")
+        return
+    if name is None:
+        raise UsageError("the objective distillation needs a teacher: fruitgan distill --teacher RUN")
+    found = bundles.load(bundles.locate(name))
+    if missing := set(objective.generators) - set(found.weights):
+        raise UsageError(f"--teacher {name}: has no {' and no '.join(sorted(missing))}; a teacher needs both directions")
+    teachers = {way: build_for(generators, found.card.generator, weights) for way, weights in found.weights.items()}
+    objective.take_teachers(teachers, bundles.weights_sha256(found))

@@ -27,7 +27,7 @@ from fruitgan.training.trainer import LossNotFinite, StepReport, Trainer
 from fruitgan.workflows.environment import environment
 from fruitgan.workflows.train_gan.assemble import Banks, Plan, load_banks, make_objective, make_plan, make_trainer
 from fruitgan.workflows.train_gan.diary import Diary
-from fruitgan.workflows.train_gan.handover import load_generators, make_bundle
+from fruitgan.workflows.train_gan.handover import give_teacher, load_generators, make_bundle
 from fruitgan.workflows.train_gan.memory import memory_told
 from fruitgan.workflows.train_gan.pictures import Pictures
 from fruitgan.workflows.train_gan.resume import absolute, extends, merged_settings, resumed_plan, take_up
@@ -129,6 +129,7 @@ class _Job:
         objective = make_objective(plan)
         if self.settings.init_from is not None and is_start:
             load_generators(objective, self.settings.init_from, plan)
+        give_teacher(objective, self.settings.teacher)
         return objective
 
     def _loading(self, label: str, done: int, total: int) -> None:

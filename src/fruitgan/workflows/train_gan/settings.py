@@ -37,6 +37,8 @@ class TrainGanSettings:
     precision: Precision | None = None
     seed: int | None = None
     init_from: str | None = None
+    teacher: str | None = None
+    """The file of the bundle whose pictures an objective of imitation imitates."""
     max_seconds: float | None = None
     name: str | None = None
     out: Path = OUT
@@ -93,7 +95,7 @@ class Habits:
 # What decides the mathematics: a resumed run cannot change these.
 FIXED = (
     "data", "data_a", "data_b", "domains", "recipe", "generator", "generator_options", "discriminator", "discriminator_options",
-    "objective", "augment", "image_size", "batch_size", "precision", "seed", "init_from",
+    "objective", "augment", "image_size", "batch_size", "precision", "seed", "init_from", "teacher",
 )  # fmt: skip
 
 

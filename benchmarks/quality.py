@@ -1,0 +1,262 @@
+"""What each ingredient of `fruit` is worth at equal compute: reference and variants, equal seeds, the same images.
+
+    python benchmarks/quality.py --data apple2orange --out quality           # a GPU: two arms, three seeds, 256 px
+    python benchmarks/quality.py --data apple2orange --out quality --small   # a CPU: four rows, 64 px, one seed, indicative
+
+Every arm gets the multiply-adds of the reference's `--steps`, counted; what judges is its last weights (averaged, where it
+averages), on the test images, opened once (`--judge held-out`: on the tenth of the training images that no arm trains on, for
+choosing). Intervals are paired: the same images are drawn for both arms of a difference. The GPU's form is about two hours on
+one NVIDIA H200 by our estimate, not tried; a training that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fruitgan.atomic import write_atomically
+from fruitgan.augment.contracts import augmentations
+from fruitgan.data.decode import decode
+from fruitgan.data.sources import Domain, Source, find_source
+from fruitgan.device import Precision, choose_device, has_fast_bf16
+from fruitgan.evaluation.contracts import features
+from fruitgan.evaluation.distances import kernel_distances
+from fruitgan.evaluation.extraction import extract
+from fruitgan.evaluation.statistics import percentile_interval, resample_weights
+from fruitgan.images import Pixels
+from fruitgan.models.catalog import discriminators, generators
+from fruitgan.objectives.contracts import objectives
+from fruitgan.report.grid import fit_square, png_bytes
+from fruitgan.training.checkpoint import Checkpoints
+from fruitgan.training.recipe import Part, Recipe, recipes
+from fruitgan.training.samples import translate_batch
+from fruitgan.training.schedules import Schedule, constant, until
+from fruitgan.workflows.train_gan.assemble import Plan, load_banks, make_objective, make_plan, make_trainer
+from fruitgan.workflows.train_gan.settings import TrainGanSettings
+from fruitgan.workflows.train_gan.work import work_of
+
+REFERENCE = "cyclegan"
+BACKENDS = ("random", "colour")
+RESAMPLES = 1000
+SAVE_EVERY = 500
+BATCH = 8
+WAYS = {"a2b": ("a", "b"), "b2a": ("b", "a")}
+Values = NDArray[np.float64]
+
+
+def arms() -> dict[str, Recipe]:
+    """The reference, then one change more in each row; the last is `fruit`."""
+    fruit = recipes.get("fruit")
+    rows = {REFERENCE: recipes.get(REFERENCE)}
+
+    def add(name: str, **changes: Any) -> None:
+        rows[name] = dataclasses.replace(list(rows.values())[-1], **changes)
+
+    add("+ averages, decay", averaging=0.999, learning_rate=Schedule(start=1.0, end=0.0, begin=0.6, shape="cosine"))
+    weights = {
+        "adversarial": constant(1.0),
+        "cycle": Schedule(start=10.0, end=2.5, shape="cosine"),
+        "identity": until(0.5, 5.0),
+    }
+    add("+ loose cycle", weights=weights)
+    penalised = {"gan_mode": "lsgan", "pool_size": 50, "penalty": True}
+    add(
+        "+ three scales, penalty",
+        discriminator=Part(name="patch-multiscale", options={"scales": 3}),
+        objective=Part(name="cyclegan", options=penalised),
+        weights={**weights, "gradient_penalty": Schedule(start=4.0, end=4.0, every=8)},
+    )
+    add("+ antialiased", generator=Part(name="resnet-aa", options={"residual": False}))
+    add("+ change of the source", generator=Part(name="resnet-aa", options={"mask": False}))
+    rows["fruit (+ mask, adaptive changes)"] = fruit
+    return rows
+
+
+SMALL = (0, 2, 3, 6)
+"""The rows of a CPU's form."""
+LARGE = (0, 6)
+
+
+def fitted(recipe: Recipe, size_px: int, small: bool) -> Recipe:
+    """At the benchmark's size; with `small` narrow networks, a quarter of the width in all arms, and two scales, not three."""
+    if not small:
+        return dataclasses.replace(recipe, image_size_px=size_px)
+    options = {"base_channels": 14, "blocks": 6} if recipe.generator.name == "resnet-aa" else {"base_channels": 16}
+    name = "resnet-6" if recipe.generator.name == "resnet-9" else recipe.generator.name
+    scales = {"scales": 2} if "scales" in recipe.discriminator.options else {}
+    return dataclasses.replace(
+        recipe,
+        image_size_px=size_px,
+        generator=Part(name=name, options={**recipe.generator.options, **options}),
+        discriminator=Part(
+            name=recipe.discriminator.name, options={**recipe.discriminator.options, **scales, "base_channels": 16}
+        ),
+    )
+
+
+def plan_of(recipe: Recipe, seed: int, precision: Precision, device: torch.device) -> Plan:
+    """The recipe, resolved."""
+    base = make_plan(TrainGanSettings(recipe=REFERENCE, seed=seed), device)
+    return dataclasses.replace(
+        base,
+        recipe=recipe,
+        precision=precision,
+        objective=objectives.choose(recipe.objective.name, recipe.objective.options),
+        generator=generators.choose(recipe.generator.name, recipe.generator.options),
+        discriminator=discriminators.choose(recipe.discriminator.name, recipe.discriminator.options),
+        augmentation=augmentations.choose(recipe.augmentation.name, recipe.augmentation.options),
+    )
+
+
+def mean_work(plan: Plan) -> float:
+    """Multiply-adds of a step, counted on networks without weights."""
+    with torch.device("meta"):
+        return work_of(make_objective(plan), plan.recipe).mean
+
+
+def train(plan: Plan, source: Source, folder: Path, device: torch.device) -> dict[str, torch.nn.Module]:
+    """The last weights by direction; goes on from the newest checkpoint."""
+    banks = load_banks(plan, source, lambda *_: None)
+    trainer = make_trainer(plan, banks, make_objective(plan), device, log_every=100)
+    checkpoints = Checkpoints(folder / "checkpoints", keep=1)
+    trainer.step, _ = checkpoints.restore_newest(trainer.stateful())
+    began, first = time.monotonic(), trainer.step
+    for report in trainer.steps(trainer.total_steps):
+        if report.step % SAVE_EVERY == 0 or report.step == trainer.total_steps:
+            trainer.confirm()
+            checkpoints.save(report.step, trainer.stateful())
+            rate = (time.monotonic() - began) / (report.step - first)
+            print(f"{folder}: step {report.step} of {trainer.total_steps}, {rate:.2f} s a step", flush=True)
+    return {way: trainer.generator(way) for way in WAYS}
+
+
+def pictures(paths: Sequence[Path], size_px: int) -> list[Pixels]:
+    return [fit_square(decode(path).pixels, size_px) for path in paths]
+
+
+def described(images: Sequence[Pixels], backend: str) -> Values:
+    """The features [N, D] of pictures."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{number:05d}.png" for number in range(len(images))]
+        for path, image in zip(paths, images, strict=True):
+            path.write_bytes(png_bytes(image))
+        return extract(features.build(features.choose(backend, {})), paths).values
+
+
+def judged(
+    networks: Mapping[str, torch.nn.Module], shown: Mapping[str, list[Pixels]], device: torch.device
+) -> dict[str, Values]:
+    """The features of what the networks made, by direction and backend."""
+    found: dict[str, Values] = {}
+    for way, (of, _) in WAYS.items():
+        fakes: list[Pixels] = []
+        for start in range(0, len(shown[of]), BATCH):
+            fakes += translate_batch(networks[way], shown[of][start : start + BATCH], device)
+        found |= {f"{way} {backend}": described(fakes, backend) for backend in BACKENDS}
+    return found
+
+
+def kids(real: Values, fake: Values, resamples: int = RESAMPLES) -> tuple[float, Values]:
+    """KID, and that of every resample; the same images are drawn for every arm."""
+    whole = kernel_distances(real, fake, np.ones((1, len(real))), np.ones((1, len(fake))))
+    weights = (resample_weights(n, resamples, 0, what) for n, what in ((len(real), "real"), (len(fake), "fake")))
+    return float(whole[0]), kernel_distances(real, fake, *weights)
+
+
+def table(found: Mapping[str, list[dict[str, Values]]], real: Mapping[str, Values], steps: Mapping[str, int]) -> list[str]:
+    """Rows of Markdown: KID and R of each arm, the mean over seeds; and the paired difference to the reference."""
+    lines = [
+        "| arm | steps | direction, features | KID x 100 | R | difference to the reference, 95% interval |",
+        "|---|---|---|---|---|---|",
+    ]
+    for way, (of, to) in WAYS.items():
+        for backend in BACKENDS:
+            key = f"{way} {backend}"
+            untouched, _ = kids(real[f"{to} {backend}"], real[f"{of} {backend}"], 1)
+            scores = {arm: [kids(real[f"{to} {backend}"], seed[key]) for seed in seeds] for arm, seeds in found.items()}
+            for arm, runs in scores.items():
+                value = float(np.mean([score for score, _ in runs]))
+                gap = ""
+                if arm != REFERENCE:
+                    ways = [mine[1] - theirs[1] for mine, theirs in zip(runs, scores[REFERENCE], strict=True)]
+                    low, high = percentile_interval(np.mean(ways, axis=0))
+                    base = float(np.mean([score for score, _ in scores[REFERENCE]]))
+                    gap = f"{100 * (value - base):+.2f} ({100 * low:+.2f} to {100 * high:+.2f}), {value / base - 1:+.0%}"
+                lines.append(f"| {arm} | {steps[arm]:,} | {key} | {100 * value:.2f} | {value / untouched:.3f} | {gap} |")
+    return lines
+
+
+def cut(source: Source, judge: str) -> tuple[Source, dict[str, tuple[Path, ...]]]:
+    """What is trained on, and what is judged on: a tenth of the training images is never trained on."""
+    train, held = {}, {}
+    for letter, domain in (("a", source.a), ("b", source.b)):
+        out = {path for path in domain.train if hashlib.sha256(path.read_bytes()).digest()[0] < 26}
+        train[letter] = Domain(domain.name, tuple(path for path in domain.train if path not in out), domain.test)
+        held[letter] = tuple(path for path in domain.train if path in out) if judge == "held-out" else domain.test
+    return Source(source.name, train["a"], train["b"]), held
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--small", action="store_true", help="four rows, narrow networks, 64 px, one seed: for a CPU, indicative"
+    )
+    parser.add_argument("--all", action="store_true", help="every row of the ablation")
+    parser.add_argument("--steps", type=int, help="of the reference; default 10,000, with --small 1,000")
+    parser.add_argument("--image-size", type=int, help="default 256, with --small 64")
+    parser.add_argument("--seeds", type=int, help="default 3, with --small 1")
+    parser.add_argument("--judge", choices=("test", "held-out"), default="test")
+    parser.add_argument("--images", type=int, default=10_000, help="judged of each domain at most")
+    parser.add_argument("--device")
+    given = parser.parse_args()
+    small = given.small
+    given.steps = given.steps or (1_000 if small else 10_000)
+    given.image_size = given.image_size or (64 if small else 256)
+    given.seeds = given.seeds or (1 if small else 3)
+    return given
+
+
+def main() -> None:
+    given = options()
+    device = choose_device(None, given.device)
+    precision: Precision = "bf16" if has_fast_bf16(device) else "fp32"
+    source, paths = cut(find_source(given.data), given.judge)
+    shown = {letter: pictures(found[: given.images], given.image_size) for letter, found in paths.items()}
+    real = {f"{letter} {backend}": described(images, backend) for letter, images in shown.items() for backend in BACKENDS}
+    rows = list(arms().items())
+    chosen = rows if given.all else [rows[index] for index in (SMALL if given.small else LARGE)]
+    budget, steps = 0.0, {}
+    found: dict[str, list[dict[str, Values]]] = {}
+    for arm, recipe in chosen:
+        recipe = dataclasses.replace(fitted(recipe, given.image_size, given.small), epochs=None, steps=given.steps)
+        work = mean_work(plan_of(recipe, 0, precision, device))
+        budget = budget or work * given.steps  # the first row's: the reference's
+        steps[arm] = round(budget / work)
+        recipe = dataclasses.replace(recipe, steps=steps[arm])
+        print(f"{arm}: {work / 1e9:.2f} G multiply-adds a step, {steps[arm]:,} steps", flush=True)
+        found[arm] = []
+        for seed in range(given.seeds):
+            folder = given.out / f"{[name for name, _ in rows].index(arm)}-{seed}"
+            networks = train(plan_of(recipe, seed, precision, device), source, folder, device)
+            found[arm].append(judged(networks, shown, device))
+    counts = " and ".join(str(len(images)) for images in shown.values())
+    head = f"{given.image_size} px, {given.seeds} seed(s), {counts} {given.judge} images, {budget / 1e12:,.1f} T multiply-adds"
+    text = "\n".join([head, "", *table(found, real, steps), ""])
+    write_atomically(given.out / "table.md", text.encode())
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""`fruitgan distill`: a teacher's run in, a student with its numbers out; stopped, resumed, refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fruitgan import bundle as bundles
+from fruitgan.cli import main
+from fruitgan.data.fruit import draw
+from fruitgan.models.lite import lite_u
+from fruitgan.workflows.distill import gates
+from fruitgan.workflows.train_gan import TrainGanSettings, train_gan
+
+STUDENT = [
+    "--student", "lite-u", "--student-option", "base_channels=4", "--student-option", "blocks=1", "--batch-size", "1",
+    "--gpu", "none", "--precision", "fp32",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_report() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fruitgan.workflows.train_gan.job.training_report", lambda *_: "")
+        yield
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring takes longer than a few small steps."""
+    monkeypatch.setattr("fruitgan.workflows.distill.job.measure", lambda **_: ())
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run on a few drawn fruit."""
+    folder = tmp_path_factory.mktemp("teacher")
+    for seed, (split, fruit) in enumerate((("trainA", "apple"), ("trainB", "orange"), ("testA", "apple"), ("testB", "orange"))):
+        (folder / "pear2plum" / split).mkdir(parents=True)
+        for index in range(10):
+            Image.fromarray(draw(fruit, 48, seed, index)).save(folder / "pear2plum" / split / f"{index}.png")
+    narrow = {"generator_options": {"base_channels": "4", "blocks": "1"}, "discriminator_options": {"base_channels": "4"}}
+    settings = TrainGanSettings(
+        data=str(folder / "pear2plum"), recipe="fast", image_size=48, batch_size=1, steps=2, gpu="none", precision="fp32",
+        out=folder / "runs", name="teacher", **narrow,
+    )  # fmt: skip
+    return train_gan(settings).run
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, Any]:
+    assert main([*map(str, arguments), "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_student_is_taught_on_its_teachers_images_and_measured(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = run_json(capsys, "distill", "--teacher", teacher, *STUDENT, "--steps", "2", "--out", tmp_path)
+    run = Path(result["run"])
+    assert run.parent == tmp_path
+    card = bundles.load_card(Path(result["bundle"]))
+    assert (card.generator.name, card.recipe, card.image_size_px, card.data) == ("lite-u", "lesson", 48, "pear2plum")
+    names = [gate["name"] for gate in result["gates"]]
+    assert names == [
+        *(f"{what}_{way}" for way in ("a2b", "b2a") for what in ("psnr", "kid_ratio", "detector_points")),
+        "images_per_second",
+    ]
+    assert json.loads((run / "gates.json").read_text()) == result["gates"]
+    by_name = {gate["name"]: gate for gate in result["gates"]}
+    # Teacher and student are both hardly trained from the identity.
+    assert by_name["psnr_a2b"]["value"] > 28
+    assert by_name["psnr_a2b"]["passed"] is True
+    assert by_name["images_per_second"]["value"] > 0
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_stopped_lesson_goes_on_to_the_same_student(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["distill", "--teacher", str(teacher), *STUDENT, "--steps", "4", "--out", str(tmp_path)]
+    whole = run_json(capsys, *words, "--name", "whole")
+    assert main([*words, "--name", "halves", "--max-time", "1s", "--save-every", "1"]) in (0, 130)
+    capsys.readouterr()
+    again = run_json(capsys, "distill", "--resume", "halves", "--out", tmp_path, "--gpu", "none")
+    assert (again["step"], again["weights_sha256"]) == (4, whole["weights_sha256"])
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_another_teacher_is_refused_on_resuming(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["distill", "--teacher", str(teacher), *STUDENT, "--out", str(tmp_path), "--name", "lesson", "--steps", "1"]
+    assert main([*words, "--quiet"]) == 0
+    assert main(["distill", "--resume", "lesson", "--teacher", "apple2orange", "--steps", "2", "--out", str(tmp_path)]) == 2
+    assert "--teacher cannot change in a resumed run" in capsys.readouterr().err
+
+
+def test_what_cannot_be_is_said_in_one_line(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = [
+        (["distill"], 2, "who teaches?"),
+        (["distill", "--teacher", "nobody"], 2, "no file, run or shipped bundle named 'nobody'"),
+        (["distill", "--teacher", "apple2orange"], 2, "a bundle does not hold its images; give --data"),
+        (["train-gan", "--data", str(tmp_path), "--recipe", "lesson"], 2, "needs a teacher: fruitgan distill --teacher RUN"),
+    ]
+    for words, code, said in cases:
+        assert main([*words, "--out", str(tmp_path / "runs")]) == code
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_closed_gate_is_an_exit_code_with_strict(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shut = gates.Gate("psnr_a2b", 20.0, 28.0, False, "dB")
+    monkeypatch.setattr("fruitgan.workflows.distill.job.measure", lambda **_: (shut,))
+    words = ["distill", "--teacher", str(teacher), *STUDENT, "--out", str(tmp_path), "--steps", "1", "--strict"]
+    assert main(words) == 5
+    assert "psnr_a2b" in capsys.readouterr().err
+
+
+def test_psnr_is_the_mean_of_its_formula() -> None:
+    right = [np.full((2, 2, 3), 100, np.uint8), np.full((2, 2, 3), 50, np.uint8)]
+    said = [right[0] + 10, right[1] + 20]
+    gate = gates.psnr_gate("a2b", right, said)
+    assert gate.value == pytest.approx((20 * math.log10(255 / 10) + 20 * math.log10(255 / 20)) / 2)
+    assert gate.passed is False
+    assert gates.psnr_gate("a2b", right, right).passed is True
+
+
+def test_the_speed_is_measured_on_two_threads_which_are_given_back() -> None:
+    before = torch.get_num_threads()
+    gate = gates.speed_gate(lite_u(base_channels=4, blocks=1).eval())
+    assert gate.value is not None
+    assert gate.value > 0
+    assert "2 threads" in gate.said
+    assert torch.get_num_threads() == before

@@ -1,0 +1,157 @@
+"""Students, what they minimise, and structural similarity against a naive loop in float64."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fruitgan.models.lite import lite, lite_u
+from fruitgan.models.mobile import mobile
+from fruitgan.models.patch import patch_multiscale
+from fruitgan.models.resnet import mobile_resnet
+from fruitgan.objectives.contracts import Batch
+from fruitgan.objectives.distillation import Distillation, structural_similarity
+
+
+@pytest.fixture(autouse=True)
+def repeatable() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        yield
+
+
+def images(n: int, side_px: int) -> Tensor:
+    return torch.rand((n, 3, side_px, side_px), dtype=torch.float64) * 2 - 1
+
+
+def naive_similarity(x: Tensor, y: Tensor) -> float:
+    """Wang et al. 2004, equations 13 to 16, window by window."""
+    x, y = (x + 1) / 2, (y + 1) / 2
+    line = [math.exp(-((i - 5) ** 2) / (2 * 1.5**2)) for i in range(11)]
+    window = torch.tensor([[a * b for b in line] for a in line], dtype=torch.float64)
+    window /= window.sum()
+    values = []
+    for n, c, row, column in itertools.product(range(x.shape[0]), range(3), range(x.shape[2] - 10), range(x.shape[3] - 10)):
+        one, other = (image[n, c, row : row + 11, column : column + 11] for image in (x, y))
+        mean_one, mean_other = float((window * one).sum()), float((window * other).sum())
+        spread_one = float((window * (one - mean_one) ** 2).sum())
+        spread_other = float((window * (other - mean_other) ** 2).sum())
+        together = float((window * (one - mean_one) * (other - mean_other)).sum())
+        values.append(
+            (2 * mean_one * mean_other + 0.01**2)
+            * (2 * together + 0.03**2)
+            / ((mean_one**2 + mean_other**2 + 0.01**2) * (spread_one + spread_other + 0.03**2))
+        )
+    return sum(values) / len(values)
+
+
+def test_structural_similarity_equals_a_naive_loop_and_is_1_for_the_same_picture() -> None:
+    x, y = images(2, 13), images(2, 13)
+    assert float(structural_similarity(x, y)) == pytest.approx(naive_similarity(x, y), rel=1e-9)
+    assert float(structural_similarity(x, x)) == pytest.approx(1)
+
+
+def separable(width: int) -> int:
+    return 2 * (9 * width + width * width + 2 * width)
+
+
+def lite_parameters(c: int, blocks: int) -> int:
+    return 48 * c * 9 + 2 * c + blocks * separable(c) + (c * 9 + 1) * 48
+
+
+def lite_u_parameters(c: int, blocks: int) -> int:
+    widths = [c, 2 * c, 4 * c, 6 * c]
+    pairs = list(itertools.pairwise(widths))
+    downs = sum(9 * narrow + narrow * wide + 2 * wide for narrow, wide in pairs)
+    ups = sum((wide + 1) * narrow + separable(narrow) for narrow, wide in pairs)
+    return 12 * c * 9 + 2 * c + downs + blocks * separable(6 * c) + ups + (c * 9 + 1) * 12
+
+
+def mobile_resnet_parameters(c: int, blocks: int) -> int:
+    ends = 3 * c * 49 + c + (c * 49 + 1) * 3
+    halvings = (c * 9 + 1) * 2 * c + (2 * c * 9 + 1) * 4 * c
+    doublings = (4 * c * 9 + 1) * 2 * c + (2 * c * 9 + 1) * c
+    return ends + halvings + doublings + blocks * separable(4 * c)
+
+
+@pytest.mark.parametrize(
+    ("network", "formula", "counted"),
+    [
+        pytest.param(lite, lite_parameters(96, 8), 247_536, id="lite"),
+        pytest.param(lite_u, lite_u_parameters(32, 8), 751_180, id="lite-u"),
+        pytest.param(mobile_resnet, mobile_resnet_parameters(32, 9), 514_307, id="mobile-resnet"),
+    ],
+)
+def test_a_student_has_as_many_parameters_as_its_layers_and_under_a_million(
+    network: Callable[[], nn.Module], formula: int, counted: int
+) -> None:
+    assert sum(p.numel() for p in network().parameters()) == formula == counted < 1_000_000
+
+
+@pytest.mark.parametrize("student", [lite, lite_u])
+def test_a_student_that_changes_the_source_starts_as_the_identity(student: Callable[..., nn.Module]) -> None:
+    x = images(1, 32) * 0.97
+    torch.testing.assert_close(student(base_channels=4, blocks=1).double()(x), x, rtol=0, atol=1e-12)
+
+
+def made() -> Distillation:
+    objective = Distillation(lambda: lite(base_channels=4, blocks=1), lambda: patch_multiscale(base_channels=2, scales=1))
+    for parameter in objective.networks.double().parameters():
+        nn.init.normal_(parameter, 0, 0.2)
+    objective.networks.eval()
+    return objective
+
+
+def teachers(seed: int = 2) -> dict[str, nn.Module]:
+    torch.manual_seed(seed)
+    found = {way: mobile(base_channels=2, blocks=1).double() for way in ("a2b", "b2a")}
+    for network in found.values():
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, 0, 0.2)
+    return found
+
+
+def test_students_minimise_the_distance_to_their_teachers_on_both_domains() -> None:
+    objective, wise = made(), teachers()
+    objective.take_teachers(wise, "abc")
+    for weight, value in zip(objective.weights.values(), (10.0, 5.0, 2.0), strict=True):
+        weight.fill_(value)
+    batch = Batch(images(1, 24), images(1, 24))
+    step = objective.prepare(batch, objective.variant({"imitation": 1.0}))
+    terms = {name: float(term.detach()) for player in objective.players for name, term in player.loss(step).items()}
+    for way, letters, own, other in (("a2b", "ab", batch.a, batch.b), ("b2a", "ba", batch.b, batch.a)):
+        student = objective.networks[f"generator_{letters}"]
+        said, right = (torch.cat([network(own), network(other)]).detach() for network in (student, wise[way]))
+        assert terms[f"imitation_{letters}"] == pytest.approx(10 * float((said - right).abs().mean()))
+        assert terms[f"structure_{letters}"] == pytest.approx(5 * (1 - naive_similarity(said, right)))
+        (logits,) = objective.networks[f"discriminator_{letters[1]}"](said[:1])
+        assert terms[f"adversarial_{letters}"] == pytest.approx(2 * float(((logits - 1) ** 2).mean().detach()))
+        real = {"a": batch.a, "b": batch.b}[letters[1]]
+        (on_real,) = objective.networks[f"discriminator_{letters[1]}"](real)
+        expected = 0.5 * float((((on_real - 1) ** 2).mean() + (logits**2).mean()).detach())
+        assert terms[f"discriminator_{letters[1]}"] == pytest.approx(expected)
+
+
+def test_a_teacher_learns_nothing_and_is_not_saved() -> None:
+    objective, wise = made(), teachers()
+    objective.take_teachers(wise, "abc")
+    step = objective.prepare(Batch(images(1, 24), images(1, 24)), frozenset())
+    for player in objective.players:
+        torch.autograd.backward(torch.stack(list(player.loss(step).values())).sum())
+    assert all(parameter.grad is None for network in wise.values() for parameter in network.parameters())
+    assert not [name for name in objective.networks.state_dict() if "teacher" in name]
+
+
+def test_a_lesson_does_not_go_on_with_another_teacher() -> None:
+    objective = made()
+    objective.take_teachers(teachers(), "abc")
+    kept = objective.extras["teacher"].state()
+    objective.extras["teacher"].restore(kept)
+    objective.take_teachers(teachers(3), "def")
+    with pytest.raises(ValueError, match="the teacher was another"):
+        objective.extras["teacher"].restore(kept)

@@ -1,0 +1,171 @@
+"""Generators side by side: pairs by source, what is said and what is not, bundles that translate first."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fruitgan.bundle import Bundle, load, locate, save
+from fruitgan.errors import DataError, UsageError
+from fruitgan.workflows.evaluate import CompareSettings, EvaluateResult, EvaluateSettings, compare
+from fruitgan.workflows.evaluate.contestants import labels
+
+SIDE_PX = 32
+
+
+def fill(folder: Path, redness: float, count: int = 24, first: int = 0, skip: int = 0) -> Path:
+    """Noisy squares on grey, of the colour that `redness` says; the same number is the same square in every folder."""
+    folder.mkdir(parents=True)
+    for i in range(skip, count):
+        random = np.random.default_rng(first + i)
+        pixels = np.full((SIDE_PX, SIDE_PX, 3), 120.0)
+        top, left, side = random.integers(4, 12, 3)
+        colour = np.array([220 * redness + random.uniform(0, 30), 90, 220 * (1 - redness)])
+        pixels[top : top + side + 6, left : left + side + 6] = colour
+        pixels += random.normal(0, 8, pixels.shape)
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / f"{i:03d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Reds, and what three generators made of the same blues: nothing, half of the way, nearly all."""
+    folder = tmp_path_factory.mktemp("sides")
+    fill(folder / "real", 0.9, first=100)
+    fill(folder / "source", 0.0)
+    fill(folder / "lazy", 0.1)
+    fill(folder / "good", 0.8)
+    return folder
+
+
+def judging(sides: Path, out: Path, **changes: object) -> EvaluateSettings:
+    base = EvaluateSettings(
+        fake_dir=sides / "lazy",
+        real_dir=sides / "real",
+        source_dir=sides / "source",
+        detector="spectrum",
+        features=("colour", "random"),
+        metrics=("kid",),
+        quick=True,
+        device="cpu",
+        out=out,
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def run(sides: Path, out: Path, *names: str, **changes: object) -> EvaluateResult:
+    runs = tuple(str(sides / name) for name in names)
+    return compare(CompareSettings(runs=runs), judging(sides, out, **changes))
+
+
+@pytest.fixture(scope="module")
+def found(sides: Path, tmp_path_factory: pytest.TempPathFactory) -> EvaluateResult:
+    return run(sides, tmp_path_factory.mktemp("out"), "lazy", "good")
+
+
+def test_what_is_nearer_is_said_to_be_and_every_row_has_its_difference_interval_and_p(found: EvaluateResult) -> None:
+    (comparison,) = found.compare
+    assert (comparison.first, comparison.run, comparison.n_sources) == ("lazy", "good", 24)
+    assert comparison.claim.holds is True
+    assert set(comparison.claim.agreeing) == {"colour", "random"}
+    rows = {(row.name, row.features): row for row in comparison.rows}
+    assert {name for name, _ in rows} == {"kid", "fid", "r", "recognised", "accuracy"}
+    for row in rows.values():
+        assert row.difference == pytest.approx(row.value - row.first)
+        assert row.interval[0] <= row.difference <= row.interval[1]
+        assert 0 <= row.p_value <= 1
+    for features in ("colour", "random"):
+        assert rows["kid", features].interval[1] < 0
+        assert rows["r", features].value == pytest.approx(
+            rows["kid", features].value / rows["kid", features].first * rows["r", features].first
+        )
+
+
+def test_the_first_ones_files_hold_the_comparison_and_the_others_have_their_own(found: EvaluateResult) -> None:
+    values = json.loads(found.file.read_text())
+    assert values == found.as_json()
+    (comparison,) = values["compare"]
+    assert values["fake_dir"].endswith("lazy")
+    own = json.loads((found.out / "runs/good/evaluation.json").read_text())
+    assert own["compare"] == []
+    assert own["kid"]["value"] == next(row["value"] for row in comparison["rows"] if row["name"] == "kid")
+    assert Path(comparison["report"]).is_file()
+    page = found.report.read_text()
+    assert "good against lazy, 24 sources" in page
+    assert "The images of good are nearer to the real ones than those of lazy: colour and random say so." in page
+
+
+def test_of_the_same_images_nothing_is_claimed(sides: Path, tmp_path: Path) -> None:
+    shutil.copytree(sides / "good", tmp_path / "copy")
+    result = compare(
+        CompareSettings(runs=(str(sides / "good"), str(tmp_path / "copy"))), judging(sides, tmp_path / "out", detector="none")
+    )
+    (comparison,) = result.compare
+    assert comparison.claim.holds is None
+    assert all((row.difference, row.p_value) == (0, 1) for row in comparison.rows)
+    assert any("no attackers are compared" in note for note in comparison.notes)
+
+
+def test_what_has_no_partner_is_left_out_and_said_and_too_few_partners_are_refused(sides: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "fewer", 0.5, skip=10)
+    fill(tmp_path / "others", 0.5, count=40, skip=20)
+    runs = CompareSettings(runs=(str(sides / "lazy"), str(tmp_path / "fewer")))
+    (comparison,) = compare(runs, judging(sides, tmp_path / "out", detector="none")).compare
+    assert comparison.n_sources == 14
+    assert any(note.startswith("10 images have no partner") for note in comparison.notes)
+    with pytest.raises(DataError, match="4 images are of the same source by their names, and 8 are needed"):
+        compare(CompareSettings(runs=(str(sides / "lazy"), str(tmp_path / "others"))), judging(sides, tmp_path / "no"))
+    assert not (tmp_path / "no").exists()
+
+
+def test_two_bundles_translate_the_same_pictures_and_are_compared_by_the_manifests_sources(tmp_path: Path) -> None:
+    shipped = load(locate("apple2orange"))
+    card = dataclasses.replace(shipped.card, image_size_px=32)
+    back = {"a2b": shipped.weights["b2a"], "b2a": shipped.weights["a2b"]}
+    save(Bundle(card, shipped.weights), tmp_path / "right.safetensors")
+    save(Bundle(card, back), tmp_path / "wrong.safetensors")
+    for split, redness, first in (("trainA", 0.2, 200), ("testA", 0.2, 0), ("trainB", 0.9, 300), ("testB", 0.9, 100)):
+        fill(tmp_path / "data" / split, redness, count=12, first=first)
+    settings = CompareSettings(
+        runs=(str(tmp_path / "right.safetensors"), str(tmp_path / "wrong.safetensors")),
+        data=str(tmp_path / "data"),
+        domains=shipped.card.domains,
+    )
+    base = EvaluateSettings(
+        fake_dir=tmp_path,
+        detector="none",
+        features=("colour",),
+        metrics=("kid",),
+        quick=True,
+        device="cpu",
+        out=tmp_path / "out",
+    )
+    result = compare(settings, base)
+    (comparison,) = result.compare
+    assert (comparison.first, comparison.run, comparison.n_sources) == ("right", "wrong", 12)
+    assert comparison.claim.holds is None  # one kind of features is no witness for two
+    assert {row.name for row in comparison.rows} == {"kid", "fid", "r"}
+    assert result.source_dir == tmp_path / "data"
+    assert (tmp_path / "out/runs/wrong/dataset/manifest.csv").is_file()
+    with pytest.raises(UsageError, match="needs images to translate: --data"):
+        compare(dataclasses.replace(settings, data=None), base)
+    save(Bundle(dataclasses.replace(card, image_size_px=64), back), tmp_path / "wrong.safetensors")
+    with pytest.raises(UsageError, match=r"right 32 px, wrong 64 px"):
+        compare(settings, base)
+
+
+def test_labels_are_short_and_unlike() -> None:
+    assert labels(["a/x/predicted", "b/x", "runs/x/bundle.safetensors", "y.safetensors", "/"]) == ["x", "x-2", "x-3", "y", "_"]
+
+
+def test_one_alone_or_one_twice_is_no_comparison() -> None:
+    with pytest.raises(UsageError, match="at least two"):
+        CompareSettings(runs=("a",))
+    with pytest.raises(UsageError, match="named twice"):
+        CompareSettings(runs=("a", "b", "a"))
