@@ -180,6 +180,26 @@ def test_metadata_and_names_are_told_and_spoil_nothing_that_sees_pixels(tmp_path
     assert "'IMG00'" in found["names"].detail
 
 
+def test_headers_that_tell_the_classes_apart_only_together_are_found(tmp_path: Path) -> None:
+    """Neither the suffix nor the resolution differs in how often it occurs; generated images have both or neither."""
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "real").mkdir()
+    sides: dict[str, list[Path]] = {"fake": [], "real": []}
+    for kind, paths in sides.items():
+        for i in range(60):
+            is_upper = i % 2 == 0
+            has_resolution = is_upper if kind == "fake" else not is_upper
+            paths.append(tmp_path / kind / f"{i:04d}.{'PNG' if is_upper else 'png'}")
+            smooth(i + 1000 * (kind == "real")).save(paths[-1], **({"dpi": (72, 72)} if has_resolution else {}))
+    found = {leak.kind: leak for leak in between(sides["fake"], sides["real"])}
+    assert set(found) == {"headers"}
+    assert not found["headers"].spoils_detector
+    assert found["headers"].effect is not None
+    assert found["headers"].effect > 0.9
+    assert found["headers"].p_value is not None
+    assert found["headers"].p_value < 0.01
+
+
 def test_sources_on_both_sides_are_counted(tmp_path: Path) -> None:
     fakes, reals = saved(tmp_path, "fake", 20, 0), saved(tmp_path, "real", 20, 1000)
     facts = list(inspect([*fakes, *reals], [True] * 20 + [False] * 20))

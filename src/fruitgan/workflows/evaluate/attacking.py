@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -83,13 +83,13 @@ class Attacking:
 
     images: Sequence[LabelledImage]
     names: Sequence[str]
-    backends: Sequence[Features]
-    """What `logistic` looks at, each for itself; features that were computed before come from the cache."""
-    pictures: Pictures
     device: torch.device
     seed: int
     quick: bool
     tell: OnStep
+    backends: Sequence[Features] = ()
+    """What `logistic` looks at, each for itself; features that were computed before come from the cache."""
+    pictures: Pictures = field(default_factory=Pictures)
 
     def __enter__(self) -> Attacking:
         self.stack = ExitStack()

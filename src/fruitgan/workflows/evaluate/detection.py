@@ -113,7 +113,7 @@ def _by_attackers(
         return
     wanted = settings.attackers if settings.detector is None else (settings.detector,)
     names = attackers_named(wanted, settings.quick)
-    with Attacking(images, names, backends, pictures, device, settings.seed, settings.quick, tell) as attacking:
+    with Attacking(images, names, device, settings.seed, settings.quick, tell, backends, pictures) as attacking:
         attackers = attacking.attackers(images)
         try:
             size_px, form = _usual(facts)
