@@ -181,16 +181,15 @@ def test_metadata_and_names_are_told_and_spoil_nothing_that_sees_pixels(tmp_path
 
 
 def test_headers_that_tell_the_classes_apart_only_together_are_found(tmp_path: Path) -> None:
-    """Neither the suffix nor the resolution differs in how often it occurs; generated images have both or neither."""
-    (tmp_path / "fake").mkdir()
-    (tmp_path / "real").mkdir()
+    """Of each class half have the one name and half the one suffix, but not the same halves."""
     sides: dict[str, list[Path]] = {"fake": [], "real": []}
     for kind, paths in sides.items():
+        (tmp_path / kind).mkdir()
         for i in range(60):
             is_upper = i % 2 == 0
-            has_resolution = is_upper if kind == "fake" else not is_upper
-            paths.append(tmp_path / kind / f"{i:04d}.{'PNG' if is_upper else 'png'}")
-            smooth(i + 1000 * (kind == "real")).save(paths[-1], **({"dpi": (72, 72)} if has_resolution else {}))
+            is_prefixed = is_upper == (kind == "fake")
+            paths.append(tmp_path / kind / f"{'IMG' if is_prefixed else ''}{i:04d}.{'PNG' if is_upper else 'png'}")
+            smooth(i + 1000 * (kind == "real")).save(paths[-1])
     found = {leak.kind: leak for leak in between(sides["fake"], sides["real"])}
     assert set(found) == {"headers"}
     assert not found["headers"].spoils_detector
