@@ -14,9 +14,12 @@ from fruitgan.errors import DataError, UsageError
 from fruitgan.models.catalog import detectors
 from fruitgan.models.contracts import Detector
 from fruitgan.training.detection import FitSettings, open_album
-from fruitgan.training.detection.attack import Attacker, contest, told_apart
+from fruitgan.training.detection.album import Album, squashed
+from fruitgan.training.detection.answers import answers
+from fruitgan.training.detection.attack import FeatureAttacker, PixelAttacker, contest, told_apart
 from fruitgan.training.detection.changes import CHANGES
 from fruitgan.training.detection.fitting import fitting_augmentation
+from fruitgan.training.detection.regression import features_of
 from fruitgan.training.detection.saliency import marked, saliency
 from fruitgan.training.detection.splits import grouped_folds, half_parts
 
@@ -38,8 +41,12 @@ def write(folder: Path, count: int, stripes: float) -> list[LabelledImage]:
     return images
 
 
-def attacker(name: str, album: object, **options: object) -> Attacker:
-    return Attacker(detectors.choose(name, options), album, FitSettings(epochs=1), CPU)  # type: ignore[arg-type]
+def spectrum(name: str, album: Album, bins: int) -> FeatureAttacker:
+    """Sees frequencies alone, few or many of them."""
+    choice = detectors.choose("spectrum", {"image_size_px": SIDE, "bins": bins})
+    everything = np.arange(len(album), dtype=np.int64)
+    seen = features_of(detectors.build(choice), album, everything, CPU, 64)  # type: ignore[arg-type]
+    return FeatureAttacker(name, lambda: detectors.build(choice), lambda pixels: squashed(pixels, SIDE), seen, CPU)  # type: ignore[arg-type,return-value]
 
 
 def test_the_attacker_that_sees_the_difference_is_chosen_and_judged_on_what_it_did_not_see(tmp_path: Path) -> None:
@@ -47,9 +54,7 @@ def test_the_attacker_that_sees_the_difference_is_chosen_and_judged_on_what_it_d
     generated = np.array([image.generated for image in images])
     folds = grouped_folds(images, 3, 0)
     with open_album(images, SIDE) as album:
-        blind = attacker("spectrum", album, image_size_px=SIDE, bins=1)
-        seeing = attacker("spectrum", album, image_size_px=SIDE, bins=4)
-        blind.name, seeing.name = "blind", "seeing"
+        blind, seeing = spectrum("blind", album, bins=1), spectrum("seeing", album, bins=4)
         told: list[tuple[str, int, int]] = []
         found = contest([blind, seeing], folds, generated, lambda *event: told.append(event))
         assert found.name == "seeing"
@@ -59,8 +64,8 @@ def test_the_attacker_that_sees_the_difference_is_chosen_and_judged_on_what_it_d
         np.testing.assert_array_equal(found.strongest[rows], found.logits[found.chosen[1]][rows])
         assert ((found.strongest > 0) == generated[found.judged]).mean() > 0.9
         winner = found.winners[1].detector  # the weights that are kept are those that gave these answers
-        with torch.no_grad():
-            again = winner(album.batch(found.judged[rows], CPU)).double().numpy()
+        pictures = [found.winners[1].prepare(album.pixels(index)) for index in found.judged[rows]]
+        again = answers(winner, pictures, CPU)
         np.testing.assert_allclose(again, found.strongest[rows], atol=1e-3)
         assert told[-1] == ("seeing", 6, 6)
         test = told_apart([blind, seeing], half_parts(images, 0), generated, [image.group for image in images], 0)
@@ -73,7 +78,8 @@ def test_a_network_is_trained_on_parts_where_it_takes_them(tmp_path: Path) -> No
     images = write(tmp_path, 40, stripes=30)
     generated = np.array([image.generated for image in images])
     with open_album(images, SIDE) as album:
-        small = attacker("small-cnn", album, image_size_px=SIDE, base_channels=2)
+        choice = detectors.choose("small-cnn", {"image_size_px": SIDE, "base_channels": 2})
+        small = PixelAttacker("small", choice, album, FitSettings(epochs=1), CPU)
         learned = small.learn(half_parts(images, 0), generated)
     assert np.isfinite(learned.choose_loss)
     assert small.seconds > 0
@@ -119,6 +125,25 @@ class Corner(Detector):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x[:, :, : SIDE // 2, : SIDE // 2].square().mean(dim=(1, 2, 3))
+
+
+class Rounding(Corner):
+    """As features are that want whole numbers."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward((x * 255).to(torch.uint8).float()) * torch.ones(1, requires_grad=True)
+
+
+def test_of_a_detector_without_slopes_the_map_is_dark() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
+    assert saliency(Rounding(), pixels, CPU).max() == 0
+
+
+def test_pictures_of_several_sizes_are_answered_one_by_one() -> None:
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in (SIDE, SIDE + 8, SIDE)]
+    expected = [((picture[: SIDE // 2, : SIDE // 2] / 255) ** 2).mean() for picture in pictures]
+    np.testing.assert_allclose(answers(Corner(), pictures, CPU), expected, rtol=1e-5)
 
 
 def test_a_map_is_bright_where_the_detector_looks() -> None:

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError, UsageError
+from fruitgan.evaluation.features import colour
 from fruitgan.images import Pixels
+from fruitgan.training.detection.changes import CHANGES
+from fruitgan.training.detection.saliency import COPIES
 from fruitgan.workflows.evaluate import EvaluateSettings, controls, evaluate
 from fruitgan.workflows.evaluate.attacking import attackers_named
 
@@ -72,7 +76,7 @@ def test_an_evaluation_leaves_all_that_its_attackers_found(dataset: Path) -> Non
     assert values == result.as_json()
     assert values["leaks"] == []
     assert values["withheld"] is None
-    assert [row["name"] for row in values["attackers"]] == ["spectrum", "logistic"]
+    assert [row["name"] for row in values["attackers"]] == ["spectrum", "logistic:colour"]
     assert sum(row["chosen_folds"] for row in values["attackers"]) == 5
     detector = values["detector"]
     chosen = {row["name"]: row["chosen_folds"] for row in values["attackers"]}
@@ -96,7 +100,26 @@ def test_an_evaluation_leaves_all_that_its_attackers_found(dataset: Path) -> Non
     assert views["as they are"]["share"] > 0.9  # no more red than the real ones
     assert views["as they are"]["sources_share"] < 0.1
     assert views["grey"]["accuracy"] < views["as they are"]["accuracy"]
-    assert {"testing spectrum", "robustness", "control: reals against reals, logistic"} <= set(told)
+    assert {"testing spectrum", "robustness", "control: reals against reals, logistic:colour"} <= set(told)
+
+
+def test_logistic_attacks_on_the_features_that_were_cached(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+    honest = colour.Colour.forward
+
+    def counting(self: colour.Colour, images: torch.Tensor) -> torch.Tensor:
+        looked_at.append(len(images))
+        return honest(self, images)
+
+    monkeypatch.setattr(colour.Colour, "forward", counting)
+    monkeypatch.setenv("FRUITGAN_CACHE", str(dataset / "cache"))  # no other test has filled it
+    result = evaluate(settings(dataset, attackers=("logistic",), quick=False))
+    pictures, changed, maps = 80, 80 * len(CHANGES), len(result.saliency) * COPIES
+    # The contest, the test and the control took what the numbers were made of.
+    assert sum(looked_at) == pictures + changed + maps
+    assert result.detector is not None
+    assert result.detector.name == "logistic:colour"
+    assert result.robustness[0].accuracy == result.detector.accuracy  # it says of a picture what was said of its features
 
 
 def test_fakes_that_are_real_are_not_told_apart(dataset: Path) -> None:

@@ -180,6 +180,25 @@ def test_metadata_and_names_are_told_and_spoil_nothing_that_sees_pixels(tmp_path
     assert "'IMG00'" in found["names"].detail
 
 
+def test_headers_that_tell_the_classes_apart_only_together_are_found(tmp_path: Path) -> None:
+    """Of each class half have the one name and half the one suffix, but not the same halves."""
+    sides: dict[str, list[Path]] = {"fake": [], "real": []}
+    for kind, paths in sides.items():
+        (tmp_path / kind).mkdir()
+        for i in range(60):
+            is_upper = i % 2 == 0
+            is_prefixed = is_upper == (kind == "fake")
+            paths.append(tmp_path / kind / f"{'IMG' if is_prefixed else ''}{i:04d}.{'PNG' if is_upper else 'png'}")
+            smooth(i + 1000 * (kind == "real")).save(paths[-1])
+    found = {leak.kind: leak for leak in between(sides["fake"], sides["real"])}
+    assert set(found) == {"headers"}
+    assert not found["headers"].spoils_detector
+    assert found["headers"].effect is not None
+    assert found["headers"].effect > 0.9
+    assert found["headers"].p_value is not None
+    assert found["headers"].p_value < 0.01
+
+
 def test_sources_on_both_sides_are_counted(tmp_path: Path) -> None:
     fakes, reals = saved(tmp_path, "fake", 20, 0), saved(tmp_path, "real", 20, 1000)
     facts = list(inspect([*fakes, *reals], [True] * 20 + [False] * 20))

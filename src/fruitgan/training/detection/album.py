@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fruitgan.data.bank import Bank
 from fruitgan.data.labelled import LabelledImage
-from fruitgan.images import Pixels, unit_from_bytes
+from fruitgan.images import Pixels, resize, unit_from_bytes
 
 MEMORY_LIMIT_BYTES = 256 * 2**20
 """Above it the bytes lie in a file, of which the system keeps in memory what it can spare."""
@@ -61,6 +61,11 @@ class Album:
     def labels(self, indices: NDArray[np.int64], device: torch.device) -> Tensor:
         """[n] float32: 1 for a generated image, 0 for a real one."""
         return torch.from_numpy(self.generated[indices].astype(np.float32)).to(device)
+
+
+def squashed(pixels: Pixels, side_px: int) -> Pixels:
+    """One picture as an album of this size holds it."""
+    return resize(pixels, side_px, side_px, RESAMPLE)
 
 
 def unit_images(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:

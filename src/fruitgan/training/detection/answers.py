@@ -12,9 +12,9 @@ from torch import Tensor
 
 from fruitgan.data.decode import decode
 from fruitgan.data.parallel import in_order
-from fruitgan.images import Pixels, resize
+from fruitgan.images import Pixels
 from fruitgan.models.contracts import Detector
-from fruitgan.training.detection.album import RESAMPLE, Album, unit_images
+from fruitgan.training.detection.album import Album, squashed, unit_images
 from fruitgan.training.detection.splits import Indices
 
 BATCH_SIZE = 64
@@ -39,7 +39,7 @@ def predict(
     waiting: list[Pixels] = []
 
     def load(path: Path) -> Pixels:
-        return resize(decode(path).pixels, size_px, size_px, RESAMPLE)
+        return squashed(decode(path).pixels, size_px)
 
     for done, (_, pixels) in enumerate(in_order(load, paths), start=1):
         waiting.append(pixels)
@@ -61,6 +61,13 @@ def album_logits(
         piece = indices[start : start + batch_size]
         logits[start : start + len(piece)] = _answers(detector, album.batch(piece, device))
     return logits
+
+
+def answers(detector: Detector, pictures: Sequence[Pixels], device: torch.device) -> NDArray[np.float64]:
+    """Logits [n] of pictures that are as the detector wants them; those of several sizes one by one."""
+    if len({picture.shape for picture in pictures}) > 1:
+        return np.concatenate([answers(detector, [picture], device) for picture in pictures])
+    return _answers(detector, unit_images(np.stack(pictures), device))
 
 
 @torch.no_grad()

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fruitgan.evaluation.permutation import MaximumTest, maximum_test
+from fruitgan.images import Pixels
 from fruitgan.models.catalog import detectors
 from fruitgan.models.contracts import Detector, LinearDetector
 from fruitgan.registry import Choice
-from fruitgan.training.detection.album import Album
-from fruitgan.training.detection.answers import BATCH_SIZE
+from fruitgan.training.detection.album import Album, squashed
 from fruitgan.training.detection.fitting import FitSettings, fit
-from fruitgan.training.detection.regression import features_of, store, trials
+from fruitgan.training.detection.regression import store, trials
 from fruitgan.training.detection.splits import Indices, Parts
 
 PARTS = "part-mirror"
@@ -25,6 +27,7 @@ PARTS = "part-mirror"
 
 Logits = NDArray[np.float64]
 Truth = NDArray[np.bool_]
+Prepare = Callable[[Pixels], Pixels]
 OnFit = Callable[[str, int, int], None]
 """Told of an attacker that is about to be trained, and the how manieth of how many trainings it is."""
 
@@ -34,61 +37,85 @@ class Learned:
     """A trained attacker."""
 
     detector: Detector
+    prepare: Prepare
+    """A picture of any size as the detector wants it."""
     choose_loss: float
     """Of the choosing images, in nats; the lowest wins."""
     logits: Callable[[Indices], Logits]
-    """Of the album's images with these numbers."""
+    """Of the images with these numbers."""
+
+
+class Attacker(ABC):
+    """Who can learn from any part of one set of images, and with any labels."""
+
+    name: str
+    image_size_px: int
+    seconds: float = 0.0
+    """Spent so far."""
+
+    def learn(self, parts: Parts, generated: Truth) -> Learned:
+        """Train on `parts.train`, and stop or choose by `parts.choose`; `generated` are the labels of the whole set."""
+        began = time.monotonic()
+        learned = self._learn(parts, generated)
+        self.seconds += time.monotonic() - began
+        return learned
+
+    @abstractmethod
+    def _learn(self, parts: Parts, generated: Truth) -> Learned: ...
 
 
 @dataclass
-class Attacker:
-    """A detector that can be trained on any part of one album, and with any labels.
+class PixelAttacker(Attacker):
+    """A detector that is trained on an album's pictures."""
 
-    A regression's features are computed once for all of its trainings; `features`, [N, D], are taken if they are there.
-    """
-
+    name: str
     choice: Choice
     album: Album
     settings: FitSettings
     device: torch.device
-    features: NDArray[np.float64] | None = None
-    seconds: float = 0.0
-    """Spent so far."""
-    name: str = field(init=False)
 
     def __post_init__(self) -> None:
-        member = self.choice.options.get("network")
-        self.name = f"{self.choice.name}:{member}" if member else self.choice.name
-
-    def learn(self, parts: Parts, generated: Truth) -> Learned:
-        """Train on `parts.train`, and stop or choose by `parts.choose`; `generated` are the labels of the whole album."""
-        began = time.monotonic()
-        album = self.album.labelled(generated)
         with torch.device("meta"):
             network: Detector = detectors.build(self.choice)
-        if isinstance(network, LinearDetector):
-            learned = self._regress(album, parts)
-        else:
-            learned = self._train(album, parts, PARTS if network.takes_any_size else None)
-        self.seconds += time.monotonic() - began
-        return learned
+        if network.takes_any_size:
+            self.settings = replace(self.settings, augment=PARTS)
+        self.image_size_px = network.image_size_px
 
-    def _train(self, album: Album, parts: Parts, augment: str | None) -> Learned:
-        fitted = fit(self.choice, album, parts, replace(self.settings, augment=augment), device=self.device)
-        return Learned(fitted.detector, fitted.best.choose_loss, lambda indices: fitted.logits(album, indices))
+    def _learn(self, parts: Parts, generated: Truth) -> Learned:
+        album = self.album.labelled(generated)
+        fitted = fit(self.choice, album, parts, self.settings, device=self.device)
+        return Learned(
+            fitted.detector,
+            partial(squashed, side_px=self.image_size_px),
+            fitted.best.choose_loss,
+            lambda indices: fitted.logits(album, indices),
+        )
 
-    def _regress(self, album: Album, parts: Parts) -> Learned:
-        detector: LinearDetector = detectors.build(self.choice).to(self.device)
-        if self.features is None:
-            everything = np.arange(len(album), dtype=np.int64)
-            self.features = features_of(detector, album, everything, self.device, BATCH_SIZE)
-        seen, truth = self.features, album.generated
+
+@dataclass
+class FeatureAttacker(Attacker):
+    """A logistic regression on features that were computed once for all of its trainings."""
+
+    name: str
+    build: Callable[[], LinearDetector]
+    """Gives a detector on these features, to be filled in."""
+    prepare: Prepare
+    features: NDArray[np.float64]
+    """[N, D], of the whole set."""
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        self.image_size_px = self.build().image_size_px
+
+    def _learn(self, parts: Parts, generated: Truth) -> Learned:
+        seen = self.features
         best = min(
-            trials(seen[parts.train], truth[parts.train], seen[parts.choose], truth[parts.choose]),
+            trials(seen[parts.train], generated[parts.train], seen[parts.choose], generated[parts.choose]),
             key=lambda trial: trial.choose_loss,
         )
+        detector = self.build().to(self.device)
         store(detector, best.regression)
-        return Learned(detector.eval(), best.choose_loss, lambda indices: best.regression.logits(seen[indices]))
+        return Learned(detector.eval(), self.prepare, best.choose_loss, lambda indices: best.regression.logits(seen[indices]))
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import Tensor
 from fruitgan.evaluation.contracts import Features, features
 from fruitgan.models.contracts import LinearDetector
 
-PROBE_PX = 64
-"""Side of the picture that a backend is asked with which size it wants."""
+PROBE_PX = 256
+"""Side of the picture that a backend is asked with which size it wants; one that takes any is given this."""
 
 
 class Logistic(LinearDetector):

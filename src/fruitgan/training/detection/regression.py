@@ -150,8 +150,13 @@ def features_of(detector: LinearDetector, album: Album, indices: Indices, device
     for start in range(0, len(indices), batch_size):
         piece = indices[start : start + batch_size]
         features[start : start + len(piece)] = detector.features(album.batch(piece, device)).cpu().numpy()
+    return finite(features, type(detector).__name__)
+
+
+def finite(features: Values, name: str) -> Values:
+    """The features as they came; Raises: FruitganError if one is not finite."""
     if not np.isfinite(features).all():
-        raise FruitganError(f"the features of {type(detector).__name__} are not finite for some image; it cannot be fitted")
+        raise FruitganError(f"the features of {name} are not finite for some image; it cannot be fitted")
     return features
 
 

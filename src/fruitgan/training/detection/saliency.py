@@ -23,7 +23,8 @@ DIMMEST = 0.2
 def saliency(detector: Detector, pixels: NDArray[np.uint8], device: torch.device, seed: int = 0) -> NDArray[np.float64]:
     """uint8 [n, S, S, 3] to [n, S, S] in [0, 1]: the squared slope of the logit, meant over noisy copies (Smilkov et al. 2017).
 
-    The place that matters most in each picture is 1; a detector whose answer never changes gives 0 everywhere.
+    The place that matters most in each picture is 1; a detector that rounds what it sees, or whose answer never changes, gives
+    0 everywhere.
     """
     detector.eval()
     images = unit_images(pixels, device)
@@ -31,7 +32,7 @@ def saliency(detector: Detector, pixels: NDArray[np.uint8], device: torch.device
     for copy in range(COPIES):
         noise = generator(seed, copy, "detection/saliency").standard_normal(tuple(images.shape), dtype=np.float32)
         noisy = (images + NOISE * torch.from_numpy(noise).to(device)).requires_grad_()
-        (slope,) = torch.autograd.grad(detector(noisy).sum(), noisy)
+        (slope,) = torch.autograd.grad(detector(noisy).sum(), noisy, allow_unused=True, materialize_grads=True)
         total += torch.nan_to_num(slope).square().sum(dim=1, keepdim=True)
     smoothed = _smoothed(total)
     top = smoothed.amax(dim=(2, 3), keepdim=True)

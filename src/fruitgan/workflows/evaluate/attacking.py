@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -15,20 +15,25 @@ import torch
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluation.calibration import average_precision, balanced_accuracy, calibration
+from fruitgan.evaluation.contracts import Features
+from fruitgan.evaluation.extraction import Pictures, extract
 from fruitgan.evaluation.permutation import MaximumTest
 from fruitgan.evaluation.statistics import auc_interval
 from fruitgan.models.catalog import detectors
-from fruitgan.models.contracts import Detector
+from fruitgan.models.contracts import Detector, LinearDetector
 from fruitgan.training.detection import FitSettings, judge, open_album
-from fruitgan.training.detection.album import Album
-from fruitgan.training.detection.attack import Attacker, Contest, contest, told_apart
+from fruitgan.training.detection.album import Album, squashed
+from fruitgan.training.detection.answers import BATCH_SIZE
+from fruitgan.training.detection.attack import Attacker, Contest, FeatureAttacker, PixelAttacker, contest, told_apart
+from fruitgan.training.detection.logistic import Logistic, logistic
+from fruitgan.training.detection.regression import features_of, finite
 from fruitgan.training.detection.splits import grouped_folds, half_parts
-from fruitgan.workflows.evaluate.attack_results import AttackerResult, ControlResult, DetectorResult, JudgedImage
+from fruitgan.workflows.evaluate.attack_results import AttackerResult, DetectorResult, JudgedImage
 from fruitgan.workflows.train_detector.sizes import choose_detector, sizes_of
 
 FOLDS = 5
 QUICK_FOLDS = 3
-EPOCHS, QUICK_EPOCHS = 20, 8
+EPOCHS = 20
 PATIENCE = 6
 LEAST_PER_CLASS = 10
 DEFAULT_ATTACKERS = ("spectrum", "logistic", "small-cnn")
@@ -72,17 +77,6 @@ def need(images: Sequence[LabelledImage], least: int = LEAST_PER_CLASS) -> str |
     )
 
 
-@dataclass(frozen=True)
-class Attack:
-    """What came out; where a control was told apart there is no contest."""
-
-    controls: tuple[ControlResult, ...]
-    detector: DetectorResult | None = None
-    attackers: tuple[AttackerResult, ...] = ()
-    judged: tuple[JudgedImage, ...] = ()
-    contest: Contest | None = None
-
-
 @dataclass
 class Attacking:
     """A set of images and who attacks it. Use as `with`: the decoded images are let go at its end."""
@@ -93,39 +87,63 @@ class Attacking:
     seed: int
     quick: bool
     tell: OnStep
+    backends: Sequence[Features] = ()
+    """What `logistic` looks at, each for itself; features that were computed before come from the cache."""
+    pictures: Pictures = field(default_factory=Pictures)
 
     def __enter__(self) -> Attacking:
         self.stack = ExitStack()
-        sizes = sizes_of(self.images)
-        self.fitting = FitSettings(epochs=QUICK_EPOCHS if self.quick else EPOCHS, patience=PATIENCE, seed=self.seed)
-        self.choices = [choose_detector(name, {}, None, sizes) for name in self.names]
+        self.fitting = FitSettings(epochs=EPOCHS, patience=PATIENCE, seed=self.seed)
+        self.sizes = sizes_of(self.images)
         return self
 
     def __exit__(self, *error: object) -> None:
         self.stack.close()
 
     def attackers(self, images: Sequence[LabelledImage]) -> list[Attacker]:
-        """One a name, on these images.
+        """One a name, and of `logistic` one a backend, on these images.
 
         Raises:
+            UsageError: a detector that does not take images of their size.
             DataError: an image cannot be decoded.
+            FruitganError: features are not finite.
         """
         albums: dict[int, Album] = {}
-        found = []
-        for choice in self.choices:
-            with torch.device("meta"):
-                network: Detector = detectors.build(choice)
-            size_px = network.image_size_px
-            if size_px not in albums:
-                album = self.stack.enter_context(
-                    open_album(images, size_px, on_progress=partial(self.tell, f"reading at {size_px} px"))
-                )
-                if album.broken:
-                    path, reason = album.broken[0]
-                    raise DataError(f"{path}: {reason}")
-                albums[size_px] = album
-            found.append(Attacker(choice, albums[size_px], self.fitting, self.device))
+        found: list[Attacker] = []
+        for name in self.names:
+            if detectors.get(name) is logistic:
+                found += [self._on_backend(f"{name}:{backend.name}", backend, images) for backend in self.backends]
+            else:
+                found.append(self._on_pixels(name, images, albums))
         return found
+
+    def _on_backend(self, name: str, backend: Features, images: Sequence[LabelledImage]) -> FeatureAttacker:
+        paths = [image.path for image in images]
+        label = f"features {backend.name}"
+        seen = extract(backend, paths, self.device, lambda done: self.tell(label, done, len(paths)), read=self.pictures)
+        return FeatureAttacker(
+            name, lambda: Logistic(backend.name, backend), backend.prepare, finite(seen.values, name), self.device
+        )
+
+    def _on_pixels(self, name: str, images: Sequence[LabelledImage], albums: dict[int, Album]) -> Attacker:
+        """`albums` are those of these images that are open already, by their size."""
+        choice = choose_detector(name, {}, None, self.sizes)
+        with torch.device("meta"):
+            network: Detector = detectors.build(choice)
+        size_px = network.image_size_px
+        if size_px not in albums:
+            albums[size_px] = self.stack.enter_context(
+                open_album(images, size_px, on_progress=partial(self.tell, f"reading at {size_px} px"))
+            )
+            if albums[size_px].broken:
+                path, reason = albums[size_px].broken[0]
+                raise DataError(f"{path}: {reason}")
+        album = albums[size_px]
+        if not isinstance(network, LinearDetector):
+            return PixelAttacker(name, choice, album, self.fitting, self.device)
+        everything = np.arange(len(album), dtype=np.int64)
+        seen = features_of(detectors.build(choice).to(self.device), album, everything, self.device, BATCH_SIZE)
+        return FeatureAttacker(name, lambda: detectors.build(choice), partial(squashed, side_px=size_px), seen, self.device)
 
     def contest(self, attackers: Sequence[Attacker]) -> tuple[DetectorResult, tuple[AttackerResult, ...], Contest]:
         """The strongest by nested grouped cross-validation, all of them in the same folds, and the one test.
@@ -148,7 +166,7 @@ class Attacking:
             lambda name, done, total: self.tell(f"testing {name}", done, total),
         )
         truth = generated[found.judged]
-        size_px = next(attacker.album.size_px for attacker in attackers if attacker.name == found.name)
+        size_px = next(attacker.image_size_px for attacker in attackers if attacker.name == found.name)
         chosen = {name: found.chosen.count(name) for name in found.logits}
         protocol = (
             f"trained here in {len(folds)} folds by source image, each judging what the others taught; in each the attacker "
@@ -182,7 +200,7 @@ class Attacking:
             rows.append(
                 AttackerResult(
                     name=attacker.name,
-                    image_size_px=attacker.album.size_px,
+                    image_size_px=attacker.image_size_px,
                     accuracy=verdict.accuracy,
                     interval=verdict.interval,
                     auc=verdict.auc,

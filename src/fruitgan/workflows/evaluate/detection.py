@@ -13,6 +13,8 @@ import torch
 
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError
+from fruitgan.evaluation.contracts import Features
+from fruitgan.evaluation.extraction import Pictures
 from fruitgan.evaluation.leaks import Facts, Leak
 from fruitgan.workflows.evaluate.attack_results import (
     AttackerResult,
@@ -49,11 +51,13 @@ def detect(
     images: Sequence[LabelledImage],
     facts: Sequence[Facts],
     leaks: Sequence[Leak],
+    backends: Sequence[Features],
+    pictures: Pictures,
     device: torch.device,
     out: Path,
     tell: OnStep,
 ) -> Detection:
-    """Everything about detectors; pictures of where they looked go below `out`.
+    """Everything about detectors, `backends` being what `logistic` looks at; pictures of where they looked go below `out`.
 
     Raises:
         UsageError: no such detector.
@@ -73,7 +77,7 @@ def detect(
     elif settings.detector is not None and is_path(settings.detector):
         _by_given(settings, images, device, found, tell)
     else:
-        _by_attackers(settings, images, facts, device, out, found, tell)
+        _by_attackers(settings, images, facts, backends, pictures, device, out, found, tell)
     found.seconds = round(time.monotonic() - began, 3)
     return found
 
@@ -94,6 +98,8 @@ def _by_attackers(
     settings: EvaluateSettings,
     images: Sequence[LabelledImage],
     facts: Sequence[Facts],
+    backends: Sequence[Features],
+    pictures: Pictures,
     device: torch.device,
     out: Path,
     found: Detection,
@@ -107,7 +113,7 @@ def _by_attackers(
         return
     wanted = settings.attackers if settings.detector is None else (settings.detector,)
     names = attackers_named(wanted, settings.quick)
-    with Attacking(images, names, device, settings.seed, settings.quick, tell) as attacking:
+    with Attacking(images, names, device, settings.seed, settings.quick, tell, backends, pictures) as attacking:
         attackers = attacking.attackers(images)
         try:
             size_px, form = _usual(facts)
@@ -128,8 +134,8 @@ def _by_attackers(
             return
         found.judged = attacking.judged(contest)
         if not settings.quick:
-            found.robustness = tuple(robustness(contest, images, device, tell))
-        found.saliency = look(contest, images, device, out, settings.seed)
+            found.robustness = tuple(robustness(contest, images, pictures, device, settings.seed, tell))
+        found.saliency = look(contest, images, pictures, device, out, settings.seed)
 
 
 def _refused(found: Detection) -> bool:

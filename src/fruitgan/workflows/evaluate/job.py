@@ -16,6 +16,7 @@ from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage, read_folde
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError, FruitganError
 from fruitgan.evaluation.contracts import Metric
+from fruitgan.evaluation.extraction import Pictures
 from fruitgan.evaluation.leaks import Facts, Leak, find_leaks, inspect, merged_groups
 from fruitgan.report.evaluation_page import Exhibits, evaluation_report
 from fruitgan.workflows.environment import environment
@@ -103,6 +104,7 @@ class _Job:
         facts = self._facts(found.images)
         images = self._grouped(found.images, facts)
         leaks = find_leaks(facts, [image.group for image in images], [image.split for image in images])
+        pictures = Pictures()
         numbers = Measuring(
             settings=settings,
             metrics=chosen_metrics,
@@ -111,12 +113,15 @@ class _Job:
             sources=sources,
             device=device,
             tell=self.tell,
+            pictures=pictures,
         ).numbers(backends)
         numbers.not_measured |= left_out
         out = settings.out or OUT / _slug(settings.fake_dir)
         grouped = ([image for image in images if not image.generated], [image for image in images if image.generated])
-        readings = () if sources is None else read_as_target(backends[0], *grouped, sources, device, settings.seed, self.tell)
-        detection = detect(settings, images, facts, leaks, device, out, self.tell)
+        readings: tuple[ReadingResult, ...] = ()
+        if sources is not None:
+            readings = read_as_target(backends[0], *grouped, sources, pictures, device, settings.seed, self.tell)
+        detection = detect(settings, images, facts, leaks, backends, pictures, device, out, self.tell)
         self.notes += detection.notes
         made_with = environment(device)
         result = self._result(numbers, leaks, detection, readings, len(fakes), len(reals), real_dir, out, began, made_with)

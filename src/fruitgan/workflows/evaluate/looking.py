@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,55 +11,68 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fruitgan import randomness
 from fruitgan.atomic import write_atomically
-from fruitgan.data.decode import decode
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.parallel import in_order
 from fruitgan.evaluation.calibration import average_precision
-from fruitgan.images import Pixels, resize, to_pillow
+from fruitgan.images import Pixels, to_pillow
 from fruitgan.training.detection import judge
-from fruitgan.training.detection.album import RESAMPLE, unit_images
-from fruitgan.training.detection.answers import BATCH_SIZE
-from fruitgan.training.detection.attack import Contest
+from fruitgan.training.detection.answers import BATCH_SIZE, answers
+from fruitgan.training.detection.attack import Contest, Prepare
 from fruitgan.training.detection.changes import CHANGES, Change
 from fruitgan.training.detection.saliency import marked, saliency
 from fruitgan.workflows.evaluate.attack_results import LookedAt, RobustnessResult
 from fruitgan.workflows.evaluate.attacking import OnStep
 
+CHANGED = 100
+"""Judged images of each class that are changed: the intervals of the rows are then 5 points to each side or less at 85%."""
 SHOWN = 6
 FOLDER = "saliency"
 
+Read = Callable[[Path], Pixels]
 
-def robustness(contest: Contest, images: Sequence[LabelledImage], device: torch.device, tell: OnStep) -> list[RobustnessResult]:
-    """The judged images after each change, each before the detector of its fold. `images` are all, as the contest numbers them.
+
+def robustness(
+    contest: Contest, images: Sequence[LabelledImage], read: Read, device: torch.device, seed: int, tell: OnStep
+) -> list[RobustnessResult]:
+    """Judged images after each change, each before the detector of its fold. `images` are all, as the contest numbers them.
 
     Raises:
         DataError: an image cannot be decoded.
     """
-    logits = np.empty((len(CHANGES), len(contest.judged)))
+    chosen = _some(contest, images, seed)
+    logits = np.empty((len(CHANGES), len(chosen)))
     done = 0
     for number, winner in enumerate(contest.winners):
-        rows = np.flatnonzero(contest.fold == number)
+        rows = np.flatnonzero(contest.fold[chosen] == number)
         for start in range(0, len(rows), BATCH_SIZE):
             piece = rows[start : start + BATCH_SIZE]
-            paths = [images[contest.judged[row]].path for row in piece]
-            side_px = winner.detector.image_size_px
-            pictures = [seen for _, seen in in_order(partial(_changed, side_px=side_px), paths)]
+            paths = [images[contest.judged[chosen[row]]].path for row in piece]
+            seen = [changed for _, changed in in_order(partial(_changed, read=read, prepare=winner.prepare), paths)]
             for place in range(len(CHANGES)):
-                batch = unit_images(np.stack([seen[place] for seen in pictures]), device)
-                with torch.inference_mode():
-                    logits[place, piece] = winner.detector(batch).double().cpu().numpy()
+                logits[place, piece] = answers(winner.detector, [changed[place] for changed in seen], device)
             done += len(piece)
-            tell("robustness", done, len(contest.judged))
-    truth = np.array([images[i].generated for i in contest.judged])
+            tell("robustness", done, len(chosen))
+    truth = np.array([images[i].generated for i in contest.judged[chosen]])
     return [_result(change, row, truth) for change, row in zip(CHANGES, logits, strict=True)]
 
 
-def _changed(path: Path, side_px: int) -> list[Pixels]:
-    """The picture after every change, at the detector's size."""
-    pixels = decode(path).pixels
+def _some(contest: Contest, images: Sequence[LabelledImage], seed: int) -> NDArray[np.int64]:
+    """Rows of the contest, ascending: up to `CHANGED` of each class."""
+    truth = np.array([images[i].generated for i in contest.judged])
+    kept = []
+    for label in (False, True):
+        rows = np.flatnonzero(truth == label)
+        kept.append(rows[randomness.permutation(seed, 0, len(rows), "evaluate/robustness")[:CHANGED]])
+    return np.sort(np.concatenate(kept))
+
+
+def _changed(path: Path, read: Read, prepare: Prepare) -> list[Pixels]:
+    """The picture after every change, as the detector wants it."""
+    pixels = read(path)
     number = int.from_bytes(path.name.encode()[-8:], "big") % 2**31
-    return [resize(change.apply(pixels, number), side_px, side_px, RESAMPLE) for change in CHANGES]
+    return [prepare(change.apply(pixels, number)) for change in CHANGES]
 
 
 def _result(change: Change, logits: NDArray[np.float64], truth: NDArray[np.bool_]) -> RobustnessResult:
@@ -75,7 +88,9 @@ def _result(change: Change, logits: NDArray[np.float64], truth: NDArray[np.bool_
     )
 
 
-def look(contest: Contest, images: Sequence[LabelledImage], device: torch.device, out: Path, seed: int) -> tuple[LookedAt, ...]:
+def look(
+    contest: Contest, images: Sequence[LabelledImage], read: Read, device: torch.device, out: Path, seed: int
+) -> tuple[LookedAt, ...]:
     """Pictures of where the detectors looked, of the surest generated images and of those that they missed by most.
 
     Raises:
@@ -88,10 +103,10 @@ def look(contest: Contest, images: Sequence[LabelledImage], device: torch.device
     for kind, rows in wanted.items():
         order = np.argsort(-said[rows] if kind == "surest" else said[rows], kind="stable")
         for row in rows[order][:SHOWN]:
-            detector = contest.winners[contest.fold[row]].detector
+            winner = contest.winners[contest.fold[row]]
             image = images[contest.judged[row]]
-            pixels = resize(decode(image.path).pixels, detector.image_size_px, detector.image_size_px, RESAMPLE)
-            picture = marked(pixels, saliency(detector, pixels[None], device, seed)[0])
+            pixels = winner.prepare(read(image.path))
+            picture = marked(pixels, saliency(winner.detector, pixels[None], device, seed)[0])
             file = io.BytesIO()
             to_pillow(picture).save(file, "PNG")
             name = f"{FOLDER}/{kind}-{len(found):02d}.png"

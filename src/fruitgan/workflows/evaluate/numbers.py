@@ -64,7 +64,7 @@ class Measuring:
     sources: Sources | None
     device: torch.device
     tell: OnStep
-    pictures: Pictures = field(default_factory=Pictures)
+    pictures: Pictures
 
     def numbers(self, backends: Sequence[Features]) -> Numbers:
         """All numbers on these backends, the first of which gives the headline.

@@ -15,7 +15,7 @@ from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError
 from fruitgan.evaluation.calibration import balanced_accuracy
 from fruitgan.evaluation.contracts import Features
-from fruitgan.evaluation.extraction import extract
+from fruitgan.evaluation.extraction import Pictures, extract
 from fruitgan.evaluation.statistics import wilson
 from fruitgan.images import Pixels, from_pillow, to_pillow
 from fruitgan.training.detection.regression import Regression, trials
@@ -53,6 +53,7 @@ def read_as_target(
     reals: Sequence[LabelledImage],
     fakes: Sequence[LabelledImage],
     sources: Sources,
+    pictures: Pictures,
     device: torch.device,
     seed: int,
     tell: OnStep,
@@ -75,7 +76,7 @@ def read_as_target(
 
         def described(paths: Sequence[Path], what: str, seen_by: Features = seen_by) -> NDArray[np.float64]:
             label = f"reading {what} images, {seen_by.name}"
-            return extract(seen_by, paths, device, lambda done: tell(label, done, len(paths))).values
+            return extract(seen_by, paths, device, lambda done: tell(label, done, len(paths)), read=pictures).values
 
         known = described([image.path for image in images], "real")
         new = described([fake.path for fake in fakes], "generated")
