@@ -1,9 +1,12 @@
-"""Over a thousand steps nothing that a step makes is kept, and the log of a killed run has no gap and no line twice."""
+"""Over a thousand steps memory does not grow, and the log of a killed run has no gap and no line twice."""
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import random
+import runpy
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,16 +16,15 @@ from typing import Any
 import pytest
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "long_run.py"
-# What a step makes, at least: two images of 16 x 16 px, their fakes and these translated back, in float32.
-IMAGES_OF_A_STEP_BYTES = 6 * 3 * 16 * 16 * 4
+GLIBC = ctypes.CDLL(None)
 
 
 @pytest.fixture(scope="module")
 def found() -> Mapping[str, Any]:
-    if not Path("/proc/self/statm").exists():
-        pytest.skip("reads /proc")
+    if not hasattr(GLIBC, "mallinfo2"):
+        pytest.skip("asks glibc 2.33 or newer for the memory in use")
     process = subprocess.run(
-        [sys.executable, str(BENCHMARK), "--steps", "1000", "--kills", "1", "--warm-up", "150"],
+        [sys.executable, str(BENCHMARK), "--steps", "1100", "--kills", "1", "--warm-up", "500"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -33,14 +35,24 @@ def found() -> Mapping[str, Any]:
     return read
 
 
-def test_over_a_thousand_steps_the_memorys_slope_is_far_below_what_a_step_makes(found: Mapping[str, Any]) -> None:
-    """The C library's heap still fills by some hundred bytes a step, which ends after some 3,000: see docs/reliability.md."""
-    assert found["steps"] == 1000
-    assert found["interval"][1] < IMAGES_OF_A_STEP_BYTES, found
+def test_over_a_thousand_steps_the_slope_of_the_memory_in_use_is_zero(found: Mapping[str, Any]) -> None:
+    assert found["steps"] == 1100
+    low, high = found["in_use"]["interval"]
+    assert low <= 0 <= high, found
+
+
+def test_a_step_that_kept_one_of_its_images_would_be_seen() -> None:
+    """By far: the slope of a memory that moves as the one above does, and gains an image of 16 x 16 px a step."""
+    long_run = runpy.run_path(str(BENCHMARK))
+    image_bytes = 3 * 16 * 16 * 4
+    noise = random.Random(0)
+    ends = [step * image_bytes + noise.randrange(8192) for step in range(500, 1001, long_run["STRETCH_STEPS"])]
+    low, high = long_run["slope"]([ends])["interval"]
+    assert image_bytes / 2 < low <= image_bytes <= high
 
 
 def test_the_log_of_a_killed_run_has_no_gap_and_no_line_twice(found: Mapping[str, Any]) -> None:
     assert len(found["killed_at_steps"]) == 1
-    assert found["lines"] == 100
+    assert found["lines"] == 110
     assert found["missing"] == []
     assert found["twice_or_out_of_order"] == 0

@@ -140,7 +140,7 @@ class DatasetFolder:
         if self._is_exported():
             self.refuse_strangers(own)
             self._mark(None)  # so that the rest of a clearing that was killed is not taken for a dataset
-            for file in (self.manifest, self.card, *own, self.unfinished):
+            for file in (self.card, self.manifest, *own, self.unfinished):
                 _remove(file)
         else:
             self.refuse_strangers(())
@@ -196,8 +196,8 @@ class DatasetFolder:
         self._mark(made_of)
         for item in todo:
             _remove(self.path / item.file)
+        _remove(self.card)  # before the manifest, without which it speaks of nothing
         _remove(self.manifest)
-        _remove(self.card)
 
     def _mark(self, made_of: Mapping[str, Any] | None) -> None:
         write_atomically(self.unfinished, _json({"format": FORMAT, "made_of": made_of}))
