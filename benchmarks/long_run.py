@@ -5,8 +5,8 @@
 
 The networks are two convolutions each, as a plug-in could bring them, so that most of the work is what is around them and stays
 for long: images, pools of past fakes, optimisers, log, samples, watch, checkpoints. A kill is a SIGKILL somewhere in the step
-after a line of the log that was drawn. Slopes are of each sitting after its warm-up: of the bytes in use (asked of the C library
-and not given back), of Python's blocks in use, and of the resident memory, in which holes count too. Needs glibc 2.33.
+after a line of the log that was drawn. Slopes are of each sitting after its warm-up: of the bytes in use (asked of the C
+library and not given back), of Python's blocks in use, and of the resident memory, in which holes count too. Needs glibc 2.33.
 """
 
 from __future__ import annotations

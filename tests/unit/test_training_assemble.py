@@ -32,27 +32,31 @@ def small(**settings: Any) -> Plan:
     return plan(**given | settings)
 
 
-def test_the_default_recipe_is_the_light_one_on_a_cpu_and_the_papers_elsewhere() -> None:
+def test_the_default_recipe_is_the_light_one_on_a_cpu_and_fruit_elsewhere() -> None:
     assert plan().recipe_name == "fast"
-    assert make_plan(TrainGanSettings(), torch.device("cuda")).recipe_name == "fruit"
+    assert make_plan(TrainGanSettings(precision="fp32"), torch.device("cuda")).recipe_name == "fruit"
 
 
 def test_a_plan_has_every_option_of_every_part() -> None:
     made = plan(recipe="cyclegan", generator_options={"base_channels": "32"})
     assert made.generator.options == {"base_channels": 32}
     assert made.discriminator.options == {"base_channels": 64}
-    assert made.objective.options == {"gan_mode": "lsgan", "pool_size": 50}
+    assert made.objective.options == {
+        "gan_mode": "lsgan",
+        "pool_size": 50,
+        "augment_target": 0.0,
+        "mask_losses": False,
+        "penalty": False,
+    }
     assert made.augmentation.options == {"load_ratio": 286 / 256, "mirror": True}
     assert made.precision == "fp32"
     assert made.seed == 0
 
 
 def test_a_recipes_options_stay_with_the_recipes_own_choice() -> None:
-    assert plan(recipe="fast").discriminator.options == {"base_channels": 32, "scales": 2}
-    assert plan(recipe="fast", discriminator_options={"scales": "3"}).discriminator.options == {
-        "base_channels": 32,
-        "scales": 3,
-    }
+    own = {"base_channels": 32, "scales": 2, "norm": "spectral", "batch_head": False}
+    assert plan(recipe="fast").discriminator.options == own
+    assert plan(recipe="fast", discriminator_options={"scales": "3"}).discriminator.options == {**own, "scales": 3}
     assert plan(recipe="fast", discriminator="patch-70").discriminator.options == {"base_channels": 64}
 
 
@@ -86,6 +90,7 @@ def test_a_plan_survives_json() -> None:
         ({"discriminator_options": {"base_channels": "four"}}, "base_channels"),
         ({"objective": "nothing"}, "no objective named 'nothing'"),
         ({"augment": "nothing"}, "no augmentation named 'nothing'"),
+        ({"augment": "part-mirror"}, "--augment part-mirror shows parts of a picture, which only detectors take"),
     ],
 )
 def test_an_unknown_name_or_option_is_refused_with_what_is_near(settings: dict[str, Any], message: str) -> None:

@@ -37,7 +37,10 @@ def test_where_nothing_can_be_compiled_one_line_says_what_is_missing(monkeypatch
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler on this machine")
 @pytest.mark.filterwarnings("default")  # torch's compiler warns of its own parts
 def test_compiled_networks_train_as_those_that_are_not(tmp_path: Path) -> None:
-    """Losses within a thousandth over four steps, averages and optimisers between them."""
+    """Losses within 1e-5 in the first step, and within a hundredth in the next three.
+
+    Adam's first updates are as large whatever a gradient's size, so that its last digits come to move weights.
+    """
     random = np.random.default_rng(0)
     for domain in ("trainA", "trainB"):
         (tmp_path / "data" / domain).mkdir(parents=True)
@@ -68,5 +71,6 @@ def test_compiled_networks_train_as_those_that_are_not(tmp_path: Path) -> None:
         )
         train_gan(settings, keep)
     assert len(losses[True]) == 4
+    assert losses[True][0] == pytest.approx(losses[False][0], rel=1e-5)
     for found, expected in zip(losses[True], losses[False], strict=True):
-        assert found == pytest.approx(expected, rel=1e-3)
+        assert found == pytest.approx(expected, rel=1e-2)

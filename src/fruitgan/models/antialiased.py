@@ -77,6 +77,10 @@ class AntialiasedGenerator(Generator):
         self.decoder = nn.Sequential(*ups)
         self.head = nn.Conv2d(c, 4 if mask else 3, 7, padding=3, padding_mode="reflect")
         self.encode_points = len(self.encoder)
+        # A block's last offset shifts a channel as a whole; all that follows are reflected convolutions and norms, which
+        # take that away.
+        first = len(self.encoder) - blocks
+        self.dead_parameters = frozenset(f"encoder.{first + n}.layers.4.bias" for n in range(blocks))
         initialise(self)
         if residual:
             nn.init.zeros_(self.head.weight)

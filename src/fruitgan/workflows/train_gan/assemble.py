@@ -55,7 +55,7 @@ def make_plan(settings: TrainGanSettings, device: torch.device) -> Plan:
     """Resolve the settings against the recipe.
 
     Raises:
-        UsageError: an unknown name or option.
+        UsageError: an unknown name or option, or an augmentation that gives images of another size.
     """
     recipe_name = settings.recipe or default_recipe(device)
     recipe = recipes.get(recipe_name)
@@ -70,6 +70,9 @@ def make_plan(settings: TrainGanSettings, device: torch.device) -> Plan:
         epochs=settings.epochs if settings.steps is None and settings.epochs is not None else recipe.epochs,
         steps=settings.steps if settings.steps is not None or settings.epochs is not None else recipe.steps,
     )
+    chosen = _choice(augmentations, recipe.augmentation)
+    if augmentations.build(chosen).gives_size_px(recipe.image_size_px) != recipe.image_size_px:
+        raise UsageError(f"--augment {chosen.name} shows parts of a picture, which only detectors take; choose another")
     precision = settings.precision or recipe.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
@@ -79,7 +82,7 @@ def make_plan(settings: TrainGanSettings, device: torch.device) -> Plan:
         objective=_choice(objectives, recipe.objective),
         generator=_choice(generators, recipe.generator),
         discriminator=_choice(discriminators, recipe.discriminator),
-        augmentation=_choice(augmentations, recipe.augmentation),
+        augmentation=chosen,
         precision=precision,
         seed=DEFAULT_SEED if settings.seed is None else settings.seed,
     )
