@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
@@ -112,11 +111,8 @@ def trials(
     from sklearn.linear_model import LogisticRegression  # a second of imports that nobody else needs
     from threadpoolctl import ThreadpoolController
 
-    libraries = ThreadpoolController()
-
-    def on_one_core() -> AbstractContextManager[Any]:
-        # Matrices of a few hundred rows are done before further threads are awake, which burn 16 times the time by waiting.
-        return libraries.limit(limits=1, user_api="blas")
+    # Matrices of a few hundred rows are done before further threads are awake, which burn 16 times the time by waiting.
+    on_one_core = partial(ThreadpoolController().limit, limits=1, user_api="blas")
 
     mean, spread = train.mean(axis=0), train.std(axis=0)
     spread[spread < 1e-6 * np.abs(mean) + 1e-12] = 1.0  # a feature that never changes says nothing, and must not divide
