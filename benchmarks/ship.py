@@ -1,11 +1,14 @@
 """Make the bundle that ships of a run's bundle: its name, its terms, what was measured on it, what it is known to get wrong.
 
-    python benchmarks/ship.py --run runs/train-gan/NAME --card card.json [--scale 192] [--gain a2b=1.4,1.0]
+    python benchmarks/ship.py --run runs/train-gan/NAME --card card.json [--scale 192] [--gain a2b=1.3,1.0]
+        [--mean a2b=OTHER.safetensors] [--take b2a=OTHER.safetensors]
 
 `card.json` holds what the run cannot know: {"name", "licence", "notes", "measured"}. `--scale` is the size at which pictures
 are translated, where the training saw crops of pictures of that size. `--gain` multiplies what the last layer says of the
 colours, and adds to what it says of the mask, for generators with image-residual output: a bolder change by the same network,
-chosen on images that nothing is reported on. The result is src/fruitgan/weights/NAME.safetensors.
+chosen on images that nothing is reported on. `--mean` takes the mean of the run's weights and those of the bundle that the run
+went on from (Wortsman et al. 2022, model soups); `--take` takes a direction from another bundle as it is. The result is
+src/fruitgan/weights/NAME.safetensors.
 """
 
 from __future__ import annotations
@@ -34,11 +37,18 @@ def bolder(weights: bundles.Weights, gain: float, offset: float) -> bundles.Weig
     return {**weights, **head}
 
 
+def mean(one: bundles.Weights, other: bundles.Weights) -> bundles.Weights:
+    """Half of each."""
+    return {key: (np.float32(0.5) * one[key] + np.float32(0.5) * other[key]).astype(np.float32) for key in one}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--card", type=Path, required=True)
     parser.add_argument("--scale", type=int)
+    parser.add_argument("--mean", action="append", default=[], metavar="DIRECTION=FILE")
+    parser.add_argument("--take", action="append", default=[], metavar="DIRECTION=FILE")
     parser.add_argument("--gain", action="append", default=[], metavar="DIRECTION=GAIN,OFFSET")
     given = parser.parse_args()
     words = json.loads(given.card.read_text(encoding="utf-8"))
@@ -46,6 +56,10 @@ def main() -> None:
         parser.error(f"{given.card}: expected exactly the keys {', '.join(sorted(KNOWN))}")
     trained = bundles.load(given.run / bundles.FILE_NAME)
     weights = dict(trained.weights)
+    for direction, _, file in (asked.partition("=") for asked in given.mean):
+        weights[direction] = mean(weights[direction], bundles.load(Path(file)).weights[direction])
+    for direction, _, file in (asked.partition("=") for asked in given.take):
+        weights[direction] = bundles.load(Path(file)).weights[direction]
     for direction, _, numbers in (asked.partition("=") for asked in given.gain):
         weights[direction] = bolder(weights[direction], *map(float, numbers.split(",")))
     card = dataclasses.replace(trained.card, image_size_px=given.scale or trained.card.image_size_px, **words)
