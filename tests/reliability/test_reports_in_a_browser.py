@@ -68,6 +68,8 @@ def test_a_page_loads_alone_and_without_a_complaint_and_shows_every_picture(chro
 def test_a_page_fits_a_phone(chromium: Chromium, page: Path) -> None:
     chromium.open(page, width_px=PHONE_PX, height_px=740)
     assert chromium.value("document.documentElement.scrollWidth") <= PHONE_PX
+    heads = "[...document.querySelectorAll('th:not(.hidden)')].map(head => head.offsetWidth)"
+    assert min(chromium.value(heads), default=PHONE_PX) >= 24  # no word runs down the page letter by letter
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

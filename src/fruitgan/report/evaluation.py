@@ -136,9 +136,14 @@ def _other_rows(result: Mapping[str, Any]) -> Iterator[Row]:
 
 def claim_sentence(claim: Mapping[str, Any]) -> str:
     """What may be said, and which features say so; or that nothing may be."""
+    verbs = {
+        "agreeing": ("says so", "say so"),
+        "contrary": ("says the contrary", "say the contrary"),
+        "undecided": ("cannot tell",) * 2,
+    }
     says = [
-        f"{' and '.join(claim[kind])} {verb}"
-        for kind, verb in (("agreeing", "say so"), ("contrary", "say the contrary"), ("undecided", "cannot tell"))
+        f"{' and '.join(claim[kind])} {several if len(claim[kind]) > 1 else one}"
+        for kind, (one, several) in verbs.items()
         if claim[kind]
     ]
     evidence = "; ".join(says)
@@ -181,7 +186,12 @@ def meaning(row: Row) -> str:
 def detector_meaning(detector: Mapping[str, Any]) -> str:
     """What a detector's accuracy says."""
     low, high = detector["interval"]
-    sure = "it is no better than guessing" if low <= detector["chance"] else "it tells them apart better than a guess would"
+    if detector["p_value"] <= ALPHA:
+        sure = "it tells them apart"
+    elif low <= detector["chance"]:
+        sure = "it is no better than guessing"
+    else:
+        sure = f"better than a guess, but not beyond doubt, for which the one test of all attackers must give p <= {ALPHA:g}"
     return (
         f"The detector {detector['name']} told {detector['accuracy']:.1%} of {thousands(detector['n'])} images right "
         f"(95% interval {low:.1%} to {high:.1%}), where guessing gives {detector['chance']:.0%}: {sure} "
@@ -210,8 +220,8 @@ def verdict(result: Mapping[str, Any]) -> str:
     guess = f"where guessing gives {detector['chance']:.0%}"
     if detector["p_value"] <= ALPHA:
         return f"The generated images can be told from real ones: {who} {right}, {guess}."
-    beyond = f"were not told from real ones beyond chance (p = {detector['p_value']:.2g})"
-    return f"The generated images {beyond}: {who} {right}, {guess}."
+    doubt = f"(p = {detector['p_value']:.2g}, and {ALPHA:g} is asked)"
+    return f"It is not shown that the generated images can be told from real ones {doubt}: {who} {right}, {guess}."
 
 
 def robustness_rows(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
@@ -254,13 +264,16 @@ def compare_rows(comparison: Mapping[str, Any]) -> list[tuple[str, str, str, str
         def text(value: float, scale: int = scale, share: bool = share) -> str:
             return f"{value:.1%}" if share else figure(scale * value)
 
+        def points(value: float, scale: int = scale, share: bool = share) -> str:
+            return f"{100 * value:.1f}" if share else figure(scale * value)
+
         rows.append(
             (
                 f"{COMPARED[row['name']]}, {row['features']}",
                 text(row["first"]),
                 text(row["value"]),
-                text(row["difference"]),
-                f"{text(row['interval'][0])} to {text(row['interval'][1])}",
+                points(row["difference"]) + (" points" if share else ""),
+                f"{points(row['interval'][0])} to {points(row['interval'][1])}",
                 f"{row['p_value']:.2g}",
                 f"{row['test']}, {thousands(row['n'])} pairs",
             )

@@ -19,7 +19,7 @@ from fruitgan.report.evaluation import (
     robustness_rows,
     verdict,
 )
-from fruitgan.report.evaluation_plots import Panel, detector_panels, spectrum_panel, whisker, whisker_caption
+from fruitgan.report.evaluation_plots import Panel, detector_panels, spectrum_panel, whisker
 from fruitgan.report.page import duration, inline_images, render, thousands
 
 PICTURES_LIMIT_BYTES = 2_200_000
@@ -87,8 +87,7 @@ def evaluation_report(result: Mapping[str, Any], shown: Exhibits) -> str:
         robustness=robustness_rows(result),
         readings=_readings(result),
         charts=[_chart(row) for row in rows if row.says_more],
-        curves=detector_panels(result),
-        spectrum=spectrum_panel(shown.spectra) if shown.spectra else None,
+        curves=[*detector_panels(result), *([spectrum_panel(shown.spectra)] if shown.spectra else [])],
         # in the order of _pictures
         convincing=[(title, [_with_uris(picture, uris) for picture in group]) for title, group in _convincing(shown)],
         looked=[(seen, next(uris), _said(seen.logit)) for seen in shown.looked],
@@ -129,7 +128,7 @@ def _in_rows(uris: Sequence[str]) -> list[Sequence[str]]:
 
 
 def _chart(row: Row) -> Panel:
-    return Panel(title=f"{row.title}, {row.features}", plot=whisker(row), caption=whisker_caption(row))
+    return Panel(title=f"{row.title}, {row.features}", plot=whisker(row), caption="")
 
 
 def _texts(row: Row) -> tuple[str, str, str, str, str]:

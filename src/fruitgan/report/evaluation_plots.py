@@ -141,7 +141,7 @@ def spectrum_panel(spectra: Mapping[str, Sequence[float]]) -> Panel:
     )
 
 
-WIDTH_PX, HEIGHT_PX, MARGIN_PX = 440, 84, 16
+WIDTH_PX, HEIGHT_PX, MARGIN_PX = 300, 84, 12
 
 
 def whisker(row: Row) -> Markup:
@@ -168,10 +168,3 @@ def whisker(row: Row) -> Markup:
         f'<line x1="{x(row.low)}" x2="{x(row.high)}" y1="34" y2="34" stroke="var(--line-1)" stroke-width="3"/>'
         f'<circle cx="{x(row.value)}" cy="34" r="6" fill="var(--line-1)"/>{marks}</svg>'
     )
-
-
-def whisker_caption(row: Row) -> str:
-    if row.floor is None:
-        return "Dot and line: R with its interval. Band: from perfect (0) to nothing done (1)."
-    band = f"the real images among themselves, in halves of {row.floor_images}"
-    return f"Dot and line: the generated images with their interval. Band: {band}."

@@ -21,8 +21,16 @@ from fruitgan.workflows.evaluate.attack_results import JudgedImage
 from fruitgan.workflows.evaluate.compare_settings import BOOTSTRAP, MCNEMAR, CompareRow, CompareSettings, Comparison
 from fruitgan.workflows.evaluate.contestants import Contestant, contestants, data_folder, labels
 from fruitgan.workflows.evaluate.job import evaluate, evaluate_beside
-from fruitgan.workflows.evaluate.measuring import RESAMPLES, build_features
-from fruitgan.workflows.evaluate.settings import OUT, SHAPELESS, EvaluateProgress, EvaluateResult, EvaluateSettings, OnProgress
+from fruitgan.workflows.evaluate.measuring import RESAMPLES, build_features, ratio_key
+from fruitgan.workflows.evaluate.settings import (
+    OUT,
+    SHAPELESS,
+    EvaluateProgress,
+    EvaluateResult,
+    EvaluateSettings,
+    OnProgress,
+    RatioResult,
+)
 from fruitgan.workflows.evaluate.sources import find_sources
 
 LEAST_PAIRS = 8
@@ -105,7 +113,7 @@ class _Pairing:
         below_zero: dict[str, tuple[float, float]] = {}
         for name in self.settings.features:
             self.tell(f"{self.other.label} against {self.first.label} on {name}", 0, 1)
-            found = self._on_backend(build_features(self.settings, name))
+            found = self._on_backend(build_features(self.settings, name), first.ratios.get(ratio_key(self.settings, name)))
             below_zero[name] = found[0].interval
             rows += found
             self.tell(f"{self.other.label} against {self.first.label} on {name}", 1, 1)
@@ -122,8 +130,8 @@ class _Pairing:
             report=other.report,
         )
 
-    def _on_backend(self, backend: Features) -> list[CompareRow]:
-        """KID first, FID, and R where the sources are known."""
+    def _on_backend(self, backend: Features, r_of_first: RatioResult | None) -> list[CompareRow]:
+        """KID first, FID, and R where the first one has it."""
         settings = self.settings
         device = choose_device(settings.gpu, settings.device)
 
@@ -139,7 +147,7 @@ class _Pairing:
             _row("kid", kernel_distance(real, first), kernel_distance(real, other), kid),
             _row("fid", frechet_distance(real, first), frechet_distance(real, other), fid),
         ]
-        if settings.source_dir is None:
+        if r_of_first is None or settings.source_dir is None:
             return rows
         sources = find_sources(
             settings.source_dir, self.fakes[0], *{image.path.parent for image in (*self.reals, *self.fakes[0])}

@@ -85,13 +85,21 @@ class _Back:
         self.way: tuple[Engine, Card] | None = None
         try:
             made_by: Any = json.loads((fake_dir.absolute().parent / CARD_FILE).read_bytes())
-            bundle = load(locate(made_by["bundle"]["name"]))
+            name = made_by["bundle"]["name"]
+            if Path(name).name != name:
+                raise ValueError("a stranger's file names no places")
+            bundle = load(locate(name))
             if weights_sha256(bundle) == made_by["bundle"]["weights_sha256"]:
                 weights = bundle.weights[BACK[made_by["settings"]["direction"]]]
                 engine = engines.get("torch")(generator=bundle.card.generator, weights=weights, gpu=None, device=str(device))
                 self.way = engine, bundle.card
-        except (OSError, ValueError, LookupError, TypeError, FruitganError):
+        except (OSError, ValueError, LookupError, TypeError, RecursionError, FruitganError):
             self.way = None  # no dataset of export-dataset, or its bundle is not here: the page does without
 
     def __call__(self, fake: Pixels) -> Pixels | None:
-        return None if self.way is None else translate_padded(self.way[0], self.way[1], fake)
+        if self.way is None:
+            return None
+        try:
+            return translate_padded(self.way[0], self.way[1], fake)
+        except FruitganError:
+            return None
