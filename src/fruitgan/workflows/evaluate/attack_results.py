@@ -1,12 +1,16 @@
-"""What the attackers of an evaluation found out. Shares in [0, 1]; 95% intervals."""
+"""What the attackers of an evaluation found out, and how it is made of their answers. Shares in [0, 1]; 95% intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fruitgan.evaluation.calibration import Calibration
-from fruitgan.training.detection import Confusion
+import numpy as np
+
+from fruitgan.data.labelled import LabelledImage
+from fruitgan.evaluation.calibration import Calibration, average_precision, balanced_accuracy, calibration
+from fruitgan.evaluation.statistics import auc_interval
+from fruitgan.training.detection import Confusion, judge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,3 +126,48 @@ class ReadingResult:
     accuracy: float
     """Mean share of real sources and real target images told right; near 0.5 the classifier sees nothing in this view."""
     n_known: int
+
+
+def judged_images(
+    images: Sequence[LabelledImage], logits: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> tuple[JudgedImage, ...]:
+    """What was said of each image."""
+    return tuple(
+        JudgedImage(file=image.path.name, generated=image.generated, group=image.group, logit=float(logit))
+        for image, logit in zip(images, logits, strict=True)
+    )
+
+
+def result_of(
+    name: str,
+    logits: np.ndarray[tuple[int], np.dtype[np.float64]],
+    generated: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    groups: Sequence[str],
+    *,
+    protocol: str,
+    image_size_px: int,
+    p_value: float,
+    chosen: dict[str, int],
+    seed: int,
+    seconds: float,
+) -> DetectorResult:
+    """The numbers of one detector's answers."""
+    verdict = judge(logits, generated)
+    return DetectorResult(
+        name=name,
+        accuracy=verdict.accuracy,
+        interval=verdict.interval,
+        auc=verdict.auc,
+        auc_interval=auc_interval(logits, generated, groups, seed=seed),
+        average_precision=average_precision(logits, generated),
+        balanced_accuracy=balanced_accuracy(logits, generated),
+        calibration=calibration(logits, generated),
+        p_value=p_value,
+        n=verdict.n,
+        chance=verdict.chance,
+        confusion=verdict.confusion,
+        protocol=protocol,
+        image_size_px=image_size_px,
+        chosen=chosen,
+        seconds=round(seconds, 3),
+    )

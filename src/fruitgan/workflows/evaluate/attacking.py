@@ -14,11 +14,10 @@ import torch
 
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError, UsageError
-from fruitgan.evaluation.calibration import average_precision, balanced_accuracy, calibration
+from fruitgan.evaluation.calibration import balanced_accuracy
 from fruitgan.evaluation.contracts import Features
 from fruitgan.evaluation.extraction import Pictures, extract
 from fruitgan.evaluation.permutation import MaximumTest
-from fruitgan.evaluation.statistics import auc_interval
 from fruitgan.models.catalog import detectors
 from fruitgan.models.contracts import Detector, LinearDetector
 from fruitgan.training.detection import FitSettings, judge, open_album
@@ -28,7 +27,7 @@ from fruitgan.training.detection.attack import Attacker, Contest, FeatureAttacke
 from fruitgan.training.detection.logistic import Logistic, logistic
 from fruitgan.training.detection.regression import features_of, finite
 from fruitgan.training.detection.splits import grouped_folds, half_parts
-from fruitgan.workflows.evaluate.attack_results import AttackerResult, DetectorResult, JudgedImage
+from fruitgan.workflows.evaluate.attack_results import AttackerResult, DetectorResult, JudgedImage, judged_images, result_of
 from fruitgan.workflows.train_detector.sizes import choose_detector, sizes_of
 
 FOLDS = 5
@@ -214,48 +213,3 @@ class Attacking:
 
     def judged(self, found: Contest) -> tuple[JudgedImage, ...]:
         return judged_images([self.images[i] for i in found.judged], found.strongest)
-
-
-def judged_images(
-    images: Sequence[LabelledImage], logits: np.ndarray[tuple[int], np.dtype[np.float64]]
-) -> tuple[JudgedImage, ...]:
-    """What was said of each image."""
-    return tuple(
-        JudgedImage(file=image.path.name, generated=image.generated, group=image.group, logit=float(logit))
-        for image, logit in zip(images, logits, strict=True)
-    )
-
-
-def result_of(
-    name: str,
-    logits: np.ndarray[tuple[int], np.dtype[np.float64]],
-    generated: np.ndarray[tuple[int], np.dtype[np.bool_]],
-    groups: Sequence[str],
-    *,
-    protocol: str,
-    image_size_px: int,
-    p_value: float,
-    chosen: dict[str, int],
-    seed: int,
-    seconds: float,
-) -> DetectorResult:
-    """The numbers of one detector's answers."""
-    verdict = judge(logits, generated)
-    return DetectorResult(
-        name=name,
-        accuracy=verdict.accuracy,
-        interval=verdict.interval,
-        auc=verdict.auc,
-        auc_interval=auc_interval(logits, generated, groups, seed=seed),
-        average_precision=average_precision(logits, generated),
-        balanced_accuracy=balanced_accuracy(logits, generated),
-        calibration=calibration(logits, generated),
-        p_value=p_value,
-        n=verdict.n,
-        chance=verdict.chance,
-        confusion=verdict.confusion,
-        protocol=protocol,
-        image_size_px=image_size_px,
-        chosen=chosen,
-        seconds=round(seconds, 3),
-    )

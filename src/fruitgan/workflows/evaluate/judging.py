@@ -15,8 +15,8 @@ from fruitgan.errors import DataError
 from fruitgan.evaluation.permutation import maximum_test
 from fruitgan.training.detection import PROTOCOLS, load_detector, open_album
 from fruitgan.training.detection.album import Album
-from fruitgan.workflows.evaluate.attack_results import DetectorResult, JudgedImage
-from fruitgan.workflows.evaluate.attacking import OnStep, judged_images, result_of
+from fruitgan.workflows.evaluate.attack_results import DetectorResult, JudgedImage, judged_images, result_of
+from fruitgan.workflows.evaluate.attacking import OnStep
 
 SUFFIX = ".safetensors"
 
