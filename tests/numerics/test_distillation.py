@@ -56,6 +56,14 @@ def test_structural_similarity_equals_a_naive_loop_and_is_1_for_the_same_picture
     assert float(structural_similarity(x, x)) == pytest.approx(1)
 
 
+def test_structural_similarity_is_not_rounded_by_an_autocast_around_it() -> None:
+    x = torch.full((1, 3, 16, 16), 0.9) + 0.001 * torch.randn(1, 3, 16, 16)
+    y = x + 0.001 * torch.randn_like(x)
+    expected = structural_similarity(x.double(), y.double())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert float(structural_similarity(x, y)) == pytest.approx(float(expected), abs=1e-3)
+
+
 def separable(width: int) -> int:
     return 2 * (9 * width + width * width + 2 * width)
 

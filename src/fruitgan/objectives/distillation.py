@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fruitgan.device import at_least_fp32
+from fruitgan.device import at_least_fp32, without_autocast
 from fruitgan.models.contracts import Discriminator, Generator
 from fruitgan.objectives.adversarial import discriminator_loss, generator_loss
 from fruitgan.objectives.contracts import Batch, Objective, ObjectiveFactory, Player, Replay, State
@@ -26,7 +26,13 @@ def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
     """Mean SSIM of two batches [N, 3, H, W] in [-1, 1], 11 px or more a side: Wang et al. 2004, equation 13.
 
     Statistics under a Gaussian window of 11 x 11 px, where it lies within the picture; a mean over images, channels and places.
+    In float32 at least, whatever the autocast around it: a variance is the small difference of large numbers.
     """
+    with without_autocast(x.device):
+        return _similarity(x, y)
+
+
+def _similarity(x: Tensor, y: Tensor) -> Tensor:
     x, y = ((at_least_fp32(image) + 1) / 2 for image in (x, y))
     offsets = torch.arange(WINDOW_PX, device=x.device, dtype=x.dtype) - WINDOW_PX // 2
     line = torch.exp(-(offsets**2) / (2 * SIGMA_PX**2))
