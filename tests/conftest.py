@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,9 @@ from fruitgan import registry
 # Before torch is imported, and for the processes that tests start: on tensors this small, and on a busy machine, a second
 # thread costs far more than it gives.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell ignores Ctrl-C for what it runs in the background, and what it starts inherits that: tests of stops would see none.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Fruitgan = Callable[..., subprocess.CompletedProcess[str]]
 Install = Callable[..., Path]
