@@ -1,7 +1,7 @@
 """Train for long, killed now and then, and tell whether memory grows and whether the log is whole.
 
     python benchmarks/long_run.py                            # 20,000 steps and 5 kills
-    python benchmarks/long_run.py --steps 1100 --kills 1 --warm-up 500
+    python benchmarks/long_run.py --steps 1100 --kills 1 --warm-up 500 --confidence 0.999
 
 The networks are two convolutions each, as a plug-in could bring them, so that most of the work is what is around them and stays
 for long: images, pools of past fakes, optimisers, log, samples, watch, checkpoints. A kill is a SIGKILL somewhere in the step
@@ -169,19 +169,19 @@ def after_warm_up(seen: list[Seen], warm_up_steps: int) -> list[Seen]:
     return [at for at in seen if at.step >= begin and at.step % STRETCH_STEPS == 0]
 
 
-def slope(sittings: list[list[int]]) -> dict[str, Any]:
-    """How much a step was gained over the stretches of all sittings, with its 95% interval.
+def slope(sittings: list[list[int]], confidence: float) -> dict[str, Any]:
+    """How much a step was gained over the stretches of all sittings, with its interval.
 
     Memory moves in jumps that stay, like a walk: what is independent are its gains over equal stretches, and so this is the t
     interval of theirs.
     """
     gained = [(later - before) / STRETCH_STEPS for ends in sittings for before, later in pairwise(ends)]
     mean = statistics.fmean(gained)
-    half = float(stats.t.ppf(0.975, len(gained) - 1)) * statistics.stdev(gained) / math.sqrt(len(gained))
+    half = float(stats.t.ppf((1 + confidence) / 2, len(gained) - 1)) * statistics.stdev(gained) / math.sqrt(len(gained))
     return {"per_step": round(mean, 3), "interval": [round(mean - half, 3), round(mean + half, 3)]}
 
 
-def long_run(steps: int, kills: int, warm_up_steps: int, folder: Path) -> dict[str, Any]:
+def long_run(steps: int, kills: int, warm_up_steps: int, confidence: float, folder: Path) -> dict[str, Any]:
     data = folder / "dark2light"
     draw_images(data)
     install_networks(folder / "site")
@@ -212,9 +212,9 @@ def long_run(steps: int, kills: int, warm_up_steps: int, folder: Path) -> dict[s
     found = [json.loads(line)["step"] for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
     return {
         "steps": json.loads((folder / "run" / "result.json").read_text())["step"],
-        "in_use": slope([[at.in_use for at in ends] for ends in warm]),
-        "blocks": slope([[at.blocks for at in ends] for ends in warm]),
-        "resident": slope([[at.resident for at in ends] for ends in warm]),
+        "in_use": slope([[at.in_use for at in ends] for ends in warm], confidence),
+        "blocks": slope([[at.blocks for at in ends] for ends in warm], confidence),
+        "resident": slope([[at.resident for at in ends] for ends in warm], confidence),
         "resident_mib": [[round(seen[0].resident / 2**20, 1), round(seen[-1].resident / 2**20, 1)] for seen in sittings],
         "killed_at_steps": killed_at,
         "went_on_from": [seen[0].step for seen in sittings[1:]],
@@ -229,10 +229,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--warm-up", type=int, default=WARM_UP_STEPS, metavar="STEPS")
+    parser.add_argument("--confidence", type=float, default=0.95, metavar="SHARE", help="of the intervals")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(long_run(arguments.steps, arguments.kills, arguments.warm_up, Path(folder)), indent=1))
+        found = long_run(arguments.steps, arguments.kills, arguments.warm_up, arguments.confidence, Path(folder))
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

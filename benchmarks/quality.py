@@ -72,7 +72,7 @@ def arms() -> dict[str, Recipe]:
     penalised = {"gan_mode": "lsgan", "pool_size": 50, "penalty": True}
     add(
         "+ three scales, penalty",
-        discriminator=Part(name="patch-multiscale", options={"scales": 3}),
+        discriminator=Part(name="patch-multiscale", options={"scales": 3, "norm": "spectral-instance"}),
         objective=Part(name="cyclegan", options=penalised),
         weights={**weights, "gradient_penalty": Schedule(start=4.0, end=4.0, every=8)},
     )

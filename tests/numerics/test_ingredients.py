@@ -150,11 +150,21 @@ def test_a_batch_head_sees_other_images_and_says_so() -> None:
     assert not torch.allclose(together[:1], apart)
 
 
-@pytest.mark.parametrize("norm", ["spectral", "instance", "none"])
-def test_the_norm_of_the_scales_is_the_one_asked_for(norm: str) -> None:
-    kinds = {type(module).__name__ for module in patch_multiscale(base_channels=2, norm=norm).modules()}
-    assert ("InstanceNorm" in kinds) == (norm == "instance")
-    assert ("_SpectralNorm" in kinds) == (norm == "spectral")
+@pytest.mark.parametrize(
+    ("norm", "instance_scales", "spectral"),
+    [
+        ("spectral", [], True),
+        ("instance", [0, 1, 2], False),
+        ("spectral-instance", [0, 1, 2], True),
+        ("mixed", [0, 1], False),
+        ("none", [], False),
+    ],
+)
+def test_the_norm_of_the_scales_is_the_one_asked_for(norm: str, instance_scales: list[int], spectral: bool) -> None:
+    network = patch_multiscale(base_channels=2, scales=3, norm=norm)
+    kinds = [{type(module).__name__ for module in scale.modules()} for scale in network.scales]
+    assert [level for level, names in enumerate(kinds) if "InstanceNorm" in names] == instance_scales
+    assert all(("_SpectralNorm" in names) == spectral for names in kinds)
     with pytest.raises(UsageError, match="layer"):
         patch_multiscale(norm="layer")
 

@@ -17,6 +17,10 @@ import pytest
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "long_run.py"
 GLIBC = ctypes.CDLL(None)
+CONFIDENCE = 0.999
+"""At 0.95 one honest run in twenty would be called a leak."""
+LEAST_TENSOR_BYTES = 300
+"""A tensor of one number takes 384 bytes of the memory in use, with its record (torch 2.14): none is kept at each step."""
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +28,7 @@ def found() -> Mapping[str, Any]:
     if not hasattr(GLIBC, "mallinfo2"):
         pytest.skip("asks glibc 2.33 or newer for the memory in use")
     process = subprocess.run(
-        [sys.executable, str(BENCHMARK), "--steps", "1100", "--kills", "1", "--warm-up", "500"],
+        [sys.executable, str(BENCHMARK), "--steps=1100", "--kills=1", "--warm-up=500", f"--confidence={CONFIDENCE}"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -38,7 +42,7 @@ def found() -> Mapping[str, Any]:
 def test_over_a_thousand_steps_the_slope_of_the_memory_in_use_is_zero(found: Mapping[str, Any]) -> None:
     assert found["steps"] == 1100
     low, high = found["in_use"]["interval"]
-    assert low <= 0 <= high, found
+    assert low <= 0 <= high < LEAST_TENSOR_BYTES, found
 
 
 def test_a_step_that_kept_one_of_its_images_would_be_seen() -> None:
@@ -47,7 +51,7 @@ def test_a_step_that_kept_one_of_its_images_would_be_seen() -> None:
     image_bytes = 3 * 16 * 16 * 4
     noise = random.Random(0)
     ends = [step * image_bytes + noise.randrange(8192) for step in range(500, 1001, long_run["STRETCH_STEPS"])]
-    low, high = long_run["slope"]([ends])["interval"]
+    low, high = long_run["slope"]([ends], CONFIDENCE)["interval"]
     assert image_bytes / 2 < low <= image_bytes <= high
 
 

@@ -54,7 +54,7 @@ def test_fruit_has_every_ingredient_and_takes_no_more_work_than_cyclegan() -> No
         "augment_target": 0.6,
     }
     assert recipe.generator == Part(name="resnet-aa")
-    assert recipe.discriminator == Part(name="patch-multiscale", options={"scales": 3})
+    assert recipe.discriminator == Part(name="patch-multiscale", options={"scales": 3, "norm": "spectral-instance"})
     assert recipe.weights["cycle"] == Schedule(start=10.0, end=2.5, shape="cosine")
     assert recipe.weights["gradient_penalty"].every == 8
     reference = recipes.get("cyclegan")

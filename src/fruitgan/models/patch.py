@@ -17,7 +17,7 @@ from fruitgan.models.layers import InstanceNorm, biases_before_norm, initialise
 
 # (channels as multiples of the width, stride): three halvings, then two layers at an eighth; each logit sees 70 x 70 px.
 LAYERS = ((1, 2), (2, 2), (4, 2), (8, 1))
-NORMS = ("spectral", "instance", "none")
+NORMS = ("spectral", "instance", "spectral-instance", "mixed", "none")
 MINIMUM_PX = 24  # an eighth is 3 px, and each of the last two layers takes one away
 
 
@@ -73,14 +73,18 @@ class MultiscalePatchDiscriminator(Discriminator):
     """A PatchGAN at full size, another at half size, and so on.
 
     Wang et al. 2018 (pix2pixHD), section 3.2: the coarser ones see what a shape is, the finer ones its texture. With spectral
-    norm (Miyato et al. 2018, equation 8; one power iteration a forward in training) no layer enlarges its input, and no
-    instance norm hides colour.
+    norm (Miyato et al. 2018, equation 8; one power iteration a forward in training) no layer enlarges its input; alone, no
+    instance norm hides colour, and every layer makes its input smaller, so that it learns slowly. With `mixed` all scales but
+    the coarsest have instance norm: fine texture is learned soon, and colour is seen by one.
     """
 
     def __init__(self, base_channels: int, scales: int, norm: str, batch_head: bool) -> None:
         super().__init__()
-        layer_norm = InstanceNorm if norm == "instance" else None
-        self.scales = nn.ModuleList(patch_layers(base_channels, 0.2, layer_norm, bias=True) for _ in range(scales))
+        normed_scales = {"instance": scales, "spectral-instance": scales, "mixed": scales - 1}.get(norm, 0)
+        self.scales = nn.ModuleList(
+            patch_layers(base_channels, 0.2, InstanceNorm if level < normed_scales else None, bias=True)
+            for level in range(scales)
+        )
         if batch_head:
             for scale in (cast(nn.Sequential, scale) for scale in self.scales):
                 judge = cast(nn.Conv2d, scale[-1])
@@ -88,7 +92,7 @@ class MultiscalePatchDiscriminator(Discriminator):
                 scale.append(nn.Conv2d(judge.in_channels + 1, 1, 4, padding=1))
         self.judges_batches = batch_head
         initialise(self)
-        if norm == "spectral":
+        if norm.startswith("spectral"):
             for module in list(self.modules()):
                 if isinstance(module, nn.Conv2d):
                     spectral_norm(module)
@@ -118,7 +122,8 @@ def patch_multiscale(
 ) -> MultiscalePatchDiscriminator:
     """70 x 70 PatchGANs on the image and on the image averaged to half, a quarter, ..., with spectral norm.
 
-    `norm` is `spectral`, `instance` or `none`; `batch_head` also shows the last layer how much the images of a batch differ.
+    `norm` is `spectral`, `instance`, `spectral-instance` (both), `mixed` (instance, but for the coarsest scale) or `none`;
+    `batch_head` also shows the last layer how much the images of a batch differ.
     """
     if norm not in NORMS:
         raise UsageError(f"discriminator patch-multiscale, option norm: {norm!r} is not one of {', '.join(NORMS)}")

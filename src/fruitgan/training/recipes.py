@@ -62,7 +62,8 @@ fruit = Recipe(
     why={
         "generator": "blurred halvings and bilinear doublings leave no checkerboard; it changes the source where its mask says "
         "and starts as the identity; as many multiply-adds as the reference's",
-        "discriminator": "three scales see texture, parts and the whole; spectral norm, and no instance norm to hide colour",
+        "discriminator": "three scales see texture, parts and the whole; spectral norm keeps each layer from being steep, and "
+        "instance norm lets it learn: without, it told fakes from real ones little better than chance after as many images",
         "weights": "the cycle loosens, so that more than colour may change; identity steers the first half alone; the mask is "
         "kept smooth and small; the penalty, at every 8th step, keeps the discriminators from being steep",
         "objective": "a pool as the reference's; what the discriminators see is changed mildly once they grow too sure",
@@ -76,7 +77,7 @@ fruit = Recipe(
         options={"gan_mode": "lsgan", "pool_size": 50, "mask_losses": True, "penalty": True, "augment_target": 0.6},
     ),
     generator=Part(name="resnet-aa"),
-    discriminator=Part(name="patch-multiscale", options={"scales": 3}),
+    discriminator=Part(name="patch-multiscale", options={"scales": 3, "norm": "spectral-instance"}),
     augmentation=Part(name="jitter-mirror"),
     weights={
         "adversarial": constant(1.0),
@@ -133,7 +134,8 @@ refine = Recipe(
     summary="For `train-gan --init-from BUNDLE`: goes on from generators of `fast`, nearer to the full size.",
     why={
         "generator": "that of `fast`, whose bundles it goes on from",
-        "discriminator": "a third, coarser scale than `fast` has",
+        "discriminator": "a third, coarser scale than `fast` has; the finer two with instance norm, which learn texture soon, "
+        "and the coarsest without any, which sees colour",
         "augmentation": "crops of 128 px from pictures of 192: texture nearer to the size at which pictures are translated",
         "weights": "discriminators start anew and first find their bearings; the cycle falls to 1, so that more may change; no "
         "identity, which the bundle has learned",
@@ -143,7 +145,7 @@ refine = Recipe(
     },
     objective=Part(name="cyclegan", options={"gan_mode": "lsgan", "pool_size": 0}),
     generator=Part(name="mobile"),
-    discriminator=Part(name="patch-multiscale", options={"base_channels": 32, "scales": 3}),
+    discriminator=Part(name="patch-multiscale", options={"base_channels": 32, "scales": 3, "norm": "mixed"}),
     augmentation=Part(name="jitter-mirror", options={"load_ratio": 1.5}),
     weights={
         "adversarial": Schedule(start=0.0, end=1.0, finish=0.05),
