@@ -3,12 +3,12 @@
     python benchmarks/ship.py --run runs/train-gan/NAME --card card.json [--scale 192] [--gain a2b=1.3,1.0]
         [--mean a2b=OTHER.safetensors] [--take b2a=OTHER.safetensors]
 
-`card.json` holds what the run cannot know: {"name", "licence", "notes", "measured"}. `--scale` is the size at which pictures
-are translated, where the training saw crops of pictures of that size. `--gain` multiplies what the last layer says of the
-colours, and adds to what it says of the mask, for generators with image-residual output: a bolder change by the same network,
-chosen on images that nothing is reported on. `--mean` takes the mean of the run's weights and those of the bundle that the run
-went on from (Wortsman et al. 2022, model soups); `--take` takes a direction from another bundle as it is. The result is
-src/fruitgan/weights/NAME.safetensors.
+`card.json` holds what the run cannot know: {"name", "domains", "data", "licence", "notes", "measured"}. `--scale` is the size at
+which pictures are translated, where the training saw crops of pictures of that size. `--gain` multiplies what the last layer
+says of the colours, and adds to what it says of the mask, for generators with image-residual output: a bolder change by the
+same network, chosen on images that nothing is reported on. `--mean` takes the mean of the run's weights and those of another
+bundle that went on from the same one (Wortsman et al. 2022, model soups); `--take` takes a direction from another bundle as it
+is. The result is src/fruitgan/weights/NAME.safetensors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fruitgan import bundle as bundles
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "src" / "fruitgan" / "weights"
 LIMIT_BYTES = 6_000_000
-KNOWN = {"name", "licence", "notes", "measured"}
+KNOWN = {"name", "domains", "data", "licence", "notes", "measured"}
 
 
 def bolder(weights: bundles.Weights, gain: float, offset: float) -> bundles.Weights:
@@ -62,6 +62,7 @@ def main() -> None:
         weights[direction] = bundles.load(Path(file)).weights[direction]
     for direction, _, numbers in (asked.partition("=") for asked in given.gain):
         weights[direction] = bolder(weights[direction], *map(float, numbers.split(",")))
+    words["domains"] = tuple(words["domains"])
     card = dataclasses.replace(trained.card, image_size_px=given.scale or trained.card.image_size_px, **words)
     shipped = bundles.Bundle(card, weights)
     target = WEIGHTS / f"{shipped.card.name}.safetensors"

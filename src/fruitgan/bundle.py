@@ -228,9 +228,7 @@ def locate(wanted: str | None = None, runs: Path = RUNS) -> Path:
     if not is_name:
         raise DataError(f"{wanted}: no such bundle or run")
     known = sorted({*shipped, *(found.parent.name for found in runs.glob(f"*/{FILE_NAME}"))})
-    raise UsageError(
-        f"no file, run or shipped bundle named {wanted!r}: {suggestion(wanted, known) if known else 'there is none'}"
-    )
+    raise UsageError(f"no file, run or shipped bundle named {wanted!r}: {suggestion(wanted, known)}")
 
 
 def _newest(runs: Path) -> Path:

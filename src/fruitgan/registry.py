@@ -96,7 +96,7 @@ def suggestion(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if near:
         return "did you mean " + " or ".join(near) + "?"
-    return "known are " + ", ".join(known) if known else "none is installed"
+    return "known are " + ", ".join(known) if known else "there is none"
 
 
 class Registry(Generic[T]):

@@ -42,7 +42,7 @@ def test_an_unknown_name_says_what_is_near(generators: Registry[Any]) -> None:
 
 def test_a_name_near_to_nothing_lists_what_there_is() -> None:
     assert suggestion("xyzzy", ["apple", "orange"]) == "known are apple, orange"
-    assert suggestion("xyzzy", []) == "none is installed"
+    assert suggestion("xyzzy", []) == "there is none"
 
 
 def test_two_owners_of_one_name_are_both_named(generators: Registry[Any], install: Install) -> None:

@@ -360,6 +360,12 @@ class TestPlaces:
         assert (again.translated, files()) == (0, ["a.png", "sub/b.png"])
         assert reasons(again.skipped) == {"translated": "the folder of the results"}
 
+    def test_an_unknown_engine_is_refused_though_nothing_is_left_to_do(self, run: Run) -> None:
+        draw("a.png")
+        assert run("a.png").translated == 1
+        with pytest.raises(UsageError, match="no engine named 'trch': did you mean torch"):
+            run("a.png", engine="trch")
+
     def test_results_beside_their_sources_are_not_translated_again(self, run: Run) -> None:
         draw("in/a.bmp")
         draw("in/b.gif")

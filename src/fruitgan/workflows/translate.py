@@ -124,6 +124,8 @@ def translate(
     """
     begin = time.monotonic()
     form = format_of(settings.output, settings.format)
+    if settings.engine != AUTO:
+        engines.owner(settings.engine)  # an unknown name is refused even where nothing is left to do
     if settings.sources == (STREAM,):
         if stdin is None:
             raise UsageError("there is no standard input to read the picture from")
