@@ -3,12 +3,12 @@
     python benchmarks/ship.py --run runs/train-gan/NAME --card card.json [--scale 192] [--gain a2b=1.3,1.0]
         [--mean a2b=OTHER.safetensors] [--take b2a=OTHER.safetensors]
 
-`card.json` holds what the run cannot know: {"name", "domains", "data", "licence", "notes", "measured"}. `--scale` is the size at
-which pictures are translated, where the training saw crops of pictures of that size. `--gain` multiplies what the last layer
-says of the colours, and adds to what it says of the mask, for generators with image-residual output: a bolder change by the
-same network, chosen on images that nothing is reported on. `--mean` takes the mean of the run's weights and those of another
-bundle that went on from the same one (Wortsman et al. 2022, model soups); `--take` takes a direction from another bundle as it
-is. The result is src/fruitgan/weights/NAME.safetensors.
+`card.json` holds what the run cannot know: {"name", "domains", "data", "licence", "notes", "measured"}. `--scale` is the size
+at which pictures are translated, where the training saw crops of pictures of that size. `--gain` multiplies what the last
+layer says of the colours, and adds to what it says of the mask, for generators with image-residual output: a bolder change by
+the same network, chosen on images that nothing is reported on. `--mean` takes the mean of the run's weights and those of
+another bundle that went on from the same one (Wortsman et al. 2022, model soups); `--take` takes a direction from another
+bundle as it is. The result is src/fruitgan/weights/NAME.safetensors.
 """
 
 from __future__ import annotations
