@@ -18,7 +18,7 @@ import pytest
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "long_run.py"
 GLIBC = ctypes.CDLL(None)
 CONFIDENCE = 0.999
-"""At 0.95 one honest run in twenty would be called a leak."""
+"""At 0.95 one run in twenty without a leak would be called one."""
 LEAST_TENSOR_BYTES = 300
 """A tensor of one number takes 384 bytes of the memory in use, with its record (torch 2.14): none is kept at each step."""
 

@@ -79,7 +79,7 @@ def _checked(path: Path) -> Path:
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    # The one place that reads another project's format; the sum is known to be right, and only tensors are let through.
+    # Another project's format; the sum is known to be right, and only tensors are let through.
     return cast(dict[str, Tensor], torch.load(path, map_location="cpu", weights_only=True))
 
 
