@@ -7,6 +7,10 @@ The networks are two convolutions each, as a plug-in could bring them, so that m
 for long: images, pools of past fakes, optimisers, log, samples, watch, checkpoints. A kill is a SIGKILL somewhere in the step
 after a line of the log that was drawn. Slopes are of each sitting after its warm-up: of the bytes in use (asked of the C
 library and not given back), of Python's blocks in use, and of the resident memory, in which holes count too. Needs glibc 2.33.
+
+Two caches of fixed size fill ever more slowly as a process goes on and would be taken for a leak: small pieces that the C
+library keeps by thread and counts as in use, and the names in CPython's cache of attributes. The first is switched off (the
+benchmark starts itself again with GLIBC_TUNABLES), the second emptied before each look.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ from fruitgan.workflows.train_gan.settings import Event, Started, Stepped
 WARM_UP_STEPS = 1000
 """Of each sitting: pools and the watch's windows fill, and what is made once is made."""
 STRETCH_STEPS = 100
+NO_THREAD_CACHE = "glibc.malloc.tcache_count=0"
 LOG_EVERY, SAVE_EVERY, SAMPLE_EVERY = 10, 50, 100
 NETWORKS = """
 from torch import nn
@@ -160,7 +165,16 @@ def _tell(event: Event, told: TextIO) -> None:
         case _:
             return
     gc.collect()
+    _empty_attribute_cache()
     print(step, in_use_bytes(), sys.getallocatedblocks(), resident_bytes(), file=told)
+
+
+def _empty_attribute_cache() -> None:
+    """CPython keeps up to 4,096 names in it, each in a place by its address, so that equal ones are kept many times."""
+    if sys.version_info >= (3, 13):
+        sys._clear_internal_caches()
+    else:
+        sys._clear_type_cache()
 
 
 def after_warm_up(seen: list[Seen], warm_up_steps: int) -> list[Seen]:
@@ -231,6 +245,8 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=WARM_UP_STEPS, metavar="STEPS")
     parser.add_argument("--confidence", type=float, default=0.95, metavar="SHARE", help="of the intervals")
     arguments = parser.parse_args()
+    if os.environ.get("GLIBC_TUNABLES") != NO_THREAD_CACHE:
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "GLIBC_TUNABLES": NO_THREAD_CACHE})
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         found = long_run(arguments.steps, arguments.kills, arguments.warm_up, arguments.confidence, Path(folder))

@@ -43,6 +43,7 @@ def test_over_a_thousand_steps_the_slope_of_the_memory_in_use_is_zero(found: Map
     assert found["steps"] == 1100
     low, high = found["in_use"]["interval"]
     assert low <= 0 <= high < LEAST_TENSOR_BYTES, found
+    assert found["blocks"]["interval"][1] < 1, "an object of Python's is kept at each step"
 
 
 def test_a_step_that_kept_one_of_its_images_would_be_seen() -> None:
