@@ -147,18 +147,19 @@ def test_an_existing_name_is_a_usage_error(cli: Cli) -> None:
     assert "choose another --name" in err
 
 
-def test_sigterm_saves_judges_the_best_so_far_and_says_how_to_go_on(cli: Cli, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGUSR1", 0)])
+def test_a_signal_saves_judges_the_best_so_far_and_says_how_to_go_on(name: str, code: int, cli: Cli, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fruitgan", "train-detector", "--data", "dataset", "--image-size", "16"]
     command += ["--epochs", "100000", "--patience", "100000", "--name", "long", "--json"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
         assert any(line.startswith("epoch 1:") for line in process.stderr)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(getattr(signal, name))
         out, err = process.communicate(timeout=100)
     finally:
         process.kill()
-    assert process.returncode == 143
+    assert process.returncode == code
     result = json.loads(out)
     assert result["finished"] is False
     names = {path.name for path in (tmp_path / result["run"]).iterdir()}
@@ -166,8 +167,8 @@ def test_sigterm_saves_judges_the_best_so_far_and_says_how_to_go_on(cli: Cli, tm
     assert "metrics.json" not in names
     line = err.splitlines()[-1].partition("go on with: ")[2]
     assert line == "fruitgan train-detector --resume long --gpu none"
-    code, out, err = cli(*shlex.split(line)[2:], "--epochs", str(result["rounds"]), "--json")
-    assert code == 0
+    again, out, err = cli(*shlex.split(line)[2:], "--epochs", str(result["rounds"]), "--json")
+    assert again == 0
     assert json.loads(out)["rounds"] == result["rounds"]
     assert f"going on after epoch {result['rounds']}" in err
 

@@ -91,8 +91,22 @@ def test_json_is_one_object_with_every_picture_in_it(cli: Cli) -> None:
     assert {entry["path"] for entry in value["skipped"]} == {str(Path("in/notes.txt")), str(Path("in/sub"))}
     assert value["seconds"] > 0
     assert value["images_per_second"] > 0
-    assert set(value) == {"translated", "skipped", "failed", "outputs", "seconds", "images_per_second", "engine"}
+    assert set(value) == {"translated", "skipped", "failed", "outputs", "seconds", "images_per_second", "engine", "rounding"}
     assert value["engine"] == "torch"  # the graph of so small a generator does not ship
+    assert value["rounding"] is None
+
+
+def test_what_bf16_costs_is_printed(cli: Cli) -> None:
+    for precision in ("fp32", "bf16"):
+        assert cli("in/a.jpg", "--precision", precision, "-o", f"{precision}.png")[0] == 0
+    code, out, err = cli("in/a.jpg", "--precision", "bf16", "--json", "-o", "again.png")
+    apart = np.abs(np.asarray(Image.open("bf16.png"), int) - np.asarray(Image.open("fp32.png"), int))
+    assert apart.max() > 0
+    assert (code, json.loads(out)["rounding"]) == (
+        0,
+        {"path": str(Path("in/a.jpg")), "mean": round(float(apart.mean()), 3), "largest": int(apart.max())},
+    )
+    assert f"grey levels off fp32 on average in {Path('in/a.jpg')}, and {apart.max()} at most" in err
 
 
 def test_one_failure_is_the_error_line_and_several_have_a_line_each(cli: Cli) -> None:

@@ -115,6 +115,7 @@ class Runs:
         self.start = out / "start"
         self.caches = out / "caches"
         self.start.mkdir(parents=True)
+        self.caches.mkdir()  # now, so that no case has it to make, and the changes of all are the same
         if self.base is not None:
             base = self.base
             forked(lambda tell: self.train(base, self.start, tell))

@@ -109,13 +109,21 @@ def test_a_limit_on_the_size_of_files_is_said(spread: Found) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("job", ["export", "export-overwriting", "export-repairing", "network", "network-longer", "regression"])
 @pytest.mark.parametrize("what", ["die", "power-cut", "full"])
-def test_at_no_change_anything_is_lost(what: str, job: str, tmp_path: Path) -> None:
+def test_at_no_change_anything_is_lost(what: str, job: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = tried(tmp_path / "jobs", {(what, job): [0, 1]})[what, job]
     assert len(found["cases"]) == len(found["changes"])
     assert_all_is_as_promised(found)
+    tell_of(found, capsys)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["die", "power-cut", "full", "limit"])
-def test_at_no_change_an_evaluation_is_half_written(what: str, tmp_path: Path) -> None:
-    assert_all_is_as_promised(tried(tmp_path / "jobs", {(what, "evaluation"): [0, 1]})[what, "evaluation"])
+def test_at_no_change_an_evaluation_is_half_written(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = tried(tmp_path / "jobs", {(what, "evaluation"): [0, 1]})[what, "evaluation"]
+    assert_all_is_as_promised(found)
+    tell_of(found, capsys)
+
+
+def tell_of(found: Mapping[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    with capsys.disabled():
+        print(f"\n{found['what']}, {found['job']}: {len(found['cases'])} cases, as promised")

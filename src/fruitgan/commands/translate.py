@@ -127,6 +127,10 @@ def translate(
             console.out(_in_one_line(path))
     for remark in result.skipped:
         console.say(f"skipped: {_in_one_line(remark.path)}: {remark.reason}")
+    if (off := result.rounding) is not None:
+        console.say(
+            f"bf16 is {off.mean} grey levels off fp32 on average in {_in_one_line(off.path)}, and {off.largest} at most"
+        )
     if result.exit_code:
         _complain(console, result)
 

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -23,6 +23,7 @@ from fruitgan.workflows.picture_marks import FORMATS, Format
 from fruitgan.workflows.picture_sources import Remark, bare_reason
 from fruitgan.workflows.translate_pipeline import Job, carry_out, threads_of_a_call
 from fruitgan.workflows.translate_plan import STREAM, Plan, Task, format_of, plan_files, plan_stream, without_results
+from fruitgan.workflows.translate_rounding import Rounding, measured_rounding
 
 LARGEST_SCALE_PX = 8192
 
@@ -83,6 +84,8 @@ class TranslateResult:
     images_per_second: float
     engine: str | None
     """What ran the generator; None where nothing was left to do."""
+    rounding: Rounding | None
+    """What bf16 did to the first picture made; None where the arithmetic was fp32."""
     exit_code: int
     """0, or 3 if a picture failed or there was none, or 1 if pictures failed for want of memory alone."""
 
@@ -137,7 +140,8 @@ def translate(
     mark = _mark(settings, bundle, direction, form)
     tasks = without_results(plan.tasks, mark, settings.overwrite)
     lost: dict[Task, FruitganError] = {}
-    engine_name = None
+    engine_name = rounding = None
+    seconds = time.monotonic() - begin
     if tasks:
         scale = int(settings.scale) if settings.scale.isdigit() else settings.scale
         engine_name = _engine_name(settings, bundle.card, len(tasks), scale)
@@ -150,11 +154,21 @@ def translate(
                 if on_progress is not None:
                     reason = None if error is None else bare_reason(error)
                     on_progress(TranslateProgress(done, len(tasks), task.source_name, reason))
-    return _result(plan, lost, len(tasks) - len(lost), time.monotonic() - begin, engine_name)
+        seconds = time.monotonic() - begin
+        if settings.precision == "bf16" and len(lost) < len(tasks):
+            made, exact = next(task for task in tasks if task not in lost), replace(settings, precision="fp32")
+            fp32 = _engine(exact, engine_name, bundle, direction, 1)
+            rounding = measured_rounding(made, bundle.card, scale, engine, fp32)
+    return _result(plan, lost, len(tasks) - len(lost), seconds, engine_name, rounding)
 
 
 def _result(
-    plan: Plan, lost: Mapping[Task, FruitganError], translated: int, seconds: float, engine: str | None
+    plan: Plan,
+    lost: Mapping[Task, FruitganError],
+    translated: int,
+    seconds: float,
+    engine: str | None,
+    rounding: Rounding | None,
 ) -> TranslateResult:
     remarks = {task: Remark(task.source_name, bare_reason(error)) for task, error in lost.items()}
     skipped = [remarks[task] for task, error in lost.items() if isinstance(error, NotAnImage)]
@@ -175,6 +189,7 @@ def _result(
         seconds=round(seconds, 3),
         images_per_second=round(translated / seconds, 3),
         engine=engine,
+        rounding=rounding,
         exit_code=exit_code,
     )
 
