@@ -14,7 +14,7 @@ from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.registry import Choice
 from fruitgan.settings import to_json, typed
 from fruitgan.training.detection import Album, Parts
-from fruitgan.training.lock import LOCK, locked
+from fruitgan.training.lock import LOCK
 from fruitgan.training.run import CONFIG, Run, find_run, resume_command
 from fruitgan.workflows.train_detector.settings import OUT, TrainDetectorResult, TrainDetectorSettings
 
@@ -152,7 +152,7 @@ def forget_place(run: Run) -> None:
 def tidy(run: Run) -> None:
     """Of a finished run, where it can be written: what a death right after its end has left."""
     if (run.path / LOCK).is_file() or Path(run.config["settings"]["data"]).is_absolute():
-        with suppress(FruitganError), locked(run.path):
+        with suppress(FruitganError), run.taken():
             forget_place(run)
 
 
