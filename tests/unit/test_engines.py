@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -296,3 +297,26 @@ def test_what_is_known_of_a_shipped_graph_is_plain_json() -> None:
 def test_engines_are_engines(other: str) -> None:
     assert issubclass(engines.get(other), Engine)  # type: ignore[arg-type]
     assert engines.get(other).concurrent  # type: ignore[attr-defined]
+
+
+def test_torch_on_a_cpu_serves_several_threads_at_once_and_leaves_torchs_number_of_threads_alone() -> None:
+    bundle, images, before = shipped(), fruit(6, 64, 96), torch.get_num_threads()
+    engine = TorchEngine(generator=bundle.card.generator, weights=bundle.weights["a2b"], gpu="none", threads=1)
+    assert engine.concurrent
+    one_by_one = [engine.translate(image[np.newaxis]) for image in images]
+    with ThreadPoolExecutor(3) as pool:
+        at_once = list(pool.map(lambda image: engine.translate(image[np.newaxis]), images))
+    assert np.array_equal(at_once, one_by_one)
+    assert torch.get_num_threads() == before
+    with ThreadPoolExecutor(1) as pool:  # as one that comes later finds it
+        assert pool.submit(torch.get_num_threads).result() == before
+
+
+@pytest.mark.parametrize("threads", [1, None])
+def test_a_call_of_torch_takes_the_threads_it_was_given(threads: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, seen = shipped(), []
+    engine = TorchEngine(generator=bundle.card.generator, weights=bundle.weights["a2b"], gpu="none", threads=threads)
+    forward = engine.network.forward
+    monkeypatch.setattr(engine.network, "forward", lambda x: seen.append(torch.get_num_threads()) or forward(x))
+    engine.translate(fruit(1, 16, 16))
+    assert seen == [threads or torch.get_num_threads()]

@@ -72,9 +72,9 @@ def test_a_picture_in_tiles_is_the_whole_picture(
     sizes: list[int] = []
     run = engine._run
 
-    def counted(images: Any) -> Any:
+    def counted(images: Any, *network: Any) -> Any:
         sizes.append(images.shape[1] * images.shape[2])
-        return run(images)
+        return run(images, *network)
 
     monkeypatch.setattr(torch_engine, "LARGE_PIXELS", 0)
     monkeypatch.setattr(engine, "_run", counted)
@@ -86,6 +86,25 @@ def test_a_picture_in_tiles_is_the_whole_picture(
     assert np.abs(whole.astype(int) - image).mean() > 1  # it did something
     monkeypatch.undo()
     assert (engine.translate(image) == whole).all()  # and the network is as it was
+
+
+def test_a_picture_translated_amid_the_tiles_of_another_is_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, small = engine_of("mobile"), picture(40, 60)
+    alone, run = engine.translate(small), engine._run
+    amid: list[NDArray[np.uint8]] = []
+
+    def interrupted(images: Any, *network: Any) -> Any:
+        if network:
+            amid.append(run(small))
+        return run(images, *network)
+
+    monkeypatch.setattr(torch_engine, "LARGE_PIXELS", 0)
+    monkeypatch.setattr(engine, "_run", interrupted)
+    monkeypatch.setattr(engine, "_room_bytes", lambda: 0)
+    monkeypatch.setattr(torch_engine, "tile_px", lambda *_: 40)
+    engine.translate(picture(200, 300))
+    assert len(amid) > 10
+    assert all((one == alone).all() for one in amid)
 
 
 def test_tiles_with_statistics_of_their_own_would_show() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ Images = NDArray[np.uint8]
 class Engine(ABC):
     """One generator in one direction, ready to run."""
 
-    concurrent: ClassVar[bool] = False
+    concurrent: bool = False
     """Whether several threads may call it at once; else each call has the machine to itself."""
 
     @abstractmethod

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fruitgan.device import Precision, autocast, choose_device
+from fruitgan.device import Precision, autocast, choose_device, keep_freed_memory
 from fruitgan.engines.contracts import Engine, Images
 from fruitgan.engines.reach import Reach, reach_of, tile_px
 from fruitgan.engines.tiles import in_tiles
@@ -29,7 +32,10 @@ MEMORY_SHARE = 0.5
 
 
 class TorchEngine(Engine):
-    """A generator in evaluation mode on one device; `auto` precision is fp32, since rounding to 8 bits shows bf16's steps."""
+    """A generator in evaluation mode on one device; `auto` precision is fp32, since rounding to 8 bits shows bf16's steps.
+
+    On a CPU it is concurrent: two calls of one thread each are through sooner than one call after the other of two.
+    """
 
     def __init__(
         self,
@@ -46,13 +52,24 @@ class TorchEngine(Engine):
         self.network: Generator = build_for(generators, generator, weights)
         self.network.requires_grad_(False).eval().to(self.device)
         self._reach: Reach | None = None
+        self._large = threading.Lock()
+        self._all_threads = torch.get_num_threads()
+        # Elsewhere torch takes a number of threads for good, and warns of a second.
+        self.concurrent = self.device.type == "cpu" and bool(torch.backends.openmp.is_available())  # type: ignore[no-untyped-call]
+        self._threads = threads if self.concurrent else None
+        if self._threads is not None:
+            keep_freed_memory()
 
     def translate(self, images: Images) -> Images:
         count, height, width = images.shape[:3]
         if not self.network.size_rule.accepts(height, width):
             raise DataError(f"{width} x {height} px do not fit the generator; the sizes on the bundle's card are wrong")
         try:
-            return self._run_large(images) if count * height * width > LARGE_PIXELS else self._run(images)
+            if count * height * width > LARGE_PIXELS:
+                with self._large:  # one at a time, for each may take all the room there is
+                    return self._run_large(images)
+            with self._few_threads():
+                return self._run(images)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -74,7 +91,22 @@ class TorchEngine(Engine):
         side = tile_px(self._reach, room, self.network.size_rule.multiple_of_px)
         if side is None:  # it may yet suffice; if not, the error says so
             return self._run(images)
-        return in_tiles(self.network, self._run, images, tile_px=side, halo_px=self._reach.halo_px)
+        # Tiles change how norms work: in modules of their own with the same tensors, as other calls may be at work.
+        shared = {id(tensor): tensor for tensor in (*self.network.parameters(), *self.network.buffers())}
+        network = copy.deepcopy(self.network, shared)
+        return in_tiles(network, lambda part: self._run(part, network), images, tile_px=side, halo_px=self._reach.halo_px)
+
+    @contextmanager
+    def _few_threads(self) -> Iterator[None]:
+        """Torch counts threads for each thread that calls it, and the last count is that of threads to come."""
+        if self._threads is None:
+            yield
+            return
+        torch.set_num_threads(self._threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(self._all_threads)
 
     def _room_bytes(self) -> int:
         """How much memory one picture may take."""
@@ -83,11 +115,11 @@ class TorchEngine(Engine):
         return int(spare_memory_bytes() * MEMORY_SHARE)
 
     @torch.inference_mode()
-    def _run(self, images: Images) -> Images:
+    def _run(self, images: Images, network: Generator | None = None) -> Images:
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)  # [N, H, W, 3]
         source = signed_from_unit(unit_from_bytes(pixels.permute(0, 3, 1, 2).contiguous().float()))  # [N, 3, H, W] in [-1, 1]
         with autocast(self.device, self.precision):
-            output: Tensor = self.network(source)
+            output: Tensor = (network or self.network)(source)
         del source
         unit = unit_from_signed(output.float())
         if not bool(torch.isfinite(unit).all()):
