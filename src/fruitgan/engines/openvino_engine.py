@@ -40,7 +40,7 @@ class OpenvinoEngine(Engine):
             raise missing_extra("openvino", str(error.name)) from error
         graph = obtain(generator, weights)
         core = openvino.Core()
-        model = core.read_model(filled(graph.onnx, graph.fed(weights)))
+        model = core.read_model(filled(graph.onnx, graph.fed(weights), in_phases=precision == "bf16"))
         all_threads = cores()
         self.compiled = core.compile_model(
             model,
