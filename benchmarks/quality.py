@@ -1,7 +1,7 @@
 """What each ingredient of `fruit` is worth at equal compute: reference and variants, equal seeds, the same images.
 
     python benchmarks/quality.py --data apple2orange --out quality           # a GPU: two arms, three seeds, 256 px
-    python benchmarks/quality.py --data apple2orange --out quality --small   # a CPU: four rows, 64 px, one seed, indicative
+    python benchmarks/quality.py --data apple2orange --out quality --small   # a CPU: six rows, 64 px, one seed, indicative
 
 Every arm gets the multiply-adds of the reference's `--steps`, counted; what judges is its last weights (averaged, where it
 averages), on the test images, opened once (`--judge held-out`: on the tenth of the training images that no arm trains on, for
@@ -55,7 +55,7 @@ Values = NDArray[np.float64]
 
 
 def arms() -> dict[str, Recipe]:
-    """The reference, then one change more in each row; the last is `fruit`."""
+    """The reference, then one change more in each row up to `fruit`; then that with a gradient penalty, which it has not."""
     fruit = recipes.get("fruit")
     rows = {REFERENCE: recipes.get(REFERENCE)}
 
@@ -69,20 +69,24 @@ def arms() -> dict[str, Recipe]:
         "identity": until(0.5, 5.0),
     }
     add("+ loose cycle", weights=weights)
-    penalised = {"gan_mode": "lsgan", "pool_size": 50, "penalty": True}
     add(
-        "+ three scales, penalty",
+        "+ three scales",
         discriminator=Part(name="patch-multiscale", options={"scales": 3, "norm": "spectral-instance"}),
-        objective=Part(name="cyclegan", options=penalised),
-        weights={**weights, "gradient_penalty": Schedule(start=4.0, end=4.0, every=8)},
+        objective=Part(name="cyclegan", options={"gan_mode": "lsgan", "pool_size": 50}),
     )
     add("+ antialiased", generator=Part(name="resnet-aa", options={"residual": False}))
     add("+ change of the source", generator=Part(name="resnet-aa", options={"mask": False}))
     rows["fruit (+ mask, adaptive changes)"] = fruit
+    for weight in (0.4, 4.0):
+        add(
+            f"fruit + penalty {weight:g}",
+            objective=Part(name="cyclegan", options={**fruit.objective.options, "penalty": True}),
+            weights={**fruit.weights, "gradient_penalty": Schedule(start=weight, end=weight, every=8)},
+        )
     return rows
 
 
-SMALL = (0, 2, 3, 6)
+SMALL = (0, 2, 3, 6, 7, 8)
 """The rows of a CPU's form."""
 LARGE = (0, 6)
 
@@ -211,7 +215,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
-        "--small", action="store_true", help="four rows, narrow networks, 64 px, one seed: for a CPU, indicative"
+        "--small", action="store_true", help="six rows, narrow networks, 64 px, one seed: for a CPU, indicative"
     )
     parser.add_argument("--all", action="store_true", help="every row of the ablation")
     parser.add_argument("--steps", type=int, help="of the reference; default 10,000, with --small 1,000")

@@ -22,7 +22,10 @@ from safetensors.torch import load_file
 from fruitgan import bundle as bundles
 from fruitgan.errors import DataError, UsageError
 from fruitgan.objectives.contracts import Batch
+from fruitgan.training import recipes
 from fruitgan.training.feed import BankFeed
+from fruitgan.training.recipe import Part
+from fruitgan.training.schedules import Schedule
 from fruitgan.training.trainer import LossNotFinite
 from fruitgan.workflows.train_gan import TrainGanResult, TrainGanSettings, train_gan
 from fruitgan.workflows.train_gan.settings import Event, OnProgress, Saved, Started, Stepped
@@ -66,6 +69,17 @@ def no_report() -> Iterator[None]:
     """The page at the end is another test's, and takes longer than a few small steps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fruitgan.workflows.train_gan.job.training_report", lambda *_: "")
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def penalised_fruit() -> Iterator[None]:
+    """The recipe as it is, and a lazy penalty, which no recipe of ours has."""
+    options = {**recipes.fruit.objective.options, "penalty": True}
+    weights = {**recipes.fruit.weights, "gradient_penalty": Schedule(start=4.0, end=4.0, every=8)}
+    penalised = dataclasses.replace(recipes.fruit, objective=Part(name="cyclegan", options=options), weights=weights)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipes, "fruit", penalised)
         yield
 
 

@@ -114,3 +114,26 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
         cleared[kind] = int(done.stdout)
     assert cleared["given back"] >= 4 * 32  # pages, the largest of which has 2 MiB
     assert cleared["kept"] < cleared["given back"] / 10
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_goes_back_while_that_is_asked_for() -> None:
+    count = """
+import os
+from pathlib import Path
+import numpy as np
+from fruitgan.device import freed_memory_returned, keep_freed_memory
+keep_freed_memory()
+def left_mib():
+    resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    before = resident()
+    np.ones(64 << 20, dtype=np.uint8)
+    return (resident() - before) >> 20
+with freed_memory_returned():
+    print(left_mib())
+print(left_mib())
+"""
+    done = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=True)
+    returned, kept = map(int, done.stdout.split())
+    assert returned < 8
+    assert kept > 56

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fruitgan.device import Precision, autocast, choose_device, keep_freed_memory
+from fruitgan.device import Precision, autocast, choose_device, freed_memory_returned, keep_freed_memory
 from fruitgan.engines.contracts import Engine, Images
 from fruitgan.engines.reach import Reach, reach_of, tile_px
 from fruitgan.engines.tiles import in_tiles
@@ -88,13 +88,15 @@ class TorchEngine(Engine):
         room = self._room_bytes()
         if len(images) > 1 or self._reach.bytes(*images.shape[1:3]) <= room:
             return self._run(images)
+        room -= images.nbytes  # the whole result's, beside what a tile takes
         side = tile_px(self._reach, room, self.network.size_rule.multiple_of_px)
         if side is None:  # it may yet suffice; if not, the error says so
             return self._run(images)
         # Tiles change how norms work: in modules of their own with the same tensors, as other calls may be at work.
         shared = {id(tensor): tensor for tensor in (*self.network.parameters(), *self.network.buffers())}
         network = copy.deepcopy(self.network, shared)
-        return in_tiles(network, lambda part: self._run(part, network), images, tile_px=side, halo_px=self._reach.halo_px)
+        with freed_memory_returned():
+            return in_tiles(network, lambda part: self._run(part, network), images, tile_px=side, halo_px=self._reach.halo_px)
 
     @contextmanager
     def _few_threads(self) -> Iterator[None]:
