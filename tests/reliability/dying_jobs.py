@@ -23,7 +23,7 @@ from fruitgan.workflows.export_dataset import ExportSettings, export_dataset
 from fruitgan.workflows.train_detector import TrainDetectorSettings, train_detector
 from fruitgan.workflows.train_detector.settings import Event, Started
 
-NOT_COMPARED = ("seconds", "created", "run", "file", "out", "report")
+NOT_COMPARED = ("seconds", "detection_seconds", "created", "run", "file", "out", "report")
 """Times, and the folder that each case has for itself."""
 
 
