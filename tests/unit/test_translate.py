@@ -112,6 +112,7 @@ def test_a_picture_keeps_its_name_and_size_and_is_translated(run: Run) -> None:
         "seconds",
         "images_per_second",
         "engine",
+        "rounding",
     }
 
 
