@@ -106,7 +106,7 @@ def freed_memory_returned(threshold_bytes: int = 1 << 20) -> Iterator[None]:
     """In here, blocks from this size on go back to the system when they are freed, where glibc is the C library.
 
     Where many sizes take turns, what is kept has holes that fit none of them: the tiles of a picture of 3000 x 2000 px took 601
-    MB of memory, and 178 MB so.
+    MB of memory, and 239 MB so.
     """
     _tell_malloc(_MMAP_THRESHOLD, threshold_bytes)
     try:

@@ -19,7 +19,9 @@ from PIL import Image
 from fruitgan import bundle as bundles
 from fruitgan.cli import main
 from fruitgan.engines.torch_engine import arrays_of
+from fruitgan.errors import FruitganError
 from fruitgan.models.catalog import generators
+from fruitgan.workflows import translate as translating
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -107,6 +109,20 @@ def test_what_bf16_costs_is_printed(cli: Cli) -> None:
         {"path": str(Path("in/a.jpg")), "mean": round(float(apart.mean()), 3), "largest": int(apart.max())},
     )
     assert f"grey levels off fp32 on average in {Path('in/a.jpg')}, and {apart.max()} at most" in err
+
+
+def test_pictures_in_bf16_are_there_even_if_fp32_has_no_room(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = translating._engine
+
+    def narrow(settings: translating.TranslateSettings, *given: Any) -> Any:
+        if settings.precision == "fp32":
+            raise FruitganError("not enough memory")
+        return build(settings, *given)
+
+    monkeypatch.setattr(translating, "_engine", narrow)
+    code, out, err = cli("in/a.jpg", "--precision", "bf16", "--json")
+    assert (code, json.loads(out)["rounding"]) == (0, None)
+    assert "bf16" not in err
 
 
 def test_one_failure_is_the_error_line_and_several_have_a_line_each(cli: Cli) -> None:

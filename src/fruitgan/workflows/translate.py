@@ -144,8 +144,8 @@ def translate(
     seconds = time.monotonic() - begin
     if tasks:
         scale = int(settings.scale) if settings.scale.isdigit() else settings.scale
-        engine_name = _engine_name(settings, bundle.card, len(tasks), scale)
-        engine = _engine(settings, engine_name, bundle, direction, len(tasks))
+        engine_name = name = _engine_name(settings, bundle.card, len(tasks), scale)
+        engine = _engine(settings, name, bundle, direction, len(tasks))
         job = Job(engine, bundle.card, scale, settings.compare, form, mark, stdout)
         with closing(carry_out(job, tasks)) as results:
             for done, (task, error) in enumerate(results, start=1):
@@ -157,8 +157,7 @@ def translate(
         seconds = time.monotonic() - begin
         if settings.precision == "bf16" and len(lost) < len(tasks):
             made, exact = next(task for task in tasks if task not in lost), replace(settings, precision="fp32")
-            fp32 = _engine(exact, engine_name, bundle, direction, 1)
-            rounding = measured_rounding(made, bundle.card, scale, engine, fp32)
+            rounding = measured_rounding(made, bundle.card, scale, engine, lambda: _engine(exact, name, bundle, direction, 1))
     return _result(plan, lost, len(tasks) - len(lost), seconds, engine_name, rounding)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,11 +24,11 @@ class Rounding:
     largest: int
 
 
-def measured_rounding(task: Task, fit: Fit, scale: str | int, bf16: Engine, fp32: Engine) -> Rounding | None:
-    """The picture of this task by both engines; None if it is gone meanwhile, or is too large for fp32's memory."""
+def measured_rounding(task: Task, fit: Fit, scale: str | int, bf16: Engine, fp32: Callable[[], Engine]) -> Rounding | None:
+    """The picture of this task by both engines; None if it is gone meanwhile, or fp32's memory does not suffice."""
     try:
         pixels = decode(task.read()).pixels
-        results = [translate_pixels(engine, fit, pixels, scale).astype(np.int16) for engine in (bf16, fp32)]
+        results = [translate_pixels(engine, fit, pixels, scale).astype(np.int16) for engine in (bf16, fp32())]
     except (FruitganError, OSError, MemoryError):
         return None
     apart = np.abs(results[0] - results[1])
