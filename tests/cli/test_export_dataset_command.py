@@ -17,8 +17,9 @@ from PIL import Image
 from fruitgan import bundle as bundles
 from fruitgan.cli import main
 from fruitgan.data.labelled import read_dataset
-from fruitgan.engines.torch_engine import TorchEngine, arrays_of
+from fruitgan.engines.torch_engine import arrays_of
 from fruitgan.models.catalog import generators
+from fruitgan.workflows.export_dataset import job
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -150,23 +151,23 @@ def test_other_options_in_the_way_are_refused_until_overwritten(cli: Cli) -> Non
 def test_a_signal_leaves_whole_images_and_no_manifest_and_the_same_command_goes_on(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, number: int, code: int
 ) -> None:
-    translate = TorchEngine.translate
-    calls = []
+    write = job.write_atomically
+    written: list[Path] = []
 
-    def slow(self: TorchEngine, images: Any) -> Any:
-        calls.append(images)
-        if len(calls) == 3:
+    def signalled(path: Path, data: bytes) -> None:
+        write(path, data)
+        written.append(path)
+        if len(written) == 5:
             signal.raise_signal(number)
-        return translate(self, images)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TorchEngine, "translate", slow)
+        patch.setattr(job, "write_atomically", signalled)
         got, out, err = cli("--data", "fruit")
     assert (got, out) == (code, "")
     assert err.splitlines()[-1].endswith("every image is whole, and the same command does the rest")
     assert not Path("dataset/manifest.csv").exists()
     made = len(list(Path("dataset").rglob("*.png")))
-    assert 4 <= made < 8
+    assert made == 5
     code, _, err = cli("--data", "fruit")
     assert code == 0
     assert f"{8 - made} images made, {made} were there already" in err

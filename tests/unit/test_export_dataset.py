@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.images import Pixels, resize
 from fruitgan.registry import Choice
 from fruitgan.training.lock import RunInUse, locked
+from fruitgan.workflows import translate_pipeline as pipeline
 from fruitgan.workflows.export_dataset import ExportResult, ExportSettings, export_dataset, job
 
 Export = Callable[..., ExportResult]
@@ -33,15 +34,14 @@ class Negative(Engine):
     """255 minus each value, so that every expected pixel is known."""
 
     calls = 0
-    fails_at = 0
+    given: ClassVar[dict[str, Any]]
 
     def __init__(self, **options: Any) -> None:
-        assert set(options) == {"generator", "weights", "gpu", "device"}
+        assert set(options) == {"generator", "weights", "gpu", "device", "threads"}
+        Negative.given = options
 
     def translate(self, images: Images) -> Images:
         Negative.calls += 1
-        if Negative.calls == Negative.fails_at:
-            raise KeyboardInterrupt
         return 255 - images
 
 
@@ -83,7 +83,7 @@ def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Export:
     """Exports in a folder with data, apples and oranges, and a bundle whose engine gives the negative."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(engines, "get", lambda name: Negative)
-    Negative.calls = Negative.fails_at = 0
+    Negative.calls = 0
     for folder, count, seed in (("trainA", TRAIN, 0), ("trainB", TRAIN, 100), ("testA", TEST, 200), ("testB", TEST + 1, 300)):
         for number in range(count):
             save(Path(f"apple2orange/{folder}/{number}.png"), picture(seed + number))
@@ -94,6 +94,12 @@ def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Export:
         return export_dataset(ExportSettings(**given), on_progress)
 
     return export
+
+
+def stop_it(label: str, done: int, total: int) -> None:
+    """On progress: as Ctrl-C behind the third picture."""
+    if (label, done) == ("exporting", 3):
+        raise KeyboardInterrupt
 
 
 def files(folder: str | Path = "out") -> list[str]:
@@ -291,13 +297,12 @@ def test_a_rerun_makes_nothing_again(export: Export) -> None:
 
 def test_an_export_that_was_stopped_has_no_manifest_and_a_rerun_does_the_rest(export: Export) -> None:
     export(out=Path("whole"))
-    Negative.calls, Negative.fails_at = 0, 2
     with pytest.raises(KeyboardInterrupt):
-        export()
+        export(stop_it)
     done = [name for name in files() if name.endswith(".png")]
     assert UNFINISHED in files()
     assert not {MANIFEST, "dataset.json"} & set(files())
-    assert 0 < len(done) < 2 * TEST
+    assert len(done) == 3
     with pytest.raises(DataError, match="not finished"):
         read_dataset(Path("out"))
     Path("out/predicted/.fruitgan-0.part").write_bytes(b"half a picture")
@@ -379,9 +384,8 @@ def test_another_bundle_or_option_in_the_way_is_refused_until_overwritten(
 
 
 def test_another_export_does_not_go_on_with_a_stopped_one(export: Export) -> None:
-    Negative.fails_at = 2
     with pytest.raises(KeyboardInterrupt):
-        export()
+        export(stop_it)
     with pytest.raises(UsageError, match="is in the way"):
         export(direction="b2a")
     export(direction="b2a", overwrite=True)
@@ -570,15 +574,38 @@ def test_a_folder_that_another_process_works_in_is_left_alone(export: Export) ->
 
 def test_overwriting_goes_on_with_what_it_began(export: Export) -> None:
     export(format="webp")
-    Negative.calls, Negative.fails_at = 0, 2
     with pytest.raises(KeyboardInterrupt):
-        export(overwrite=True)
-    Negative.calls, Negative.fails_at = 0, 0
+        export(stop_it, overwrite=True)
     made = len([name for name in files() if name.endswith(".png")])
     result = export(overwrite=True)
     assert (result.kept, result.made) == (made, 2 * TEST - made)
-    assert made > 0
+    assert made == 3
     assert export(overwrite=True).kept == 0  # a finished one is made anew
+
+
+def test_auto_chooses_by_all_pictures_even_where_few_are_missing(export: Export, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def choose(wanted: str, generator: Choice, **options: Any) -> str:
+        asked.append({"wanted": wanted, **options})
+        return "torch"
+
+    monkeypatch.setattr(job, "choose_engine", choose)
+    with pytest.raises(KeyboardInterrupt):
+        export(stop_it)
+    export(gpu="none")
+    assert asked == [
+        {"wanted": "auto", "pictures": TEST, "gpu": None, "device": None},
+        {"wanted": "auto", "pictures": TEST, "gpu": "none", "device": None},
+    ]
+
+
+def test_many_pictures_share_the_cores_and_few_have_them_to_themselves(export: Export, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "cores", lambda: 4)
+    export()
+    assert Negative.given["threads"] is None
+    export(count=8, out=Path("more"))
+    assert Negative.given["threads"] == 1
 
 
 def test_progress_is_told_for_each_stage(export: Export) -> None:

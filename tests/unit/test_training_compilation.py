@@ -37,10 +37,14 @@ def test_where_nothing_can_be_compiled_one_line_says_what_is_missing(monkeypatch
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler on this machine")
 @pytest.mark.filterwarnings("default")  # torch's compiler warns of its own parts
 def test_compiled_networks_train_as_those_that_are_not(tmp_path: Path) -> None:
-    """Losses within 1e-5 in the first step, and within a hundredth in the next three.
+    """Losses within 1e-5 in the first step, or within what fp32 pixels are rounded by; within a hundredth in the next three.
 
+    Cycle and identity are means of differences of pixels in [-1, 1] that are nearly equal in the first step. In the composite
+    m tanh(h + atanh(clip(x))) + (1 - m) x six operations have results that reach the pixel undiminished (atanh, sum, tanh, two
+    products, sum), each rounded by half a unit in the last place of 1 at most: 2^-25 below 1. Both sides may be off by that much.
     Adam's first updates are as large whatever a gradient's size, so that its last digits come to move weights.
     """
+    rounding = 2 * 6 * 2.0**-25
     random = np.random.default_rng(0)
     for domain in ("trainA", "trainB"):
         (tmp_path / "data" / domain).mkdir(parents=True)
@@ -71,6 +75,6 @@ def test_compiled_networks_train_as_those_that_are_not(tmp_path: Path) -> None:
         )
         train_gan(settings, keep)
     assert len(losses[True]) == 4
-    assert losses[True][0] == pytest.approx(losses[False][0], rel=1e-5)
+    assert losses[True][0] == pytest.approx(losses[False][0], rel=1e-5, abs=rounding)
     for found, expected in zip(losses[True], losses[False], strict=True):
         assert found == pytest.approx(expected, rel=1e-2)

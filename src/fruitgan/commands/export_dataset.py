@@ -58,9 +58,7 @@ def export_dataset(
         typer.Option("--format", help="Kind of the files: png and webp keep every bit, jpg (95) does not."),
     ] = "png",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another dataset in the folder.")] = False,
-    engine: Annotated[
-        str, typer.Option("--engine", help="What runs the generator.", rich_help_panel=options.MACHINE_PANEL)
-    ] = "torch",
+    engine: options.Engine = "auto",
     gpu: options.Gpu = None,
     device: options.Device = None,
     config: options.Config = None,

@@ -189,6 +189,15 @@ Domains = Annotated[
     str | None,
     typer.Option("--domains", metavar="A,B", help="What the two domains are called: apple,orange.", rich_help_panel=DATA_PANEL),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="auto|NAME",
+        help="What runs the generator: torch, onnx, openvino; auto is the one that is through first.",
+        rich_help_panel=MACHINE_PANEL,
+    ),
+]
 Gpu = Annotated[
     str | None,
     typer.Option(

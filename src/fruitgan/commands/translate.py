@@ -64,15 +64,7 @@ def translate(
         bool, typer.Option("--overwrite", help="Make every result anew, whatever is in its place; else only what is missing.")
     ] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Source and result side by side.")] = False,
-    engine: Annotated[
-        str,
-        typer.Option(
-            "--engine",
-            metavar="auto|NAME",
-            help="What runs the generator: torch, onnx, openvino; auto is the one that is through first.",
-            rich_help_panel=options.MACHINE_PANEL,
-        ),
-    ] = "auto",
+    engine: options.Engine = "auto",
     gpu: options.Gpu = None,
     device: options.Device = None,
     precision: Annotated[

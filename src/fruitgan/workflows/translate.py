@@ -16,6 +16,7 @@ from fruitgan.data.decode import NotAnImage
 from fruitgan.engines.catalog import engines
 from fruitgan.engines.choosing import AUTO, choose_engine
 from fruitgan.engines.contracts import Engine
+from fruitgan.engines.queued import for_threads
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.registry import suggestion
 from fruitgan.settings import to_json
@@ -240,7 +241,7 @@ def _engine_name(settings: TranslateSettings, card: Card, pictures: int, scale: 
 
 
 def _engine(settings: TranslateSettings, name: str, bundle: Bundle, direction: str, pictures: int) -> Engine:
-    return engines.get(name)(
+    engine = engines.get(name)(
         generator=bundle.card.generator,
         weights=bundle.weights[direction],
         gpu=settings.gpu,
@@ -248,3 +249,4 @@ def _engine(settings: TranslateSettings, name: str, bundle: Bundle, direction: s
         precision=settings.precision,
         threads=threads_of_a_call(pictures),
     )
+    return for_threads(engine)

@@ -12,7 +12,6 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -69,6 +68,7 @@ class Job:
     """What all pictures of a run share."""
 
     engine: Engine
+    """One that several threads may call."""
     card: Card
     scale: str | int
     compare: bool
@@ -76,7 +76,6 @@ class Job:
     mark: Mapping[str, Any]
     stdout: BinaryIO | None
     stopping: threading.Event = field(default_factory=threading.Event)
-    _engine_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def attempt(self, tasks: Sequence[Task]) -> list[FruitganError | None]:
         """Make some results, pictures of one size together; for each what kept it from being made, if that lies with it.
@@ -123,8 +122,7 @@ class Job:
     def _generate(self, batch: Sequence[_Picture]) -> Sequence[Pixels | FruitganError]:
         """The generator's picture for each; where a batch fails, each is tried alone, so that the others do not suffer."""
         try:
-            with nullcontext() if self.engine.concurrent else self._engine_lock:
-                return list(self.engine.translate(np.stack([picture.canvas.padded for picture in batch])))
+            return list(self.engine.translate(np.stack([picture.canvas.padded for picture in batch])))
         except FruitganError as error:
             failed = error
         except MemoryError:

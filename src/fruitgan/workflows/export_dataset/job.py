@@ -23,7 +23,9 @@ from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import Domain, Source, find_source
 from fruitgan.engines.canvas import translate_padded
 from fruitgan.engines.catalog import engines
+from fruitgan.engines.choosing import choose_engine
 from fruitgan.engines.contracts import Engine, Images
+from fruitgan.engines.queued import for_threads
 from fruitgan.errors import DataError, UsageError
 from fruitgan.images import (
     Pixels,
@@ -40,6 +42,7 @@ from fruitgan.workflows.export_dataset.plan import Item, choose, name_items, rem
 from fruitgan.workflows.export_dataset.settings import ExportResult, ExportSettings, Format, OnProgress
 from fruitgan.workflows.export_dataset.survey import Survey, oriented, survey
 from fruitgan.workflows.translate import choose_direction
+from fruitgan.workflows.translate_pipeline import threads_of_a_call
 
 SAVE_OPTIONS: Mapping[Format, Mapping[str, Any]] = {
     "png": {"format": "PNG", "compress_level": 6},
@@ -106,7 +109,7 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
     todo = plan.items if replaces else _todo(folder, made_of, plan.items)
     if todo or not folder.is_finished(plan.items):
         # Where no fake is missing no network is built; where it cannot be built nothing has been written yet.
-        generator = _engine(settings, bundle, direction) if any(item.generated for item in todo) else None
+        generator = _engine(settings, bundle, direction, plan) if any(item.generated for item in todo) else None
         with folder.taken():
             if replaces:
                 folder.clear()
@@ -191,13 +194,19 @@ def _pictures_sha256(items: Sequence[Item]) -> str:
     return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
 
-def _engine(settings: ExportSettings, bundle: Bundle, direction: str) -> Engine:
-    return engines.get(settings.engine)(
+def _engine(settings: ExportSettings, bundle: Bundle, direction: str, plan: _Plan) -> Engine:
+    # By all pictures, not by those that are missing: an export that goes on after a stop takes the engine it began with.
+    name = choose_engine(
+        settings.engine, bundle.card.generator, pictures=len(plan.items) // 2, gpu=settings.gpu, device=settings.device
+    )
+    engine = engines.get(name)(
         generator=bundle.card.generator,
         weights=bundle.weights[direction],
         gpu=settings.gpu,
         device=settings.device,
+        threads=threads_of_a_call(len(plan.items)),
     )
+    return for_threads(engine)
 
 
 def _make(
@@ -205,10 +214,14 @@ def _make(
 ) -> None:
     size_px = _size(settings, card)
     unchanged = Unchanged()
-    for done, (item, square) in enumerate(in_order(lambda item: seen(_pixels(item), size_px), todo), start=1):
+
+    def file_of(item: Item) -> bytes:
         engine = generator if item.generated and generator is not None else unchanged
-        # One at a time: with other batches, as after a stop, some devices give other last digits.
-        write_atomically(settings.out / item.file, encode(rendered(engine, card, square), settings.format))
+        # One picture a call: with other batches, as after a stop, some devices give other last digits.
+        return encode(rendered(engine, card, seen(_pixels(item), size_px)), settings.format)
+
+    for done, (item, file) in enumerate(in_order(file_of, todo), start=1):
+        write_atomically(settings.out / item.file, file)
         if on_progress is not None:
             on_progress("exporting", done, len(todo))
 

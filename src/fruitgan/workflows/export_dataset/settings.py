@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from fruitgan.bundle import RUNS
+from fruitgan.engines.choosing import AUTO
 from fruitgan.errors import UsageError
 from fruitgan.registry import suggestion
 from fruitgan.workflows.picture_sources import Remark
@@ -46,7 +47,8 @@ class ExportSettings:
     """Side of the exported squares in px; None is the bundle's training size."""
     format: Format = "png"
     """png and webp keep every bit; jpg loses detail, in both classes alike."""
-    engine: str = "torch"
+    engine: str = AUTO
+    """A registered name, or `auto` for the one that is through first."""
     gpu: str | None = None
     device: str | None = None
     overwrite: bool = False
