@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fruitgan.data.sampler import Sampler
 from fruitgan.device import Precision, autocast, keep_freed_memory
-from fruitgan.models import layers
+from fruitgan.models import layers, reflection
 from fruitgan.objectives.adversarial import discriminator_loss, generator_loss
 from fruitgan.objectives.contracts import Batch, Objective
 from fruitgan.objectives.replay import ReplayPool
@@ -102,7 +102,7 @@ class PlainStep:
 
 @contextlib.contextmanager
 def plain_layers() -> Iterator[None]:
-    """torch's own instance norm and convolutions in place of ours."""
+    """torch's own instance norm, convolutions and reflected borders in place of ours."""
 
     def instance_norm(self: layers.InstanceNorm, x: Tensor) -> Tensor:
         if x.shape[-2:] == (1, 1):
@@ -113,6 +113,7 @@ def plain_layers() -> Iterator[None]:
     with (
         mock.patch.object(layers.InstanceNorm, "forward", instance_norm),
         mock.patch.object(layers, "_better_as_matmul", return_value=False),
+        mock.patch.object(reflection, "_has_own_gradient", return_value=False),
     ):
         yield
 

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from fruitgan.augment.differentiable import BRIGHTNESS, CONTRAST, DRAWS, SHIFT, mildly_changed
 from fruitgan.errors import UsageError
-from fruitgan.models.antialiased import BlurPool, Enlarge, resnet_aa
+from fruitgan.models.antialiased import Enlarge, resnet_aa
 from fruitgan.models.composition import composed
 from fruitgan.models.mobile import mobile
 from fruitgan.models.patch import BatchSpread, patch_multiscale
+from fruitgan.models.reflection import Smooth
 from fruitgan.objectives.adaptation import IMAGES_TO_FULL, STRONGEST, AdaptiveStrength
 from fruitgan.objectives.adversarial import discriminator_loss, generator_loss, gradient_penalty
 from fruitgan.objectives.contracts import Batch, Objective
@@ -56,7 +57,7 @@ def mirrored_index(i: int, size: int) -> int:
 
 def test_a_blurred_halving_equals_a_naive_loop() -> None:
     x = noise(1, 2, 6, 4)
-    out = BlurPool()(x)
+    out = Smooth(stride=2)(x)
     assert out.shape == (1, 2, 3, 2)
     for c, row, column in itertools.product(range(2), range(3), range(2)):
         expected = 0.0

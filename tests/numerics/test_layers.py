@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fruitgan.models import layers
-from fruitgan.models.layers import Doubling, Halving, InstanceNorm, Smooth
+from fruitgan.models.layers import Doubling, Halving, InstanceNorm
 from fruitgan.models.mobile import MobileGenerator, mobile
 from fruitgan.models.patch import patch_multiscale
+from fruitgan.models.reflection import Reflect, ReflectConv2d, Smooth
 
 
 @pytest.fixture(autouse=True)
@@ -167,17 +169,45 @@ def naive_smooth(x: Tensor) -> Tensor:
     return out
 
 
-def test_smoothing_has_the_gradient_of_its_formula() -> None:
-    x = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(Smooth(), x)
-    assert torch.autograd.gradcheck(Smooth(), torch.randn(1, 1, 2, 2, dtype=torch.float64, requires_grad=True))
+@pytest.mark.parametrize("stride", [1, 2])
+def test_smoothing_has_the_gradient_of_its_formula(stride: int) -> None:
+    for shape in ((2, 3, 6, 4), (1, 1, 2, 2)):
+        assert torch.autograd.gradcheck(Smooth(stride), torch.randn(shape, dtype=torch.float64, requires_grad=True))
 
 
-def test_smoothing_is_exported_as_the_same_numbers() -> None:
-    x = torch.randn(1, 3, 6, 5)
-    exported = torch.export.export(Smooth(), (x,))
+@pytest.mark.parametrize("stride", [1, 2])
+def test_smoothing_is_exported_as_the_same_numbers(stride: int) -> None:
+    x = torch.randn(1, 3, 6, 8)
+    exported = torch.export.export(Smooth(stride), (x,))
     assert any("avg_pool2d" in str(node.target) for node in exported.graph.nodes)
-    torch.testing.assert_close(exported.module()(x), Smooth()(x))
+    torch.testing.assert_close(exported.module()(x), Smooth(stride)(x))
+
+
+@pytest.mark.parametrize(("shape", "border"), [((2, 3, 5, 4), 1), ((1, 2, 9, 4), 3), ((1, 1, 2, 2), 1)])
+def test_a_reflected_border_is_torchs_and_so_is_its_gradient(shape: tuple[int, ...], border: int) -> None:
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    ours, torchs = Reflect(border)(x), F.pad(x, (border,) * 4, mode="reflect")
+    assert torch.equal(ours, torchs)
+    weights = torch.randn_like(ours)
+    gradients = [torch.autograd.grad((way * weights).sum(), x)[0] for way in (ours, torchs)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-14)
+    assert torch.autograd.gradcheck(Reflect(border), x)
+
+
+@pytest.mark.parametrize("options", [{}, {"size": 7}, {"stride": 2, "bias": False}, {"groups": 3}])
+def test_a_reflected_convolution_is_torchs(options: dict[str, Any]) -> None:
+    ours = ReflectConv2d(3, 6, **options).double()
+    size = options.pop("size", 3)
+    torchs = nn.Conv2d(3, 6, size, padding=size // 2, padding_mode="reflect", **options).double()
+    torchs.load_state_dict(ours.state_dict())  # the same names
+    x = torch.randn(2, 3, 8, 6, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), torchs(x), rtol=0, atol=1e-12)
+
+
+def test_what_reflects_is_exported_without_gradients_of_its_own() -> None:
+    x = torch.randn(1, 3, 6, 8)
+    exported = torch.export.export(ReflectConv2d(3, 4), (x,))
+    assert {"pad", "conv2d"} <= {str(node.target).split(".")[1] for node in exported.graph.nodes if "aten" in str(node.target)}
 
 
 def test_smoothing_equals_a_naive_loop_and_takes_the_finest_grid_away() -> None:

@@ -39,9 +39,9 @@ def test_where_nothing_can_be_compiled_one_line_says_what_is_missing(monkeypatch
 def test_compiled_networks_train_as_those_that_are_not(tmp_path: Path) -> None:
     """Losses within 1e-5 in the first step, or within what fp32 pixels are rounded by; within a hundredth in the next three.
 
-    Cycle and identity are means of differences of pixels in [-1, 1] that are nearly equal in the first step. In the composite
-    m tanh(h + atanh(clip(x))) + (1 - m) x six operations have results that reach the pixel undiminished (atanh, sum, tanh, two
-    products, sum), each rounded by half a unit in the last place of 1 at most: 2^-25 below 1. Both sides may be off by that much.
+    Cycle and identity are means of differences of pixels in [-1, 1], nearly equal ones in the first step. In the composite
+    m tanh(h + atanh(clip(x))) + (1 - m) x six results reach the pixel undiminished (atanh, sum, tanh, two products, sum), each
+    rounded by half a unit in the last place below 1 at most, 2^-25. Both sides may be off by that much.
     Adam's first updates are as large whatever a gradient's size, so that its last digits come to move weights.
     """
     rounding = 2 * 6 * 2.0**-25

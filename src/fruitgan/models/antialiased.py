@@ -11,17 +11,7 @@ from torch import Tensor, nn
 from fruitgan.models.composition import composed
 from fruitgan.models.contracts import Generator, GeneratorParts, SizeRule
 from fruitgan.models.layers import InstanceNorm, initialise
-
-
-class BlurPool(nn.Module):
-    """[1, 2, 1] in both directions, every second pixel of it: [N, C, H, W], reflected at the edges, to [N, C, H/2, W/2].
-
-    Zhang 2019, section 3.2: what a stride would fold back as false patterns is taken away before it.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 2, stride=1)  # two means of 2 x 2 make [1, 2, 1]
-        return F.avg_pool2d(x, 2, stride=2)
+from fruitgan.models.reflection import ReflectConv2d, Smooth
 
 
 class Enlarge(nn.Module):
@@ -38,7 +28,7 @@ class Enlarge(nn.Module):
 def _convolution(channels_in: int, channels_out: int, kernel: int = 3) -> list[nn.Module]:
     """Reflected convolution that keeps the size, affine instance norm; no bias, which the norm would take away."""
     return [
-        nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, padding_mode="reflect", bias=False),
+        ReflectConv2d(channels_in, channels_out, kernel, bias=False),
         InstanceNorm(channels_out, affine=True),
     ]
 
@@ -71,11 +61,11 @@ class AntialiasedGenerator(Generator):
         c = base_channels
         self.residual = residual
         stem = nn.Sequential(*_convolution(3, c, 7), nn.ReLU(inplace=True))
-        downs = [nn.Sequential(*_convolution(n, 2 * n), nn.ReLU(inplace=True), BlurPool()) for n in (c, 2 * c)]
+        downs = [nn.Sequential(*_convolution(n, 2 * n), nn.ReLU(inplace=True), Smooth(stride=2)) for n in (c, 2 * c)]
         ups = [nn.Sequential(Enlarge(), *_convolution(n, n // 2), nn.ReLU(inplace=True)) for n in (4 * c, 2 * c)]
         self.encoder = nn.ModuleList([stem, *downs, *(PlainBlock(4 * c) for _ in range(blocks))])
         self.decoder = nn.Sequential(*ups)
-        self.head = nn.Conv2d(c, 4 if mask else 3, 7, padding=3, padding_mode="reflect")
+        self.head = ReflectConv2d(c, 4 if mask else 3, 7)
         self.encode_points = len(self.encoder)
         # A block's last offset shifts a channel as a whole; all that follows are reflected convolutions and norms, which
         # take that away.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -39,55 +38,6 @@ class InstanceNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.channels}, affine={self.weight is not None}"
-
-
-class Smooth(nn.Module):
-    """[1, 2, 1] in both directions, reflected at the edges: [N, C, H, W] to the same.
-
-    Behind a pixel shuffle it takes away the finest grid, which the shuffle's neighbouring outputs, each with weights of its
-    own, would leave (Odena et al. 2016; the filter as in Zhang 2019, section 3.2).
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and not torch.compiler.is_compiling():
-            smoothed: Tensor = cast(Any, _Smoothing).apply(x)  # typed in some versions of torch alone
-            return smoothed
-        x = F.pad(x, (1, 1, 1, 1), mode="reflect")
-        return F.avg_pool2d(F.avg_pool2d(x, 2, stride=1), 2, stride=1)  # two means of 2 x 2 make [1, 2, 1]
-
-
-class _Smoothing(torch.autograd.Function):
-    """`Smooth` on whole rows and columns in place: on a CPU a fifth of the time of pooling or padding with their gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return _weighted(_weighted(x, -1), -2)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _weighted_transposed(_weighted_transposed(gradients[0], -2), -1)
-
-
-def _weighted(x: Tensor, axis: int) -> Tensor:
-    """Half of each place and a quarter of both neighbours along the axis; beyond an edge lies the one before it."""
-    last = x.shape[axis] - 1
-    out = x * 0.5
-    out.narrow(axis, 1, last).add_(x.narrow(axis, 0, last), alpha=0.25)
-    out.narrow(axis, 0, last).add_(x.narrow(axis, 1, last), alpha=0.25)
-    out.narrow(axis, 0, 1).add_(x.narrow(axis, 1, 1), alpha=0.25)
-    out.narrow(axis, last, 1).add_(x.narrow(axis, last - 1, 1), alpha=0.25)
-    return out
-
-
-def _weighted_transposed(gradient: Tensor, axis: int) -> Tensor:
-    """What `_weighted` passes back: inside the same, and what the edges took of the ones before them goes there."""
-    last = gradient.shape[axis] - 1
-    out = gradient * 0.5
-    out.narrow(axis, 1, last).add_(gradient.narrow(axis, 0, last), alpha=0.25)
-    out.narrow(axis, 0, last).add_(gradient.narrow(axis, 1, last), alpha=0.25)
-    out.narrow(axis, 1, 1).add_(gradient.narrow(axis, 0, 1), alpha=0.25)
-    out.narrow(axis, last - 1, 1).add_(gradient.narrow(axis, last, 1), alpha=0.25)
-    return out
 
 
 class Halving(nn.Conv2d):

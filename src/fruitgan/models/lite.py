@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from fruitgan.device import at_least_fp32
 from fruitgan.models.composition import composed
 from fruitgan.models.contracts import Generator, GeneratorParts, SizeRule
-from fruitgan.models.layers import InstanceNorm, Smooth, initialise
+from fruitgan.models.layers import InstanceNorm, initialise
 from fruitgan.models.mobile import SeparableBlock
+from fruitgan.models.reflection import ReflectConv2d, Smooth
 
 U_WIDTHS = (1, 2, 4, 6)
 """Of the levels of `lite-u`, as multiples of the width: a half, a quarter, an eighth and a sixteenth of the size."""
@@ -22,14 +23,14 @@ def _stem(channels: int, factor: int) -> nn.Sequential:
     """Squares of `factor` px side by side as channels, and a first look at them."""
     return nn.Sequential(
         nn.PixelUnshuffle(factor),
-        nn.Conv2d(3 * factor**2, channels, 3, padding=1, padding_mode="reflect", bias=False),
+        ReflectConv2d(3 * factor**2, channels, bias=False),
         InstanceNorm(channels, affine=True),
         nn.ReLU(inplace=True),
     )
 
 
-def _head(channels: int, factor: int) -> nn.Conv2d:
-    return nn.Conv2d(channels, 3 * factor**2, 3, padding=1, padding_mode="reflect")
+def _head(channels: int, factor: int) -> ReflectConv2d:
+    return ReflectConv2d(channels, 3 * factor**2)
 
 
 class LiteGenerator(Generator):
@@ -104,7 +105,7 @@ class LiteUGenerator(Generator):
 def _down(narrow: int, wide: int) -> nn.Sequential:
     """Half the size, depthwise, and then wider."""
     return nn.Sequential(
-        nn.Conv2d(narrow, narrow, 3, stride=2, padding=1, padding_mode="reflect", groups=narrow, bias=False),
+        ReflectConv2d(narrow, narrow, stride=2, groups=narrow, bias=False),
         nn.Conv2d(narrow, wide, 1, bias=False),
         InstanceNorm(wide, affine=True),
         nn.ReLU(inplace=True),

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from fruitgan.device import at_least_fp32
 from fruitgan.models.composition import composed
 from fruitgan.models.contracts import Generator, GeneratorParts, SizeRule
-from fruitgan.models.layers import InstanceNorm, Smooth, initialise
+from fruitgan.models.layers import InstanceNorm, initialise
+from fruitgan.models.reflection import ReflectConv2d, Smooth
 
 
 class SeparableBlock(nn.Module):
@@ -25,7 +26,7 @@ class SeparableBlock(nn.Module):
         layers: list[nn.Module] = []
         for half in range(2):
             layers += [
-                nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False, padding_mode="reflect"),
+                ReflectConv2d(channels, channels, groups=channels, bias=False),
                 nn.Conv2d(channels, channels, 1, bias=False),
                 InstanceNorm(channels, affine=True),
             ]
@@ -51,17 +52,16 @@ class MobileGenerator(Generator):
     def __init__(self, base_channels: int, blocks: int, mask: bool) -> None:
         super().__init__()
         c = base_channels
-        reflect = {"padding": 1, "padding_mode": "reflect"}
         self.stem = nn.Sequential(
             nn.PixelUnshuffle(2),
-            nn.Conv2d(12, c, 3, bias=False, **reflect),  # type: ignore[arg-type]
+            ReflectConv2d(12, c, bias=False),
             InstanceNorm(c, affine=True),
             nn.ReLU(inplace=True),
         )
         self.trunk = nn.ModuleList(
             [
                 nn.Sequential(
-                    nn.Conv2d(c, 4 * c, 3, stride=2, bias=False, **reflect),  # type: ignore[arg-type]
+                    ReflectConv2d(c, 4 * c, stride=2, bias=False),
                     InstanceNorm(4 * c, affine=True),
                     nn.ReLU(inplace=True),
                 ),
@@ -69,8 +69,8 @@ class MobileGenerator(Generator):
             ]
         )
         self.widen = nn.Sequential(nn.Conv2d(4 * c, 4 * c, 1), nn.PixelShuffle(2), Smooth())
-        self.join = nn.Sequential(nn.Conv2d(2 * c, c, 3, **reflect), nn.ReLU(inplace=True))  # type: ignore[arg-type]
-        self.head = nn.Conv2d(c, 16 if mask else 12, 3, **reflect)  # type: ignore[arg-type]
+        self.join = nn.Sequential(ReflectConv2d(2 * c, c), nn.ReLU(inplace=True))
+        self.head = ReflectConv2d(c, 16 if mask else 12)
         self.smooth = Smooth()
         self.encode_points = 2 + blocks
         initialise(self)

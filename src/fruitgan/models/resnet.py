@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fruitgan.models.contracts import Generator, GeneratorParts, SizeRule
 from fruitgan.models.layers import InstanceNorm, biases_before_norm, initialise
 from fruitgan.models.mobile import SeparableBlock
+from fruitgan.models.reflection import Reflect
 
 
 class ResidualBlock(nn.Module):
@@ -17,11 +18,11 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.ReflectionPad2d(1),
+            Reflect(1),
             nn.Conv2d(channels, channels, 3),
             InstanceNorm(channels),
             nn.ReLU(inplace=True),
-            nn.ReflectionPad2d(1),
+            Reflect(1),
             nn.Conv2d(channels, channels, 3),
             InstanceNorm(channels),
         )
@@ -42,7 +43,7 @@ class ResNetGenerator(Generator):
     def __init__(self, base_channels: int, blocks: int, block: Callable[[int], nn.Module] = ResidualBlock) -> None:
         super().__init__()
         c = base_channels
-        stem = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(3, c, 7), InstanceNorm(c), nn.ReLU(inplace=True))
+        stem = nn.Sequential(Reflect(3), nn.Conv2d(3, c, 7), InstanceNorm(c), nn.ReLU(inplace=True))
         downs = [
             nn.Sequential(nn.Conv2d(n, 2 * n, 3, stride=2, padding=1), InstanceNorm(2 * n), nn.ReLU(inplace=True))
             for n in (c, 2 * c)
@@ -56,7 +57,7 @@ class ResNetGenerator(Generator):
             for n in (4 * c, 2 * c)
         ]
         self.encoder = nn.ModuleList([stem, *downs, *(block(4 * c) for _ in range(blocks))])
-        self.decoder = nn.Sequential(*ups, nn.ReflectionPad2d(3), nn.Conv2d(c, 3, 7), nn.Tanh())
+        self.decoder = nn.Sequential(*ups, Reflect(3), nn.Conv2d(c, 3, 7), nn.Tanh())
         self.encode_points = len(self.encoder)
         initialise(self)
         self.dead_parameters = biases_before_norm(self)

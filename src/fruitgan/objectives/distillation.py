@@ -38,9 +38,12 @@ def _similarity(x: Tensor, y: Tensor) -> Tensor:
     line = torch.exp(-(offsets**2) / (2 * SIGMA_PX**2))
     line = line / line.sum()
 
+    maps = x.shape[0] * x.shape[1]
+    down, across = (line.view(shape).expand(maps, *shape[1:]) for shape in ((1, 1, -1, 1), (1, 1, 1, -1)))
+
     def mean(image: Tensor) -> Tensor:
-        flat = image.flatten(0, 1).unsqueeze(1)
-        return F.conv2d(F.conv2d(flat, line.view(1, 1, -1, 1)), line.view(1, 1, 1, -1))
+        flat = image.flatten(0, 1).unsqueeze(0)  # as one image of many channels, for which kernels are made
+        return F.conv2d(F.conv2d(flat, down, groups=maps), across, groups=maps)
 
     mean_x, mean_y = mean(x), mean(y)
     spread_x, spread_y = mean(x * x) - mean_x**2, mean(y * y) - mean_y**2
