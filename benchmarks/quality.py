@@ -2,6 +2,7 @@
 
     python benchmarks/quality.py --data apple2orange --out quality           # a GPU: two arms, three seeds, 256 px
     python benchmarks/quality.py --data apple2orange --out quality --small   # a CPU: six rows, 64 px, one seed, indicative
+    python benchmarks/quality.py --data apple2orange --out quality --of fast --judge held-out   # the CPU's recipe, 64 px
 
 Every arm gets the multiply-adds of the reference's `--steps`, counted; what judges is its last weights (averaged, where it
 averages), on the test images, opened once (`--judge held-out`: on the tenth of the training images that no arm trains on, for
@@ -14,15 +15,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from quality_arms import LARGE, SMALL, fitted, of_fast, of_fruit
 
 from fruitgan.atomic import write_atomically
 from fruitgan.augment.contracts import augmentations
@@ -38,14 +40,12 @@ from fruitgan.models.catalog import discriminators, generators
 from fruitgan.objectives.contracts import objectives
 from fruitgan.report.grid import fit_square, png_bytes
 from fruitgan.training.checkpoint import Checkpoints
-from fruitgan.training.recipe import Part, Recipe, recipes
+from fruitgan.training.recipe import Recipe
 from fruitgan.training.samples import translate_batch
-from fruitgan.training.schedules import Schedule, constant, until
 from fruitgan.workflows.train_gan.assemble import Plan, load_banks, make_objective, make_plan, make_trainer
 from fruitgan.workflows.train_gan.settings import TrainGanSettings
 from fruitgan.workflows.train_gan.work import work_of
 
-REFERENCE = "cyclegan"
 BACKENDS = ("random", "colour")
 RESAMPLES = 1000
 SAVE_EVERY = 500
@@ -54,63 +54,9 @@ WAYS = {"a2b": ("a", "b"), "b2a": ("b", "a")}
 Values = NDArray[np.float64]
 
 
-def arms() -> dict[str, Recipe]:
-    """The reference, then one change more in each row up to `fruit`; then that with a gradient penalty, which it has not."""
-    fruit = recipes.get("fruit")
-    rows = {REFERENCE: recipes.get(REFERENCE)}
-
-    def add(name: str, **changes: Any) -> None:
-        rows[name] = dataclasses.replace(list(rows.values())[-1], **changes)
-
-    add("+ averages, decay", averaging=0.999, learning_rate=Schedule(start=1.0, end=0.0, begin=0.6, shape="cosine"))
-    weights = {
-        "adversarial": constant(1.0),
-        "cycle": Schedule(start=10.0, end=2.5, shape="cosine"),
-        "identity": until(0.5, 5.0),
-    }
-    add("+ loose cycle", weights=weights)
-    add(
-        "+ three scales",
-        discriminator=Part(name="patch-multiscale", options={"scales": 3, "norm": "spectral-instance"}),
-        objective=Part(name="cyclegan", options={"gan_mode": "lsgan", "pool_size": 50}),
-    )
-    add("+ antialiased", generator=Part(name="resnet-aa", options={"residual": False}))
-    add("+ change of the source", generator=Part(name="resnet-aa", options={"mask": False}))
-    rows["fruit (+ mask, adaptive changes)"] = fruit
-    for weight in (0.4, 4.0):
-        add(
-            f"fruit + penalty {weight:g}",
-            objective=Part(name="cyclegan", options={**fruit.objective.options, "penalty": True}),
-            weights={**fruit.weights, "gradient_penalty": Schedule(start=weight, end=weight, every=8)},
-        )
-    return rows
-
-
-SMALL = (0, 2, 3, 6, 7, 8)
-"""The rows of a CPU's form."""
-LARGE = (0, 6)
-
-
-def fitted(recipe: Recipe, size_px: int, small: bool) -> Recipe:
-    """At the benchmark's size; with `small` narrow networks, a quarter of the width in all arms, and two scales, not three."""
-    if not small:
-        return dataclasses.replace(recipe, image_size_px=size_px)
-    options = {"base_channels": 14, "blocks": 6} if recipe.generator.name == "resnet-aa" else {"base_channels": 16}
-    name = "resnet-6" if recipe.generator.name == "resnet-9" else recipe.generator.name
-    scales = {"scales": 2} if "scales" in recipe.discriminator.options else {}
-    return dataclasses.replace(
-        recipe,
-        image_size_px=size_px,
-        generator=Part(name=name, options={**recipe.generator.options, **options}),
-        discriminator=Part(
-            name=recipe.discriminator.name, options={**recipe.discriminator.options, **scales, "base_channels": 16}
-        ),
-    )
-
-
 def plan_of(recipe: Recipe, seed: int, precision: Precision, device: torch.device) -> Plan:
     """The recipe, resolved."""
-    base = make_plan(TrainGanSettings(recipe=REFERENCE, seed=seed), device)
+    base = make_plan(TrainGanSettings(recipe="cyclegan", seed=seed), device)
     return dataclasses.replace(
         base,
         recipe=recipe,
@@ -188,13 +134,14 @@ def table(found: Mapping[str, list[dict[str, Values]]], real: Mapping[str, Value
             key = f"{way} {backend}"
             untouched, _ = kids(real[f"{to} {backend}"], real[f"{of} {backend}"], 1)
             scores = {arm: [kids(real[f"{to} {backend}"], seed[key]) for seed in seeds] for arm, seeds in found.items()}
+            reference = next(iter(scores))
             for arm, runs in scores.items():
                 value = float(np.mean([score for score, _ in runs]))
                 gap = ""
-                if arm != REFERENCE:
-                    ways = [mine[1] - theirs[1] for mine, theirs in zip(runs, scores[REFERENCE], strict=True)]
+                if arm != reference:
+                    ways = [mine[1] - theirs[1] for mine, theirs in zip(runs, scores[reference], strict=True)]
                     low, high = percentile_interval(np.mean(ways, axis=0))
-                    base = float(np.mean([score for score, _ in scores[REFERENCE]]))
+                    base = float(np.mean([score for score, _ in scores[reference]]))
                     gap = f"{100 * (value - base):+.2f} ({100 * low:+.2f} to {100 * high:+.2f}), {value / base - 1:+.0%}"
                 lines.append(f"| {arm} | {steps[arm]:,} | {key} | {100 * value:.2f} | {value / untouched:.3f} | {gap} |")
     return lines
@@ -217,6 +164,9 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--small", action="store_true", help="six rows, narrow networks, 64 px, one seed: for a CPU, indicative"
     )
+    parser.add_argument(
+        "--of", choices=("fruit", "fast"), default="fruit", help="fast: all its rows, 64 px, one seed, for a CPU"
+    )
     parser.add_argument("--all", action="store_true", help="every row of the ablation")
     parser.add_argument("--steps", type=int, help="of the reference; default 10,000, with --small 1,000")
     parser.add_argument("--image-size", type=int, help="default 256, with --small 64")
@@ -225,7 +175,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=10_000, help="judged of each domain at most")
     parser.add_argument("--device")
     given = parser.parse_args()
-    small = given.small
+    small = given.small or given.of == "fast"
     given.steps = given.steps or (1_000 if small else 10_000)
     given.image_size = given.image_size or (64 if small else 256)
     given.seeds = given.seeds or (1 if small else 3)
@@ -239,12 +189,13 @@ def main() -> None:
     source, paths = cut(find_source(given.data), given.judge)
     shown = {letter: pictures(found[: given.images], given.image_size) for letter, found in paths.items()}
     real = {f"{letter} {backend}": described(images, backend) for letter, images in shown.items() for backend in BACKENDS}
-    rows = list(arms().items())
-    chosen = rows if given.all else [rows[index] for index in (SMALL if given.small else LARGE)]
+    rows = list((of_fruit() if given.of == "fruit" else of_fast()).items())
+    chosen = rows if given.all or given.of == "fast" else [rows[index] for index in (SMALL if given.small else LARGE)]
     budget, steps = 0.0, {}
     found: dict[str, list[dict[str, Values]]] = {}
     for arm, recipe in chosen:
-        recipe = dataclasses.replace(fitted(recipe, given.image_size, given.small), epochs=None, steps=given.steps)
+        recipe = fitted(recipe, given.image_size, given.small and given.of == "fruit")
+        recipe = dataclasses.replace(recipe, epochs=None, steps=given.steps)
         work = mean_work(plan_of(recipe, 0, precision, device))
         budget = budget or work * given.steps  # the first row's: the reference's
         steps[arm] = round(budget / work)
@@ -252,7 +203,7 @@ def main() -> None:
         print(f"{arm}: {work / 1e9:.2f} G multiply-adds a step, {steps[arm]:,} steps", flush=True)
         found[arm] = []
         for seed in range(given.seeds):
-            folder = given.out / f"{[name for name, _ in rows].index(arm)}-{seed}"
+            folder = given.out / f"{'-'.join(re.findall('[a-z0-9]+', arm.lower()))}-{seed}"
             networks = train(plan_of(recipe, seed, precision, device), source, folder, device)
             found[arm].append(judged(networks, shown, device))
     counts = " and ".join(str(len(images)) for images in shown.values())
