@@ -54,6 +54,11 @@ WAYS = {"a2b": ("a", "b"), "b2a": ("b", "a")}
 Values = NDArray[np.float64]
 
 
+def folder_of(arm: str) -> str:
+    """Its name in file names and in `--only`."""
+    return "-".join(re.findall("[a-z0-9]+", arm.lower()))
+
+
 def plan_of(recipe: Recipe, seed: int, precision: Precision, device: torch.device) -> Plan:
     """The recipe, resolved."""
     base = make_plan(TrainGanSettings(recipe="cyclegan", seed=seed), device)
@@ -168,6 +173,9 @@ def options() -> argparse.Namespace:
         "--of", choices=("fruit", "fast"), default="fruit", help="fast: all its rows, 64 px, one seed, for a CPU"
     )
     parser.add_argument("--all", action="store_true", help="every row of the ablation")
+    parser.add_argument(
+        "--only", metavar="ARM,ARM", help="these rows, the reference first: cyclegan,fruit-mask-adaptive-changes"
+    )
     parser.add_argument("--steps", type=int, help="of the reference; default 10,000, with --small 1,000")
     parser.add_argument("--image-size", type=int, help="default 256, with --small 64")
     parser.add_argument("--seeds", type=int, help="default 3, with --small 1")
@@ -191,6 +199,8 @@ def main() -> None:
     real = {f"{letter} {backend}": described(images, backend) for letter, images in shown.items() for backend in BACKENDS}
     rows = list((of_fruit() if given.of == "fruit" else of_fast()).items())
     chosen = rows if given.all or given.of == "fast" else [rows[index] for index in (SMALL if given.small else LARGE)]
+    if given.only:
+        chosen = [(arm, recipe) for arm, recipe in rows if folder_of(arm) in given.only.split(",")]
     budget, steps = 0.0, {}
     found: dict[str, list[dict[str, Values]]] = {}
     for arm, recipe in chosen:
@@ -203,7 +213,7 @@ def main() -> None:
         print(f"{arm}: {work / 1e9:.2f} G multiply-adds a step, {steps[arm]:,} steps", flush=True)
         found[arm] = []
         for seed in range(given.seeds):
-            folder = given.out / f"{'-'.join(re.findall('[a-z0-9]+', arm.lower()))}-{seed}"
+            folder = given.out / f"{folder_of(arm)}-{seed}"
             networks = train(plan_of(recipe, seed, precision, device), source, folder, device)
             found[arm].append(judged(networks, shown, device))
     counts = " and ".join(str(len(images)) for images in shown.values())

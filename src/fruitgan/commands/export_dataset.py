@@ -15,22 +15,9 @@ SHOWN_PATHS = 5
 
 
 def export_dataset(
-    bundle: Annotated[
-        str | None,
-        typer.Option(
-            "--bundle",
-            metavar="FILE|NAME|RUN",
-            show_default="the newest run here, else the one that ships",
-            help="What translates.",
-        ),
-    ] = None,
-    to: Annotated[
-        str | None, typer.Option("--to", metavar="DOMAIN", help="Where to: orange or apple, as the bundle names them.")
-    ] = None,
-    direction: Annotated[
-        Literal["a2b", "b2a"] | None,
-        typer.Option("--direction", show_default="the bundle's first", help="The same by letters."),
-    ] = None,
+    bundle: options.Bundle = None,
+    to: options.To = None,
+    direction: options.Direction = None,
     data: options.Data = None,
     data_a: options.DataA = None,
     data_b: options.DataB = None,

@@ -158,6 +158,20 @@ Config = Annotated[
         rich_help_panel=OUTPUT_PANEL,
     ),
 ]
+Bundle = Annotated[
+    str | None,
+    typer.Option(
+        "--bundle",
+        metavar="FILE|NAME|RUN",
+        show_default="the newest run here, else the one that ships",
+        help="What translates.",
+    ),
+]
+To = Annotated[str | None, typer.Option("--to", metavar="DOMAIN", help="Where to: orange or apple, as the bundle names them.")]
+Direction = Annotated[
+    Literal["a2b", "b2a"] | None,
+    typer.Option("--direction", show_default="the bundle's first", help="The same by letters."),
+]
 Data = Annotated[
     str | None,
     typer.Option(
