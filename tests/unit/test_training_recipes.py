@@ -89,7 +89,7 @@ def test_fast_is_light_and_averaged() -> None:
     recipe = recipes.get("fast")
     assert recipe.objective == Part(name="cyclegan", options={"gan_mode": "lsgan", "pool_size": 0})
     assert recipe.generator == Part(name="mobile")
-    assert recipe.discriminator == Part(name="patch-multiscale", options={"base_channels": 32})
+    assert recipe.discriminator == Part(name="patch-multiscale", options={"base_channels": 32, "norm": "mixed"})
     adam = Adam(learning_rate=2e-4, beta_1=0.5, beta_2=0.99)
     assert recipe.optimizers == {"generators": adam, "discriminators": adam}
     assert recipe.averaging == 0.999
