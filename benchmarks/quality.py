@@ -1,4 +1,4 @@
-"""What each ingredient of `fruit` is worth at equal compute: reference and variants, equal seeds, the same images.
+"""What each ingredient of a recipe is worth at equal compute: reference and variants, equal seeds, the same images.
 
     python benchmarks/quality.py --data apple2orange --out quality           # a GPU: two arms, three seeds, 256 px
     python benchmarks/quality.py --data apple2orange --out quality --small   # a CPU: six rows, 64 px, one seed, indicative
@@ -54,9 +54,22 @@ WAYS = {"a2b": ("a", "b"), "b2a": ("b", "a")}
 Values = NDArray[np.float64]
 
 
-def folder_of(arm: str) -> str:
+def slug(arm: str) -> str:
     """Its name in file names and in `--only`."""
     return "-".join(re.findall("[a-z0-9]+", arm.lower()))
+
+
+def chosen_arms(given: argparse.Namespace) -> list[tuple[str, Recipe]]:
+    """The rows that were asked for, the reference first."""
+    rows = list((of_fruit() if given.of == "fruit" else of_fast()).items())
+    if given.only:
+        by_slug = {slug(arm): (arm, recipe) for arm, recipe in rows}
+        if unknown := [name for name in given.only.split(",") if name not in by_slug]:
+            raise SystemExit(f"--only: no row {', '.join(unknown)}; known are {', '.join(by_slug)}")
+        return [by_slug[name] for name in given.only.split(",")]
+    if given.all or given.of == "fast":
+        return rows
+    return [rows[index] for index in (SMALL if given.small else LARGE)]
 
 
 def plan_of(recipe: Recipe, seed: int, precision: Precision, device: torch.device) -> Plan:
@@ -176,9 +189,9 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--only", metavar="ARM,ARM", help="these rows, the reference first: cyclegan,fruit-mask-adaptive-changes"
     )
-    parser.add_argument("--steps", type=int, help="of the reference; default 10,000, with --small 1,000")
-    parser.add_argument("--image-size", type=int, help="default 256, with --small 64")
-    parser.add_argument("--seeds", type=int, help="default 3, with --small 1")
+    parser.add_argument("--steps", type=int, help="of the reference; default 10,000, for a CPU 1,000")
+    parser.add_argument("--image-size", type=int, help="default 256, for a CPU 64")
+    parser.add_argument("--seeds", type=int, help="default 3, for a CPU 1")
     parser.add_argument("--judge", choices=("test", "held-out"), default="test")
     parser.add_argument("--images", type=int, default=10_000, help="judged of each domain at most")
     parser.add_argument("--device")
@@ -197,10 +210,7 @@ def main() -> None:
     source, paths = cut(find_source(given.data), given.judge)
     shown = {letter: pictures(found[: given.images], given.image_size) for letter, found in paths.items()}
     real = {f"{letter} {backend}": described(images, backend) for letter, images in shown.items() for backend in BACKENDS}
-    rows = list((of_fruit() if given.of == "fruit" else of_fast()).items())
-    chosen = rows if given.all or given.of == "fast" else [rows[index] for index in (SMALL if given.small else LARGE)]
-    if given.only:
-        chosen = [(arm, recipe) for arm, recipe in rows if folder_of(arm) in given.only.split(",")]
+    chosen = chosen_arms(given)
     budget, steps = 0.0, {}
     found: dict[str, list[dict[str, Values]]] = {}
     for arm, recipe in chosen:
@@ -213,7 +223,7 @@ def main() -> None:
         print(f"{arm}: {work / 1e9:.2f} G multiply-adds a step, {steps[arm]:,} steps", flush=True)
         found[arm] = []
         for seed in range(given.seeds):
-            folder = given.out / f"{folder_of(arm)}-{seed}"
+            folder = given.out / f"{slug(arm)}-{seed}"
             networks = train(plan_of(recipe, seed, precision, device), source, folder, device)
             found[arm].append(judged(networks, shown, device))
     counts = " and ".join(str(len(images)) for images in shown.values())

@@ -66,15 +66,15 @@ def fitted(recipe: Recipe, size_px: int, small: bool) -> Recipe:
 def of_fast() -> dict[str, Recipe]:
     """`fast` as it was, with spectral norm alone; what it became; what else it might take over. A row changes what it names."""
     fast, fruit = recipes.get("fast"), recipes.get("fruit")
-    fast = dataclasses.replace(fast, discriminator=_judges("spectral"))
+    former = dataclasses.replace(fast, discriminator=_judges("spectral"))
     normed = dataclasses.replace(fast, discriminator=_judges("spectral-instance"))
     loose = {"adversarial": constant(1.0), "cycle": Schedule(start=4.0, end=0.5), "identity": until(0.2, 2.0)}
     quick = {player: Adam(learning_rate=4e-4, beta_2=0.99) for player in fast.optimizers}
     return {
-        "norm spectral": fast,
+        "norm spectral": former,
         "norm spectral-instance (S)": normed,
         "norm instance": dataclasses.replace(fast, discriminator=_judges("instance")),
-        "fast (norm mixed)": dataclasses.replace(fast, discriminator=_judges("mixed")),
+        "fast (norm mixed)": fast,
         "S, loss weights of fruit": dataclasses.replace(
             normed,
             weights=fruit.weights,

@@ -3,10 +3,11 @@
     python benchmarks/train_step.py --recipe seed-unet --threads 2
     python benchmarks/train_step.py --recipe cyclegan --device cuda --precision bf16 --rounds 30
 
-`plain` calls every network once for each kind of image, uses torch's own instance norm, convolutions and Adam as they come, in
-fp32, and the C library's way with freed memory; its losses are those of `fruitgan.objectives.cyclegan`. Each turn begins with
-a step that does not count. Ratios are of medians, their interval that of the single rounds. On a GPU ours is captured as CUDA
-graphs, unless `--eager`. Beside them stands what this machine reaches on one large product and on one large convolution.
+`plain` calls every network once for each kind of image, uses torch's own instance norm, convolutions, borders, blurs and Adam
+as they come, in fp32, and the C library's way with freed memory; its losses are those of `fruitgan.objectives.cyclegan`. Each
+turn begins with a step that does not count. Ratios are of medians, their interval that of the single rounds. On a GPU ours is
+captured as CUDA graphs, unless `--eager`. Beside them stands what this machine reaches on one large product and on one large
+convolution.
 """
 
 from __future__ import annotations

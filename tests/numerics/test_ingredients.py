@@ -166,6 +166,8 @@ def test_the_norm_of_the_scales_is_the_one_asked_for(norm: str, instance_scales:
     kinds = [{type(module).__name__ for module in scale.modules()} for scale in network.scales]
     assert [level for level, names in enumerate(kinds) if "InstanceNorm" in names] == instance_scales
     assert all(("_SpectralNorm" in names) == spectral for names in kinds)
+    (alone,) = patch_multiscale(base_channels=2, scales=1, norm=norm).scales
+    assert any(type(module).__name__ == "InstanceNorm" for module in alone.modules()) == bool(instance_scales)
     with pytest.raises(UsageError, match="layer"):
         patch_multiscale(norm="layer")
 

@@ -194,10 +194,10 @@ def test_a_reflected_border_is_torchs_and_so_is_its_gradient(shape: tuple[int, .
     assert torch.autograd.gradcheck(Reflect(border), x)
 
 
-@pytest.mark.parametrize("options", [{}, {"size": 7}, {"stride": 2, "bias": False}, {"groups": 3}])
+@pytest.mark.parametrize("options", [{}, {"kernel_px": 7}, {"stride": 2, "bias": False}, {"groups": 3}])
 def test_a_reflected_convolution_is_torchs(options: dict[str, Any]) -> None:
     ours = ReflectConv2d(3, 6, **options).double()
-    size = options.pop("size", 3)
+    size = options.pop("kernel_px", 3)
     torchs = nn.Conv2d(3, 6, size, padding=size // 2, padding_mode="reflect", **options).double()
     torchs.load_state_dict(ours.state_dict())  # the same names
     x = torch.randn(2, 3, 8, 6, dtype=torch.float64)

@@ -594,18 +594,30 @@ def test_auto_chooses_by_all_pictures_even_where_few_are_missing(export: Export,
     with pytest.raises(KeyboardInterrupt):
         export(stop_it)
     export(gpu="none")
-    assert asked == [
-        {"wanted": "auto", "pictures": TEST, "gpu": None, "device": None},
-        {"wanted": "auto", "pictures": TEST, "gpu": "none", "device": None},
-    ]
+    export(image_size=1025, out=Path("large"))
+    one = {"wanted": "auto", "pictures": TEST, "scale": "auto", "gpu": None, "device": None}
+    assert asked == [one, {**one, "gpu": "none"}, {**one, "scale": "native"}]  # torch alone cuts what is too large
+
+
+def test_the_result_says_what_ran_the_generator(export: Export) -> None:
+    assert export(engine="torch").engine == "torch"
+    assert export().engine is None  # nothing was missing
 
 
 def test_many_pictures_share_the_cores_and_few_have_them_to_themselves(export: Export, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "cores", lambda: 4)
+    at_once: list[int | None] = []
+    in_order = job.in_order
+
+    def counted(work: Any, items: Any, workers: int | None = None) -> Any:
+        at_once.append(workers)
+        return in_order(work, items, workers)
+
+    monkeypatch.setattr(job, "in_order", counted)
     export()
-    assert Negative.given["threads"] is None
+    assert (at_once.pop(), Negative.given["threads"]) == (1, None)
     export(count=8, out=Path("more"))
-    assert Negative.given["threads"] == 1
+    assert (at_once.pop(), Negative.given["threads"]) == (4, 1)
 
 
 def test_progress_is_told_for_each_stage(export: Export) -> None:
@@ -661,8 +673,8 @@ def test_values_that_cannot_be_are_refused(settings: dict[str, Any], message: st
 
 def test_the_result_has_a_json_form(export: Export) -> None:
     assert set(asdict(export())) == {
-        "dataset", "predicted", "origins", "made", "kept", "splits", "image_size_px", "format", "direction", "target", "bundle",
-        "weights_sha256", "left_out", "warnings", "seconds",
+        "dataset", "predicted", "origins", "made", "kept", "splits", "image_size_px", "format", "direction", "engine", "target",
+        "bundle", "weights_sha256", "left_out", "warnings", "seconds",
     }  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def test_a_plan_has_every_option_of_every_part() -> None:
 
 
 def test_a_recipes_options_stay_with_the_recipes_own_choice() -> None:
-    own = {"base_channels": 32, "scales": 2, "norm": "spectral", "batch_head": False}
+    own = {"base_channels": 32, "scales": 2, "norm": "mixed", "batch_head": False}
     assert plan(recipe="fast").discriminator.options == own
     assert plan(recipe="fast", discriminator_options={"scales": "3"}).discriminator.options == {**own, "scales": 3}
     assert plan(recipe="fast", discriminator="patch-70").discriminator.options == {"base_channels": 64}

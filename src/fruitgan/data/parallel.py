@@ -1,10 +1,10 @@
-"""Many files at a time, results in order."""
+"""Several at a time, results in order."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -14,10 +14,10 @@ Result = TypeVar("Result")
 
 def in_order(
     work: Callable[[Item], Result], items: Sequence[Item], workers: int | None = None
-) -> Iterator[tuple[Item, Result]]:
+) -> Generator[tuple[Item, Result]]:
     """Each item with its result, in the order of the items, only a few of them worked on ahead.
 
-    Threads suffice for decoding, which Pillow does outside Python's global lock.
+    Threads suffice for decoding and generating, which Pillow and the engines do outside Python's global lock.
     """
     workers = workers or os.cpu_count() or 1
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="images") as pool:

@@ -19,7 +19,7 @@ class Engine(ABC):
     """One generator in one direction, ready to run."""
 
     concurrent: bool = False
-    """Whether several threads may call it at once; else each call has the machine to itself."""
+    """Whether calls from several threads run side by side; else they must not overlap, or wait for each other."""
 
     @abstractmethod
     def translate(self, images: Images) -> Images:

@@ -8,7 +8,7 @@ from fruitgan.engines.contracts import Engine, Images
 
 
 class Queued(Engine):
-    """Several threads may call it at once; the engine behind it gets their calls one after the other."""
+    """Takes calls from several threads and passes them on one after the other."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

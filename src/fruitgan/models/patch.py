@@ -75,12 +75,12 @@ class MultiscalePatchDiscriminator(Discriminator):
     Wang et al. 2018 (pix2pixHD), section 3.2: the coarser ones see what a shape is, the finer ones its texture. With spectral
     norm (Miyato et al. 2018, equation 8; one power iteration a forward in training) no layer enlarges its input; alone, no
     instance norm hides colour, and every layer makes its input smaller, so that it learns slowly. With `mixed` all scales but
-    the coarsest have instance norm: fine texture is learned soon, and colour is seen by one.
+    the coarsest have instance norm: fine texture is learned soon, and colour is seen by one. A single scale has it too.
     """
 
     def __init__(self, base_channels: int, scales: int, norm: str, batch_head: bool) -> None:
         super().__init__()
-        normed_scales = {"instance": scales, "spectral-instance": scales, "mixed": scales - 1}.get(norm, 0)
+        normed_scales = {"instance": scales, "spectral-instance": scales, "mixed": max(1, scales - 1)}.get(norm, 0)
         self.scales = nn.ModuleList(
             patch_layers(base_channels, 0.2, InstanceNorm if level < normed_scales else None, bias=True)
             for level in range(scales)
@@ -122,8 +122,8 @@ def patch_multiscale(
 ) -> MultiscalePatchDiscriminator:
     """70 x 70 PatchGANs on the image and on the image averaged to half, a quarter, ..., with spectral norm.
 
-    `norm` is `spectral`, `instance`, `spectral-instance` (both), `mixed` (instance, but for the coarsest scale) or `none`;
-    `batch_head` also shows the last layer how much the images of a batch differ.
+    `norm` is `spectral`, `instance`, `spectral-instance` (both), `mixed` (instance, but for the coarsest of several scales) or
+    `none`; `batch_head` also shows the last layer how much the images of a batch differ.
     """
     if norm not in NORMS:
         raise UsageError(f"discriminator patch-multiscale, option norm: {norm!r} is not one of {', '.join(NORMS)}")

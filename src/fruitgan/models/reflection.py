@@ -27,13 +27,16 @@ class Reflect(nn.Module):
 
 
 class ReflectConv2d(nn.Conv2d):
-    """Convolution of odd size behind a reflected border of half of it: [N, C, H, W] to [N, C', H / stride, W / stride]."""
+    """Convolution of an odd kernel behind a reflected border of half of it: [N, C, H, W] to [N, C', H / stride, W / stride].
+
+    H and W are multiples of the stride.
+    """
 
     def __init__(
-        self, channels_in: int, channels_out: int, size: int = 3, *, stride: int = 1, groups: int = 1, bias: bool = True
+        self, channels_in: int, channels_out: int, kernel_px: int = 3, *, stride: int = 1, groups: int = 1, bias: bool = True
     ) -> None:
-        super().__init__(channels_in, channels_out, size, stride=stride, groups=groups, bias=bias)
-        self.reflect = Reflect(size // 2)
+        super().__init__(channels_in, channels_out, kernel_px, stride=stride, groups=groups, bias=bias)
+        self.reflect = Reflect(kernel_px // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(self.reflect(x))
@@ -41,6 +44,8 @@ class ReflectConv2d(nn.Conv2d):
 
 class Smooth(nn.Module):
     """[1, 2, 1] in both directions, reflected at the edges, at every `stride`th pixel: [N, C, H, W] to [N, C, H / s, W / s].
+
+    H and W are multiples of the stride.
 
     Behind a pixel shuffle it takes away the finest grid, which the shuffle's neighbouring outputs, each with weights of its
     own, would leave (Odena et al. 2016). With stride 2 it is a halving that takes away before what a stride would fold back as
@@ -79,6 +84,7 @@ class _Reflection(torch.autograd.Function):
         gradient, border = gradients[0], ctx.border
         for axis in (-2, -1):
             side = gradient.shape[axis] - 2 * border
+            # A copy, since others may hold the gradient; a dense one, since what comes next would copy it again.
             inner = gradient.narrow(axis, border, side).clone(memory_format=torch.contiguous_format)
             inner.narrow(axis, 1, border).add_(gradient.narrow(axis, 0, border).flip(axis))
             inner.narrow(axis, side - 1 - border, border).add_(gradient.narrow(axis, side + border, border).flip(axis))

@@ -103,7 +103,7 @@ fast = Recipe(
     why={
         "generator": "0.3 M parameters at half and quarter size; it adds to the image and masks what it leaves alone",
         "discriminator": "two scales: the finer with instance norm, which learns texture soon, the coarser without any, which "
-        "sees colour; spectral norm alone was worse from oranges to apples and no better the other way",
+        "sees colour; spectral norm alone was worse from oranges to apples, and level within the scatter the other way",
         "weights": "the cycle loosens with time, and identity steers the beginning alone, so that more than colour may change",
         "averaging": "steadier pictures than any single step's",
         "image_size_px": "a quarter of the pixels of the reference; an hour on two cores is to show something",

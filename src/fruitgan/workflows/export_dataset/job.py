@@ -9,6 +9,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import Domain, Source, find_source
 from fruitgan.engines.canvas import translate_padded
 from fruitgan.engines.catalog import engines
-from fruitgan.engines.choosing import choose_engine
+from fruitgan.engines.choosing import AUTO, choose_engine
 from fruitgan.engines.contracts import Engine, Images
 from fruitgan.engines.queued import for_threads
 from fruitgan.errors import DataError, UsageError
@@ -42,8 +43,10 @@ from fruitgan.workflows.export_dataset.plan import Item, choose, name_items, rem
 from fruitgan.workflows.export_dataset.settings import ExportResult, ExportSettings, Format, OnProgress
 from fruitgan.workflows.export_dataset.survey import Survey, oriented, survey
 from fruitgan.workflows.translate import choose_direction
-from fruitgan.workflows.translate_pipeline import threads_of_a_call
+from fruitgan.workflows.translate_pipeline import threads_of_a_call, worker_count
 
+WHOLE_SIDE_PX = 1024
+"""Larger squares may be too large for the memory; torch alone cuts such into tiles."""
 SAVE_OPTIONS: Mapping[Format, Mapping[str, Any]] = {
     "png": {"format": "PNG", "compress_level": 6},
     "webp": {"format": "WEBP", "lossless": True, "quality": 80, "method": 4},  # lossless: the quality is the effort
@@ -95,6 +98,8 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
         FruitganError: the dataset cannot be written, no memory, or the generator gave numbers that are not finite.
     """
     begin = time.monotonic()
+    if settings.engine != AUTO:
+        engines.owner(settings.engine)  # an unknown name is refused even where nothing is left to do
     bundle = load(locate(settings.bundle, settings.runs))
     direction = choose_direction(bundle.card, settings.to, settings.direction)
     source = find_source(settings.data, settings.data_a, settings.data_b, settings.domains, on_progress)
@@ -109,18 +114,20 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
     todo = plan.items if replaces else _todo(folder, made_of, plan.items)
     if todo or not folder.is_finished(plan.items):
         # Where no fake is missing no network is built; where it cannot be built nothing has been written yet.
-        generator = _engine(settings, bundle, direction, plan) if any(item.generated for item in todo) else None
+        name = _engine_name(settings, bundle.card, plan) if any(item.generated for item in todo) else None
+        generator = None if name is None else _engine(settings, name, bundle, direction, plan)
         with folder.taken():
             if replaces:
                 folder.clear()
             else:
                 todo = _todo(folder, made_of, plan.items)  # another process may have been at work until now
             folder.begin(made_of, todo)
-            _make(settings, bundle.card, generator, todo, on_progress)
+            _make(settings, bundle.card, generator, plan, todo, on_progress)
             folder.finish(plan.items, made_of["bundle"], _card(made_of, bundle, plan))
     else:
+        name = None
         folder.tidy()
-    result = _result(settings, bundle, direction, plan, len(todo))
+    result = _result(settings, bundle, direction, plan, len(todo), name)
     return dataclasses.replace(result, seconds=round(time.monotonic() - begin, 3))
 
 
@@ -194,11 +201,19 @@ def _pictures_sha256(items: Sequence[Item]) -> str:
     return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
 
-def _engine(settings: ExportSettings, bundle: Bundle, direction: str, plan: _Plan) -> Engine:
-    # By all pictures, not by those that are missing: an export that goes on after a stop takes the engine it began with.
-    name = choose_engine(
-        settings.engine, bundle.card.generator, pictures=len(plan.items) // 2, gpu=settings.gpu, device=settings.device
+def _engine_name(settings: ExportSettings, card: Card, plan: _Plan) -> str:
+    """By all pictures: that only a few are missing, as after a stop, must not change what makes them."""
+    return choose_engine(
+        settings.engine,
+        card.generator,
+        pictures=len(plan.items) // 2,
+        scale="native" if _size(settings, card) > WHOLE_SIDE_PX else AUTO,
+        gpu=settings.gpu,
+        device=settings.device,
     )
+
+
+def _engine(settings: ExportSettings, name: str, bundle: Bundle, direction: str, plan: _Plan) -> Engine:
     engine = engines.get(name)(
         generator=bundle.card.generator,
         weights=bundle.weights[direction],
@@ -210,7 +225,12 @@ def _engine(settings: ExportSettings, bundle: Bundle, direction: str, plan: _Pla
 
 
 def _make(
-    settings: ExportSettings, card: Card, generator: Engine | None, todo: Sequence[Item], on_progress: OnProgress | None
+    settings: ExportSettings,
+    card: Card,
+    generator: Engine | None,
+    plan: _Plan,
+    todo: Sequence[Item],
+    on_progress: OnProgress | None,
 ) -> None:
     size_px = _size(settings, card)
     unchanged = Unchanged()
@@ -220,10 +240,11 @@ def _make(
         # One picture a call: with other batches, as after a stop, some devices give other last digits.
         return encode(rendered(engine, card, seen(_pixels(item), size_px)), settings.format)
 
-    for done, (item, file) in enumerate(in_order(file_of, todo), start=1):
-        write_atomically(settings.out / item.file, file)
-        if on_progress is not None:
-            on_progress("exporting", done, len(todo))
+    with closing(in_order(file_of, todo, worker_count(len(plan.items)))) as made:
+        for done, (item, file) in enumerate(made, start=1):
+            write_atomically(settings.out / item.file, file)
+            if on_progress is not None:
+                on_progress("exporting", done, len(todo))
 
 
 def _pixels(item: Item) -> Pixels:
@@ -233,7 +254,9 @@ def _pixels(item: Item) -> Pixels:
     return pixels
 
 
-def _result(settings: ExportSettings, bundle: Bundle, direction: str, plan: _Plan, missing: int) -> ExportResult:
+def _result(
+    settings: ExportSettings, bundle: Bundle, direction: str, plan: _Plan, missing: int, engine: str | None
+) -> ExportResult:
     return ExportResult(
         dataset=settings.out,
         predicted=len(plan.items) // 2,
@@ -244,6 +267,7 @@ def _result(settings: ExportSettings, bundle: Bundle, direction: str, plan: _Pla
         image_size_px=_size(settings, bundle.card),
         format=settings.format,
         direction=direction,
+        engine=engine,
         target=plan.target.name,
         bundle=bundle.card.name,
         weights_sha256=weights_sha256(bundle),

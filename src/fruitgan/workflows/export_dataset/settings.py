@@ -96,6 +96,8 @@ class ExportResult:
     image_size_px: int
     format: str
     direction: str
+    engine: str | None
+    """What ran the generator; None where no fake was missing."""
     target: str
     """The domain that the fakes imitate."""
     bundle: str
