@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -320,3 +321,37 @@ def test_a_call_of_torch_takes_the_threads_it_was_given(threads: int | None, mon
     monkeypatch.setattr(engine.network, "forward", lambda x: seen.append(torch.get_num_threads()) or forward(x))
     engine.translate(fruit(1, 16, 16))
     assert seen == [threads or torch.get_num_threads()]
+
+
+FIRST_CALLS = """
+import sys, threading
+import numpy as np
+from fruitgan import bundle as bundles, weights
+from fruitgan.engines.catalog import engines
+
+bundle = bundles.load(weights.shipped(bundles.DEFAULT_SHIPPED))
+given = {"generator": bundle.card.generator, "weights": bundle.weights["a2b"], "gpu": "none", "threads": 1}
+engine = engines.get(sys.argv[1])(**given)
+sys.setswitchinterval(1e-6)  # threads change places at every chance
+begin = threading.Barrier(8)
+
+def call():
+    begin.wait()
+    engine.translate(np.zeros((1, 32, 32, 3), np.uint8))
+
+threads = [threading.Thread(target=call, daemon=True) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_first_calls_of_several_threads_at_once_do_not_wait_for_each_other_for_ever(other: str) -> None:
+    """OpenVINO did in one process of four, which is why there are several."""
+    running = [subprocess.Popen([sys.executable, "-c", FIRST_CALLS, other]) for _ in range(6)]
+    try:
+        assert [process.wait(timeout=120) for process in running] == [0] * len(running)
+    finally:
+        for process in running:
+            process.kill()
