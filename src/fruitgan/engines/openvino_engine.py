@@ -52,7 +52,7 @@ class OpenvinoEngine(Engine):
                 "NUM_STREAMS": max(1, all_threads // (threads or all_threads)),
             },
         )
-        # OpenVINO looks for numpy when it first touches an array, under a lock, and lets go of Python's lock meanwhile: two first
+        # OpenVINO looks for numpy when it first touches an array, under a lock, and lets go of Python's meanwhile: two first
         # calls at once would wait for each other for ever. So the first is here, where nobody else calls.
         openvino.Tensor(np.zeros(1, np.uint8)).data.fill(0)
         self._own = threading.local()
