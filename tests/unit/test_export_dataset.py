@@ -558,6 +558,29 @@ def test_sources_that_disappear_make_no_smaller_dataset(export: Export) -> None:
     assert export().predicted == TEST
 
 
+def test_no_real_picture_takes_the_place_of_a_fake_that_disappears_meanwhile(
+    export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export()
+    Path("out/origins/000000.png").unlink()  # no fake is missing, so that no generator is built
+    looked: list[int] = []
+    missing = job.DatasetFolder.missing
+
+    def later(folder: job.DatasetFolder, items: Any) -> Any:
+        looked.append(len(items))
+        if len(looked) == 2:
+            Path("out/predicted/000001.png").unlink()
+        return missing(folder, items)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job.DatasetFolder, "missing", later)
+        with pytest.raises(DataError, match=r"predicted.000001\.png: disappeared meanwhile; give the command again"):
+            export()
+    assert not Path("out/predicted/000001.png").exists()
+    assert export().predicted == TEST
+    assert read_dataset(Path("out")).has_manifest
+
+
 def test_a_folder_that_another_process_works_in_is_left_alone(export: Export) -> None:
     Path("out").mkdir()
     with locked(Path("out")), pytest.raises(RunInUse, match=r"out: in use by process \d+"):

@@ -236,7 +236,9 @@ def _make(
     unchanged = Unchanged()
 
     def file_of(item: Item) -> bytes:
-        engine = generator if item.generated and generator is not None else unchanged
+        engine = generator if item.generated else unchanged
+        if engine is None:  # no fake was missing when it was decided what to build
+            raise DataError(f"{settings.out / item.file}: disappeared meanwhile; give the command again")
         # One picture a call: with other batches, as after a stop, some devices give other last digits.
         return encode(rendered(engine, card, seen(_pixels(item), size_px)), settings.format)
 
