@@ -127,10 +127,11 @@ def teachers(seed: int = 2) -> dict[str, nn.Module]:
 def test_students_minimise_the_distance_to_their_teachers_on_both_domains() -> None:
     objective, wise = made(), teachers()
     objective.take_teachers(wise, "abc")
-    for weight, value in zip(objective.weights.values(), (10.0, 5.0, 2.0), strict=True):
-        weight.fill_(value)
+    weights = {"imitation": 10.0, "structure": 5.0, "adversarial": 2.0}
+    for name, value in weights.items():
+        objective.weights[name].fill_(value)
     batch = Batch(images(1, 24), images(1, 24))
-    step = objective.prepare(batch, objective.variant({"imitation": 1.0}))
+    step = objective.prepare(batch, objective.variant(weights))
     terms = {name: float(term.detach()) for player in objective.players for name, term in player.loss(step).items()}
     for way, letters, own, other in (("a2b", "ab", batch.a, batch.b), ("b2a", "ba", batch.b, batch.a)):
         student = objective.networks[f"generator_{letters}"]
@@ -143,6 +144,17 @@ def test_students_minimise_the_distance_to_their_teachers_on_both_domains() -> N
         (on_real,) = objective.networks[f"discriminator_{letters[1]}"](real)
         expected = 0.5 * float((((on_real - 1) ** 2).mean() + (logits**2).mean()).detach())
         assert terms[f"discriminator_{letters[1]}"] == pytest.approx(expected)
+
+
+def test_students_hear_nothing_of_discriminators_that_have_no_weight_and_that_train_all_the_same() -> None:
+    objective = made()
+    batch = Batch(images(1, 24), images(1, 24))
+    alone, heard = (
+        {name: term.detach() for player in objective.players for name, term in player.loss(step).items()}
+        for step in (objective.prepare(batch, frozenset(variant)) for variant in ((), ("adversarial",)))
+    )
+    assert set(heard) - set(alone) == {"adversarial_ab", "adversarial_ba"}
+    torch.testing.assert_close(alone, {name: heard[name] for name in alone}, rtol=0, atol=0)
 
 
 def test_a_teacher_learns_nothing_and_is_not_saved() -> None:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fruitgan.device import without_autocast
+
 
 class Reflect(nn.Module):
     """A border of the image's own mirrored pixels: [N, C, H, W] to [N, C, H + 2 border, W + 2 border]; H and W above it."""
@@ -77,7 +79,8 @@ class _Reflection(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, border: int) -> Tensor:
         ctx.border = border
-        return F.pad(x, (border,) * 4, mode="reflect")
+        with without_autocast(x.device):  # it would have this done in fp32, between two copies: five times as long for the same numbers
+            return F.pad(x, (border,) * 4, mode="reflect")
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:

@@ -46,10 +46,9 @@ def _similarity(x: Tensor, y: Tensor) -> Tensor:
         return F.conv2d(F.conv2d(flat, down, groups=maps), across, groups=maps)
 
     mean_x, mean_y = mean(x), mean(y)
-    spread_x, spread_y = mean(x * x) - mean_x**2, mean(y * y) - mean_y**2
-    together = mean(x * y) - mean_x * mean_y
-    light = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
-    return (light * (2 * together + C2) / (spread_x + spread_y + C2)).mean()
+    squares, product = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
+    variances, covariance = mean(x * x + y * y) - squares, mean(x * y) - product  # of the variances only the sum is asked for
+    return ((2 * product + C1) * (2 * covariance + C2) / ((squares + C1) * (variances + C2))).mean()
 
 
 class TeacherMark:
@@ -71,11 +70,15 @@ class TeacherMark:
 
 @dataclass(frozen=True)
 class LessonStep:
-    """What students and teachers made of both domains' images, [2 N, 3, H, W] in [-1, 1], the direction's own domain first."""
+    """What students and teachers made of both domains' images, [2 N, 3, H, W] in [-1, 1], the direction's own domain first.
+
+    `adversarial` says whether the students hear of the discriminators.
+    """
 
     batch: Batch
     said: Mapping[str, Tensor]
     right: Mapping[str, Tensor]
+    adversarial: bool
 
 
 class Distillation(Objective):
@@ -118,7 +121,7 @@ class Distillation(Objective):
         with torch.no_grad():
             right = {way: self.teachers[way](x) if way in self.teachers else x for way, x in shown.items()}
         said = {way: self.networks[name](shown[way]) for way, name in self.generators.items()}
-        return LessonStep(batch, said, right)
+        return LessonStep(batch, said, right, adversarial="adversarial" in variant)
 
     def _students_loss(self, step: LessonStep) -> dict[str, Tensor]:
         terms = {}
@@ -127,8 +130,9 @@ class Distillation(Objective):
             said, right = step.said[way], step.right[way]
             terms[f"imitation_{letters}"] = self.weights["imitation"] * (said - right).abs().mean()
             terms[f"structure_{letters}"] = self.weights["structure"] * (1 - structural_similarity(said, right))
-            logits = self._discriminator(domain)(said[:n])
-            terms[f"adversarial_{letters}"] = self.weights["adversarial"] * generator_loss("lsgan", logits)
+            if step.adversarial:
+                logits = self._discriminator(domain)(said[:n])
+                terms[f"adversarial_{letters}"] = self.weights["adversarial"] * generator_loss("lsgan", logits)
         return terms
 
     def _discriminators_loss(self, step: LessonStep) -> dict[str, Tensor]:
