@@ -204,6 +204,14 @@ def test_a_reflected_convolution_is_torchs(options: dict[str, Any]) -> None:
     torch.testing.assert_close(ours(x), torchs(x), rtol=0, atol=1e-12)
 
 
+def test_a_reflected_border_stays_in_half_precision_under_autocast() -> None:
+    x = torch.randn(2, 3, 6, 7).bfloat16().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        bordered = Reflect(2)(x)
+    assert bordered.dtype == torch.bfloat16
+    assert torch.equal(bordered.float(), F.pad(x.float(), (2,) * 4, mode="reflect"))
+
+
 def test_what_reflects_is_exported_without_gradients_of_its_own() -> None:
     x = torch.randn(1, 3, 6, 8)
     exported = torch.export.export(ReflectConv2d(3, 4), (x,))

@@ -79,7 +79,8 @@ class _Reflection(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, border: int) -> Tensor:
         ctx.border = border
-        with without_autocast(x.device):  # it would have this done in fp32, between two copies: five times as long for the same numbers
+        # An autocast has this done in fp32, between two copies: five times as long for the same numbers.
+        with without_autocast(x.device):
             return F.pad(x, (border,) * 4, mode="reflect")
 
     @staticmethod

@@ -1,0 +1,138 @@
+"""A step on a device touches nothing of the host's: every recipe, on torch's device that has shapes and no memory.
+
+A GPU's operations take a scalar of the host, and a CUDA graph would repeat its first value for ever.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from fruitgan.augment.contracts import augmentations
+from fruitgan.data.bank import Bank
+from fruitgan.training import capture
+from fruitgan.training.feed import BankFeed
+from fruitgan.training.recipe import recipes
+from fruitgan.training.trainer import Trainer
+from fruitgan.workflows.train_gan import TrainGanSettings
+from fruitgan.workflows.train_gan.assemble import make_objective, make_plan, make_sampler
+
+META = torch.device("meta")
+STEPS = 10
+IMAGES = 4
+VARIANTS = {"fast": 2, "fruit": 2, "lesson": 2}
+"""A loss begins or ends within the training."""
+
+
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While `on`, an operation that takes or gives a tensor of the host fails; one that waits for the device fails always."""
+
+    on = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # Fused Adam has no shapes without kernels; it gives nothing back.
+        out = None if func is torch.ops.aten._fused_adam_.tensor_lr else func(*args, **(kwargs or {}))
+        hosts = [x for x in tree_leaves((args, kwargs, out)) if isinstance(x, Tensor) and x.device.type == "cpu"]
+        if self.on and hosts:
+            raise AssertionError(f"{func} with a tensor of the host: {[list(x.shape) for x in hosts]}")
+        return out
+
+
+class Watched:
+    """Takes the place of CUDA graphs: what they would record is watched."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.recorded = 0
+
+    def warm_up(self, work: Callable[[], None]) -> None:
+        work()
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        self.watch.on = True
+        try:
+            work()
+        finally:
+            self.watch.on = False
+        self.recorded += 1
+        return lambda: None
+
+
+@pytest.fixture(autouse=True)
+def one_step_warms_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "WARM_UP_STEPS", 1)
+
+
+def train(recipe: str, *, on_device: bool, change: Callable[[Trainer], None] = lambda _: None) -> tuple[Watched, Trainer]:
+    """All steps but the last, which is logged: that waits for the device by right."""
+    side_px = 256 if recipe == "seed-unet" else 96
+    asked = TrainGanSettings(recipe=recipe, image_size=side_px, batch_size=2, steps=STEPS, precision="fp32")
+    plan = make_plan(asked, torch.device("cpu"))
+    loaded_px = augmentations.build(plan.augmentation).load_size_px(side_px)
+    pixels = np.zeros(IMAGES * loaded_px * 2 * loaded_px * 3, dtype=np.uint8)
+    banks = [Bank(pixels, np.full((IMAGES, 2), (loaded_px, 2 * loaded_px)), (), (), loaded_px) for _ in range(2)]
+    objective = make_objective(plan)
+    with Watch() as watch:
+        feed = BankFeed(
+            *banks,
+            make_sampler(plan, IMAGES, IMAGES),
+            augmentations.build(plan.augmentation),
+            image_size_px=side_px,
+            seed=0,
+            device=META,
+            banks_on_device=on_device,
+        )
+        watched = Watched(watch)
+        trainer = Trainer(
+            objective,
+            plan.recipe,
+            feed,
+            total_steps=STEPS,
+            steps_per_epoch=IMAGES // 2,
+            seed=0,
+            device=META,
+            precision="fp32",
+            log_every=1000,
+            capture=watched,
+        )
+        change(trainer)
+        for _ in range(STEPS - 1):
+            next(trainer.steps(STEPS))
+    return watched, trainer
+
+
+@pytest.mark.parametrize(("recipe", "on_device"), [*((name, True) for name in recipes.names()), ("fast", False)])
+def test_what_is_captured_of_a_step_is_on_the_device_alone(recipe: str, on_device: bool) -> None:
+    watched, trainer = train(recipe, on_device=on_device)
+    assert trainer.note is None
+    assert watched.recorded == VARIANTS.get(recipe, 1)
+
+
+def test_a_weight_that_was_left_on_the_host_would_be_seen() -> None:
+    def leave(trainer: Trainer) -> None:
+        trainer.objective.weights = {name: torch.ones(()) for name in trainer.objective.weights}
+
+    with pytest.raises(AssertionError, match=r"with a tensor of the host: \[\[\]"):
+        train("fast", on_device=True, change=leave)
+
+
+def test_a_step_that_waits_for_the_device_would_be_seen() -> None:
+    def wait(trainer: Trainer) -> None:
+        player = trainer.objective.players[0]
+
+        def loss(step: Any) -> dict[str, Tensor]:
+            terms = player.loss(step)
+            return {name: term * float(term) for name, term in terms.items()}
+
+        trainer.objective.players = (dataclasses.replace(player, loss=loss),)
+
+    with pytest.raises(RuntimeError, match="meta"):
+        train("fast", on_device=True, change=wait)
