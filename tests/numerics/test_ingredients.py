@@ -10,15 +10,16 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fruitgan.augment.differentiable import BRIGHTNESS, CONTRAST, DRAWS, SHIFT, mildly_changed
 from fruitgan.errors import UsageError
-from fruitgan.models.antialiased import Enlarge, resnet_aa
+from fruitgan.models.antialiased import resnet_aa
 from fruitgan.models.composition import composed
 from fruitgan.models.mobile import mobile
 from fruitgan.models.patch import BatchSpread, patch_multiscale
-from fruitgan.models.reflection import Smooth
+from fruitgan.models.reflection import Enlarge, Smooth
 from fruitgan.objectives.adaptation import IMAGES_TO_FULL, STRONGEST, AdaptiveStrength
 from fruitgan.objectives.adversarial import discriminator_loss, generator_loss, gradient_penalty
 from fruitgan.objectives.contracts import Batch, Objective
@@ -80,6 +81,15 @@ def test_enlarging_equals_a_naive_bilinear_loop() -> None:
     for row, column in itertools.product(range(6), range(8)):
         expected = sum(down * across * float(x[0, 0, i, j]) for i, down in weights(row, 3) for j, across in weights(column, 4))
         assert float(out[0, 0, row, column]) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("sides", [(3, 4), (1, 2), (1, 1)])
+def test_an_enlarged_images_gradient_is_torchs(sides: tuple[int, int]) -> None:
+    x = noise(2, 3, *sides).requires_grad_()
+    ours, torchs = Enlarge()(x), F.interpolate(x, scale_factor=2, mode="bilinear")
+    given = torch.randn_like(torchs)
+    (expected,) = torch.autograd.grad(torchs, x, given)
+    torch.testing.assert_close(torch.autograd.grad(ours, x, given)[0], expected, rtol=0, atol=1e-12)
 
 
 def test_a_composed_picture_equals_the_formula_pixel_by_pixel() -> None:

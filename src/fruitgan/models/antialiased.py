@@ -5,24 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fruitgan.models.composition import composed
 from fruitgan.models.contracts import Generator, GeneratorParts, SizeRule
 from fruitgan.models.layers import InstanceNorm, initialise
-from fruitgan.models.reflection import ReflectConv2d, Smooth
-
-
-class Enlarge(nn.Module):
-    """Twice the size, bilinear: [N, C, H, W] to [N, C, 2H, 2W].
-
-    Odena et al. 2016: enlarged first and convolved then, every output pixel gets the same number of weights, which a
-    transposed convolution does not give; its checkerboard has no place to come from.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+from fruitgan.models.reflection import Enlarge, ReflectConv2d, Smooth
 
 
 def _convolution(channels_in: int, channels_out: int, kernel: int = 3) -> list[nn.Module]:

@@ -13,7 +13,7 @@ from fruitgan.models.composition import composed
 from fruitgan.models.contracts import Generator, GeneratorParts, SizeRule
 from fruitgan.models.layers import InstanceNorm, initialise
 from fruitgan.models.mobile import SeparableBlock
-from fruitgan.models.reflection import ReflectConv2d, Smooth
+from fruitgan.models.reflection import Enlarge, ReflectConv2d, Smooth
 
 U_WIDTHS = (1, 2, 4, 6)
 """Of the levels of `lite-u`, as multiples of the width: a half, a quarter, an eighth and a sixteenth of the size."""
@@ -78,6 +78,7 @@ class LiteUGenerator(Generator):
         downs = [_down(narrow, wide) for narrow, wide in itertools.pairwise(widths)]
         self.downs = nn.ModuleList([_stem(widths[0], self.FACTOR), *downs])
         self.blocks = nn.ModuleList(SeparableBlock(widths[-1]) for _ in range(blocks))
+        self.enlarge = Enlarge()
         self.narrow = nn.ModuleList(nn.Conv2d(wide, narrow, 1) for narrow, wide in itertools.pairwise(widths))
         self.refine = nn.ModuleList(SeparableBlock(width) for width in widths[:-1])
         self.head = _head(widths[0], self.FACTOR)
@@ -90,8 +91,7 @@ class LiteUGenerator(Generator):
         levels = self.encode(x, range(self.encode_points))
         inner = levels[-1]
         for level in reversed(range(len(self.narrow))):
-            enlarged = F.interpolate(self.narrow[level](inner), scale_factor=2.0, mode="bilinear", align_corners=False)
-            inner = self.refine[level](levels[level] + enlarged)
+            inner = self.refine[level](levels[level] + self.enlarge(self.narrow[level](inner)))
         return composed(x, self.smooth(at_least_fp32(F.pixel_shuffle(self.head(inner), self.FACTOR))))
 
     def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:

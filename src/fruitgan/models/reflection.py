@@ -1,4 +1,4 @@
-"""Layers that mirror the image at its edges, with gradients of their own on a CPU: torch's take several times as long there."""
+"""Layers that look beyond the image's edges, with gradients of their own on a CPU: torch's take several times as long there."""
 
 from __future__ import annotations
 
@@ -69,6 +69,24 @@ class Smooth(nn.Module):
         return f"stride={self.stride}"
 
 
+class Enlarge(nn.Module):
+    """Twice the size, bilinear: [N, C, H, W] to [N, C, 2 H, 2 W]; beyond an edge its pixels go on.
+
+    Odena et al. 2016: enlarged first and convolved then, every output pixel gets the same number of weights, which a
+    transposed convolution does not give; its checkerboard has no place to come from.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if _has_own_gradient(x):
+            enlarged: Tensor = cast(Any, _Enlarging).apply(x)
+            return enlarged
+        return _twice_the_size(x)
+
+
+def _twice_the_size(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
 def _has_own_gradient(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
@@ -127,4 +145,28 @@ def _weighted_transposed(gradient: Tensor, axis: int) -> Tensor:
     out.narrow(axis, 0, last).add_(gradient.narrow(axis, 1, last), alpha=0.25)
     out.narrow(axis, 1, 1).add_(gradient.narrow(axis, 0, 1), alpha=0.25)
     out.narrow(axis, last - 1, 1).add_(gradient.narrow(axis, last, 1), alpha=0.25)
+    return out
+
+
+class _Enlarging(torch.autograd.Function):
+    """`Enlarge`: along each axis a pixel gets back three quarters of its own two, a quarter of the next two."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return _twice_the_size(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _halved(_halved(gradients[0], -2), -1)
+
+
+def _halved(gradient: Tensor, axis: int) -> Tensor:
+    """What twice as many places along the axis pass back."""
+    even, odd = gradient.unflatten(axis, (-1, 2)).unbind(axis)  # a pixel's own two
+    last = even.shape[axis] - 1
+    out = (even + odd).mul_(0.75)
+    out.narrow(axis, 0, last).add_(even.narrow(axis, 1, last), alpha=0.25)
+    out.narrow(axis, 0, 1).add_(even.narrow(axis, 0, 1), alpha=0.25)
+    out.narrow(axis, 1, last).add_(odd.narrow(axis, 0, last), alpha=0.25)
+    out.narrow(axis, last, 1).add_(odd.narrow(axis, last, 1), alpha=0.25)
     return out
