@@ -20,6 +20,7 @@ from fruitgan.models.composition import composed
 from fruitgan.models.mobile import mobile
 from fruitgan.models.patch import BatchSpread, patch_multiscale
 from fruitgan.models.reflection import Enlarge, Smooth
+from fruitgan.models.spectral import spectral_norm
 from fruitgan.objectives.adaptation import IMAGES_TO_FULL, STRONGEST, AdaptiveStrength
 from fruitgan.objectives.adversarial import discriminator_loss, generator_loss, gradient_penalty
 from fruitgan.objectives.contracts import Batch, Objective
@@ -175,7 +176,7 @@ def test_the_norm_of_the_scales_is_the_one_asked_for(norm: str, instance_scales:
     network = patch_multiscale(base_channels=2, scales=3, norm=norm)
     kinds = [{type(module).__name__ for module in scale.modules()} for scale in network.scales]
     assert [level for level, names in enumerate(kinds) if "InstanceNorm" in names] == instance_scales
-    assert all(("_SpectralNorm" in names) == spectral for names in kinds)
+    assert all(("SpectralNorm" in names) == spectral for names in kinds)
     (alone,) = patch_multiscale(base_channels=2, scales=1, norm=norm).scales
     assert any(type(module).__name__ == "InstanceNorm" for module in alone.modules()) == bool(instance_scales)
     with pytest.raises(UsageError, match="layer"):
@@ -190,6 +191,42 @@ def test_spectral_norm_leaves_a_layer_with_a_largest_singular_value_of_1() -> No
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             assert float(torch.linalg.matrix_norm(module.weight.detach().flatten(1), 2)) == pytest.approx(1, abs=1e-6)
+
+
+def test_spectral_norm_is_torchs_through_several_steps() -> None:
+    ours = nn.Conv2d(3, 5, 4).double()
+    torchs = copy.deepcopy(ours)
+    for layer, wrap in ((ours, spectral_norm), (torchs, torch.nn.utils.parametrizations.spectral_norm)):
+        torch.manual_seed(4)  # both draw their vectors
+        wrap(layer)
+    x = noise(2, 3, 6, 6)
+    for _ in range(3):
+        for layer in (ours, torchs):
+            loss = (layer(x) ** 2).mean() + layer(x).sum()  # two calls before the gradients
+            loss.backward()
+            with torch.no_grad():
+                for parameter in layer.parameters():
+                    parameter -= 0.1 * parameter.grad
+                    parameter.grad = None
+        torch.testing.assert_close(ours.state_dict(), torchs.state_dict(), rtol=0, atol=1e-13)
+    torch.testing.assert_close(ours.eval()(x), torchs.eval()(x), rtol=0, atol=1e-13)
+
+
+def test_spectral_norm_is_computed_in_full_precision_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU autocast would have the products in bf16, which a CPU's leaves alone."""
+    seen: list[bool] = []
+    product = torch.mv
+
+    def watched(matrix: Tensor, vector: Tensor) -> Tensor:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return product(matrix, vector)
+
+    layer = nn.Conv2d(3, 5, 4)
+    spectral_norm(layer)
+    monkeypatch.setattr(torch, "mv", watched)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(torch.ones(1, 3, 6, 6))
+    assert seen == [False] * 3
 
 
 def test_the_gradient_penalty_equals_finite_differences() -> None:
@@ -249,6 +286,16 @@ def test_mild_changes_equal_naive_loops() -> None:
             mean = expected.mean()
             expected = (expected - mean) * (1 + (2 * contrast - 1) * CONTRAST) + mean
         torch.testing.assert_close(out[n], expected, rtol=0, atol=1e-9)
+
+
+def test_a_picture_is_moved_by_whole_pixels_under_autocast_too() -> None:
+    x = images(20, 256).float()
+    draws = torch.zeros(20, DRAWS)
+    draws[:, 1] = torch.linspace(0.01, 0.99, 20)  # how far across
+    draws[:, 2], draws[:, 3], draws[:, 5] = 0.5, 1.0, 1.0  # not down, not brighter, no other contrast
+    expected = mildly_changed(x, draws, torch.tensor(1.0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(mildly_changed(x, draws, torch.tensor(1.0)), expected)
 
 
 def test_mild_changes_pass_gradients_on_everywhere_and_change_nothing_at_strength_0() -> None:

@@ -11,7 +11,7 @@ import torch
 from kornia.geometry.transform import translate
 from torch import Tensor
 
-from fruitgan.device import at_least_fp32
+from fruitgan.device import at_least_fp32, without_autocast
 
 DRAWS = 7
 """Numbers an image: whether it is moved, how far across, how far down; whether and how it is brightened; so with contrast."""
@@ -33,7 +33,8 @@ def mildly_changed(images: Tensor, draws: Tensor, strength: Tensor) -> Tensor:
     across, down, brightness, contrast = ((2 * numbers[:, i] - 1) for i in (1, 2, 4, 6))
     height, width = x.shape[-2:]
     way = torch.stack([(across * SHIFT * width).round() * moved, (down * SHIFT * height).round() * moved], dim=1)
-    x = translate(x, way, mode="nearest", padding_mode="zeros", align_corners=True)
+    with without_autocast(x.device):  # in bf16 kornia's coordinates are off by up to a pixel
+        x = translate(x, way, mode="nearest", padding_mode="zeros", align_corners=True)
     x = x + (brightness * BRIGHTNESS * brightened).view(-1, 1, 1, 1)
     mean = x.mean((1, 2, 3), keepdim=True)
     return (x - mean) * (1 + contrast * CONTRAST * contrasted).view(-1, 1, 1, 1) + mean

@@ -8,12 +8,12 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from fruitgan.device import at_least_fp32
 from fruitgan.errors import UsageError
 from fruitgan.models.contracts import Discriminator, SizeRule
 from fruitgan.models.layers import InstanceNorm, biases_before_norm, initialise
+from fruitgan.models.spectral import spectral_norm
 
 # (channels as multiples of the width, stride): three halvings, then two layers at an eighth; each logit sees 70 x 70 px.
 LAYERS = ((1, 2), (2, 2), (4, 2), (8, 1))
