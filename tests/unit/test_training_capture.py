@@ -18,7 +18,7 @@ from fruitgan.data.sampler import Sampler
 from fruitgan.models.catalog import discriminators, generators
 from fruitgan.objectives.contracts import Batch
 from fruitgan.objectives.cyclegan import CycleStep, cyclegan
-from fruitgan.training.capture import WARM_UP_STEPS
+from fruitgan.training.capture import WARM_UP_STEPS, StepRunner
 from fruitgan.training.feed import BankFeed, Feed
 from fruitgan.training.recipe import recipes
 from fruitgan.training.trainer import Trainer
@@ -59,15 +59,18 @@ class Tapes:
     """Recording does the work once, since a tape cannot be made without; the first playing is therefore left out."""
 
     def __init__(self) -> None:
-        self.recorded = self.played = 0
+        self.recorded = self.played = self.released = 0
 
     def warm_up(self, work: Callable[[], None]) -> None:
         work()
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         tape = Tape()
-        with tape:
-            work()
+        try:
+            with tape:
+                work()
+        except RuntimeError:
+            raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904 - as torch does
         self.recorded += 1
         fresh = [True]
 
@@ -78,6 +81,9 @@ class Tapes:
             fresh.clear()
 
         return replay
+
+    def release(self) -> None:
+        self.released += 1
 
 
 WAITING = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero")
@@ -162,7 +168,7 @@ def test_captured_steps_equal_steps_as_they_are(kind: str) -> None:
     run(captured, STEPS)
     run(plain, STEPS)
     variants = 2 if kind == "fast" else 1
-    assert tapes.recorded == variants
+    assert (tapes.recorded, tapes.released) == (variants, variants - 1)
     assert tapes.played == STEPS - 1 - variants * (WARM_UP_STEPS + 1)
     found, expected = everything(captured), everything(plain)
     assert found.keys() == expected.keys()
@@ -258,3 +264,23 @@ def test_memory_that_runs_out_while_recording_is_no_reason_to_go_on() -> None:
 
     with pytest.raises(torch.OutOfMemoryError):
         run(trainer_of("cyclegan", Full()), STEPS)
+
+
+def test_a_new_variant_gets_the_others_memory_and_one_that_comes_back_is_recorded_once_more() -> None:
+    done: list[str] = []
+    number = torch.zeros(())
+
+    def work(variant: frozenset[str]) -> None:
+        number.add_(1)
+        done.extend(variant)
+
+    tapes = Tapes()
+    runner = StepRunner(work, tapes, lambda: None)
+    once, twice = frozenset({"once"}), frozenset({"twice"})
+    sequence = [once] * 6 + [twice] * 6 + [once, twice, once, twice]
+    for variant in sequence:
+        runner(variant)
+    assert int(number) == len(sequence)
+    assert (tapes.recorded, tapes.released) == (3, 1)
+    assert done.count("once") == WARM_UP_STEPS + 2  # recorded twice; a played tape does not come by here
+    assert done.count("twice") == WARM_UP_STEPS + 1

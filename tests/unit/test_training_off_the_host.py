@@ -65,6 +65,9 @@ class Watched:
         self.recorded += 1
         return lambda: None
 
+    def release(self) -> None:
+        """Nothing was kept."""
+
 
 @pytest.fixture(autouse=True)
 def one_step_warms_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ its inputs from, and leaves its results in, tensors that stay in their places; w
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, cast
 
 import torch
@@ -32,11 +33,15 @@ class Capture(Protocol):
             RuntimeError: the work waits for the device, or does something else that cannot be recorded.
         """
 
+    def release(self) -> None:
+        """Give back the memory of all that was recorded, which is not done again."""
+
 
 class CudaGraphs:
     """torch.cuda.CUDAGraph; all graphs share their memory, since they never run at the same time."""
 
     def __init__(self, device: torch.device) -> None:
+        torch.cuda.set_device(device)  # recording waits for the current one, which would be the first
         self.device = device
         self._stream = cast(Any, torch.cuda.Stream)(device)  # typed in some versions of torch alone
         self._pool = torch.cuda.graph_pool_handle()
@@ -44,16 +49,40 @@ class CudaGraphs:
     def warm_up(self, work: Callable[[], None]) -> None:
         current = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):  # not on the default one: autograd remembers the stream of its first accumulation
+        # Not on the default stream: autograd remembers the stream of its first accumulation.
+        with torch.cuda.stream(self._stream), _fastest_kernels():
             work()
         current.wait_stream(self._stream)
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
-        # thread_local: what another thread does on the GPU meanwhile is no reason to fail.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            work()
+        current = torch.cuda.current_stream(self.device)
+        try:
+            with (
+                _fastest_kernels(),
+                # thread_local: what another thread does on the GPU meanwhile is no reason to fail.
+                torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
+            ):
+                work()
+        finally:
+            torch.cuda.set_stream(current)  # torch does not come back from a recording that failed
         return graph.replay
+
+    def release(self) -> None:
+        torch.cuda.synchronize(self.device)
+        self._pool = torch.cuda.graph_pool_handle()
+        torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def _fastest_kernels() -> Iterator[None]:
+    """In here cuDNN tries its kernels out when it meets a shape for the first time, which is while warming up."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 class StepRunner:
@@ -81,6 +110,8 @@ class StepRunner:
         if self._capture is None:
             self._work(variant)
         elif self._warm[variant] < WARM_UP_STEPS:
+            if self._recorded and not self._warm[variant]:
+                self._let_go(self._capture)  # another variant's memory beside this one's as it is may be too much
             self._warm[variant] += 1
             self._capture.warm_up(lambda: self._work(variant))
         else:
@@ -97,7 +128,8 @@ class StepRunner:
         except RuntimeError as error:
             self._capture = None
             self._recover()
-            reason = str(error).splitlines()[0]
+            cause = error.__context__ or error  # of a recording that failed torch says last only that it did
+            reason = str(cause).splitlines()[0]
             self.note = f"training without CUDA graphs, more slowly: this step cannot be captured ({reason})"
             return False
         return True
@@ -105,4 +137,10 @@ class StepRunner:
     def forget(self) -> None:
         """Record anew from here on: tensors were put into other places."""
         self._warm.clear()
+        if self._capture is not None and self._recorded:
+            self._let_go(self._capture)
+
+    def _let_go(self, capture: Capture) -> None:
+        """A variant that comes back is recorded once more."""
         self._recorded.clear()
+        capture.release()
