@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
+from fruitgan.objectives.cyclegan import CycleGAN
+from fruitgan.training.capture import WARM_UP_STEPS
 from fruitgan.training.trainer import StepReport, Trainer
 from fruitgan.workflows.train_detector import TrainDetectorSettings, train_detector
 from fruitgan.workflows.train_detector.settings import Rounded
@@ -33,6 +37,22 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of all of float32's digits, and cuDNN's sums in one order: else a few steps of a game are apart by per cents."""
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+
+
+RECIPES: dict[str, dict[str, object]] = {
+    "fast": {},
+    "cyclegan": {},  # with a pool of past fakes
+    "fruit": {"image_size": 96, "batch_size": 2},  # spectral norm, images changed as they are shown, three scales
+    "seed-unet": {"image_size": 128, "generator": "unet-128"},  # dropout
+}
+
+
 def settings(folder: Path, name: str, **changes: object) -> TrainGanSettings:
     given: dict[str, object] = {
         "data": str(folder),
@@ -49,7 +69,7 @@ def settings(folder: Path, name: str, **changes: object) -> TrainGanSettings:
     return TrainGanSettings(**(given | changes))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("recipe", ["fast", "cyclegan"])
+@pytest.mark.parametrize("recipe", ["fast", "cyclegan", "fruit"])  # dropout is drawn on the device
 def test_a_gpu_starts_with_the_losses_of_a_cpu(folder: Path, recipe: str) -> None:
     first: dict[str, dict[str, float]] = {}
     for gpu in ("none", "0"):
@@ -60,7 +80,7 @@ def test_a_gpu_starts_with_the_losses_of_a_cpu(folder: Path, recipe: str) -> Non
                 return True
             return False
 
-        train_gan(settings(folder, f"{recipe}-{gpu}", recipe=recipe, gpu=gpu), keep_first)
+        train_gan(settings(folder, f"{recipe}-{gpu}", recipe=recipe, gpu=gpu, **RECIPES[recipe]), keep_first)
     assert first["0"] == pytest.approx(first["none"], rel=1e-3)
 
 
@@ -81,29 +101,59 @@ def test_a_run_of_a_gpu_goes_on_on_a_cpu(folder: Path) -> None:
     assert (result.step, result.finished) == (6, True)
 
 
-@pytest.mark.parametrize("recipe", ["fast", "cyclegan"])
-@pytest.mark.parametrize("room", [True, False])
+@pytest.mark.parametrize(("recipe", "room"), [*((name, True) for name in RECIPES), ("cyclegan", False)])
 def test_captured_steps_train_as_steps_as_they_are(
     folder: Path, recipe: str, room: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Within a thousandth after eight steps: a graph holds the same kernels, but atomic sums have no order."""
+    """Within a thousandth in the first repeated step, a hundredth in the next.
+
+    A graph holds the same kernels, but atomic sums have no order, and Adam's first updates are as large whatever a gradient's.
+    Later steps of a game in float32 cannot be held against each other.
+    """
     monkeypatch.setattr(assemble, "has_room_for", lambda *_: room)  # the images in the GPU's memory, or pinned in the host's
-    losses: dict[str, dict[str, float]] = {}
+    losses: dict[str, list[dict[str, float]]] = {"captured": [], "plain": []}
+    notes: list[str] = []
+
+    def train(way: str) -> None:
+        def keep(event: object) -> None:
+            if isinstance(event, Stepped) and event.report.losses is not None:
+                losses[way].append(dict(event.report.losses))
+            if isinstance(event, Noted) and "CUDA graphs" in event.text:
+                notes.append(event.text)
+
+        train_gan(settings(folder, way, recipe=recipe, **RECIPES[recipe] | {"steps": 12}), keep)
+
+    train("captured")
+    with monkeypatch.context() as patch:
+        patch.setattr(assemble, "CudaGraphs", lambda _: None)
+        train("plain")
+    assert not notes  # nothing fell back
+    for step, tolerance in ((WARM_UP_STEPS, 1e-3), (WARM_UP_STEPS + 1, 1e-2)):  # counted from 0
+        assert losses["captured"][step] == pytest.approx(losses["plain"][step], rel=tolerance)
+
+
+def test_a_step_that_cannot_be_captured_trains_as_it_is_and_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = CycleGAN._judged
+
+    def waiting(objective: CycleGAN, pool: str, fake: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        return judged(objective, pool, fake, draws) + 0 * float(fake.mean())
+
+    monkeypatch.setattr(CycleGAN, "_judged", waiting)
     notes: list[str] = []
 
     def note(event: object) -> None:
-        if isinstance(event, Noted) and "CUDA graphs" in event.text:
+        if isinstance(event, Noted):
             notes.append(event.text)
 
-    losses["captured"] = dict(train_gan(settings(folder, "captured", recipe=recipe), note).final_losses)
-    with monkeypatch.context() as patch:
-        patch.setattr(assemble, "CudaGraphs", lambda _: None)
-        losses["plain"] = dict(train_gan(settings(folder, "plain", recipe=recipe)).final_losses)
-    assert not notes  # nothing fell back
-    assert losses["captured"] == pytest.approx(losses["plain"], rel=1e-3)
+    assert train_gan(settings(folder, "waits"), note).finished
+    (said,) = (text for text in notes if "CUDA graphs" in text)
+    assert "captur" in said.partition("(")[2]  # what was not permitted, and not that something failed before
+    assert "previous error" not in said
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
 
 
-@pytest.mark.parametrize("recipe", ["fast", "cyclegan"])
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # torch calls it a prototype
+@pytest.mark.parametrize("recipe", list(RECIPES))
 def test_between_logged_steps_nothing_waits_for_the_gpu(folder: Path, recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Trainer._one_step
 
@@ -116,10 +166,12 @@ def test_between_logged_steps_nothing_waits_for_the_gpu(folder: Path, recipe: st
             torch.cuda.set_sync_debug_mode("default")
 
     monkeypatch.setattr(Trainer, "_one_step", watched)
-    assert train_gan(settings(folder, "watched", recipe=recipe, steps=20, log_every=10)).finished
+    asked = settings(folder, "watched", recipe=recipe, log_every=10, **RECIPES[recipe] | {"steps": 20})
+    assert train_gan(asked).finished
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # torch's compiler warns of its own parts
 def test_compiled_networks_train_on_a_gpu_as_those_that_are_not(folder: Path) -> None:
     plain = train_gan(settings(folder, "plain")).final_losses
     assert train_gan(settings(folder, "compiled", compile=True)).final_losses == pytest.approx(dict(plain), rel=5e-3)
@@ -131,8 +183,9 @@ def test_a_profile_on_a_gpu_holds_the_kernels(folder: Path) -> None:
     assert any(event.get("cat") == "kernel" for event in events)
 
 
-def test_bf16_on_a_gpu_trains_to_finite_losses(folder: Path) -> None:
-    result = train_gan(settings(folder, "half", precision="bf16"))
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_bf16_on_a_gpu_trains_to_finite_losses(folder: Path, recipe: str) -> None:
+    result = train_gan(settings(folder, "half", recipe=recipe, precision="bf16", **RECIPES[recipe]))
     assert result.finished
     assert all(np.isfinite(value) for value in result.final_losses.values())
 

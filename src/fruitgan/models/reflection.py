@@ -162,7 +162,8 @@ class _Enlarging(torch.autograd.Function):
 
 def _halved(gradient: Tensor, axis: int) -> Tensor:
     """What twice as many places along the axis pass back."""
-    even, odd = gradient.unflatten(axis, (-1, 2)).unbind(axis)  # a pixel's own two
+    pairs: Tensor = cast(Any, gradient).unflatten(axis, (-1, 2))  # typed in some versions of torch alone
+    even, odd = pairs.unbind(axis)  # a pixel's own two
     last = even.shape[axis] - 1
     out = (even + odd).mul_(0.75)
     out.narrow(axis, 0, last).add_(even.narrow(axis, 1, last), alpha=0.25)

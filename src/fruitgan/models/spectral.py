@@ -16,8 +16,8 @@ EPSILON = 1e-12
 class SpectralNorm(nn.Module):
     """W / sigma(W), with W as a matrix of a row an output channel: Miyato et al. 2018, equation 8 and algorithm 1.
 
-    One power iteration a call in training, none otherwise. In full precision whatever the autocast around it: a GPU's would have
-    sigma in bf16, and with it every weight off by up to 0.4%. Names and numbers are those of torch's own.
+    One power iteration a call in training, none otherwise. In full precision whatever the autocast around it: a GPU's would
+    have sigma in bf16, and with it every weight off by up to 0.4%. Names and numbers are those of torch's own.
     """
 
     _u: Tensor

@@ -17,7 +17,7 @@ from fruitgan.atomic import write_atomically
 SKIPPED_STEPS = 2
 """The first ones choose kernels and lay out memory."""
 PROFILED_STEPS = 6
-"""On a GPU the first of them run as they are, the others as recorded: the stages are told apart in the former alone."""
+"""On a GPU the first of them run as they are, or while they are recorded, the others as recorded: those have no stages."""
 STAGE = "fruitgan: "
 TRACE, SUMMARY = "trace.json", "summary.txt"
 SHOWN_OPERATIONS = 15
@@ -79,7 +79,9 @@ def profiled(steps: Steps, device: torch.device, folder: Path) -> Steps:
 def _write(profiler: Any, steps: int, device: torch.device, folder: Path) -> None:
     averages = profiler.key_averages()
     stages = {
-        event.key.removeprefix(STAGE): event.cpu_time_total / 1000 / steps for event in averages if event.key.startswith(STAGE)
+        event.key.removeprefix(STAGE): event.cpu_time_total / 1000 / event.count
+        for event in averages
+        if event.key.startswith(STAGE)
     }
     order = "self_cpu_time_total" if device.type == "cpu" else "self_device_time_total"
     found = Profile(steps, stages, averages.table(sort_by=order, row_limit=SHOWN_OPERATIONS, max_name_column_width=50))

@@ -12,6 +12,7 @@ import torch
 from fruitgan.data.sources import find_source
 from fruitgan.device import choose_device, keep_freed_memory
 from fruitgan.objectives.contracts import Batch
+from fruitgan.training.capture import WARM_UP_STEPS, CudaGraphs
 from fruitgan.training.trainer import Trainer
 from fruitgan.workflows.train_gan.assemble import Plan, default_recipe, make_objective, make_plan, make_sampler
 from fruitgan.workflows.train_gan.settings import TrainGanSettings
@@ -85,10 +86,14 @@ def estimate(settings: TrainGanSettings) -> Estimate:
         device=device,
         precision=plan.precision,
         log_every=1,
+        capture=CudaGraphs(device) if device.type == "cuda" else None,
     )
     before = _memory_peak(device)
     with Counting() as counting:
         next(trainer.steps(until=1))
+    if device.type == "cuda":
+        for _ in trainer.steps(until=WARM_UP_STEPS + 1):  # up to the one that is recorded
+            pass
     memory = _memory_peak(device) - before
     seconds = _seconds_per_step(trainer)
     sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in objective.networks.items()}
@@ -125,9 +130,9 @@ def _seconds_per_step(trainer: Trainer) -> float:
 
 
 def _memory_peak(device: torch.device) -> int:
-    """The most bytes in use so far: of the GPU's memory, or else of the process."""
+    """The most bytes held so far: of the GPU's memory, or else by the process."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_reserved(device)  # what a graph works in is reserved, but not allocated between steps
     try:
         import resource
     except ImportError:  # Windows counts otherwise
