@@ -1,24 +1,50 @@
 #!/usr/bin/env bash
-# What a machine with a CUDA GPU is to show, in one go: the tests marked gpu, the time of a step as CUDA graphs and without, how it
-# grows with the batch, where it goes, and the training of the bundle that ships. Expected on one NVIDIA H200: tests 3 minutes, steps 4,
-# sweep 3, profile 1, training within MINUTES (default 5) and resumable. It has not been run yet.
+# What a machine with a CUDA GPU is to show, a question a call. Expected on one NVIDIA H200: tests 4 minutes, steps 5, compiled 9 (the
+# compiler's), sweep 3, training MINUTES and one more. None has been run yet.
 #
-#     benchmarks/gpu.sh DATA OUT [MINUTES]     DATA has trainA and trainB; run it from the checkout
+#     benchmarks/gpu.sh tests|steps|compiled|sweep OUT
+#     benchmarks/gpu.sh training OUT DATA [MINUTES]     DATA has trainA and trainB; 5 minutes, and resumable
+#
+# Run it from the checkout; results are added to files in OUT.
 set -euo pipefail
-data=$1 out=$2 minutes=${3:-5}
+question=$1 out=$2
 mkdir -p "$out"
 nvidia-smi >"$out/machine.txt"
-python -m pytest -m gpu tests | tee "$out/tests.txt"
-for recipe in seed-unet cyclegan fast; do
-    for way in "" --eager; do
-        python benchmarks/train_step.py --recipe "$recipe" --device cuda --precision bf16,fp32 --rounds 10 --repeats 10 $way |
-            tee -a "$out/steps.txt"
+
+time_steps() { # what is asked of benchmarks/train_step.py beside the recipe
+    local recipe
+    for recipe in seed-unet cyclegan fast fruit; do
+        python benchmarks/train_step.py --recipe "$recipe" --device cuda --image-size 256 --batch-size 1 --rounds 10 --repeats 10 "$@" 2>&1 |
+            tee -a "$out/steps.txt" || true # one recipe's failure is no reason to know nothing of the others
     done
-done
-for recipe in seed-unet cyclegan; do
-    python benchmarks/scaling.py --recipe "$recipe" --device cuda --precision bf16 --batches 1,2,4,8,16,32 --rounds 10 |
-        tee -a "$out/sweep.txt"
-done
-fruitgan train-gan --data "$data" --recipe seed-unet --precision bf16 --gpu 0 --steps 500 --profile --name profile --out "$out/runs"
-fruitgan train-gan --data "$data" --recipe fast --gpu 0 --image-size 256 --batch-size 8 --steps 20000 --max-time "${minutes}m" \
-    --name gpu --out "$out/runs" --json >"$out/training.json"
+}
+
+case $question in
+tests)
+    python -m pytest -m gpu tests 2>&1 | tee "$out/tests.txt"
+    ;;
+steps)
+    time_steps --precision bf16,fp32
+    time_steps --precision bf16 --eager
+    time_steps --precision bf16 --contiguous
+    ;;
+compiled)
+    time_steps --precision bf16 --compile
+    ;;
+sweep)
+    for recipe in seed-unet cyclegan; do
+        python benchmarks/scaling.py --recipe "$recipe" --device cuda --precision bf16 --batches 1,2,4,8,16,32 --rounds 10 |
+            tee -a "$out/sweep.txt"
+    done
+    ;;
+training)
+    data=$3 minutes=${4:-5}
+    fruitgan train-gan --data "$data" --recipe seed-unet --precision bf16 --gpu 0 --steps 500 --profile --name profile --out "$out/runs"
+    fruitgan train-gan --data "$data" --recipe fast --gpu 0 --image-size 256 --batch-size 8 --steps 20000 --max-time "${minutes}m" \
+        --name gpu --out "$out/runs" --json >"$out/training.json"
+    ;;
+*)
+    echo "gpu.sh: $question: expected tests, steps, compiled, sweep or training" >&2
+    exit 2
+    ;;
+esac

@@ -11,6 +11,7 @@ rows so far.
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from train_step import peak_gflops, seconds, stepper, trainer_of
 
 from fruitgan.device import Precision, keep_freed_memory
+from fruitgan.training.capture import WARM_UP_STEPS
 from fruitgan.workflows.train_gan.assemble import Plan, make_plan
 from fruitgan.workflows.train_gan.settings import TrainGanSettings
 
@@ -75,11 +77,13 @@ def measure(plan: Plan, device: torch.device, precision: Precision, rates: tuple
         next(trainer.steps(1))
     with Bytes() as moved:
         next(trainer.steps(2))
-    trainer = trainer_of(plan, device, precision)
-    step = stepper(trainer)
-    seconds(step, device, 5 if device.type == "cuda" else 1)
+    del trainer
+    _memory(device)  # from here on
+    step = stepper(trainer_of(plan, device, precision))
+    repeats = 10 if device.type == "cuda" else 1  # the host runs ahead
+    seconds(step, device, WARM_UP_STEPS + 2 if device.type == "cuda" else 1)
     before = _memory(device)
-    times = [seconds(step, device, 1) for _ in range(rounds)]
+    times = [seconds(step, device, repeats) for _ in range(rounds)]
     operations, bytes_moved = flops.get_total_flops(), moved.total
     return Row(
         batch=plan.recipe.batch_size,
@@ -97,7 +101,9 @@ def measure(plan: Plan, device: torch.device, precision: Precision, rates: tuple
 def _memory(device: torch.device) -> int:
     """The most in use so far: of the GPU's memory since the last look, or what the process holds now."""
     if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device)
+        peak = torch.cuda.max_memory_reserved(device)  # a graph's own memory is not allocated between its steps
+        gc.collect()
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         return peak
     with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - a pseudo file of one line

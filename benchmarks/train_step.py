@@ -4,10 +4,11 @@
     python benchmarks/train_step.py --recipe cyclegan --device cuda --precision bf16 --rounds 30
 
 `plain` calls every network once for each kind of image, uses torch's own instance norm, convolutions, borders, blurs and Adam
-as they come, in fp32, and the C library's way with freed memory; its losses are those of `fruitgan.objectives.cyclegan`. Each
+as they come, in fp32, and the C library's way with freed memory; its losses are those of `fruitgan.objectives.cyclegan` (of
+`fruit`'s it leaves out the masks and the changes of what discriminators are shown, so that only ours can be read there). Each
 turn begins with a step that does not count. Ratios are of medians, their interval that of the single rounds. On a GPU ours is
-captured as CUDA graphs, unless `--eager`. Beside them stands what this machine reaches on one large product and on one large
-convolution.
+captured as CUDA graphs, unless `--eager`, and lies channels last, unless `--contiguous`. Beside them stands what this machine
+reaches on one large product and on one large convolution.
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from fruitgan.data.sampler import Sampler
-from fruitgan.device import Precision, autocast, keep_freed_memory
+from fruitgan.device import Precision, keep_freed_memory, memory_format_of
 from fruitgan.models import layers, reflection
 from fruitgan.objectives.adversarial import discriminator_loss, generator_loss
 from fruitgan.objectives.contracts import Batch, Objective
 from fruitgan.objectives.replay import ReplayPool
+from fruitgan.training import trainer as training
 from fruitgan.training.capture import WARM_UP_STEPS, CudaGraphs
+from fruitgan.training.compilation import compile_networks
 from fruitgan.training.recipe import Recipe
-from fruitgan.training.trainer import Trainer
 from fruitgan.workflows.train_gan.assemble import Plan, make_objective, make_plan
 from fruitgan.workflows.train_gan.settings import TrainGanSettings
 
@@ -119,12 +121,17 @@ def plain_layers() -> Iterator[None]:
         yield
 
 
-def trainer_of(plan: Plan, device: torch.device, precision: Precision, *, eager: bool = False) -> Trainer:
+def trainer_of(
+    plan: Plan, device: torch.device, precision: Precision, *, eager: bool = False, compiled: bool = False
+) -> training.Trainer:
+    objective = make_objective(plan)
+    if compiled:
+        compile_networks(objective.networks, device)
     feed = Noise(plan.recipe.batch_size, plan.recipe.image_size_px, device)
     many = 10**9
     sampler = Sampler(many, many, plan.recipe.batch_size, 0, plan.recipe.pairing)
-    return Trainer(
-        make_objective(plan),
+    return training.Trainer(
+        objective,
         plan.recipe,
         feed,
         total_steps=many,
@@ -144,17 +151,20 @@ def as_glibc_does() -> None:
 
 def peak_gflops(device: torch.device, precision: Precision) -> dict[str, float]:
     """What the machine reaches: multiplications and additions, 1e9 a second, on a large product and a large convolution."""
-    x, w = (torch.randn(1536, 1536, device=device) for _ in range(2))
-    maps, filters = torch.randn(2, 256, 64, 64, device=device), torch.randn(256, 256, 3, 3, device=device)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    side, images, repeats = (8192, 64, 20) if device.type == "cuda" else (1536, 2, 3)  # a GPU is not filled by less
+    x, w = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    maps = torch.randn(images, 256, 64, 64, device=device, dtype=dtype).to(memory_format=memory_format_of(device))
+    filters = torch.randn(256, 256, 3, 3, device=device, dtype=dtype).to(memory_format=memory_format_of(device))
     work: dict[str, tuple[Callable[[], object], float]] = {
-        "product": (lambda: x @ w, 2 * 1536.0**3),
-        "convolution": (lambda: F.conv2d(maps, filters, padding=1), 2 * 2 * 64 * 64 * 256 * 256 * 9.0),
+        "product": (lambda: x @ w, 2 * float(side) ** 3),
+        "convolution": (lambda: F.conv2d(maps, filters, padding=1), 2 * images * 64 * 64 * 256 * 256 * 9.0),
     }
     found = {}
-    with torch.no_grad(), autocast(device, precision):
+    with torch.no_grad():
         for name, (function, operations) in work.items():
-            seconds(function, device, 3)
-            found[name] = max(operations / seconds(function, device, 3) / 1e9 for _ in range(5))
+            seconds(function, device, repeats)
+            found[name] = max(operations / seconds(function, device, repeats) / 1e9 for _ in range(5))
     return found
 
 
@@ -166,7 +176,7 @@ def step_operations(plan: Plan) -> int:
     return int(counter.get_total_flops())
 
 
-def stepper(trainer: Trainer) -> Callable[[], object]:
+def stepper(trainer: training.Trainer) -> Callable[[], object]:
     steps = trainer.steps(10**9)
     return lambda: next(steps)
 
@@ -187,12 +197,17 @@ def plain_stepper(plan: Plan, device: torch.device) -> Callable[[], object]:
 
 
 def seconds(step: Callable[[], object], device: torch.device, repeats: int) -> float:
+    _wait_for(device)
     began = time.perf_counter()
     for _ in range(repeats):
         step()
+    _wait_for(device)
+    return (time.perf_counter() - began) / repeats
+
+
+def _wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return (time.perf_counter() - began) / repeats
 
 
 def main() -> None:
@@ -206,6 +221,8 @@ def main() -> None:
     parser.add_argument("--image-size", type=int)
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--eager", action="store_true", help="no CUDA graphs")
+    parser.add_argument("--contiguous", action="store_true", help="channels not last on a GPU")
+    parser.add_argument("--compile", action="store_true", help="our networks through torch.compile")
     parser.add_argument("--warm-up", type=int, default=1, help="steps before the first round")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -213,8 +230,11 @@ def main() -> None:
     wishes = TrainGanSettings(recipe=given.recipe, image_size=given.image_size, batch_size=given.batch_size, seed=0)
     plan = make_plan(wishes, device)
     steppers: dict[str, Callable[[], object]] = {"plain fp32": plain_stepper(plan, device)}
+    if given.contiguous:
+        mock.patch.object(training, "memory_format_of", return_value=torch.contiguous_format).start()
     for precision in given.precision.split(","):
-        steppers[f"fruitgan {precision}"] = stepper(trainer_of(plan, device, cast(Precision, precision), eager=given.eager))
+        ours = trainer_of(plan, device, cast(Precision, precision), eager=given.eager, compiled=given.compile)
+        steppers[f"fruitgan {precision}"] = stepper(ours)
     operations = step_operations(plan)
     for step in steppers.values():
         seconds(step, device, given.warm_up + (WARM_UP_STEPS + 1 if device.type == "cuda" else 0))
@@ -225,7 +245,9 @@ def main() -> None:
             step()  # what the turn before gave back to the system is fetched anew, which no training does at every step
             times[name].append(seconds(step, device, given.repeats))
     size = f"{plan.recipe.image_size_px} px, batch {plan.recipe.batch_size}"
-    print(f"{given.recipe}, {size}, {given.device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    ways = [way for way in ("eager", "contiguous", "compile") if getattr(given, way)]
+    on = " ".join([given.device, *ways])
+    print(f"{given.recipe}, {size}, {on}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     plain = times["plain fp32"]
     for name, mine in times.items():
         ratios = [p / m for p, m in zip(plain, mine, strict=True)]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fruitgan.device import at_least_fp32, without_autocast
+from fruitgan.device import at_least_fp32, memory_format_of, without_autocast
 from fruitgan.models.contracts import Discriminator, Generator
 from fruitgan.objectives.adversarial import discriminator_loss, generator_loss
 from fruitgan.objectives.contracts import Batch, Objective, ObjectiveFactory, Player, Replay, State
@@ -114,7 +114,7 @@ class Distillation(Objective):
     def to(self, device: torch.device) -> None:
         super().to(device)
         for teacher in self.teachers.values():
-            teacher.to(device)
+            teacher.to(device).to(memory_format=memory_format_of(device))
 
     def prepare(self, batch: Batch, variant: frozenset[str]) -> LessonStep:
         shown = {"a2b": torch.cat([batch.a, batch.b]), "b2a": torch.cat([batch.b, batch.a])}

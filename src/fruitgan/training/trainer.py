@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fruitgan import randomness
-from fruitgan.device import Precision, autocast
+from fruitgan.device import Precision, autocast, memory_format_of
 from fruitgan.errors import FruitganError
 from fruitgan.models.contracts import Generator
 from fruitgan.objectives.contracts import Objective, State, Stateful
@@ -81,8 +81,7 @@ class Trainer:
         capture: Capture | None = None,
     ) -> None:
         objective.to(device)
-        # A GPU's kernels want the channels of a pixel side by side; a CPU's are slower with that.
-        objective.networks.to(memory_format=torch.channels_last if device.type == "cuda" else torch.preserve_format)
+        objective.networks.to(memory_format=memory_format_of(device))
         self.objective = objective
         self.recipe = recipe
         self.feed = feed
