@@ -12,7 +12,7 @@ import typer
 from fruitgan.commands import options
 from fruitgan.commands.durations import seconds_of
 from fruitgan.commands.signals import INTERRUPTED, PoliteStop
-from fruitgan.commands.train_gan import LENGTH_PANEL, NETWORKS_PANEL, Telling
+from fruitgan.commands.training import LENGTH_PANEL, NETWORKS_PANEL, MaxTime, Resume, SaveEvery, Steps, Telling
 from fruitgan.console import Console
 from fruitgan.errors import GateFailed, Stopped, UsageError
 
@@ -24,7 +24,9 @@ def distill(
     teacher: Annotated[
         str | None,
         typer.Option(
-            metavar="RUN|FILE|NAME", help="Whose pictures are imitated: a run or a bundle.", rich_help_panel=NETWORKS_PANEL
+            metavar="RUN|FILE|NAME",
+            help="Whose pictures are imitated: a run or a bundle.",
+            rich_help_panel=NETWORKS_PANEL,
         ),
     ] = None,
     student: Annotated[
@@ -41,35 +43,16 @@ def distill(
     domains: options.Domains = None,
     image_size: options.ImageSize = None,
     batch_size: options.BatchSize = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="How long, in steps.", show_default="the recipe's", rich_help_panel=LENGTH_PANEL)
-    ] = None,
-    max_time: Annotated[
-        str | None,
-        typer.Option(metavar="10m|1h30m", help="Save and stop after this time; resume later.", rich_help_panel=LENGTH_PANEL),
-    ] = None,
+    steps: Steps = None,
+    max_time: MaxTime = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the run.", show_default="from the data", rich_help_panel=LENGTH_PANEL)
     ] = None,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="The folder of the run folders.", rich_help_panel=LENGTH_PANEL)
     ] = Path("runs/distill"),
-    resume: Annotated[
-        str | None,
-        typer.Option(
-            metavar="[RUN]", help="Go on with a run; without a name with the newest unfinished.", rich_help_panel=LENGTH_PANEL
-        ),
-    ] = None,
-    save_every: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="STEPS",
-            help="A checkpoint and a bundle this often.",
-            show_default="500",
-            rich_help_panel=LENGTH_PANEL,
-        ),
-    ] = None,
+    resume: Resume = None,
+    save_every: SaveEvery = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 5 if a gate stays shut.")] = False,
     seed: options.Seed = None,
     gpu: options.Gpu = None,
