@@ -42,6 +42,24 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch, cache_folder: Path) -> No
 
 
 @pytest.fixture
+def repeatable() -> Iterator[None]:
+    """What torch draws is the same each time, and the next test draws as if nothing had been drawn."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def no_report() -> Iterator[None]:
+    """No page at the end of a training: it takes longer than a few small steps, and is another test's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fruitgan.workflows.train_gan.job.training_report", lambda *_: "")
+        yield
+
+
+@pytest.fixture
 def fruitgan() -> Fruitgan:
     """Run `fruitgan ARGUMENTS...` as a process of its own."""
 

@@ -8,20 +8,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from picture_files import write_fruit_domains
 
 from fruitgan.cli import main
 from fruitgan.data import named
-from fruitgan.data.fruit import draw
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    for number, split in enumerate(("trainA", "trainB", "testA", "testB")):
-        (tmp_path / "pear2plum" / split).mkdir(parents=True)
-        for index in range(2):
-            Image.fromarray(draw("orange", 16, number, index)).save(tmp_path / "pear2plum" / split / f"{index}.png")
-    return tmp_path / "pear2plum"
+    return write_fruit_domains(tmp_path / "pear2plum", 2, 16)
 
 
 def test_check_prints_a_table_and_what_is_wrong(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:

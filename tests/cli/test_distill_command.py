@@ -5,31 +5,25 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from picture_files import write_fruit_domains
+from typed_commands import run_json
 
 from fruitgan import bundle as bundles
 from fruitgan.cli import main
-from fruitgan.data.fruit import draw
 from fruitgan.models.lite import lite_u
 from fruitgan.workflows.distill import gates
 from fruitgan.workflows.train_gan import TrainGanSettings, train_gan
+
+pytestmark = pytest.mark.usefixtures("no_report")
 
 STUDENT = [
     "--student", "lite-u", "--student-option", "base_channels=4", "--student-option", "blocks=1", "--batch-size", "1",
     "--gpu", "none", "--precision", "fp32",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_report() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fruitgan.workflows.train_gan.job.training_report", lambda *_: "")
-        yield
 
 
 @pytest.fixture
@@ -42,22 +36,13 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run on a few drawn fruit."""
     folder = tmp_path_factory.mktemp("teacher")
-    for seed, (split, fruit) in enumerate((("trainA", "apple"), ("trainB", "orange"), ("testA", "apple"), ("testB", "orange"))):
-        (folder / "pear2plum" / split).mkdir(parents=True)
-        for index in range(10):
-            Image.fromarray(draw(fruit, 48, seed, index)).save(folder / "pear2plum" / split / f"{index}.png")
+    data = write_fruit_domains(folder / "pear2plum", 10, 48, fruit_a="apple")
     narrow = {"generator_options": {"base_channels": "4", "blocks": "1"}, "discriminator_options": {"base_channels": "4"}}
     settings = TrainGanSettings(
-        data=str(folder / "pear2plum"), recipe="fast", image_size=48, batch_size=1, steps=2, gpu="none", precision="fp32",
+        data=str(data), recipe="fast", image_size=48, batch_size=1, steps=2, gpu="none", precision="fp32",
         out=folder / "runs", name="teacher", **narrow,
     )  # fmt: skip
     return train_gan(settings).run
-
-
-def run_json(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, Any]:
-    assert main([*map(str, arguments), "--json"]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
 
 
 def test_a_student_is_taught_on_its_teachers_images_and_measured(

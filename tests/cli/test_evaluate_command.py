@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from picture_files import write_noise
 
 from fruitgan.cli import main
 from fruitgan.workflows.evaluate import job
@@ -23,10 +23,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("set")
     random = np.random.default_rng(0)
     for name, low in (("predicted", 10), ("origins", 90)):
-        (folder / name).mkdir()
-        for i in range(12):
-            pixels = random.integers(low, low + 150, size=(24, 24, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{i:06d}.png")
+        write_noise(folder / name, [(24, 24)] * 12, low=low, high=low + 150, seed=random)
     return folder
 
 

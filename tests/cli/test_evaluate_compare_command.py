@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from picture_files import write_noise
 
 from fruitgan.cli import main
 
@@ -19,9 +19,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sides")
     random = np.random.default_rng(0)
     for name, low in (("a/predicted", 10), ("a/origins", 90), ("b/predicted", 60)):
-        (folder / name).mkdir(parents=True)
-        for i in range(10):
-            Image.fromarray(random.integers(low, low + 150, size=(24, 24, 3), dtype=np.uint8)).save(folder / name / f"{i}.png")
+        write_noise(folder / name, [(24, 24)] * 10, low=low, high=low + 150, seed=random)
     return folder
 
 

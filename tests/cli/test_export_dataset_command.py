@@ -5,22 +5,17 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
+from picture_files import write_noise_domains
 from PIL import Image
+from toy_bundles import save_small
+from typed_commands import Cli, typed
 
 from fruitgan import bundle as bundles
-from fruitgan.cli import main
 from fruitgan.data.labelled import read_dataset
-from fruitgan.engines.torch_engine import arrays_of
-from fruitgan.models.catalog import generators
 from fruitgan.workflows.export_dataset import job
-
-Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -28,46 +23,9 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """Runs the command in a folder with a finished run and data of two domains; gives exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FRUITGAN_GPU", "none")
-    save_run(Path("runs/train-gan/first/bundle.safetensors"))
-    noise = np.random.default_rng(0)
-    for split in ("trainA", "trainB", "testA", "testB"):
-        Path("fruit", split).mkdir(parents=True)
-        for number in range(4):
-            Image.fromarray(noise.integers(0, 256, (20, 20, 3)).astype(np.uint8)).save(f"fruit/{split}/{number}.jpg")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = main(["export-dataset", *arguments])
-        output = capsys.readouterr()
-        return code, output.out, output.err
-
-    return run
-
-
-def save_run(path: Path) -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        choice = generators.choose("mobile", {"base_channels": 4, "blocks": 1})
-        network = generators.build(choice)
-        torch.nn.init.normal_(network.head.weight, 0.0, 0.1)
-    card = bundles.Card(
-        name="first",
-        domains=("apple", "orange"),
-        generator=choice,
-        directions=("a2b", "b2a"),
-        image_size_px=16,
-        size_minimum_px=network.size_rule.minimum_px,
-        size_multiple_px=network.size_rule.multiple_of_px,
-        recipe="fast",
-        steps=1,
-        images=1,
-        data="drawn",
-        data_fingerprint="0",
-        licence="none",
-        fruitgan_version="0",
-        created="",
-    )
-    weights = arrays_of(network)
-    bundles.save(bundles.Bundle(card, {"a2b": weights, "b2a": weights}), path)
+    save_small(Path("runs/train-gan/first/bundle.safetensors"), name="first", image_size_px=16)
+    write_noise_domains(Path("fruit"), 4, (20, 20), suffix=".jpg")
+    return typed("export-dataset", capsys)
 
 
 def test_the_table_is_the_result_and_all_else_stands_on_stderr(cli: Cli) -> None:
@@ -113,7 +71,7 @@ def test_json_is_one_object(cli: Cli) -> None:
         (("--data-a", "fruit/testA"), 2, "give either --data NAME|DIR or both --data-a DIR and --data-b DIR"),
         (("--data", "fruit/testA"), 3, "has no folder trainA"),
         (("--data", "fruit", "--bundle", "none"), 2, "no file, run or shipped bundle named 'none'"),
-        (("--data", "fruit", "--bundle", "fruit/testA/0.jpg"), 3, "not a bundle"),
+        (("--data", "fruit", "--bundle", "fruit/testA/0000.jpg"), 3, "not a bundle"),
         (("--data", "fruit", "--to", "pear"), 2, "--to pear: no domain of the bundle first"),
         (("--data", "fruit", "--count", "9"), 3, "9 images are wanted, 4 test and 4 training images can be used"),
         (("--data", "fruit", "--count", "0"), 2, "--count"),

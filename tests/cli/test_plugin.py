@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from picture_files import write_fruit_domains
 
 from fruitgan.cli import main
-from fruitgan.data.fruit import draw
 
 Install = Callable[..., Path]
 Fruitgan = Callable[..., subprocess.CompletedProcess[str]]
@@ -56,10 +55,7 @@ def test_its_errors_are_lines_with_exit_codes_too(fruitgan: Fruitgan, env: dict[
 def test_a_training_with_its_generator_translates_and_names_it_where_it_is_missing(
     fruitgan: Fruitgan, env: dict[str, str], tmp_path: Path
 ) -> None:
-    for seed, split in enumerate(("trainA", "trainB")):
-        (tmp_path / "data" / split).mkdir(parents=True)
-        for index in range(2):
-            Image.fromarray(draw("orange", 32, seed, index)).save(tmp_path / "data" / split / f"{index}.png")
+    write_fruit_domains(tmp_path / "data", 2, 32, splits=("trainA", "trainB"))
     words = [
         "--recipe",
         "fast",

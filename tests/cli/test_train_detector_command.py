@@ -8,33 +8,18 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from picture_files import write_dataset
 from safetensors.numpy import load_file
+from typed_commands import Cli, typed
 
-from fruitgan.cli import main
 from fruitgan.training.detection import Album
 from fruitgan.training.lock import locked
 from fruitgan.workflows.train_detector import job
-
-Cli = Callable[..., tuple[int, str, str]]
-
-
-def draw(folder: Path, n: int) -> None:
-    """Noise, in the generated class with a grid on every second pixel."""
-    random = np.random.default_rng(0)
-    for name in ("predicted", "origins"):
-        (folder / name).mkdir(parents=True)
-        for number in range(n):
-            pixels = random.integers(60, 120, (16, 16, 3))
-            if name == "predicted":
-                pixels[::2, ::2] += 60
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number:06d}.png")
 
 
 @pytest.fixture
@@ -42,14 +27,8 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """Runs the command in a folder with a small dataset; gives exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FRUITGAN_GPU", "none")
-    draw(Path("dataset"), 25)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = main(["train-detector", *arguments])
-        output = capsys.readouterr()
-        return code, output.out, output.err
-
-    return run
+    write_dataset(Path("dataset"), 25, planted=60)
+    return typed("train-detector", capsys)
 
 
 FAST = ("--data", "dataset", "--detector", "spectrum", "--detector-option", "bins=4", "--image-size", "16")

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from picture_files import write_fruit_domains
 from PIL import Image
+from typed_commands import run_json
 
 from fruitgan.cli import main
 from fruitgan.commands.durations import duration, seconds_of
@@ -33,23 +35,12 @@ RESULT_KEYS = {
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    for seed, split in enumerate(("trainA", "trainB", "testA", "testB")):
-        (tmp_path / "pear2plum" / split).mkdir(parents=True)
-        for index in range(3):
-            Image.fromarray(draw("orange", 32, seed, index)).save(tmp_path / "pear2plum" / split / f"{index}.png")
-    return tmp_path / "pear2plum"
+    return write_fruit_domains(tmp_path / "pear2plum", 3, 32)
 
 
 @pytest.fixture
 def out(tmp_path: Path) -> list[str]:
     return ["--out", str(tmp_path / "runs")]
-
-
-def run_json(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, object]:
-    assert main([*map(str, arguments), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert isinstance(found, dict)
-    return found
 
 
 def test_a_run_leaves_what_is_promised(pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]) -> None:

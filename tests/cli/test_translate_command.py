@@ -7,23 +7,19 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from picture_files import save_noise
 from PIL import Image
+from toy_bundles import save_small
+from typed_commands import Cli, typed
 
-from fruitgan import bundle as bundles
 from fruitgan.cli import main
-from fruitgan.engines.torch_engine import arrays_of
 from fruitgan.errors import FruitganError
-from fruitgan.models.catalog import generators
 from fruitgan.workflows import translate as translating
-
-Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -31,46 +27,11 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """Runs the command in a folder with a finished run and a few pictures; gives exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FRUITGAN_GPU", "none")
-    save_run(Path("runs/train-gan/first/bundle.safetensors"))
-    pixels = np.random.default_rng(0).integers(0, 256, (30, 41, 3)).astype(np.uint8)
-    Path("in/sub").mkdir(parents=True)
-    Image.fromarray(pixels).save("in/a.jpg")
-    Image.fromarray(pixels[:7, :3]).save("in/sub/b.png")
+    save_small(Path("runs/train-gan/first/bundle.safetensors"), name="first")
+    save_noise("in/a.jpg", 30, 41)
+    save_noise("in/sub/b.png", 7, 3)
     Path("in/notes.txt").write_text("not a picture")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = main(["translate", *arguments])
-        output = capsys.readouterr()
-        return code, output.out, output.err
-
-    return run
-
-
-def save_run(path: Path) -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        choice = generators.choose("mobile", {"base_channels": 4, "blocks": 1})
-        network = generators.build(choice)
-        torch.nn.init.normal_(network.head.weight, 0.0, 0.1)
-    card = bundles.Card(
-        name="first",
-        domains=("apple", "orange"),
-        generator=choice,
-        directions=("a2b", "b2a"),
-        image_size_px=64,
-        size_minimum_px=network.size_rule.minimum_px,
-        size_multiple_px=network.size_rule.multiple_of_px,
-        recipe="fast",
-        steps=1,
-        images=1,
-        data="drawn",
-        data_fingerprint="0",
-        licence="none",
-        fruitgan_version="0",
-        created="",
-    )
-    weights = arrays_of(network)
-    bundles.save(bundles.Bundle(card, {"a2b": weights, "b2a": weights}), path)
+    return typed("translate", capsys)
 
 
 def test_each_path_is_printed_on_stdout_and_the_rest_on_stderr(cli: Cli) -> None:

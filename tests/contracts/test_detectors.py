@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,8 @@ from fruitgan.errors import UsageError
 from fruitgan.models.catalog import detectors
 from fruitgan.models.contracts import Detector, LinearDetector
 
+pytestmark = pytest.mark.usefixtures("repeatable")
+
 NAMES = detectors.names()
 OWN = [entry.name for entry in detectors.entries() if entry.package == "fruitgan"]
 SIZED = ("small-cnn", "seed-cnn", "spectrum", "resnet18", "resnet50", "torchvision", "timm")
@@ -24,13 +26,6 @@ SIDE_PX = 32
 
 def test_our_detectors_take_a_size_unless_their_features_have_one() -> None:
     assert set(SIZED) | {"logistic"} == set(OWN)
-
-
-@pytest.fixture(autouse=True)
-def repeatable() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        yield
 
 
 def light(name: str) -> Detector:

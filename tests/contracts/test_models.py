@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from fruitgan.models.catalog import discriminators, generators
 from fruitgan.models.contracts import Discriminator, Generator, GeneratorParts, SizeRule
 from fruitgan.registry import Registry
 
+pytestmark = pytest.mark.usefixtures("repeatable")
+
 NETWORKS = [pytest.param(registry, name, id=name) for registry in (generators, discriminators) for name in registry.names()]
 OWN_NETWORKS = [
     pytest.param(registry, entry.name, id=entry.name)
@@ -23,13 +25,6 @@ OWN_NETWORKS = [
     for entry in registry.entries()
     if entry.package == "fruitgan"
 ]
-
-
-@pytest.fixture(autouse=True)
-def repeatable() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        yield
 
 
 def light(registry: Registry[Callable[..., Any]], name: str) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from picture_files import write_noise_domains
 from PIL import Image
 from torch import Tensor
 
@@ -28,13 +29,7 @@ pytestmark = [
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    random = np.random.default_rng(0)
-    for domain in ("trainA", "trainB"):
-        (tmp_path / "data" / domain).mkdir(parents=True)
-        for number in range(6):
-            pixels = random.integers(0, 256, (40, 48, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "data" / domain / f"{number}.png")
-    return tmp_path / "data"
+    return write_noise_domains(tmp_path / "data", 6, (40, 48), splits=("trainA", "trainB"))
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -27,15 +27,10 @@ from fruitgan.training.recipe import Adam, Recipe, recipes
 from fruitgan.training.schedules import constant
 from fruitgan.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("repeatable")
+
 WEIGHTS = {"adversarial": 1.0, "cycle": 10.0, "identity": 5.0}
 LEARNING_RATE = 2.0**-12  # exact in float32, in which the trainer keeps it
-
-
-@pytest.fixture(autouse=True)
-def repeatable() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        yield
 
 
 def naive_mean(values: Tensor, of: Callable[[float], float]) -> float:

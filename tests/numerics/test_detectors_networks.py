@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -14,12 +13,7 @@ from fruitgan.models.detectors.seed_cnn import SeedCnn, seed_cnn
 from fruitgan.models.detectors.small_cnn import small_cnn
 from fruitgan.models.detectors.spectrum import FLOOR, OPPONENT, Spectrum, spectrum
 
-
-@pytest.fixture(autouse=True)
-def repeatable() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        yield
+pytestmark = pytest.mark.usefixtures("repeatable")
 
 
 def on_meta(image_size_px: int) -> SeedCnn:

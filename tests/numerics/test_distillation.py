@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -17,12 +17,7 @@ from fruitgan.models.resnet import mobile_resnet
 from fruitgan.objectives.contracts import Batch
 from fruitgan.objectives.distillation import Distillation, structural_similarity
 
-
-@pytest.fixture(autouse=True)
-def repeatable() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        yield
+pytestmark = pytest.mark.usefixtures("repeatable")
 
 
 def images(n: int, side_px: int) -> Tensor:

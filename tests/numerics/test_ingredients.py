@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -28,14 +27,9 @@ from fruitgan.objectives.cyclegan import cyclegan
 from fruitgan.objectives.masks import area, roughness
 from fruitgan.training.schedules import Clock, Schedule, constant
 
+pytestmark = pytest.mark.usefixtures("repeatable")
+
 YES, NO = torch.ones(()), torch.zeros(())
-
-
-@pytest.fixture(autouse=True)
-def repeatable() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        yield
 
 
 def noise(*shape: int) -> Tensor:

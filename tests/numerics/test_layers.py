@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,12 +16,7 @@ from fruitgan.models.mobile import MobileGenerator, mobile
 from fruitgan.models.patch import patch_multiscale
 from fruitgan.models.reflection import Reflect, ReflectConv2d, Smooth
 
-
-@pytest.fixture(autouse=True)
-def repeatable() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        yield
+pytestmark = pytest.mark.usefixtures("repeatable")
 
 
 def naive_instance_norm(x: Tensor, scale: list[float], offset: list[float], eps: float = 1e-5) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -16,12 +16,7 @@ from fruitgan.models.patch import PatchDiscriminator, patch_70, patch_70_affine,
 from fruitgan.models.resnet import resnet_6, resnet_9
 from fruitgan.models.unet import UNetGenerator, unet_128, unet_256
 
-
-@pytest.fixture(autouse=True)
-def repeatable() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        yield
+pytestmark = pytest.mark.usefixtures("repeatable")
 
 
 def count(network: nn.Module) -> int:

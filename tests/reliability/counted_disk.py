@@ -7,12 +7,14 @@ death half is done. A death can be one of the whole machine: then what was not b
 
 from __future__ import annotations
 
+import builtins
 import errno
 import io
 import os
 import shutil
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,3 +182,26 @@ def counted_save_file(tensors: Any, path: Path) -> None:
     except OSError as error:
         raise SafetensorError(f"I/O error: {error.strerror}") from error
     real_save_file(tensors, path)
+
+
+def watch_the_disk() -> None:
+    """From now on `disk` sees what this process changes."""
+    sys.addaudithook(disk.audit)
+    builtins.open = io.open = counted_open  # type: ignore[assignment]
+    os.fsync = disk.fsync
+    checkpoint.save_file = counted_save_file
+
+
+def cases(work: Mapping[str, Any], changes: int, limits_bytes: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """By number of the change, or by limit, what the disk is told: `work` has a `what`, and of the changes its `share`."""
+    if work["what"] == "limit":
+        return {limit: {"limit_bytes": limit} for limit in limits_bytes}
+    first, step = work["share"]
+    numbers = range(changes)[first::step]
+    match work["what"]:
+        case "die":
+            return {number: {"die_at": number} for number in numbers}
+        case "full":
+            return {number: {"fail_from": number} for number in numbers}
+        case cut:
+            return {number: {"die_at": number, "power_cut": True, "syncs": cut == "power-cut"} for number in numbers}

@@ -8,14 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+from picture_files import write_dataset, write_noise_domains
 from PIL import Image
+from toy_bundles import save_small
 
-from fruitgan import bundle as bundles
 from fruitgan.data.labelled import MANIFEST, read_manifest
-from fruitgan.engines.torch_engine import arrays_of
-from fruitgan.models.catalog import generators
 from fruitgan.training.detection import load_detector
 from fruitgan.training.run import step_folders
 from fruitgan.workflows.evaluate import EvaluateSettings, evaluate
@@ -194,34 +191,9 @@ class Evaluation(Job):
 
 def draw(data: Path) -> None:
     """Pictures of two domains, a bundle, and a dataset of noise, in the generated class with a grid."""
-    noise = np.random.default_rng(0)
-    for split in ("trainA", "trainB", "testA", "testB"):
-        (data / "fruit" / split).mkdir(parents=True)
-        for number in range(4):
-            Image.fromarray(noise.integers(0, 256, (20, 20, 3)).astype(np.uint8)).save(data / "fruit" / split / f"{number}.png")
-    for name in ("predicted", "origins"):
-        (data / "dataset" / name).mkdir(parents=True)
-        for number in range(15):
-            pixels = noise.integers(60, 120, (16, 16, 3))
-            pixels[::2, ::2] += 20 * (name == "predicted")
-            Image.fromarray(pixels.astype(np.uint8)).save(data / "dataset" / name / f"{number:06d}.png")
-    torch.manual_seed(0)
-    choice = generators.choose("mobile", {"base_channels": 4, "blocks": 1})
-    network = generators.build(choice)
-    torch.nn.init.normal_(network.head.weight, 0.0, 0.1)
-    facts = {"recipe": "", "steps": 1, "images": 1, "data": "", "data_fingerprint": "", "licence": "", "fruitgan_version": "0"}
-    card = bundles.Card(
-        name="toy",
-        domains=("apple", "orange"),
-        generator=choice,
-        directions=("a2b",),
-        image_size_px=16,
-        size_minimum_px=network.size_rule.minimum_px,
-        size_multiple_px=network.size_rule.multiple_of_px,
-        created="",
-        **facts,
-    )
-    bundles.save(bundles.Bundle(card, {"a2b": arrays_of(network)}), data / "bundle.safetensors")
+    write_noise_domains(data / "fruit", 4, (20, 20))
+    write_dataset(data / "dataset", 15, planted=20)
+    save_small(data / "bundle.safetensors", directions=("a2b",), image_size_px=16)
 
 
 def jobs(data: Path) -> dict[str, Job]:

@@ -1,6 +1,6 @@
 """A process that has everything imported and is forked for each of many jobs, which die, or fail to write, at a given moment.
 
-    python forked_jobs.py < ORDER.json > FOUND.json
+    PYTHONPATH=../shared python forked_jobs.py < ORDER.json > FOUND.json
 
 The jobs make datasets, train detectors and judge. What is left of one is looked at, then the same job is asked for again in
 another fork, and must end as the one that nothing happened to. An order:
@@ -15,28 +15,22 @@ again (`again`), what was `redone` that was whole, how it `ended`, and what was 
 
 from __future__ import annotations
 
-import builtins
 import gc
-import io
 import json
 import math
-import os
-import resource
 import shutil
 import sys
-import traceback
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import sklearn.linear_model  # noqa: F401 - here once, and not in every fork
 import torch
-from counted_disk import counted_open, counted_save_file, disk
+from counted_disk import cases, disk, watch_the_disk
 from dying_jobs import Job, comparable, draw, jobs
+from forks import Tell, forked
 
 from fruitgan.cli import explained
 from fruitgan.errors import FruitganError
-from fruitgan.training import checkpoint
 from fruitgan.training.detection import keeping
 from fruitgan.workflows.evaluate import job as evaluation_job
 from fruitgan.workflows.train_detector import outcome
@@ -44,36 +38,14 @@ from fruitgan.workflows.train_detector import outcome
 LIMITS_BYTES = (100, 1500, 10_000)
 
 
-def forked(work: Callable[[], Any], limit_bytes: int | None = None) -> dict[str, Any]:
-    """Do the work in a fork: its `code` (as `os.waitstatus_to_exitcode`), and what it gave: exit code, message and more."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.close(reading)
-            if limit_bytes is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
-            os.write(writing, json.dumps(work()).encode())
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        found = pipe.read()
-    return {"code": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), **(json.loads(found) if found else {})}
-
-
-def done(job: Job, folder: Path) -> dict[str, Any]:
-    """The exit code and the message of a command that did it."""
+def do(job: Job, folder: Path, tell: Tell) -> None:
+    """Tells the exit code and the message of a command that did it, and more."""
     try:
-        return {"said": [0, ""], **job.run(folder)}
+        tell(said=[0, ""], **job.run(folder))
     except Exception as error:
         if not isinstance(error, (FruitganError, OSError)):
             raise
-        return {"said": list(explained(error))}
+        tell(said=list(explained(error)))
 
 
 class Trial:
@@ -84,32 +56,31 @@ class Trial:
         self.job = job
         self.start = out / "start"
         self.start.mkdir(parents=True)
-        forked(lambda: job.before(self.start) or {})
+        forked(lambda tell: job.before(self.start))
         whole, counted = self.folder("whole"), self.folder("counted")
-        forked(lambda: done(job, whole))
+        forked(lambda tell: do(job, whole, tell))
         self.whole = job.end(whole)
         # To look at results imports what no fork need import then, so that the changes of all are the same.
         job.whole(whole)
         list(job.wrong(whole))
-        self.changes: list[str] = forked(lambda: self.counted(counted))["changes"]
+        self.changes: list[str] = forked(lambda tell: self.counted(counted, tell))["changes"]
 
     def folder(self, name: str) -> Path:
         shutil.copytree(self.start, self.out / name)
         return self.out / name
 
-    def counted(self, folder: Path, **told: Any) -> dict[str, Any]:
+    def counted(self, folder: Path, tell: Tell, **told: Any) -> None:
         vars(disk).update(told, changes=[])
-        found = done(self.job, folder)
-        changes, disk.changes = disk.changes, None
-        return {**found, "changes": changes}
+        do(self.job, folder, tell)
+        tell(changes=disk.changes)
 
     def tried(self, number: int, limit_bytes: int | None = None, **told: Any) -> dict[str, Any]:
         """One case: of a disk that was told something, or of a limit."""
         folder = self.folder(str(number))
         if limit_bytes is None:
-            first = forked(lambda: self.counted(folder, **told))
+            first = forked(lambda tell: self.counted(folder, tell, **told))
         else:
-            first = forked(lambda: done(self.job, folder), limit_bytes)
+            first = forked(lambda tell: do(self.job, folder, tell), limit_bytes=limit_bytes)
         first.pop("changes", None)
         try:
             wrong = list(self.job.wrong(folder))
@@ -118,7 +89,7 @@ class Trial:
         rounds = folder / "run" / "log.jsonl"
         first["rounds"] = rounds.read_bytes().count(b"\n") if rounds.exists() else 0
         before = {path: path.stat().st_ino for path in self.job.whole(folder)}
-        again = forked(lambda: done(self.job, folder))
+        again = forked(lambda tell: do(self.job, folder, tell))
         found = {
             "number": number,
             "first": first,
@@ -134,23 +105,10 @@ class Trial:
         shutil.rmtree(folder)
         return found
 
-    def cases(self, work: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-        """By number of the change, or by limit, what the disk is told."""
-        if work["what"] == "limit":
-            return {limit: {"limit_bytes": limit} for limit in LIMITS_BYTES}
-        first, step = work["share"]
-        numbers = range(len(self.changes))[first::step]
-        if work["what"] == "full":
-            return {number: {"fail_from": number} for number in numbers}
-        return {number: {"die_at": number, "power_cut": work["what"] == "power-cut"} for number in numbers}
-
 
 def main() -> None:
     order = json.load(sys.stdin)
-    sys.addaudithook(disk.audit)
-    builtins.open = io.open = counted_open  # type: ignore[assignment]
-    os.fsync = disk.fsync
-    checkpoint.save_file = counted_save_file
+    watch_the_disk()
     # Plots and pages take longer than all the rest.
     keeping.COST_OF_SAVING = (
         math.inf
@@ -167,9 +125,9 @@ def main() -> None:
     found = []
     for work in order["work"]:
         name = work["job"]
-        trials[name] = trials.get(name) or Trial(out / name, known[name])
-        cases = [trials[name].tried(number, **told) for number, told in trials[name].cases(work).items()]
-        found.append({**work, "changes": trials[name].changes, "whole": trials[name].whole, "cases": cases})
+        trial = trials[name] = trials.get(name) or Trial(out / name, known[name])
+        tried = [trial.tried(number, **told) for number, told in cases(work, len(trial.changes), LIMITS_BYTES).items()]
+        found.append({**work, "changes": trial.changes, "whole": trial.whole, "cases": tried})
     json.dump(found, sys.stdout)
 
 

@@ -1,6 +1,6 @@
 """A process that has everything imported and is forked for each of many runs, which die, or fail to write, at a given moment.
 
-    python forked_runs.py < ORDER.json > FOUND.json
+    PYTHONPATH=../shared python forked_runs.py < ORDER.json > FOUND.json
 
 What such a run leaves is gone on with in another fork, and must end as the run that nothing happened to. An order:
 
@@ -14,28 +14,23 @@ happened to; `whole`, how that ended; `cases`, each with its number (of the chan
 
 from __future__ import annotations
 
-import builtins
 import gc
 import hashlib
-import io
 import json
 import os
 import random
-import resource
 import shutil
-import signal
 import sys
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from counted_disk import counted_open, counted_save_file, disk
+from counted_disk import cases, disk, watch_the_disk
+from forks import Tell, forked
 
 from fruitgan.cli import explained
 from fruitgan.data import bank_cache
-from fruitgan.training import checkpoint
 from fruitgan.workflows.train_gan import TrainGanSettings, job, train_gan
 from fruitgan.workflows.train_gan.assemble import make_plan
 from fruitgan.workflows.train_gan.settings import Event, Saved, Started, Stepped
@@ -67,43 +62,6 @@ SCENARIOS: dict[str, tuple[dict[str, Any] | None, dict[str, Any], dict[str, Any]
     "long": (None, MANY, GOING_ON),
 }
 LIMITS_BYTES = (100, 10_000, 40_000)
-Tell = Callable[..., None]
-
-
-def forked(
-    work: Callable[[Tell], None], *, limit_bytes: int | None = None, kill_after_steps: int | None = None
-) -> dict[str, Any]:
-    """Do the work in a fork: its `code` (as `os.waitstatus_to_exitcode`), and the last of each thing that it told.
-
-    Args:
-        limit_bytes: of a file, as the kernel keeps it.
-        kill_after_steps: SIGKILL comes from here when it has told of so many, each behind its line in the log.
-    """
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.close(reading)
-            if limit_bytes is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
-            work(lambda **told: os.write(writing, json.dumps(told).encode() + b"\n") and None)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    os.close(writing)
-    found: dict[str, Any] = {"saved": 0, "said": None}
-    steps = 0
-    with os.fdopen(reading) as pipe:
-        for line in pipe:
-            found |= json.loads(line)
-            steps += "step" in json.loads(line)
-            if steps == kill_after_steps:
-                os.kill(child, signal.SIGKILL)
-                break
-    return {"code": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), **found}
 
 
 class Runs:
@@ -144,6 +102,7 @@ class Runs:
 
         os.environ["FRUITGAN_CACHE"] = str(self.caches / out.name)  # of decoded images: each case decodes them anew
         given = {**settings} if "resume" in settings else {**settings, "data": self.data}
+        tell(saved=0, said=None)
         try:
             train_gan(TrainGanSettings(**given, out=out), on_progress)
             said = [0, ""]
@@ -213,35 +172,17 @@ def unfinished(out: Path) -> list[str]:
     return sorted(path.name for path in out.rglob(".fruitgan-*"))
 
 
-def cases(work: Mapping[str, Any], changes: list[str]) -> dict[int, dict[str, Any]]:
-    """By number of the change, or by limit, what the disk is told."""
-    if work["what"] == "limit":
-        return {limit: {"limit_bytes": limit} for limit in LIMITS_BYTES}
-    first, step = work["share"]
-    numbers = range(len(changes))[first::step]
-    match work["what"]:
-        case "die":
-            return {number: {"die_at": number} for number in numbers}
-        case "full":
-            return {number: {"fail_from": number} for number in numbers}
-        case cut:
-            return {number: {"die_at": number, "power_cut": True, "syncs": cut == "power-cut"} for number in numbers}
-
-
 def done(work: Mapping[str, Any], runs: Runs) -> dict[str, Any]:
     if work["what"] == "kill":
         found = [runs.killed_often()]
     else:
-        found = [runs.tried(number, **told) for number, told in cases(work, runs.changes).items()]
+        found = [runs.tried(number, **told) for number, told in cases(work, len(runs.changes), LIMITS_BYTES).items()]
     return {**work, "changes": runs.changes, "whole": runs.whole, "cases": found}
 
 
 def main() -> None:
     order = json.load(sys.stdin)
-    sys.addaudithook(disk.audit)
-    builtins.open = io.open = counted_open  # type: ignore[assignment]
-    os.fsync = disk.fsync
-    checkpoint.save_file = counted_save_file
+    watch_the_disk()
     bank_cache.RACY_SECONDS = 0.0  # else the first runs, on images just written, have fewer changes than the others
     job.training_report = lambda *_: "a page"  # it takes longer than all the rest
     make_plan(TrainGanSettings(**TINY, data=order["data"]), torch.device("cpu"))  # which imports what else it takes

@@ -1,6 +1,6 @@
 """A process that has everything imported and is forked for each of many translations, which die, or fail to write.
 
-    python forked_translations.py FOLDER < ORDERS.json > FOUND.json
+    PYTHONPATH=../shared python forked_translations.py FOLDER < ORDERS.json > FOUND.json
 
 FOLDER holds `in`, the pictures, and a bundle. An order is one of
 
@@ -16,10 +16,8 @@ comes the case of which nothing is told, with the changes that it counted.
 
 from __future__ import annotations
 
-import builtins
 import gc
 import hashlib
-import io
 import json
 import os
 import resource
@@ -28,24 +26,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from counted_disk import counted_open, disk
-from forked_runs import Tell, forked
+from counted_disk import disk, watch_the_disk
+from forks import Tell, forked
+from toy_bundles import Negative
 
 from fruitgan.atomic import PART_PREFIX
 from fruitgan.cli import explained
 from fruitgan.engines.catalog import engines
-from fruitgan.engines.contracts import Engine, Images
 from fruitgan.workflows.translate import TranslateSettings, translate
-
-
-class Negative(Engine):
-    """255 minus each value, and no time."""
-
-    def __init__(self, **options: Any) -> None:
-        pass
-
-    def translate(self, images: Images) -> Images:
-        return 255 - images
 
 
 def run(source: str, out: Path, tell: Tell) -> None:
@@ -127,9 +115,7 @@ def many(files: int) -> dict[str, Any]:
 def main() -> None:
     os.chdir(sys.argv[1])
     orders = json.load(sys.stdin)
-    sys.addaudithook(disk.audit)
-    builtins.open = io.open = counted_open  # type: ignore[assignment]
-    os.fsync = disk.fsync
+    watch_the_disk()
     engines.get = lambda name: Negative  # type: ignore[assignment,method-assign]
     run("in", Path("warm"), lambda **told: None)
     gc.freeze()

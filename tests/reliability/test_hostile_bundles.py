@@ -18,10 +18,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from toy_bundles import save_small
 
 from fruitgan import bundle as bundles
-from fruitgan.bundle import Bundle, Card
-from fruitgan.engines.torch_engine import TorchEngine, arrays_of
+from fruitgan.engines.torch_engine import TorchEngine
 from fruitgan.errors import DataError, EnvironmentProblem, FruitganError
 from fruitgan.models.catalog import detectors, generators
 from fruitgan.models.weights import _sketch
@@ -39,32 +39,7 @@ long = settings(max_examples=LONG, deadline=None, database=None, suppress_health
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole bundle of the smallest generator."""
-    choice = generators.choose("mobile", {"base_channels": 4, "blocks": 1})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        arrays = arrays_of(generators.build(choice))
-    card = Card(
-        name="good",
-        domains=("apple", "orange"),
-        generator=choice,
-        directions=("a2b", "b2a"),
-        image_size_px=16,
-        size_minimum_px=8,
-        size_multiple_px=4,
-        recipe="fast",
-        steps=10,
-        images=20,
-        data="drawn",
-        data_fingerprint="0123",
-        licence="Apache-2.0",
-        notes="ångström",
-        measured={"kid": 0.5, "how": "by eye"},
-        fruitgan_version="0.1.0",
-        created="2025-01-01",
-    )
-    path = tmp_path_factory.mktemp("good") / "good.safetensors"
-    bundles.save(Bundle(card, {"a2b": arrays, "b2a": arrays}), path)
-    return path
+    return save_small(tmp_path_factory.mktemp("good") / "good.safetensors", name="good", image_size_px=16, created="2025-01-01")
 
 
 @pytest.fixture(scope="module")

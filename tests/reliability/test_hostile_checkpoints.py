@@ -11,17 +11,16 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from picture_files import write_noise_domains
 from safetensors.torch import load_file, save
 
 from fruitgan.cli import main
@@ -31,6 +30,8 @@ from fruitgan.objectives.replay import ReplayPool
 from fruitgan.training.checkpoint import SUMS, TENSORS, VALUES, Checkpoints
 from fruitgan.training.trainer import Trainer
 from fruitgan.workflows.train_gan import TrainGanSettings, train_gan
+
+pytestmark = pytest.mark.usefixtures("no_report")
 
 LONG = int(os.environ.get("HOSTILE_EXAMPLES", "500"))
 short = settings(max_examples=60, deadline=None, derandomize=True, database=None)
@@ -56,24 +57,9 @@ class Good:
         return trainer
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_report() -> Iterator[None]:
-    """The page at the end is another test's, and takes longer than a few small steps."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fruitgan.workflows.train_gan.job.training_report", lambda *_: "")
-        yield
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "dark2light"
-    random = np.random.default_rng(0)
-    for split, light in (("trainA", 0), ("trainB", 90), ("testA", 0), ("testB", 90)):
-        (folder / split).mkdir(parents=True)
-        for number in range(2):
-            pixels = random.integers(0, 160, (32, 32, 3), dtype=np.uint8) + np.uint8(light)
-            Image.fromarray(pixels).save(folder / split / f"{number}.png")
-    return folder
+    return write_noise_domains(tmp_path_factory.mktemp("data") / "dark2light", 2, (32, 32), lighter_b=90)
 
 
 @pytest.fixture(scope="module")

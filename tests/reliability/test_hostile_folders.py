@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from picture_files import noise
 from PIL import ExifTags, Image
+from toy_bundles import Negative, save_toy
 
-from fruitgan import bundle as bundles
 from fruitgan.cli import main
 from fruitgan.data.bank import Bank
 from fruitgan.data.bank_cache import Making, cached_bank
@@ -26,10 +27,8 @@ from fruitgan.data.labelled import _file_sha256
 from fruitgan.data.pillow import formats
 from fruitgan.data.sources import Source, image_files, loose_source
 from fruitgan.engines.catalog import engines
-from fruitgan.engines.contracts import Engine, Images
 from fruitgan.errors import DataError
 from fruitgan.evaluation.leaks import inspect
-from fruitgan.registry import Choice
 from fruitgan.workflows.data_check import CheckSettings, check
 from fruitgan.workflows.export_dataset.survey import survey
 from fruitgan.workflows.translate import TranslateSettings, translate
@@ -43,16 +42,6 @@ ODD_NAMES = (
 )
 
 
-class Negative(Engine):
-    """255 minus each value, so that every expected pixel is known."""
-
-    def __init__(self, **options: Any) -> None:
-        pass
-
-    def translate(self, images: Images) -> Images:
-        return 255 - images
-
-
 def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     file = io.BytesIO()
     image.copy().save(file, kind, **options)
@@ -60,7 +49,7 @@ def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def picture(seed: int, height: int = 6, width: int = 8) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return Image.fromarray(noise(height, width, seed))
 
 
 def png_header(side: int) -> bytes:
@@ -182,24 +171,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setattr(engines, "get", lambda name: Negative)
-    card = bundles.Card(
-        name="toy",
-        domains=("apple", "orange"),
-        generator=Choice("mobile", "fruitgan", "0"),
-        directions=("a2b",),
-        image_size_px=64,
-        size_minimum_px=1,
-        size_multiple_px=1,
-        recipe="",
-        steps=0,
-        images=0,
-        data="",
-        data_fingerprint="",
-        licence="",
-        fruitgan_version="",
-        created="",
-    )
-    bundles.save(bundles.Bundle(card, {"a2b": {"w": np.ones(1, np.float32)}}), tmp_path / "toy.safetensors")
+    save_toy(tmp_path / "toy.safetensors", directions=("a2b",))
     return folder
 
 

@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from picture_files import write_ramp_domains
 from safetensors.torch import load_file
 
 from fruitgan import bundle as bundles
@@ -29,6 +28,8 @@ from fruitgan.training.schedules import Schedule
 from fruitgan.training.trainer import LossNotFinite
 from fruitgan.workflows.train_gan import TrainGanResult, TrainGanSettings, train_gan
 from fruitgan.workflows.train_gan.settings import Event, OnProgress, Saved, Started, Stepped
+
+pytestmark = pytest.mark.usefixtures("no_report")
 
 NARROW = {"generator_options": {"base_channels": "4"}, "discriminator_options": {"base_channels": "4"}}
 KINDS: dict[str, tuple[dict[str, Any], int, int]] = {
@@ -65,14 +66,6 @@ RARELY = 1000
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_report() -> Iterator[None]:
-    """The page at the end is another test's, and takes longer than a few small steps."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fruitgan.workflows.train_gan.job.training_report", lambda *_: "")
-        yield
-
-
-@pytest.fixture(scope="module", autouse=True)
 def penalised_fruit() -> Iterator[None]:
     """The recipe as it is, and a lazy penalty, which no recipe of ours has."""
     options = {**recipes.fruit.objective.options, "penalty": True}
@@ -85,20 +78,7 @@ def penalised_fruit() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "dark2light"
-    draw_images(folder, seed=1)
-    return folder
-
-
-def draw_images(folder: Path, seed: int) -> None:
-    """Noise on a ramp, darker in one domain."""
-    random = np.random.default_rng(seed)
-    for split, n, light in (("trainA", 5, 0), ("trainB", 4, 80), ("testA", 1, 0), ("testB", 1, 80)):
-        (folder / split).mkdir(parents=True)
-        for number in range(n):
-            ramp = np.linspace(0, 100, 40)[:, None, None] * random.random(3)
-            pixels = ramp + random.random((40, 36, 3)) * 70 + light
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / split / f"{number}.png")
+    return write_ramp_domains(tmp_path_factory.mktemp("data") / "dark2light")
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +266,7 @@ def test_other_images_are_refused_and_nothing_is_changed(data: Path, out: Path, 
     first = train_gan(settings(mine, out, "fast", "other-images"), stop_after(2))
     before = {path: path.read_bytes() for path in first.run.rglob("*") if path.is_file()}
     shutil.rmtree(mine)
-    draw_images(mine, seed=2)
+    write_ramp_domains(mine, seed=2)
     with pytest.raises(DataError, match="the training images are not those of the run") as error:
         resumed(out, "other-images", steps=9)
     assert error.value.exit_code == 3

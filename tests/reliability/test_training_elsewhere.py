@@ -7,31 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
+from picture_files import write_noise_domains
 
 from fruitgan.training.run import Run
-from fruitgan.workflows.train_gan import TrainGanResult, TrainGanSettings, job, train_gan
+from fruitgan.workflows.train_gan import TrainGanResult, TrainGanSettings, train_gan
 from fruitgan.workflows.train_gan.settings import Event, Started, Stepped
+
+pytestmark = pytest.mark.usefixtures("no_report")
 
 Stopped = Callable[..., Path]
 
 
-@pytest.fixture(autouse=True)
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "training_report", lambda *_: "")
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "dark2light"
-    random = np.random.default_rng(1)
-    for split, light in (("trainA", 0), ("trainB", 80), ("testA", 0), ("testB", 80)):
-        (folder / split).mkdir(parents=True)
-        pixels = random.integers(0, 150, (24, 24, 3)) + light
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / split / "0.png")
-    return folder
+    return write_noise_domains(tmp_path_factory.mktemp("data") / "dark2light", 1, (24, 24), lighter_b=80)
 
 
 @pytest.fixture

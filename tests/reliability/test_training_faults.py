@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from picture_files import write_ramp_domains
 from safetensors.torch import load_file
 
 from fruitgan import randomness
@@ -27,6 +27,8 @@ from fruitgan.workflows.train_gan import TrainGanResult, TrainGanSettings, job, 
 from fruitgan.workflows.train_gan.memory import OutOfMemory
 from fruitgan.workflows.train_gan.settings import Event, Noted, OnProgress, Started, Stepped
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 REPORT = job.training_report
 SEED = 3
 STEPS = 8
@@ -39,26 +41,9 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_report() -> Iterator[None]:
-    """The page at the end takes longer than all the steps; where it is the subject, it is put back."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "training_report", lambda *_: "")
-        yield
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "dark2light"
-    random = np.random.default_rng(1)
-    for split, n, light in (("trainA", 5, 0), ("trainB", 4, 80), ("testA", 1, 0), ("testB", 1, 80)):
-        (folder / split).mkdir(parents=True)
-        for number in range(n):
-            ramp = np.linspace(0, 100, 40)[:, None, None] * random.random(3)
-            Image.fromarray((ramp + random.random((40, 36, 3)) * 70 + light).astype(np.uint8)).save(
-                folder / split / f"{number}.png"
-            )
-    return folder
+    return write_ramp_domains(tmp_path_factory.mktemp("data") / "dark2light")
 
 
 def settings(data: Path, out: Path, kind: str = "fast", **changes: Any) -> TrainGanSettings:

@@ -6,18 +6,15 @@ The default suite tries a spread of them, `pytest -m slow` all.
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
+from answering_scripts import answer
+from picture_files import write_ramp_domains
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and reads /proc")
 
@@ -40,29 +37,14 @@ TOO_LARGE = "file too large"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "dark2light"
-    random = np.random.default_rng(1)
-    for split, n, light in (("trainA", 5, 0), ("trainB", 4, 80), ("testA", 1, 0), ("testB", 1, 80)):
-        (folder / split).mkdir(parents=True)
-        for number in range(n):
-            ramp = np.linspace(0, 100, 40)[:, None, None] * random.random(3)
-            pixels = ramp + random.random((40, 36, 3)) * 70 + light
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / split / f"{number}.png")
-    return folder
+    return write_ramp_domains(tmp_path_factory.mktemp("data") / "dark2light")
 
 
 def tried(data: Path, out: Path, wanted: Mapping[tuple[str, str], list[int]]) -> Found:
     work = [{"what": what, "scenario": scenario, "share": share} for (what, scenario), share in wanted.items()]
-    process = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("forked_runs.py"))],
-        input=json.dumps({"out": str(out), "data": str(data), "work": work}),
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-    return {(found["what"], found["scenario"]): found for found in json.loads(process.stdout)}
+    order = {"out": str(out), "data": str(data), "work": work}
+    answers = answer(Path(__file__).with_name("forked_runs.py"), order)
+    return {(found["what"], found["scenario"]): found for found in answers}
 
 
 @pytest.fixture(scope="module")

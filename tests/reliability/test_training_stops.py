@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
+from picture_files import write_noise_domains
 
 from fruitgan.training.lock import LOCK, locked
 
@@ -32,14 +31,7 @@ TINY = [
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "dark2light"
-    random = np.random.default_rng(1)
-    for split, light in (("trainA", 0), ("trainB", 80), ("testA", 0), ("testB", 80)):
-        (folder / split).mkdir(parents=True)
-        for number in range(2):
-            pixels = random.integers(0, 150, (40, 36, 3)) + light
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / split / f"{number}.png")
-    return folder
+    return write_noise_domains(tmp_path_factory.mktemp("data") / "dark2light", 2, (40, 36), lighter_b=80)
 
 
 @pytest.fixture(scope="module")

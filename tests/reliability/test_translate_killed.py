@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,15 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from answering_scripts import answer
 from PIL import Image
+from toy_bundles import Negative, save_toy
 
-from fruitgan import bundle as bundles
 from fruitgan.atomic import PART_PREFIX
 from fruitgan.cli import main
 from fruitgan.engines.catalog import engines
-from fruitgan.engines.contracts import Engine, Images
 from fruitgan.errors import FruitganError
-from fruitgan.registry import Choice
 from fruitgan.workflows.translate import TranslateProgress, TranslateSettings, translate
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and reads /proc")
@@ -34,40 +31,11 @@ BYTES_OF_A_FILE = 6_000
 """What the names and the plan of one file may take; its 64 x 64 pixels alone would be 12,288."""
 
 
-class Negative(Engine):
-    def __init__(self, **options: Any) -> None:
-        pass
-
-    def translate(self, images: Images) -> Images:
-        return 255 - images
-
-
-def save_bundle(path: Path) -> None:
-    card = bundles.Card(
-        name="toy",
-        domains=("apple", "orange"),
-        generator=Choice("mobile", "fruitgan", "0"),
-        directions=("a2b",),
-        image_size_px=64,
-        size_minimum_px=1,
-        size_multiple_px=1,
-        recipe="",
-        steps=0,
-        images=0,
-        data="",
-        data_fingerprint="",
-        licence="",
-        fruitgan_version="",
-        created="",
-    )
-    bundles.save(bundles.Bundle(card, {"a2b": {"w": np.ones(1, np.float32)}}), path)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures in a tree, and a bundle."""
     root = tmp_path_factory.mktemp("translations")
-    save_bundle(root / "toy.safetensors")
+    save_toy(root / "toy.safetensors", directions=("a2b",))
     y, x = np.mgrid[:64, :64]
     for number, name in enumerate(NAMES):
         (root / "in" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -77,16 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tried(folder: Path, orders: Sequence[dict[str, Any]]) -> list[list[Any]]:
-    process = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("forked_translations.py")), str(folder)],
-        input=json.dumps(orders),
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-    found: list[list[Any]] = json.loads(process.stdout)
+    found: list[list[Any]] = answer(Path(__file__).with_name("forked_translations.py"), orders, folder)
     return found
 
 
@@ -205,7 +164,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with three pictures and a bundle."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(engines, "get", lambda name: Negative)
-    save_bundle(tmp_path / "toy.safetensors")
+    save_toy(tmp_path / "toy.safetensors", directions=("a2b",))
     (tmp_path / "in").mkdir()
     for name in ("a.png", "b.png", "c.png"):
         Image.new("RGB", (8, 8), 77).save(tmp_path / "in" / name)

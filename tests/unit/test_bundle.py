@@ -17,32 +17,12 @@ import pytest
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
+from toy_bundles import CARD
 
 from fruitgan import bundle as bundles
 from fruitgan import weights as shipped_weights
-from fruitgan.bundle import Bundle, Card, load, load_card, locate, save, weights_sha256
+from fruitgan.bundle import Bundle, load, load_card, locate, save, weights_sha256
 from fruitgan.errors import DataError, FruitganError, UsageError
-from fruitgan.registry import Choice
-
-CARD = Card(
-    name="toy",
-    domains=("apple", "orange"),
-    generator=Choice("mobile", "fruitgan", "0.1.0", {"base_channels": 8, "blocks": 1, "mask": True}),
-    directions=("a2b", "b2a"),
-    image_size_px=64,
-    size_minimum_px=8,
-    size_multiple_px=4,
-    recipe="fast",
-    steps=10,
-    images=20,
-    data="drawn",
-    data_fingerprint="0123",
-    licence="Apache-2.0",
-    notes="a toy; ångström",
-    measured={"kid": 0.5, "how": "by eye"},
-    fruitgan_version="0.1.0",
-    created="",
-)
 
 
 def toy() -> Bundle:

@@ -6,25 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from picture_files import write_noise
 from PIL import Image
 
 from fruitgan.data.bank import Bank
 from fruitgan.errors import DataError, FruitganError, UsageError
 
 
-def write_pictures(folder: Path, sizes: list[tuple[int, int]], seed: int = 0) -> list[Path]:
-    """PNG files of noise with the given heights and widths."""
-    rng = np.random.default_rng(seed)
-    paths = []
-    for number, (height, width) in enumerate(sizes):
-        path = folder / f"{number:02}.png"
-        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
-        paths.append(path)
-    return paths
-
-
 def test_squash_makes_every_image_a_square(tmp_path: Path) -> None:
-    paths = write_pictures(tmp_path, [(20, 30), (8, 8), (64, 10)])
+    paths = write_noise(tmp_path, [(20, 30), (8, 8), (64, 10)])
     bank = Bank.build(paths, load_size_px=16)
     assert len(bank) == 3
     assert bank.names == tuple(paths)
@@ -34,25 +24,25 @@ def test_squash_makes_every_image_a_square(tmp_path: Path) -> None:
 
 
 def test_the_filter_asked_for_is_used(tmp_path: Path) -> None:
-    paths = write_pictures(tmp_path, [(20, 30)])
+    paths = write_noise(tmp_path, [(20, 30)])
     bank = Bank.build(paths, load_size_px=16, resample=Image.Resampling.NEAREST)
     assert np.array_equal(bank.image(0), np.asarray(Image.open(paths[0]).resize((16, 16), Image.Resampling.NEAREST)))
 
 
 def test_cover_keeps_the_aspect(tmp_path: Path) -> None:
-    bank = Bank.build(write_pictures(tmp_path, [(20, 30), (60, 20), (5, 5), (7, 1000)]), load_size_px=10, fit="cover")
+    bank = Bank.build(write_noise(tmp_path, [(20, 30), (60, 20), (5, 5), (7, 1000)]), load_size_px=10, fit="cover")
     assert [bank.image(number).shape[:2] for number in range(4)] == [(10, 15), (30, 10), (10, 10), (10, 1429)]
 
 
 def test_bytes_and_order_do_not_depend_on_the_workers(tmp_path: Path) -> None:
-    paths = write_pictures(tmp_path, [(10 + number, 40 - number) for number in range(30)])
+    paths = write_noise(tmp_path, [(10 + number, 40 - number) for number in range(30)])
     banks = [Bank.build(paths, load_size_px=12, fit="cover", workers=workers) for workers in (1, 7)]
     assert np.array_equal(banks[0].flat, banks[1].flat)
     assert banks[0].fingerprint == banks[1].fingerprint
 
 
 def test_memory_map_holds_the_same(tmp_path: Path) -> None:
-    paths = write_pictures(tmp_path, [(20, 30), (9, 9)])
+    paths = write_noise(tmp_path, [(20, 30), (9, 9)])
     mapped = Bank.build(paths, load_size_px=8, fit="cover", memory_map=tmp_path / "bank.bin")
     assert isinstance(mapped.flat, np.memmap)
     assert mapped.fingerprint == Bank.build(paths, load_size_px=8, fit="cover").fingerprint
@@ -61,11 +51,11 @@ def test_memory_map_holds_the_same(tmp_path: Path) -> None:
 
 def test_memory_map_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(FruitganError, match=r"nowhere.bank\.bin: cannot be written"):
-        Bank.build(write_pictures(tmp_path, [(9, 9)]), load_size_px=8, memory_map=tmp_path / "nowhere" / "bank.bin")
+        Bank.build(write_noise(tmp_path, [(9, 9)]), load_size_px=8, memory_map=tmp_path / "nowhere" / "bank.bin")
 
 
 def test_fingerprint_is_of_pixels_and_not_of_names(tmp_path: Path) -> None:
-    paths = write_pictures(tmp_path, [(9, 9), (9, 9)])
+    paths = write_noise(tmp_path, [(9, 9), (9, 9)])
     first = Bank.build(paths, load_size_px=9).fingerprint
     renamed = paths[0].rename(tmp_path / "other.png")
     assert Bank.build([renamed, paths[1]], load_size_px=9).fingerprint == first
@@ -80,7 +70,7 @@ def test_fingerprint_is_of_pixels_and_not_of_names(tmp_path: Path) -> None:
 
 
 def test_a_broken_file_is_named_and_counted(tmp_path: Path) -> None:
-    paths = write_pictures(tmp_path, [(9, 9), (9, 9), (9, 9)])
+    paths = write_noise(tmp_path, [(9, 9), (9, 9), (9, 9)])
     whole = paths[1].read_bytes()
     paths[1].write_bytes(whole[: len(whole) // 2])
     text = tmp_path / "text.jpg"
@@ -101,7 +91,7 @@ def test_nothing_but_broken_files_is_an_error(tmp_path: Path) -> None:
 
 
 def test_gather_takes_squares_where_the_window_says(tmp_path: Path) -> None:
-    bank = Bank.build(write_pictures(tmp_path, [(10, 30), (25, 10), (10, 10)]), load_size_px=10, fit="cover")
+    bank = Bank.build(write_noise(tmp_path, [(10, 30), (25, 10), (10, 10)]), load_size_px=10, fit="cover")
     indices = np.array([0, 1, 2, 0, 0])
     window = np.array([[0.5, 0.0], [0.999, 0.5], [0.7, 0.7], [0.0, 0.999], [0.0, 0.5]])
     batch = bank.gather(indices, window)
@@ -114,7 +104,7 @@ def test_gather_takes_squares_where_the_window_says(tmp_path: Path) -> None:
 
 
 def test_every_place_of_a_window_is_as_likely(tmp_path: Path) -> None:
-    bank = Bank.build(write_pictures(tmp_path, [(4, 7)]), load_size_px=4, fit="cover")
+    bank = Bank.build(write_noise(tmp_path, [(4, 7)]), load_size_px=4, fit="cover")
     draws = (np.arange(400) + 0.5) / 400
     batch = bank.gather(np.zeros(400, dtype=np.int64), np.stack([draws, draws], axis=1))
     lefts = [next(left for left in range(4) if np.array_equal(one, bank.image(0)[:, left : left + 4])) for one in batch]
@@ -122,7 +112,7 @@ def test_every_place_of_a_window_is_as_likely(tmp_path: Path) -> None:
 
 
 def test_gather_of_squares_ignores_the_window_and_copies(tmp_path: Path) -> None:
-    bank = Bank.build(write_pictures(tmp_path, [(9, 20), (20, 9)]), load_size_px=8)
+    bank = Bank.build(write_noise(tmp_path, [(9, 20), (20, 9)]), load_size_px=8)
     batch = bank.gather(np.array([1, 0, 1]), np.full((3, 2), 0.9))
     assert np.array_equal(batch, np.stack([bank.image(1), bank.image(0), bank.image(1)]))
     batch[:] = 0
@@ -131,7 +121,7 @@ def test_gather_of_squares_ignores_the_window_and_copies(tmp_path: Path) -> None
 
 def test_progress_counts_every_file(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    Bank.build(write_pictures(tmp_path, [(9, 9)] * 4), load_size_px=8, on_progress=lambda done, of: seen.append((done, of)))
+    Bank.build(write_noise(tmp_path, [(9, 9)] * 4), load_size_px=8, on_progress=lambda done, of: seen.append((done, of)))
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 

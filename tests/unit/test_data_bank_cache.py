@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from picture_files import write_noise
 from PIL import Image
 
 from fruitgan import memory
@@ -29,14 +30,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_pictures(folder: Path, n: int = 4, *, age_seconds: float = 0) -> list[Path]:
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(1)
-    paths = []
-    for number in range(n):
-        path = folder / f"{number}.png"
-        Image.fromarray(random.integers(0, 256, (12, 10 + number, 3), dtype=np.uint8)).save(path)
-        paths.append(path)
-    return paths
+    return write_noise(folder, [(12, 10 + number) for number in range(n)], seed=1)
 
 
 def plain(paths: list[Path], making: Making = SQUARES) -> Bank:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from picture_files import noise
 from PIL import Image
 
 from fruitgan.data.fruit import draw as draw_picture
@@ -15,8 +16,7 @@ from fruitgan.workflows.data import CheckSettings, DrawSettings, check, draw
 
 def put(path: Path, index: int, size: tuple[int, int] = (80, 80), mode: str = "RGB") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(index).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(noise).convert(mode).save(path)
+    Image.fromarray(noise(size[1], size[0], index)).convert(mode).save(path)
     return path
 
 

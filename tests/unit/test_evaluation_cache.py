@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from picture_files import write_noise
 from PIL import Image
 from torch import Tensor
 
@@ -44,12 +45,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> list[Path]:
-    random = np.random.default_rng(0)
-    paths = []
-    for i in range(6):
-        paths.append(tmp_path / f"{i}.png")
-        Image.fromarray(random.integers(256, size=(9, 11, 3), dtype=np.uint8)).save(paths[-1])
-    return paths
+    return write_noise(tmp_path, [(9, 11)] * 6)
 
 
 def test_a_content_is_computed_once_whatever_its_name_and_folder(pictures: list[Path], tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from picture_files import pixels_of
 from PIL import Image
+from toy_bundles import save_toy
 
-from fruitgan import bundle as bundles
 from fruitgan.data.labelled import MANIFEST, UNFINISHED, ManifestRow, read_dataset, read_manifest
 from fruitgan.data.likeness import content_sha256
 from fruitgan.engines.catalog import engines
@@ -55,29 +56,6 @@ def save(path: Path, pixels: Pixels, **options: Any) -> None:
     Image.fromarray(pixels).save(path, **options)
 
 
-def save_bundle(path: Path, weight: float = 1.0, generator: str = "mobile") -> Path:
-    card = bundles.Card(
-        name="toy",
-        domains=("apple", "orange"),
-        generator=Choice(generator, "fruitgan", "0"),
-        directions=("a2b", "b2a"),
-        image_size_px=16,
-        size_minimum_px=1,
-        size_multiple_px=1,
-        recipe="",
-        steps=0,
-        images=0,
-        data="",
-        data_fingerprint="",
-        licence="",
-        fruitgan_version="",
-        created="",
-    )
-    weights = {} if generator == "identity" else {"w": np.full(1, weight, np.float32)}
-    bundles.save(bundles.Bundle(card, dict.fromkeys(card.directions, weights)), path)
-    return path
-
-
 @pytest.fixture
 def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Export:
     """Exports in a folder with data, apples and oranges, and a bundle whose engine gives the negative."""
@@ -87,7 +65,7 @@ def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Export:
     for folder, count, seed in (("trainA", TRAIN, 0), ("trainB", TRAIN, 100), ("testA", TEST, 200), ("testB", TEST + 1, 300)):
         for number in range(count):
             save(Path(f"apple2orange/{folder}/{number}.png"), picture(seed + number))
-    save_bundle(Path("toy.safetensors"))
+    save_toy(Path("toy.safetensors"), image_size_px=16)
 
     def export(on_progress: Any = None, **settings: Any) -> ExportResult:
         given = {"bundle": "toy.safetensors", "data": "apple2orange", "out": Path("out"), **settings}
@@ -112,11 +90,6 @@ def contents(folder: str | Path = "out") -> dict[str, bytes]:
 
 def rows(folder: str | Path = "out") -> list[ManifestRow]:
     return list(read_manifest(Path(folder, MANIFEST)))
-
-
-def pixels_of(path: str | Path) -> Pixels:
-    with Image.open(path) as image:
-        return np.array(image)
 
 
 def test_an_export_holds_as_many_fakes_as_reals_and_a_manifest_that_agrees(export: Export) -> None:
@@ -370,7 +343,7 @@ def test_what_was_lost_or_damaged_is_made_again_and_nothing_else(export: Export)
 def test_another_bundle_or_option_in_the_way_is_refused_until_overwritten(
     export: Export, settings: dict[str, Any], reason: str
 ) -> None:
-    save_bundle(Path("other.safetensors"), 2.0)
+    save_toy(Path("other.safetensors"), 2.0, image_size_px=16)
     for path in list(Path("apple2orange").rglob("*.png")):
         save(Path("others2") / path.relative_to("apple2orange"), 255 - pixels_of(path))
     export()

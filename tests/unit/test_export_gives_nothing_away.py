@@ -18,8 +18,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from toy_bundles import save_toy
 
-from fruitgan import bundle as bundles
 from fruitgan.data.fruit import draw
 from fruitgan.data.labelled import LabelledImage, read_dataset
 from fruitgan.engines.catalog import engines
@@ -64,24 +64,16 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def export(photographs: Path, tmp_path: Path, install: Install) -> Export:
     install("gives-back", {"generators": {"identity": "gives_back:identity"}}, IDENTITY)
-    card = bundles.Card(
-        name="identity",
+    save_toy(
+        tmp_path / "identity.safetensors",
+        weight=None,
         domains=("left", "right"),
         generator=Choice("identity", "gives-back", "1.0"),
         directions=("a2b",),
         image_size_px=SIDE_PX,
         size_minimum_px=40,
         size_multiple_px=20,
-        recipe="",
-        steps=0,
-        images=0,
-        data="",
-        data_fingerprint="",
-        licence="",
-        fruitgan_version="",
-        created="",
     )
-    bundles.save(bundles.Bundle(card, {"a2b": {}}), tmp_path / "identity.safetensors")
 
     def export(**settings: Any) -> tuple[LabelledImage, ...]:
         given = {"data_a": photographs / "left", "data_b": photographs / "right", "count": EACH, "gpu": "none", **settings}

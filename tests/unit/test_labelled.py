@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from picture_files import save_noise
 from PIL import Image
 
 from fruitgan.data.labelled import (
@@ -25,11 +26,6 @@ from fruitgan.data.likeness import content_sha256
 from fruitgan.errors import DataError
 
 
-def draw(path: Path, seed: int = 0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (4, 5, 3)).astype(np.uint8)).save(path)
-
-
 def row(root: Path, file: str, label: str, split: str = "test") -> ManifestRow:
     digest = hashlib.sha256((root / file).read_bytes()).hexdigest()
     return ManifestRow(
@@ -42,8 +38,8 @@ def dataset(tmp_path: Path) -> Path:
     """Two generated and two real pictures, with a manifest."""
     root = tmp_path / "dataset"
     for number in range(2):
-        draw(root / f"predicted/{number}.png", number)
-        draw(root / f"origins/{number}.png", 10 + number)
+        save_noise(root / f"predicted/{number}.png", seed=number)
+        save_noise(root / f"origins/{number}.png", seed=10 + number)
     write_manifest(root)
     return root
 
@@ -105,7 +101,7 @@ def test_bare_folders_are_grouped_by_their_own_pixels_and_the_rest_is_said(datas
 
 def test_the_same_picture_in_both_bare_folders_is_said(dataset: Path) -> None:
     (dataset / MANIFEST).unlink()
-    draw(dataset / "origins/other.bmp", seed=0)
+    save_noise(dataset / "origins/other.bmp", seed=0)
     found = read_dataset(dataset)
     assert "1 picture may be in both folders" in found.warnings[-1]
     assert len({image.group for image in found.images}) == 4
@@ -131,7 +127,7 @@ def test_two_folders_find_the_manifest_beside_them(dataset: Path, monkeypatch: p
 
 
 def test_one_folder_may_be_known_and_the_other_bare(dataset: Path, tmp_path: Path) -> None:
-    draw(tmp_path / "elsewhere/photo.png", 20)
+    save_noise(tmp_path / "elsewhere/photo.png", seed=20)
     found = read_folders(dataset / "predicted", tmp_path / "elsewhere")
     assert not found.has_manifest
     assert [image.split for image in found.images] == ["test", "test", ""]
@@ -141,7 +137,7 @@ def test_one_folder_may_be_known_and_the_other_bare(dataset: Path, tmp_path: Pat
 
 
 def test_a_manifest_that_speaks_of_other_folders_is_passed_by(dataset: Path) -> None:
-    draw(dataset / "more/x.png", 30)
+    save_noise(dataset / "more/x.png", seed=30)
     found = read_folders(dataset / "predicted", dataset / "more")
     assert [image.split for image in found.images] == ["test", "test", ""]
 
@@ -156,9 +152,9 @@ def test_a_linked_folder_is_known_by_where_the_link_stands(dataset: Path, tmp_pa
     ("damage", "message"),
     [
         (lambda root: (root / "predicted/1.png").unlink(), "predicted/1.png is missing"),
-        (lambda root: draw(root / "origins/2.png"), "origins/2.png is not named in it"),
-        (lambda root: draw(root / "origins/sub/0.png"), "sub/0.png is not named in it"),
-        (lambda root: draw(root / "origins/1.png", 50), "another sha256"),
+        (lambda root: save_noise(root / "origins/2.png"), "origins/2.png is not named in it"),
+        (lambda root: save_noise(root / "origins/sub/0.png"), "sub/0.png is not named in it"),
+        (lambda root: save_noise(root / "origins/1.png", seed=50), "another sha256"),
         (lambda root: (root / MANIFEST).write_text(""), "has no column 'file'"),
         (lambda root: (root / MANIFEST).write_text("file,label,source,split,sha256,bundle\n"), "has no column 'group'"),
         (lambda root: (root / MANIFEST).write_text(",".join(HEADER) + "\na,b\n"), "line 2: has 2 cells, not 7"),

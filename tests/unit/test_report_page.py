@@ -5,14 +5,10 @@ import io
 
 import numpy as np
 import pytest
+from picture_files import noise
 from PIL import Image
 
-from fruitgan.images import Pixels
 from fruitgan.report.page import duration, inline_images, number, render, thousands
-
-
-def noise(side_px: int) -> Pixels:
-    return np.random.default_rng(0).integers(0, 256, (side_px, side_px, 3), dtype=np.uint8)
 
 
 def decoded(uri: str) -> Image.Image:
@@ -42,14 +38,14 @@ def test_numbers_have_three_significant_digits_and_no_powers_of_ten_above_one() 
 
 
 def test_a_picture_that_fits_the_limit_is_exact() -> None:
-    picture = noise(32)
+    picture = noise(32, 32)
     (uri,) = inline_images([picture], 100_000)
     assert uri.startswith("data:image/png;base64,")
     assert np.array_equal(np.array(decoded(uri)), picture)
 
 
 def test_pictures_that_are_too_heavy_become_jpeg_and_then_smaller() -> None:
-    pictures = [noise(160)] * 4
+    pictures = [noise(160, 160)] * 4
     lossless = inline_images(pictures, 1_000_000)
     lossy = inline_images(pictures, 250_000)
     small = inline_images(pictures, 60_000)
@@ -62,7 +58,7 @@ def test_pictures_that_are_too_heavy_become_jpeg_and_then_smaller() -> None:
 
 
 def test_the_last_resort_gives_every_picture_whatever_it_weighs() -> None:
-    assert len(inline_images([noise(64)] * 3, 10)) == 3
+    assert len(inline_images([noise(64, 64)] * 3, 10)) == 3
 
 
 def test_what_a_template_needs_and_does_not_get_is_an_error() -> None:

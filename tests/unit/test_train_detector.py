@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from picture_files import write_noise
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -464,13 +465,9 @@ def test_two_thousand_images_take_a_bounded_amount_of_memory(tmp_path: Path) -> 
     """At the detector's size the images take 98 MB as bytes and would take 393 MB as floats."""
     pytest.importorskip("resource")
     few, many = tmp_path / "few", tmp_path / "many"
-    random = np.random.default_rng(0)
     for folder, n in ((few, 20), (many, 1000)):
-        for name in ("predicted", "origins"):
-            (folder / name).mkdir(parents=True)
-            for number in range(n):
-                pixels = random.integers(0, 256, (12, 12, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / name / f"{number}.bmp")
+        for seed, name in enumerate(("predicted", "origins")):
+            write_noise(folder / name, [(12, 12)] * n, seed=seed, suffix=".bmp")
     command = [sys.executable, "-c", MEMORY, str(tmp_path / "runs"), str(few), str(many)]
     tight = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "500000"}  # glibc: what is freed goes back at once
     done = subprocess.run(command, env=os.environ | tight, capture_output=True, text=True, check=False, timeout=300)

@@ -8,10 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from picture_files import write_noise_domains
 from torch import nn
 
 from fruitgan.errors import EnvironmentProblem
@@ -48,12 +47,7 @@ def test_compiled_networks_train_as_those_that_are_not(tmp_path: Path) -> None:
     last digits come to move weights (cycle and identity were up to 8% apart within four steps).
     """
     rounding = 2 * 6 * 2.0**-25
-    random = np.random.default_rng(0)
-    for domain in ("trainA", "trainB"):
-        (tmp_path / "data" / domain).mkdir(parents=True)
-        for number in range(4):
-            pixels = random.integers(0, 256, (48, 48, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "data" / domain / f"{number}.png")
+    write_noise_domains(tmp_path / "data", 4, (48, 48), splits=("trainA", "trainB"))
     losses: dict[bool, list[dict[str, float]]] = {True: [], False: []}
     for compiled in losses:
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from picture_files import write_noise
 
 from fruitgan import randomness
 from fruitgan.augment.jitter import jitter_mirror, none
@@ -21,11 +21,7 @@ SIDE_PX = 20
 
 
 def bank(folder: Path, n: int, width_px: int, fit: Fit) -> Bank:
-    folder.mkdir()
-    random = np.random.default_rng(n)
-    for number in range(n):
-        Image.fromarray(random.integers(0, 256, (SIDE_PX, width_px, 3), dtype=np.uint8)).save(folder / f"{number}.png")
-    return Bank.build(sorted(folder.iterdir()), load_size_px=SIDE_PX, fit=fit)
+    return Bank.build(write_noise(folder, [(SIDE_PX, width_px)] * n, seed=n), load_size_px=SIDE_PX, fit=fit)
 
 
 def make_feed(

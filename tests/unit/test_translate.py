@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from picture_files import pixels_of, save_noise
 from PIL import Image
+from toy_bundles import save_toy
 
 from fruitgan import bundle as bundles
 from fruitgan.engines.catalog import engines
 from fruitgan.engines.contracts import Engine, Images
 from fruitgan.errors import DataError, FruitganError, UsageError
-from fruitgan.images import Pixels
-from fruitgan.registry import Choice
 from fruitgan.workflows.picture_marks import encode, read_mark
 from fruitgan.workflows.translate import TranslateProgress, TranslateResult, TranslateSettings, translate
 
@@ -40,54 +40,19 @@ class Negative(Engine):
         return 255 - images
 
 
-def save_bundle(path: Path, weight: float = 1.0, directions: tuple[str, ...] = ("a2b", "b2a")) -> Path:
-    card = bundles.Card(
-        name="toy",
-        domains=("apple", "orange"),
-        generator=Choice("mobile", "fruitgan", "0"),
-        directions=directions,
-        image_size_px=64,
-        size_minimum_px=1,
-        size_multiple_px=1,
-        recipe="",
-        steps=0,
-        images=0,
-        data="",
-        data_fingerprint="",
-        licence="",
-        fruitgan_version="",
-        created="",
-    )
-    bundles.save(bundles.Bundle(card, {way: {"w": np.full(1, weight, np.float32)} for way in directions}), path)
-    return path
-
-
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Translates in an empty folder, with a bundle beside it and an engine that gives the negative."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(engines, "get", lambda name: Negative)
-    save_bundle(tmp_path / "toy.safetensors")
+    save_toy(tmp_path / "toy.safetensors")
 
     def run(*sources: str, **settings: Any) -> TranslateResult:
         streams = {name: settings.pop(name) for name in ("stdin", "stdout", "on_progress") if name in settings}
         return translate(TranslateSettings(sources=sources, **{"bundle": "../toy.safetensors", **settings}), **streams)
 
     return run
-
-
-def draw(path: str | Path, height: int = 5, width: int = 7, seed: int = 0, **options: Any) -> Pixels:
-    """Noise as a picture file; gives its pixels."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, **options)
-    return pixels
-
-
-def pixels_of(path: str | Path) -> Pixels:
-    with Image.open(path) as image:
-        return np.array(image)
 
 
 def files(folder: str | Path = "translated") -> list[str]:
@@ -99,7 +64,7 @@ def reasons(remarks: Any) -> dict[str, str]:
 
 
 def test_a_picture_keeps_its_name_and_size_and_is_translated(run: Run) -> None:
-    source = draw("photos/one.png", 3, 9)
+    source = save_noise("photos/one.png", 3, 9)
     result = run("photos/one.png")
     assert (result.translated, result.outputs, result.skipped, result.failed) == (1, (str(Path("translated/one.png")),), (), ())
     assert result.exit_code == 0
@@ -118,7 +83,7 @@ def test_a_picture_keeps_its_name_and_size_and_is_translated(run: Run) -> None:
 
 def test_two_sources_with_one_stem_keep_both_suffixes(run: Run) -> None:
     for name in ("photo.bmp", "photo.png", "other.gif"):
-        draw(f"in/{name}")
+        save_noise(f"in/{name}")
     Path("in/other.txt").write_text("words beside a picture do not count")
     result = run("in")
     assert files() == ["other.png", "photo.bmp.png", "photo.png.png"]
@@ -128,7 +93,8 @@ def test_two_sources_with_one_stem_keep_both_suffixes(run: Run) -> None:
 
 def test_pictures_that_share_a_name_take_their_folders_with_them(run: Run) -> None:
     sources = {
-        name: draw(name, seed=seed) for seed, name in enumerate(("a/b/x.png", "a/c/x.png", "d/b/x.png", "e/y.png", "x.png.gif"))
+        name: save_noise(name, seed=seed)
+        for seed, name in enumerate(("a/b/x.png", "a/c/x.png", "d/b/x.png", "e/y.png", "x.png.gif"))
     }
     assert run(*sources).translated == 5
     assert files() == ["a/b/x.png.png", "c/x.png.png", "d/b/x.png.png", "x.png.gif.png", "y.png"]
@@ -137,7 +103,7 @@ def test_pictures_that_share_a_name_take_their_folders_with_them(run: Run) -> No
 
 def test_names_that_differ_in_case_alone_do_not_meet(run: Run) -> None:
     for name in ("in/Photo.png", "in/photo.png", "in/PHOTO.bmp"):
-        draw(name)
+        save_noise(name)
     count = len(files("in"))
     result = run("in")
     assert result.translated == count == len({output.casefold() for output in result.outputs})
@@ -145,7 +111,7 @@ def test_names_that_differ_in_case_alone_do_not_meet(run: Run) -> None:
 
 def test_a_folder_is_searched_by_content_and_with_recursive_as_a_tree(run: Run) -> None:
     for name in ("in/a.png", "in/sub/a.png", "in/sub/deep/picture-without-suffix.png", "in/.hidden.png"):
-        draw(name)
+        save_noise(name)
     Path("in/sub/deep/picture-without-suffix.png").rename("in/sub/deep/nosuffix")
     flat = run("in", output="flat")
     assert files("flat") == [".hidden.png", "a.png"]
@@ -157,7 +123,7 @@ def test_a_folder_is_searched_by_content_and_with_recursive_as_a_tree(run: Run) 
 
 def test_a_glob_that_no_shell_expanded_is_expanded(run: Run) -> None:
     for name in ("in/a1.png", "in/a2.png", "in/b.png", "in/[x].png"):
-        draw(name)
+        save_noise(name)
     assert run("in/a*.png").translated == 2
     assert run("in/[x].png").outputs == (str(Path("translated/[x].png")),)  # a path that exists is no pattern
     none = run("in/z*.png")
@@ -165,8 +131,8 @@ def test_a_glob_that_no_shell_expanded_is_expanded(run: Run) -> None:
 
 
 def test_what_cannot_be_translated_is_told_and_stops_nothing(run: Run) -> None:
-    draw("in/good.png")
-    draw("in/whole.png", 64, 64)
+    save_noise("in/good.png")
+    save_noise("in/whole.png", 64, 64)
     Path("in/broken.png").write_bytes(Path("in/whole.png").read_bytes()[:2000])
     Path("in/whole.png").unlink()
     Path("in/empty.png").touch()
@@ -192,7 +158,7 @@ def test_only_words_are_no_success(run: Run) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_pipes_loops_and_dead_links_are_survived(run: Run) -> None:
-    draw("in/a.png")
+    save_noise("in/a.png")
     os.mkfifo("in/pipe.png")
     Path("in/dead.png").symlink_to("nowhere")
     Path("in/self.png").symlink_to("self.png")
@@ -207,7 +173,7 @@ def test_pipes_loops_and_dead_links_are_survived(run: Run) -> None:
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names must be Unicode here")
 def test_names_with_line_breaks_and_without_encoding_survive(run: Run) -> None:
-    draw("plain.png")
+    save_noise("plain.png")
     names = [b"a\nb.png", b"\xff\xfe.png", b" .png", b"-r.png"]
     Path("in").mkdir()
     for name in names:
@@ -218,21 +184,21 @@ def test_names_with_line_breaks_and_without_encoding_survive(run: Run) -> None:
 
 
 def test_a_name_too_long_for_a_result_fails_alone(run: Run) -> None:
-    draw("in/a.png")
-    draw(f"in/{'n' * 251}.png")
+    save_noise("in/a.png")
+    save_noise(f"in/{'n' * 251}.png")
     result = run("in", format="webp")
     assert (result.translated, len(result.failed), result.exit_code) == (1, 1, 3)
     assert files() == ["a.webp"]
 
 
 def test_a_file_that_is_named_twice_is_translated_once(run: Run) -> None:
-    draw("in/a.png")
+    save_noise("in/a.png")
     assert run("in/a.png", "in", "./in/../in/a.png").outputs == (str(Path("translated/a.png")),)
 
 
 def test_memory_that_does_not_suffice_for_one_picture_suffices_for_the_others(run: Run) -> None:
-    draw("in/a.png", 5, 13)
-    draw("in/b.png")
+    save_noise("in/a.png", 5, 13)
+    save_noise("in/b.png")
     result = run("in")
     assert (result.translated, result.exit_code) == (1, 1)
     assert "lower --scale" in result.failed[0].reason
@@ -245,7 +211,7 @@ class TestAgain:
 
     def test_a_rerun_does_only_what_is_missing(self, run: Run) -> None:
         for seed in range(4):
-            draw(f"in/{seed}.png", seed=seed)
+            save_noise(f"in/{seed}.png", seed=seed)
         first = run("in")
         Path("translated/2.png").unlink()
         stamps = {name: Path("translated", name).stat().st_mtime_ns for name in files()}
@@ -267,9 +233,9 @@ class TestAgain:
     def test_results_of_another_bundle_or_other_options_are_not_replaced(
         self, run: Run, form: str, change: dict[str, Any], reason: str
     ) -> None:
-        draw("in/a.png", 80, 90)
-        draw("in/b.png", 80, 90)
-        save_bundle(Path("../other.safetensors"), weight=2.0)
+        save_noise("in/a.png", 80, 90)
+        save_noise("in/b.png", 80, 90)
+        save_toy(Path("../other.safetensors"), weight=2.0)
         run("in/a.png", format=form)
         before = Path(f"translated/a.{form}").read_bytes()
         with pytest.raises(UsageError, match=rf"\({reason}\) is in the way: --overwrite"):
@@ -280,8 +246,8 @@ class TestAgain:
         assert run("in", format=form, **change).translated == 0
 
     def test_a_stranger_in_a_results_place_is_not_replaced(self, run: Run) -> None:
-        draw("in/a.png")
-        draw("translated/a.png")
+        save_noise("in/a.png")
+        save_noise("translated/a.png")
         with pytest.raises(UsageError, match="not made by fruitgan"):
             run("in")
         Path("translated/a.png").unlink()
@@ -290,14 +256,14 @@ class TestAgain:
             run("in", overwrite=True)
 
     def test_another_picture_of_the_same_name_is_not_taken_for_done(self, run: Run) -> None:
-        draw("in/a.png", seed=1)
+        save_noise("in/a.png", seed=1)
         run("in")
-        draw("in/a.png", seed=2)
+        save_noise("in/a.png", seed=2)
         with pytest.raises(UsageError, match="made from another picture"):
             run("in")
 
     def test_a_bundle_with_another_card_but_the_same_weights_is_the_same(self, run: Run) -> None:
-        draw("a.png")
+        save_noise("a.png")
         run("a.png")
         bundle = bundles.load(Path("../toy.safetensors"))
         bundles.save(bundles.Bundle(replace(bundle.card, notes="measured later"), bundle.weights), Path("../b.safetensors"))
@@ -305,7 +271,7 @@ class TestAgain:
 
     def test_a_run_that_was_killed_leaves_whole_files_and_is_finished_by_the_next(self, run: Run) -> None:
         for seed in range(5):
-            draw(f"in/{seed}.png", seed=seed)
+            save_noise(f"in/{seed}.png", seed=seed)
 
         def kill(progress: TranslateProgress) -> None:
             if progress.done == 2:
@@ -317,7 +283,7 @@ class TestAgain:
         assert run("in").translated == 3
 
     def test_what_was_interrupted_while_writing_is_not_there(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        draw("a.png")
+        save_noise("a.png")
 
         def kill(descriptor: int) -> None:
             raise KeyboardInterrupt
@@ -330,15 +296,15 @@ class TestAgain:
         assert run("a.png").translated == 1
 
     def test_unfinished_files_of_a_dead_process_are_no_pictures(self, run: Run) -> None:
-        draw("in/a.png")
-        draw("in/b.png")
+        save_noise("in/a.png")
+        save_noise("in/b.png")
         Path("in/b.png").rename("in/.fruitgan-0123456789abcdef.part")
         result = run("in")
         assert (result.translated, result.skipped) == (1, ())
 
 
 def test_a_full_disk_ends_the_job_with_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    draw("a.png")
+    save_noise("a.png")
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -354,35 +320,35 @@ class TestPlaces:
     """`-o FILE|DIR|-` and `--format`."""
 
     def test_the_results_folder_is_not_translated_again(self, run: Run) -> None:
-        draw("a.png")
-        draw("sub/b.png")
+        save_noise("a.png")
+        save_noise("sub/b.png")
         assert run(".", recursive=True).translated == 2
         again = run(".", recursive=True)
         assert (again.translated, files()) == (0, ["a.png", "sub/b.png"])
         assert reasons(again.skipped) == {"translated": "the folder of the results"}
 
     def test_an_unknown_engine_is_refused_though_nothing_is_left_to_do(self, run: Run) -> None:
-        draw("a.png")
+        save_noise("a.png")
         assert run("a.png").translated == 1
         with pytest.raises(UsageError, match="no engine named 'trch': did you mean torch"):
             run("a.png", engine="trch")
 
     def test_results_beside_their_sources_are_not_translated_again(self, run: Run) -> None:
-        draw("in/a.bmp")
-        draw("in/b.gif")
+        save_noise("in/a.bmp")
+        save_noise("in/b.gif")
         assert run("in", output="in").translated == 2
         again = run("in", output="in")
         assert (again.translated, len(again.outputs), len(again.skipped)) == (0, 2, 2)
         assert files("in") == ["a.bmp", "a.png", "b.gif", "b.png"]
 
     def test_results_can_be_translated_on(self, run: Run) -> None:
-        source = draw("a.png")
+        source = save_noise("a.png")
         run("a.png")
         run("translated", output="back", direction="b2a")
         assert (pixels_of("back/a.png") == source).all()
 
     def test_a_source_is_never_replaced(self, run: Run) -> None:
-        draw("in/a.png")
+        save_noise("in/a.png")
         before = Path("in/a.png").read_bytes()
         for output in ("in", "in/a.png"):
             with pytest.raises(UsageError, match="would replace a source"):
@@ -393,15 +359,15 @@ class TestPlaces:
         ("name", "form"), [("x.png", "PNG"), ("x.jpg", "JPEG"), ("x.JPEG", "JPEG"), ("deep/er/x.webp", "WEBP")]
     )
     def test_a_file_name_says_the_format(self, run: Run, name: str, form: str) -> None:
-        draw("a.bmp")
+        save_noise("a.bmp")
         assert run("a.bmp", output=name).outputs == (str(Path(name)),)
         with Image.open(name) as image:
             assert image.format == form
             assert "orientation" not in str(image.getexif()).lower()
 
     def test_contradictions_and_formats_that_are_not_written_are_refused(self, run: Run) -> None:
-        draw("a.png")
-        draw("b.png")
+        save_noise("a.png")
+        save_noise("b.png")
         with pytest.raises(UsageError, match="contradicts"):
             run("a.png", output="x.png", format="jpg")
         with pytest.raises(UsageError, match=r"no \.tiff is written"):
@@ -412,7 +378,7 @@ class TestPlaces:
             run("a.png", "b.png", output="-", stdout=io.BytesIO())
 
     def test_standard_input_goes_to_standard_output(self, run: Run) -> None:
-        source = draw("a.png")
+        source = save_noise("a.png")
         out = io.BytesIO()
         result = run("-", stdin=io.BytesIO(Path("a.png").read_bytes()), stdout=out)
         assert (result.outputs, result.exit_code) == (("-",), 0)
@@ -423,11 +389,11 @@ class TestPlaces:
         assert not Path("translated").exists()
 
     def test_standard_input_goes_to_a_file_once(self, run: Run) -> None:
-        draw("a.png", seed=1)
+        save_noise("a.png", seed=1)
         data = Path("a.png").read_bytes()
         assert run("-", output="x.jpg", stdin=io.BytesIO(data)).translated == 1
         assert run("-", output="x.jpg", stdin=io.BytesIO(data)).translated == 0
-        draw("a.png", seed=2)
+        save_noise("a.png", seed=2)
         with pytest.raises(UsageError, match="made from another picture"):
             run("-", output="x.jpg", stdin=io.BytesIO(Path("a.png").read_bytes()))
         assert run("-", output="folder/", stdin=io.BytesIO(data)).outputs == (str(Path("folder/stdin.png")),)
@@ -444,7 +410,7 @@ class TestPictures:
         exif = Image.Exif()
         exif[0x0112] = 6  # turn right by a quarter
         exif[0x010F] = "a camera"
-        source = draw("a.png", 4, 9, exif=exif)
+        source = save_noise("a.png", 4, 9, exif=exif)
         run("a.png")
         assert (pixels_of("translated/a.png") == 255 - np.rot90(source, -1)).all()
         with Image.open("translated/a.png") as image:
@@ -466,7 +432,7 @@ class TestPictures:
         assert (pixels_of("translated/a.jpg") == 255).all()
 
     def test_compare_puts_the_source_on_the_left(self, run: Run) -> None:
-        source = draw("a.png", 6, 4)
+        source = save_noise("a.png", 6, 4)
         run("a.png", compare=True)
         assert (pixels_of("translated/a.png") == np.concatenate([source, 255 - source], axis=1)).all()
 
@@ -479,14 +445,14 @@ class TestPictures:
         assert pixels_of("translated/large.jpg").shape == (1500, 2000, 3)
 
     def test_equal_runs_give_equal_bytes(self, run: Run) -> None:
-        draw("a.png")
+        save_noise("a.png")
         for form in ("png", "jpg", "webp"):
             run("a.png", output=f"1.{form}")
             run("a.png", output=f"2.{form}")
             assert Path(f"1.{form}").read_bytes() == Path(f"2.{form}").read_bytes()
 
     def test_a_side_too_long_for_the_format_fails_with_the_way_out(self, run: Run) -> None:
-        draw("a.png", 1, 16_384)
+        save_noise("a.png", 1, 16_384)
         result = run("a.png", format="webp")
         assert (result.exit_code, "use png" in result.failed[0].reason) == (3, True)
 
@@ -516,7 +482,7 @@ class TestDirection:
         [({}, "a2b"), ({"to": "orange"}, "a2b"), ({"to": "apple"}, "b2a"), ({"to": "apple", "direction": "b2a"}, "b2a")],
     )
     def test_the_domain_or_the_letters_choose(self, run: Run, wish: dict[str, Any], direction: str) -> None:
-        draw("a.png")
+        save_noise("a.png")
         run("a.png", **wish)
         assert (read_mark(Path("translated/a.png")) or {})["direction"] == direction
 
@@ -530,8 +496,8 @@ class TestDirection:
         ],
     )
     def test_what_the_bundle_cannot_do_is_a_usage_error(self, run: Run, wish: dict[str, Any], message: str) -> None:
-        draw("a.png")
-        save_bundle(Path("one-way.safetensors"), directions=("a2b",))
+        save_noise("a.png")
+        save_toy(Path("one-way.safetensors"), directions=("a2b",))
         with pytest.raises(UsageError, match=message):
             run("a.png", bundle="one-way.safetensors", **wish)
         assert not Path("translated").exists()

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from picture_files import write_noise
 from PIL import Image
 
 from fruitgan.atomic import PART_PREFIX
@@ -81,12 +82,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def pictures(count: int, sizes: Any = SIZES) -> list[Path]:
-    Path("in").mkdir()
-    random = np.random.default_rng(0)
-    paths = [Path("in", f"{index:04}.png") for index in range(count)]
-    for index, path in enumerate(paths):
-        Image.fromarray(random.integers(0, 256, (*sizes[index % len(sizes)], 3), np.uint8)).save(path)
-    return paths
+    return write_noise(Path("in"), [sizes[index % len(sizes)] for index in range(count)])
 
 
 def sums(folder: str) -> dict[str, str]:

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import toy_bundles
 from numpy.typing import NDArray
+from picture_files import noise
 
-from fruitgan.bundle import Bundle, Card, tensors
+from fruitgan.bundle import Bundle, tensors
 from fruitgan.engines.canvas import network_size, translate_pixels
 from fruitgan.engines.catalog import engines
 from fruitgan.engines.contracts import Engine, Images
@@ -20,23 +22,7 @@ from fruitgan.images import Pixels
 from fruitgan.models.catalog import generators
 from fruitgan.registry import Choice
 
-CARD = Card(
-    name="toy",
-    domains=("apple", "orange"),
-    generator=Choice("none", "nobody", "0"),
-    directions=("a2b",),
-    image_size_px=64,
-    size_minimum_px=16,
-    size_multiple_px=4,
-    recipe="",
-    steps=0,
-    images=0,
-    data="",
-    data_fingerprint="",
-    licence="",
-    fruitgan_version="",
-    created="",
-)
+CARD = replace(toy_bundles.CARD, generator=Choice("none", "nobody", "0"), directions=("a2b",), size_minimum_px=16)
 
 
 class Negative(Engine):
@@ -53,10 +39,6 @@ class Negative(Engine):
         return 255 - images
 
 
-def picture(height: int, width: int, seed: int = 0) -> Pixels:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
-
-
 def smooth(height: int, width: int) -> Pixels:
     y, x = np.mgrid[0:height, 0:width]
     return np.stack([x * 255 / max(width - 1, 1), y * 255 / max(height - 1, 1), np.full((height, width), 90)], -1).astype(
@@ -67,7 +49,7 @@ def smooth(height: int, width: int) -> Pixels:
 @pytest.mark.parametrize("height", [1, 2, 3, 15, 16, 17, 63, 96])
 @pytest.mark.parametrize("width", [1, 5, 16, 61, 130])
 def test_a_picture_of_any_size_keeps_its_size_and_loses_no_pixel_to_the_padding(height: int, width: int) -> None:
-    pixels = picture(height, width)
+    pixels = noise(height, width)
     for scale in ("auto", "native"):
         assert (translate_pixels(Negative(), CARD, pixels, scale) == 255 - pixels).all()
 
@@ -79,7 +61,7 @@ def test_the_padding_is_the_mirrored_picture_or_its_edge() -> None:
             return images
 
     engine = Whole()
-    pixels = picture(14, 1)
+    pixels = noise(14, 1)
     translate_pixels(engine, CARD, pixels)
     assert (engine.canvas[0, :, :] == pixels[1, 0]).all()  # mirrored around the first row; one column goes on as it is
     assert (engine.canvas[15, :, :] == pixels[12, 0]).all()
@@ -132,7 +114,7 @@ def test_an_engine_that_changes_nothing_leaves_every_bit_at_every_scale() -> Non
             return images
 
     for scale in ("auto", "native", 20, 200):
-        pixels = picture(150, 170)
+        pixels = noise(150, 170)
         assert (translate_pixels(Same(), CARD, pixels, scale) == pixels).all()
 
 
@@ -159,7 +141,7 @@ def test_half_precision_weights_change_no_pixel_by_more_than_one_grey_level(name
     stored = tensors(Bundle(replace(CARD, generator=choice), {"a2b": weights}))
     halves = {name.removeprefix("generator_ab."): array for name, array in stored.items()}
     assert all(array.dtype == np.float16 for array in halves.values())
-    images = np.stack([picture(128, 128, seed) for seed in range(2)])
+    images = np.stack([noise(128, 128, seed) for seed in range(2)])
     whole, half = (
         TorchEngine(generator=choice, weights=w, gpu="none").translate(images).astype(int) for w in (weights, halves)
     )
@@ -171,7 +153,7 @@ def test_the_torch_engine_is_registered_and_clips_then_rounds() -> None:
     choice, weights = weights_of("mobile")
     engine = engines.get("torch")(generator=choice, weights=weights, gpu="none")
     assert isinstance(engine, TorchEngine)
-    images = picture(16, 24)[np.newaxis]
+    images = noise(16, 24)[np.newaxis]
     signed = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 * 2 - 1
     with torch.inference_mode():
         expected = ((engine.network(signed) + 1) / 2).clamp(0, 1).mul(255).round().permute(0, 2, 3, 1).numpy()
@@ -242,6 +224,6 @@ def test_running_out_of_memory_says_what_to_lower(error: Exception, monkeypatch:
 @pytest.mark.parametrize("name", GENERATORS)
 def test_a_gpu_gives_the_same_picture_within_two_grey_levels(name: str) -> None:
     choice, weights = weights_of(name)
-    images = picture(128, 128)[np.newaxis]
+    images = noise(128, 128)[np.newaxis]
     results = [TorchEngine(generator=choice, weights=weights, gpu=gpu).translate(images).astype(int) for gpu in ("none", "0")]
     assert np.abs(results[0] - results[1]).max() <= 2
