@@ -1,6 +1,6 @@
 """A process that has everything imported and is forked for each of many jobs, which die, or fail to write, at a given moment.
 
-    PYTHONPATH=../shared python forked_jobs.py < ORDER.json > FOUND.json
+    PYTHONPATH=tests/shared python tests/reliability/forked_jobs.py < ORDER.json > FOUND.json
 
 The jobs make datasets, train detectors and judge. What is left of one is looked at, then the same job is asked for again in
 another fork, and must end as the one that nothing happened to. An order:

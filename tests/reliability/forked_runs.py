@@ -1,6 +1,6 @@
 """A process that has everything imported and is forked for each of many runs, which die, or fail to write, at a given moment.
 
-    PYTHONPATH=../shared python forked_runs.py < ORDER.json > FOUND.json
+    PYTHONPATH=tests/shared python tests/reliability/forked_runs.py < ORDER.json > FOUND.json
 
 What such a run leaves is gone on with in another fork, and must end as the run that nothing happened to. An order:
 

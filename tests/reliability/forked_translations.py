@@ -1,6 +1,6 @@
 """A process that has everything imported and is forked for each of many translations, which die, or fail to write.
 
-    PYTHONPATH=../shared python forked_translations.py FOLDER < ORDERS.json > FOUND.json
+    PYTHONPATH=tests/shared python tests/reliability/forked_translations.py FOLDER < ORDERS.json > FOUND.json
 
 FOLDER holds `in`, the pictures, and a bundle. An order is one of
 

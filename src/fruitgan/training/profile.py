@@ -63,7 +63,7 @@ def profiled(steps: Steps, device: torch.device, folder: Path) -> Steps:
     kinds = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         kinds.append(torch.profiler.ProfilerActivity.CUDA)
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # else its library tells stderr that there is no GPU
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else its library tells stderr when it starts, and that there is no GPU
     count = 0
     with torch.profiler.profile(activities=kinds) as profiler:
         for _, report in zip(range(PROFILED_STEPS), steps, strict=False):
