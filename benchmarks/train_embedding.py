@@ -25,8 +25,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fruitgan.atomic import file_sha256
 from fruitgan.data.decode import decode
-from fruitgan.data.download import file_sha256
 from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import loose_source
 from fruitgan.evaluation.features.fruit_embed import BESIDE, CHANNELS, SIZE_PX, EmbedNetwork, pooled

@@ -11,6 +11,7 @@ writer holds a lock on them, which the kernel takes back when the writer dies.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -35,6 +36,12 @@ PART_SUFFIX = ".part"
 LONGEST_WRITING_SECONDS = 24 * 3600
 """Where nothing can be locked, age alone tells an abandoned part from one that is being written."""
 REAL_TROUBLE = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file's bytes, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, data: bytes) -> None:

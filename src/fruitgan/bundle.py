@@ -24,7 +24,7 @@ from fruitgan.registry import Choice, suggestion
 from fruitgan.settings import from_json, parse_json, reason_of, to_json
 from fruitgan.tensorfile import TensorFile, open_tensors
 
-FORMAT = 1
+FORMAT = 2
 KEY = "fruitgan"
 """The one metadata key; with two their order, and so the file's bytes, would differ from save to save."""
 PREFIXES = {"a2b": "generator_ab.", "b2a": "generator_ba."}
@@ -59,6 +59,8 @@ class Card:
     images: int
     data: str
     data_fingerprint: str
+    trained_against: tuple[str, ...] | None = None
+    """The pretrained networks that judged it in training, with their data: these are not fit to judge it. None: not known."""
     licence: str
     notes: str = ""
     measured: Mapping[str, float | str] = field(default_factory=dict)

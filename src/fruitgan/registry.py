@@ -29,6 +29,7 @@ KINDS = (
     "recipes",
     "generators",
     "discriminators",
+    "backbones",
     "detectors",
     "objectives",
     "augmentations",

@@ -48,6 +48,13 @@ def test_adversarial_losses_equal_naive_loops(mode: str, distance: Callable[[flo
     assert float(discriminator_loss(mode, real, fake)) == pytest.approx(expected, rel=1e-12)
 
 
+def test_hinge_losses_equal_naive_loops() -> None:
+    real, fake = logit_maps(1), logit_maps(2)
+    assert float(generator_loss("hinge", fake)) == pytest.approx(naive(lambda d, _: -d, fake, 1), rel=1e-12)
+    expected = naive(lambda d, _: max(0.0, 1 - d), real, 1) + naive(lambda d, _: max(0.0, 1 + d), fake, 0)
+    assert float(discriminator_loss("hinge", real, fake)) == pytest.approx(expected / 2, rel=1e-12)
+
+
 def test_an_unsure_discriminators_losses_are_those_of_the_papers() -> None:
     unsure = [torch.zeros(1, 1, 30, 30)]
     assert float(generator_loss("bce", unsure)) == pytest.approx(math.log(2))
@@ -68,6 +75,7 @@ def test_bf16_logits_are_averaged_in_full_precision(mode: str, distance: Callabl
     loss = generator_loss(mode, fake)
     assert loss.dtype == torch.float32
     assert float(loss) == pytest.approx(naive(distance, fake, 1), rel=1e-5)
+    assert generator_loss("hinge", fake).dtype == discriminator_loss("hinge", fake, fake).dtype == torch.float32
 
 
 @pytest.mark.parametrize("loss", [cycle_loss, identity_loss])
@@ -80,7 +88,9 @@ def test_reconstruction_losses_equal_naive_loops(loss: Callable[[Tensor, Tensor,
 
 
 def test_an_unknown_loss_or_an_impossible_pool_is_refused() -> None:
-    with pytest.raises(UsageError, match="gan_mode: 'hinge' is not one of lsgan, bce"):
-        cyclegan(gan_mode="hinge")
+    with pytest.raises(UsageError, match="gan_mode: 'wgan' is not one of lsgan, bce, hinge"):
+        cyclegan(gan_mode="wgan")
     with pytest.raises(UsageError, match="pool_size: -1 is less than 0"):
         cyclegan(pool_size=-1)
+    with pytest.raises(UsageError, match=r"shift 0\.5"):
+        cyclegan(shift=0.5)

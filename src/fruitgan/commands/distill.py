@@ -57,6 +57,7 @@ def distill(
     seed: options.Seed = None,
     gpu: options.Gpu = None,
     device: options.Device = None,
+    threads: options.Threads = None,
     precision: options.Precision = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
@@ -90,6 +91,7 @@ def distill(
         save_every=save_every,
         gpu=gpu,
         device=device,
+        threads=options.parse_threads(threads),
     )
     with PoliteStop() as stop, ExitStack() as stack:
         telling = Telling(console, stop, stack)

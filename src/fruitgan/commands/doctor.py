@@ -98,7 +98,7 @@ def diagnose() -> Diagnosis:
 
 def _rows(found: Diagnosis) -> list[tuple[str, str]]:
     cpu = found.cpu
-    threads = "" if cpu.torch_threads is None else f", torch uses {cpu.torch_threads}"
+    threads = "" if cpu.torch_threads is None else f", {cpu.torch_threads} threads fastest now"
     fast = ", fast bf16" if cpu.has_bf16 else ""
     rows = [("python", found.python), ("platform", found.platform)]
     rows += [(name, version or "not installed") for name, version in found.packages.items()]
@@ -141,8 +141,10 @@ def _cpu() -> Cpu:
         import torch
 
         from fruitgan.device import has_fast_bf16
+        from fruitgan.threads import fastest_threads, fixed_threads
 
-        threads, instructions = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+        threads = (fixed_threads(None) or fastest_threads(seconds=1)).number
+        instructions = torch.backends.cpu.get_cpu_capability()
         bf16 = has_fast_bf16(torch.device("cpu"))
     return Cpu(name=_cpu_name(), cores=cores, torch_threads=threads, instructions=instructions, has_bf16=bf16)
 

@@ -184,6 +184,7 @@ def evaluate(
     seed: options.Seed = None,
     gpu: options.Gpu = None,
     device: options.Device = None,
+    threads: options.Threads = None,
     config: options.Config = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
@@ -214,6 +215,7 @@ def evaluate(
         seed=seed or 0,
         gpu=gpu,
         device=device,
+        threads=options.parse_threads(threads),
     )
     console = Console(json=json, quiet=quiet)
     with stopped_at_once("stopped; the same command begins again"), ExitStack() as stack:

@@ -240,6 +240,16 @@ Deterministic = Annotated[
         "--deterministic", help="Only operations that give the same bits every time; slower.", rich_help_panel=MACHINE_PANEL
     ),
 ]
+Threads = Annotated[
+    str | None,
+    typer.Option(
+        "--threads",
+        metavar="auto|N",
+        show_default="auto",
+        help="CPU threads; auto picks the fastest here and now. The same seed gives the same bits at the same number.",
+        rich_help_panel=MACHINE_PANEL,
+    ),
+]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16"] | None,
     typer.Option("--precision", show_default="the recipe's", help="Arithmetic of the networks.", rich_help_panel=MACHINE_PANEL),
@@ -287,3 +297,16 @@ def pairs(option: str, given: list[str] | None) -> dict[str, str]:
             raise UsageError(f"{option} {text}: expected KEY=VALUE, such as base_channels=32")
         table[key.strip()] = value.strip()
     return table
+
+
+def parse_threads(text: str | None) -> int | None:
+    """`auto` or a number.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text is None or text == "auto":
+        return None
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise UsageError(f"--threads {text}: give auto, or a number from 1 to 1024")
+    return int(text)

@@ -118,6 +118,7 @@ def train_detector(
     seed: options.Seed = None,
     gpu: options.Gpu = None,
     device: options.Device = None,
+    threads: options.Threads = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
     config: options.Config = None,
@@ -142,6 +143,7 @@ def train_detector(
         seed=seed,
         gpu=gpu,
         device=device,
+        threads=options.parse_threads(threads),
     )
     _train(settings, console)
 

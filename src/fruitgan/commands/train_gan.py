@@ -104,6 +104,7 @@ def train_gan(
     seed: options.Seed = None,
     gpu: options.Gpu = None,
     device: options.Device = None,
+    threads: options.Threads = None,
     precision: options.Precision = None,
     compile: Annotated[
         bool,
@@ -154,6 +155,7 @@ def train_gan(
         on_nan=on_nan,
         gpu=gpu,
         device=device,
+        threads=options.parse_threads(threads),
         deterministic=deterministic,
         compile=compile,
         profile=profile,
@@ -203,7 +205,7 @@ def _dry_run(settings: TrainGanSettings, console: Console) -> None:
     console.result(found)
     rows = [
         ("recipe", found.recipe),
-        ("device, precision", f"{found.device}, {found.precision}"),
+        ("device, precision", f"{found.device}, {found.precision}{f', {found.threads} threads' if found.threads else ''}"),
         ("generator", f"{found.generator}: {found.generator_parameters:,} parameters each of two"),
         ("discriminator", f"{found.discriminator}: {found.discriminator_parameters:,} parameters each of two"),
         (

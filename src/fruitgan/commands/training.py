@@ -67,10 +67,10 @@ class Telling:
                 if self.stop.signal is not None:
                     raise Stopped("stopped before the first step; nothing was changed", self.stop.exit_code)
                 self._show(label, total, "").update(done)
-            case Started(run, step, total_steps, notes):
+            case Started(run, step, total_steps, notes, threads):
                 for note in notes:
                     self.console.warn(note)
-                self.console.say(f"{run}: step {step} of {total_steps}")
+                self.console.say(f"{run}: step {step} of {total_steps}{f', {threads}' if threads else ''}")
                 self.run, self.first_step, self.total_steps = run, step, total_steps
                 self._show("training", total_steps, "step", step)
             case Stepped(report, rate):

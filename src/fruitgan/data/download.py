@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from fruitgan.atomic import new_folder
+from fruitgan.atomic import file_sha256, new_folder
 from fruitgan.data.unzip import unzip
 from fruitgan.errors import DataError, FruitganError, UsageError, shown
 from fruitgan.machine import cache_folder
@@ -129,12 +128,6 @@ def _by_hand(archive: Archive, zip_file: Path) -> str:
 def _address(archive: Archive) -> str:
     mirror = os.environ.get("FRUITGAN_MIRROR")
     return f"{mirror.rstrip('/')}/{archive.file}" if mirror else archive.address
-
-
-def file_sha256(path: Path) -> str:
-    """Of a file's bytes, read piece by piece."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_sum(archive: Archive, zip_file: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from fruitgan.device import at_least_fp32, without_autocast
 
-GanMode = Literal["lsgan", "bce"]
 Logits = Sequence[Tensor]
 
 
@@ -26,25 +25,45 @@ def _cross_entropy(logits: Tensor, target: float) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
 
 
-UNDECIDED = {"lsgan": 0.5, "bce": 0.0}
-"""The logit that lies between real and generated."""
+def _hinge(logits: Tensor, target: float) -> Tensor:
+    """Mean of max(0, 1 - D) for real, of max(0, 1 + D) for generated images: Lim & Ye 2017, equation 7."""
+    logits = at_least_fp32(logits)
+    return F.relu(1 - logits if target else 1 + logits).mean()
 
-DISTANCES: dict[str, Callable[[Tensor, float], Tensor]] = {"lsgan": _squared, "bce": _cross_entropy}
+
+@dataclass(frozen=True)
+class GanLoss:
+    """One adversarial loss: how far a logit map is from a target, 1 real or 0 generated."""
+
+    distance: Callable[[Tensor, float], Tensor]
+    """What a discriminator minimises."""
+    undecided: float
+    """The logit that lies between real and generated."""
+    fool: Callable[[Tensor], Tensor]
+    """What a generator minimises."""
 
 
-def distance_to(mode: str, logits: Logits, target: float) -> Tensor:
-    """How far the logits are from `target` (1 real, 0 generated): a mean over each map, summed over the scales."""
-    return torch.stack([DISTANCES[mode](scale, target) for scale in logits]).sum()
+GAN_MODES = {
+    "lsgan": GanLoss(_squared, 0.5, lambda logits: _squared(logits, 1.0)),
+    "bce": GanLoss(_cross_entropy, 0.0, lambda logits: _cross_entropy(logits, 1.0)),
+    "hinge": GanLoss(_hinge, 0.0, lambda logits: -at_least_fp32(logits).mean()),
+}
+
+
+def _summed(logits: Logits, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """A mean over each map, summed over the scales."""
+    return torch.stack([loss(scale) for scale in logits]).sum()
 
 
 def generator_loss(mode: str, fake: Logits) -> Tensor:
     """The generator wants its images called real."""
-    return distance_to(mode, fake, 1.0)
+    return _summed(fake, GAN_MODES[mode].fool)
 
 
 def discriminator_loss(mode: str, real: Logits, fake: Logits) -> Tensor:
     """Half the sum over real and generated images; the half slows the discriminator down (Zhu et al. 2017, appendix 7.1)."""
-    return 0.5 * (distance_to(mode, real, 1.0) + distance_to(mode, fake, 0.0))
+    distance = GAN_MODES[mode].distance
+    return 0.5 * (_summed(real, lambda logits: distance(logits, 1.0)) + _summed(fake, lambda logits: distance(logits, 0.0)))
 
 
 def gradient_penalty(discriminator: Callable[[Tensor], Logits], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from fruitgan.augment.differentiable import DRAWS, mildly_changed
+from fruitgan.augment.differentiable import DRAWS, MOVING_DRAWS, mildly_changed, shifted_and_cut
 from fruitgan.errors import UsageError
 from fruitgan.models.contracts import Discriminator, Generator
 from fruitgan.objectives.adaptation import AdaptiveStrength
-from fruitgan.objectives.adversarial import DISTANCES, UNDECIDED, discriminator_loss, generator_loss, gradient_penalty
+from fruitgan.objectives.adversarial import GAN_MODES, discriminator_loss, generator_loss, gradient_penalty
 from fruitgan.objectives.contracts import Batch, Objective, ObjectiveFactory, Player, Replay
 from fruitgan.objectives.masks import area, roughness
 from fruitgan.objectives.replay import ReplayPool
@@ -75,6 +75,8 @@ class CycleGAN(Objective):
         mask_losses: bool,
         penalty: bool,
         augment_target: float,
+        shift: float,
+        cutout: float,
     ) -> None:
         self.networks = nn.ModuleDict(
             {
@@ -95,8 +97,11 @@ class CycleGAN(Objective):
         self.strength = AdaptiveStrength(augment_target) if augment_target else None
         self.extras: Mapping[str, Replay] = {**self.pools, **({"strength": self.strength} if self.strength else {})}
         self.draws = dict.fromkeys(self.pools, 2)
+        self.shift, self.cutout = shift, cutout
         if self.strength:
             self.draws |= {"shown_to_fool": DRAWS, "shown_to_learn": DRAWS}
+        if shift or cutout:
+            self.draws |= {f"moved_to_{end}": MOVING_DRAWS for end in ("fool", "learn")}
         if penalty:
             self.draws |= {"mix_a": 1, "mix_b": 1}
         self.gan_mode = gan_mode
@@ -130,17 +135,19 @@ class CycleGAN(Objective):
     def _discriminator(self, domain: str) -> Discriminator:
         return cast(Discriminator, self.networks[f"discriminator_{domain}"])
 
-    def _shown(self, images: Tensor, draws: Mapping[str, Tensor], name: str) -> Tensor:
-        """As a discriminator is shown them: changed as drawn, where that is wanted."""
-        if self.strength is None:
-            return images
-        return mildly_changed(images, draws[name], self.strength.on(images.device))
+    def _shown(self, images: Tensor, draws: Mapping[str, Tensor], end: str) -> Tensor:
+        """As a discriminator is shown them, to `fool` it or for it to `learn`: changed as drawn, where that is wanted."""
+        if self.strength is not None:
+            images = mildly_changed(images, draws[f"shown_to_{end}"], self.strength.on(images.device))
+        if self.shift or self.cutout:
+            images = shifted_and_cut(images, draws[f"moved_to_{end}"], self.shift, self.cutout)
+        return images
 
     def _generators_loss(self, step: CycleStep) -> dict[str, Tensor]:
         weights, real, draws = self.weights, step.batch, step.batch.draws
         terms = {}
         for direction, domain, fake in (("ab", "b", step.fake_b), ("ba", "a", step.fake_a)):
-            logits = self._discriminator(domain)(self._shown(fake, draws, "shown_to_fool"))
+            logits = self._discriminator(domain)(self._shown(fake, draws, "fool"))
             terms[f"adversarial_{direction}"] = weights["adversarial"] * generator_loss(self.gan_mode, logits)
         terms["cycle_a"] = cycle_loss(real.a, step.cycled_a, weights["cycle"])
         terms["cycle_b"] = cycle_loss(real.b, step.cycled_b, weights["cycle"])
@@ -157,14 +164,12 @@ class CycleGAN(Objective):
         terms, certain, draws = {}, [], step.batch.draws
         for domain, real, judged in (("a", step.batch.a, step.judged_a), ("b", step.batch.b, step.judged_b)):
             judged = judged.to(real.dtype)
-            on_real, on_fake = self._both_judged(
-                domain, self._shown(real, draws, "shown_to_learn"), self._shown(judged, draws, "shown_to_learn")
-            )
+            on_real, on_fake = self._both_judged(domain, self._shown(real, draws, "learn"), self._shown(judged, draws, "learn"))
             terms[f"discriminator_{domain}"] = discriminator_loss(self.gan_mode, on_real, on_fake)
             if step.penalised:
                 steepness = gradient_penalty(self._discriminator(domain), real, judged, draws[f"mix_{domain}"])
                 terms[f"penalty_{domain}"] = self.weights["gradient_penalty"] * steepness
-            certain += [torch.sign(scale.detach() - UNDECIDED[self.gan_mode]).mean() for scale in on_real]
+            certain += [torch.sign(scale.detach() - GAN_MODES[self.gan_mode].undecided).mean() for scale in on_real]
         if self.strength is not None:
             self.strength.observe(torch.stack(certain).mean(), 2 * len(step.batch.a))
         return terms
@@ -193,19 +198,24 @@ def cyclegan(
     mask_losses: bool = False,
     penalty: bool = False,
     augment_target: float = 0.0,
+    shift: float = 0.0,
+    cutout: float = 0.0,
 ) -> ObjectiveFactory:
-    """CycleGAN's losses: adversarial (`lsgan` or `bce`), cycle, identity; a pool of past fakes to judge (0: none).
+    """CycleGAN's losses: adversarial (`lsgan`, `bce` or `hinge`), cycle, identity; a pool of past fakes to judge (0: none).
 
     `mask_losses` adds the weights mask_roughness and mask_area on the masks of generators that have them; `penalty` the
     weight gradient_penalty on how steep the discriminators are; `augment_target` changes what they are shown, so strongly that
-    their mean sign on real images stays there (0: not at all; 0.6 in Karras et al. 2020).
+    their mean sign on real images stays there (0: not at all; 0.6 in Karras et al. 2020); `shift` moves what they are shown by
+    up to this share of the side, always, and `cutout` greys a square of this share of the side, half the time.
     """
-    if gan_mode not in DISTANCES:
-        raise UsageError(f"objective cyclegan, option gan_mode: {gan_mode!r} is not one of {', '.join(DISTANCES)}")
+    if gan_mode not in GAN_MODES:
+        raise UsageError(f"objective cyclegan, option gan_mode: {gan_mode!r} is not one of {', '.join(GAN_MODES)}")
     if pool_size < 0:
         raise UsageError(f"objective cyclegan, option pool_size: {pool_size} is less than 0")
     if not 0 <= augment_target < 1:
         raise UsageError(f"objective cyclegan, option augment_target: {augment_target} is not within 0 to 1")
+    if not 0 <= shift < 0.5 or not 0 <= cutout < 1:
+        raise UsageError(f"objective cyclegan: shift {shift} is not within 0 to 0.5, or cutout {cutout} not within 0 to 1")
     return functools.partial(
         CycleGAN,
         gan_mode=gan_mode,
@@ -213,4 +223,6 @@ def cyclegan(
         mask_losses=mask_losses,
         penalty=penalty,
         augment_target=augment_target,
+        shift=shift,
+        cutout=cutout,
     )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fruitgan import randomness
 from fruitgan.device import Precision, autocast, memory_format_of
 from fruitgan.errors import FruitganError
+from fruitgan.models.backbones import frozen_sums
 from fruitgan.models.contracts import Generator
 from fruitgan.objectives.contracts import Objective, State, Stateful
 from fruitgan.training.averaging import Average
@@ -102,7 +103,8 @@ class Trainer:
         }
         generators = {name: networks[name] for name in objective.generators.values()}
         self.average = Average(generators, recipe.averaging) if recipe.averaging is not None else None
-        self._buffers = list(networks.buffers())
+        kept = networks.state_dict(keep_vars=True)
+        self._buffers = [buffer for name, buffer in networks.named_buffers() if name in kept]  # a backbone's are frozen
         self._inputs = Inputs(feed, device)
         self._sums: dict[str, Tensor] = {}
         self._counts: collections.Counter[str] = collections.Counter()
@@ -280,7 +282,11 @@ class NetworkState:
         self.network = network
 
     def state(self) -> State:
-        return dict(self.network.state_dict())
+        """Its weights, and the sums of frozen ones, which are kept elsewhere."""
+        return dict(self.network.state_dict()) | frozen_sums(self.network)
 
     def restore(self, state: State) -> None:
-        self.network.load_state_dict(state)
+        for name, sha256 in frozen_sums(self.network).items():
+            if state[name] != sha256:
+                raise ValueError(f"the weights of {name} were others (sha256 {state[name][:12]}, now {sha256[:12]})")
+        self.network.load_state_dict({name: value for name, value in state.items() if isinstance(value, Tensor)})

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from fruitgan.data.download import file_sha256
+from fruitgan.atomic import file_sha256
 from fruitgan.errors import DataError
 from fruitgan.evaluation.contracts import Features
 from fruitgan.images import Pixels, resize

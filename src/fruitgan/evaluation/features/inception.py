@@ -9,7 +9,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from fruitgan.data.download import SingleFile, fetch_file, file_sha256
+from fruitgan.atomic import file_sha256
+from fruitgan.data.download import SingleFile, fetch_file
 from fruitgan.errors import DataError, EnvironmentProblem
 from fruitgan.evaluation.contracts import Features
 from fruitgan.images import Pixels

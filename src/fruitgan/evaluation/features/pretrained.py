@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fruitgan.data.download import file_sha256, is_offline
+from fruitgan.atomic import file_sha256
+from fruitgan.data.download import is_offline
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError
 from fruitgan.evaluation.contracts import Features
 from fruitgan.images import Pixels, resize

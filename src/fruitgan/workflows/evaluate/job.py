@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from fruitgan.evaluation.contracts import Metric
 from fruitgan.evaluation.extraction import Pictures
 from fruitgan.evaluation.leaks import Facts, Leak, find_leaks, inspect, merged_groups
 from fruitgan.report.evaluation_page import Exhibits, evaluation_report
+from fruitgan.threads import chosen_threads, using_threads
 from fruitgan.workflows.environment import environment
 from fruitgan.workflows.evaluate.attack_results import ReadingResult
 from fruitgan.workflows.evaluate.compare_settings import Comparison
@@ -64,12 +66,14 @@ def evaluate(settings: EvaluateSettings, on_progress: OnProgress | None = None) 
         EnvironmentProblem: no such device, or a missing extra.
         FruitganError: the results cannot be written.
     """
-    return _Job(settings, on_progress).run()
+    return evaluate_beside(settings, None, on_progress)
 
 
-def evaluate_beside(settings: EvaluateSettings, beside: Beside, on_progress: OnProgress | None = None) -> EvaluateResult:
+def evaluate_beside(settings: EvaluateSettings, beside: Beside | None, on_progress: OnProgress | None = None) -> EvaluateResult:
     """The same, with comparisons among the results; `beside` makes them of what was found."""
-    return _Job(settings, on_progress, beside).run()
+    device = choose_device(settings.gpu, settings.device)
+    with using_threads(chosen_threads(settings.threads).number) if device.type == "cpu" else nullcontext():
+        return _Job(settings, on_progress, beside).run()
 
 
 @dataclass

@@ -88,6 +88,8 @@ class EvaluateSettings:
     fail_below: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
     gpu: str | None = None
+    threads: int | None = None
+    """Of the CPU; None: what is fastest here, found by a trial."""
     device: str | None = None
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ from fruitgan.evaluation.statistics import wilson
 from fruitgan.models.catalog import detectors
 from fruitgan.models.contracts import Detector, LinearDetector
 from fruitgan.registry import Choice
+from fruitgan.threads import chosen_threads, using_threads
 from fruitgan.training.checkpoint import Checkpoints
 from fruitgan.training.detection import (
     PROTOCOLS,
@@ -121,6 +122,10 @@ class _Job:
         began = time.monotonic()
         settings = self.settings
         device = choose_device(settings.gpu, settings.device)
+        if device.type == "cpu":
+            threads = chosen_threads(settings.threads).number
+            mine.enter_context(using_threads(threads))
+            self.settings = settings = dataclasses.replace(settings, threads=threads)
         data = data_folder(settings)
         detectors.owner(settings.detector or DEFAULT_DETECTOR)  # a wrong name is said before a thousand images are read
         if settings.augment is not None:

@@ -84,7 +84,7 @@ def merged_settings(asked: TrainDetectorSettings, run: Run) -> TrainDetectorSett
     lengths = {name: new if (new := getattr(asked, name)) is not None else getattr(stored, name) for name in LENGTHS}
     return dataclasses.replace(
         stored, data=asked.data or stored.data, out=asked.out, resume=asked.resume, gpu=asked.gpu, device=asked.device,
-        save_every_seconds=asked.save_every_seconds, **lengths,
+        threads=asked.threads or stored.threads, save_every_seconds=asked.save_every_seconds, **lengths,
     )  # fmt: skip
 
 
@@ -134,7 +134,8 @@ def take_up(run: Run, settings: TrainDetectorSettings) -> list[str]:
     """Keep in the run's folder with what it goes on; what of that is new, in sentences."""
     stored = read_config(run).settings
     changed = [name for name in LENGTHS if getattr(settings, name) != getattr(stored, name)]
-    kept = dataclasses.replace(stored, data=settings.data, **{name: getattr(settings, name) for name in LENGTHS})
+    lengths = {name: getattr(settings, name) for name in LENGTHS}
+    kept = dataclasses.replace(stored, data=settings.data, threads=settings.threads, **lengths)
     if kept != stored:
         run.write_config(run.config | {"settings": to_json(kept)})
     said = ", ".join(f"--{name} {getattr(settings, name)} instead of {getattr(stored, name)}" for name in changed)

@@ -39,6 +39,8 @@ class TrainDetectorSettings:
     seed: int | None = None
     gpu: str | None = None
     device: str | None = None
+    threads: int | None = None
+    """Of the CPU; None: what is fastest here, found by a trial, or what a resumed run has."""
 
     def __post_init__(self) -> None:
         if self.data is None and self.resume is None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from fruitgan.data.sources import find_source
 from fruitgan.device import choose_device, keep_freed_memory
-from fruitgan.objectives.contracts import Batch
+from fruitgan.threads import using_threads
 from fruitgan.training.capture import WARM_UP_STEPS, CudaGraphs
 from fruitgan.training.trainer import Trainer
-from fruitgan.workflows.train_gan.assemble import Plan, default_recipe, make_objective, make_plan, make_sampler
+from fruitgan.workflows.train_gan.assemble import default_recipe, make_objective, make_plan, make_sampler
 from fruitgan.workflows.train_gan.settings import TrainGanSettings
+from fruitgan.workflows.train_gan.thread_trial import NoiseFeed, training_threads
 from fruitgan.workflows.train_gan.work import Counting
 
 MEASURED_STEPS = 2
@@ -38,27 +39,13 @@ class Estimate:
     multiply_adds_per_step: int
     memory_bytes: int
     """What a step needs beyond what the program takes anyway."""
+    threads: int | None
+    """Of the CPU; None on another device."""
     seconds_per_step: float
     steps: int
     seconds_total: float
     suggested_recipe: str
     suggested_why: str
-
-
-class NoiseFeed:
-    """Noise instead of photographs: the work is the same."""
-
-    def __init__(self, plan: Plan, device: torch.device) -> None:
-        self.shape = (plan.recipe.batch_size, 3, plan.recipe.image_size_px, plan.recipe.image_size_px)
-        self.device = device
-
-    def batch(self, step: int, draws: Mapping[str, int]) -> Batch:
-        numbers = {name: torch.rand(self.shape[0], count, device=self.device) for name, count in draws.items()}
-        a, b = (torch.rand(self.shape, device=self.device) * 2 - 1 for _ in range(2))
-        return Batch(a, b, numbers)
-
-    def reseed(self, seed: int) -> None:
-        """One noise is as good as another."""
 
 
 def estimate(settings: TrainGanSettings) -> Estimate:
@@ -95,7 +82,9 @@ def estimate(settings: TrainGanSettings) -> Estimate:
         for _ in trainer.steps(until=WARM_UP_STEPS + 1):  # up to the one that is recorded
             pass
     memory = _memory_peak(device) - before
-    seconds = _seconds_per_step(trainer)
+    threads = training_threads(plan, settings.threads, settings.deterministic) if device.type == "cpu" else None
+    with using_threads(threads.number) if threads is not None else nullcontext():
+        seconds = _seconds_per_step(trainer)
     sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in objective.networks.items()}
     suggested = default_recipe(device)
     return Estimate(
@@ -111,6 +100,7 @@ def estimate(settings: TrainGanSettings) -> Estimate:
         batch_size=plan.recipe.batch_size,
         multiply_adds_per_step=counting.multiply_adds,
         memory_bytes=memory,
+        threads=None if threads is None else threads.number,
         seconds_per_step=seconds,
         steps=steps,
         seconds_total=seconds * steps,

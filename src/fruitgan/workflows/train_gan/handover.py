@@ -9,6 +9,7 @@ from fruitgan import bundle as bundles
 from fruitgan.data.sources import Source
 from fruitgan.engines.torch_engine import arrays_of
 from fruitgan.errors import UsageError, shown
+from fruitgan.models.backbones import trained_against
 from fruitgan.models.catalog import generators
 from fruitgan.models.weights import build_for, load_arrays
 from fruitgan.objectives.contracts import Objective
@@ -34,6 +35,7 @@ def make_bundle(name: str, trainer: Trainer, plan: Plan, source: Source, data_fi
         images=trainer.step * plan.recipe.batch_size,
         data=source.name,
         data_fingerprint=data_fingerprint,
+        trained_against=trained_against(trainer.objective.networks),
         licence="that of the training images",
         fruitgan_version=fruitgan.__version__,
         created=datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from fruitgan.objectives.contracts import Objective
 from fruitgan.report.incidents import went_back
 from fruitgan.report.training import training_report
 from fruitgan.settings import to_json, typed
+from fruitgan.threads import Threads, using_threads
 from fruitgan.training.checkpoint import Checkpoints
 from fruitgan.training.compilation import compile_networks
 from fruitgan.training.profile import profiled
@@ -43,9 +45,12 @@ from fruitgan.workflows.train_gan.settings import (
     TrainGanResult,
     TrainGanSettings,
 )
+from fruitgan.workflows.train_gan.thread_trial import faster_threads, training_threads
 
 MAX_ROLLBACKS = 3
 PROFILE = "profile"
+THREADS_CHECK_SECONDS = 600
+MUCH_FASTER = 1.5
 
 
 def train_gan(settings: TrainGanSettings, on_progress: OnProgress | None = None) -> TrainGanResult:
@@ -68,6 +73,7 @@ class _Job:
     on_progress: OnProgress | None
     stopped: bool = False
     notes: list[str] = field(default_factory=list)
+    threads: Threads | None = None
 
     def tell(self, event: Event) -> None:
         if self.on_progress is not None and self.on_progress(event):
@@ -102,6 +108,10 @@ class _Job:
         if self.settings.deterministic:
             be_deterministic(device)
         plan = make_plan(self.settings, device) if run is None else resumed_plan(run, self.settings)
+        self.threads = self._threads(plan, run) if device.type == "cpu" else None
+        if self.threads is not None:
+            mine.enter_context(using_threads(self.threads.number))
+            self.settings = dataclasses.replace(self.settings, threads=self.threads.number)
         objective = self._objective(plan, run is None or not run.saved_step)
         source = find_source(
             self.settings.data, self.settings.data_a, self.settings.data_b, self.settings.domains, on_progress=self._loading
@@ -123,6 +133,13 @@ class _Job:
                 return make_trainer(plan, banks, self._objective(plan, True), torch.device("cpu"), log_every)
 
             return _Loop(self, run, plan, source, banks, trainer, at_step_0).go()
+
+    def _threads(self, plan: Plan, run: Run | None) -> Threads:
+        if run is None:
+            return training_threads(plan, self.settings.threads, self.settings.deterministic)
+        if self.settings.threads is None:  # a run of a version that kept no number
+            return Threads(torch.get_num_threads(), "torch's own number")
+        return Threads(self.settings.threads, "as the run was, or as asked")
 
     def _objective(self, plan: Plan, is_start: bool) -> Objective:
         """With the weights that a training starts from, or such as a checkpoint is to be read into."""
@@ -183,6 +200,8 @@ class _Loop:
     at_step_0: Callable[[], Trainer]
     saved_step: int | None = None
     note_told: str | None = None
+    threads_checked: float = 0.0
+    """In seconds of this run segment; infinite once there is nothing more to say of them."""
 
     def go(self) -> TrainGanResult:
         settings, run, trainer = self.job.settings, self.run, self.trainer
@@ -196,7 +215,8 @@ class _Loop:
         problems += take_up(run, settings, self.plan, trainer.total_steps, first, environment(trainer.device))
         self.pictures = Pictures(self.source, self.banks, trainer, self.plan.recipe.image_size_px)
         notes = (*problems, *self.job.notes, *self.pictures.notes)
-        self.job.tell(Started(run.path, first, trainer.total_steps, notes))
+        threads = None if self.job.threads is None else str(self.job.threads)
+        self.job.tell(Started(run.path, first, trainer.total_steps, notes, threads))
         self.diary = Diary(run, self.plan, trainer.total_steps)
         self.diary.begin(first)
         while (error := self._train()) is not None:
@@ -247,6 +267,7 @@ class _Loop:
         if (note := self.trainer.note) is not None and note != self.note_told:
             self.note_told = note
             self.job.tell(Noted(report.step, note))
+        self._check_threads(report.step)
         for warning in self.diary.log(report, self.trainer, lambda: self.pictures.outputs(self.trainer)):
             self.job.tell(Noted(report.step, warning))
         if report.step % self.habits.sample_every == 0:
@@ -256,6 +277,16 @@ class _Loop:
         images_left = (self.trainer.total_steps - report.step) * self.plan.recipe.batch_size
         rate = self.diary.images_per_second
         self.job.tell(Stepped(report, rate, images_left / rate))
+
+    def _check_threads(self, step: int) -> None:
+        """Say it, once, if another number of CPU threads has become much faster than the one that the run keeps."""
+        threads, seconds = self.job.threads, self.diary.seconds_here
+        if threads is None or self.job.settings.deterministic or seconds - self.threads_checked < THREADS_CHECK_SECONDS:
+            return
+        self.threads_checked = seconds
+        if (better := faster_threads(self.plan, threads.number, MUCH_FASTER)) is not None:
+            self.threads_checked = math.inf
+            self.job.tell(Noted(step, _much_faster(better, threads.number, self.run.path)))
 
     def _save(self) -> None:
         self.trainer.confirm()
@@ -299,3 +330,10 @@ class _Loop:
 def _free_name(out: Path, stem: str) -> str:
     numbers = (f"{stem}-{number}" for number in range(1, 10_000))
     return next(name for name in (stem, *numbers) if not (out / name).exists())
+
+
+def _much_faster(better: int, now: int, run: Path) -> str:
+    return (
+        f"--threads {better} instead of {now} would now be more than {MUCH_FASTER} times as fast: stop it and give that with "
+        f"--resume {run.name} (bit for bit it is another run from there on)"
+    )

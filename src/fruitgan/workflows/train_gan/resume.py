@@ -14,6 +14,9 @@ from fruitgan.workflows.environment import keep_environment
 from fruitgan.workflows.train_gan.assemble import Plan
 from fruitgan.workflows.train_gan.settings import FIXED, Habits, TrainGanResult, TrainGanSettings
 
+MACHINE = ("deterministic", "threads")
+"""With the same of these the same machine computes the same bits: a resumed run keeps them, unless it is told otherwise."""
+
 
 def merged_settings(settings: TrainGanSettings, run: Run) -> TrainGanSettings:
     """The run's settings with what may change taken from the new ones.
@@ -39,10 +42,8 @@ def merged_settings(settings: TrainGanSettings, run: Run) -> TrainGanSettings:
     asked_length = settings.steps is not None or settings.epochs is not None
     length = settings if asked_length else stored
     habits = dataclasses.asdict(Habits.of(settings, stored))
-    deterministic = settings.deterministic or stored.deterministic
-    return dataclasses.replace(
-        settings, **fixed, **habits, deterministic=deterministic, steps=length.steps, epochs=length.epochs
-    )
+    machine: dict[str, Any] = {name: getattr(settings, name) or getattr(stored, name) for name in MACHINE}
+    return dataclasses.replace(settings, **fixed, **habits, **machine, steps=length.steps, epochs=length.epochs)
 
 
 def stored_settings(run: Run) -> TrainGanSettings:
@@ -90,7 +91,7 @@ def take_up(
     """
     config = run.config
     stored = stored_settings(run)
-    merged = {name: getattr(settings, name) for name in (*dataclasses.asdict(Habits()), "deterministic", "steps", "epochs")}
+    merged = {name: getattr(settings, name) for name in (*dataclasses.asdict(Habits()), *MACHINE, "steps", "epochs")}
     kept = {"total_steps": total_steps, "plan": to_json(plan), "settings": to_json(dataclasses.replace(stored, **merged))}
     notes = list(_changes(stored, settings))
     if total_steps != config["total_steps"]:

@@ -51,12 +51,14 @@ class TrainGanSettings:
     on_nan: OnNan | None = None
     gpu: str | None = None
     device: str | None = None
+    threads: int | None = None
+    """Of the CPU; None: what is fastest here, found by a trial, or what a resumed run has."""
     deterministic: bool = False
     compile: bool = False
     profile: bool = False
 
     def __post_init__(self) -> None:
-        counts = ("batch_size", "epochs", "steps", "sample_every", "save_every", "log_every", "keep")
+        counts = ("threads", "batch_size", "epochs", "steps", "sample_every", "save_every", "log_every", "keep")
         for name, least in {"image_size": 8, **dict.fromkeys(counts, 1)}.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -116,6 +118,8 @@ class Started:
     step: int
     total_steps: int
     notes: tuple[str, ...]
+    threads: str | None
+    """How many CPU threads compute, and why; None on another device."""
 
 
 @dataclass(frozen=True)

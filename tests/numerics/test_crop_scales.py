@@ -1,0 +1,81 @@
+"""Crops at random scales against Pillow's own resize, and what discriminators are shown against loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fruitgan.augment.crop_scales import crop_scales
+from fruitgan.augment.differentiable import MOVING_DRAWS, shifted_and_cut
+from fruitgan.errors import UsageError
+
+SIZE_PX = 16
+
+
+def draws(ratio_share: float, left: float, top: float, mirror: float) -> torch.Tensor:
+    return torch.tensor([[ratio_share, left, top, mirror]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("ratio_share", [0.0, 0.4, 0.999])
+@pytest.mark.parametrize(("left", "top"), [(0.0, 0.0), (0.3, 0.8)])
+def test_a_crop_is_what_pillow_makes_of_that_part_of_the_picture(ratio_share: float, left: float, top: float) -> None:
+    made = crop_scales(smallest=1.1, largest=2.0)
+    kept = made.load_size_px(SIZE_PX)
+    picture = np.random.default_rng(1).random((kept, kept)).astype(np.float32) * 0.5 + 0.25  # Lanczos overshoots
+    side = kept / (1.1 + 0.9 * ratio_share)
+    x, y = left * (kept - side), top * (kept - side)
+    expected = np.asarray(
+        Image.fromarray(picture).resize((SIZE_PX, SIZE_PX), Image.Resampling.LANCZOS, box=(x, y, x + side, y + side))
+    )
+    images = torch.from_numpy(picture).expand(1, 3, kept, kept)
+    inner = slice(3, -3)  # Pillow looks at nothing outside the part, we see what lies beside it
+    found = made.apply(images, draws(ratio_share, left, top, 0.9), SIZE_PX)[0, 0].numpy()
+    np.testing.assert_allclose(found[inner, inner], expected[inner, inner], atol=2e-5)
+    mirrored = made.apply(images, draws(ratio_share, left, top, 0.1), SIZE_PX)[0, 0].numpy()
+    np.testing.assert_array_equal(mirrored, found[:, ::-1])
+
+
+def test_at_the_largest_scale_a_whole_pixel_crop_is_exact() -> None:
+    made = crop_scales(smallest=2.0, largest=2.0)
+    images = torch.rand(1, 3, 32, 32)
+    found = made.apply(images, draws(0.5, 0.25, 0.5, 0.9), SIZE_PX)
+    torch.testing.assert_close(found, images[:, :, 8:24, 4:20], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("bounds", [(0.9, 2.0), (2.0, 1.5), (1.0, 5.0)])
+def test_scales_that_cannot_be_are_refused(bounds: tuple[float, float]) -> None:
+    with pytest.raises(UsageError, match="crop-scales"):
+        crop_scales(smallest=bounds[0], largest=bounds[1])
+
+
+def naive(image: np.ndarray, numbers: np.ndarray, shift: float, cutout: float) -> np.ndarray:
+    _, height, width = image.shape
+    across, down = (round((2 * number - 1) * shift * side) for number, side in ((numbers[0], width), (numbers[1], height)))
+    out = np.empty_like(image)
+    for i in range(height):
+        for j in range(width):
+            row, column = abs(i + down), abs(j + across)
+            row = 2 * (height - 1) - row if row >= height else row
+            column = 2 * (width - 1) - column if column >= width else column
+            out[:, i, j] = image[:, row, column]
+            beside = abs(i - numbers[4] * height) > cutout * height / 2 or abs(j - numbers[3] * width) > cutout * width / 2
+            if cutout and numbers[2] < 0.5 and not beside:
+                out[:, i, j] = 0
+    return out
+
+
+@pytest.mark.parametrize(("shift", "cutout"), [(0.2, 0.0), (0.0, 0.5), (0.3, 0.4)])
+def test_what_is_shown_is_moved_and_cut_as_a_loop_does_it(shift: float, cutout: float) -> None:
+    random = np.random.default_rng(3)
+    images, numbers = random.normal(size=(6, 3, 9, 12)), random.random((6, MOVING_DRAWS))
+    shown = shifted_and_cut(torch.from_numpy(images), torch.from_numpy(numbers), shift, cutout).numpy()
+    for image, row, found in zip(images, numbers, shown, strict=True):
+        np.testing.assert_array_equal(found, naive(image, row, shift, cutout))
+
+
+def test_gradients_pass_through_what_is_shown_to_every_pixel_that_is_seen() -> None:
+    images = torch.rand(1, 3, 8, 8, dtype=torch.float64, requires_grad=True)
+    numbers = torch.tensor([[0.9, 0.2, 0.1, 0.5, 0.5]], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: shifted_and_cut(x, numbers, 0.2, 0.4), (images,))
