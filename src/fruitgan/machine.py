@@ -21,6 +21,11 @@ def cache_folder() -> Path:
     return user_cache_path("fruitgan")
 
 
+def is_offline() -> bool:
+    """Whether `FRUITGAN_OFFLINE` forbids every download."""
+    return os.environ.get("FRUITGAN_OFFLINE", "").lower() not in ("", "0", "false", "no", "off")
+
+
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -13,6 +13,8 @@ from torchvision import models
 
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError
 from fruitgan.evaluation.features import pretrained
+from fruitgan.models import pretrained as classifiers
+from fruitgan.models.backbones import build_backbone
 
 NETWORK = "mobilenet_v3_small"
 
@@ -35,7 +37,7 @@ def test_the_features_are_what_the_last_layer_is_given(network: torch.nn.Module,
     given: list[torch.Tensor] = []
     handle = network.classifier[3].register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
     images = torch.rand(2, 3, 224, 224)
-    mean, spread = (torch.tensor(x).reshape(1, 3, 1, 1) for x in (pretrained.IMAGENET_MEAN, pretrained.IMAGENET_SPREAD))
+    mean, spread = (torch.tensor(x).reshape(1, 3, 1, 1) for x in (classifiers.IMAGENET_MEAN, classifiers.IMAGENET_SPREAD))
     with torch.inference_mode():
         network((images - mean) / spread)
         found = features(images)
@@ -57,8 +59,8 @@ def test_a_pth_file_is_opened_only_with_the_published_sum(
         patch.setattr(torch, "load", lambda *arguments, **options: pytest.fail("opened"))
         with pytest.raises(DataError, match="published ones begin with 047dcff4"):
             pretrained.torchvision(network=NETWORK, weights=str(file))
-    right = pretrained.file_sha256(file)[:8]
-    monkeypatch.setattr(pretrained, "_published_sum", lambda url: right)
+    right = classifiers.file_sha256(file)[:8]
+    monkeypatch.setattr(classifiers, "_published_sum", lambda url: right)
     assert pretrained.torchvision(network=NETWORK, weights=str(file)).dimensions == 1024
 
 
@@ -111,3 +113,44 @@ def test_timm_networks_need_the_extra_and_safetensors(tmp_path: Path, monkeypatc
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(EnvironmentProblem, match=r'pip install "fruitgan\[timm\]"'):
         pretrained.timm(network="mobilenetv3_small_050")
+
+
+def test_a_torchvision_classifier_is_a_backbone_whose_maps_are_its_layers(
+    network: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "downloads" / "mobilenet_v3_small-047dcff4.pth"
+    file.parent.mkdir()
+    torch.save(network.state_dict(), file)
+    right = classifiers.file_sha256(file)[:8]
+    monkeypatch.setattr(classifiers, "_published_sum", lambda url: right)
+    monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path))
+    backbone = build_backbone(f"torchvision:{NETWORK}", [8, 16])
+    images = torch.rand(2, 3, 96, 64) * 2 - 1
+    mean, spread = (torch.tensor(x).reshape(1, 3, 1, 1) for x in (classifiers.IMAGENET_MEAN, classifiers.IMAGENET_SPREAD))
+    x = ((images + 1) / 2 - mean) / spread
+    for layer in network.features:
+        x = layer(x)
+    found = backbone(images, [8, 16])
+    assert [map_.shape[2:] for map_ in found] == [(12, 8), (6, 4)]
+    assert [map_.shape[1] for map_ in found] == [backbone.channels[8], backbone.channels[16]]
+    assert not list(backbone.parameters())
+    assert not backbone.state_dict()
+    assert not backbone.train().training
+    assert NETWORK in backbone.trained_on
+    torch.testing.assert_close(backbone(images, [32])[0], x)
+    with pytest.raises(UsageError, match="stride 64"):
+        build_backbone(f"torchvision:{NETWORK}", [64])
+
+
+def test_a_timm_classifier_is_a_backbone_and_needs_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import timm as library
+
+    model = library.create_model("mobilenetv3_small_050", pretrained=False).eval()
+    file = tmp_path / "own.safetensors"
+    save_file(model.state_dict(), file)
+    backbone = classifiers.timm_backbone(network="mobilenetv3_small_050", weights=str(file))
+    assert {4, 8, 16, 32} <= set(backbone.channels)
+    assert backbone(torch.zeros(1, 3, 64, 64), [4])[0].shape[2:] == (16, 16)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(EnvironmentProblem, match="timm"):
+        build_backbone("timm:mobilenetv3_small_050", [4])

@@ -14,7 +14,7 @@ from urllib.parse import urljoin, urlsplit
 from fruitgan.atomic import file_sha256, new_folder
 from fruitgan.data.unzip import unzip
 from fruitgan.errors import DataError, FruitganError, UsageError, shown
-from fruitgan.machine import cache_folder
+from fruitgan.machine import cache_folder, is_offline
 
 if TYPE_CHECKING:
     import requests
@@ -58,10 +58,6 @@ class SingleFile(Archive):
 def folder_of(name: str) -> Path:
     """Where the set of this name lies once it is here; it is there whole or not at all."""
     return cache_folder() / "datasets" / name
-
-
-def is_offline() -> bool:
-    return os.environ.get("FRUITGAN_OFFLINE", "").lower() not in ("", "0", "false", "no", "off")
 
 
 def fetch(archive: Archive, on_progress: Progress | None = None) -> Path:
