@@ -247,7 +247,8 @@ def test_a_lengthened_run_whose_old_weights_are_unknown_is_plotted_as_minimised(
 
 
 @pytest.mark.parametrize(
-    ("mode", "scales", "undecided"), [("lsgan", 1, 0.25), ("lsgan", 2, 0.5), ("bce", 1, 0.6931), ("bce", 3, 2.0794)]
+    ("mode", "scales", "undecided"),
+    [("lsgan", 1, 0.25), ("lsgan", 2, 0.5), ("bce", 1, 0.6931), ("bce", 3, 2.0794), ("hinge", 2, 2.0)],
 )
 def test_the_undecided_level_is_the_loss_of_a_discriminator_that_cannot_tell(mode: str, scales: int, undecided: float) -> None:
     torch = pytest.importorskip("torch")
@@ -261,7 +262,16 @@ def test_the_undecided_level_is_the_loss_of_a_discriminator_that_cannot_tell(mod
     )
     assert story.undecided == pytest.approx(undecided, abs=1e-4)
     assert float(discriminator_loss(mode, maps, maps)) == pytest.approx(undecided, abs=1e-4)
-    assert float(generator_loss(mode, maps)) == pytest.approx(undecided, abs=1e-4)
+    assert float(generator_loss(mode, maps)) == pytest.approx(0 if mode == "hinge" else undecided, abs=1e-4)
+
+
+def test_a_projected_discriminator_has_a_map_a_stride_and_a_pixel_scale() -> None:
+    story = story_of(
+        recipe_of(),
+        objective=Choice("cyclegan", "fruitgan", "0.1.0", {"gan_mode": "hinge"}),
+        discriminator=Choice("projected", "fruitgan", "0.1.0", {"strides": "4,8,16", "pixel_scales": 2}),
+    )
+    assert (story.maps, story.undecided) == (5, 5.0)
 
 
 def test_the_terms_of_a_strangers_objective_are_shown_by_their_names() -> None:

@@ -20,8 +20,8 @@ from fruitgan.training.schedules import Clock, Schedule
 SCHEDULE_POINTS = 200
 WEIGHT_SAMPLES = 64
 LINES_TO_SMOOTH = 12
-# The loss of a discriminator that answers every image alike, for each map it gives: the best such answer (0.5; for bce 50%).
-UNDECIDED = {"lsgan": 0.25, "bce": math.log(2)}
+# The loss of a discriminator that answers every image alike, for each map it gives: the best such answer (0.5; bce 50%; hinge 0).
+UNDECIDED = {"lsgan": 0.25, "bce": math.log(2), "hinge": 1.0}
 COLOURS = 3
 PEAKS_KEPT = 1.5
 ORDER = ("adversarial", "discriminator", "cycle", "identity")
@@ -53,7 +53,7 @@ class Story:
     @property
     def is_ours(self) -> bool:
         """Whether we know what the objective's terms mean; another package's may be anything."""
-        return (self.objective.package, self.objective.name) == ("fruitgan", "cyclegan")
+        return _is_ours(self.objective)
 
     @property
     def gan_mode(self) -> str | None:
@@ -62,15 +62,35 @@ class Story:
     @property
     def maps(self) -> int | None:
         """How many maps a discriminator gives, whose losses are summed; None where it is not ours to say."""
-        return int(self.discriminator.options.get("scales", 1)) if self.discriminator.package == "fruitgan" else None
+        return _maps(self.discriminator)
 
     @property
     def undecided(self) -> float | None:
-        """What both sides lose where no discriminator can tell, if that is known."""
-        return UNDECIDED[self.gan_mode] * self.maps if self.gan_mode in UNDECIDED and self.maps else None
+        """What a discriminator loses that cannot tell, if that is known."""
+        return undecided_loss(self.objective, self.discriminator)
 
     def clock(self, step: int) -> Clock:
         return Clock(step, self.total_steps, self.steps_per_epoch)
+
+
+def undecided_loss(objective: Choice, discriminator: Choice) -> float | None:
+    """What a discriminator loses that cannot tell; None where another package's objective may call its terms as it likes."""
+    maps, mode = _maps(discriminator), str(objective.options.get("gan_mode"))
+    return UNDECIDED[mode] * maps if _is_ours(objective) and mode in UNDECIDED and maps else None
+
+
+def _is_ours(objective: Choice) -> bool:
+    return (objective.package, objective.name) == ("fruitgan", "cyclegan")
+
+
+def _maps(discriminator: Choice) -> int | None:
+    """How many logit maps it gives; None where it is not ours to say."""
+    options = discriminator.options
+    if discriminator.package != "fruitgan":
+        return None
+    if "strides" in options:
+        return len(set(str(options["strides"]).split(","))) + int(options["pixel_scales"])
+    return int(options.get("scales", 1))
 
 
 @dataclass(frozen=True)
@@ -143,7 +163,10 @@ def reach(count: int) -> int:
 
 
 def _loss_panel(name: str, stem: str, tracks: Sequence[Track], story: Story, weight: Schedule | None, end: int) -> Panel:
-    level = story.undecided if stem == "discriminator" or (stem == "adversarial" and weight is not None) else None
+    fools = (
+        stem == "adversarial" and weight is not None and story.gan_mode != "hinge"
+    )  # whose generators' loss has no such level
+    level = story.undecided if stem == "discriminator" or fools else None
     raw = [value for track in tracks for value in track.values]
     top = _top(tracks, level)
     above = sum(value > top for value in raw)

@@ -24,6 +24,8 @@ from fruitgan.images import Pixels
 Format = Literal["png", "jpg", "webp"]
 FORMATS: tuple[Format, ...] = ("png", "jpg", "webp")
 OPENING = '{"fruitgan-translate": '
+TRAINED_AGAINST = "trained_against"
+"""The entry with the pretrained networks that judged the generator in training; it tells, and does not make another result."""
 SEARCHED_BYTES = 4096  # PNG and JPEG hold the mark near their beginning, WebP at its end
 
 SAVE_OPTIONS: Mapping[Format, Mapping[str, Any]] = {

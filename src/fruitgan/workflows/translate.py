@@ -20,7 +20,7 @@ from fruitgan.engines.queued import for_threads
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.registry import suggestion
 from fruitgan.settings import to_json
-from fruitgan.workflows.picture_marks import FORMATS, Format
+from fruitgan.workflows.picture_marks import FORMATS, TRAINED_AGAINST, Format
 from fruitgan.workflows.picture_sources import Remark, bare_reason
 from fruitgan.workflows.translate_pipeline import Job, carry_out, threads_of_a_call
 from fruitgan.workflows.translate_plan import STREAM, Plan, Task, format_of, plan_files, plan_stream, without_results
@@ -225,6 +225,7 @@ def _mark(settings: TranslateSettings, bundle: Bundle, direction: str, form: For
         "scale": settings.scale,
         "compare": settings.compare,
         "format": form,
+        TRAINED_AGAINST: None if card.trained_against is None else list(card.trained_against),
     }
 
 

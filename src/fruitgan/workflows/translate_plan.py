@@ -12,7 +12,7 @@ from fruitgan.atomic import remove_abandoned
 from fruitgan.data.decode import NotAnImage, open_regular
 from fruitgan.errors import DataError, UsageError
 from fruitgan.images import SUFFIXES
-from fruitgan.workflows.picture_marks import Format, read_mark
+from fruitgan.workflows.picture_marks import TRAINED_AGAINST, Format, read_mark
 from fruitgan.workflows.picture_sources import Remark, Source, find_sources, identity_of, name_outputs, reason_no_picture
 
 STREAM = "-"
@@ -161,7 +161,7 @@ def _difference(task: Task, output: Path, mark: Mapping[str, Any]) -> str | None
         return "not made by fruitgan translate"
     if there.get("bundle") != mark["bundle"]:
         return "made by another bundle"
-    other = next((key for key, value in mark.items() if there.get(key) != value), None)
+    other = next((key for key, value in mark.items() if key != TRAINED_AGAINST and there.get(key) != value), None)
     if other is not None:
         return f"made with another {other}"
     return None if there.get("source") == task.sha256() else "made from another picture"

@@ -297,6 +297,7 @@ def _card(made_of: Mapping[str, Any], bundle: Bundle, plan: _Plan) -> dict[str, 
             "steps": card.steps,
             "data": card.data,
             "licence": card.licence,
+            "trained_against": None if card.trained_against is None else list(card.trained_against),
         },
         "left_out": {
             "unreadable": len(left_out.unreadable),

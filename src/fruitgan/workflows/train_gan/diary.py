@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fruitgan.report.curves import UNDECIDED
+from fruitgan.report.curves import undecided_loss
 from fruitgan.report.samples import sample_files
 from fruitgan.training.run import Run
 from fruitgan.training.trainer import LossNotFinite, StepReport, Trainer
@@ -43,7 +43,7 @@ class Diary:
         for later, sheet in sample_files(self.run.path / "samples").items():
             if later > step:
                 sheet.unlink(missing_ok=True)
-        self.watch = Watch(self.total_steps, _undecided(self.plan))
+        self.watch = Watch(self.total_steps, undecided_loss(self.plan.objective, self.plan.discriminator))
         self.watch.replay(kept)
         self.rollbacks_told = sum(len(entry.get("rollbacks", ())) for entry in kept)
         return kept
@@ -92,12 +92,3 @@ class Diary:
             "losses": dict(losses),
             "learning_rate": learning_rate,
         }
-
-
-def _undecided(plan: Plan) -> float | None:
-    """What a discriminator loses that cannot tell; None where another package's objective may call its terms as it likes."""
-    if (plan.objective.package, plan.objective.name) != ("fruitgan", "cyclegan"):
-        return None
-    ours = plan.discriminator.package == "fruitgan"
-    for_a_map = UNDECIDED.get(str(plan.objective.options.get("gan_mode")))
-    return for_a_map and for_a_map * (int(plan.discriminator.options.get("scales", 1)) if ours else 1)
