@@ -20,7 +20,7 @@ from fruitgan.training.schedules import Clock, Schedule
 SCHEDULE_POINTS = 200
 WEIGHT_SAMPLES = 64
 LINES_TO_SMOOTH = 12
-# The loss of a discriminator that answers every image alike, for each map it gives: the best such answer (0.5; bce 50%; hinge 0).
+# The loss of a discriminator that answers every image alike, for each map: with the best such answer (0.5; bce 50%; hinge 0).
 UNDECIDED = {"lsgan": 0.25, "bce": math.log(2), "hinge": 1.0}
 COLOURS = 3
 PEAKS_KEPT = 1.5
