@@ -22,13 +22,14 @@ from PIL import Image
 
 from fruitgan.bundle import load_card, locate
 from fruitgan.data.decode import decode
+from fruitgan.data.groups import content_sha256, near_groups, perceptual_hash
 from fruitgan.data.labelled import LABELS, MANIFEST, ORIGINS, PREDICTED, read_manifest
-from fruitgan.data.likeness import content_sha256, near_groups, perceptual_hash
 from fruitgan.data.sources import find_source, parse_domains
+from fruitgan.evaluate.job import evaluate
+from fruitgan.evaluate.settings import EvaluateSettings
+from fruitgan.export_dataset.job import Unchanged, encode, export_dataset, rendered
+from fruitgan.export_dataset.settings import ExportSettings
 from fruitgan.images import Pixels, resize, to_pillow
-from fruitgan.workflows.evaluate import EvaluateSettings, evaluate
-from fruitgan.workflows.export_dataset import ExportSettings, export_dataset
-from fruitgan.workflows.export_dataset.job import Unchanged, encode, rendered
 
 HUE_DEGREES = 25
 """From the red of most apples to orange."""

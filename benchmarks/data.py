@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fruitgan.data.bank import Bank
-from fruitgan.data.bank_cache import Making, cached_bank
+from fruitgan.data.cache import Making, cached_bank
 from fruitgan.data.decode import decode
+from fruitgan.data.image_dataset import Bank
 from fruitgan.data.sampler import Sampler
 from fruitgan.data.sources import image_files
 from fruitgan.images import resize

@@ -26,9 +26,9 @@ from fruitgan.data.sources import find_source
 from fruitgan.device import has_fast_bf16
 from fruitgan.engines.catalog import engines
 from fruitgan.images import Pixels
-from fruitgan.models.patch import patch_multiscale
-from fruitgan.objectives.adversarial import discriminator_loss
+from fruitgan.networks.patch import patch_multiscale
 from fruitgan.report.grid import fit_square
+from fruitgan.train_gan.objectives.adversarial import discriminator_loss
 
 LOAD_PX, CROP_PX = 192, 128
 SCALES, CHANNELS = 3, 32

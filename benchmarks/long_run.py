@@ -36,9 +36,9 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from fruitgan.workflows.train_gan import TrainGanSettings, train_gan
-from fruitgan.workflows.train_gan.assemble import make_plan
-from fruitgan.workflows.train_gan.settings import Event, Started, Stepped
+from fruitgan.train_gan.assemble import make_plan
+from fruitgan.train_gan.job import train_gan
+from fruitgan.train_gan.settings import Event, Started, Stepped, TrainGanSettings
 
 WARM_UP_STEPS = 1000
 """Of each sitting: pools and the watch's windows fill, and what is made once is made."""
@@ -47,7 +47,7 @@ NO_THREAD_CACHE = "glibc.malloc.tcache_count=0"
 LOG_EVERY, SAVE_EVERY, SAMPLE_EVERY = 10, 50, 100
 NETWORKS = """
 from torch import nn
-from fruitgan.models.contracts import Discriminator, Generator, GeneratorParts, SizeRule
+from fruitgan.networks.contracts import Discriminator, Generator, GeneratorParts, SizeRule
 
 
 class Small(Generator):

@@ -24,14 +24,14 @@ from scipy.stats import t as student
 
 from fruitgan.data.decode import decode
 from fruitgan.data.sources import Source, loose_source
-from fruitgan.evaluation.contracts import Features, Values
-from fruitgan.evaluation.contracts import features as registry
-from fruitgan.evaluation.distances import kernel_distance
 from fruitgan.images import Pixels, unit_from_bytes
+from fruitgan.measures.contracts import Features, Values
+from fruitgan.measures.contracts import features as registry
+from fruitgan.measures.distances import kernel_distance
 from fruitgan.report.grid import fit_square
-from fruitgan.training.samples import translate_batch
-from fruitgan.workflows.train_gan.assemble import Banks, load_banks, make_objective, make_plan, make_trainer
-from fruitgan.workflows.train_gan.settings import TrainGanSettings
+from fruitgan.train_gan.assemble import Banks, load_banks, make_objective, make_plan, make_trainer
+from fruitgan.train_gan.samples import translate_batch
+from fruitgan.train_gan.settings import TrainGanSettings
 
 ARMS: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
 FEATURES = ("random", "colour")

@@ -26,25 +26,25 @@ import torch
 from numpy.typing import NDArray
 from quality_arms import LARGE, SMALL, fitted, of_fast, of_fruit
 
-from fruitgan.atomic import write_atomically
-from fruitgan.augment.contracts import augmentations
+from fruitgan.data.augment.contracts import augmentations
 from fruitgan.data.decode import decode
 from fruitgan.data.sources import Domain, Source, find_source
 from fruitgan.device import Precision, choose_device, has_fast_bf16
-from fruitgan.evaluation.contracts import features
-from fruitgan.evaluation.distances import kernel_distances
-from fruitgan.evaluation.extraction import extract
-from fruitgan.evaluation.statistics import percentile_interval, resample_weights
+from fruitgan.files import write_atomically
 from fruitgan.images import Pixels
-from fruitgan.models.catalog import discriminators, generators
-from fruitgan.objectives.contracts import objectives
+from fruitgan.measures.contracts import features
+from fruitgan.measures.distances import kernel_distances
+from fruitgan.measures.extraction import extract
+from fruitgan.measures.statistics import percentile_interval, resample_weights
+from fruitgan.networks.catalog import discriminators, generators
 from fruitgan.report.grid import fit_square, png_bytes
-from fruitgan.training.checkpoint import Checkpoints
-from fruitgan.training.recipe import Recipe
-from fruitgan.training.samples import translate_batch
-from fruitgan.workflows.train_gan.assemble import Plan, load_banks, make_objective, make_plan, make_trainer
-from fruitgan.workflows.train_gan.settings import TrainGanSettings
-from fruitgan.workflows.train_gan.work import work_of
+from fruitgan.runs.checkpoint import Checkpoints
+from fruitgan.train_gan.assemble import Plan, load_banks, make_objective, make_plan, make_trainer
+from fruitgan.train_gan.multiply_adds import work_of
+from fruitgan.train_gan.objectives.contracts import objectives
+from fruitgan.train_gan.recipe import Recipe
+from fruitgan.train_gan.samples import translate_batch
+from fruitgan.train_gan.settings import TrainGanSettings
 
 BACKENDS = ("random", "colour")
 RESAMPLES = 1000

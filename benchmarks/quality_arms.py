@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from fruitgan.training.recipe import Adam, Part, Recipe, recipes
-from fruitgan.training.schedules import Schedule, constant, until
+from fruitgan.train_gan.recipe import Adam, Part, Recipe, recipes
+from fruitgan.train_gan.schedules import Schedule, constant, until
 
 
 def of_fruit() -> dict[str, Recipe]:

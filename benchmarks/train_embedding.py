@@ -25,12 +25,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fruitgan.atomic import file_sha256
 from fruitgan.data.decode import decode
 from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import loose_source
-from fruitgan.evaluation.features.fruit_embed import BESIDE, CHANNELS, SIZE_PX, EmbedNetwork, pooled
+from fruitgan.files import file_sha256
 from fruitgan.images import resize
+from fruitgan.measures.features.fruit_embed import BESIDE, CHANNELS, SIZE_PX, EmbedNetwork, pooled
 
 STORED_PX = 144
 VIEW_PX = 96

@@ -4,11 +4,11 @@
     python benchmarks/train_step.py --recipe cyclegan --device cuda --precision bf16 --rounds 30
 
 `plain` calls every network once for each kind of image, uses torch's own instance norm, convolutions, borders, blurs and Adam
-as they come, in fp32, and the C library's way with freed memory; its losses are those of `fruitgan.objectives.cyclegan` (of
-`fruit`'s it leaves out the masks and the changes of what discriminators are shown, so that only ours can be read there). Each
-turn begins with a step that does not count. Ratios are of medians, their interval that of the single rounds. On a GPU ours is
-captured as CUDA graphs, unless `--eager`, and lies channels last, unless `--contiguous`. Beside them stands what this machine
-reaches on one large product and on one large convolution.
+as they come, in fp32, and the C library's way with freed memory; its losses are those of
+`fruitgan.train_gan.objectives.cyclegan` (of `fruit`'s it leaves out the masks and the changes of what discriminators are shown,
+so that only ours can be read there). Each turn begins with a step that does not count. Ratios are of medians, their interval
+that of the single rounds. On a GPU ours is captured as CUDA graphs, unless `--eager`, and lies channels last, unless
+`--contiguous`. Beside them stands what this machine reaches on one large product and on one large convolution.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from fruitgan.data.batch import Batch
 from fruitgan.data.sampler import Sampler
 from fruitgan.device import Precision, keep_freed_memory, memory_format_of
-from fruitgan.models import layers, reflection
-from fruitgan.objectives.adversarial import discriminator_loss, generator_loss
-from fruitgan.objectives.contracts import Batch, Objective
-from fruitgan.objectives.replay import ReplayPool
-from fruitgan.training import trainer as training
-from fruitgan.training.capture import WARM_UP_STEPS, CudaGraphs
-from fruitgan.training.compilation import compile_networks
-from fruitgan.training.recipe import Recipe
-from fruitgan.workflows.train_gan.assemble import Plan, make_objective, make_plan
-from fruitgan.workflows.train_gan.settings import TrainGanSettings
+from fruitgan.networks import layers, reflection
+from fruitgan.train_gan import trainer as training
+from fruitgan.train_gan.assemble import Plan, make_objective, make_plan
+from fruitgan.train_gan.compilation import compile_networks
+from fruitgan.train_gan.cuda_graphs import WARM_UP_STEPS, CudaGraphs
+from fruitgan.train_gan.objectives.adversarial import discriminator_loss, generator_loss
+from fruitgan.train_gan.objectives.contracts import Objective
+from fruitgan.train_gan.objectives.replay_buffer import ReplayPool
+from fruitgan.train_gan.recipe import Recipe
+from fruitgan.train_gan.settings import TrainGanSettings
 
 
 class Noise:

@@ -27,12 +27,12 @@ from train_step import plain_layers
 
 from fruitgan import bundle as bundles
 from fruitgan import weights
-from fruitgan.data.fruit import draw
+from fruitgan.demo.fruit import draw
 from fruitgan.engines.torch_engine import arrays_of
 from fruitgan.machine import cores
-from fruitgan.models.catalog import generators
-from fruitgan.models.weights import build_for
-from fruitgan.workflows.translate import TranslateSettings, translate
+from fruitgan.networks.catalog import generators
+from fruitgan.networks.weights import build_for
+from fruitgan.translate.job import TranslateSettings, translate
 
 WAYS: dict[str, dict[str, Any]] = {
     "torch": {"engine": "torch"},

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fruitgan.augment.jitter import jitter_mirror
-from fruitgan.data.bank import Bank
+from fruitgan.data.augment.jitter import jitter_mirror
+from fruitgan.data.image_dataset import Bank
+from fruitgan.data.loader import BankFeed
 from fruitgan.data.sampler import Sampler
 from fruitgan.data.sources import find_source
-from fruitgan.models.contracts import Generator, GeneratorParts, SizeRule
-from fruitgan.models.patch import patch_multiscale
-from fruitgan.objectives.cyclegan import cyclegan
-from fruitgan.training.feed import BankFeed
-from fruitgan.training.recipes import fast
-from fruitgan.training.trainer import Trainer
+from fruitgan.networks.contracts import Generator, GeneratorParts, SizeRule
+from fruitgan.networks.patch import patch_multiscale
+from fruitgan.train_gan.objectives.cyclegan import cyclegan
+from fruitgan.train_gan.recipes import fast
+from fruitgan.train_gan.trainer import Trainer
 
 SIZE_PX, SEED = 48, 0
 

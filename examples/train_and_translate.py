@@ -8,9 +8,9 @@ The steps are few so that it ends within a minute; for something to look at take
 import sys
 from pathlib import Path
 
-from fruitgan.workflows.train_gan import TrainGanSettings, train_gan
-from fruitgan.workflows.train_gan.settings import Event, Stepped
-from fruitgan.workflows.translate import TranslateSettings, translate
+from fruitgan.train_gan.job import train_gan
+from fruitgan.train_gan.settings import Event, Stepped, TrainGanSettings
+from fruitgan.translate.job import TranslateSettings, translate
 
 
 def show(event: Event) -> bool:

@@ -6,8 +6,9 @@ python two_folders.py FOLDER_A FOLDER_B [MINUTES]
 import sys
 from pathlib import Path
 
-from fruitgan.training.run import CONFIG
-from fruitgan.workflows.train_gan import TrainGanSettings, train_gan
+from fruitgan.runs.run import CONFIG
+from fruitgan.train_gan.job import train_gan
+from fruitgan.train_gan.settings import TrainGanSettings
 
 RUNS = Path("two-folders")
 

@@ -18,8 +18,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from fruitgan import weights as shipped_weights
-from fruitgan.atomic import write_atomically
 from fruitgan.errors import DataError, FruitganError, UsageError, shown
+from fruitgan.files import write_atomically
 from fruitgan.registry import Choice, suggestion
 from fruitgan.settings import from_json, parse_json, reason_of, to_json
 from fruitgan.tensorfile import TensorFile, open_tensors

@@ -16,8 +16,8 @@ import typer
 import typer.core
 import typer.main
 
-from fruitgan.commands import options
-from fruitgan.commands.values import Reader, name_of
+from fruitgan.console import options
+from fruitgan.console.values import Reader, name_of
 from fruitgan.errors import EnvironmentProblem, FruitganError, Stopped, UsageError
 from fruitgan.registry import Entry, Registry, suggestion
 

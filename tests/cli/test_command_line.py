@@ -229,7 +229,13 @@ def test_a_full_disk_under_stdout_is_one_line() -> None:
     assert (done.returncode, done.stderr) == (1, "error: the disk is full: make room, or write elsewhere\n")
 
 
-OWN_ROOMS = ("fruitgan.models", "fruitgan.workflows", "fruitgan.data", "fruitgan.training")
+OWN_ROOMS = tuple(
+    f"fruitgan.{room}"
+    for room in (
+        *("networks", "data.", "engines", "bundle", "runs", "measures", "report", "distill.", "demo."),
+        *("train_gan.", "translate.", "export_dataset.", "train_detector.", "evaluate."),
+    )
+)
 HEAVY = (
     "torch",
     "torchvision",

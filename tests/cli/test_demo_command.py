@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fruitgan.cli import main
-from fruitgan.workflows import demo as demos
+from fruitgan.demo import job as demos
 
 TINY = demos.Size(image_px=48, train_images=6, test_images=20, steps=3, detector="spectrum", detector_epochs=1)
 

@@ -14,9 +14,10 @@ from typed_commands import run_json
 
 from fruitgan import bundle as bundles
 from fruitgan.cli import main
-from fruitgan.models.lite import lite_u
-from fruitgan.workflows.distill import gates
-from fruitgan.workflows.train_gan import TrainGanSettings, train_gan
+from fruitgan.distill import gates
+from fruitgan.networks.lite import lite_u
+from fruitgan.train_gan.job import train_gan
+from fruitgan.train_gan.settings import TrainGanSettings
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -29,7 +30,7 @@ STUDENT = [
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measuring takes longer than a few small steps."""
-    monkeypatch.setattr("fruitgan.workflows.distill.job.measure", lambda **_: ())
+    monkeypatch.setattr("fruitgan.distill.job.measure", lambda **_: ())
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_a_closed_gate_is_an_exit_code_with_strict(
     teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shut = gates.Gate("psnr_a2b", 20.0, 28.0, False, "dB")
-    monkeypatch.setattr("fruitgan.workflows.distill.job.measure", lambda **_: (shut,))
+    monkeypatch.setattr("fruitgan.distill.job.measure", lambda **_: (shut,))
     words = ["distill", "--teacher", str(teacher), *STUDENT, "--out", str(tmp_path), "--steps", "1", "--strict"]
     assert main(words) == 5
     assert "psnr_a2b" in capsys.readouterr().err

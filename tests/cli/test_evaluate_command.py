@@ -13,7 +13,7 @@ import pytest
 from picture_files import write_noise
 
 from fruitgan.cli import main
-from fruitgan.workflows.evaluate import job
+from fruitgan.evaluate import job
 
 Fruitgan = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fruitgan.data.fruit import draw
+from fruitgan.demo.fruit import draw
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

@@ -15,7 +15,7 @@ from typed_commands import Cli, typed
 
 from fruitgan import bundle as bundles
 from fruitgan.data.labelled import read_dataset
-from fruitgan.workflows.export_dataset import job
+from fruitgan.export_dataset import job
 
 
 @pytest.fixture

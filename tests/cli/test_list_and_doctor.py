@@ -20,7 +20,7 @@ def test_list_names_every_kind_and_what_is_of_it(capsys: Captured) -> None:
     assert main(["list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert tuple(listed) == KINDS
-    assert {"name": "resnet-9", "package": "fruitgan", "version": "0.1.0", "target": "fruitgan.models.resnet:resnet_9"} in (
+    assert {"name": "resnet-9", "package": "fruitgan", "version": "0.1.0", "target": "fruitgan.networks.resnet:resnet_9"} in (
         listed["generators"]
     )
 
@@ -44,7 +44,7 @@ def test_an_unknown_kind_says_what_is_near(capsys: Captured) -> None:
 
 
 def test_a_kind_with_nothing_registered_is_no_error(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fruitgan.commands.list_.KINDS", ("nothings",))
+    monkeypatch.setattr("fruitgan.list.KINDS", ("nothings",))
     assert main(["list"]) == 0
     assert capsys.readouterr().out == "no nothings are registered\n"
 

@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from fruitgan.commands import options
+from fruitgan.console import options
 from fruitgan.console import Console
 
 

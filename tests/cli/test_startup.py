@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fruitgan.data.fruit import draw
+from fruitgan.demo.fruit import draw
 
 HEAVY = (
     "torch",

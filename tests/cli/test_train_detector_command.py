@@ -17,9 +17,9 @@ from picture_files import write_dataset
 from safetensors.numpy import load_file
 from typed_commands import Cli, typed
 
-from fruitgan.training.detection import Album
-from fruitgan.training.lock import locked
-from fruitgan.workflows.train_detector import job
+from fruitgan.runs.lock import locked
+from fruitgan.train_detector import job
+from fruitgan.train_detector.image_dataset import Album
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ from PIL import Image
 from typed_commands import run_json
 
 from fruitgan.cli import main
-from fruitgan.commands.durations import duration, seconds_of
-from fruitgan.commands.signals import PoliteStop
-from fruitgan.commands.train_gan import Telling
 from fruitgan.console import Console
-from fruitgan.data.fruit import draw
+from fruitgan.console.durations import duration, seconds_of
+from fruitgan.console.signals import PoliteStop
+from fruitgan.demo.fruit import draw
 from fruitgan.errors import Stopped, UsageError
-from fruitgan.training.trainer import StepReport, Trainer
-from fruitgan.workflows.train_gan.settings import Loading, Stepped
+from fruitgan.train_gan.command import Telling
+from fruitgan.train_gan.settings import Loading, Stepped
+from fruitgan.train_gan.trainer import StepReport, Trainer
 
 # The smallest training there is: a step takes some hundredths of a second.
 TINY = [

@@ -19,7 +19,7 @@ from typed_commands import Cli, typed
 
 from fruitgan.cli import main
 from fruitgan.errors import FruitganError
-from fruitgan.workflows import translate as translating
+from fruitgan.translate import job as translating
 
 
 @pytest.fixture
@@ -180,5 +180,5 @@ def test_a_rerun_needs_no_torch_engine(cli: Cli, monkeypatch: pytest.MonkeyPatch
     def fail(*_: Any) -> None:
         raise AssertionError("built an engine for nothing")
 
-    monkeypatch.setattr("fruitgan.workflows.translate._engine", fail)
+    monkeypatch.setattr("fruitgan.translate.job._engine", fail)
     assert cli("in/a.jpg")[:2] == (0, f"{Path('translated/a.png')}\n")

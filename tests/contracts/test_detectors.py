@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fruitgan.augment.contracts import augmentations
+from fruitgan.data.augment.contracts import augmentations
 from fruitgan.errors import UsageError
-from fruitgan.models.catalog import detectors
-from fruitgan.models.contracts import Detector, LinearDetector
+from fruitgan.networks.catalog import detectors
+from fruitgan.networks.contracts import Detector, LinearDetector
 
 pytestmark = pytest.mark.usefixtures("repeatable")
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fruitgan.errors import DataError
-from fruitgan.evaluation.contracts import (
+from fruitgan.measures.contracts import (
     Features,
     FeatureSet,
     MetricResult,

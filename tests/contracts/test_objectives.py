@@ -12,14 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from fruitgan.augment.contracts import Augmentation, augmentations
-from fruitgan.models.catalog import discriminators, generators
-from fruitgan.models.contracts import SizeRule
-from fruitgan.objectives.contracts import Batch, Objective, objectives
+from fruitgan.data.augment.contracts import Augmentation, augmentations
+from fruitgan.data.batch import Batch
+from fruitgan.networks.catalog import discriminators, generators
+from fruitgan.networks.contracts import SizeRule
 from fruitgan.registry import Registry
 from fruitgan.settings import from_json, to_json
-from fruitgan.training.recipe import Recipe, recipes
-from fruitgan.training.schedules import Clock
+from fruitgan.train_gan.objectives.contracts import Objective, objectives
+from fruitgan.train_gan.recipe import Recipe, recipes
+from fruitgan.train_gan.schedules import Clock
 
 SIDE_PX = 48
 DIRECTIONS = {"a2b", "b2a"}

@@ -23,12 +23,12 @@ from PIL import Image
 from torch import nn
 
 from fruitgan import randomness
-from fruitgan.augment.contracts import augmentations
+from fruitgan.data.augment.contracts import augmentations
+from fruitgan.data.batch import Batch
+from fruitgan.data.loader import Feed
 from fruitgan.data.sources import folder_source
-from fruitgan.objectives.contracts import Batch
-from fruitgan.training.feed import Feed
-from fruitgan.workflows.train_gan.assemble import Plan, load_banks, make_objective, make_plan, make_trainer
-from fruitgan.workflows.train_gan.settings import TrainGanSettings
+from fruitgan.train_gan.assemble import Plan, load_banks, make_objective, make_plan, make_trainer
+from fruitgan.train_gan.settings import TrainGanSettings
 
 HERE = Path(__file__).parent
 STEPS = 20

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fruitgan.training.recipe import recipes
+from fruitgan.train_gan.recipe import recipes
 
 GOLDEN = runpy.run_path(str(Path(__file__).with_name("regenerate.py")))
 

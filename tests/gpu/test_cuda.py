@@ -13,13 +13,14 @@ from picture_files import write_noise_domains
 from PIL import Image
 from torch import Tensor
 
-from fruitgan.objectives.cyclegan import CycleGAN
-from fruitgan.training.capture import WARM_UP_STEPS
-from fruitgan.training.trainer import StepReport, Trainer
-from fruitgan.workflows.train_detector import TrainDetectorSettings, train_detector
-from fruitgan.workflows.train_detector.settings import Rounded
-from fruitgan.workflows.train_gan import TrainGanSettings, assemble, train_gan
-from fruitgan.workflows.train_gan.settings import Noted, Stepped
+from fruitgan.train_detector.job import train_detector
+from fruitgan.train_detector.settings import Rounded, TrainDetectorSettings
+from fruitgan.train_gan import assemble
+from fruitgan.train_gan.cuda_graphs import WARM_UP_STEPS
+from fruitgan.train_gan.job import train_gan
+from fruitgan.train_gan.objectives.cyclegan import CycleGAN
+from fruitgan.train_gan.settings import Noted, Stepped, TrainGanSettings
+from fruitgan.train_gan.trainer import StepReport, Trainer
 
 pytestmark = [
     pytest.mark.gpu,

@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fruitgan.errors import UsageError
-from fruitgan.models import efficientnet
-from fruitgan.models.backbones import build_backbone, frozen_sums, trained_against
-from fruitgan.models.efficientnet import FILE, SHA256, SameConv2d, efficientnet_lite1
-from fruitgan.models.projected import ProjectedDiscriminator, projected
-from fruitgan.training.trainer import NetworkState
+from fruitgan.networks import efficientnet
+from fruitgan.networks.backbones import build_backbone, frozen_sums, trained_against
+from fruitgan.networks.efficientnet import FILE, SHA256, SameConv2d, efficientnet_lite1
+from fruitgan.networks.projected import ProjectedDiscriminator, projected
+from fruitgan.train_gan.trainer import NetworkState
 
 REFERENCE = Path(__file__).with_name("efficientnet_lite1.safetensors")
 STRIDES = (4, 8, 16)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fruitgan.augment.crop_scales import crop_scales
-from fruitgan.augment.differentiable import MOVING_DRAWS, shifted_and_cut
+from fruitgan.data.augment.crop_scales import crop_scales
+from fruitgan.data.augment.differentiable import MOVING_DRAWS, shifted_and_cut
 from fruitgan.errors import UsageError
 
 SIZE_PX = 16

@@ -14,18 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fruitgan.models import layers
-from fruitgan.models.contracts import Discriminator, Generator
-from fruitgan.models.layers import Doubling, Halving
-from fruitgan.models.mobile import mobile
-from fruitgan.models.patch import patch_70, patch_70_affine
-from fruitgan.models.resnet import resnet_6
-from fruitgan.models.unet import unet_128
-from fruitgan.objectives.contracts import Batch, Objective
-from fruitgan.objectives.cyclegan import cyclegan
-from fruitgan.training.recipe import Adam, Recipe, recipes
-from fruitgan.training.schedules import constant
-from fruitgan.training.trainer import Trainer
+from fruitgan.data.batch import Batch
+from fruitgan.networks import layers
+from fruitgan.networks.contracts import Discriminator, Generator
+from fruitgan.networks.layers import Doubling, Halving
+from fruitgan.networks.mobile import mobile
+from fruitgan.networks.patch import patch_70, patch_70_affine
+from fruitgan.networks.resnet import resnet_6
+from fruitgan.networks.unet import unet_128
+from fruitgan.train_gan.objectives.contracts import Objective
+from fruitgan.train_gan.objectives.cyclegan import cyclegan
+from fruitgan.train_gan.recipe import Adam, Recipe, recipes
+from fruitgan.train_gan.schedules import constant
+from fruitgan.train_gan.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("repeatable")
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from fruitgan.errors import UsageError
-from fruitgan.models.detectors.seed_cnn import SeedCnn, seed_cnn
-from fruitgan.models.detectors.small_cnn import small_cnn
-from fruitgan.models.detectors.spectrum import FLOOR, OPPONENT, Spectrum, spectrum
+from fruitgan.networks.detectors.seed_cnn import SeedCnn, seed_cnn
+from fruitgan.networks.detectors.small_cnn import small_cnn
+from fruitgan.networks.detectors.spectrum import FLOOR, OPPONENT, Spectrum, spectrum
 
 pytestmark = pytest.mark.usefixtures("repeatable")
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fruitgan.models.lite import lite, lite_u
-from fruitgan.models.mobile import mobile
-from fruitgan.models.patch import patch_multiscale
-from fruitgan.models.resnet import mobile_resnet
-from fruitgan.objectives.contracts import Batch
-from fruitgan.objectives.distillation import Distillation, structural_similarity
+from fruitgan.data.batch import Batch
+from fruitgan.networks.lite import lite, lite_u
+from fruitgan.networks.mobile import mobile
+from fruitgan.networks.patch import patch_multiscale
+from fruitgan.networks.resnet import mobile_resnet
+from fruitgan.train_gan.objectives.distillation import Distillation, structural_similarity
 
 pytestmark = pytest.mark.usefixtures("repeatable")
 

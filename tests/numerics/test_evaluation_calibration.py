@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
-from fruitgan.evaluation.calibration import average_precision, balanced_accuracy, calibration
+from fruitgan.train_detector.calibration import average_precision, balanced_accuracy, calibration
 
 
 def logits_of(probabilities: np.ndarray) -> np.ndarray:

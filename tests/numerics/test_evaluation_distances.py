@@ -9,17 +9,11 @@ import pytest
 import scipy.linalg
 import torch
 
-from fruitgan.evaluation import distances
-from fruitgan.evaluation.contracts import FeatureSet
-from fruitgan.evaluation.distances import (
-    frechet_distance,
-    frechet_distances,
-    kernel_distance,
-    kernel_distances,
-    mean_within,
-)
-from fruitgan.evaluation.metrics import affordable, fid, halvings, kid, subsets, translation_ratio
-from fruitgan.evaluation.statistics import resample_weights
+from fruitgan.measures import distances
+from fruitgan.measures.contracts import FeatureSet
+from fruitgan.measures.distances import frechet_distance, frechet_distances, kernel_distance, kernel_distances, mean_within
+from fruitgan.measures.metrics.fid_kid import affordable, fid, halvings, kid, subsets, translation_ratio
+from fruitgan.measures.statistics import resample_weights
 
 
 def draw(n: int, dimensions: int, seed: int, shift: float = 0.0) -> np.ndarray:

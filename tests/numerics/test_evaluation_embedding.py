@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fruitgan.errors import DataError
-from fruitgan.evaluation.features import fruit_embed as embed
+from fruitgan.measures.features import fruit_embed as embed
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/train_embedding.py"
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
 
-from fruitgan.evaluation.differences import kid_difference, ratio_difference
-from fruitgan.evaluation.distances import kernel_distance
-from fruitgan.evaluation.paired import mcnemar_p, paired_shares
-from fruitgan.evaluation.statistics import resample_weights
+from fruitgan.measures.differences import kid_difference, ratio_difference
+from fruitgan.measures.distances import kernel_distance
+from fruitgan.measures.paired import mcnemar_p, paired_shares
+from fruitgan.measures.statistics import resample_weights
 from fruitgan.randomness import generator
 
 

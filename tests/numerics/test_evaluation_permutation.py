@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 from sklearn.metrics import roc_auc_score
 
-from fruitgan.evaluation.permutation import ALPHA, maximum_test
-from fruitgan.training.detection.regression import trials
+from fruitgan.measures.permutation import ALPHA, maximum_test
+from fruitgan.train_detector.regression import trials
 
 Scores = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from fruitgan.evaluation.statistics import (
+from fruitgan.measures.statistics import (
     auc,
     auc_interval,
     binomial_p,

@@ -12,9 +12,9 @@ from kornia.metrics import ssim as kornias_ssim
 from scipy.ndimage import gaussian_filter
 from scipy.stats import wasserstein_distance
 
-from fruitgan.evaluation import content, lab_distance, patches, spectra
-from fruitgan.evaluation.contracts import Features
-from fruitgan.evaluation.features.colour import lab_of_srgb
+from fruitgan.measures.contracts import Features
+from fruitgan.measures.features.colour import lab_of_srgb
+from fruitgan.measures.metrics import colour_lab, spectrum, structure, swd
 
 RANDOM = np.random.default_rng(0)
 
@@ -31,7 +31,7 @@ def test_power_is_that_of_the_sum_over_all_pixels() -> None:
     luma = image[0] @ np.array([0.299, 0.587, 0.114])
     window = [0.5 - 0.5 * math.cos(2 * math.pi * i / size) for i in range(size)]
     total = sum((a * b) ** 2 for a in window for b in window)
-    found = spectra.power(torch.from_numpy(image).permute(0, 3, 1, 2))[0].numpy()
+    found = spectrum.power(torch.from_numpy(image).permute(0, 3, 1, 2))[0].numpy()
     for u, v in itertools.product(range(size), repeat=2):
         amplitude = sum(
             (luma[y, x] - luma.mean()) * window[y] * window[x] * np.exp(-2j * math.pi * (u * y + v * x) / size)
@@ -44,7 +44,7 @@ def test_power_is_that_of_the_sum_over_all_pixels() -> None:
 def test_the_radial_mean_is_that_over_the_places_of_a_ring() -> None:
     size = 128
     plane = RANDOM.normal(size=(size, size))
-    found = spectra.radial_means(torch.from_numpy(plane)[None])[0].numpy()
+    found = spectrum.radial_means(torch.from_numpy(plane)[None])[0].numpy()
     for k in (1, 5, 40, 64):
         ring = [
             plane[y, x] for y in range(size) for x in range(size) if round(math.hypot(min(y, size - y), min(x, size - x))) == k
@@ -55,7 +55,7 @@ def test_the_radial_mean_is_that_over_the_places_of_a_ring() -> None:
 def test_white_noise_has_a_flat_spectrum_at_its_own_power_whatever_its_size() -> None:
     for size in (64, 128):
         noise = 0.5 + RANDOM.normal(0, 0.1, size=(80, size, size, 1)).repeat(3, axis=3)
-        mean = described(spectra.PowerSpectrum(), noise).mean(0)
+        mean = described(spectrum.PowerSpectrum(), noise).mean(0)
         # The mean of the logarithm of an exponential variable is minus Euler's constant.
         expected = 10 * math.log10(0.01) - 10 / math.log(10) * 0.5772
         assert np.abs(mean[8:64] - expected).max() < 0.6  # the innermost rings hold few places
@@ -70,10 +70,10 @@ def test_an_upsampler_that_leaves_a_checkerboard_shows_its_peak_and_a_smooth_one
     smooth = gaussian_filter(noise, (0, 1, 1, 0)).repeat(3, axis=3) * 0.3 + 0.5
     board = smooth.copy()
     board[:, ::period, ::period] += 0.03
-    found = [described(spectra.PowerSpectrum(), images) for images in (smooth, board)]
+    found = [described(spectrum.PowerSpectrum(), images) for images in (smooth, board)]
     excess = found[1][:, 64 + place].mean() - found[0][:, 64 + place].mean()
     assert excess > 10
-    metric = spectra.upsampling_peaks(resamples=20)
+    metric = spectrum.upsampling_peaks(resamples=20)
     assert metric.compute(found[0], found[1]) == pytest.approx(max(excess, metric.compute(found[0], found[1])))
     assert abs(metric.compute(found[0][:6], found[0][6:])) < 3
 
@@ -81,19 +81,19 @@ def test_an_upsampler_that_leaves_a_checkerboard_shows_its_peak_and_a_smooth_one
 def test_a_blurred_picture_lacks_the_high_frequencies_alone() -> None:
     sharp = RANDOM.uniform(size=(10, 64, 64, 3))
     blurred = gaussian_filter(sharp, (0, 0.6, 0.6, 0))
-    found = [described(spectra.PowerSpectrum(), images) for images in (sharp, blurred)]
-    assert spectra.spectrum_high(resamples=20).compute(*found) > 2 * spectra.spectrum(resamples=20).compute(*found) > 1
+    found = [described(spectrum.PowerSpectrum(), images) for images in (sharp, blurred)]
+    assert spectrum.spectrum_high(resamples=20).compute(*found) > 2 * spectrum.spectrum(resamples=20).compute(*found) > 1
 
 
 def test_the_colour_distance_is_scipys_along_each_direction() -> None:
     images = [RANDOM.uniform(0, 0.8, size=(3, 64, 64, 3)), RANDOM.uniform(0.1, 1, size=(4, 64, 64, 3)) ** 2]
-    real, fake = (described(lab_distance.LabDistribution(), side) for side in images)
+    real, fake = (described(colour_lab.LabDistribution(), side) for side in images)
     pixels = [lab_of_srgb(torch.from_numpy(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).reshape(-1, 3).numpy() for x in images]
-    found = lab_distance._distances(real, fake)
-    for value, direction in zip(found, lab_distance.directions(), strict=True):
+    found = colour_lab._distances(real, fake)
+    for value, direction in zip(found, colour_lab.directions(), strict=True):
         assert np.linalg.norm(direction) == pytest.approx(1)
         assert value == pytest.approx(wasserstein_distance(pixels[0] @ direction, pixels[1] @ direction), abs=0.1)
-    metric = lab_distance.colour_lab(resamples=20)
+    metric = colour_lab.colour_lab(resamples=20)
     assert metric.compute(real, fake) == pytest.approx(found[3:].mean())
     assert metric.compute(real, real) == 0
 
@@ -101,28 +101,28 @@ def test_the_colour_distance_is_scipys_along_each_direction() -> None:
 def test_no_colour_lies_beyond_the_ends_of_the_colour_distance() -> None:
     corners = torch.tensor(list(itertools.product((0.0, 1.0), repeat=3))).T.reshape(1, 3, 1, 8)
     lab = lab_of_srgb(corners)[0, :, 0] - torch.tensor([50.0, 0, 0])[:, None]
-    assert float(lab.norm(dim=0).max()) < lab_distance.HIGH
+    assert float(lab.norm(dim=0).max()) < colour_lab.HIGH
 
 
 def test_a_laplacian_pyramid_gives_the_picture_back() -> None:
     image = torch.from_numpy(RANDOM.uniform(size=(1, 3, 256, 256)))
-    levels = patches.laplacian_pyramid(image)
-    assert [level.shape[-1] for level in levels] == list(patches.LEVELS_PX)
+    levels = swd.laplacian_pyramid(image)
+    assert [level.shape[-1] for level in levels] == list(swd.LEVELS_PX)
     rebuilt = levels[-1]
     for level in reversed(levels[:-1]):
         spread = torch.zeros_like(level)
         spread[:, :, ::2, ::2] = rebuilt
-        rebuilt = level + patches.blurred(spread, gain=4.0)
+        rebuilt = level + swd.blurred(spread, gain=4.0)
     assert torch.allclose(rebuilt, image, atol=1e-12)
-    even = patches.laplacian_pyramid(torch.full((1, 3, 256, 256), 0.3, dtype=torch.float64))
+    even = swd.laplacian_pyramid(torch.full((1, 3, 256, 256), 0.3, dtype=torch.float64))
     assert max(float(level.abs().max()) for level in even[:-1]) < 0.02  # borders apart, a flat picture has no detail
     assert float(even[0][:, :, 8:-8, 8:-8].abs().max()) < 1e-12
 
 
 def test_the_sliced_distance_is_the_mean_of_wasserstein_distances_of_normalised_patches() -> None:
-    rows = [RANDOM.normal(size=(5, patches.LaplacianPatches.dimensions)) * scale for scale in (1.0, 1.0)]
+    rows = [RANDOM.normal(size=(5, swd.LaplacianPatches.dimensions)) * scale for scale in (1.0, 1.0)]
     rows[1] = rows[1] ** 3
-    found = patches.level_distances(rows[0], rows[1], 4, seed=0)
+    found = swd.level_distances(rows[0], rows[1], 4, seed=0)
     for level in (0, 3):
         sides = []
         for side in rows:
@@ -131,7 +131,7 @@ def test_the_sliced_distance_is_the_mean_of_wasserstein_distances_of_normalised_
                 part = chosen[:, channel]
                 chosen[:, channel] = (part - part.mean()) / part.std()
             sides.append(chosen.reshape(-1, 147))
-        along = patches.generator(0, level, "swd").normal(size=(147, 4))
+        along = swd.generator(0, level, "swd").normal(size=(147, 4))
         along /= np.linalg.norm(along, axis=0)
         expected = np.mean([wasserstein_distance(sides[0] @ v, sides[1] @ v) for v in along.T])
         assert found[level] == pytest.approx(1e3 * expected, rel=1e-9)
@@ -141,15 +141,15 @@ def test_structural_similarity_is_kornias() -> None:
     x = gaussian_filter(RANDOM.uniform(size=(40, 52)), 1)
     y = np.clip(x + RANDOM.normal(0, 0.05, x.shape), 0, 1)
     theirs = kornias_ssim(torch.from_numpy(x)[None, None], torch.from_numpy(y)[None, None], 11, padding="valid")
-    assert content.ssim(x, y) == pytest.approx(float(theirs.mean()), abs=1e-4)
-    assert content.ssim(x, x) == pytest.approx(1)
+    assert structure.ssim(x, y) == pytest.approx(float(theirs.mean()), abs=1e-4)
+    assert structure.ssim(x, x) == pytest.approx(1)
 
 
 def test_the_gradient_of_a_straight_edge_is_one() -> None:
     picture = np.zeros((20, 20, 3), dtype=np.uint8)
     picture[:, 10:] = 255
-    assert content.gradient(picture)[10, 9:11] == pytest.approx([1, 1])
-    assert content.gradient(picture)[10, 3] == 0
+    assert structure.gradient(picture)[10, 9:11] == pytest.approx([1, 1])
+    assert structure.gradient(picture)[10, 3] == 0
 
 
 def test_self_similarity_is_that_of_a_double_loop_and_blind_to_a_change_of_all_places_alike() -> None:
@@ -160,13 +160,13 @@ def test_self_similarity_is_that_of_a_double_loop_and_blind_to_a_change_of_all_p
         return float(a @ b / (a.norm() * b.norm()))
 
     naive = np.mean([(cosine(x, i, j) - cosine(y, i, j)) ** 2 for i in range(12) for j in range(12)])
-    assert content.structure_distance(x, y) == pytest.approx(naive)
-    assert content.structure_distance(x, 2.5 * x) == pytest.approx(0, abs=1e-12)
+    assert structure.structure_distance(x, y) == pytest.approx(naive)
+    assert structure.structure_distance(x, 2.5 * x) == pytest.approx(0, abs=1e-12)
 
 
 def test_the_way_from_the_border_is_the_cheapest_of_all() -> None:
     lab = RANDOM.uniform(0, 20, size=(7, 9, 3))
-    found = content.border_distances(lab)
+    found = structure.border_distances(lab)
     best = np.full((7, 9), math.inf)
     best[[0, -1]] = 0
     best[:, [0, -1]] = 0
@@ -174,7 +174,7 @@ def test_the_way_from_the_border_is_the_cheapest_of_all() -> None:
         for y, x in itertools.product(range(7), range(9)):
             for v, u in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)):
                 if 0 <= v < 7 and 0 <= u < 9:
-                    cost = max(0, float(np.linalg.norm(lab[y, x] - lab[v, u])) - content.LIGHTEST_STEP)
+                    cost = max(0, float(np.linalg.norm(lab[y, x] - lab[v, u])) - structure.LIGHTEST_STEP)
                     best[y, x] = min(best[y, x], best[v, u] + cost)
     assert np.allclose(found, best, atol=1e-6)
 
@@ -192,9 +192,9 @@ def test_the_threshold_is_that_of_the_greatest_variance_between_classes() -> Non
         return low * high * (means[0] - means[1]) ** 2
 
     best = max(between(t) for t in range(127))
-    chosen = int(np.flatnonzero(np.isclose(edges[1:], content.otsu(values)))[0])
+    chosen = int(np.flatnonzero(np.isclose(edges[1:], structure.otsu(values)))[0])
     assert between(chosen) == pytest.approx(best)
-    assert content.otsu(np.full(10, 2.0)) >= 2.0
+    assert structure.otsu(np.full(10, 2.0)) >= 2.0
 
 
 def test_a_background_left_alone_scores_nothing_however_the_fruit_changes() -> None:
@@ -203,6 +203,6 @@ def test_a_background_left_alone_scores_nothing_however_the_fruit_changes() -> N
     source = np.where(disc[:, :, None], [200, 40, 30], [90, 110, 120]).astype(np.uint8)
     recoloured = np.where(disc[:, :, None], [240, 150, 20], source).astype(np.uint8)
     tinted = np.where(disc[:, :, None], source, [120, 110, 90]).astype(np.uint8)
-    metric = content.background_change()
+    metric = structure.background_change()
     assert metric.of_pair(source, recoloured) < 0.5
     assert metric.of_pair(source, tinted) > 10

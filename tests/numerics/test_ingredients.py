@@ -12,20 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fruitgan.augment.differentiable import BRIGHTNESS, CONTRAST, DRAWS, SHIFT, mildly_changed
+from fruitgan.data.augment.differentiable import BRIGHTNESS, CONTRAST, DRAWS, SHIFT, mildly_changed
+from fruitgan.data.batch import Batch
 from fruitgan.errors import UsageError
-from fruitgan.models.antialiased import resnet_aa
-from fruitgan.models.composition import composed
-from fruitgan.models.mobile import mobile
-from fruitgan.models.patch import BatchSpread, patch_multiscale
-from fruitgan.models.reflection import Enlarge, Smooth
-from fruitgan.models.spectral import spectral_norm
-from fruitgan.objectives.adaptation import IMAGES_TO_FULL, STRONGEST, AdaptiveStrength
-from fruitgan.objectives.adversarial import discriminator_loss, generator_loss, gradient_penalty
-from fruitgan.objectives.contracts import Batch, Objective
-from fruitgan.objectives.cyclegan import cyclegan
-from fruitgan.objectives.masks import area, roughness
-from fruitgan.training.schedules import Clock, Schedule, constant
+from fruitgan.networks.antialiased import resnet_aa
+from fruitgan.networks.composition import composed
+from fruitgan.networks.mobile import mobile
+from fruitgan.networks.patch import BatchSpread, patch_multiscale
+from fruitgan.networks.reflection import Enlarge, Smooth
+from fruitgan.networks.spectral import spectral_norm
+from fruitgan.train_gan.objectives.adaptation import IMAGES_TO_FULL, STRONGEST, AdaptiveStrength
+from fruitgan.train_gan.objectives.adversarial import discriminator_loss, generator_loss, gradient_penalty
+from fruitgan.train_gan.objectives.contracts import Objective
+from fruitgan.train_gan.objectives.cyclegan import cyclegan
+from fruitgan.train_gan.objectives.masks import area, roughness
+from fruitgan.train_gan.schedules import Clock, Schedule, constant
 
 pytestmark = pytest.mark.usefixtures("repeatable")
 

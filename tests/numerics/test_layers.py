@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fruitgan.models import layers
-from fruitgan.models.layers import Doubling, Halving, InstanceNorm
-from fruitgan.models.mobile import MobileGenerator, mobile
-from fruitgan.models.patch import patch_multiscale
-from fruitgan.models.reflection import Reflect, ReflectConv2d, Smooth
+from fruitgan.networks import layers
+from fruitgan.networks.layers import Doubling, Halving, InstanceNorm
+from fruitgan.networks.mobile import MobileGenerator, mobile
+from fruitgan.networks.patch import patch_multiscale
+from fruitgan.networks.reflection import Reflect, ReflectConv2d, Smooth
 
 pytestmark = pytest.mark.usefixtures("repeatable")
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fruitgan.errors import UsageError
-from fruitgan.objectives.adversarial import discriminator_loss, generator_loss
-from fruitgan.objectives.cyclegan import cycle_loss, cyclegan, identity_loss
+from fruitgan.train_gan.objectives.adversarial import discriminator_loss, generator_loss
+from fruitgan.train_gan.objectives.cyclegan import cycle_loss, cyclegan, identity_loss
 
 
 def numbers(x: Tensor) -> list[float]:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from fruitgan.models.layers import Doubling, InstanceNorm
-from fruitgan.models.mobile import mobile
-from fruitgan.models.patch import PatchDiscriminator, patch_70, patch_70_affine, patch_multiscale
-from fruitgan.models.resnet import resnet_6, resnet_9
-from fruitgan.models.unet import UNetGenerator, unet_128, unet_256
+from fruitgan.networks.layers import Doubling, InstanceNorm
+from fruitgan.networks.mobile import mobile
+from fruitgan.networks.patch import PatchDiscriminator, patch_70, patch_70_affine, patch_multiscale
+from fruitgan.networks.resnet import resnet_6, resnet_9
+from fruitgan.networks.unet import UNetGenerator, unet_128, unet_256
 
 pytestmark = pytest.mark.usefixtures("repeatable")
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fruitgan.objectives.contracts import Batch, Objective, Player
-from fruitgan.training.averaging import Average
-from fruitgan.training.recipe import Adam, recipes
-from fruitgan.training.schedules import Schedule
-from fruitgan.training.trainer import Trainer
+from fruitgan.data.batch import Batch
+from fruitgan.train_gan.ema import Average
+from fruitgan.train_gan.objectives.contracts import Objective, Player
+from fruitgan.train_gan.recipe import Adam, recipes
+from fruitgan.train_gan.schedules import Schedule
+from fruitgan.train_gan.trainer import Trainer
 
 START = [0.5, -2.0, 3.0]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fruitgan.objectives.replay import ReplayPool
+from fruitgan.train_gan.objectives.replay_buffer import ReplayPool
 
 KEEP, UNDO = torch.ones(()), torch.zeros(())
 

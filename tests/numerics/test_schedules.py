@@ -7,9 +7,9 @@ import math
 import pytest
 
 from fruitgan.errors import UsageError
-from fruitgan.training.averaging import averaging_factor
-from fruitgan.training.recipe import recipes
-from fruitgan.training.schedules import Clock, Schedule, constant, until
+from fruitgan.train_gan.ema import averaging_factor
+from fruitgan.train_gan.recipe import recipes
+from fruitgan.train_gan.schedules import Clock, Schedule, constant, until
 
 STEPS_PER_EPOCH = 1019  # the oranges of apple2orange, a step each
 

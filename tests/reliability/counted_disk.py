@@ -21,7 +21,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from fruitgan.training import checkpoint
+from fruitgan.runs import checkpoint
 
 CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink", "os.chmod", "os.utime")
 FREEING = ("os.remove", "os.rmdir", "os.truncate", "os.rename")

@@ -13,12 +13,14 @@ from PIL import Image
 from toy_bundles import save_small
 
 from fruitgan.data.labelled import MANIFEST, read_manifest
-from fruitgan.training.detection import load_detector
-from fruitgan.training.run import step_folders
-from fruitgan.workflows.evaluate import EvaluateSettings, evaluate
-from fruitgan.workflows.export_dataset import ExportSettings, export_dataset
-from fruitgan.workflows.train_detector import TrainDetectorSettings, train_detector
-from fruitgan.workflows.train_detector.settings import Event, Started
+from fruitgan.evaluate.job import evaluate
+from fruitgan.evaluate.settings import EvaluateSettings
+from fruitgan.export_dataset.job import export_dataset
+from fruitgan.export_dataset.settings import ExportSettings
+from fruitgan.runs.run import step_folders
+from fruitgan.train_detector.card import load_detector
+from fruitgan.train_detector.job import train_detector
+from fruitgan.train_detector.settings import Event, Started, TrainDetectorSettings
 
 NOT_COMPARED = ("seconds", "detection_seconds", "created", "run", "file", "out", "report")
 """Times, and the folder that each case has for itself."""

@@ -31,9 +31,8 @@ from forks import Tell, forked
 
 from fruitgan.cli import explained
 from fruitgan.errors import FruitganError
-from fruitgan.training.detection import keeping
-from fruitgan.workflows.evaluate import job as evaluation_job
-from fruitgan.workflows.train_detector import outcome
+from fruitgan.evaluate import job as evaluation_job
+from fruitgan.train_detector import checkpoint, outcome
 
 LIMITS_BYTES = (100, 1500, 10_000)
 
@@ -110,7 +109,7 @@ def main() -> None:
     order = json.load(sys.stdin)
     watch_the_disk()
     # Plots and pages take longer than all the rest.
-    keeping.COST_OF_SAVING = (
+    checkpoint.COST_OF_SAVING = (
         math.inf
     )  # each round is saved, however slow the disk is, and the changes of all cases are the same
     outcome.plot_files = lambda _: {"loss.png": b"a plot"}

@@ -30,10 +30,11 @@ from counted_disk import cases, disk, watch_the_disk
 from forks import Tell, forked
 
 from fruitgan.cli import explained
-from fruitgan.data import bank_cache
-from fruitgan.workflows.train_gan import TrainGanSettings, job, train_gan
-from fruitgan.workflows.train_gan.assemble import make_plan
-from fruitgan.workflows.train_gan.settings import Event, Saved, Started, Stepped
+from fruitgan.data import cache
+from fruitgan.train_gan import job
+from fruitgan.train_gan.assemble import make_plan
+from fruitgan.train_gan.job import train_gan
+from fruitgan.train_gan.settings import Event, Saved, Started, Stepped, TrainGanSettings
 
 TINY: dict[str, Any] = {
     "recipe": "fast",
@@ -183,7 +184,7 @@ def done(work: Mapping[str, Any], runs: Runs) -> dict[str, Any]:
 def main() -> None:
     order = json.load(sys.stdin)
     watch_the_disk()
-    bank_cache.RACY_SECONDS = 0.0  # else the first runs, on images just written, have fewer changes than the others
+    cache.RACY_SECONDS = 0.0  # else the first runs, on images just written, have fewer changes than the others
     job.training_report = lambda *_: "a page"  # it takes longer than all the rest
     make_plan(TrainGanSettings(**TINY, data=order["data"]), torch.device("cpu"))  # which imports what else it takes
     gc.freeze()

@@ -30,10 +30,10 @@ from counted_disk import disk, watch_the_disk
 from forks import Tell, forked
 from toy_bundles import Negative
 
-from fruitgan.atomic import PART_PREFIX
 from fruitgan.cli import explained
 from fruitgan.engines.catalog import engines
-from fruitgan.workflows.translate import TranslateSettings, translate
+from fruitgan.files import PART_PREFIX
+from fruitgan.translate.job import TranslateSettings, translate
 
 
 def run(source: str, out: Path, tell: Tell) -> None:

@@ -23,10 +23,11 @@ from typing import Any
 import torch
 
 from fruitgan.cli import main as fruitgan
-from fruitgan.objectives.contracts import Batch
-from fruitgan.training.feed import BankFeed
-from fruitgan.workflows.train_gan import TrainGanSettings, job
-from fruitgan.workflows.train_gan.assemble import make_plan
+from fruitgan.data.batch import Batch
+from fruitgan.data.loader import BankFeed
+from fruitgan.train_gan import job
+from fruitgan.train_gan.assemble import make_plan
+from fruitgan.train_gan.settings import TrainGanSettings
 
 HELD = "held"
 ANSWER = "finishing the step"

@@ -12,8 +12,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from fruitgan.training.run import Run
-from fruitgan.workflows.train_gan import TrainGanSettings, train_gan
+from fruitgan.runs.run import Run
+from fruitgan.train_gan.job import train_gan
+from fruitgan.train_gan.settings import TrainGanSettings
 
 RECORDED = Path(__file__).parent / "recorded"
 # The discriminator's loss of one that cannot tell: a quarter a map, by least squares.

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from fruitgan.errors import FruitganError
-from fruitgan.training import checkpoint
-from fruitgan.training.checkpoint import FORMAT, TENSORS, VALUES, Checkpoints
+from fruitgan.runs import checkpoint
+from fruitgan.runs.checkpoint import FORMAT, TENSORS, VALUES, Checkpoints
 
 
 class Notes:

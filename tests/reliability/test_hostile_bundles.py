@@ -23,11 +23,11 @@ from toy_bundles import save_small
 from fruitgan import bundle as bundles
 from fruitgan.engines.torch_engine import TorchEngine
 from fruitgan.errors import DataError, EnvironmentProblem, FruitganError
-from fruitgan.models.catalog import detectors, generators
-from fruitgan.models.weights import _sketch
+from fruitgan.networks.catalog import detectors, generators
+from fruitgan.networks.weights import _sketch
 from fruitgan.registry import Choice
-from fruitgan.training.detection import DetectorBundle, DetectorCard, load_detector, save_detector
-from fruitgan.training.detection.verdict import Confusion, Verdict
+from fruitgan.train_detector.card import DetectorBundle, DetectorCard, load_detector, save_detector
+from fruitgan.train_detector.scores import Confusion, Verdict
 
 DETECTOR_KEY = "fruitgan-detector"
 LONG = int(os.environ.get("HOSTILE_EXAMPLES", "2000"))
@@ -361,7 +361,7 @@ def test_only_a_packages_name_is_offered_for_installation(
 
 READS_NUMBERS_BACK = """
 import torch
-from fruitgan.models.mobile import MobileGenerator
+from fruitgan.networks.mobile import MobileGenerator
 
 def counting(*, base_channels: int = 4, blocks: int = 1) -> MobileGenerator:
     "Looks at numbers while it is built."
@@ -388,7 +388,7 @@ def test_a_builder_that_looks_at_numbers_is_built_and_limited_all_the_same(
 
 HOLDS_A_WINDOW = """
 import torch
-from fruitgan.models.mobile import MobileGenerator
+from fruitgan.networks.mobile import MobileGenerator
 
 def windowed(*, side_px: int = 64) -> MobileGenerator:
     "Holds more than its weights say."
@@ -447,11 +447,11 @@ FORBIDDEN_MODULES = {
 FORBIDDEN_METHODS = {"torch.load", "torch.hub", "np.load", "numpy.load", "os.system", "os.popen", "importlib.import_module"}
 ALLOWED = {
     # A reader of another project's weights, after their sum was checked, and of tensors alone.
-    "evaluation/features/inception.py": {"torch.load"},
+    "measures/features/inception.py": {"torch.load"},
     # The same for torchvision's weights, and its own downloader for them, which holds them against the sum in their name.
-    "evaluation/features/pretrained.py": {"torch.load", "torch.hub"},
+    "measures/features/pretrained.py": {"torch.load", "torch.hub"},
     # Its own list of packages, to see whether they can be imported.
-    "commands/doctor.py": {"importlib.import_module"},
+    "doctor.py": {"importlib.import_module"},
 }
 
 

@@ -25,11 +25,12 @@ from safetensors.torch import load_file, save
 
 from fruitgan.cli import main
 from fruitgan.errors import DataError, FruitganError
-from fruitgan.objectives.contracts import Stateful
-from fruitgan.objectives.replay import ReplayPool
-from fruitgan.training.checkpoint import SUMS, TENSORS, VALUES, Checkpoints
-from fruitgan.training.trainer import Trainer
-from fruitgan.workflows.train_gan import TrainGanSettings, train_gan
+from fruitgan.runs.checkpoint import SUMS, TENSORS, VALUES, Checkpoints
+from fruitgan.stateful import Stateful
+from fruitgan.train_gan.job import train_gan
+from fruitgan.train_gan.objectives.replay_buffer import ReplayPool
+from fruitgan.train_gan.settings import TrainGanSettings
+from fruitgan.train_gan.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("no_report")
 

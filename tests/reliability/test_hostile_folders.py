@@ -21,17 +21,17 @@ from PIL import ExifTags, Image
 from toy_bundles import Negative, save_toy
 
 from fruitgan.cli import main
-from fruitgan.data.bank import Bank
-from fruitgan.data.bank_cache import Making, cached_bank
+from fruitgan.data.cache import Making, cached_bank
+from fruitgan.data.check import CheckSettings, check
+from fruitgan.data.image_dataset import Bank
 from fruitgan.data.labelled import _file_sha256
 from fruitgan.data.pillow import formats
 from fruitgan.data.sources import Source, image_files, loose_source
 from fruitgan.engines.catalog import engines
 from fruitgan.errors import DataError
-from fruitgan.evaluation.leaks import inspect
-from fruitgan.workflows.data_check import CheckSettings, check
-from fruitgan.workflows.export_dataset.survey import survey
-from fruitgan.workflows.translate import TranslateSettings, translate
+from fruitgan.evaluate.leaks import inspect
+from fruitgan.export_dataset.survey import survey
+from fruitgan.translate.job import TranslateSettings, translate
 
 pytestmark = pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are any bytes here, and pipes are files")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from named_reports import BUILDERS, detector_inputs
 
-from fruitgan.report.detector import plot_files
 from fruitgan.report.page import visible
+from fruitgan.train_detector.page import plot_files
 
 PLAIN = "plum"
 HOSTILE = {

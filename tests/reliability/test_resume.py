@@ -19,15 +19,15 @@ from picture_files import write_ramp_domains
 from safetensors.torch import load_file
 
 from fruitgan import bundle as bundles
+from fruitgan.data.batch import Batch
+from fruitgan.data.loader import BankFeed
 from fruitgan.errors import DataError, UsageError
-from fruitgan.objectives.contracts import Batch
-from fruitgan.training import recipes
-from fruitgan.training.feed import BankFeed
-from fruitgan.training.recipe import Part
-from fruitgan.training.schedules import Schedule
-from fruitgan.training.trainer import LossNotFinite
-from fruitgan.workflows.train_gan import TrainGanResult, TrainGanSettings, train_gan
-from fruitgan.workflows.train_gan.settings import Event, OnProgress, Saved, Started, Stepped
+from fruitgan.train_gan import recipes
+from fruitgan.train_gan.job import train_gan
+from fruitgan.train_gan.recipe import Part
+from fruitgan.train_gan.schedules import Schedule
+from fruitgan.train_gan.settings import Event, OnProgress, Saved, Started, Stepped, TrainGanResult, TrainGanSettings
+from fruitgan.train_gan.trainer import LossNotFinite
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -112,8 +112,9 @@ IN_A_NEW_PROCESS = """
 import json, os, signal, sys
 from pathlib import Path
 from fruitgan.settings import from_json
-from fruitgan.workflows.train_gan import TrainGanSettings, train_gan
-from fruitgan.workflows.train_gan.settings import Stepped
+from fruitgan.train_gan.settings import TrainGanSettings
+from fruitgan.train_gan.job import train_gan
+from fruitgan.train_gan.settings import Stepped
 
 def kill_at_five(event):
     if isinstance(event, Stepped) and event.report.step == 5:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from picture_files import write_noise_domains
 
-from fruitgan.training.run import Run
-from fruitgan.workflows.train_gan import TrainGanResult, TrainGanSettings, train_gan
-from fruitgan.workflows.train_gan.settings import Event, Started, Stepped
+from fruitgan.runs.run import Run
+from fruitgan.train_gan.job import train_gan
+from fruitgan.train_gan.settings import Event, Started, Stepped, TrainGanResult, TrainGanSettings
 
 pytestmark = pytest.mark.usefixtures("no_report")
 

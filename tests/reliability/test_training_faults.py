@@ -18,14 +18,15 @@ from safetensors.torch import load_file
 
 from fruitgan import randomness
 from fruitgan.cli import main
+from fruitgan.data.batch import Batch
+from fruitgan.data.loader import BankFeed
 from fruitgan.errors import DataError, FruitganError, UsageError
-from fruitgan.objectives.contracts import Batch
-from fruitgan.training.feed import BankFeed
-from fruitgan.training.run import Run
-from fruitgan.training.trainer import LossNotFinite, Trainer
-from fruitgan.workflows.train_gan import TrainGanResult, TrainGanSettings, job, train_gan
-from fruitgan.workflows.train_gan.memory import OutOfMemory
-from fruitgan.workflows.train_gan.settings import Event, Noted, OnProgress, Started, Stepped
+from fruitgan.runs.run import Run
+from fruitgan.train_gan import job
+from fruitgan.train_gan.job import train_gan
+from fruitgan.train_gan.out_of_memory import OutOfMemory
+from fruitgan.train_gan.settings import Event, Noted, OnProgress, Started, Stepped, TrainGanResult, TrainGanSettings
+from fruitgan.train_gan.trainer import LossNotFinite, Trainer
 
 pytestmark = pytest.mark.usefixtures("no_report")
 

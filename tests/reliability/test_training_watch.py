@@ -15,12 +15,13 @@ from PIL import Image
 
 from fruitgan.cli import main
 from fruitgan.images import Pixels
-from fruitgan.models.catalog import generators
-from fruitgan.training import watch as watching
-from fruitgan.training.samples import translate_batch
-from fruitgan.training.watch import PATIENCE, SENTENCES, Patience, Watch, describe, swings
-from fruitgan.workflows.train_gan import TrainGanSettings, diary, job, train_gan
-from fruitgan.workflows.train_gan.settings import Event, Noted, Stepped
+from fruitgan.networks.catalog import generators
+from fruitgan.train_gan import job, run_log
+from fruitgan.train_gan import monitor as watching
+from fruitgan.train_gan.job import train_gan
+from fruitgan.train_gan.monitor import PATIENCE, SENTENCES, Patience, Watch, describe, swings
+from fruitgan.train_gan.samples import translate_batch
+from fruitgan.train_gan.settings import Event, Noted, Stepped, TrainGanSettings
 
 REPORT = job.training_report
 RECORDED = Path(__file__).parent / "recorded"
@@ -31,7 +32,7 @@ NETWORKS = """
 import math
 import torch
 from torch import nn
-from fruitgan.models.contracts import Discriminator, Generator, GeneratorParts, SizeRule
+from fruitgan.networks.contracts import Discriminator, Generator, GeneratorParts, SizeRule
 
 
 class Made(Generator):
@@ -106,7 +107,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -
     for kind in PATIENCE:
         monkeypatch.setitem(PATIENCE, kind, Patience(0.0, 40, 40))
     monkeypatch.setattr(watching, "LEAST_SPAN_STEPS", 40)
-    monkeypatch.setattr(diary, "OBSERVE_STEPS", 10)
+    monkeypatch.setattr(run_log, "OBSERVE_STEPS", 10)
     monkeypatch.setattr(job, "training_report", lambda *_: "")
 
 
@@ -185,7 +186,7 @@ def test_a_warning_is_told_on_stderr_shown_later_and_stands_in_the_report(
     monkeypatch.setattr(job, "training_report", REPORT)
     asked = ["--recipe", "cyclegan", "--augment", "none", "--image-size", "12", "--generator", "made-still"]
     more = ["--discriminator", "made-fair", "--steps", "100", "--gpu", "none", "--name", "run", "--out", str(tmp_path)]
-    monkeypatch.setattr(diary, "OBSERVE_STEPS", 25)
+    monkeypatch.setattr(run_log, "OBSERVE_STEPS", 25)
     assert main(["train-gan", "--data", str(data), *asked, *more]) == 0
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: step ")]
     assert [line[:60] for line in told] == ["warning: step 75: a2b: for 50 steps the outputs have been th"]

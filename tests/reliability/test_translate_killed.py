@@ -16,11 +16,11 @@ from answering_scripts import answer
 from PIL import Image
 from toy_bundles import Negative, save_toy
 
-from fruitgan.atomic import PART_PREFIX
 from fruitgan.cli import main
 from fruitgan.engines.catalog import engines
 from fruitgan.errors import FruitganError
-from fruitgan.workflows.translate import TranslateProgress, TranslateSettings, translate
+from fruitgan.files import PART_PREFIX
+from fruitgan.translate.job import TranslateProgress, TranslateSettings, translate
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and reads /proc")
 

@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from fruitgan.demo.page import Story, demo_report
+from fruitgan.evaluate.page import Exhibits, Looked, Shown, evaluation_report
 from fruitgan.images import Pixels
 from fruitgan.registry import Choice
-from fruitgan.report.demo import Story, demo_report
-from fruitgan.report.detector import Report, detector_report
-from fruitgan.report.evaluation_page import Exhibits, Looked, Shown, evaluation_report
 from fruitgan.report.grid import grid, png_bytes
-from fruitgan.report.training import training_report
 from fruitgan.settings import to_json
-from fruitgan.training.detection import FitSettings, Round
-from fruitgan.training.recipes import fast
+from fruitgan.train_detector.epochs import Round
+from fruitgan.train_detector.fit import FitSettings
+from fruitgan.train_detector.page import Report, detector_report
+from fruitgan.train_gan.page import training_report
+from fruitgan.train_gan.recipes import fast
 
 TOTAL_STEPS, STEPS_PER_EPOCH = 40, 10
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fruitgan.data.fruit import Kind, draw
+from fruitgan.demo.fruit import Kind, draw
 from fruitgan.images import Pixels
 
 SPLITS = ("trainA", "trainB", "testA", "testB")

@@ -9,7 +9,7 @@ import pytest
 from picture_files import write_noise
 from PIL import Image
 
-from fruitgan.data.bank import Bank
+from fruitgan.data.image_dataset import Bank
 from fruitgan.errors import DataError, FruitganError, UsageError
 
 

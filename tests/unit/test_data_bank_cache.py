@@ -15,9 +15,9 @@ from picture_files import write_noise
 from PIL import Image
 
 from fruitgan import memory
-from fruitgan.data import bank_cache
-from fruitgan.data.bank import Bank
-from fruitgan.data.bank_cache import Making, banks_folder, cached_bank
+from fruitgan.data import cache
+from fruitgan.data.cache import Making, banks_folder, cached_bank
+from fruitgan.data.image_dataset import Bank
 from fruitgan.errors import DataError, FruitganError, Stopped
 
 SQUARES = Making(load_size_px=9, fit="squash", resample=Image.Resampling.LANCZOS)
@@ -86,7 +86,7 @@ def test_a_bank_that_just_fits_lies_in_memory_and_one_byte_less_maps_it(tmp_path
 def test_the_spare_memory_decides_where_nobody_else_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths, size = write_pictures(tmp_path / "a"), 4 * 9 * 9 * 3
     for spare, mapped in ((2 * size, False), (2 * size - 2, True)):
-        monkeypatch.setattr(bank_cache, "spare_memory_bytes", lambda spare=spare: spare)
+        monkeypatch.setattr(cache, "spare_memory_bytes", lambda spare=spare: spare)
         assert isinstance(Counting().load(paths).flat, np.memmap) == mapped
 
 
@@ -123,9 +123,9 @@ def test_another_content_order_or_size_is_another_bank(tmp_path: Path) -> None:
 
 def test_files_that_did_not_change_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths, counting = write_pictures(tmp_path / "a"), Counting()
-    monkeypatch.setattr(bank_cache, "RACY_SECONDS", -1.0)
+    monkeypatch.setattr(cache, "RACY_SECONDS", -1.0)
     counting.load(paths)
-    monkeypatch.setattr(bank_cache, "_content", None)  # calling it would fail
+    monkeypatch.setattr(cache, "_content", None)  # calling it would fail
     counting.load(paths)
     assert counting.done == 0
 
@@ -220,7 +220,7 @@ def test_a_full_disk_is_noticed_before_and_during_the_decoding(tmp_path: Path, m
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(bank_cache, "_fill", full)
+        patch.setattr(cache, "_fill", full)
         bank, note = cached_bank(paths, SQUARES)
     assert same(bank, plain(paths))
     assert note is not None
@@ -230,8 +230,8 @@ def test_a_full_disk_is_noticed_before_and_during_the_decoding(tmp_path: Path, m
 
 def test_the_banks_that_were_not_used_for_longest_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = 4 * 9 * 9 * 3
-    monkeypatch.setattr(bank_cache, "LIMIT_BYTES", 2 * size)
-    monkeypatch.setattr(bank_cache, "RACY_SECONDS", -1.0)
+    monkeypatch.setattr(cache, "LIMIT_BYTES", 2 * size)
+    monkeypatch.setattr(cache, "RACY_SECONDS", -1.0)
     paths, counting = write_pictures(tmp_path / "a"), Counting()
     orders = [paths, paths[::-1], [paths[1], paths[0], *paths[2:]]]
     for age, order in ((200, orders[0]), (100, orders[1])):
@@ -247,7 +247,7 @@ def test_the_banks_that_were_not_used_for_longest_make_room(tmp_path: Path, monk
 
 
 def test_a_limit_below_one_bank_keeps_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bank_cache, "LIMIT_BYTES", 1)
+    monkeypatch.setattr(cache, "LIMIT_BYTES", 1)
     paths, counting = write_pictures(tmp_path / "a"), Counting()
     counting.load(paths)
     counting.load(paths[::-1])

@@ -9,9 +9,9 @@ import pytest
 from picture_files import noise
 from PIL import Image
 
-from fruitgan.data.fruit import draw as draw_picture
+from fruitgan.data_job import CheckSettings, DrawSettings, check, draw
+from fruitgan.demo.fruit import draw as draw_picture
 from fruitgan.errors import DataError, UsageError
-from fruitgan.workflows.data import CheckSettings, DrawSettings, check, draw
 
 
 def put(path: Path, index: int, size: tuple[int, int] = (80, 80), mode: str = "RGB") -> Path:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fruitgan.data.drawing import draw_folder
-from fruitgan.data.fruit import KINDS, Kind, draw
-from fruitgan.data.fruit.body import Profile, seen
-from fruitgan.data.fruit.paint import unit
+from fruitgan.demo.drawing import draw_folder
+from fruitgan.demo.fruit import KINDS, Kind, draw
+from fruitgan.demo.fruit.body import Profile, seen
+from fruitgan.demo.fruit.paint import unit
 from fruitgan.errors import FruitganError, UsageError
 from fruitgan.images import Pixels, resize
 

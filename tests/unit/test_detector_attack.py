@@ -11,17 +11,16 @@ from PIL import Image
 
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError, UsageError
-from fruitgan.models.catalog import detectors
-from fruitgan.models.contracts import Detector
-from fruitgan.training.detection import FitSettings, open_album
-from fruitgan.training.detection.album import Album, squashed
-from fruitgan.training.detection.answers import answers
-from fruitgan.training.detection.attack import FeatureAttacker, PixelAttacker, contest, told_apart
-from fruitgan.training.detection.changes import CHANGES
-from fruitgan.training.detection.fitting import fitting_augmentation
-from fruitgan.training.detection.regression import features_of
-from fruitgan.training.detection.saliency import marked, saliency
-from fruitgan.training.detection.splits import grouped_folds, half_parts
+from fruitgan.networks.catalog import detectors
+from fruitgan.networks.contracts import Detector
+from fruitgan.train_detector.fit import FitSettings, fitting_augmentation
+from fruitgan.train_detector.image_dataset import Album, open_album, squashed
+from fruitgan.train_detector.predict import answers
+from fruitgan.train_detector.protocols import grouped_folds, half_parts
+from fruitgan.train_detector.regression import features_of
+from fruitgan.train_detector.robustness import CHANGES
+from fruitgan.train_detector.saliency import marked, saliency
+from fruitgan.train_detector.two_sample_test import FeatureAttacker, PixelAttacker, contest, told_apart
 
 SIDE = 32
 CPU = torch.device("cpu")

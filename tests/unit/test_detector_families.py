@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from fruitgan.errors import UsageError
-from fruitgan.evaluation.contracts import features
-from fruitgan.models.catalog import detectors
+from fruitgan.measures.contracts import features
+from fruitgan.networks.catalog import detectors
 from fruitgan.registry import Choice
-from fruitgan.training.detection.regression import trials
+from fruitgan.train_detector.regression import trials
 
 
 def test_a_name_behind_a_colon_is_the_familys_option() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError
-from fruitgan.training.detection import PROTOCOLS, Parts, grouped_parts, seed_parts
+from fruitgan.train_detector.protocols import PROTOCOLS, Parts, grouped_parts, seed_parts
 
 
 def labelled(fakes: Sequence[str], reals: Sequence[str], split: str = "") -> list[LabelledImage]:

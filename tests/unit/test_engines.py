@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from fruitgan import bundle as bundles
 from fruitgan import weights as shipped_weights
-from fruitgan.data.fruit import draw
+from fruitgan.demo.fruit import draw
 from fruitgan.engines import choosing, graphs
 from fruitgan.engines.catalog import engines
 from fruitgan.engines.choosing import choose_engine
 from fruitgan.engines.contracts import Engine, Images
 from fruitgan.engines.torch_engine import TorchEngine, arrays_of
 from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError
-from fruitgan.models.catalog import generators
+from fruitgan.networks.catalog import generators
 from fruitgan.registry import Choice
 
 OTHERS = ("onnx", "openvino")

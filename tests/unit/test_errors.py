@@ -2,14 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fruitgan.errors import (
-    DataError,
-    EnvironmentProblem,
-    FruitganError,
-    GateFailed,
-    Stopped,
-    UsageError,
-)
+from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, GateFailed, Stopped, UsageError
 
 
 @pytest.mark.parametrize(

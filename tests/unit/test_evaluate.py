@@ -17,15 +17,17 @@ from PIL import Image
 
 from fruitgan.data.labelled import LabelledImage, ManifestRow, manifest_bytes
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError
-from fruitgan.evaluation.contracts import metrics
-from fruitgan.evaluation.features import inception as inception_module
-from fruitgan.report.evaluation import claim_sentence, figure
-from fruitgan.training.detection import DetectorBundle, DetectorCard, judge, open_album, save_detector
-from fruitgan.training.detection.splits import grouped_folds
-from fruitgan.workflows.evaluate import EvaluateSettings, evaluate
-from fruitgan.workflows.evaluate.judging import judge_by_given
-from fruitgan.workflows.evaluate.settings import DEFAULT_METRICS
-from fruitgan.workflows.evaluate.sources import find_sources
+from fruitgan.evaluate.given_detector import judge_by_given
+from fruitgan.evaluate.job import evaluate
+from fruitgan.evaluate.settings import DEFAULT_METRICS, EvaluateSettings
+from fruitgan.evaluate.sources import find_sources
+from fruitgan.evaluate.wording import claim_sentence, figure
+from fruitgan.measures.contracts import metrics
+from fruitgan.measures.features import inception as inception_module
+from fruitgan.train_detector.card import DetectorBundle, DetectorCard, save_detector
+from fruitgan.train_detector.image_dataset import open_album
+from fruitgan.train_detector.protocols import grouped_folds
+from fruitgan.train_detector.scores import judge
 
 SIDE_PX = 32
 
@@ -319,7 +321,7 @@ def test_too_few_different_things_for_the_folds_are_refused() -> None:
 
 def test_a_given_detector_is_judged_on_images_that_it_was_not_trained_with(dataset: Path) -> None:
     from fruitgan.data.labelled import read_dataset
-    from fruitgan.models.catalog import detectors
+    from fruitgan.networks.catalog import detectors
 
     images = read_dataset(dataset).images
     choice = detectors.choose("spectrum", {"image_size_px": 32})

@@ -14,12 +14,14 @@ from PIL import Image
 
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError, UsageError
-from fruitgan.evaluation.features import colour
+from fruitgan.evaluate import controls
+from fruitgan.evaluate.detectors import attackers_named
+from fruitgan.evaluate.job import evaluate
+from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.images import Pixels
-from fruitgan.training.detection.changes import CHANGES
-from fruitgan.training.detection.saliency import COPIES
-from fruitgan.workflows.evaluate import EvaluateSettings, controls, evaluate
-from fruitgan.workflows.evaluate.attacking import attackers_named
+from fruitgan.measures.features import colour
+from fruitgan.train_detector.robustness import CHANGES
+from fruitgan.train_detector.saliency import COPIES
 
 SIDE = 32
 

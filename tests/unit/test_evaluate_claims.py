@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fruitgan.workflows.evaluate.numbers import Numbers
-from fruitgan.workflows.evaluate.settings import RatioResult
+from fruitgan.evaluate.numbers import Numbers
+from fruitgan.evaluate.settings import RatioResult
 
 
 def ratio(features: str, interval: tuple[float, float]) -> RatioResult:

@@ -13,8 +13,10 @@ from PIL import Image
 
 from fruitgan.bundle import Bundle, load, locate, save
 from fruitgan.errors import DataError, UsageError
-from fruitgan.workflows.evaluate import CompareSettings, EvaluateResult, EvaluateSettings, compare
-from fruitgan.workflows.evaluate.contestants import labels
+from fruitgan.evaluate.compare import compare
+from fruitgan.evaluate.compare_inputs import labels
+from fruitgan.evaluate.compare_settings import CompareSettings
+from fruitgan.evaluate.settings import EvaluateResult, EvaluateSettings
 
 SIDE_PX = 32
 

@@ -15,13 +15,14 @@ from PIL import Image
 from fruitgan.bundle import load, locate
 from fruitgan.data.decode import decode
 from fruitgan.data.labelled import LabelledImage, read_dataset
-from fruitgan.engines.canvas import translate_padded
 from fruitgan.engines.catalog import engines
+from fruitgan.engines.padding import translate_padded
+from fruitgan.evaluate.page import Exhibits
+from fruitgan.evaluate.page_images import exhibits
+from fruitgan.evaluate.sources import find_sources
+from fruitgan.export_dataset.job import export_dataset
+from fruitgan.export_dataset.settings import ExportSettings
 from fruitgan.images import resize
-from fruitgan.report.evaluation_page import Exhibits
-from fruitgan.workflows.evaluate.exhibits import exhibits
-from fruitgan.workflows.evaluate.sources import find_sources
-from fruitgan.workflows.export_dataset import ExportSettings, export_dataset
 
 SIDE_PX = 32
 

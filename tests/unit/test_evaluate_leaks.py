@@ -12,7 +12,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from fruitgan.errors import DataError
-from fruitgan.evaluation.leaks import Leak, find_leaks, inspect, merged_groups
+from fruitgan.evaluate.leaks import Leak, find_leaks, inspect, merged_groups
 
 Make = Callable[[int], Image.Image]
 

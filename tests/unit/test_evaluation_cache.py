@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from fruitgan.errors import DataError
-from fruitgan.evaluation.cache import FeatureCache
-from fruitgan.evaluation.contracts import Features
-from fruitgan.evaluation.extraction import extract
 from fruitgan.images import Pixels
+from fruitgan.measures.cache import FeatureCache
+from fruitgan.measures.contracts import Features
+from fruitgan.measures.extraction import extract
 
 
 class Counting(Features):

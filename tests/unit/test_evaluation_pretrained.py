@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torchvision import models
 
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError
-from fruitgan.evaluation.features import pretrained
-from fruitgan.models import pretrained as classifiers
-from fruitgan.models.backbones import build_backbone
+from fruitgan.measures.features import pretrained
+from fruitgan.networks import pretrained as classifiers
+from fruitgan.networks.backbones import build_backbone
 
 NETWORK = "mobilenet_v3_small"
 

@@ -16,16 +16,18 @@ from picture_files import pixels_of
 from PIL import Image
 from toy_bundles import save_toy
 
+from fruitgan.data.groups import content_sha256
 from fruitgan.data.labelled import MANIFEST, UNFINISHED, ManifestRow, read_dataset, read_manifest
-from fruitgan.data.likeness import content_sha256
 from fruitgan.engines.catalog import engines
 from fruitgan.engines.contracts import Engine, Images
 from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.export_dataset import job
+from fruitgan.export_dataset.job import export_dataset
+from fruitgan.export_dataset.settings import ExportResult, ExportSettings
 from fruitgan.images import Pixels, resize
 from fruitgan.registry import Choice
-from fruitgan.training.lock import RunInUse, locked
-from fruitgan.workflows import translate_pipeline as pipeline
-from fruitgan.workflows.export_dataset import ExportResult, ExportSettings, export_dataset, job
+from fruitgan.runs.lock import RunInUse, locked
+from fruitgan.translate import pipeline
 
 Export = Callable[..., ExportResult]
 TRAIN, TEST = 6, 3
@@ -288,7 +290,7 @@ def test_an_export_that_was_stopped_has_no_manifest_and_a_rerun_does_the_rest(ex
 def test_stopped_between_the_last_files_it_is_finished_by_a_rerun(
     export: Export, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    from fruitgan.workflows.export_dataset import folder
+    from fruitgan.export_dataset import folder
 
     write = folder.write_atomically
 
@@ -401,7 +403,7 @@ def test_folders_of_somebody_else_are_refused(export: Export) -> None:
 def test_a_clearing_that_was_stopped_leaves_nothing_that_could_be_taken_for_a_dataset(
     export: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fruitgan.workflows.export_dataset import folder
+    from fruitgan.export_dataset import folder
 
     export()
     remove, removed = folder._remove, []

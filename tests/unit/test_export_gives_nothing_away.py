@@ -20,19 +20,20 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from toy_bundles import save_toy
 
-from fruitgan.data.fruit import draw
 from fruitgan.data.labelled import LabelledImage, read_dataset
+from fruitgan.demo.fruit import draw
 from fruitgan.engines.catalog import engines
 from fruitgan.engines.contracts import Engine, Images
+from fruitgan.export_dataset.job import export_dataset
+from fruitgan.export_dataset.settings import ExportSettings
 from fruitgan.registry import Choice
-from fruitgan.workflows.export_dataset import ExportSettings, export_dataset
 
 EACH = 120
 SIDE_PX = 48
 HEADER_BYTES = 48
 IDENTITY = """
 from torch import nn
-from fruitgan.models.contracts import Generator, GeneratorParts, SizeRule
+from fruitgan.networks.contracts import Generator, GeneratorParts, SizeRule
 
 class Identity(Generator):
     size_rule = SizeRule(40, 20)

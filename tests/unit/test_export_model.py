@@ -13,11 +13,11 @@ import pytest
 from fruitgan import bundle as bundles
 from fruitgan import weights
 from fruitgan.cli import main
-from fruitgan.data.fruit import draw
+from fruitgan.demo.fruit import draw
 from fruitgan.engines.torch_engine import TorchEngine
 from fruitgan.errors import EnvironmentProblem, FruitganError, UsageError
-from fruitgan.workflows import export_model as job
-from fruitgan.workflows.export_model import ExportModelSettings, export_model
+from fruitgan.translate import export_job as job
+from fruitgan.translate.export_job import ExportModelSettings, export_model
 
 pytest.importorskip("onnx", reason="fruitgan[onnx] is absent")
 

@@ -12,6 +12,7 @@ import pytest
 from picture_files import save_noise
 from PIL import Image
 
+from fruitgan.data.groups import content_sha256
 from fruitgan.data.labelled import (
     HEADER,
     MANIFEST,
@@ -22,7 +23,6 @@ from fruitgan.data.labelled import (
     read_folders,
     read_manifest,
 )
-from fruitgan.data.likeness import content_sha256
 from fruitgan.errors import DataError
 
 

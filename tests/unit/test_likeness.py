@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from fruitgan.data.likeness import NEAR_BITS, content_sha256, near_groups, perceptual_hash
+from fruitgan.data.groups import NEAR_BITS, content_sha256, near_groups, perceptual_hash
 from fruitgan.images import Pixels, resize
 
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from fruitgan.registry import Choice
-from fruitgan.report.curves import Story, in_words, loss_panels, schedule_panels
 from fruitgan.report.grid import grid, png_bytes
-from fruitgan.report.training import training_report
 from fruitgan.settings import to_json
-from fruitgan.training.recipe import Recipe
-from fruitgan.training.recipes import cyclegan, fast
-from fruitgan.training.schedules import Clock, Schedule, constant, until
+from fruitgan.train_gan.curves import Story, in_words, loss_panels, schedule_panels
+from fruitgan.train_gan.page import training_report
+from fruitgan.train_gan.recipe import Recipe
+from fruitgan.train_gan.recipes import cyclegan, fast
+from fruitgan.train_gan.schedules import Clock, Schedule, constant, until
 
 STEPS_PER_EPOCH = 50
 LOADING = {"src", "href", "srcset", "data", "action", "poster", "background", "xlink:href"}
@@ -252,7 +252,7 @@ def test_a_lengthened_run_whose_old_weights_are_unknown_is_plotted_as_minimised(
 )
 def test_the_undecided_level_is_the_loss_of_a_discriminator_that_cannot_tell(mode: str, scales: int, undecided: float) -> None:
     torch = pytest.importorskip("torch")
-    from fruitgan.objectives.adversarial import discriminator_loss, generator_loss
+    from fruitgan.train_gan.objectives.adversarial import discriminator_loss, generator_loss
 
     maps = [torch.full((2, 1, 3, 3), 0.5 if mode == "lsgan" else 0.0)] * scales
     story = story_of(

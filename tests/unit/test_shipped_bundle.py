@@ -7,8 +7,8 @@ import pytest
 
 from fruitgan import bundle as bundles
 from fruitgan import weights
-from fruitgan.data.fruit import draw
-from fruitgan.engines.canvas import translate_pixels
+from fruitgan.demo.fruit import draw
+from fruitgan.engines.padding import translate_pixels
 from fruitgan.engines.torch_engine import TorchEngine
 
 

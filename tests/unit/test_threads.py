@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fruitgan import threads
-from fruitgan.commands.options import parse_threads
+from fruitgan.console.options import parse_threads
 from fruitgan.errors import UsageError
 from fruitgan.threads import fastest_threads, fixed_threads, seconds_by_threads, using_threads
 

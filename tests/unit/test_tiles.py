@@ -17,8 +17,8 @@ from fruitgan.engines import torch_engine
 from fruitgan.engines.reach import Reach, reach_of, tile_px
 from fruitgan.engines.tiles import cut
 from fruitgan.engines.torch_engine import TorchEngine, arrays_of
-from fruitgan.models.catalog import generators
-from fruitgan.models.contracts import Generator
+from fruitgan.networks.catalog import generators
+from fruitgan.networks.contracts import Generator
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "mobile": {"base_channels": 8, "blocks": 2},
@@ -149,7 +149,7 @@ def test_a_network_that_may_look_at_the_whole_picture_is_not_cut() -> None:
         size_rule = network_of("mobile", **NETWORKS["mobile"]).size_rule
 
         def parts(self, x: Tensor) -> Any:
-            from fruitgan.models.contracts import GeneratorParts
+            from fruitgan.networks.contracts import GeneratorParts
 
             return GeneratorParts(x - x.mean((2, 3), keepdim=True), None)
 
@@ -172,7 +172,7 @@ PEAK = """
 import json, resource, sys
 import numpy as np
 from fruitgan import bundle as bundles, weights
-from fruitgan.data.fruit import draw
+from fruitgan.demo.fruit import draw
 from fruitgan.engines.torch_engine import TorchEngine
 import torch
 torch.set_num_threads(2)

@@ -22,24 +22,18 @@ from safetensors.numpy import save_file
 
 from fruitgan.data.labelled import read_folders
 from fruitgan.errors import DataError, FruitganError, UsageError
-from fruitgan.models.catalog import detectors
-from fruitgan.models.contracts import Detector
+from fruitgan.networks.catalog import detectors
+from fruitgan.networks.contracts import Detector
 from fruitgan.registry import Choice
-from fruitgan.training import detection
-from fruitgan.training.detection import (
-    DetectorBundle,
-    FitSettings,
-    fit,
-    grouped_parts,
-    judge,
-    load_detector,
-    open_album,
-    predict,
-    save_detector,
-)
-from fruitgan.workflows.train_detector import TrainDetectorResult, TrainDetectorSettings, train_detector
-from fruitgan.workflows.train_detector.settings import Event, Rounded, Started
-from fruitgan.workflows.train_detector.sizes import size_notes
+from fruitgan.train_detector.card import DetectorBundle, load_detector, save_detector
+from fruitgan.train_detector.fit import FitSettings, fit
+from fruitgan.train_detector.image_dataset import open_album
+from fruitgan.train_detector.job import train_detector
+from fruitgan.train_detector.predict import predict
+from fruitgan.train_detector.protocols import grouped_parts
+from fruitgan.train_detector.scores import judge
+from fruitgan.train_detector.settings import Event, Rounded, Started, TrainDetectorResult, TrainDetectorSettings
+from fruitgan.train_detector.sizes import size_notes
 
 CPU = torch.device("cpu")
 SIDE = 32
@@ -433,10 +427,6 @@ def test_a_small_training_set_still_has_steps_in_an_epoch() -> None:
     assert FitSettings(batch_size=32).batch_size_for(50) == 32
 
 
-def test_everything_that_others_need_is_at_the_front_door() -> None:
-    assert all(hasattr(detection, name) for name in detection.__all__)
-
-
 MEMORY = """
 import resource, sys
 from pathlib import Path
@@ -444,7 +434,8 @@ import numpy as np
 import torch
 torch.set_num_threads(1)
 import sklearn.linear_model, matplotlib.figure, scipy.stats
-from fruitgan.workflows.train_detector import TrainDetectorSettings, train_detector
+from fruitgan.train_detector.settings import TrainDetectorSettings
+from fruitgan.train_detector.job import train_detector
 
 def settings(data, name):
     return TrainDetectorSettings(data=Path(data), out=Path(sys.argv[1]), name=name, detector="spectrum", gpu="none",

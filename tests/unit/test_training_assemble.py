@@ -11,8 +11,8 @@ import torch
 
 from fruitgan.errors import UsageError
 from fruitgan.settings import from_json, to_json
-from fruitgan.workflows.train_gan.assemble import Plan, make_objective, make_plan
-from fruitgan.workflows.train_gan.settings import TrainGanSettings
+from fruitgan.train_gan.assemble import Plan, make_objective, make_plan
+from fruitgan.train_gan.settings import TrainGanSettings
 
 CPU = torch.device("cpu")
 

@@ -12,16 +12,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map, tree_map_
 
-from fruitgan.augment.jitter import jitter_mirror
-from fruitgan.data.bank import Bank
+from fruitgan.data.augment.jitter import jitter_mirror
+from fruitgan.data.batch import Batch
+from fruitgan.data.image_dataset import Bank
+from fruitgan.data.loader import BankFeed, Feed
 from fruitgan.data.sampler import Sampler
-from fruitgan.models.catalog import discriminators, generators
-from fruitgan.objectives.contracts import Batch
-from fruitgan.objectives.cyclegan import CycleStep, cyclegan
-from fruitgan.training.capture import WARM_UP_STEPS, StepRunner
-from fruitgan.training.feed import BankFeed, Feed
-from fruitgan.training.recipe import recipes
-from fruitgan.training.trainer import Trainer
+from fruitgan.networks.catalog import discriminators, generators
+from fruitgan.train_gan.cuda_graphs import WARM_UP_STEPS, StepRunner
+from fruitgan.train_gan.objectives.cyclegan import CycleStep, cyclegan
+from fruitgan.train_gan.recipe import recipes
+from fruitgan.train_gan.trainer import Trainer
 
 STEPS = 12
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fruitgan.atomic import PART_PREFIX, new_folder
 from fruitgan.errors import DataError, FruitganError
-from fruitgan.training.checkpoint import FORMAT, TENSORS, VALUES, Checkpoints
+from fruitgan.files import PART_PREFIX, new_folder
+from fruitgan.runs.checkpoint import FORMAT, TENSORS, VALUES, Checkpoints
 
 
 class Notes:

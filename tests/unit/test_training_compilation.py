@@ -14,9 +14,9 @@ from picture_files import write_noise_domains
 from torch import nn
 
 from fruitgan.errors import EnvironmentProblem
-from fruitgan.training.compilation import compile_networks
-from fruitgan.workflows.train_gan import TrainGanSettings, train_gan
-from fruitgan.workflows.train_gan.settings import Stepped
+from fruitgan.train_gan.compilation import compile_networks
+from fruitgan.train_gan.job import train_gan
+from fruitgan.train_gan.settings import Stepped, TrainGanSettings
 
 
 def test_where_nothing_can_be_compiled_one_line_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,11 @@ import torch
 from picture_files import write_noise
 
 from fruitgan import randomness
-from fruitgan.augment.jitter import jitter_mirror, none
-from fruitgan.data.bank import Bank, Fit
+from fruitgan.data.augment.jitter import jitter_mirror, none
+from fruitgan.data.batch import Batch
+from fruitgan.data.image_dataset import Bank, Fit
+from fruitgan.data.loader import BankFeed, Inputs
 from fruitgan.data.sampler import Sampler
-from fruitgan.objectives.contracts import Batch
-from fruitgan.training.feed import BankFeed, Inputs
 
 SIDE_PX = 20
 

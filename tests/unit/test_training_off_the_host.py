@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fruitgan.augment.contracts import augmentations
-from fruitgan.data.bank import Bank
-from fruitgan.training import capture
-from fruitgan.training.feed import BankFeed
-from fruitgan.training.recipe import recipes
-from fruitgan.training.trainer import Trainer
-from fruitgan.workflows.train_gan import TrainGanSettings
-from fruitgan.workflows.train_gan.assemble import make_objective, make_plan, make_sampler
+from fruitgan.data.augment.contracts import augmentations
+from fruitgan.data.image_dataset import Bank
+from fruitgan.data.loader import BankFeed
+from fruitgan.train_gan import cuda_graphs
+from fruitgan.train_gan.assemble import make_objective, make_plan, make_sampler
+from fruitgan.train_gan.recipe import recipes
+from fruitgan.train_gan.settings import TrainGanSettings
+from fruitgan.train_gan.trainer import Trainer
 
 META = torch.device("meta")
 STEPS = 10
@@ -71,7 +71,7 @@ class Watched:
 
 @pytest.fixture(autouse=True)
 def one_step_warms_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capture, "WARM_UP_STEPS", 1)
+    monkeypatch.setattr(cuda_graphs, "WARM_UP_STEPS", 1)
 
 
 def train(recipe: str, *, on_device: bool, change: Callable[[Trainer], None] = lambda _: None) -> tuple[Watched, Trainer]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fruitgan.training.profile import PROFILED_STEPS, SKIPPED_STEPS, SUMMARY, TRACE, profiled, stage
+from fruitgan.train_gan.profile import PROFILED_STEPS, SKIPPED_STEPS, SUMMARY, TRACE, profiled, stage
 
 CPU = torch.device("cpu")
 

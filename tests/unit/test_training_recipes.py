@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fruitgan.training.recipe import Adam, Part, Recipe, recipes
-from fruitgan.training.schedules import Schedule, constant
-from fruitgan.workflows.train_gan.work import count_work
+from fruitgan.train_gan.multiply_adds import count_work
+from fruitgan.train_gan.recipe import Adam, Part, Recipe, recipes
+from fruitgan.train_gan.schedules import Schedule, constant
 
 
 def common(recipe: Recipe) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fruitgan.errors import DataError, UsageError
-from fruitgan.training.run import CONFIG, LOG, RESULT, Run, find_run
+from fruitgan.runs.run import CONFIG, LOG, RESULT, Run, find_run
 
 
 def make(out: Path, name: str, *, age_seconds: int = 0) -> Run:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fruitgan.training.samples import sample_rows, translate_batch
+from fruitgan.train_gan.samples import sample_rows, translate_batch
 
 CPU = torch.device("cpu")
 

@@ -13,9 +13,10 @@ from picture_files import save_noise
 
 from fruitgan import threads
 from fruitgan.settings import read_json
-from fruitgan.workflows.train_gan import TrainGanSettings, thread_trial, train_gan
-from fruitgan.workflows.train_gan import job as job_module
-from fruitgan.workflows.train_gan.settings import Event, Noted, Started
+from fruitgan.train_gan import job as job_module
+from fruitgan.train_gan import thread_trial
+from fruitgan.train_gan.job import train_gan
+from fruitgan.train_gan.settings import Event, Noted, Started, TrainGanSettings
 
 pytestmark = pytest.mark.usefixtures("no_report")
 

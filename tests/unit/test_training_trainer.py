@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fruitgan.models.catalog import discriminators, generators
-from fruitgan.objectives.contracts import Batch, Objective, Player
-from fruitgan.objectives.cyclegan import cyclegan
-from fruitgan.training.recipe import recipes
-from fruitgan.training.schedules import Schedule, constant, until
-from fruitgan.training.trainer import LossNotFinite, Trainer
+from fruitgan.data.batch import Batch
+from fruitgan.networks.catalog import discriminators, generators
+from fruitgan.train_gan.objectives.contracts import Objective, Player
+from fruitgan.train_gan.objectives.cyclegan import cyclegan
+from fruitgan.train_gan.recipe import recipes
+from fruitgan.train_gan.schedules import Schedule, constant, until
+from fruitgan.train_gan.trainer import LossNotFinite, Trainer
 
 CPU = torch.device("cpu")
 COUNTERS = {"trainer/step", "trainer/since_log", "trainer/counts", "average/updates"}

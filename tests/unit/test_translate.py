@@ -22,8 +22,8 @@ from fruitgan import bundle as bundles
 from fruitgan.engines.catalog import engines
 from fruitgan.engines.contracts import Engine, Images
 from fruitgan.errors import DataError, FruitganError, UsageError
-from fruitgan.workflows.picture_marks import encode, read_mark
-from fruitgan.workflows.translate import TranslateProgress, TranslateResult, TranslateSettings, translate
+from fruitgan.translate.job import TranslateProgress, TranslateResult, TranslateSettings, translate
+from fruitgan.translate.picture_marks import encode, read_mark
 
 Run = Callable[..., TranslateResult]
 

@@ -18,13 +18,13 @@ import pytest
 from picture_files import write_noise
 from PIL import Image
 
-from fruitgan.atomic import PART_PREFIX
-from fruitgan.data.fruit import draw
+from fruitgan.demo.fruit import draw
 from fruitgan.engines.catalog import engines
 from fruitgan.engines.contracts import Engine, Images
 from fruitgan.errors import FruitganError
-from fruitgan.workflows import translate_pipeline as pipeline
-from fruitgan.workflows.translate import TranslateProgress, TranslateResult, TranslateSettings, translate
+from fruitgan.files import PART_PREFIX
+from fruitgan.translate import pipeline
+from fruitgan.translate.job import TranslateProgress, TranslateResult, TranslateSettings, translate
 
 Run = Callable[..., TranslateResult]
 SIZES = ((20, 30), (20, 30), (31, 17), (20, 30), (8, 8))
@@ -217,8 +217,8 @@ KILLED = """
 import os, signal, sys, threading
 from fruitgan.engines.catalog import engines
 from fruitgan.engines.contracts import Engine
-from fruitgan.workflows import translate_pipeline
-from fruitgan.workflows.translate import TranslateSettings, translate
+from fruitgan.translate import pipeline as translate_pipeline
+from fruitgan.translate.job import TranslateSettings, translate
 
 class Negative(Engine):
     concurrent = True

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from picture_files import noise
 
 from fruitgan.bundle import Bundle, tensors
-from fruitgan.engines.canvas import network_size, translate_pixels
 from fruitgan.engines.catalog import engines
 from fruitgan.engines.contracts import Engine, Images
+from fruitgan.engines.padding import network_size, translate_pixels
 from fruitgan.engines.torch_engine import TorchEngine, arrays_of
 from fruitgan.errors import DataError, EnvironmentProblem, FruitganError
 from fruitgan.images import Pixels
-from fruitgan.models.catalog import generators
+from fruitgan.networks.catalog import generators
 from fruitgan.registry import Choice
 
 CARD = replace(toy_bundles.CARD, generator=Choice("none", "nobody", "0"), directions=("a2b",), size_minimum_px=16)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from fruitgan.atomic import file_sha256, new_folder
 from fruitgan.data.unzip import unzip
 from fruitgan.errors import DataError, FruitganError, UsageError, shown
+from fruitgan.files import file_sha256, new_folder
 from fruitgan.machine import cache_folder, is_offline
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path, PurePosixPath
 
 from fruitgan.data.decode import decode, open_regular
-from fruitgan.data.likeness import content_sha256
+from fruitgan.data.groups import content_sha256
 from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import image_files
 from fruitgan.errors import DataError

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from fruitgan.data import download
 from fruitgan.data.datasets import Dataset, Progress
 from fruitgan.data.download import Archive
-from fruitgan.data.drawing import draw_folder
 from fruitgan.data.sources import Source, folder_source
+from fruitgan.demo.drawing import draw_folder
 
 ADDRESS = "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets"
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from fruitgan.engines.graphs import INPUT, OUTPUT, TOTAL
 from fruitgan.errors import DataError
-from fruitgan.models.catalog import generators
-from fruitgan.models.contracts import Generator
-from fruitgan.models.layers import InstanceNorm
-from fruitgan.models.weights import build_for
+from fruitgan.networks.catalog import generators
+from fruitgan.networks.contracts import Generator
+from fruitgan.networks.layers import InstanceNorm
+from fruitgan.networks.weights import build_for
 from fruitgan.registry import Choice
 
 OPSET = 18

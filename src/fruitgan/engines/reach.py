@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fruitgan.models.contracts import Generator
+from fruitgan.networks.contracts import Generator
 
 # fmt: off
 LOCAL = frozenset((

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fruitgan.engines.contracts import Images
-from fruitgan.models.layers import InstanceNorm
+from fruitgan.networks.layers import InstanceNorm
 
 Norm = InstanceNorm | nn.InstanceNorm2d
 

@@ -20,9 +20,9 @@ from fruitgan.engines.tiles import in_tiles
 from fruitgan.errors import DataError, FruitganError
 from fruitgan.images import signed_from_unit, unit_from_bytes, unit_from_signed
 from fruitgan.memory import spare_memory_bytes
-from fruitgan.models.catalog import generators
-from fruitgan.models.contracts import Generator
-from fruitgan.models.weights import build_for
+from fruitgan.networks.catalog import generators
+from fruitgan.networks.contracts import Generator
+from fruitgan.networks.weights import build_for
 from fruitgan.registry import Choice
 
 LARGE_PIXELS = 1 << 20

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fruitgan.atomic import write_atomically
 from fruitgan.errors import DataError, EnvironmentProblem, FruitganError
+from fruitgan.files import write_atomically
 from fruitgan.machine import cache_folder
 from fruitgan.registry import Choice, Entry, Registry
 from fruitgan.settings import from_json, read_json, to_json

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fruitgan.commands import options
-from fruitgan.console import Console
+from fruitgan.console import Console, options
 from fruitgan.errors import DataError
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fruitgan.models.contracts import Detector, Generator, GeneratorParts, SizeRule
+from fruitgan.networks.contracts import Detector, Generator, GeneratorParts, SizeRule
 
 
 class AffineGenerator(Generator):

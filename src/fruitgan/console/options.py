@@ -1,0 +1,312 @@
+"""The options that several subcommands share, one alias each; `--config FILE.toml` as their defaults.
+
+Use: `def train_gan(data: options.Data = None, batch_size: options.BatchSize = None, config: options.Config = None)`. An option
+whose default comes from the recipe has the default None. The environment variables need no word here: the command line gives
+every option of every subcommand the variable `FRUITGAN_<OPTION>`, and `--debug` where it is not declared.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from fruitgan.console.values import LARGEST, Kind, Refused, typers
+from fruitgan.errors import DataError, UsageError, shown
+from fruitgan.registry import suggestion
+
+DATA_PANEL = "Data"
+MACHINE_PANEL = "Machine"
+OUTPUT_PANEL = "Output"
+
+LARGEST_CONFIG_BYTES = 1 << 20
+LARGEST_IMAGE_PX = 8192
+LARGEST_BATCH = 65536
+
+BARE = {"--resume": "newest"}
+"""What an option means that stands without a value."""
+
+SAME = (("gpu", "device"), ("epochs", "steps"))
+"""Options that say the same thing in two ways."""
+
+PLACES = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
+"""Where a value was said, in typer's words, the nearest first; the last is a settings file."""
+
+# Options that say where settings come from or what to do instead of the job; a settings file must not hold them.
+NOT_IN_CONFIG = frozenset({"config", "debug", "help", "version"})
+
+
+def forget_the_farther(context: typer.Context) -> None:
+    """Of two options that say the same thing forget the one said farther away, so that what is typed wins over the environment.
+
+    Both said in one place are left for the job to refuse.
+    """
+    for pair in SAME:
+        places = {name: getattr(context.get_parameter_source(name), "name", "") for name in pair}
+        if set(places.values()) <= set(PLACES) and len(set(places.values())) == len(pair):
+            context.params[max(pair, key=lambda name: PLACES.index(places[name]))] = None
+
+
+def read_config(context: typer.Context, file: Path | None) -> Path | None:
+    """Make the keys of a TOML file the defaults of the command's options; a key is an option's name, `-` and `_` alike.
+
+    Raises:
+        DataError: there is no such file, or it is too large to be one.
+        UsageError: it is not TOML, or a key is unknown, stands twice or has a value that is not the option's (named).
+    """
+    if file is None or context.resilient_parsing:
+        return file
+    table = _toml(file)
+    parameters = {parameter.name: parameter for parameter in context.command.params if parameter.name not in NOT_IN_CONFIG}
+    defaults: dict[str, Any] = dict(context.default_map or {})
+    seen: dict[str, str] = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in parameters:
+            known = [option.replace("_", "-") for option in sorted(parameters)]
+            raise UsageError(f"{file}: unknown key {shown(key)}: {suggestion(key, known)}")
+        if name in seen:
+            raise UsageError(f"{file}: {key} and {seen[name]} are the same option; keep one of them")
+        seen[name] = key
+        defaults[name] = _checked(context, parameters[name], value, f"{file}: {key}")
+    context.default_map = defaults
+    return file
+
+
+def _toml(file: Path) -> dict[str, Any]:
+    import tomllib  # few runs read a settings file
+
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(LARGEST_CONFIG_BYTES + 1)
+        if len(data) > LARGEST_CONFIG_BYTES:
+            raise DataError(f"{file}: more than {LARGEST_CONFIG_BYTES:,} bytes; not a settings file")
+        return tomllib.loads(data.decode())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the settings file {file}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from error
+    except (ValueError, RecursionError) as error:  # besides its own error the reader lets Python's on giant numbers through
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
+        raise UsageError(f"{file} is not TOML: {reason}") from error
+
+
+def _checked(context: typer.Context, parameter: Any, value: Any, where: str) -> Any:
+    """The value as the option would give it."""
+    many = parameter.multiple or parameter.nargs != 1
+    if many and isinstance(value, Mapping):  # [generator-option] base_channels = 32
+        value = [f"{key}={_as_text(entry, f'{where}.{key}')}" for key, entry in value.items()]
+    if many and not isinstance(value, list):
+        raise UsageError(f"{where}: expected a list, found {_found(value)}")
+    kind = Kind.of(parameter)
+    if kind is None:
+        return typers(value, parameter, context, f"{where} = {_found(value)}")
+    read = []
+    for entry in value if many else [value]:
+        try:
+            read.append(kind.read_typed(entry))
+        except Refused as refused:
+            raise UsageError(f"{where}: expected {str(refused) or kind.expected}, found {_found(entry)}") from None
+    return read if many else read[0]
+
+
+def _found(value: Any) -> str:
+    """A value of a settings file, as it is written there if that is short."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (Mapping, list)):
+        return "a table" if isinstance(value, Mapping) else "a list"
+    if isinstance(value, (datetime.date, datetime.time)):
+        return f"the date or time {value.isoformat()}"
+    return shown(value)
+
+
+def _as_text(value: Any, where: str) -> str:
+    if not isinstance(value, (str, bool, int, float)):
+        raise UsageError(f"{where}: expected text, a number, true or false, found {_found(value)}")
+    if isinstance(value, str) or (isinstance(value, int) and abs(value) > LARGEST):
+        return value if isinstance(value, str) else shown(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check_gpu(value: str | None) -> str | None:
+    if value is not None and "," in value:
+        raise UsageError(
+            f"--gpu {value}: training on several GPUs is not offered; give one, such as --gpu {value.split(',')[0]}"
+        )
+    if value is not None and not re.fullmatch(r"auto|none|\d+", value):
+        raise UsageError(f"--gpu {value}: give auto, none or a number such as 0")
+    return value
+
+
+def _check_device(value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"cpu|mps|cuda(:\d+)?", value):
+        raise UsageError(f"--device {value}: give cpu, mps, cuda or cuda:1")
+    return value
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE.toml",
+        callback=read_config,
+        is_eager=True,
+        help="Options from a file, one key each; what is typed or set in the environment wins.",
+        rich_help_panel=OUTPUT_PANEL,
+    ),
+]
+Bundle = Annotated[
+    str | None,
+    typer.Option(
+        "--bundle",
+        metavar="FILE|NAME|RUN",
+        show_default="the newest run here, else the one that ships",
+        help="What translates.",
+    ),
+]
+To = Annotated[str | None, typer.Option("--to", metavar="DOMAIN", help="Where to: orange or apple, as the bundle names them.")]
+Direction = Annotated[
+    Literal["a2b", "b2a"] | None,
+    typer.Option("--direction", show_default="the bundle's first", help="The same by letters."),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="NAME|DIR",
+        help="A named set, or a folder with trainA and trainB; a path that exists wins over a name.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+DataA = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-a",
+        metavar="DIR",
+        help="Images of domain a, where they lie in a folder of their own.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+DataB = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-b",
+        metavar="DIR",
+        help="Images of domain b, where they lie in a folder of their own.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+Domains = Annotated[
+    str | None,
+    typer.Option("--domains", metavar="A,B", help="What the two domains are called: apple,orange.", rich_help_panel=DATA_PANEL),
+]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="auto|NAME",
+        help="What runs the generator: torch, onnx, openvino; auto is the one that is through first.",
+        rich_help_panel=MACHINE_PANEL,
+    ),
+]
+Gpu = Annotated[
+    str | None,
+    typer.Option(
+        "--gpu",
+        metavar="auto|none|0",
+        callback=_check_gpu,
+        show_default="auto",
+        help="The best there is, the CPU, or the GPU of this number.",
+        rich_help_panel=MACHINE_PANEL,
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="cpu|mps|cuda:1",
+        callback=_check_device,
+        help="The same in PyTorch's words.",
+        rich_help_panel=MACHINE_PANEL,
+    ),
+]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, show_default="0", help="Where everything random starts.")]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic", help="Only operations that give the same bits every time; slower.", rich_help_panel=MACHINE_PANEL
+    ),
+]
+Threads = Annotated[
+    str | None,
+    typer.Option(
+        "--threads",
+        metavar="auto|N",
+        show_default="auto",
+        help="CPU threads; auto picks the fastest here and now. The same seed gives the same bits at the same number.",
+        rich_help_panel=MACHINE_PANEL,
+    ),
+]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16"] | None,
+    typer.Option("--precision", show_default="the recipe's", help="Arithmetic of the networks.", rich_help_panel=MACHINE_PANEL),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        "--image-size",
+        min=1,
+        max=LARGEST_IMAGE_PX,
+        metavar="PIXELS",
+        show_default="the recipe's",
+        help="Side of the square images.",
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        "-b",
+        min=1,
+        max=LARGEST_BATCH,
+        metavar="N",
+        show_default="the recipe's",
+        help="Images of each domain per step.",
+    ),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress on stderr; warnings and errors stay.", rich_help_panel=OUTPUT_PANEL)
+]
+Json = Annotated[bool, typer.Option("--json", help="The result as one JSON object on stdout.", rich_help_panel=OUTPUT_PANEL)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    """`base_channels=32` and the like as a table.
+
+    Raises:
+        UsageError: one is not of this form.
+    """
+    table = {}
+    for text in given or []:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise UsageError(f"{option} {text}: expected KEY=VALUE, such as base_channels=32")
+        table[key.strip()] = value.strip()
+    return table
+
+
+def parse_threads(text: str | None) -> int | None:
+    """`auto` or a number.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text is None or text == "auto":
+        return None
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise UsageError(f"--threads {text}: give auto, or a number from 1 to 1024")
+    return int(text)

@@ -1,0 +1,108 @@
+"""Turned, shifted and mirrored pictures, as the lab report's detector saw them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from kornia.geometry.transform import hflip, warp_affine
+from torch import Tensor
+
+from fruitgan.data.augment.contracts import Augmentation
+from fruitgan.errors import UsageError
+
+
+class RotateShiftMirror(Augmentation):
+    """Turned about the centre by up to `degrees`, moved by up to `shift` of the side along each axis, mirrored half the time.
+
+    What lies outside repeats the nearest border pixel; between pixels it is bilinear. The numbers drawn for an image: angle,
+    shift across, shift down, and whether it is mirrored. An angle above 0 turns the picture counter-clockwise.
+    """
+
+    draws = 4
+
+    def __init__(self, degrees: float, shift: float, mirror: bool) -> None:
+        self.degrees = degrees
+        self.shift = shift
+        self.mirror = mirror
+
+    def load_size_px(self, image_size_px: int) -> int:
+        return image_size_px
+
+    def apply(self, images: Tensor, draws: Tensor, image_size_px: int) -> Tensor:
+        if self.degrees or self.shift:
+            matrices = self.matrices(draws, images.shape[-1]).to(images.device, images.dtype)
+            images = warp_affine(images, matrices, (image_size_px, image_size_px), padding_mode="border", align_corners=True)
+        return mirrored(images, draws[:, 3] < 0.5) if self.mirror else images
+
+    def matrices(self, draws: Tensor, side_px: int) -> Tensor:
+        """[N, 4] in [0, 1) to [N, 2, 3]: from the pixel (x, y) of the picture to where it goes, y downwards."""
+        angle = (2 * draws[:, 0] - 1) * math.radians(self.degrees)
+        across, down = ((2 * draws[:, 1:3] - 1) * self.shift * side_px).unbind(1)
+        cos, sin = angle.cos(), angle.sin()
+        centre = (side_px - 1) / 2
+        return torch.stack(
+            [
+                torch.stack([cos, sin, centre - (cos + sin) * centre + across], dim=1),
+                torch.stack([-sin, cos, centre - (cos - sin) * centre + down], dim=1),
+            ],
+            dim=1,
+        )
+
+
+class Mirror(Augmentation):
+    """Mirrored half the time, every pixel as it was; the number drawn for an image says whether."""
+
+    draws = 1
+
+    def load_size_px(self, image_size_px: int) -> int:
+        return image_size_px
+
+    def apply(self, images: Tensor, draws: Tensor, image_size_px: int) -> Tensor:
+        return mirrored(images, draws[:, 0] < 0.5)
+
+
+class PartMirror(Augmentation):
+    """A random square of half the picture's side, as it is or mirrored: for detectors that take any size.
+
+    Four times as fast as the whole picture, and four and more pictures of one. The numbers drawn for an image: where the part
+    begins along the width, along the height, and whether it is mirrored.
+    """
+
+    draws = 3
+
+    def load_size_px(self, image_size_px: int) -> int:
+        return image_size_px
+
+    def gives_size_px(self, image_size_px: int) -> int:
+        return image_size_px // 2
+
+    def apply(self, images: Tensor, draws: Tensor, image_size_px: int) -> Tensor:
+        side = self.gives_size_px(image_size_px)
+        corners = (draws[:, :2] * (images.shape[-1] - side + 1)).long().tolist()
+        parts = [image[:, top : top + side, left : left + side] for image, (left, top) in zip(images, corners, strict=True)]
+        return mirrored(torch.stack(parts), draws[:, 2] < 0.5)
+
+
+def mirrored(images: Tensor, which: Tensor) -> Tensor:
+    """[N, 3, H, W] with those images mirrored for which `which`, [N] of booleans, is true."""
+    return torch.where(which.to(images.device).view(-1, 1, 1, 1), hflip(images), images)
+
+
+def rotate_shift_mirror(*, degrees: float = 15.0, shift: float = 0.1, mirror: bool = True) -> RotateShiftMirror:
+    """Rotation by up to 15 degrees, shift by up to a tenth and mirroring, borders repeated: the lab report's, for detectors."""
+    if not 0 <= degrees <= 180:
+        raise UsageError(f"augmentation rotate-shift-mirror, option degrees: {degrees} is not within 0 to 180")
+    if not 0 <= shift <= 1:
+        raise UsageError(f"augmentation rotate-shift-mirror, option shift: {shift} is not within 0 to 1")
+    return RotateShiftMirror(degrees, shift, mirror)
+
+
+def mirror() -> Mirror:
+    """Random mirroring alone, which leaves the finest texture as it is: for detectors."""
+    return Mirror()
+
+
+def part_mirror() -> PartMirror:
+    """Random squares of half the side, mirrored half the time: for detectors that take any size, such as small-cnn."""
+    return PartMirror()

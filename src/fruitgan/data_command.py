@@ -1,0 +1,150 @@
+"""`fruitgan data`: what image data there are, what a folder holds, fetching and drawing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fruitgan.console import Console, options
+from fruitgan.errors import UsageError
+
+if TYPE_CHECKING:
+    from fruitgan.data_job import CheckResult
+
+app = typer.Typer(help="Look at image data, fetch a named set, draw fruit.", no_args_is_help=True)
+
+SHOWN_PATHS = 5
+
+
+@app.command("check")
+def check_data(
+    what: Annotated[str | None, typer.Argument(metavar="[NAME|DIR]", help="The same as --data.", show_default=False)] = None,
+    data: options.Data = None,
+    data_a: options.DataA = None,
+    data_b: options.DataB = None,
+    domains: options.Domains = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Say what a data set or folder holds and what is wrong with it."""
+    from fruitgan.data.sources import parse_domains
+    from fruitgan.data_job import CheckSettings, check
+
+    console = Console(json=json, quiet=quiet)
+    if what is not None and (data_a is not None or data_b is not None):
+        raise UsageError(f"{what}: give a name or a folder, or --data-a and --data-b, not both")
+    settings = CheckSettings(
+        # What is typed as an argument wins over FRUITGAN_DATA.
+        data=what or data,
+        data_a=data_a,
+        data_b=data_b,
+        domains=parse_domains(domains),
+    )
+    with console.bars() as on_progress:
+        result = check(settings, on_progress)
+    console.result(result)
+    _show(console, result)
+
+
+def _show(console: Console, result: CheckResult) -> None:
+    rows = [
+        (
+            f"{report.split} {report.domain}",
+            report.images,
+            len(report.broken),
+            report.distinct,
+            _range(report.width_px),
+            _range(report.height_px),
+            _counts(report.formats),
+            _counts(report.modes),
+            len(report.grey),
+        )
+        for report in result.splits
+    ]
+    columns = ("split", "images", "broken", "distinct", "width px", "height px", "formats", "modes", "grey")
+    console.table(result.source, columns, rows)
+    console.out("")
+    for report in result.splits:
+        for broken in report.broken:
+            console.out(f"broken: {broken.path}: {broken.reason}")
+    for copies in result.copies[:SHOWN_PATHS]:
+        console.out("the same picture: " + ", ".join(str(path) for path in copies.files))
+    if len(result.copies) > SHOWN_PATHS:
+        console.out(f"and {len(result.copies) - SHOWN_PATHS} more such groups (--json names all)")
+    for problem in result.problems:
+        console.out(f"problem: {problem}")
+    if not result.problems:
+        console.out("nothing is wrong with these data")
+
+
+@app.command("fetch")
+def fetch_set(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A named set; `fruitgan data list` shows them.")],
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Have a named set in the cache: downloaded, checked and unpacked, or drawn."""
+    from fruitgan.data_job import fetch
+
+    console = Console(json=json, quiet=quiet)
+    with console.bars() as on_progress:
+        result = fetch(name, on_progress)
+    console.result(result)
+    console.say(f"{result.name}: " + ", ".join(f"{count} in {split}" for split, count in result.images.items()))
+    console.out(str(result.folder))
+
+
+@app.command("list")
+def list_sets(json: options.Json = False) -> None:
+    """Show the named sets, and which of them are here."""
+    from fruitgan.data_job import known_sets
+
+    console = Console(json=json)
+    found = known_sets()
+    console.result({"datasets": found})
+    rows = [
+        (
+            entry.name,
+            ", ".join(entry.domains or ()),
+            {True: "here", False: "", None: "unavailable"}[entry.is_present],
+            entry.package,
+            entry.summary or entry.problem,
+        )
+        for entry in found
+    ]
+    console.table("", ("name", "domains", "in the cache", "package", "what"), rows)
+
+
+@app.command("draw")
+def draw_fruit(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
+    count: Annotated[int, typer.Option("--count", min=1, help="Training images of each fruit.")] = 200,
+    test_count: Annotated[int, typer.Option("--test-count", min=0, help="Test images of each fruit.")] = 50,
+    image_size: Annotated[int, typer.Option("--image-size", metavar="PIXELS", help="Side of the square images.")] = 128,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Which pictures are drawn.")] = 0,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Draw apples and oranges into a new folder that every `--data` takes."""
+    from fruitgan.data_job import DrawSettings, draw
+
+    console = Console(json=json, quiet=quiet)
+    settings = DrawSettings(out=out, train_count=count, test_count=test_count, size_px=image_size, seed=seed)
+    with console.bars() as on_progress:
+        result = draw(settings, on_progress)
+    console.result(result)
+    console.out(str(result.folder))
+
+
+def _range(sides: tuple[int, int] | None) -> str:
+    if sides is None:
+        return "-"
+    return str(sides[0]) if sides[0] == sides[1] else f"{sides[0]}-{sides[1]}"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    if len(counts) <= 1:
+        return "".join(counts)
+    return ", ".join(f"{name} {count}" for name, count in counts.items())

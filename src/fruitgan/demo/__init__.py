@@ -1,0 +1,1 @@
+"""The whole loop on drawn fruit, in minutes and without a network."""

@@ -1,0 +1,112 @@
+"""The demo's report: one page that tells how apples became oranges, and how far one can believe it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fruitgan.images import Pixels, from_pillow
+from fruitgan.report.grid import grid
+from fruitgan.report.page import inline_images, number, render
+from fruitgan.train_detector.page import percent
+from fruitgan.train_gan.curves import loss_panels
+from fruitgan.train_gan.page import story_of
+
+PICTURES_LIMIT_BYTES = 2_500_000
+SHOWN = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """What the demo's jobs left, as files below `folder` and as JSON values."""
+
+    folder: Path
+    trained: Mapping[str, Any]
+    config: Mapping[str, Any]
+    """The training run's."""
+    entries: Sequence[Mapping[str, Any]]
+    """The lines of its log."""
+    detected: Mapping[str, Any]
+    judged: Mapping[str, Any]
+    seconds: float
+
+
+def demo_report(story: Story) -> str:
+    """The page as HTML text, of about 3 MB at most."""
+    folder = story.folder
+    sheets = {
+        "apples": _sheet(folder / "fruit" / "trainA"),
+        "oranges": _sheet(folder / "fruit" / "trainB"),
+        "translated": _sheet(folder / "translated", columns=4),
+        "predicted": _sheet(folder / "dataset" / "predicted"),
+        "origins": _sheet(folder / "dataset" / "origins"),
+    }
+    pictures = dict(zip(sheets, inline_images(list(sheets.values()), PICTURES_LIMIT_BYTES), strict=True))
+    return render(
+        "demo.html",
+        pictures=pictures,
+        trained=story.trained,
+        size_px=story.config["plan"]["recipe"]["image_size_px"],
+        panels=loss_panels(story.entries, story_of(story.config)),
+        detected=story.detected,
+        accuracy=percent(story.detected["accuracy"]),
+        interval=" to ".join(percent(end) for end in story.detected["interval"]),
+        judged=story.judged,
+        r=number(story.judged["r"]["value"]),
+        verdict=_verdict(story),
+        numbers=_numbers(story.judged),
+        seconds=story.seconds,
+        reports=[
+            ("training", "runs/gan/report.html"),
+            ("detector", "runs/detector/report.html"),
+            ("evaluation", "evaluation/report.html"),
+        ],
+    )
+
+
+def _verdict(story: Story) -> str:
+    """The result in one sentence, as honest as the numbers."""
+    r, accuracy = story.judged["r"]["value"], story.detected["accuracy"]
+    nearer = f"{percent(1 - r)} of the way from apples to oranges" if r < 1 else "no nearer to oranges than the apples were"
+    low = story.detected["interval"][0]
+    told = (
+        f"a detector still tells them from real ones {percent(accuracy)} of the time"
+        if low > story.detected["chance"]
+        else f"a detector tells them from real ones {percent(accuracy)} of the time, which may be luck"
+    )
+    return f"In colour and texture, which is what the numbers below see, the fakes are {nearer}; {told}."
+
+
+def _numbers(judged: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Name, value, 95% interval and meaning of each number."""
+    rows = [
+        ("R", judged["r"], "distance of the fakes over that of the sources: 0 is perfect, 1 is as if nothing had been done", 1)
+    ]
+    for name, meaning in (
+        ("kid", "kernel distance to the real images, times 100: near the floor is good, and few images don't bias it"),
+        ("fid", "Fréchet distance to the real images: compare only at the same number of images"),
+    ):
+        for key in (name, f"{name}_colour"):
+            if key in judged:
+                features = judged[key]["features"]
+                rows.append((f"{name.upper()} on {features}", judged[key], meaning, 100 if name == "kid" else 1))
+    return [
+        (name, number(entry["value"] * scale), " to ".join(number(end * scale) for end in entry["interval"]), meaning)
+        for name, entry, meaning, scale in rows
+    ]
+
+
+def _sheet(folder: Path, columns: int = SHOWN) -> Pixels:
+    """The first pictures of a folder in rows."""
+    pictures = []
+    for path in sorted(folder.glob("*.png"))[:SHOWN]:
+        with Image.open(path) as picture:
+            pictures.append(from_pillow(picture))
+    blank = np.full_like(pictures[0], 255)
+    pictures += [blank] * (-len(pictures) % columns)
+    return grid([pictures[start : start + columns] for start in range(0, len(pictures), columns)])

@@ -1,0 +1,1 @@
+"""Teaching a small generator what a large one does."""

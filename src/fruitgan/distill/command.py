@@ -1,0 +1,119 @@
+"""`fruitgan distill`: a run's generators in, small ones that imitate them out, with what they are worth."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from fruitgan.console import Console, options
+from fruitgan.console.durations import seconds_of
+from fruitgan.console.signals import INTERRUPTED, PoliteStop
+from fruitgan.errors import GateFailed, Stopped, UsageError
+from fruitgan.train_gan.progress_display import LENGTH_PANEL, NETWORKS_PANEL, MaxTime, Resume, SaveEvery, Steps, Telling
+
+if TYPE_CHECKING:
+    from fruitgan.distill.gates import Gate
+
+
+def distill(
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN|FILE|NAME",
+            help="Whose pictures are imitated: a run or a bundle.",
+            rich_help_panel=NETWORKS_PANEL,
+        ),
+    ] = None,
+    student: Annotated[
+        Literal["lite-u", "lite", "mobile-resnet"] | None,
+        typer.Option(help="The small generator.", show_default="lite-u", rich_help_panel=NETWORKS_PANEL),
+    ] = None,
+    student_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An option of the student: base_channels=24.", rich_help_panel=NETWORKS_PANEL),
+    ] = None,
+    data: options.Data = None,
+    data_a: options.DataA = None,
+    data_b: options.DataB = None,
+    domains: options.Domains = None,
+    image_size: options.ImageSize = None,
+    batch_size: options.BatchSize = None,
+    steps: Steps = None,
+    max_time: MaxTime = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run.", show_default="from the data", rich_help_panel=LENGTH_PANEL)
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder of the run folders.", rich_help_panel=LENGTH_PANEL)
+    ] = Path("runs/distill"),
+    resume: Resume = None,
+    save_every: SaveEvery = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 5 if a gate stays shut.")] = False,
+    seed: options.Seed = None,
+    gpu: options.Gpu = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    precision: options.Precision = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    config: options.Config = None,
+) -> None:
+    """Teach a small generator the pictures of a large one, and measure it beside its teacher."""
+    from fruitgan.data.sources import parse_domains
+    from fruitgan.distill.job import DistillSettings
+    from fruitgan.distill.job import distill as job
+    from fruitgan.train_gan.settings import TrainGanSettings
+
+    if teacher is None and resume is None:
+        raise UsageError("who teaches? Give --teacher RUN, or --resume to go on with a lesson")
+    console = Console(json=json, quiet=quiet)
+    training = TrainGanSettings(
+        data=data,
+        data_a=data_a,
+        data_b=data_b,
+        domains=parse_domains(domains),
+        generator=student,
+        generator_options=options.pairs("--student-option", student_option),
+        image_size=image_size,
+        batch_size=batch_size,
+        steps=steps,
+        precision=precision,
+        seed=seed,
+        max_seconds=seconds_of(max_time) if max_time is not None else None,
+        name=name,
+        out=out,
+        resume=resume,
+        save_every=save_every,
+        gpu=gpu,
+        device=device,
+        threads=options.parse_threads(threads),
+    )
+    with PoliteStop() as stop, ExitStack() as stack:
+        telling = Telling(console, stop, stack)
+        try:
+            result = job(DistillSettings(teacher=teacher, training=training), telling, telling.measured)
+        except KeyboardInterrupt:
+            raise Stopped(
+                "stopped at once; the last checkpoint stays; go on with: fruitgan distill --resume", INTERRUPTED
+            ) from None
+    run = shlex.quote(str(result.training.run))
+    console.result({**vars(result.training), "gates": result.gates})
+    console.out(f"{result.training.run}: step {result.training.step}")
+    if not result.training.finished:
+        raise Stopped(f"stopped, saved; go on with: fruitgan distill --resume {run}", stop.exit_code)
+    console.table(
+        "the student beside its teacher", ("gate", "value", "limit", "", "what"), [_row(gate) for gate in result.gates]
+    )
+    console.out(f"  translate with it: fruitgan translate photo.jpg --bundle {run}")
+    if strict and not result.passed:
+        shut = ", ".join(gate.name for gate in result.gates if gate.passed is False)
+        raise GateFailed(f"the student's {shut} did not pass")
+
+
+def _row(gate: Gate) -> tuple[str, str, str, str, str]:
+    value = "" if gate.value is None else f"{gate.value:.2f}"
+    return gate.name, value, f"{gate.limit:g}", {True: "passed", False: "shut", None: "not measured"}[gate.passed], gate.said

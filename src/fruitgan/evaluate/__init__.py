@@ -1,0 +1,1 @@
+"""How real generated images are: distances, a detector's accuracy, and what would make either of them meaningless."""

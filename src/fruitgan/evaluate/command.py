@@ -1,0 +1,301 @@
+"""`fruitgan evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fruitgan.console import Console, options
+from fruitgan.console.signals import stopped_at_once
+from fruitgan.errors import GateFailed, UsageError
+from fruitgan.evaluate.command_output import Progress, show
+
+GATES_PANEL = "Gates"
+COMPARE_PANEL = "Side by side"
+
+
+def evaluate(
+    further: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="More of them after --compare RUN.", show_default=False)
+    ] = None,
+    fake_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--fake-dir", metavar="DIR", help="The generated images.", show_default=False, rich_help_panel=options.DATA_PANEL
+        ),
+    ] = None,
+    real_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--real-dir",
+            metavar="DIR",
+            show_default="origins beside the fakes",
+            help="The real images.",
+            rich_help_panel=options.DATA_PANEL,
+        ),
+    ] = None,
+    source_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--source-dir",
+            metavar="DIR",
+            help="What the generated images were made of; with it comes R.",
+            rich_help_panel=options.DATA_PANEL,
+        ),
+    ] = None,
+    training_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--training-dir",
+            metavar="DIR",
+            help="Real images that the generator was trained on; with them comes nearest-training.",
+            rich_help_panel=options.DATA_PANEL,
+        ),
+    ] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            "--detector",
+            metavar="FILE|NAME|none",
+            show_default="the strongest attacker",
+            help="Whose accuracy is measured: a trained detector's file or run, one that is trained on the spot, or none.",
+        ),
+    ] = None,
+    attackers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--attackers",
+            metavar="NAME|all",
+            show_default="spectrum, logistic and small-cnn",
+            help="Detectors to train on the spot, of which the strongest counts; several with commas. With --quick, small-cnn "
+            "is left out.",
+        ),
+    ] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--features",
+            metavar="NAME",
+            show_default="fruit-embed, random and colour",
+            help="What images are described by; several with commas, the first gives the headline numbers. "
+            "Any network with its weights: torchvision:resnet50, timm:NAME.",
+        ),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metrics",
+            metavar="NAME",
+            show_default="those that take seconds",
+            help="Which numbers; several with commas, or all. `fruitgan list metrics` names them.",
+        ),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weights",
+            metavar="[NAME=]FILE",
+            show_default="fetched",
+            help="The weights of inception, torchvision:NAME or timm:NAME where they lie here; once for each.",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer resamples and folds: coarser intervals, the same numbers.")
+    ] = False,
+    fail_above: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-above",
+            metavar="NUMBER=BOUND",
+            help="Leave with exit code 5 if a number is higher: kid=0.05, r=0.8, accuracy=0.9.",
+            rich_help_panel=GATES_PANEL,
+        ),
+    ] = None,
+    fail_below: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-below",
+            metavar="NUMBER=BOUND",
+            help="Leave with exit code 5 if a number is lower.",
+            rich_help_panel=GATES_PANEL,
+        ),
+    ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--compare",
+            metavar="RUN",
+            help="Generators side by side, as in --compare RUN1 RUN2: bundles, runs, exported datasets or folders of images; "
+            "held against the first, or against --fake-dir.",
+            rich_help_panel=COMPARE_PANEL,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="NAME|DIR",
+            help="What the bundles of --compare translate, and the real images: as of export-dataset.",
+            rich_help_panel=COMPARE_PANEL,
+        ),
+    ] = None,
+    domains: Annotated[
+        str | None,
+        typer.Option(
+            "--domains", metavar="A,B", help="What the two domains of --data are called.", rich_help_panel=COMPARE_PANEL
+        ),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="DOMAIN",
+            show_default="the bundle's second",
+            help="The domain that the bundles of --compare translate to.",
+            rich_help_panel=COMPARE_PANEL,
+        ),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "--count",
+            metavar="N",
+            min=1,
+            show_default="the test images",
+            help="Images of each class that the bundles of --compare make.",
+            rich_help_panel=COMPARE_PANEL,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            show_default="runs/evaluate/<folder>",
+            help="Where evaluation.json and report.html go; earlier ones are replaced.",
+            rich_help_panel=options.OUTPUT_PANEL,
+        ),
+    ] = None,
+    seed: options.Seed = None,
+    gpu: options.Gpu = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    config: options.Config = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Say how real generated images are."""
+    bounds = _bounds("--fail-above", fail_above or []), _bounds("--fail-below", fail_below or [])
+    runs = _runs(fake_dir, compare or [], further or [], {"--data": data, "--domains": domains, "--to": to, "--count": count})
+    from fruitgan.data.sources import parse_domains
+    from fruitgan.evaluate.compare import compare as compare_job
+    from fruitgan.evaluate.compare_settings import CompareSettings
+    from fruitgan.evaluate.job import evaluate as job
+    from fruitgan.evaluate.settings import DEFAULT_FEATURES, DEFAULT_METRICS, EvaluateSettings, takes_weights
+
+    chosen = _names(features) or DEFAULT_FEATURES
+    settings = EvaluateSettings(
+        fake_dir=fake_dir or Path(runs[0]),
+        real_dir=real_dir,
+        source_dir=source_dir,
+        training_dir=training_dir,
+        detector=detector,
+        attackers=_names(attackers),
+        features=chosen,
+        metrics=_names(metrics) or DEFAULT_METRICS,
+        weights=_weights(weights or [], [name for name in chosen if takes_weights(name)]),
+        quick=quick,
+        out=out,
+        fail_above=bounds[0],
+        fail_below=bounds[1],
+        seed=seed or 0,
+        gpu=gpu,
+        device=device,
+        threads=options.parse_threads(threads),
+    )
+    console = Console(json=json, quiet=quiet)
+    with stopped_at_once("stopped; the same command begins again"), ExitStack() as stack:
+        told = Progress(console, stack)
+        if len(runs) > 1:
+            sides = CompareSettings(runs=runs, data=data, domains=parse_domains(domains), to=to, count=count)
+            result = compare_job(sides, settings, told)
+        else:
+            result = job(settings, told)
+    values = result.as_json()
+    console.result(values)
+    show(console, result, values)
+    if result.failed_gates:
+        raise GateFailed("; ".join(str(gate) for gate in result.failed_gates))
+
+
+def _runs(fake_dir: Path | None, compare: list[str], further: list[str], of_bundles: Mapping[str, object]) -> tuple[str, ...]:
+    """Whose images are judged; more than one is a comparison.
+
+    Raises:
+        UsageError: nothing to judge, nothing to compare with, or options of a comparison without one.
+    """
+    runs = tuple(([] if fake_dir is None else [str(fake_dir)]) + compare + further)
+    if compare:
+        if len(runs) < 2:
+            raise UsageError(f"--compare {runs[0]}: with what? Give at least two, as in --compare RUN1 RUN2")
+        return runs
+    if further:
+        raise UsageError(f"{further[0]}: give a folder of generated images with --fake-dir, or several runs after --compare")
+    if fake_dir is None:
+        raise UsageError("give the generated images with --fake-dir DIR, or several runs with --compare RUN1 RUN2")
+    for option, value in of_bundles.items():
+        if value is not None:
+            raise UsageError(f"{option}: belongs to --compare")
+    return runs
+
+
+def _names(given: list[str] | None) -> tuple[str, ...]:
+    """Names that were given one by one or with commas between."""
+    return tuple(name.strip() for text in given or [] for name in text.split(","))
+
+
+def _weights(given: list[str], takers: list[str]) -> dict[str, Path]:
+    """`NAME=FILE` by name; a file alone belongs to the only features that take one.
+
+    Raises:
+        UsageError: it is not clear whose weights they are, or one has two files.
+    """
+    found: dict[str, Path] = {}
+    for text in given:
+        name, equals, file = text.partition("=")
+        if not equals or name not in takers:
+            if len(takers) != 1:
+                whose = " or ".join(takers) or "none of the --features"
+                raise UsageError(f"--weights {text}: whose? {whose} can take weights; write NAME=FILE")
+            name, file = takers[0], text
+        if name in found:
+            raise UsageError(f"--weights {text}: {name} has a file already")
+        found[name] = Path(file)
+    return found
+
+
+def _bounds(option: str, given: list[str]) -> dict[str, float]:
+    """`kid=0.05` by name.
+
+    Raises:
+        UsageError: not of that form, or one name twice.
+    """
+    bounds: dict[str, float] = {}
+    for text in given:
+        name, equals, bound = text.partition("=")
+        name = name.strip()
+        try:
+            value = float(bound)
+        except ValueError:
+            equals = ""
+            value = 0.0
+        if not equals or not name:
+            raise UsageError(f"{option} {text}: expected a number's name and its bound, such as kid=0.05")
+        if name in bounds:
+            raise UsageError(f"{option} {text}: {name} has a bound already")
+        bounds[name] = value
+    return bounds

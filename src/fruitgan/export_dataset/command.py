@@ -1,0 +1,96 @@
+"""`fruitgan export-dataset`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fruitgan.console import Console, options
+from fruitgan.console.signals import stopped_at_once
+
+SHOWN_PATHS = 5
+
+
+def export_dataset(
+    bundle: options.Bundle = None,
+    to: options.To = None,
+    direction: options.Direction = None,
+    data: options.Data = None,
+    data_a: options.DataA = None,
+    data_b: options.DataB = None,
+    domains: options.Domains = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The dataset folder.")] = Path("dataset"),
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "--count",
+            min=1,
+            show_default="the test images that both classes have",
+            help="Images of each class: test images first, then training images, flagged in the manifest.",
+        ),
+    ] = None,
+    origins: Annotated[
+        Literal["target", "source"],
+        typer.Option("--origins", help="The real images: of the domain that is imitated, or the sources of the fakes."),
+    ] = "target",
+    image_size: Annotated[
+        int | None,
+        typer.Option("--image-size", min=1, metavar="PIXELS", show_default="the bundle's", help="Side of the square images."),
+    ] = None,
+    format: Annotated[
+        Literal["png", "webp", "jpg"],
+        typer.Option("--format", help="Kind of the files: png and webp keep every bit, jpg (95) does not."),
+    ] = "png",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another dataset in the folder.")] = False,
+    engine: options.Engine = "auto",
+    gpu: options.Gpu = None,
+    device: options.Device = None,
+    config: options.Config = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Write generated and real images as a dataset that gives nothing away but what they show."""
+    from fruitgan.data.sources import parse_domains
+    from fruitgan.export_dataset.job import export_dataset as run
+    from fruitgan.export_dataset.settings import ExportSettings
+
+    settings = ExportSettings(
+        bundle=bundle,
+        to=to,
+        direction=direction,
+        data=data,
+        data_a=data_a,
+        data_b=data_b,
+        domains=parse_domains(domains),
+        out=out,
+        count=count,
+        origins=origins,
+        image_size=image_size,
+        format=format,
+        engine=engine,
+        gpu=gpu,
+        device=device,
+        overwrite=overwrite,
+    )
+    console = Console(json=json, quiet=quiet)
+    with (
+        stopped_at_once("stopped; every image is whole, and the same command does the rest"),
+        console.bars("img") as on_progress,
+    ):
+        result = run(settings, on_progress)
+    for broken in result.left_out.unreadable[:SHOWN_PATHS]:
+        console.warn(f"left out: {broken.path}: {broken.reason}")
+    if (more := len(result.left_out.unreadable) - SHOWN_PATHS) > 0:
+        console.warn(f"and {more} more that cannot be decoded (--json names all)")
+    for warning in result.warnings:
+        console.warn(warning)
+    console.result(result)
+    columns = ("folder", "images", "of test", "of training")
+    rows = [
+        (f"{result.dataset}/{name}", number, result.splits[name].get("test", 0), result.splits[name].get("train", 0))
+        for name, number in (("predicted", result.predicted), ("origins", result.origins))
+    ]
+    console.table(f"{result.bundle} to {result.target}, {result.image_size_px} px, {result.format}", columns, rows)
+    console.say(f"{result.made} images made, {result.kept} were there already, in {result.seconds:.1f} s")

@@ -1,0 +1,247 @@
+"""The dataset folder: what is there, whether it may be gone on with, and how it is finished.
+
+At every moment there is either no manifest, or one that agrees with the pictures. While an export is at work a file says so,
+and says which; the same export goes on from there, and no other does. A lock keeps others out meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fruitgan.data.labelled import LABELS, MANIFEST, ORIGINS, PREDICTED, UNFINISHED, ManifestRow, manifest_bytes, read_manifest
+from fruitgan.data.parallel import in_order
+from fruitgan.data.sources import image_files
+from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.export_dataset.plan import Item
+from fruitgan.files import remove_abandoned, write_atomically
+from fruitgan.runs.lock import LOCK, locked
+
+CARD = "dataset.json"
+FORMAT = 1
+OWN_NAME = re.compile(r"\d{6,}\.(png|webp|jpg)")
+STRANGE = "is in the way, and export-dataset did not make it; remove it or give another --out"
+SAME_TIME = 315532800
+"""1980-01-01 in seconds: when the pictures were made says nothing of how; a zip file holds no older time."""
+WORDS = {
+    "bundle": "made by another bundle",
+    "generator": "made by another bundle",
+    "direction": "made in the other direction",
+    "image_size_px": "made with another --image-size ({})",
+    "format": "made with another --format ({})",
+    "origins": "made with other --origins ({})",
+    "count": "made with another --count ({})",
+    "pictures": "made from other pictures",
+}
+"""Of a difference, by its name in `made_of`; with what the folder has."""
+
+
+@dataclass(frozen=True)
+class DatasetFolder:
+    """The folder of one export."""
+
+    path: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / MANIFEST
+
+    @property
+    def card(self) -> Path:
+        return self.path / CARD
+
+    @property
+    def unfinished(self) -> Path:
+        return self.path / UNFINISHED
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Have the folder, which is made, to oneself, cleared of what dead processes left half-written in it.
+
+        Raises:
+            UsageError: it is no folder.
+            RunInUse: another process has it; nothing was changed.
+            FruitganError: it cannot be written to.
+        """
+        self._refuse_file()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FruitganError(f"{self.path}: cannot be written ({(error.strerror or str(error)).lower()})") from error
+        with locked(self.path):
+            remove_abandoned(self.path, deep=True)
+            yield
+
+    def tidy(self) -> None:
+        """Take away the file of a lock whose process was killed when the dataset was finished; another's is left."""
+        if (self.path / LOCK).is_file():
+            with suppress(FruitganError), self.taken():
+                pass
+
+    def made_of(self) -> Mapping[str, Any] | None:
+        """What made the folder, or is making it; None if it was not exported or is half cleared."""
+        for file in (self.unfinished, self.card):
+            if file.is_file():
+                try:
+                    table = json.loads(file.read_bytes())
+                except (OSError, ValueError, RecursionError):
+                    return None
+                made_of = table.get("made_of") if isinstance(table, dict) and table.get("format") == FORMAT else None
+                return made_of if isinstance(made_of, dict) else None
+        return None
+
+    def is_unfinished(self, made_of: Mapping[str, Any]) -> bool:
+        """Whether an export of this very dataset was stopped here."""
+        return self.unfinished.is_file() and self.made_of() == made_of
+
+    def refuse_others(self, made_of: Mapping[str, Any]) -> None:
+        """Let through only what this export itself has left there; `made_of` may be a part of all that makes it.
+
+        Raises:
+            UsageError: something else is there.
+        """
+        self._refuse_file()
+        there = self.made_of()
+        if there is None:
+            if any(self._lies_there(name) for name in (PREDICTED, ORIGINS, MANIFEST, CARD, UNFINISHED)):
+                raise UsageError(f"{self.path}: is in the way (not a dataset of export-dataset): {self._what_to_do()}")
+            return
+        other = next((key for key, value in made_of.items() if there.get(key) != value), None)
+        if other is not None:
+            reason = WORDS[other].format(there.get(other))
+            raise UsageError(f"{self.path}: is in the way ({reason}): {self._what_to_do()}")
+
+    def _refuse_file(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"{self.path}: is in the way and is no folder; give another with --out")
+
+    def _lies_there(self, name: str) -> bool:
+        path = self.path / name
+        return any(path.iterdir()) if path.is_dir() else os.path.lexists(path)
+
+    @staticmethod
+    def _what_to_do() -> str:
+        return "--overwrite replaces, --out writes elsewhere"
+
+    def clear(self) -> None:
+        """Take away what an export left, and nothing else.
+
+        Raises:
+            UsageError: what is there was not exported, or images of others lie among it; nothing is taken away.
+        """
+        own = self._own_pictures()
+        if self._is_exported():
+            self.refuse_strangers(own)
+            self._mark(None)  # so that the rest of a clearing that was killed is not taken for a dataset
+            for file in (self.card, self.manifest, *own, self.unfinished):
+                _remove(file)
+        else:
+            self.refuse_strangers(())
+            for file in (self.manifest, self.card):
+                if os.path.lexists(file):
+                    raise UsageError(f"{file}: {STRANGE}")
+
+    def _is_exported(self) -> bool:
+        if self.unfinished.exists() or self.made_of() is not None:
+            return True
+        try:
+            return bool(read_manifest(self.manifest))
+        except DataError:
+            return False
+
+    def _own_pictures(self) -> list[Path]:
+        folders = [self.path / name for name in (PREDICTED, ORIGINS)]
+        return [path for folder in folders if folder.is_dir() for path in folder.iterdir() if OWN_NAME.fullmatch(path.name)]
+
+    def refuse_strangers(self, known: Collection[Path]) -> None:
+        """Raises UsageError if there are images in the folders of the pictures that are not known."""
+        for folder in (self.path / PREDICTED, self.path / ORIGINS):
+            for path in image_files(folder) if folder.is_dir() else ():
+                if path not in known:
+                    raise UsageError(f"{path}: {STRANGE}")
+
+    def missing(self, items: Sequence[Item]) -> list[Item]:
+        """The items to make: absent, or not the file that the manifest speaks of."""
+        known: dict[str, str] = {}
+        with suppress(DataError):  # a manifest that cannot be read is written anew
+            known = {row.file: row.sha256 for row in read_manifest(self.manifest)}
+
+        def is_missing(item: Item) -> bool:
+            path = self.path / item.file
+            return not path.is_file() or (item.file in known and known[item.file] != _sha256(path))
+
+        return [item for item, missing in in_order(is_missing, items) if missing]
+
+    def is_finished(self, items: Sequence[Item]) -> bool:
+        """Whether the manifest and the card are there and speak of these items; their pictures were seen to be there."""
+        if self.unfinished.exists() or not self.card.is_file():
+            return False
+        try:
+            return {row.file for row in read_manifest(self.manifest)} == {item.file for item in items}
+        except DataError:
+            return False
+
+    def begin(self, made_of: Mapping[str, Any], todo: Sequence[Item]) -> None:
+        """From here on the folder is unfinished.
+
+        What is there and must be made again goes before the manifest, which alone knows that it is not what it was.
+        """
+        self._mark(made_of)
+        for item in todo:
+            _remove(self.path / item.file)
+        _remove(self.card)  # before the manifest, without which it speaks of nothing
+        _remove(self.manifest)
+
+    def _mark(self, made_of: Mapping[str, Any] | None) -> None:
+        write_atomically(self.unfinished, _json({"format": FORMAT, "made_of": made_of}))
+
+    def finish(self, items: Sequence[Item], weights_sha256: str, card: Mapping[str, Any]) -> None:
+        """Write the manifest and then the card; the dataset is whole.
+
+        Raises:
+            FruitganError: they cannot be written.
+        """
+        rows = []
+        for item, digest in in_order(lambda item: _sha256(self.path / item.file), sorted(items, key=lambda item: item.file)):
+            with suppress(OSError):  # some mounted drives keep no times
+                os.utime(self.path / item.file, (SAME_TIME, SAME_TIME))
+            rows.append(
+                ManifestRow(
+                    file=item.file,
+                    label=LABELS[item.generated],
+                    source=item.picture.name,
+                    split=item.picture.split,
+                    group=item.group,
+                    sha256=digest,
+                    bundle=weights_sha256 if item.generated else "",
+                )
+            )
+        write_atomically(self.manifest, manifest_bytes(rows))
+        write_atomically(self.card, _json(card))
+        _remove(self.unfinished)
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise FruitganError(f"{path}: cannot be removed ({(error.strerror or str(error)).lower()})") from error
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise FruitganError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error

@@ -1,0 +1,107 @@
+"""Features of the images in a list of files, read in batches, so that memory does not grow with their number."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fruitgan.data.decode import decode
+from fruitgan.data.parallel import in_order
+from fruitgan.errors import DataError
+from fruitgan.images import Pixels, unit_from_bytes
+from fruitgan.measures.cache import FeatureCache, Row
+from fruitgan.measures.contracts import Features, FeatureSet
+
+BATCH_IMAGES = 16
+KEPT_BYTES = 256 << 20
+"""Of decoded pictures: some 1,300 of 256 px, each of which several backends look at."""
+
+
+class Pictures:
+    """Files to pixels; what was decoded is kept for the next backend while there is room."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Path, Pixels] = {}
+        self._room_bytes = KEPT_BYTES
+
+    def __call__(self, path: Path) -> Pixels:
+        """uint8 [H, W, 3], not to be written to; Raises: DataError if it cannot be decoded."""
+        found = self._kept.get(path)
+        if found is None:
+            found = decode(path).pixels
+            if found.nbytes <= self._room_bytes:
+                self._room_bytes -= found.nbytes
+                self._kept[path] = found
+        return found
+
+
+def extract(
+    features: Features,
+    paths: Sequence[Path],
+    device: torch.device | str = "cpu",
+    on_image: Callable[[int], None] | None = None,
+    batch_images: int = BATCH_IMAGES,
+    read: Callable[[Path], Pixels] | None = None,
+) -> FeatureSet:
+    """The features [N, D] of the images, in the order of the paths; those that were computed before come from the cache.
+
+    `read` gives the pixels of a file, such as `Pictures`.
+
+    Raises:
+        DataError: an image cannot be read or decoded (named).
+    """
+    device = torch.device(device)
+    cache = FeatureCache(features, device.type)
+    keys = [key for _, key in in_order(_file_sha256, paths)]
+    known = cache.rows()
+    missing = {key: path for key, path in zip(keys, paths, strict=True) if key not in known}
+    new: dict[bytes, Row] = {}
+    computed = _computed(features, list(missing.values()), device, batch_images, read or Pictures())
+    for key, row in zip(missing, computed, strict=True):
+        new[key] = row
+        if on_image is not None:
+            on_image(len(paths) - len(missing) + len(new))
+    if on_image is not None:
+        on_image(len(paths))
+    cache.keep(new)
+    rows = [new[key] if key in new else known[key] for key in keys]
+    values = np.stack(rows).astype(np.float64) if rows else np.zeros((0, features.dimensions))
+    return FeatureSet(values, features.name, features.resize)
+
+
+def _file_sha256(path: Path) -> bytes:
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+
+
+def _computed(
+    features: Features, paths: Sequence[Path], device: torch.device, batch_images: int, read: Callable[[Path], Pixels]
+) -> Iterator[Row]:
+    """The images' features in float32, one by one."""
+    if not paths:
+        return
+    features = features.to(device).eval()
+    for batch in _batches(features, paths, batch_images, read):
+        with torch.inference_mode():
+            images = torch.from_numpy(np.stack(batch)).to(device).permute(0, 3, 1, 2).contiguous().float()
+            yield from features(unit_from_bytes(images)).float().cpu().numpy()
+
+
+def _batches(
+    features: Features, paths: Sequence[Path], batch_images: int, read: Callable[[Path], Pixels]
+) -> Iterator[list[Pixels]]:
+    """Prepared images, never more than `batch_images` and all of one size, in the order of the paths."""
+    batch: list[Pixels] = []
+    for _, pixels in in_order(lambda path: features.prepare(read(path)), paths):
+        if batch and (len(batch) == batch_images or batch[0].shape != pixels.shape):
+            yield batch
+            batch = []
+        batch.append(pixels)
+    if batch:
+        yield batch

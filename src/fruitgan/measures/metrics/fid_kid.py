@@ -1,0 +1,176 @@
+"""The metrics that come with the package: each a distance, the bootstrap over images around it, and its floor."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fruitgan.measures.contracts import Measured, SetMetric, Values
+from fruitgan.measures.distances import frechet_distance, frechet_distances, kernel_distance, kernel_distances
+from fruitgan.measures.statistics import Interval, Weights, normal_interval, percentile_interval, resample_weights
+from fruitgan.measures.subsampling import MINIMUM_IMAGES, HalvedMetric, halvings, subsets
+
+HALVINGS = 100
+
+SUBSETS, SUBSET_IMAGES = 100, 100
+"""The literature's subsets, of at most so many images: it often takes 1,000, which such sets do not have."""
+LINE_POINTS, LINE_REPEATS = 9, 3
+
+
+class Kid(SetMetric):
+    """Kernel distance: unbiased, so that its expectation is 0 for a perfect generator at any number of images."""
+
+    name = "kid"
+    minimum_images = MINIMUM_IMAGES
+    every_features = True
+
+    def __init__(self, resamples: int, seed: int) -> None:
+        self.resamples = resamples
+        self.seed = seed
+
+    def measure(self, real: Values, fake: Values) -> Measured:
+        drawn = kernel_distances(real, fake, *_both(len(real), len(fake), self.resamples, self.seed))
+        return Measured(kernel_distance(real, fake), percentile_interval(drawn))
+
+    def floor(self, real: Values) -> tuple[float, Interval]:
+        first, second = halvings(len(real), HALVINGS, self.seed)
+        values = kernel_distances(real, real, first, second)
+        return float(values.mean()), percentile_interval(values)
+
+
+class Fid(SetMetric):
+    """Frechet distance between Gaussians: the literature's number, but biased at few images; read it beside its floor."""
+
+    name = "fid"
+    minimum_images = MINIMUM_IMAGES
+    every_features = True
+
+    def __init__(self, resamples: int, seed: int) -> None:
+        self.resamples = resamples
+        self.seed = seed
+
+    def measure(self, real: Values, fake: Values) -> Measured:
+        value = frechet_distance(real, fake)
+        resamples = affordable(self.resamples, max(len(real), len(fake)))
+        drawn = frechet_distances(real, fake, *_both(len(real), len(fake), resamples, self.seed))
+        return Measured(value, normal_interval(value, drawn))
+
+    def floor(self, real: Values) -> tuple[float, Interval]:
+        first, second = halvings(len(real), affordable(self.resamples // 4, len(real) // 2), self.seed)
+        values = frechet_distances(real, real, first, second)
+        return float(values.mean()), percentile_interval(values)
+
+    def at_floor_size(self, real: Values, fake: Values) -> float:
+        """The value for as many images as the floor had, which alone may be held against it: the bias depends on the number."""
+        half = len(real) // 2
+        count = min(half, len(fake))
+        resamples = affordable(self.resamples // 4, half)
+        chosen_real = subsets(len(real), half, resamples, self.seed, "size/real")
+        chosen_fake = subsets(len(fake), count, resamples, self.seed, "size/fake")
+        return float(frechet_distances(real, fake, chosen_real, chosen_fake).mean())
+
+
+def affordable(resamples: int, images: int) -> int:
+    """Fewer resamples where each is dear (it costs the cube of the number of images), but at least 20."""
+    return max(20, min(resamples, int(resamples * (600 / images) ** 3)))
+
+
+def _both(n_real: int, n_fake: int, resamples: int, seed: int) -> tuple[Weights, Weights]:
+    return resample_weights(n_real, resamples, seed, "real"), resample_weights(n_fake, resamples, seed, "fake")
+
+
+class KidSubsets(Kid):
+    """The kernel distance as it is usually published: the mean over random subsets, with their standard deviation.
+
+    Its expectation is that of `kid`, and so is its interval's width; the standard deviation is that of subsets of one set,
+    and no
+    measure of how sure the mean is. With as few images as a subset holds, all subsets are one set, and it is 0.
+    """
+
+    name = "kid-subsets"
+    every_features = False
+
+    def measure(self, real: Values, fake: Values) -> Measured:
+        size = min(SUBSET_IMAGES, len(real), len(fake))
+        values = kernel_distances(
+            real,
+            fake,
+            subsets(len(real), size, SUBSETS, self.seed, "kid/real"),
+            subsets(len(fake), size, SUBSETS, self.seed, "kid/fake"),
+        )
+        value = float(values.mean())
+        drawn = kernel_distances(real, fake, *_both(len(real), len(fake), self.resamples, self.seed))
+        details = {"subsets": float(SUBSETS), "subset_images": float(size), "sd": float(values.std(ddof=1))}
+        return Measured(value, normal_interval(value, drawn), details)
+
+
+class FidInfinity(HalvedMetric):
+    """The Frechet distance of infinitely many images, by a straight line through its values at fewer."""
+
+    name = "fid-infinity"
+    most_resamples = 20
+
+    def compute(self, real: Values, fake: Values) -> float:
+        return float(self._line(real, fake)[1])
+
+    def details(self, real: Values, fake: Values) -> dict[str, float]:
+        slope, intercept = self._line(real, fake)
+        return {"slope": float(slope), "fid": float(slope + intercept)}
+
+    def _line(self, real: Values, fake: Values) -> Values:
+        """Slope and intercept over 1 / share of the images, from a third of them to all."""
+        shares = 1 / np.linspace(3, 1, LINE_POINTS)
+        distances = []
+        for share in shares:
+            chosen = [
+                subsets(len(x), max(2, round(share * len(x))), LINE_REPEATS, self.seed, f"line/{share:.3f}/{kind}")
+                for kind, x in (("real", real), ("fake", fake))
+            ]
+            distances.append(frechet_distances(real, fake, *chosen).mean())
+        return np.polyfit(1 / shares, np.array(distances), 1)
+
+
+class Ratio(NamedTuple):
+    """R, and what it was made of."""
+
+    value: float
+    interval: Interval
+    sources_distance: float
+    sources_interval: Interval
+
+
+def translation_ratio(real: Values, fake: Values, source: Values, *, paired: bool, resamples: int, seed: int) -> Ratio:
+    """R = KID(fakes, reals) / KID(sources, reals): 0 is perfect, 1 has done nothing, above 1 is worse than doing nothing.
+
+    Its interval resamples real images once for both distances; `paired` says that fake i was made of source i, so that
+    those two are drawn together.
+    """
+    weights_real, weights_fake = _both(len(real), len(fake), resamples, seed)
+    weights_source = weights_fake if paired else resample_weights(len(source), resamples, seed, "source")
+    distance = kernel_distance(real, source)
+    below = kernel_distances(real, source, weights_real, weights_source)
+    above = kernel_distances(real, fake, weights_real, weights_fake)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = above / below
+    return Ratio(kernel_distance(real, fake) / distance, percentile_interval(ratios), distance, percentile_interval(below))
+
+
+def kid(*, resamples: int = 1000, seed: int = 0) -> Kid:
+    """Binkowski et al. 2018: the unbiased U-statistic with a cubic polynomial kernel on all images."""
+    return Kid(resamples, seed)
+
+
+def fid(*, resamples: int = 200, seed: int = 0) -> Fid:
+    """Heusel et al. 2017, through the nuclear norm."""
+    return Fid(resamples, seed)
+
+
+def kid_subsets(*, resamples: int = 1000, seed: int = 0) -> KidSubsets:
+    """KID as the literature has it: mean over 100 subsets of at most 100 images (Binkowski et al. 2018, section 4)."""
+    return KidSubsets(resamples, seed)
+
+
+def fid_infinity(*, resamples: int = 20, seed: int = 0) -> FidInfinity:
+    """FID extrapolated to infinitely many images by a line in 1/N (Chong and Forsyth 2020, section 3.2); can be below 0."""
+    return FidInfinity(resamples, seed)

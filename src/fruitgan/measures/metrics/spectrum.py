@@ -1,0 +1,168 @@
+"""How power spectra of generated pictures differ from those of real ones, and the peaks that up-sampling leaves in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fruitgan.images import Pixels
+from fruitgan.measures.contracts import Features, Values
+from fruitgan.measures.subsampling import HalvedMetric
+
+LUMA = (0.299, 0.587, 0.114)
+"""ITU-R BT.601."""
+FREQUENCIES = 64
+"""From 1/128 to 1/2 cycle a pixel, evenly: what a picture of 128 px can hold."""
+TOP_QUARTER = FREQUENCIES * 3 // 4
+FLOOR = 1e-8
+"""Far below what 8 bits leave (some 1e-6); without it the logarithm of a flat picture would be minus infinity."""
+
+
+class PowerSpectrum(Features):
+    """Power over frequency of a picture's brightness in decibels, the mean over all directions, and its peaks.
+
+    Durall et al. 2020, equation 3 (the azimuthal integration; ours takes the mean of logarithms) over a Hann window. White
+    noise of
+    variance v has 10 log10 v everywhere. Pictures are taken at their own size, since resizing would remove what is looked for;
+    frequencies are in cycles a pixel, so that sizes may differ.
+    """
+
+    name = "power-spectrum"
+    dimensions = FREQUENCIES + 2
+    resize = "none"
+
+    def prepare(self, pixels: Pixels) -> Pixels:
+        return pixels
+
+    def forward(self, images: Tensor) -> Tensor:
+        found = power(images)  # [N, H, W]
+        return torch.cat([radial_means(decibels(found)), peak_excess(found)], dim=1)
+
+
+def decibels(found: Tensor) -> Tensor:
+    """Ten times the decimal logarithm of a power."""
+    return 10 * torch.log10(found + FLOOR)
+
+
+def power(images: Tensor) -> Tensor:
+    """[N, 3, H, W] in [0, 1] to [N, H, W]: the power of the brightness at each frequency, frequency 0 first."""
+    luma = torch.einsum("c,nchw->nhw", torch.tensor(LUMA, dtype=images.dtype, device=images.device), images)
+    height, width = luma.shape[1:]
+    window = torch.outer(
+        torch.hann_window(height, dtype=luma.dtype, device=luma.device),
+        torch.hann_window(width, dtype=luma.dtype, device=luma.device),
+    )
+    spectrum: Tensor = torch.fft.fft2((luma - luma.mean((1, 2), keepdim=True)) * window)
+    found: Tensor = spectrum.abs().square() / window.square().sum().clamp_min(1e-12)
+    return found
+
+
+def radial_means(decibel: Tensor) -> Tensor:
+    """[N, FREQUENCIES] of [N, H, W]: the mean over rings as wide as one step of the shorter side, read off at even
+    frequencies.
+    """
+    height, width = decibel.shape[1:]
+    steps = max(1, min(height, width) // 2)
+    down, across = np.meshgrid(np.fft.fftfreq(height), np.fft.fftfreq(width), indexing="ij")
+    ring = np.rint(np.hypot(down, across) * 2 * steps).astype(np.int64)  # 0 .. steps .. corners beyond
+    inside = torch.from_numpy((ring >= 1) & (ring <= steps)).to(decibel.device)
+    numbers = torch.from_numpy(ring).to(decibel.device)[inside] - 1
+    sums = torch.zeros(len(decibel), steps, dtype=decibel.dtype, device=decibel.device)
+    sums.index_add_(1, numbers, decibel[:, inside])
+    means = sums / torch.bincount(numbers, minlength=steps).to(decibel.dtype)
+    at = torch.arange(1, FREQUENCIES + 1, device=decibel.device) * (steps / FREQUENCIES) - 1
+    low = at.floor().clamp(0, steps - 1).long()
+    share = (at - low).clamp(0, 1).to(decibel.dtype)
+    return means[:, low] * (1 - share) + means[:, (low + 1).clamp(max=steps - 1)] * share
+
+
+def peak_places(height: int, width: int, quarters: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Where multiples of 1/4 cycle a pixel (down, across) stand in a spectrum of this size."""
+    return [(round(down * height / 4) % height, round(across * width / 4) % width) for down, across in quarters]
+
+
+BY_TWO = ((2, 0), (0, 2), (2, 2))
+BY_FOUR = ((1, 0), (0, 1), (1, 1), (1, 3), (1, 2), (2, 1))
+
+
+def peak_excess(found: Tensor) -> Tensor:
+    """[N, 2] of a power [N, H, W]: how far 1/2 and 1/4 cycle a pixel stand out of their surroundings, in decibels.
+
+    Upsampling by 2 repeats a spectrum about 1/2, and a second time about 1/4 (Odena et al. 2016; Durall et al. 2020,
+    section 3): a fixed pattern that recurs every 2 or 4 pixels has all its power exactly there, which the window spreads over
+    one place to each side. So the mean power of 3 x 3 places is held against that of those 3 to 5 away.
+    """
+    height, width = found.shape[1:]
+    rows = torch.arange(-5, 6)
+    away = torch.maximum(rows.abs()[:, None], rows.abs()[None, :])
+    excesses = []
+    for family in (BY_TWO, BY_FOUR):
+        of_places = []
+        for down, across in peak_places(height, width, family):
+            block = found[:, (down + rows) % height][:, :, (across + rows) % width]  # [N, 11, 11]
+            of_places.append(decibels(block[:, away <= 1].mean(1)) - decibels(block[:, away >= 3].mean(1)))
+        excesses.append(torch.stack(of_places).mean(0))
+    return torch.stack(excesses, dim=1)
+
+
+class SpectrumMetric(HalvedMetric):
+    """The mean difference of two mean spectra."""
+
+    name = "spectrum"
+    bounds = (0.0, np.inf)
+    first = 0
+
+    def own_features(self) -> Features:
+        return PowerSpectrum()
+
+    def compute(self, real: Values, fake: Values) -> float:
+        part = slice(self.first, FREQUENCIES)
+        return float(np.abs(real[:, part].mean(0) - fake[:, part].mean(0)).mean())
+
+
+class HighSpectrumMetric(SpectrumMetric):
+    """The same over the highest quarter of the frequencies."""
+
+    name = "spectrum-high"
+    first = TOP_QUARTER
+
+
+class UpsamplingPeaks(HalvedMetric):
+    """How much more generated pictures stand out at an upsampling's frequencies than real ones do."""
+
+    name = "upsampling-peaks"
+
+    def own_features(self) -> Features:
+        return PowerSpectrum()
+
+    def compute(self, real: Values, fake: Values) -> float:
+        return float((fake[:, FREQUENCIES:].mean(0) - real[:, FREQUENCIES:].mean(0)).max())
+
+    def details(self, real: Values, fake: Values) -> dict[str, float]:
+        return {
+            f"{kind}_{period}_px": float(side[:, FREQUENCIES + place].mean())
+            for kind, side in (("real", real), ("fake", fake))
+            for place, period in enumerate((2, 4))
+        }
+
+
+def spectrum(*, resamples: int = 200, seed: int = 0) -> SpectrumMetric:
+    """Mean absolute difference of the mean log power spectra over direction-averaged frequencies, in dB (Durall et al. 2020,
+    equation 3).
+    """
+    return SpectrumMetric(resamples, seed)
+
+
+def spectrum_high(*, resamples: int = 200, seed: int = 0) -> HighSpectrumMetric:
+    """The same above 3/8 cycle a pixel, where generators fall off or overshoot (Durall et al. 2020, figure 2), in dB."""
+    return HighSpectrumMetric(resamples, seed)
+
+
+def upsampling_peaks(*, resamples: int = 200, seed: int = 0) -> UpsamplingPeaks:
+    """How far patterns of period 2 or 4 px stand out of the spectrum, generated less real, in dB (Odena et al. 2016); about
+    0 is good.
+    """
+    return UpsamplingPeaks(resamples, seed)

@@ -1,0 +1,189 @@
+"""What a translation does to its source: whether structure and edges stay, and whether the background is left alone."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from fruitgan.images import Pixels, resize
+from fruitgan.measures.contracts import PairMetric
+from fruitgan.measures.features.colour import lab_of_srgb
+from fruitgan.measures.features.fruit_embed import SIZE_PX, EmbedNetwork, load_network
+from fruitgan.measures.subsampling import MINIMUM_IMAGES
+
+Plane = NDArray[np.float64]
+
+LUMA = (0.299, 0.587, 0.114)
+GRID_PX = 64
+LIGHTEST_STEP = 2.0
+"""Lab units between neighbours that cost nothing: grain and soft shading, which would add up over a long way."""
+LEAST_BACKGROUND = 0.05
+"""Of the picture; with less of it there is no background to speak of."""
+WINDOW_SIGMA, WINDOW_RADIUS = 1.5, 5
+C1, C2 = 0.01**2, 0.03**2
+"""Wang et al. 2004, with values in [0, 1]."""
+
+
+class _OverPairs(PairMetric):
+    minimum_images = MINIMUM_IMAGES
+
+    def __init__(self, resamples: int, seed: int) -> None:
+        self.resamples = resamples
+        self.seed = seed
+
+
+class Structure(_OverPairs):
+    """How the likeness of a picture's places to one another changes."""
+
+    name = "structure"
+    features = "fruit-embed maps"
+    resize = f"squashed to {SIZE_PX} px (Lanczos, antialiased, 8 bits), 16 x 16 places"
+
+    @functools.cached_property
+    def _network(self) -> EmbedNetwork:
+        return load_network()
+
+    def of_pair(self, source: Pixels, fake: Pixels) -> float:
+        images = torch.stack([_squashed(pixels) for pixels in (source, fake)])
+        with torch.inference_mode():
+            maps = self._network(images)[1]
+        return structure_distance(*maps.double())
+
+
+def structure_distance(source: Tensor, fake: Tensor) -> float:
+    """Mean squared difference of the cosine self-similarities of two maps [C, h, w] (Tumanyan et al. 2022, equations 2 and
+    4).
+    """
+    similar = [torch.nn.functional.normalize(x.flatten(1), dim=0) for x in (source, fake)]
+    return float((similar[0].T @ similar[0] - similar[1].T @ similar[1]).square().mean())
+
+
+def _squashed(pixels: Pixels) -> Tensor:
+    small = resize(pixels, SIZE_PX, SIZE_PX, Image.Resampling.LANCZOS)
+    return torch.from_numpy(small).permute(2, 0, 1).float() / 255
+
+
+class GradientSsim(_OverPairs):
+    """How far the edges are from where they were."""
+
+    name = "gradient-ssim"
+    features = "gradients of brightness"
+    resize = "none; the source is brought to its translation's size"
+
+    def of_pair(self, source: Pixels, fake: Pixels) -> float:
+        if min(source.shape[:2]) <= 2 * WINDOW_RADIUS:
+            return float("nan")
+        return 1 - ssim(gradient(source), gradient(fake))
+
+
+def gradient(pixels: Pixels) -> Plane:
+    """Magnitude of the brightness' Sobel gradient, [H, W]; 1 is a straight edge from black to white."""
+    from scipy.ndimage import sobel
+
+    luma = pixels.astype(np.float64) @ np.array(LUMA) / 255
+    magnitude: Plane = np.hypot(sobel(luma, 0), sobel(luma, 1)) / 4
+    return magnitude
+
+
+def ssim(x: Plane, y: Plane) -> float:
+    """Structural similarity (Wang et al. 2004, equation 13) by an 11 x 11 Gaussian window, over the places where it fits."""
+    from scipy.ndimage import correlate1d
+
+    weights = np.exp(-(np.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1) ** 2) / (2 * WINDOW_SIGMA**2))
+    weights /= weights.sum()
+    inner = (slice(WINDOW_RADIUS, -WINDOW_RADIUS), slice(WINDOW_RADIUS, -WINDOW_RADIUS))
+
+    def mean(values: Plane) -> Plane:
+        found: Plane = correlate1d(correlate1d(values, weights, 0), weights, 1)[inner]
+        return found
+
+    mean_x, mean_y = mean(x), mean(y)
+    variance_x, variance_y, covariance = mean(x * x) - mean_x**2, mean(y * y) - mean_y**2, mean(x * y) - mean_x * mean_y
+    numerator = (2 * mean_x * mean_y + C1) * (2 * covariance + C2)
+    return float((numerator / ((mean_x**2 + mean_y**2 + C1) * (variance_x + variance_y + C2))).mean())
+
+
+class Background(_OverPairs):
+    """How much what surrounds the fruit changes its colour."""
+
+    name = "background"
+    features = "Lab colours outside the object"
+    resize = f"squashed to {GRID_PX} px (Lanczos, antialiased, 8 bits)"
+
+    def of_pair(self, source: Pixels, fake: Pixels) -> float:
+        before, after = _lab(source), _lab(fake)
+        outside = background(before)
+        if outside.mean() < LEAST_BACKGROUND:
+            return float("nan")
+        return float(np.linalg.norm(after - before, axis=-1)[outside].mean())
+
+
+def _lab(pixels: Pixels) -> Plane:
+    """[GRID_PX, GRID_PX, 3]."""
+    small = torch.from_numpy(resize(pixels, GRID_PX, GRID_PX, Image.Resampling.LANCZOS)).permute(2, 0, 1)[None]
+    lab: Plane = lab_of_srgb(small.double() / 255)[0].permute(1, 2, 0).numpy()
+    return lab
+
+
+def background(lab: Plane) -> NDArray[np.bool_]:
+    """[H, W]: what can be reached from the picture's border without crossing much contrast.
+
+    The way of least contrast from the border to each pixel (geodesic saliency: Wei et al. 2012, equation 1), small steps free;
+    pixels nearer than Otsu's threshold (1979) are background.
+    """
+    ways = border_distances(lab)
+    return ways <= otsu(ways)
+
+
+def border_distances(lab: Plane) -> Plane:
+    """[H, W]: the least sum of colour steps, each less what is free, on a way from outside the picture."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import dijkstra
+
+    height, width = lab.shape[:2]
+    number = np.arange(height * width).reshape(height, width)
+    starts, ends, costs = [], [], []
+    for here, there in ((number[1:], number[:-1]), (number[:, 1:], number[:, :-1])):
+        step = np.linalg.norm(lab.reshape(-1, 3)[here] - lab.reshape(-1, 3)[there], axis=-1)
+        starts.append(here.ravel())
+        ends.append(there.ravel())
+        costs.append(np.maximum(step - LIGHTEST_STEP, 0).ravel() + 1e-9)  # a sparse matrix has no edges of length 0
+    border = np.unique(np.concatenate([number[0], number[-1], number[:, 0], number[:, -1]]))
+    graph = coo_array((np.concatenate(costs), (np.concatenate(starts), np.concatenate(ends))), shape=(number.size,) * 2)
+    ways: Plane = dijkstra(graph.tocsr(), directed=False, indices=border, min_only=True)
+    return ways.reshape(height, width)
+
+
+def otsu(values: Plane, bins: int = 128) -> float:
+    """The threshold between two classes whose variance between them is greatest (Otsu 1979, equation 14)."""
+    counts, edges = np.histogram(values, bins)
+    share = np.cumsum(counts) / counts.sum()
+    centres = (edges[:-1] + edges[1:]) / 2
+    partial = np.cumsum(counts * centres) / counts.sum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (partial[-1] * share - partial) ** 2 / (share * (1 - share))
+    return float(edges[1:][np.nanargmax(between[:-1])]) if counts.max() < counts.sum() else float(edges[-1])
+
+
+def structure(*, resamples: int = 1000, seed: int = 0) -> Structure:
+    """Change of the self-similarity of 16 x 16 places on fruit-embed's maps (Tumanyan et al. 2022, equation 4); 0 to 4, 0 is
+    none.
+    """
+    return Structure(resamples, seed)
+
+
+def gradient_ssim(*, resamples: int = 1000, seed: int = 0) -> GradientSsim:
+    """1 - SSIM of the edges' strength (Wang et al. 2004, equation 13, on Sobel magnitudes); 0 to 2, 0 is every edge where it
+    was.
+    """
+    return GradientSsim(resamples, seed)
+
+
+def background_change(*, resamples: int = 1000, seed: int = 0) -> Background:
+    """Mean colour change outside the object (CIE76, Lab units; the object by Wei et al. 2012, equation 1); 0 is untouched."""
+    return Background(resamples, seed)

@@ -1,0 +1,123 @@
+"""Image classifiers of torchvision and timm as detectors, with one output instead of a thousand, untrained."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import warnings
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fruitgan.errors import EnvironmentProblem, UsageError
+from fruitgan.networks.contracts import Detector
+from fruitgan.networks.detectors.sizes import checked_size
+
+# Mean and spread of ImageNet's channels, at which these networks' initial weights expect their images.
+MEAN = (0.485, 0.456, 0.406)
+SPREAD = (0.229, 0.224, 0.225)
+AUXILIARY = ("googlenet", "inception_v3")
+"""They have a second output in training, and draw their weights for minutes unless told not to."""
+
+
+class Classifier(Detector):
+    """A network [N, 3, S, S] -> [N, 1] on images scaled as it expects them, trained as CNNDetection is (Wang et al. 2020)."""
+
+    suggested_augmentation = "blur-jpeg"
+
+    def __init__(self, network: nn.Module, image_size_px: int) -> None:
+        super().__init__()
+        self.image_size_px = image_size_px
+        self.network = network
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("spread", torch.tensor(SPREAD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logit: Tensor = self.network((x - self.get_buffer("mean").to(x.dtype)) / self.get_buffer("spread").to(x.dtype))
+        return logit.squeeze(1)
+
+
+def resnet18(*, image_size_px: int = 128) -> Classifier:
+    """ResNet-18 (torchvision), from scratch, trained with random blur and JPEG: 11 million weights, for a GPU or patience."""
+    return _torchvision("resnet18", "resnet18", image_size_px)
+
+
+def resnet50(*, image_size_px: int = 128) -> Classifier:
+    """ResNet-50 (torchvision), from scratch, trained with random blur and JPEG: CNNDetection's network, for a GPU."""
+    return _torchvision("resnet50", "resnet50", image_size_px)
+
+
+def torchvision(*, network: str = "resnet18", image_size_px: int = 128) -> Classifier:
+    """Any classifier of torchvision, from scratch: `torchvision:efficientnet_b0`."""
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if network not in known:
+        raise UsageError(f"torchvision has no classifier named {network!r}{_near(network, known)}")
+    return _torchvision(network, f"torchvision:{network}", image_size_px)
+
+
+def timm(*, network: str = "mobilenetv3_small_050", image_size_px: int = 128) -> Classifier:
+    """Any classifier of timm, from scratch: `timm:convnext_tiny`; needs `pip install "fruitgan[timm]"`."""
+    checked_size("timm", image_size_px)
+    try:
+        import timm as package
+    except ImportError as error:
+        raise EnvironmentProblem('the detector timm needs the package timm: pip install "fruitgan[timm]"') from error
+    if not package.is_model(network):
+        raise UsageError(f"timm has no classifier named {network!r}{_near(network, package.list_models())}")
+    name = f"timm:{network}"
+    with _said(name, image_size_px):
+        try:
+            built = package.create_model(network, pretrained=False, num_classes=1, img_size=image_size_px)
+        except TypeError:  # convolutional networks take any size, and no such option
+            built = package.create_model(network, pretrained=False, num_classes=1)
+        return _tried(name, built, image_size_px)
+
+
+def _torchvision(network: str, name: str, image_size_px: int) -> Classifier:
+    from torchvision import models
+
+    checked_size(name.partition(":")[0], image_size_px)
+    options: dict[str, object] = {}
+    if network in AUXILIARY:
+        options = {"aux_logits": False, "init_weights": False}
+    elif network.startswith("vit_"):
+        options = {"image_size": image_size_px}
+    elif network.startswith("maxvit"):
+        options = {"input_size": (image_size_px, image_size_px)}
+    with _said(name, image_size_px):
+        return _tried(name, models.get_model(network, weights=None, num_classes=1, **options), image_size_px)
+
+
+@contextlib.contextmanager
+def _said(name: str, image_size_px: int) -> Iterator[None]:
+    """What a stranger's network raises where it cannot take images of this size, as a user's error."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of coming changes in packages that are not ours
+            yield
+    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+        if "memory" in str(error):
+            raise
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UsageError(
+            f"detector {name} cannot look at images of {image_size_px} px ({reason}); try --image-size 224"
+        ) from error
+
+
+def _tried(name: str, network: nn.Module, image_size_px: int) -> Classifier:
+    """The network as a detector, after it has looked at one image: some take few sizes, and say so only then."""
+    classifier = Classifier(network, image_size_px).eval()
+    with torch.no_grad():
+        answer = classifier(torch.zeros(1, 3, image_size_px, image_size_px))
+    if answer.shape != (1,):
+        raise ValueError(f"it gives {list(answer.shape)} numbers instead of one an image")
+    return classifier.train()
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    """The end of a message: what is near among many hundred names."""
+    near = difflib.get_close_matches(name, known, n=3)
+    return f"; did you mean {' or '.join(near)}?" if near else ""

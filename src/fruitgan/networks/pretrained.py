@@ -1,0 +1,203 @@
+"""Classifiers of torchvision and timm with their published weights, or with a file's.
+
+A `.pth` file is read only if its sum is the one that torchvision publishes in the file's name, and then nothing but tensors
+is let through; weights of your own come as safetensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from fruitgan.errors import DataError, EnvironmentProblem, UsageError
+from fruitgan.files import file_sha256
+from fruitgan.machine import cache_folder, is_offline
+from fruitgan.networks.backbones import Backbone, freeze
+from fruitgan.registry import suggestion
+from fruitgan.tensorfile import open_tensors
+
+SAFETENSORS = ".safetensors"
+TIMM_INSTALL = 'pip install "fruitgan[timm]"'
+IMAGENET_MEAN, IMAGENET_SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+STRIDES = (2, 4, 8, 16, 32)
+PROBE_PX = 128
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network in evaluation mode, the name of its weights, and how it wants its pictures: side, mean and spread in [0, 1]."""
+
+    name: str
+    version: str
+    """Of its weights: the beginning of their sha256, or the library's word for them."""
+    network: nn.Module
+    size_px: int
+    mean: tuple[float, ...]
+    spread: tuple[float, ...]
+
+
+def torchvision_classifier(network: str, weights: str) -> Classifier:
+    """A classifier of torchvision; without a file of weights with its published ones.
+
+    Raises:
+        UsageError: no such classifier.
+        DataError: the weights cannot be had, are not the published ones, or do not fit.
+    """
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if network not in known:
+        raise UsageError(f"torchvision has no classifier named {network!r}: {suggestion(network, known)}")
+    published = models.get_model_weights(network).DEFAULT
+    model = models.get_model(
+        network, weights=None, **({"init_weights": False} if network in ("googlenet", "inception_v3") else {})
+    )
+    file = Path(weights) if weights else _published_file(published.url)
+    _fill(model, file, [entry.url for entry in models.get_model_weights(network)])
+    size_px = published.transforms(antialias=True).crop_size[0]
+    version = file_sha256(file)[:16]
+    return Classifier(f"torchvision:{network}", version, model.eval(), size_px, IMAGENET_MEAN, IMAGENET_SPREAD)
+
+
+def timm_classifier(network: str, weights: str) -> Classifier:
+    """A classifier of timm, with a safetensors file's weights or those that timm fetches.
+
+    Raises:
+        EnvironmentProblem: the extra is not installed.
+        UsageError: no such network.
+        DataError: the weights cannot be had or do not fit.
+    """
+    try:
+        import timm as library
+    except ImportError as error:
+        raise EnvironmentProblem(f"timm:{network} needs the package timm: {TIMM_INSTALL}") from error
+    if not library.is_model(network.split(".")[0]):
+        raise UsageError(f"timm has no network named {network!r}: {suggestion(network, library.list_models())}")
+    if not weights and is_offline():
+        raise DataError(f"timm:{network}: FRUITGAN_OFFLINE is set; give its weights with --weights FILE{SAFETENSORS}")
+    if weights and Path(weights).suffix != SAFETENSORS:
+        raise DataError(f"--weights {weights}: timm's weights are taken as safetensors alone")
+    try:
+        model: Any = library.create_model(network, pretrained=not weights)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"timm:{network}: its weights cannot be fetched ({str(error).splitlines()[0]})") from error
+    version = f"timm {library.__version__} {model.pretrained_cfg.get('tag') or ''}".strip()
+    if weights:
+        file = Path(weights)
+        _fill(model, file, [])
+        version = file_sha256(file)[:16]
+    settings: Any = library.data
+    data = settings.resolve_model_data_config(model)
+    return Classifier(f"timm:{network}", version, model.eval(), data["input_size"][-1], data["mean"], data["std"])
+
+
+def _published_file(url: str) -> Path:
+    """The published weights in the cache's folder `downloads`, fetched if they are not here yet."""
+    path = cache_folder() / "downloads" / url.rsplit("/", 1)[1]
+    if path.is_file():
+        return path
+    if is_offline():
+        raise DataError(f"{path.name} is not here and FRUITGAN_OFFLINE is set; put it from {url} into {path.parent}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=_published_sum(url), progress=False)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{url}: cannot be fetched ({str(error).splitlines()[0]})") from error
+    return path
+
+
+def _published_sum(url: str) -> str:
+    """The first digits of the file's sha256, which torchvision writes into its name."""
+    return url.rsplit("/", 1)[1].rsplit(".", 1)[0].rsplit("-", 1)[-1]
+
+
+def _fill(model: nn.Module, file: Path, urls: list[str]) -> None:
+    if file.suffix == SAFETENSORS:
+        with open_tensors(file, "file of weights") as opened:
+            tensors = {name: torch.from_numpy(array.copy()) for name, array in opened.arrays().items()}
+    else:
+        tensors = _published_tensors(file, [_published_sum(url) for url in urls])
+    _load(model, tensors, file)
+
+
+def _published_tensors(file: Path, sums: list[str]) -> dict[str, Tensor]:
+    try:
+        found = file_sha256(file)
+    except OSError as error:
+        raise DataError(f"--weights {file}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+    if not any(found.startswith(published) for published in sums):
+        raise DataError(
+            f"--weights {file}: its sha256 is {found}, and the published ones begin with {' or '.join(sums)}; "
+            "weights of your own are taken as safetensors alone"
+        )
+    # Another project's format; the sum is known to be right, and only tensors are let through.
+    return cast(dict[str, Tensor], torch.load(file, map_location="cpu", weights_only=True))
+
+
+def _load(model: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise DataError(f"--weights {file}: does not fit the network ({' '.join(str(error).split())[:200]})") from error
+
+
+class ClassifierBackbone(Backbone):
+    """The inner maps of a published classifier: at each stride the last that any of its layers gives."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.network = classifier.network
+        self.sha256 = classifier.version
+        self.trained_on = f"{classifier.name} (its published training data)"
+        for name, values in (("mean", classifier.mean), ("spread", classifier.spread)):
+            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
+        freeze(self)
+        self._maps: dict[int, Tensor] = {}
+        layers = self._last_layers()
+        self.channels = {stride: channels for stride, (_, channels) in layers.items()}
+        for stride, (path, _) in layers.items():
+            self.network.get_submodule(path).register_forward_hook(self._keeper(stride))
+
+    def forward(self, x: Tensor, strides: Sequence[int]) -> list[Tensor]:
+        self.network(((x + 1) / 2 - self.get_buffer("mean")) / self.get_buffer("spread"))
+        maps, self._maps = self._maps, {}
+        return [maps[stride] for stride in sorted(strides)]
+
+    def _keeper(self, stride: int) -> Callable[[nn.Module, Any, Tensor], None]:
+        def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            self._maps[stride] = output
+
+        return keep
+
+    @torch.no_grad()
+    def _last_layers(self) -> dict[int, tuple[str, int]]:
+        """The path of the last layer and its channels, by stride: found by sending an image through."""
+        found: dict[int, tuple[str, int]] = {}
+        handles = []
+        for path, module in self.network.named_modules():
+            if not any(module.children()):
+
+                def look(_module: nn.Module, _inputs: Any, output: Any, path: str = path) -> None:
+                    if isinstance(output, Tensor) and output.ndim == 4 and PROBE_PX // output.shape[-1] in STRIDES:
+                        found[PROBE_PX // output.shape[-1]] = (path, output.shape[1])
+
+                handles.append(module.register_forward_hook(look))
+        self.network(torch.zeros(1, 3, PROBE_PX, PROBE_PX))
+        for handle in handles:
+            handle.remove()
+        return dict(sorted(found.items()))
+
+
+def torchvision_backbone(*, network: str = "mobilenet_v3_large", weights: str = "") -> ClassifierBackbone:
+    """Any classifier of torchvision, torchvision:NAME, with its published weights or a file's."""
+    return ClassifierBackbone(torchvision_classifier(network, weights))
+
+
+def timm_backbone(*, network: str = "mobilenetv3_large_100", weights: str = "") -> ClassifierBackbone:
+    """Any classifier of timm, timm:NAME, by the extra of that name, with the weights that it fetches or a file's."""
+    return ClassifierBackbone(timm_classifier(network, weights))

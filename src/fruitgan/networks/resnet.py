@@ -1,0 +1,90 @@
+"""The ResNet generator of the CycleGAN paper (Zhu et al. 2017, appendix 7.2; Johnson et al. 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from fruitgan.networks.contracts import Generator, GeneratorParts, SizeRule
+from fruitgan.networks.layers import InstanceNorm, biases_before_norm, initialise
+from fruitgan.networks.mobile import SeparableBlock
+from fruitgan.networks.reflection import Reflect
+
+
+class ResidualBlock(nn.Module):
+    """x plus two reflected 3 x 3 convolutions of it, each with instance norm, the first with ReLU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            Reflect(1),
+            nn.Conv2d(channels, channels, 3),
+            InstanceNorm(channels),
+            nn.ReLU(inplace=True),
+            Reflect(1),
+            nn.Conv2d(channels, channels, 3),
+            InstanceNorm(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.layers(x)
+        return out
+
+
+class ResNetGenerator(Generator):
+    """Stem at full size, two halvings, `blocks` residual blocks at a quarter, two doublings, tanh.
+
+    Points for `encode`: 0 after the stem, 1 and 2 after the halvings, then one after each block.
+    """
+
+    size_rule = SizeRule(minimum_px=8, multiple_of_px=4)
+
+    def __init__(self, base_channels: int, blocks: int, block: Callable[[int], nn.Module] = ResidualBlock) -> None:
+        super().__init__()
+        c = base_channels
+        stem = nn.Sequential(Reflect(3), nn.Conv2d(3, c, 7), InstanceNorm(c), nn.ReLU(inplace=True))
+        downs = [
+            nn.Sequential(nn.Conv2d(n, 2 * n, 3, stride=2, padding=1), InstanceNorm(2 * n), nn.ReLU(inplace=True))
+            for n in (c, 2 * c)
+        ]
+        ups = [
+            nn.Sequential(
+                nn.ConvTranspose2d(n, n // 2, 3, stride=2, padding=1, output_padding=1),
+                InstanceNorm(n // 2),
+                nn.ReLU(inplace=True),
+            )
+            for n in (4 * c, 2 * c)
+        ]
+        self.encoder = nn.ModuleList([stem, *downs, *(block(4 * c) for _ in range(blocks))])
+        self.decoder = nn.Sequential(*ups, Reflect(3), nn.Conv2d(c, 3, 7), nn.Tanh())
+        self.encode_points = len(self.encoder)
+        initialise(self)
+        self.dead_parameters = biases_before_norm(self)
+
+    def parts(self, x: Tensor) -> GeneratorParts:
+        for layer in self.encoder:
+            x = layer(x)
+        return GeneratorParts(self.decoder(x), None)
+
+    def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
+        maps = []
+        for layer in self.encoder[: max(points) + 1]:
+            x = layer(x)
+            maps.append(x)
+        return [maps[point] for point in points]
+
+
+def resnet_9(*, base_channels: int = 64) -> ResNetGenerator:
+    """ResNet generator with 9 residual blocks, the CycleGAN paper's for 256 px and more."""
+    return ResNetGenerator(base_channels, blocks=9)
+
+
+def resnet_6(*, base_channels: int = 64) -> ResNetGenerator:
+    """ResNet generator with 6 residual blocks, the CycleGAN paper's for 128 px."""
+    return ResNetGenerator(base_channels, blocks=6)
+
+
+def mobile_resnet(*, base_channels: int = 32, blocks: int = 9) -> ResNetGenerator:
+    """Student shaped as the paper's ResNet, its blocks depthwise separable (as in Li et al. 2020, GAN Compression)."""
+    return ResNetGenerator(base_channels, blocks, SeparableBlock)

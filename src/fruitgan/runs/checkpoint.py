@@ -1,0 +1,238 @@
+"""Checkpoints: a folder each, whole or absent, tensors in safetensors and the rest in JSON.
+
+checkpoints/step-00000500/state.safetensors   tensors, named PART/KEY
+checkpoints/step-00000500/state.json          format, step, values by PART/KEY, sha256 of the tensors' file and of itself
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from fruitgan.errors import DataError, FruitganError
+from fruitgan.files import new_folder, remove_folder
+from fruitgan.runs.run import step_folders, step_name
+from fruitgan.settings import read_json
+from fruitgan.stateful import State, Stateful
+from fruitgan.tensorfile import open_tensors
+
+FORMAT = 1
+TENSORS = "state.safetensors"
+VALUES = "state.json"
+SUMS = "sha256"
+WHAT = "checkpoint's file of tensors"
+
+
+class _Newer(DataError):
+    """Of a format that this program does not know: it cannot tell whether such a checkpoint is damaged."""
+
+
+class Checkpoints:
+    """The checkpoints of one run; keeps the newest `keep` that are whole."""
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder = folder
+        self.keep = keep
+        self._seen_whole: set[Path] = set()
+
+    def paths(self) -> list[Path]:
+        """Those there are, whole or not, oldest first."""
+        return list(step_folders(self.folder).values())
+
+    def save(self, step: int, parts: Mapping[str, Stateful]) -> Path:
+        """Write a checkpoint, read it again, and only then remove what is too old.
+
+        Raises:
+            FruitganError: it cannot be written, or does not read as it was written; those before stay.
+        """
+        target = self.folder / step_name(step)
+        if target.exists() and not self._is_whole(target):
+            remove_folder(target)  # a run resumed from an older checkpoint passes a damaged one again
+        if not target.exists():
+            _write(target, step, parts)
+        try:
+            _checked(target)
+        except DataError as error:
+            raise FruitganError(f"{error}, and was just written: this disk is not to be trusted") from error
+        self._seen_whole.add(target)
+        self._prune(step)
+        return target
+
+    def restore_newest(self, parts: Mapping[str, Stateful]) -> tuple[int, list[str]]:
+        """Restore the newest checkpoint that is whole.
+
+        Returns: the step it was made at (0: there is none), and notes: what was passed over and why, what is no checkpoint.
+
+        Raises:
+            DataError: there are checkpoints, but not one is whole.
+        """
+        problems: list[str] = []
+        strays = self._strays()
+        for path in reversed(self.paths()):
+            try:
+                step, state = _read(path, parts)
+                _restore(path, parts, state)
+            except DataError as error:
+                problems.append(str(error))
+                continue
+            self._seen_whole.add(path)
+            passed = [f"{problem}; passed over for the checkpoint of step {step}" for problem in problems]
+            return step, passed + strays
+        if problems:
+            raise DataError(
+                f"{self.folder}: no checkpoint is whole; the newest: {problems[0]}; remove the folder to start at step 0 again"
+            )
+        return 0, strays
+
+    def _strays(self) -> list[str]:
+        known = set(self.paths())
+        found = self.folder.iterdir() if self.folder.is_dir() else ()
+        return [f"{path}: no checkpoint; left alone" for path in sorted(found) if path not in known and path.name[0] != "."]
+
+    def _is_whole(self, path: Path) -> bool:
+        try:
+            _checked(path)
+        except DataError:
+            return False
+        return True
+
+    def _is_damaged(self, path: Path) -> bool:
+        try:
+            _checked(path)
+        except DataError as error:
+            return not isinstance(error, _Newer)
+        return False
+
+    def _prune(self, step: int) -> None:
+        """Remove what is older than the newest `keep` whole ones, and the damaged ones that the run went back behind.
+
+        None after this step counts among those that are kept: the run did not go on from them.
+        """
+        for at, path in step_folders(self.folder).items():
+            if at > step and self._is_damaged(path):
+                remove_folder(path)
+        kept = 0
+        for path in reversed([path for at, path in step_folders(self.folder).items() if at <= step]):
+            if kept == self.keep:
+                remove_folder(path)
+                self._seen_whole.discard(path)
+            elif path in self._seen_whole or self._is_whole(path):
+                self._seen_whole.add(path)
+                kept += 1
+
+
+def _write(target: Path, step: int, parts: Mapping[str, Stateful]) -> None:
+    tensors: dict[str, torch.Tensor] = {}
+    values: dict[str, Any] = {}
+    for part, stateful in parts.items():
+        for key, value in stateful.state().items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{part}/{key}"] = value.detach().cpu().contiguous()
+            else:
+                values[f"{part}/{key}"] = value
+    with new_folder(target) as folder:
+        try:
+            save_file(tensors, folder / TENSORS)
+        except SafetensorError as error:  # a full disk is one
+            raise FruitganError(f"{target}: cannot be written ({str(error).partition(chr(10))[0]})") from error
+        document = {"format": FORMAT, "step": step, "torch": torch.__version__, "parts": sorted(parts), "values": values}
+        sums = {TENSORS: _sha256(folder / TENSORS), VALUES: _own_sha256(document)}
+        (folder / VALUES).write_text(json.dumps({**document, SUMS: sums}, indent=1, allow_nan=False), encoding="utf-8")
+
+
+def _read(path: Path, parts: Mapping[str, Stateful]) -> tuple[int, State]:
+    """The step, and what each part keeps by PART/KEY.
+
+    Raises:
+        DataError: damaged, of a newer format, or of another run.
+    """
+    document = _checked(path)
+    if document["parts"] != sorted(parts):
+        raise DataError(f"{path}: holds other parts than this run has; its settings were changed by hand")
+    with open_tensors(path / TENSORS, WHAT):  # no size of its header is believed before it was held against the file
+        pass
+    try:
+        return document["step"], {**load_file(path / TENSORS), **document["values"]}
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: cannot be read: {type(error).__name__}: {error}".splitlines()[0]) from error
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    """The content of `state.json`, where the sums of both files are as recorded.
+
+    Raises:
+        DataError: they are not, or it is of a newer format.
+    """
+    document = read_json(path / VALUES)
+    if not isinstance(document, dict) or type(document.get("format")) is not int:
+        raise DataError(f"{path}: {VALUES} is none of a checkpoint; it is damaged")
+    if document["format"] > FORMAT:
+        raise _Newer(f"{path}: its format {document['format']} is newer than this fruitgan's {FORMAT}; update fruitgan")
+    sums = document.pop(SUMS, None)
+    # The first checkpoints had no sum of this file itself; a damaged name of a sum must not make one look like these.
+    if not isinstance(sums, dict) or not {TENSORS} <= set(sums) <= {TENSORS, VALUES}:
+        raise DataError(f"{path}: {VALUES} does not have the sums that it should; it is damaged")
+    if VALUES in sums and sums[VALUES] != _own_sha256(document):
+        raise DataError(f"{path}: {VALUES} does not have the sum that it records; it is damaged")
+    if (
+        type(document.get("step")) is not int
+        or not isinstance(document.get("values"), dict)
+        or not isinstance(document.get("parts"), list)
+    ):
+        raise DataError(f"{path}: {VALUES} lacks what a checkpoint has; it is damaged")
+    if path.name != step_name(document["step"]):
+        raise DataError(f"{path}: was made at step {document['step']}, as {VALUES} says; its name was changed")
+    if sums[TENSORS] != _sha256(path / TENSORS):
+        raise DataError(f"{path}: {TENSORS} does not have the sum that {VALUES} records; it is damaged")
+    return document
+
+
+def _restore(path: Path, parts: Mapping[str, Stateful], state: State) -> None:
+    """Raises: DataError where the state is not of the kind that the parts take; they may have taken some of it."""
+    for part, stateful in parts.items():
+        prefix = f"{part}/"
+        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        try:
+            _check_kinds(own, stateful.state())
+            stateful.restore(own)
+        except torch.OutOfMemoryError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise DataError(f"{path}: does not fit this run's {part} ({str(error).partition(chr(10))[0]})") from error
+
+
+def _check_kinds(kept: State, now: State) -> None:
+    """Raises: ValueError where a value is of another kind or shape than the part has now, or not finite."""
+    for key, value in kept.items():
+        current = now.get(key, value)  # some parts hold more once they have begun
+        if isinstance(value, torch.Tensor):
+            if not isinstance(current, torch.Tensor) or value.shape != current.shape or value.dtype != current.dtype:
+                raise ValueError(f"{key} has another shape or other numbers")
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise ValueError(f"{key} holds numbers that are not finite")
+        elif type(value) is not type(current):
+            raise ValueError(f"{key} is of another kind")
+
+
+def _own_sha256(document: Mapping[str, Any]) -> str:
+    """Of what `state.json` says, the sums apart, however it is laid out."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    """Raises: DataError if the file cannot be read."""
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error

@@ -1,0 +1,296 @@
+"""The folder of a run: what was asked for, what happened, what came out.
+
+config.json       every setting, resolved        samples/      pictures of fixed images
+environment.json  versions and machine           checkpoints/  see checkpoint.py
+log.jsonl         a line every so many steps     result.json   when it is finished
+run.lock          while a process works in it, see lock.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from fruitgan.bundle import RUNS
+from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.files import PART_PREFIX, new_folder, remove_abandoned, write_atomically
+from fruitgan.registry import suggestion
+from fruitgan.runs.lock import RunInUse, holder, locked
+from fruitgan.settings import from_json, parse_json, read_json, to_json
+
+CONFIG = "config.json"
+ENVIRONMENT = "environment.json"
+LOG = "log.jsonl"
+RESULT = "result.json"
+CHECKPOINTS = "checkpoints"
+SAMPLES = "samples"
+PLOTS = "plots"
+NEWEST = "newest"
+"""What `--resume` says without a name."""
+T = TypeVar("T")
+STEP_FOLDER = re.compile(r"step-([0-9]{8,15})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Config:
+    """What a training's `config.json` must hold, its settings and its plan apart, which have types of their own."""
+
+    settings: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    total_steps: int
+    steps_per_epoch: int
+    domains: tuple[str, str]
+    training_images: tuple[int, int]
+    data_fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Environment:
+    """What of `environment.json` is more than a line of a table."""
+
+    packages: Mapping[str, str] = field(default_factory=dict)
+    later: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sitting:
+    """One of the later ones."""
+
+    from_step: int
+    packages: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rollback:
+    from_step: int
+    to_step: int
+    terms: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _LogLine:
+    """What is known here of a line of a training's log."""
+
+    step: int
+    seconds: float
+    losses: Mapping[str, float]
+    learning_rate: float
+    outputs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    rollbacks: tuple[_Rollback, ...] = ()
+    warnings: Mapping[str, str] = field(default_factory=dict)
+    not_finite: tuple[str, ...] = ()
+
+
+class Run:
+    """One run's folder."""
+
+    def __init__(self, path: Path, notes: Sequence[str] = ()) -> None:
+        self.path = path
+        self.notes = tuple(notes)
+        """What to know about how it was found."""
+
+    @classmethod
+    def create(cls, path: Path, config: Any, environment: Mapping[str, Any]) -> Run:
+        """Make the folder, whole with its config.
+
+        Raises:
+            UsageError: it exists.
+            FruitganError: it cannot be written.
+        """
+        refuse_existing(path)
+        remove_abandoned(path.parent)
+        with new_folder(path) as folder:
+            (folder / CONFIG).write_text(json.dumps(to_json(config), indent=1, allow_nan=False), encoding="utf-8")
+            (folder / ENVIRONMENT).write_text(json.dumps(to_json(environment), indent=1), encoding="utf-8")
+        return cls(path)
+
+    @contextmanager
+    def taken(self) -> Iterator[list[str]]:
+        """Have the folder to oneself, cleared of what dead processes left half-written in it; yields what is to be noted.
+
+        Raises:
+            RunInUse: another process has it; nothing was changed.
+            FruitganError: the folder cannot be written to.
+            DataError: a folder in it is a link, behind which it would write and remove.
+        """
+        for name in (CHECKPOINTS, SAMPLES, PLOTS):
+            if (self.path / name).is_symlink():
+                raise DataError(f"{self.path / name}: a link; a run keeps all it has in its own folder, so put a folder there")
+        with locked(self.path) as is_locked:
+            remove_abandoned(self.path, deep=True)
+            yield [] if is_locked else [f"{self.path}: cannot be locked here; see to it that no other process works in it"]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.read(CONFIG)
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Where it was computed, from the first sitting on; empty where the file is missing or damaged, which stops no run."""
+        try:
+            found = self.read(ENVIRONMENT)
+            for sitting in _known_part(_Environment, found).later:
+                _known_part(_Sitting, sitting)
+            return found
+        except (DataError, UsageError):
+            return {}
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What the finished run gave; None while it is not finished."""
+        return self.read(RESULT) if (self.path / RESULT).is_file() else None
+
+    @property
+    def saved_step(self) -> int:
+        """The step of the newest checkpoint, where a resumed run goes on; 0 before the first."""
+        return max(step_folders(self.path / CHECKPOINTS), default=0)
+
+    def finish(self, result: Any) -> None:
+        write_atomically(self.path / RESULT, json.dumps(to_json(result), indent=1, allow_nan=False).encode())
+
+    def reopen(self) -> None:
+        """Make a finished run an unfinished one again, to extend it."""
+        (self.path / RESULT).unlink(missing_ok=True)
+
+    def write_config(self, config: Any) -> None:
+        write_atomically(self.path / CONFIG, json.dumps(to_json(config), indent=1, allow_nan=False).encode())
+
+    def write_environment(self, environment: Mapping[str, Any]) -> None:
+        write_atomically(self.path / ENVIRONMENT, json.dumps(to_json(environment), indent=1).encode())
+
+    def log(self, entry: Mapping[str, Any]) -> None:
+        """Add a line to the log and bring it to the disk: a checkpoint that follows must not outlive its past.
+
+        Raises:
+            FruitganError: it cannot be written.
+        """
+        try:
+            with (self.path / LOG).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry, allow_nan=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise FruitganError(f"{self.path / LOG}: cannot be written ({(error.strerror or str(error)).lower()})") from error
+
+    def entries(self) -> list[dict[str, Any]]:
+        """The log's lines; what a crash has torn, or what is no such line, is left out."""
+        if not (self.path / LOG).is_file():
+            return []
+        lines = (self.path / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
+        return [entry for line in lines if (entry := _log_line(line)) is not None]
+
+    def forget_after(self, step: int) -> list[dict[str, Any]]:
+        """Take the log back to the given step, so that a resumed run leaves neither gap nor duplicate; what is left."""
+        kept = [entry for entry in self.entries() if entry["step"] <= step]
+        text = "".join(json.dumps(entry) + "\n" for entry in kept)
+        write_atomically(self.path / LOG, text.encode())
+        return kept
+
+    def read(self, name: str) -> dict[str, Any]:
+        """The table in one of its files. Raises: DataError if it is missing, damaged, or none."""
+        value = read_json(self.path / name)
+        if not isinstance(value, dict):
+            raise DataError(f"{self.path / name}: not a table; is {self.path} a run?")
+        return value
+
+
+def _log_line(text: str) -> dict[str, Any] | None:
+    """A line of the log; None if it is none. What it says beside what is known here stays as it is."""
+    try:
+        entry = parse_json(text)
+        if isinstance(entry, dict):
+            _known_part(_LogLine, entry)
+            return entry
+    except (ValueError, UsageError):
+        pass
+    return None
+
+
+def _known_part(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
+    """What of a table the dataclass knows. Raises: UsageError if that is missing or of another type."""
+    return from_json(kind, {entry.name: table[entry.name] for entry in fields(cast(Any, kind)) if entry.name in table}, where)
+
+
+def training_config(run: Run) -> dict[str, Any]:
+    """The `config.json` of a training's run, its settings and its plan still as JSON.
+
+    Raises:
+        DataError: it is missing, damaged, or of another kind of run.
+    """
+    config = run.config
+    try:
+        _known_part(_Config, config, str(run.path / CONFIG))
+    except UsageError as error:
+        raise DataError(f"{error}; is {run.path} the run of a training?") from error
+    return config
+
+
+def refuse_existing(path: Path) -> None:
+    """Raises: UsageError if there is something where a new run is to stand."""
+    if path.exists():
+        raise UsageError(f"{path} exists; go on with --resume {path.name}, or choose another --name")
+
+
+def find_run(out: Path, wanted: str, result: str = RESULT) -> Run:
+    """The run that `--resume` means: `newest` is the newest that lacks its result, else a name under `out`, else a folder.
+
+    The newest is one that no other process has; its notes name those passed over for that.
+
+    Raises:
+        UsageError: there is no such run.
+        RunInUse: all that are not finished are in use.
+    """
+    folders = [path.parent for path in out.glob(f"*/{CONFIG}") if not path.parent.name.startswith(PART_PREFIX)]
+    known = {folder.name: folder for folder in folders}
+    if wanted == NEWEST:
+        unfinished = [path for path in known.values() if not (path / result).exists()]
+        if not unfinished:
+            raise UsageError(f"no unfinished run under {out}; name one: --resume NAME")
+        return _newest_free(unfinished)
+    if wanted in known:
+        return Run(known[wanted])
+    if (Path(wanted) / CONFIG).is_file():
+        return Run(Path(wanted))
+    raise UsageError(f"no run {wanted!r} under {out}: {suggestion(wanted, sorted(known))}")
+
+
+def _newest_free(runs: Sequence[Path]) -> Run:
+    taken: list[RunInUse] = []
+    for path in sorted(runs, key=_last_change, reverse=True):
+        who = holder(path)
+        if who is None:
+            return Run(path, [f"{run.folder} is newer, but in use by {run.holder}; going on with {path}" for run in taken])
+        taken.append(RunInUse(path, who))
+    raise taken[0]
+
+
+def resume_command(run: Path, more: Sequence[str] = (), runs: Path = RUNS) -> str:
+    """What to type, or paste, to go on with a run; `more` are further words, `runs` is where the job's runs lie by default."""
+    by_name = run.parent == runs and run.name != NEWEST
+    # A bare name is looked for under the default folder first: any other run is named by a path that looks like one.
+    wanted = run.name if by_name else os.path.join(run.parent, run.name)  # noqa: PTH118 - pathlib drops the ./ of ./name
+    words = [f"--resume={wanted}"] if wanted.startswith("-") else ["--resume", wanted]
+    return shlex.join(["fruitgan", runs.name, *words, *more])
+
+
+def step_name(step: int) -> str:
+    """The name of a checkpoint's folder."""
+    return f"step-{step:08d}"
+
+
+def step_folders(checkpoints: Path) -> dict[int, Path]:
+    """The folders that bear the name of a checkpoint, whole or not, by step and in order."""
+    named = {path: STEP_FOLDER.fullmatch(path.name) for path in checkpoints.glob("step-*") if path.is_dir()}
+    steps = {int(match[1]): path for path, match in named.items() if match and not path.is_symlink()}
+    return {step: path for step, path in sorted(steps.items()) if path.name == step_name(step)}
+
+
+def _last_change(path: Path) -> int:
+    return max(file.stat().st_mtime_ns for file in (path, path / CONFIG, path / LOG) if file.exists())

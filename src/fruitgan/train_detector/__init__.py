@@ -1,0 +1,1 @@
+"""Train a classifier of real against generated images, and say how often it is right."""

@@ -1,0 +1,180 @@
+"""Logistic regression on a detector's fixed features, through scikit-learn; the result goes into the detector's tensors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fruitgan.errors import FruitganError
+from fruitgan.networks.contracts import LinearDetector
+from fruitgan.stateful import Stateful
+from fruitgan.train_detector.checkpoint import History, Keeper
+from fruitgan.train_detector.epochs import OnRound, Round
+from fruitgan.train_detector.image_dataset import Album
+from fruitgan.train_detector.protocols import Indices, Parts
+from fruitgan.train_detector.scores import log_loss
+
+Values = NDArray[np.float64]
+Truth = NDArray[np.bool_]
+
+PENALTIES = (1000.0, 100.0, 10.0, 1.0, 0.1)
+"""Tried in this order; the choosing images say which is best."""
+
+
+NUMBERED = tuple(enumerate(PENALTIES, start=1))
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A fitted logistic regression: for features f the logit is w (f - m) / s + b."""
+
+    mean: Values
+    spread: Values
+    weight: Values
+    bias: float
+
+    def logits(self, features: Values) -> Values:
+        """[n, D] to [n]."""
+        return np.asarray(((features - self.mean) / self.spread) @ self.weight + self.bias)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A regression with one penalty, and how well it does."""
+
+    regression: Regression
+    number: int
+    penalty: float
+    train_loss: float
+    train_accuracy: float
+    choose_loss: float
+    choose_accuracy: float
+    seconds: float
+
+    def as_round(self, is_best: bool) -> Round:
+        return Round(
+            number=self.number,
+            train_loss=self.train_loss,
+            train_accuracy=self.train_accuracy,
+            choose_loss=self.choose_loss,
+            choose_accuracy=self.choose_accuracy,
+            is_best=is_best,
+            seconds=self.seconds,
+            penalty=self.penalty,
+        )
+
+
+def fit_regression(
+    detector: LinearDetector,
+    album: Album,
+    parts: Parts,
+    device: torch.device,
+    batch_size: int,
+    history: History,
+    keeper: Keeper,
+    on_round: OnRound | None,
+) -> bool:
+    """Standardise the features, then fit with each penalty that the history lacks; it ends with the best one's weights.
+
+    Returns: whether it came to its end, or somebody asked it to stop.
+
+    Raises:
+        FruitganError: a feature is not finite.
+    """
+    stateful: dict[str, Stateful] = {"history": history}
+    keeper.take_up(stateful, history)
+    rest = NUMBERED[len(history.rounds) :]
+    if not rest:
+        return True
+    train, choose = (features_of(detector, album, part, device, batch_size) for part in (parts.train, parts.choose))
+    for trial in trials(train, album.generated[parts.train], choose, album.generated[parts.choose], rest):
+        round_ = trial.as_round(history.is_gain(trial.choose_loss))
+        store(detector, trial.regression)
+        history.add(round_, detector)
+        stopped = bool(on_round is not None and on_round(round_))
+        keeper.keep(round_.number, stateful, is_end=stopped or round_.number == len(PENALTIES))
+        if stopped:
+            return False
+    return True
+
+
+def trials(
+    train: Values, truth: Truth, choose: Values, choose_truth: Truth, penalties: Sequence[tuple[int, float]] = NUMBERED
+) -> Iterator[Trial]:
+    """Standardise the features [n, D] by the training images, then fit with one penalty after the other."""
+    from sklearn.linear_model import LogisticRegression  # a second of imports that nobody else needs
+    from threadpoolctl import ThreadpoolController
+
+    # Matrices of a few hundred rows are done before further threads are awake, which burn 16 times the time by waiting.
+    on_one_core = partial(ThreadpoolController().limit, limits=1, user_api="blas")
+
+    mean, spread = train.mean(axis=0), train.std(axis=0)
+    spread[spread < 1e-6 * np.abs(mean) + 1e-12] = 1.0  # a feature that never changes says nothing, and must not divide
+    train, choose = (train - mean) / spread, (choose - mean) / spread
+    axes: Values | None = None
+    if train.shape[1] > len(train):
+        # The weights lie in the space of the training images, and a rotation does not change their length: n x n, not D x D.
+        with on_one_core():
+            axes, _ = np.linalg.qr(train.T)  # [D, n]
+            train, choose = train @ axes, choose @ axes
+    for number, penalty in penalties:
+        began = time.monotonic()
+        # Newton's method needs a handful of steps and no tuning; its matrix is [D, D].
+        model = LogisticRegression(C=1 / penalty, solver="newton-cholesky", tol=1e-8, max_iter=200)
+        with on_one_core():
+            model.fit(train, truth)
+        train_loss, train_accuracy = _measures(model.decision_function(train), truth)
+        loss, accuracy = _measures(model.decision_function(choose), choose_truth)
+        weight = model.coef_[0] if axes is None else axes @ model.coef_[0]
+        yield Trial(
+            regression=Regression(mean, spread, weight, float(model.intercept_[0])),
+            number=number,
+            penalty=penalty,
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
+            choose_loss=loss,
+            choose_accuracy=accuracy,
+            seconds=time.monotonic() - began,
+        )
+
+
+@torch.no_grad()
+def features_of(detector: LinearDetector, album: Album, indices: Indices, device: torch.device, batch_size: int) -> Values:
+    """[n, D] of the album's images with these numbers.
+
+    Raises:
+        FruitganError: a feature is not finite.
+    """
+    detector.eval()
+    # Filled in place: many small results kept one by one would pin the memory of the batches between them.
+    features = np.empty((len(indices), detector.mean.numel()))
+    for start in range(0, len(indices), batch_size):
+        piece = indices[start : start + batch_size]
+        features[start : start + len(piece)] = detector.features(album.batch(piece, device)).cpu().numpy()
+    return finite(features, type(detector).__name__)
+
+
+def finite(features: Values, name: str) -> Values:
+    """The features as they came; Raises: FruitganError if one is not finite."""
+    if not np.isfinite(features).all():
+        raise FruitganError(f"the features of {name} are not finite for some image; it cannot be fitted")
+    return features
+
+
+def _measures(logits: Values, generated: Truth) -> tuple[float, float]:
+    return log_loss(logits, generated), float(((logits > 0) == generated).mean())
+
+
+@torch.no_grad()
+def store(detector: LinearDetector, regression: Regression) -> None:
+    """Make the detector answer as the regression does."""
+    detector.mean.copy_(torch.from_numpy(regression.mean))
+    detector.spread.copy_(torch.from_numpy(regression.spread))
+    detector.linear.weight.copy_(torch.from_numpy(regression.weight)[None])
+    detector.linear.bias.fill_(regression.bias)

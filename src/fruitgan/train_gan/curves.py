@@ -1,0 +1,296 @@
+"""What a training log says, as panels: losses by kind, the learning rate, the weights of the losses."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from fruitgan.registry import Choice
+from fruitgan.report.page import number, thousands
+from fruitgan.report.plots import Line, line_plot, smoothed
+from fruitgan.train_gan.recipe import Recipe
+from fruitgan.train_gan.schedules import Clock, Schedule
+
+SCHEDULE_POINTS = 200
+WEIGHT_SAMPLES = 64
+LINES_TO_SMOOTH = 12
+# The loss of a discriminator that answers every image alike, for each map: with the best such answer (0.5; bce 50%; hinge 0).
+UNDECIDED = {"lsgan": 0.25, "bce": math.log(2), "hinge": 1.0}
+COLOURS = 3
+PEAKS_KEPT = 1.5
+ORDER = ("adversarial", "discriminator", "cycle", "identity")
+TITLES = {
+    "adversarial": "Generators: adversarial",
+    "discriminator": "Discriminators",
+    "cycle": "Generators: cycle",
+    "identity": "Generators: identity",
+}
+CAPTIONS = {
+    "adversarial": "How far the discriminators are from calling the fakes real.",
+    "discriminator": "How often, and how surely, they are wrong about real and generated images.",
+    "cycle": "How far a picture that went there and back lands from where it started: mean absolute difference on [-1, 1].",
+    "identity": "How much a generator changes what is already of its target domain: mean absolute difference on [-1, 1].",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """What a log is about, for the names and the levels of its curves."""
+
+    recipe: Recipe
+    objective: Choice
+    discriminator: Choice
+    domains: tuple[str, str]
+    total_steps: int
+    steps_per_epoch: int
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether we know what the objective's terms mean; another package's may be anything."""
+        return _is_ours(self.objective)
+
+    @property
+    def gan_mode(self) -> str | None:
+        return str(self.objective.options.get("gan_mode")) if self.is_ours else None
+
+    @property
+    def maps(self) -> int | None:
+        """How many maps a discriminator gives, whose losses are summed; None where it is not ours to say."""
+        return _maps(self.discriminator)
+
+    @property
+    def undecided(self) -> float | None:
+        """What a discriminator loses that cannot tell, if that is known."""
+        return undecided_loss(self.objective, self.discriminator)
+
+    def clock(self, step: int) -> Clock:
+        return Clock(step, self.total_steps, self.steps_per_epoch)
+
+
+def undecided_loss(objective: Choice, discriminator: Choice) -> float | None:
+    """What a discriminator loses that cannot tell; None where another package's objective may call its terms as it likes."""
+    maps, mode = _maps(discriminator), str(objective.options.get("gan_mode"))
+    return UNDECIDED[mode] * maps if _is_ours(objective) and mode in UNDECIDED and maps else None
+
+
+def _is_ours(objective: Choice) -> bool:
+    return (objective.package, objective.name) == ("fruitgan", "cyclegan")
+
+
+def _maps(discriminator: Choice) -> int | None:
+    """How many logit maps it gives; None where it is not ours to say."""
+    options = discriminator.options
+    if discriminator.package != "fruitgan":
+        return None
+    if "strides" in options:
+        return len(set(str(options["strides"]).split(","))) + int(options["pixel_scales"])
+    return int(options.get("scales", 1))
+
+
+@dataclass(frozen=True)
+class Track:
+    """One term of the losses over the log: as it is, and smoothed (the same list where there is too little to smooth)."""
+
+    label: str
+    steps: list[int]
+    values: list[float]
+    smooth: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One plot with its words; `legend` is (label, colour), in the order of the lines; `level` names the dotted line."""
+
+    title: str
+    caption: str
+    legend: list[tuple[str, int]]
+    plot: Markup
+    level: str = ""
+    tracks: tuple[Track, ...] = ()
+
+
+def loss_panels(entries: Sequence[Mapping[str, Any]], story: Story) -> list[Panel]:
+    """A panel for each kind of loss in the log; none for an empty log."""
+    terms = sorted({term for entry in entries for term in entry["losses"]})
+    stems = sorted({_stem(term) for term in terms}, key=lambda stem: (ORDER.index(stem) if stem in ORDER else len(ORDER), stem))
+    weights = story.recipe.weights if story.is_ours and _as_planned(entries, story) else {}
+    panels = []
+    for index, stem in enumerate(stems, 1):
+        tracks = [_track(term, entries, story, weights.get(stem)) for term in terms if _stem(term) == stem]
+        panels.append(_loss_panel(f"loss-{index}", stem, tracks, story, weights.get(stem), entries[-1]["step"]))
+    return panels
+
+
+def _stem(term: str) -> str:
+    """`cycle` of `cycle_a`."""
+    return term.rpartition("_")[0] or term
+
+
+def _as_planned(entries: Sequence[Mapping[str, Any]], story: Story) -> bool:
+    """Whether the log follows the schedules: a run that was lengthened began with others, so that its weights are not known."""
+    rate = next(iter(story.recipe.optimizers.values())).learning_rate
+    planned = (rate * story.recipe.learning_rate.at(story.clock(entry["step"] - 1)) for entry in entries)
+    return all(math.isclose(entry["learning_rate"], p, rel_tol=1e-6) for entry, p in zip(entries, planned, strict=True))
+
+
+def _track(term: str, entries: Sequence[Mapping[str, Any]], story: Story, weight: Schedule | None) -> Track:
+    steps, values, before = [], [], 0
+    for entry in entries:
+        if term in entry["losses"]:
+            divisor = 1.0 if weight is None else _mean_weight(weight, story, before, entry["step"])
+            steps.append(entry["step"])
+            values.append(entry["losses"][term] / (divisor or 1.0))
+        before = entry["step"]
+    smooth = smoothed(np.array(values), reach(len(entries))).tolist()
+    return Track(_label(term, story.domains), steps, values, smooth)
+
+
+def _mean_weight(weight: Schedule, story: Story, first: int, end: int) -> float:
+    """Of the steps that a log line is the mean of."""
+    steps = range(first, end, max(1, (end - first) // WEIGHT_SAMPLES))
+    return sum(weight.at(story.clock(step)) for step in steps) / len(steps)
+
+
+def reach(count: int) -> int:
+    """How many lines to either side a smoothed value takes in."""
+    return max(2, count // 30) if count >= LINES_TO_SMOOTH else 0
+
+
+def _loss_panel(name: str, stem: str, tracks: Sequence[Track], story: Story, weight: Schedule | None, end: int) -> Panel:
+    fools = (
+        stem == "adversarial" and weight is not None and story.gan_mode != "hinge"
+    )  # whose generators' loss has no such level
+    level = story.undecided if stem == "discriminator" or fools else None
+    raw = [value for track in tracks for value in track.values]
+    top = _top(tracks, level)
+    above = sum(value > top for value in raw)
+    lines = []
+    for colour, track in _coloured(tracks):
+        if track.smooth != track.values:
+            lines.append(Line(x=track.steps, y=track.values, colour=colour, style="raw"))
+        lines.append(Line(x=track.steps, y=track.smooth, colour=colour))
+    title = TITLES.get(stem, stem)
+    told = "; ".join(f"{track.label}: {_told(track)}" for track in tracks)
+    caption = _caption(stem, weight)
+    last = max(track.steps[-1] for track in tracks)
+    if last < end:
+        caption += f" Off after step {thousands(last)}."
+    if above:
+        caption += f" Cut off by the frame: {above} of {len(raw)} raw values."
+    return Panel(
+        title=title,
+        caption=caption,
+        legend=[(track.label, colour) for colour, track in _coloured(tracks)],
+        plot=line_plot(name, lines, description=f"{title}, over steps. {told}.", x_end=end, y_end=top, level=level),
+        level="" if level is None else f"cannot tell ({number(level)})",
+        tracks=tuple(tracks),
+    )
+
+
+def _coloured(tracks: Sequence[Track]) -> list[tuple[int, Track]]:
+    return [(1 + index % COLOURS, track) for index, track in enumerate(tracks)]
+
+
+def _told(track: Track) -> str:
+    first, last = number(track.smooth[0]), number(track.smooth[-1])
+    return f"{first} at step {thousands(track.steps[0])}, {last} at step {thousands(track.steps[-1])}"
+
+
+def _top(tracks: Sequence[Track], level: float | None) -> float:
+    """The frame's upper end: a few far peaks of raw values may be cut, the smoothed lines and the level may not."""
+    raw = [value for track in tracks for value in track.values]
+    top = 1.1 * max([value for track in tracks for value in track.smooth] + [level or 0.0])
+    return 1.04 * max(raw) if max(raw) <= PEAKS_KEPT * top else max(top, 1.04 * float(np.percentile(raw, 99)))
+
+
+def _label(term: str, domains: tuple[str, str]) -> str:
+    stem, _, side = term.rpartition("_")
+    a, b = domains
+    return {
+        ("adversarial", "ab"): f"{a} → {b}",
+        ("adversarial", "ba"): f"{b} → {a}",
+        ("cycle", "a"): f"{a} → {b} → {a}",
+        ("cycle", "b"): f"{b} → {a} → {b}",
+        ("identity", "a"): f"{a} → {a}",
+        ("identity", "b"): f"{b} → {b}",
+        ("discriminator", "a"): f"judging {a}",
+        ("discriminator", "b"): f"judging {b}",
+    }.get((stem, side), term)
+
+
+def _caption(stem: str, weight: Schedule | None) -> str:
+    said = CAPTIONS.get(stem, "As the objective names it.")
+    if stem == "discriminator":
+        return said
+    if weight is None:
+        return f"{said} Times its weight, as minimised."
+    return said if weight.start == weight.end == 1 else f"{said} Divided by its weight."
+
+
+def schedule_panels(entries: Sequence[Mapping[str, Any]], story: Story) -> list[Panel]:
+    """The learning rate and, where they move, the weights of the losses: solid so far, dashed to come."""
+    done = entries[-1]["step"] if entries else 0
+    steps = sorted({round(story.total_steps * i / SCHEDULE_POINTS) for i in range(SCHEDULE_POINTS + 1)} | {done})
+    rate = next(iter(story.recipe.optimizers.values())).learning_rate
+    factor = story.recipe.learning_rate
+    rates = _so_far_and_to_come([rate * factor.at(story.clock(step)) for step in steps], steps, done, 1)
+    end = max(done, story.total_steps)
+    said = f"{in_words(factor, rate)}."
+    panels = [
+        Panel(
+            title="Learning rate",
+            caption=said.capitalize() + (" Dashed: to come." if done < story.total_steps else ""),
+            legend=[],
+            plot=line_plot("rate", rates, description=f"Learning rate over steps: {said}", x_end=end),
+        )
+    ]
+    if any(schedule.start != schedule.end for schedule in story.recipe.weights.values()):
+        panels.append(_weights_panel(story, steps, done, end))
+    return panels
+
+
+def _weights_panel(story: Story, steps: list[int], done: int, end: int) -> Panel:
+    lines, legend = [], []
+    for index, (name, schedule) in enumerate(story.recipe.weights.items()):
+        colour = 1 + index % COLOURS
+        legend.append((name, colour))
+        each_step = dataclasses.replace(schedule, every=1)
+        lines += _so_far_and_to_come([each_step.at(story.clock(step)) for step in steps], steps, done, colour)
+    told = ", ".join(f"{name} {in_words(schedule)}" for name, schedule in story.recipe.weights.items())
+    return Panel(
+        title="Weights of the losses",
+        caption="What each term counts for." + (" Dashed: to come." if done < story.total_steps else ""),
+        legend=legend,
+        plot=line_plot("weights", lines, description=f"Weights over steps: {told}.", x_end=end),
+    )
+
+
+def _so_far_and_to_come(values: list[float], steps: list[int], done: int, colour: int) -> list[Line]:
+    """Solid up to the step `done`, one of the steps, and dashed behind it."""
+    turn = steps.index(done)
+    lines = [
+        Line(x=steps[: turn + 1], y=values[: turn + 1], colour=colour),
+        Line(x=steps[turn:], y=values[turn:], colour=colour, style="dashed"),
+    ]
+    return [line for line in lines if len(line.x) > 1]
+
+
+def in_words(schedule: Schedule, unit: float = 1.0) -> str:
+    """`8`, or `8, from 60% of the training towards 2`."""
+    if schedule.every > 1:
+        every_step = dataclasses.replace(schedule, every=1)
+        return f"{in_words(every_step, unit)} (every {schedule.every} steps, times {schedule.every})"
+    start, end = f"{schedule.start * unit:.4g}", f"{schedule.end * unit:.4g}"
+    if schedule.start == schedule.end:
+        return start
+    if schedule.begin == schedule.finish:
+        return f"{start}, then {end} from {schedule.begin:.0%} of the training on"
+    until = "" if schedule.finish == 1 else f", reached at {schedule.finish:.0%}"
+    since = "" if schedule.begin == 0 else f" for the first {schedule.begin:.0%} of the training"
+    return f"{start}{since}, {'' if schedule.begin == 0 else 'then '}{schedule.shape} to {end}{until}"

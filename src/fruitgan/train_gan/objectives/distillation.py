@@ -1,0 +1,154 @@
+"""A small generator imitates a large one (Hinton et al. 2015, section 2, with pictures in place of class probabilities)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fruitgan.data.batch import Batch
+from fruitgan.device import at_least_fp32, memory_format_of, without_autocast
+from fruitgan.networks.contracts import Discriminator, Generator
+from fruitgan.stateful import State
+from fruitgan.train_gan.objectives.adversarial import discriminator_loss, generator_loss
+from fruitgan.train_gan.objectives.contracts import Objective, ObjectiveFactory, Player, Replay
+
+WINDOW_PX = 11
+SIGMA_PX = 1.5
+C1, C2 = 0.01**2, 0.03**2
+"""Wang et al. 2004, section III-C, for images in [0, 1]."""
+
+
+def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
+    """Mean SSIM of two batches [N, 3, H, W] in [-1, 1], 11 px or more a side: Wang et al. 2004, equation 13.
+
+    Statistics under a Gaussian window of 11 x 11 px, where it lies within the picture; a mean over images, channels and places.
+    In float32 at least, whatever the autocast around it: a variance is the small difference of large numbers.
+    """
+    with without_autocast(x.device):
+        return _similarity(x, y)
+
+
+def _similarity(x: Tensor, y: Tensor) -> Tensor:
+    x, y = ((at_least_fp32(image) + 1) / 2 for image in (x, y))
+    offsets = torch.arange(WINDOW_PX, device=x.device, dtype=x.dtype) - WINDOW_PX // 2
+    line = torch.exp(-(offsets**2) / (2 * SIGMA_PX**2))
+    line = line / line.sum()
+
+    maps = x.shape[0] * x.shape[1]
+    down, across = (line.view(shape).expand(maps, *shape[1:]) for shape in ((1, 1, -1, 1), (1, 1, 1, -1)))
+
+    def mean(image: Tensor) -> Tensor:
+        flat = image.flatten(0, 1).unsqueeze(0)  # as one image of many channels, for which kernels are made
+        return F.conv2d(F.conv2d(flat, down, groups=maps), across, groups=maps)
+
+    mean_x, mean_y = mean(x), mean(y)
+    squares, product = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
+    variances, covariance = mean(x * x + y * y) - squares, mean(x * y) - product  # of the variances only the sum is asked for
+    return ((2 * product + C1) * (2 * covariance + C2) / ((squares + C1) * (variances + C2))).mean()
+
+
+class TeacherMark:
+    """Which teacher it is, so that a run does not go on with another."""
+
+    def __init__(self, sha256: str) -> None:
+        self.sha256 = sha256
+
+    def settle(self, ok: Tensor) -> None:
+        """A step changes no teacher."""
+
+    def state(self) -> State:
+        return {"sha256": self.sha256}
+
+    def restore(self, state: State) -> None:
+        if state["sha256"] != self.sha256:
+            raise ValueError(f"the teacher was another ({str(state['sha256'])[:12]}, now {self.sha256[:12] or 'none'})")
+
+
+@dataclass(frozen=True)
+class LessonStep:
+    """What students and teachers made of both domains' images, [2 N, 3, H, W] in [-1, 1], the direction's own domain first.
+
+    `adversarial` says whether the students hear of the discriminators.
+    """
+
+    batch: Batch
+    said: Mapping[str, Tensor]
+    right: Mapping[str, Tensor]
+    adversarial: bool
+
+
+class Distillation(Objective):
+    """`generator_ab` and `generator_ba` are students; their discriminators tell students' pictures from real ones.
+
+    Each student is shown both domains: a teacher's answers cost no labels. Until `take_teachers` it is the source itself that
+    is imitated. Teachers are no part of `networks`: not trained, not saved, not sent along.
+    """
+
+    def __init__(self, make_generator: Callable[[], Generator], make_discriminator: Callable[[], Discriminator]) -> None:
+        self.networks = nn.ModuleDict(
+            {
+                "generator_ab": make_generator(),
+                "generator_ba": make_generator(),
+                "discriminator_a": make_discriminator(),
+                "discriminator_b": make_discriminator(),
+            }
+        )
+        self.players = (
+            Player("students", ("generator_ab", "generator_ba"), self._students_loss),
+            Player("discriminators", ("discriminator_a", "discriminator_b"), self._discriminators_loss),
+        )
+        self.generators = {"a2b": "generator_ab", "b2a": "generator_ba"}
+        self.weights = {name: torch.ones(()) for name in ("imitation", "structure", "adversarial")}
+        self.draws: Mapping[str, int] = {}
+        self.take_teachers({}, "")
+
+    def take_teachers(self, teachers: Mapping[str, Generator], sha256: str) -> None:
+        """Imitate these, by direction; the sum is of their weights."""
+        self.teachers = {name: teacher.requires_grad_(False).eval() for name, teacher in teachers.items()}
+        self.extras: Mapping[str, Replay] = {"teacher": TeacherMark(sha256)}
+
+    def to(self, device: torch.device) -> None:
+        super().to(device)
+        for teacher in self.teachers.values():
+            teacher.to(device).to(memory_format=memory_format_of(device))
+
+    def prepare(self, batch: Batch, variant: frozenset[str]) -> LessonStep:
+        shown = {"a2b": torch.cat([batch.a, batch.b]), "b2a": torch.cat([batch.b, batch.a])}
+        with torch.no_grad():
+            right = {way: self.teachers[way](x) if way in self.teachers else x for way, x in shown.items()}
+        said = {way: self.networks[name](shown[way]) for way, name in self.generators.items()}
+        return LessonStep(batch, said, right, adversarial="adversarial" in variant)
+
+    def _students_loss(self, step: LessonStep) -> dict[str, Tensor]:
+        terms = {}
+        n = len(step.batch.a)
+        for way, domain, letters in (("a2b", "b", "ab"), ("b2a", "a", "ba")):
+            said, right = step.said[way], step.right[way]
+            terms[f"imitation_{letters}"] = self.weights["imitation"] * (said - right).abs().mean()
+            terms[f"structure_{letters}"] = self.weights["structure"] * (1 - structural_similarity(said, right))
+            if step.adversarial:
+                logits = self._discriminator(domain)(said[:n])
+                terms[f"adversarial_{letters}"] = self.weights["adversarial"] * generator_loss("lsgan", logits)
+        return terms
+
+    def _discriminators_loss(self, step: LessonStep) -> dict[str, Tensor]:
+        terms = {}
+        for way, domain, real in (("a2b", "b", step.batch.b), ("b2a", "a", step.batch.a)):
+            fake = step.said[way][: len(real)].detach().to(real.dtype)
+            discriminator = self._discriminator(domain)
+            terms[f"discriminator_{domain}"] = discriminator_loss("lsgan", discriminator(real), discriminator(fake))
+        return terms
+
+    def _discriminator(self, domain: str) -> Discriminator:
+        return cast(Discriminator, self.networks[f"discriminator_{domain}"])
+
+
+def distillation() -> ObjectiveFactory:
+    """Students imitate a teacher: mean absolute error, structural similarity, and least squares adversarially (`distill`)."""
+    return functools.partial(Distillation)

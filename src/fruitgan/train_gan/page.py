@@ -1,0 +1,168 @@
+"""The training report: one self-contained page with samples, curves and settings."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fruitgan.registry import Choice
+from fruitgan.report.page import render, thousands
+from fruitgan.report.samples import Samples
+from fruitgan.runs.run import Run
+from fruitgan.settings import from_json
+from fruitgan.train_gan.curves import Story, in_words, loss_panels, reach, schedule_panels
+from fruitgan.train_gan.incidents import incidents
+from fruitgan.train_gan.recipe import Adam, Pairing, Recipe
+
+SHORT_HASH = 12
+PAIRINGS: dict[Pairing, str] = {
+    "random-b": "an epoch passes through the larger domain; partners are drawn at random",
+    "zip": "both domains in random orders; the smaller one ends the epoch",
+    "passes": "each domain in random orders of its own, so that every image of it is seen equally often",
+}
+
+Rows = list[tuple[str, str]]
+
+
+def training_report(
+    run: Path,
+    config: Mapping[str, Any],
+    entries: Sequence[Mapping[str, Any]],
+    result: Mapping[str, Any],
+    sample_counts: Mapping[str, int] | None = None,
+) -> str:
+    """The page as HTML text, of about 3 MB at most.
+
+    Args:
+        config: as in `config.json`.
+        entries: the lines of the log, none yet perhaps.
+        result: the job's result as JSON values.
+        sample_counts: by direction, how many rows of the sample sheets are its; without it the rows are not told apart.
+    """
+    story = story_of(config)
+    names = {"a2b": story.domains, "b2a": story.domains[::-1]}
+    finished, last = bool(result["finished"]), int(result["step"])
+    return render(
+        "training.html",
+        name=run.name,
+        domains=story.domains,
+        finished=finished,
+        step=last,
+        total_steps=story.total_steps,
+        images=int(result["images"]),
+        epochs=last / max(1, story.steps_per_epoch),
+        seconds=float(result["seconds"]),
+        images_per_second=result["images"] / result["seconds"] if result["seconds"] else None,
+        bundle=Path(result["bundle"]).name,
+        run_path=str(run),
+        translate_command=f"fruitgan translate photo.jpg --bundle {shlex.quote(str(run))}",
+        other_domain=shlex.quote(story.domains[0]),
+        both_ways=sample_counts is None or len(sample_counts) > 1,
+        resume_command=_resume_command(run, story, finished),
+        incidents=incidents(entries),
+        samples=Samples.read(run / "samples", config["plan"]["recipe"]["image_size_px"], sample_counts or {}, names),
+        losses=loss_panels(entries, story),
+        schedules=schedule_panels(entries, story),
+        smoothing=2 * reach(len(entries)) + 1,
+        log_steps=entries[0]["step"] if entries else 0,
+        story=story,
+        settings=_settings(config, story, result),
+        environment=_environment(run),
+    )
+
+
+def story_of(config: Mapping[str, Any]) -> Story:
+    plan = config["plan"]
+    recipe = from_json(Recipe, plan["recipe"], "config.json: recipe")
+    a, b = config["domains"]
+    return Story(
+        recipe=recipe,
+        objective=from_json(Choice, plan["objective"], "config.json: objective"),
+        discriminator=from_json(Choice, plan["discriminator"], "config.json: discriminator"),
+        domains=(a, b),
+        total_steps=recipe.total_steps(config["steps_per_epoch"]),
+        steps_per_epoch=config["steps_per_epoch"],
+    )
+
+
+def _resume_command(run: Path, story: Story, finished: bool) -> str:
+    command = f"fruitgan train-gan --resume {shlex.quote(str(run))}"
+    return f"{command} --steps {2 * story.total_steps}" if finished else command
+
+
+def _settings(config: Mapping[str, Any], story: Story, result: Mapping[str, Any]) -> list[tuple[str, Rows]]:
+    return [
+        ("Training", _training_rows(config, story)),
+        ("Networks", _network_rows(config["plan"])),
+        ("Data", _data_rows(config, story.recipe)),
+        ("Result", [("weights, SHA-256", result["weights_sha256"][:SHORT_HASH])]),
+    ]
+
+
+def _training_rows(config: Mapping[str, Any], story: Story) -> Rows:
+    plan, recipe = config["plan"], story.recipe
+    rows = [
+        ("recipe", f"{plan['recipe_name']}: {recipe.summary}"),
+        ("length", f"{thousands(story.total_steps)} steps; {thousands(story.steps_per_epoch)} steps are an epoch"),
+        ("batch size", str(recipe.batch_size)),
+        ("image size", f"{recipe.image_size_px} x {recipe.image_size_px} px"),
+        ("precision", plan["precision"]),
+        ("seed", str(plan["seed"])),
+    ]
+    rows += [(f"optimiser of the {player}", _adam(adam, recipe)) for player, adam in recipe.optimizers.items()]
+    rows += [(f"weight of {name}", in_words(schedule)) for name, schedule in recipe.weights.items()]
+    rows.append(("averaging of weights", "none" if recipe.averaging is None else f"factor up to {recipe.averaging:g}"))
+    if config["settings"].get("init_from"):
+        rows.append(("started from", Path(config["settings"]["init_from"]).name))
+    return rows
+
+
+def _adam(adam: Adam, recipe: Recipe) -> str:
+    rate = in_words(recipe.learning_rate, adam.learning_rate)
+    return f"Adam, betas {adam.beta_1:g} and {adam.beta_2:g}, epsilon {adam.epsilon:g}; learning rate {rate}"
+
+
+def _network_rows(plan: Mapping[str, Any]) -> Rows:
+    return [(kind, _choice(plan[kind])) for kind in ("objective", "generator", "discriminator", "augmentation")]
+
+
+def _choice(choice: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{name} {_plain(value)}" for name, value in choice["options"].items())
+    package = "" if choice["package"] == "fruitgan" else f" from {choice['package']} {choice['version']}"
+    return f"{choice['name']}{package}" + (f" ({options})" if options else "")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _data_rows(config: Mapping[str, Any], recipe: Recipe) -> Rows:
+    settings = config["settings"]
+    # Folder names alone: a report is passed on, and where its maker keeps files is nobody's business.
+    folders = [Path(settings[key]).name for key in ("data", "data_a", "data_b") if settings.get(key)]
+    counts = ", ".join(f"{thousands(n)} {name}" for n, name in zip(config["training_images"], config["domains"], strict=True))
+    return [
+        ("data", " and ".join(folders)),
+        ("training images", counts),
+        ("resized by", f"{recipe.fit}, {recipe.resample}"),
+        ("pairing", PAIRINGS[recipe.pairing]),
+        ("fingerprint", " / ".join(part[:SHORT_HASH] for part in config["data_fingerprint"].split("/"))),
+    ]
+
+
+def _environment(run: Path) -> Rows:
+    """What `environment.json` says; nothing where it is missing or torn, which is no reason to give no report."""
+    found = Run(run).environment
+    if not found:
+        return []
+    packages, later = found.pop("packages", {}), found.pop("later", [])
+    words = {name.replace("_", " "): str(value) for name, value in found.items() if value is not None}
+    words["packages"] = ", ".join(f"{name} {version}" for name, version in packages.items())
+    for sitting in later:
+        where = f"{sitting.get('gpu') or sitting.get('cpu')}, torch {sitting['packages'].get('torch')}"
+        words[f"from step {thousands(sitting['from_step'])} on"] = where
+    return list(words.items())

@@ -1,0 +1,293 @@
+"""The loop. It trains and yields; it prints nothing and saves nothing."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from fruitgan import randomness
+from fruitgan.data.loader import Feed, Inputs
+from fruitgan.device import Precision, autocast, memory_format_of
+from fruitgan.errors import FruitganError
+from fruitgan.networks.backbones import frozen_sums
+from fruitgan.networks.contracts import Generator
+from fruitgan.stateful import State, Stateful
+from fruitgan.train_gan.cuda_graphs import Capture, StepRunner
+from fruitgan.train_gan.ema import Average
+from fruitgan.train_gan.objectives.contracts import Objective
+from fruitgan.train_gan.optimizer import PlayerAdam
+from fruitgan.train_gan.profile import stage
+from fruitgan.train_gan.recipe import Recipe
+from fruitgan.train_gan.schedules import Clock
+
+
+class LossNotFinite(FruitganError):
+    """A loss or a gradient became infinite or not a number; the weights are those before.
+
+    Args:
+        step: at which it was found.
+        among_steps: how many steps before that one it is among.
+        terms: of the losses; none where a gradient alone was not finite.
+        rollbacks: how often the run had gone back before.
+    """
+
+    def __init__(self, step: int, among_steps: int, terms: Sequence[str], rollbacks: int) -> None:
+        self.step = step
+        self.terms = tuple(terms) or ("a gradient",)
+        said = f"not finite in the last {among_steps} steps before step {step}: {', '.join(self.terms)}; no such step is kept; "
+        if rollbacks:
+            said += f"the run has gone back {rollbacks} times already; "
+        said += "start anew with --precision fp32 or another --seed"
+        super().__init__(
+            said if rollbacks else f"{said}, or go on from the last checkpoint with --resume and --on-nan rollback"
+        )
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step tells. `losses` (means by term since the last report of losses) only every `log_every` steps."""
+
+    step: int
+    learning_rate: float
+    losses: Mapping[str, float] | None
+
+
+class Trainer:
+    """Trains an objective by a recipe, one step after another, each a function of (seed, step, state).
+
+    A step whose loss or gradient is not finite changes nothing; that is decided on the device, and learned here when losses are
+    logged.
+
+    Args:
+        total_steps: of the whole training; schedules are shares of it.
+        capture: what makes a step repeatable without launching it anew; None: every step runs as it is.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        recipe: Recipe,
+        feed: Feed,
+        *,
+        total_steps: int,
+        steps_per_epoch: int,
+        seed: int,
+        device: torch.device,
+        precision: Precision,
+        log_every: int,
+        capture: Capture | None = None,
+    ) -> None:
+        objective.to(device)
+        objective.networks.to(memory_format=memory_format_of(device))
+        self.objective = objective
+        self.recipe = recipe
+        self.feed = feed
+        self.total_steps = total_steps
+        self.steps_per_epoch = steps_per_epoch
+        self.seed = seed
+        self.device = device
+        self.precision = precision
+        self.log_every = log_every
+        self.step = 0
+        self.rollbacks: list[dict[str, Any]] = []
+        networks = objective.networks
+        self.optimizers = {
+            player.name: PlayerAdam(
+                [p for name in player.networks for p in networks[name].parameters()], recipe.optimizers[player.name]
+            )
+            for player in objective.players
+        }
+        generators = {name: networks[name] for name in objective.generators.values()}
+        self.average = Average(generators, recipe.averaging) if recipe.averaging is not None else None
+        kept = networks.state_dict(keep_vars=True)
+        self._buffers = [buffer for name, buffer in networks.named_buffers() if name in kept]  # a backbone's are frozen
+        self._inputs = Inputs(feed, device)
+        self._sums: dict[str, Tensor] = {}
+        self._counts: collections.Counter[str] = collections.Counter()
+        self._terms: dict[frozenset[str], tuple[str, ...]] = {}
+        self._run = StepRunner(self._work, capture, self._recover)
+        self._since_log = 0
+        self._left_out = torch.zeros((), device=device)
+
+    def generator(self, direction: str) -> Generator:
+        """What a user gets: the averaged generator, or the trained one where the recipe has no averaging."""
+        name = self.objective.generators[direction]
+        return cast(Generator, self.average.networks[name] if self.average else self.objective.networks[name])
+
+    def draw_anew(self, rollbacks: Sequence[Mapping[str, Any]]) -> None:
+        """From here on draw as after these rollbacks, which the state keeps as JSON values: their number makes another seed."""
+        self.rollbacks = [dict(rollback) for rollback in rollbacks]
+        self.feed.reseed(self._seed)
+
+    @property
+    def note(self) -> str | None:
+        """What a person should know of how the steps are run; None: nothing."""
+        return self._run.note
+
+    @property
+    def _seed(self) -> int:
+        return randomness.another_seed(self.seed, len(self.rollbacks))
+
+    def steps(self, until: int) -> Iterator[StepReport]:
+        """Train up to `until` steps in all and tell of each.
+
+        Raises:
+            LossNotFinite: at a step that logs, naming the terms.
+        """
+        self.objective.networks.train()
+        while self.step < until:
+            yield self._one_step()
+
+    def _one_step(self) -> StepReport:
+        learning_rate, weights = self._fill_scalars()
+        torch.manual_seed(randomness.torch_seed(self._seed, self.step, "dropout"))
+        with stage("draw"):
+            self._inputs.take(self.step, self.objective.draws, in_place=self._run.keeps_inputs_in_place)
+        variant = self.objective.variant(weights)
+        self._run(variant)
+        self._counts.update(self._terms[variant])
+        self._since_log += 1
+        self.step += 1
+        logged = self._logged() if self.step % self.log_every == 0 or self.step == self.total_steps else None
+        return StepReport(self.step, learning_rate, logged)
+
+    def _work(self, variant: frozenset[str]) -> None:
+        """The step on the device: reads and writes tensors that stay in their places, and never waits for the device."""
+        losses: dict[str, Tensor] = {}
+        buffers = [buffer.clone() for buffer in self._buffers]  # a forward moves them: spectral norm's vectors, running means
+        with stage("batch"):
+            batch = self._inputs.batch()
+        with stage("images forward"), autocast(self.device, self.precision):
+            prepared = self.objective.prepare(batch, variant)
+        for player in self.objective.players:
+            with stage(f"{player.name} loss"), autocast(self.device, self.precision):
+                terms = player.loss(prepared)
+            with stage(f"{player.name} backward"):
+                total = torch.stack(list(terms.values())).sum()
+                torch.autograd.backward(total, inputs=self.optimizers[player.name].parameters)
+            losses |= {name: loss.detach() for name, loss in terms.items()}
+        with stage("all finite"):
+            ok = self._all_finite(list(losses.values()))
+        for buffer, before in zip(self._buffers, buffers, strict=True):
+            buffer.copy_(torch.where(ok > 0, buffer, before))
+        self._apply(ok)
+        for name, loss in losses.items():
+            if name not in self._sums:
+                self._sums[name] = torch.zeros_like(loss)
+            self._sums[name].add_(loss)
+        self._left_out.add_(1 - ok)
+        self._terms[variant] = tuple(losses)
+
+    def _recover(self) -> None:
+        """Take back what half a step may have left behind on the host."""
+        for optimizer in self.optimizers.values():
+            optimizer.forget_gradients()
+        for extra in self.objective.extras.values():
+            extra.restore(extra.state())
+
+    def _fill_scalars(self) -> tuple[float, dict[str, float]]:
+        """Put this step's values where the step reads them; the first player's learning rate, and the loss weights."""
+        clock = Clock(self.step, self.total_steps, self.steps_per_epoch)
+        weights = {name: schedule.at(clock) for name, schedule in self.recipe.weights.items()}
+        for name, value in weights.items():
+            self.objective.weights[name].fill_(value)
+        factor = self.recipe.learning_rate.at(clock)
+        if self.average is not None:
+            self.average.begin_step()
+        for optimizer in self.optimizers.values():
+            optimizer.learning_rate.fill_(factor * optimizer.settings.learning_rate)
+        return factor * self.recipe.optimizers[self.objective.players[0].name].learning_rate, weights
+
+    @torch.no_grad()
+    def _all_finite(self, losses: list[Tensor]) -> Tensor:
+        """1 if every loss and every gradient is finite, else 0, as a scalar on the device."""
+        gradients = [gradient for optimizer in self.optimizers.values() for gradient in optimizer.gradients]
+        # A norm is not finite where an element is not (or overflows, which is as good a reason to leave the step out).
+        norms = torch.stack(torch._foreach_norm(gradients)).sum()
+        return torch.isfinite(norms + torch.stack(losses).sum()).float()
+
+    def _apply(self, ok: Tensor) -> None:
+        with stage("optimise"):
+            for optimizer in self.optimizers.values():
+                optimizer.step(ok)
+        for extra in self.objective.extras.values():
+            extra.settle(ok)
+        if self.average is not None:
+            with stage("average"):
+                self.average.update(ok)
+
+    def _logged(self) -> dict[str, float]:
+        self.confirm()
+        losses = {name: float(self._sums[name]) / count for name, count in self._counts.items()}
+        for total in self._sums.values():
+            total.zero_()
+        self._counts.clear()
+        self._since_log = 0
+        return losses
+
+    def confirm(self) -> None:
+        """Look whether a step was left out since the last look; call it before anything is saved.
+
+        Raises:
+            LossNotFinite: naming the terms that were not finite.
+        """
+        if not float(self._left_out):
+            return
+        wrong = [name for name in self._counts if not torch.isfinite(self._sums[name])]
+        raise LossNotFinite(self.step, self._since_log, wrong, len(self.rollbacks))
+
+    def stateful(self) -> dict[str, Stateful]:
+        """Every part that influences the next step, by name."""
+        parts: dict[str, Stateful] = {"trainer": self}
+        parts |= {f"network.{name}": NetworkState(network) for name, network in self.objective.networks.items()}
+        parts |= {f"optimizer.{name}": optimizer for name, optimizer in self.optimizers.items()}
+        parts |= {f"extra.{name}": extra for name, extra in self.objective.extras.items()}
+        if self.average is not None:
+            parts["average"] = self.average
+        return parts
+
+    def state(self) -> State:
+        sums = {f"sum.{name}": self._sums[name] for name in self._counts}
+        counts = dict(self._counts)
+        return {"step": self.step, "since_log": self._since_log, "rollbacks": self.rollbacks, "counts": counts} | sums
+
+    def restore(self, state: State) -> None:
+        sums = {k.removeprefix("sum."): v.to(self.device).view(()) for k, v in state.items() if k.startswith("sum.")}
+        counts = state.get("counts", dict.fromkeys(sums, state["since_log"]))
+        rollbacks = state.get("rollbacks", [])
+        # All of it before the first is taken over: what is refused leaves a trainer that another state can be restored to.
+        if not set(counts) <= set(sums) or any(type(n) is not int or n < 1 for n in counts.values()):
+            raise ValueError("the sums of its losses do not fit their counts")
+        if not all(set(rollback) == {"from_step", "to_step", "terms"} for rollback in rollbacks):
+            raise ValueError("what it says of going back is not understood")
+        if min(state["step"], state["since_log"]) < 0:
+            raise ValueError("it counts fewer steps than none")
+        self.step = state["step"]
+        self._since_log = state["since_log"]
+        self._left_out.zero_()
+        if rollbacks != self.rollbacks:
+            self.draw_anew(rollbacks)
+        self._sums, self._counts = sums, collections.Counter(counts)
+        self._run.forget()
+
+
+class NetworkState:
+    """A network as a part of a checkpoint."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def state(self) -> State:
+        """Its weights, and the sums of frozen ones, which are kept elsewhere."""
+        return dict(self.network.state_dict()) | frozen_sums(self.network)
+
+    def restore(self, state: State) -> None:
+        for name, sha256 in frozen_sums(self.network).items():
+            if state[name] != sha256:
+                raise ValueError(f"the weights of {name} were others (sha256 {state[name][:12]}, now {sha256[:12]})")
+        self.network.load_state_dict({name: value for name, value in state.items() if isinstance(value, Tensor)})

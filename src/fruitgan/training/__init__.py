@@ -1,1 +1,0 @@
-"""The loop and what keeps it: trainer, checkpoints, schedules, averages, the run folder."""

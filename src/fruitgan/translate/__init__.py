@@ -1,0 +1,1 @@
+"""Translate images with a bundle's generators, and export the generators for other programs."""

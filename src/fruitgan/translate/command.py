@@ -1,0 +1,137 @@
+"""`fruitgan translate`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from fruitgan.console import Bar, Console, options
+from fruitgan.console.signals import stopped_at_once
+from fruitgan.errors import FruitganError, UsageError
+
+if TYPE_CHECKING:
+    from fruitgan.translate.job import TranslateResult
+
+
+def translate(
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="PICTURE...", help="Files, folders, globs, or - for standard input.", show_default=False),
+    ],
+    bundle: options.Bundle = None,
+    to: options.To = None,
+    direction: options.Direction = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE|DIR|-",
+            show_default="translated",
+            help="A file for one picture, a folder, or standard output.",
+        ),
+    ] = None,
+    format: Annotated[
+        Literal["png", "jpg", "webp"] | None, typer.Option("--format", show_default="png", help="Kind of the files written.")
+    ] = None,
+    scale: Annotated[
+        str,
+        typer.Option(
+            "--scale",
+            metavar="auto|native|N",
+            help="Size the generator sees: large pictures at the training size, all as they are, or N px for the shorter side.",
+        ),
+    ] = "auto",
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Go into folders' folders; the tree is kept.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make every result anew, whatever is in its place; else only what is missing.")
+    ] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Source and result side by side.")] = False,
+    engine: options.Engine = "auto",
+    gpu: options.Gpu = None,
+    device: options.Device = None,
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"],
+        typer.Option("--precision", help="Arithmetic of the generator; auto is fp32.", rich_help_panel=options.MACHINE_PANEL),
+    ] = "auto",
+    config: options.Config = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Turn pictures into pictures of the other domain: apples into oranges."""
+    from fruitgan.translate.job import TranslateProgress, TranslateSettings
+    from fruitgan.translate.job import translate as run
+    from fruitgan.translate.plan import STREAM
+
+    settings = TranslateSettings(
+        sources=tuple(sources),
+        bundle=bundle,
+        to=to,
+        direction=direction,
+        output=output,
+        format=format,
+        scale=scale,
+        recursive=recursive,
+        overwrite=overwrite,
+        compare=compare,
+        engine=engine,
+        gpu=gpu,
+        device=device,
+        precision=precision,
+    )
+    if output == STREAM or (output is None and settings.sources == (STREAM,)):
+        if json:
+            raise UsageError("standard output cannot hold both the picture and --json; give a file or a folder with -o")
+        if sys.stdout.isatty():
+            raise UsageError("a terminal cannot show the picture's bytes; send them on (> FILE), or give -o FILE")
+    console = Console(json=json, quiet=quiet)
+    with ExitStack() as stack:
+        bars: list[Bar] = []
+
+        def show(progress: TranslateProgress) -> None:
+            if not bars:  # only now is the total known
+                bars.append(stack.enter_context(console.bar(progress.total, "translating", unit="picture")))
+            bars[0].update(progress.done)
+
+        stack.enter_context(stopped_at_once("stopped; every result is whole, and the same command does the rest"))
+        # Either stream may be missing, as where a service runs the command.
+        result = run(settings, show, stdin=getattr(sys.stdin, "buffer", None), stdout=getattr(sys.stdout, "buffer", None))
+    console.result(result.as_json())
+    for path in result.outputs:
+        if path != STREAM:
+            console.out(_in_one_line(path))
+    for remark in result.skipped:
+        console.say(f"skipped: {_in_one_line(remark.path)}: {remark.reason}")
+    if (off := result.rounding) is not None:
+        console.say(
+            f"bf16 is {off.mean} grey levels off fp32 on average in {_in_one_line(off.path)}, and {off.largest} at most"
+        )
+    if result.exit_code:
+        _complain(console, result)
+
+
+def _complain(console: Console, result: TranslateResult) -> None:
+    """Leave with the result's exit code and one line; where several pictures failed, after a line for each."""
+    lines = [f"{_in_one_line(remark.path)}: {_in_one_line(remark.reason)}" for remark in result.failed]
+    message = lines[0] if lines else "none of what was given is a picture"
+    if len(lines) > 1:
+        for line in lines:
+            console.warn(line)
+        message = f"{len(lines)} pictures failed, as said above; {len(result.outputs)} are translated"
+    raise _Unfinished(message, result.exit_code)
+
+
+class _Unfinished(FruitganError):
+    """Not every picture is translated, or there was none."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def _in_one_line(text: str) -> str:
+    """A name may hold a line break; who reads the lines must not take it for two (--json has names as they are)."""
+    return text.replace("\n", "\\n").replace("\r", "\\r")

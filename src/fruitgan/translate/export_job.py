@@ -1,0 +1,192 @@
+"""A bundle's generators as models for other programs: ONNX or OpenVINO, held against torch before anything is written."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from fruitgan.bundle import RUNS, Bundle, Card, load, locate
+from fruitgan.demo.fruit import MINIMUM_SIZE_PX, draw
+from fruitgan.engines import graphs
+from fruitgan.engines.catalog import engines
+from fruitgan.engines.contracts import Images
+from fruitgan.errors import FruitganError, UsageError
+from fruitgan.files import new_folder, remove_folder, write_atomically
+from fruitgan.registry import suggestion
+from fruitgan.settings import to_json
+from fruitgan.translate.job import choose_direction
+
+FORMATS = ("onnx", "openvino")
+MOST_LEVELS_APART = 1
+"""Of 255, in any pixel: what rounding may do where the generator gives a half. More is another picture, and refused."""
+LARGEST_COMPARED_PX = 256
+MODEL = "model"
+"""What the files of an OpenVINO model are called in their folder."""
+
+Run = Callable[[Images], Images]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportModelSettings:
+    """Which bundle, as what, and where to."""
+
+    bundle: str | None = None
+    """A file, a run or a name; None for the newest run, else the bundle that ships."""
+    format: Literal["onnx", "openvino"] = "onnx"
+    to: str | None = None
+    """The domain that the model leads to; without it and `direction` there is a model for each direction."""
+    direction: Literal["a2b", "b2a"] | None = None
+    output: Path = Path("exported")
+    overwrite: bool = False
+    runs: Path = RUNS
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise UsageError(f"--format {self.format}: {suggestion(self.format, FORMATS)}")
+        if self.direction not in (None, "a2b", "b2a"):
+            raise UsageError(f"--direction {self.direction}: expected a2b or b2a")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """How far the model's pictures are from torch's, in grey levels of 255."""
+
+    images: int
+    height_px: int
+    width_px: int
+    largest: int
+    mean: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedModel:
+    """One model that was written."""
+
+    direction: str
+    to: str
+    path: str
+    bytes: int
+    parity: tuple[Parity, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportModelResult:
+    """All models that were written."""
+
+    bundle: str
+    format: str
+    models: tuple[ExportedModel, ...]
+    seconds: float
+
+
+def export_model(
+    settings: ExportModelSettings, on_progress: Callable[[str, int, int], None] | None = None
+) -> ExportModelResult:
+    """Write a bundle's generators as models that stand alone: uint8 pictures [N, H, W, 3] in and out, N, H and W free.
+
+    Each is run by its own runtime and compared with torch on drawn fruit at several sizes first; it is written whole or not.
+
+    Raises:
+        UsageError: an unknown name or direction, or a model is there already and `overwrite` is off.
+        DataError: no bundle, or a generator that cannot be written so.
+        EnvironmentProblem: the extra of the format is not installed.
+        FruitganError: the model's pictures are not torch's, or it cannot be written.
+    """
+    begin = time.monotonic()
+    bundle = load(locate(settings.bundle, settings.runs))
+    card = bundle.card
+    ways = card.directions
+    if settings.to is not None or settings.direction is not None:
+        ways = (choose_direction(card, settings.to, settings.direction),)
+    places = {way: settings.output / _name(card, way, settings.format) for way in ways}
+    for place in places.values():
+        if place.exists() and not settings.overwrite:
+            raise UsageError(f"{place}: is there already; --overwrite replaces it, -o writes elsewhere")
+        if place.exists() and place.is_dir() != (settings.format == "openvino"):
+            raise UsageError(f"{place}: is in the way and no model; give another folder with -o")
+    models = []
+    for done, (way, place) in enumerate(places.items(), start=1):
+        models.append(_export(bundle, way, place, settings.format))
+        if on_progress is not None:
+            on_progress("exporting", done, len(places))
+    return ExportModelResult(
+        bundle=card.name, format=settings.format, models=tuple(models), seconds=round(time.monotonic() - begin, 3)
+    )
+
+
+def _name(card: Card, way: str, form: str) -> str:
+    """`apple2orange-to-orange.onnx`; a card may hold any text, a name of a file may not."""
+    words = (re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:80] or "bundle" for text in (card.name, card.target(way)))
+    return "-to-".join(words) + (".onnx" if form == "onnx" else "-openvino")
+
+
+def _export(bundle: Bundle, way: str, place: Path, form: str) -> ExportedModel:
+    graph = graphs.obtain(bundle.card.generator, bundle.weights[way])
+    try:
+        from fruitgan.engines.filling import standalone
+    except ModuleNotFoundError as error:
+        raise graphs.missing_extra(form, str(error.name)) from error
+    model = standalone(graph.onnx, graph.fed(bundle.weights[way]), json.dumps(_about(bundle.card, way), sort_keys=True))
+    torchs = engines.get("torch")(generator=bundle.card.generator, weights=bundle.weights[way], gpu="none")
+    writing = _write_onnx if form == "onnx" else _write_openvino
+    return ExportedModel(
+        direction=way,
+        to=bundle.card.target(way),
+        path=str(place),
+        parity=writing(model, place, lambda run: tuple(_compared(bundle.card, torchs.translate, run))),
+        bytes=sum(file.stat().st_size for file in (place.iterdir() if place.is_dir() else [place])),
+    )
+
+
+def _about(card: Card, way: str) -> Mapping[str, Any]:
+    """What goes with the model: where it comes from, what it may be used for, which sizes it takes."""
+    kept = ("name", "domains", "image_size_px", "size_minimum_px", "size_multiple_px", "licence", "notes", "data")
+    return {**{key: value for key, value in to_json(card).items() if key in kept}, "direction": way, "to": card.target(way)}
+
+
+def _write_onnx(model: bytes, place: Path, compared: Callable[[Run], tuple[Parity, ...]]) -> tuple[Parity, ...]:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise graphs.missing_extra("onnx", "onnxruntime") from error
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    parity = compared(lambda images: session.run([graphs.OUTPUT], {graphs.INPUT: images})[0])
+    write_atomically(place, model)
+    return parity
+
+
+def _write_openvino(model: bytes, place: Path, compared: Callable[[Run], tuple[Parity, ...]]) -> tuple[Parity, ...]:
+    try:
+        import openvino
+    except ImportError as error:
+        raise graphs.missing_extra("openvino", "openvino") from error
+    if place.exists():
+        remove_folder(place)
+    with new_folder(place) as folder:
+        core = openvino.Core()
+        # The bundle's numbers are halves: as halves they are kept whole.
+        openvino.save_model(core.read_model(model), folder / f"{MODEL}.xml", compress_to_fp16=True)
+        compiled = core.compile_model(folder / f"{MODEL}.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return compared(lambda images: compiled(images)[graphs.OUTPUT])
+
+
+def _compared(card: Card, torchs: Run, ours: Run) -> Iterator[Parity]:
+    """Raises: FruitganError where a picture is not torch's."""
+    side = card.padded(min(card.image_size_px, LARGEST_COMPARED_PX))
+    small = card.padded(1)
+    for count, height, width in ((2, side, side), (1, side, card.padded(side + side // 2)), (1, small, card.padded(small + 1))):
+        square = max(height, width, MINIMUM_SIZE_PX)
+        images = np.stack([draw("apple", square, 0, index)[:height, :width] for index in range(count)])
+        apart = np.abs(ours(images).astype(int) - torchs(images))
+        if apart.max() > MOST_LEVELS_APART:
+            raise FruitganError(
+                f"the model of {card.name} is up to {apart.max()} grey levels from torch at {width} x {height} px: not written"
+            )
+        yield Parity(images=count, height_px=height, width_px=width, largest=int(apart.max()), mean=float(apart.mean()))

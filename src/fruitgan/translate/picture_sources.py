@@ -1,0 +1,231 @@
+"""What a person named (files, folders, globs) to the files that are pictures, and a name for what becomes of each."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+
+from fruitgan.data.decode import NotAnImage, Undecodable, decode, open_regular
+from fruitgan.files import PART_PREFIX
+from fruitgan.translate.picture_marks import read_mark
+
+HEAD_BYTES = 1 << 16
+LARGEST_SNIFFED_BYTES = 1 << 26  # a film among the pictures must not be read whole to learn that it is none
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A path that became no picture, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """One picture to work on."""
+
+    path: Path
+    relative: PurePath
+    """Where it lies below the folder that was named; its bare name if it was named itself."""
+
+
+@dataclass
+class Found:
+    """Every file that was named, each in one of the three lists."""
+
+    sources: list[Source] = field(default_factory=list)
+    skipped: list[Remark] = field(default_factory=list)
+    """Not pictures, by their content."""
+    failed: list[Remark] = field(default_factory=list)
+    """Not to be had: missing, not allowed, a link to nowhere."""
+
+
+def find_sources(wanted: Sequence[str], recursive: bool, results: Path | None = None) -> Found:
+    """All that the names, folders and glob patterns mean, each file once, in their order and by name within a folder.
+
+    A path that exists is never read as a pattern. Links are followed, each folder is visited once. `results` is the folder
+    where the results go: below a named folder it is left out, and if it is a named folder itself, what bears our mark is.
+    """
+    walk = _Walk(recursive, results)
+    for text in wanted:
+        if os.path.lexists(text):
+            walk.named(Path(text))
+        elif glob.has_magic(text):
+            matches = sorted(glob.glob(text, recursive=True))
+            for match in matches:
+                walk.named(Path(match))
+            if not matches:
+                walk.found.failed.append(Remark(text, "no file matches this pattern"))
+        else:
+            walk.found.failed.append(Remark(text, "no such file or folder"))
+    return walk.found
+
+
+class _Walk:
+    def __init__(self, recursive: bool, results: Path | None) -> None:
+        self.recursive = recursive
+        self.results = identity_of(results) if results is not None else None
+        self.found = Found()
+        self.folders: set[tuple[int, int]] = set()
+        self.files: set[str] = set()
+
+    def named(self, path: Path) -> None:
+        if _is_folder(path):
+            self._folder(path)
+        else:
+            self._file(path, PurePath(path.name))
+
+    def _folder(self, root: Path) -> None:
+        waiting = [root]  # not by recursion: a path may be deeper than Python's stack
+        while waiting:
+            folder = waiting.pop()
+            identity = identity_of(folder)
+            if identity in self.folders:
+                self._skip(folder, "a folder that was visited already")
+                continue
+            if identity is not None:
+                self.folders.add(identity)
+            below = []
+            for entry in self._entries(folder):
+                if not _is_folder(entry):
+                    self._file_in_folder(entry, root, is_results=identity is not None and identity == self.results)
+                elif self.results is not None and identity_of(entry) == self.results:
+                    self._skip(entry, "the folder of the results")
+                elif self.recursive:
+                    below.append(entry)
+                else:
+                    self._skip(entry, "a folder; -r goes into it")
+            waiting += reversed(below)
+
+    def _entries(self, folder: Path) -> list[Path]:
+        try:
+            entries = [entry for entry in folder.iterdir() if not entry.name.startswith(PART_PREFIX)]
+            return sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            self.found.failed.append(Remark(str(folder), f"cannot be listed ({_reason(error)})"))
+            return []
+
+    def _file_in_folder(self, path: Path, root: Path, is_results: bool) -> None:
+        if is_results and read_mark(path) is not None:
+            self._skip(path, "a result, in the folder of the results")
+        else:
+            self._file(path, path.relative_to(root))
+
+    def _file(self, path: Path, relative: PurePath) -> None:
+        key = os.path.abspath(path)
+        if key in self.files:
+            return
+        self.files.add(key)
+        try:
+            data, is_whole = _head(path, HEAD_BYTES)
+            reason = reason_no_picture(data)
+            if reason and not is_whole:
+                reason = reason_no_picture(_head(path, LARGEST_SNIFFED_BYTES)[0])
+        except NotAnImage:
+            reason = "not a regular file"
+        except OSError as error:
+            self.found.failed.append(Remark(str(path), f"cannot be read ({_reason(error)})"))
+            return
+        if reason:
+            self._skip(path, reason)
+        else:
+            self.found.sources.append(Source(path, relative))
+
+    def _skip(self, path: Path, reason: str) -> None:
+        self.found.skipped.append(Remark(str(path), reason))
+
+
+def reason_no_picture(data: bytes) -> str | None:
+    """Why a file that begins so is no picture; None if it is one, broken or not."""
+    try:
+        decode(data, max_pixels=0)
+    except NotAnImage as error:
+        return bare_reason(error)
+    except Undecodable:
+        pass  # a picture, at the least too large for no pixels at all
+    return None
+
+
+def bare_reason(error: Exception) -> str:
+    """What is wrong with bytes, without the words that stand for their name."""
+    return str(error).removeprefix("the given data: ")
+
+
+def _head(path: Path, count: int) -> tuple[bytes, bool]:
+    """The first bytes, and whether they are all."""
+    with open_regular(path) as file:
+        data = file.read(count)
+        return data, not file.read(1)
+
+
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Device and inode, links followed; None where nothing can be seen. Unlike pathlib's questions it never raises."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def name_outputs(sources: Sequence[Source], suffix: str) -> list[PurePath]:
+    """A relative path for each source's result, all different also where upper and lower case are the same.
+
+    The first that is free of: `photo.png`, `photo.jpg.png`, then with as many of the source's folders before it as it takes.
+    All sources that want one name move on together, so that the names do not hang on their order.
+    """
+    forms = [list(_forms(source, suffix)) for source in sources]
+    level = [0] * len(sources)
+    while True:
+        names = [form[at] for form, at in zip(forms, level, strict=True)]
+        uses = Counter(_key(name) for name in names)
+        clashing = [i for i, name in enumerate(names) if uses[_key(name)] > 1 and level[i] + 1 < len(forms[i])]
+        if not clashing:
+            return _numbered(names)
+        for i in clashing:
+            level[i] += 1
+
+
+def _forms(source: Source, suffix: str) -> Iterator[PurePath]:
+    folder = source.relative.parent
+    name = source.relative.name
+    yield folder / (source.relative.stem + suffix)
+    yield folder / (name + suffix)
+    folders = Path(os.path.abspath(source.path)).parent.parts[1:]  # without the root
+    for count in range(len(folder.parts) + 1, len(folders) + 1):
+        yield PurePath(*folders[len(folders) - count :], name + suffix)
+
+
+def _numbered(names: Sequence[PurePath]) -> list[PurePath]:
+    """What still clashes differs in case alone and lies in one folder: `Photo.jpg.png`, `photo.jpg-2.png`."""
+    taken: set[str] = set()
+    result = []
+    for name in names:
+        candidate, number = name, 1
+        while _key(candidate) in taken:
+            number += 1
+            candidate = name.with_name(f"{name.stem}-{number}{name.suffix}")
+        taken.add(_key(candidate))
+        result.append(candidate)
+    return result
+
+
+def _key(name: PurePath) -> str:
+    return unicodedata.normalize("NFC", str(name)).casefold()

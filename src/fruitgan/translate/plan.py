@@ -1,0 +1,167 @@
+"""Which picture goes where, and which results are there already; all of it before the first picture is translated."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fruitgan.data.decode import NotAnImage, open_regular
+from fruitgan.errors import DataError, UsageError
+from fruitgan.files import remove_abandoned
+from fruitgan.images import SUFFIXES
+from fruitgan.translate.picture_marks import TRAINED_AGAINST, Format, read_mark
+from fruitgan.translate.picture_sources import Remark, Source, find_sources, identity_of, name_outputs, reason_no_picture
+
+STREAM = "-"
+FOLDER = "translated"
+FORMAT_OF_SUFFIX: Mapping[str, Format] = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One picture and the place of its result."""
+
+    path: Path | None
+    """None is standard input."""
+    output: Path | None
+    """None is standard output."""
+    data: bytes | None = None
+    """What came from standard input."""
+
+    @property
+    def source_name(self) -> str:
+        return STREAM if self.path is None else str(self.path)
+
+    @property
+    def output_name(self) -> str:
+        return STREAM if self.output is None else str(self.output)
+
+    def read(self) -> bytes:
+        """The bytes of the source; raises OSError, or NotAnImage where something else has taken its place."""
+        if self.data is not None:
+            return self.data
+        with open_regular(Path(self.source_name)) as file:
+            return file.read()
+
+    def sha256(self) -> str | None:
+        """Of the source's bytes; None if they cannot be read."""
+        if self.data is not None:
+            return hashlib.sha256(self.data).hexdigest()
+        try:
+            with open_regular(Path(self.source_name)) as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except (OSError, NotAnImage):
+            return None
+
+
+@dataclass
+class Plan:
+    """What is to be done, and what cannot be."""
+
+    tasks: list[Task]
+    skipped: list[Remark] = field(default_factory=list)
+    failed: list[Remark] = field(default_factory=list)
+
+
+def is_folder(output: str | None) -> bool:
+    """Whether `-o` means a folder: there is one, or its name does not end as a picture's does."""
+    if output is None or output.endswith(("/", "\\")):
+        return True
+    path = Path(output)
+    return output != STREAM and (path.is_dir() or path.suffix.lower() not in SUFFIXES)
+
+
+def format_of(output: str | None, wanted: Format | None) -> Format:
+    """The format of the results: what was asked for, else what the output file's name says, else png.
+
+    Raises:
+        UsageError: the two contradict each other, or the name says one that is not written.
+    """
+    if output is None or output == STREAM or is_folder(output):
+        return wanted or "png"
+    suffix = Path(output).suffix.lower()
+    if suffix not in FORMAT_OF_SUFFIX:
+        raise UsageError(f"{output}: no {suffix} is written; use one of {', '.join(FORMAT_OF_SUFFIX)}")
+    if wanted not in (None, FORMAT_OF_SUFFIX[suffix]):
+        raise UsageError(f"--format {wanted} contradicts the name {output}")
+    return FORMAT_OF_SUFFIX[suffix]
+
+
+def plan_stream(data: bytes, output: str | None, form: Format) -> Plan:
+    """The picture from standard input; to standard output unless a place is given."""
+    if reason := reason_no_picture(data):
+        return Plan([], skipped=[Remark(STREAM, reason)])
+    if output is None or output == STREAM:
+        return Plan([Task(None, None, data)])
+    return Plan([Task(None, Path(output, f"stdin.{form}") if is_folder(output) else Path(output), data)])
+
+
+def plan_files(sources: Sequence[str], recursive: bool, output: str | None, form: Format) -> Plan:
+    """Every picture that is meant, with the place of its result.
+
+    Raises:
+        DataError: there is not a single file.
+        UsageError: several pictures for one file; or a result would replace a source.
+    """
+    folder = Path(output or FOLDER) if is_folder(output) else None
+    found = find_sources(sources, recursive, folder)
+    if not (found.sources or found.skipped or found.failed):
+        raise DataError(f"{', '.join(sources)}: no pictures found")
+    if folder is not None:
+        names = name_outputs(found.sources, f".{form}")
+        tasks = [Task(source.path, folder / name) for source, name in zip(found.sources, names, strict=True)]
+    elif len(found.sources) > 1:
+        raise UsageError(f"-o {output} takes one picture, not {len(found.sources)}; give a folder")
+    else:
+        tasks = [Task(source.path, Path(output) if output and output != STREAM else None) for source in found.sources]
+    _keep_sources(tasks, found.sources)
+    return Plan(tasks, found.skipped, found.failed)
+
+
+def _keep_sources(tasks: Sequence[Task], sources: Sequence[Source]) -> None:
+    originals = {identity_of(source.path) for source in sources}
+    for task in tasks:
+        if task.output is not None and (there := identity_of(task.output)) is not None and there in originals:
+            raise UsageError(f"{task.output}: the result would replace a source; give another folder with -o")
+
+
+def without_results(tasks: Sequence[Task], mark: Mapping[str, Any], overwrite: bool) -> list[Task]:
+    """The tasks that are to be done: all with `overwrite`, else those whose results are not there.
+
+    What runs that were killed left half-written beside the results is removed.
+
+    Raises:
+        UsageError: something else is where a result should go.
+    """
+    missing, in_the_way = [], []
+    for task in tasks:
+        if task.output is None or identity_of(task.output) is None:
+            missing.append(task)
+        elif not task.output.is_file():
+            raise UsageError(f"{task.output}: is in the way and is no file; give another place with -o")
+        elif overwrite:
+            missing.append(task)
+        elif reason := _difference(task, task.output, mark):
+            in_the_way.append(f"{task.output} ({reason})")
+    if in_the_way:
+        more = f" and {len(in_the_way) - 1} more are" if len(in_the_way) > 1 else " is"
+        raise UsageError(f"{in_the_way[0]}{more} in the way: --overwrite replaces, -o writes elsewhere")
+    for folder in {task.output.parent for task in tasks if task.output is not None}:
+        remove_abandoned(folder)
+    return missing
+
+
+def _difference(task: Task, output: Path, mark: Mapping[str, Any]) -> str | None:
+    """Why the file in the result's place is not the result; None if it is."""
+    there = read_mark(output)
+    if there is None:
+        return "not made by fruitgan translate"
+    if there.get("bundle") != mark["bundle"]:
+        return "made by another bundle"
+    other = next((key for key, value in mark.items() if key != TRAINED_AGAINST and there.get(key) != value), None)
+    if other is not None:
+        return f"made with another {other}"
+    return None if there.get("source") == task.sha256() else "made from another picture"
