@@ -1,0 +1,30 @@
+"""What every job tells while it works: how far it is, and what one should know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One part of the work, by name, and how far it is; `details` are a few values beside it, such as losses."""
+
+    what: str
+    done: int
+    total: int
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence that a person should read now: a warning, or something that was decided for them."""
+
+    text: str
+    is_warning: bool = False
+
+
+Event = Progress | Note
+OnProgress = Callable[[Event], bool | None]
+"""Called with each event; if it returns True, the job comes to a clean stop and gives what it has."""
