@@ -54,7 +54,8 @@ def _show_recipe(name: str | None, console: Console) -> None:
 
 
 def _show_run(path: Path, console: Console) -> None:
-    from fruitgan.runs.run import Run, resume_command, training_config
+    from fruitgan.runs.resume import resume_command
+    from fruitgan.runs.run import Run, training_config
     from fruitgan.train_gan.incidents import incidents
 
     run = Run(path)

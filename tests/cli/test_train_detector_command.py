@@ -17,7 +17,7 @@ from picture_files import write_dataset
 from safetensors.numpy import load_file
 from typed_commands import Cli, typed
 
-from fruitgan.runs.lock import locked
+from fruitgan.runs.run import locked
 from fruitgan.train_detector import job
 from fruitgan.train_detector.image_dataset import Album
 

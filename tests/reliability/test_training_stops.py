@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from picture_files import write_noise_domains
 
-from fruitgan.runs.lock import LOCK, locked
+from fruitgan.runs.run import LOCK, locked
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
 

@@ -26,7 +26,7 @@ from fruitgan.export_dataset.job import export_dataset
 from fruitgan.export_dataset.settings import ExportResult, ExportSettings
 from fruitgan.images import Pixels, resize
 from fruitgan.registry import Choice
-from fruitgan.runs.lock import RunInUse, locked
+from fruitgan.runs.run import RunInUse, locked
 from fruitgan.translate import pipeline
 
 Export = Callable[..., ExportResult]

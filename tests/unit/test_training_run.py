@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from fruitgan.errors import DataError, UsageError
-from fruitgan.runs.run import CONFIG, LOG, RESULT, Run, find_run
+from fruitgan.runs.resume import find_run
+from fruitgan.runs.run import CONFIG, LOG, RESULT, Run
 
 
 def make(out: Path, name: str, *, age_seconds: int = 0) -> Run:

@@ -16,8 +16,7 @@ from fruitgan.evaluate.settings import EvaluateResult, EvaluateSettings
 from fruitgan.export_dataset.job import export_dataset
 from fruitgan.export_dataset.settings import ExportSettings
 from fruitgan.files import new_folder, remove_abandoned, write_atomically
-from fruitgan.runs.lock import locked
-from fruitgan.runs.run import CONFIG, Run
+from fruitgan.runs.run import CONFIG, Run, locked
 from fruitgan.settings import read_json, to_json
 from fruitgan.train_detector import settings as detecting
 from fruitgan.train_detector.job import train_detector

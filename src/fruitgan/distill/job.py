@@ -13,7 +13,8 @@ from fruitgan.device import choose_device
 from fruitgan.distill.gates import Gate, OnMeasure, measure
 from fruitgan.errors import UsageError
 from fruitgan.files import write_atomically
-from fruitgan.runs.run import CONFIG, find_run
+from fruitgan.runs.resume import find_run
+from fruitgan.runs.run import CONFIG
 from fruitgan.settings import to_json
 from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.resume import stored_settings

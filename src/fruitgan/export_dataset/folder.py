@@ -22,7 +22,7 @@ from fruitgan.data.sources import image_files
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.export_dataset.plan import Item
 from fruitgan.files import remove_abandoned, write_atomically
-from fruitgan.runs.lock import LOCK, locked
+from fruitgan.runs.run import LOCK, locked
 
 CARD = "dataset.json"
 FORMAT = 1

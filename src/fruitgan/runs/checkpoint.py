@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from fruitgan.stateful import State, Stateful
 from fruitgan.tensorfile import open_tensors
 
 FORMAT = 1
+MOST_TIME_SHARE = 0.02
+MOST_LOST_SECONDS = 60.0
 TENSORS = "state.safetensors"
 VALUES = "state.json"
 SUMS = "sha256"
@@ -34,12 +38,46 @@ class _Newer(DataError):
     """Of a format that this program does not know: it cannot tell whether such a checkpoint is damaged."""
 
 
-class Checkpoints:
-    """The checkpoints of one run; keeps the newest `keep` that are whole."""
+class SaveClock:
+    """When a run saves: once a minute, or more seldom where saving would take more than `MOST_TIME_SHARE` of the time.
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
+    How long a save took decides when the next one may come.
+    """
+
+    def __init__(self, every_seconds: float = MOST_LOST_SECONDS) -> None:
+        self.every_seconds = every_seconds
+        self._saved_at = time.monotonic()
+        self._took_seconds = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether enough time has passed since the last save."""
+        return time.monotonic() - self._saved_at >= max(self.every_seconds, self._took_seconds / MOST_TIME_SHARE)
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Measure a save."""
+        began = time.monotonic()
+        yield
+        self._saved_at = time.monotonic()
+        self._took_seconds = self._saved_at - began
+
+
+class Checkpoints:
+    """The checkpoints of one run; keeps the newest `keep` that are whole.
+
+    Args:
+        about: JSON values that each checkpoint records for people.
+        former: of parts that older checkpoints have under another name, the name now.
+    """
+
+    def __init__(
+        self, folder: Path, keep: int = 2, *, about: Mapping[str, Any] | None = None, former: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self.keep = keep
+        self.about = dict(about or {})
+        self.former = dict(former or {})
         self._seen_whole: set[Path] = set()
 
     def paths(self) -> list[Path]:
@@ -56,7 +94,7 @@ class Checkpoints:
         if target.exists() and not self._is_whole(target):
             remove_folder(target)  # a run resumed from an older checkpoint passes a damaged one again
         if not target.exists():
-            _write(target, step, parts)
+            _write(target, step, parts, self.about)
         try:
             _checked(target)
         except DataError as error:
@@ -77,7 +115,7 @@ class Checkpoints:
         strays = self._strays()
         for path in reversed(self.paths()):
             try:
-                step, state = _read(path, parts)
+                step, state = _read(path, parts, self.former)
                 _restore(path, parts, state)
             except DataError as error:
                 problems.append(str(error))
@@ -128,7 +166,7 @@ class Checkpoints:
                 kept += 1
 
 
-def _write(target: Path, step: int, parts: Mapping[str, Stateful]) -> None:
+def _write(target: Path, step: int, parts: Mapping[str, Stateful], about: Mapping[str, Any]) -> None:
     tensors: dict[str, torch.Tensor] = {}
     values: dict[str, Any] = {}
     for part, stateful in parts.items():
@@ -142,24 +180,34 @@ def _write(target: Path, step: int, parts: Mapping[str, Stateful]) -> None:
             save_file(tensors, folder / TENSORS)
         except SafetensorError as error:  # a full disk is one
             raise FruitganError(f"{target}: cannot be written ({str(error).partition(chr(10))[0]})") from error
-        document = {"format": FORMAT, "step": step, "torch": torch.__version__, "parts": sorted(parts), "values": values}
+        document = {
+            "format": FORMAT,
+            "step": step,
+            "torch": torch.__version__,
+            "parts": sorted(parts),
+            "values": values,
+            "about": about,
+        }
         sums = {TENSORS: _sha256(folder / TENSORS), VALUES: _own_sha256(document)}
         (folder / VALUES).write_text(json.dumps({**document, SUMS: sums}, indent=1, allow_nan=False), encoding="utf-8")
 
 
-def _read(path: Path, parts: Mapping[str, Stateful]) -> tuple[int, State]:
+def _read(path: Path, parts: Mapping[str, Stateful], former: Mapping[str, str]) -> tuple[int, State]:
     """The step, and what each part keeps by PART/KEY.
 
     Raises:
         DataError: damaged, of a newer format, or of another run.
     """
     document = _checked(path)
-    if document["parts"] != sorted(parts):
+    if sorted(former.get(part, part) for part in document["parts"]) != sorted(parts):
         raise DataError(f"{path}: holds other parts than this run has; its settings were changed by hand")
     with open_tensors(path / TENSORS, WHAT):  # no size of its header is believed before it was held against the file
         pass
     try:
-        return document["step"], {**load_file(path / TENSORS), **document["values"]}
+        state = {**load_file(path / TENSORS), **document["values"]}
+        named = (key.partition("/") for key in state)
+        keys = [former.get(part, part) + slash + key for part, slash, key in named]
+        return document["step"], dict(zip(keys, state.values(), strict=True))
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path}: cannot be read: {type(error).__name__}: {error}".splitlines()[0]) from error
 

@@ -1,28 +1,25 @@
-"""The folder of a run: what was asked for, what happened, what came out.
+"""The folder of a run: its files, its log, and its lock.
 
-config.json       every setting, resolved        samples/      pictures of fixed images
+config.json       every setting, resolved        samples/      translations of fixed images
 environment.json  versions and machine           checkpoints/  see checkpoint.py
 log.jsonl         a line every so many steps     result.json   when it is finished
-run.lock          while a process works in it, see lock.py
+run.lock          while a process works in it; the kernel releases the lock when that process dies
 """
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from fruitgan.bundle import RUNS
 from fruitgan.errors import DataError, FruitganError, UsageError
-from fruitgan.files import PART_PREFIX, new_folder, remove_abandoned, write_atomically
-from fruitgan.registry import suggestion
-from fruitgan.runs.lock import RunInUse, holder, locked
+from fruitgan.files import new_folder, remove_abandoned, try_lock, write_atomically
 from fruitgan.settings import from_json, parse_json, read_json, to_json
 
 CONFIG = "config.json"
@@ -32,8 +29,11 @@ RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 SAMPLES = "samples"
 PLOTS = "plots"
-NEWEST = "newest"
-"""What `--resume` says without a name."""
+LATER = "later"
+LOCK = "run.lock"
+"""There while somebody works in the folder; a dead process leaves the file behind, but not its lock."""
+CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""A run may come from a stranger: no link leads to a file that would then be emptied, no pipe is waited for."""
 T = TypeVar("T")
 STEP_FOLDER = re.compile(r"step-([0-9]{8,15})")
 
@@ -49,22 +49,6 @@ class _Config:
     domains: tuple[str, str]
     training_images: tuple[int, int]
     data_fingerprint: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Environment:
-    """What of `environment.json` is more than a line of a table."""
-
-    packages: Mapping[str, str] = field(default_factory=dict)
-    later: tuple[Mapping[str, Any], ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Sitting:
-    """One of the later ones."""
-
-    from_step: int
-    packages: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,14 +117,17 @@ class Run:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Where it was computed, from the first sitting on; empty where the file is missing or damaged, which stops no run."""
+        """Versions and machine of the first run segment, `later` others; empty where the file is missing or damaged."""
         try:
             found = self.read(ENVIRONMENT)
-            for sitting in _known_part(_Environment, found).later:
-                _known_part(_Sitting, sitting)
-            return found
-        except (DataError, UsageError):
+        except DataError:
             return {}
+        later = found.get(LATER, [])
+        segments = [{"from_step": 0, "packages": {}, **found}, *(later if isinstance(later, list) else [None])]
+        sound = (
+            isinstance(s, dict) and type(s.get("from_step")) is int and isinstance(s.get("packages"), dict) for s in segments
+        )
+        return found if all(sound) else {}
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -238,48 +225,6 @@ def refuse_existing(path: Path) -> None:
         raise UsageError(f"{path} exists; go on with --resume {path.name}, or choose another --name")
 
 
-def find_run(out: Path, wanted: str, result: str = RESULT) -> Run:
-    """The run that `--resume` means: `newest` is the newest that lacks its result, else a name under `out`, else a folder.
-
-    The newest is one that no other process has; its notes name those passed over for that.
-
-    Raises:
-        UsageError: there is no such run.
-        RunInUse: all that are not finished are in use.
-    """
-    folders = [path.parent for path in out.glob(f"*/{CONFIG}") if not path.parent.name.startswith(PART_PREFIX)]
-    known = {folder.name: folder for folder in folders}
-    if wanted == NEWEST:
-        unfinished = [path for path in known.values() if not (path / result).exists()]
-        if not unfinished:
-            raise UsageError(f"no unfinished run under {out}; name one: --resume NAME")
-        return _newest_free(unfinished)
-    if wanted in known:
-        return Run(known[wanted])
-    if (Path(wanted) / CONFIG).is_file():
-        return Run(Path(wanted))
-    raise UsageError(f"no run {wanted!r} under {out}: {suggestion(wanted, sorted(known))}")
-
-
-def _newest_free(runs: Sequence[Path]) -> Run:
-    taken: list[RunInUse] = []
-    for path in sorted(runs, key=_last_change, reverse=True):
-        who = holder(path)
-        if who is None:
-            return Run(path, [f"{run.folder} is newer, but in use by {run.holder}; going on with {path}" for run in taken])
-        taken.append(RunInUse(path, who))
-    raise taken[0]
-
-
-def resume_command(run: Path, more: Sequence[str] = (), runs: Path = RUNS) -> str:
-    """What to type, or paste, to go on with a run; `more` are further words, `runs` is where the job's runs lie by default."""
-    by_name = run.parent == runs and run.name != NEWEST
-    # A bare name is looked for under the default folder first: any other run is named by a path that looks like one.
-    wanted = run.name if by_name else os.path.join(run.parent, run.name)  # noqa: PTH118 - pathlib drops the ./ of ./name
-    words = [f"--resume={wanted}"] if wanted.startswith("-") else ["--resume", wanted]
-    return shlex.join(["fruitgan", runs.name, *words, *more])
-
-
 def step_name(step: int) -> str:
     """The name of a checkpoint's folder."""
     return f"step-{step:08d}"
@@ -292,5 +237,69 @@ def step_folders(checkpoints: Path) -> dict[int, Path]:
     return {step: path for step, path in sorted(steps.items()) if path.name == step_name(step)}
 
 
-def _last_change(path: Path) -> int:
-    return max(file.stat().st_mtime_ns for file in (path, path / CONFIG, path / LOG) if file.exists())
+class RunInUse(FruitganError):
+    """Another process works in the folder."""
+
+    def __init__(self, folder: Path, holder: str) -> None:
+        super().__init__(f"{folder}: in use by {holder}; wait for its end, or stop it, and try again")
+        self.folder = folder
+        self.holder = holder
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Keep other processes out of a folder while inside; yields False where the file system has no locks.
+
+    Raises:
+        RunInUse: another process is inside; nothing was changed.
+        FruitganError: the folder cannot be written to.
+    """
+    path = folder / LOCK
+    descriptor, is_locked = _acquired(folder, path)
+    try:
+        yield is_locked
+    finally:
+        with suppress(OSError):
+            path.unlink()  # while it is locked, so that it is nobody else's
+        os.close(descriptor)
+
+
+def holder(folder: Path) -> str | None:
+    """Who works in the folder, in words; None: nobody, as far as can be known."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | CAREFULLY)
+    except OSError:
+        return None
+    try:
+        return _who(descriptor) if try_lock(descriptor) is False else None
+    finally:
+        os.close(descriptor)
+
+
+def _acquired(folder: Path, path: Path) -> tuple[int, bool]:
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | CAREFULLY, 0o666)
+        except OSError as error:
+            raise FruitganError(f"{path}: cannot be written ({(error.strerror or str(error)).lower()})") from error
+        is_locked = try_lock(descriptor)
+        if is_locked is False:
+            who = _who(descriptor)
+            os.close(descriptor)
+            raise RunInUse(folder, who)
+        # The holder before removes the file when it is done: what was locked may have lost its name since it was opened.
+        with suppress(FileNotFoundError):
+            if is_locked is None or os.path.samestat(os.fstat(descriptor), path.stat()):
+                with suppress(OSError):  # on a full disk the lock holds as well without a name in it
+                    os.ftruncate(descriptor, 0)
+                    os.write(descriptor, f"{os.getpid()} {platform.node()}\n".encode())
+                return descriptor, is_locked is True
+        os.close(descriptor)
+
+
+def _who(descriptor: int) -> str:
+    words = os.pread(descriptor, 300, 0).decode(errors="replace").split()
+    if not words or not words[0].isdecimal():  # between its locking and its writing
+        return "another process"
+    elsewhere = f" on {words[1]}" if len(words) > 1 and words[1] != platform.node() else ""
+    return f"process {words[0]}{elsewhere}"

@@ -23,7 +23,7 @@ from fruitgan.networks.catalog import detectors
 from fruitgan.networks.contracts import Detector, LinearDetector
 from fruitgan.registry import Choice
 from fruitgan.runs.checkpoint import Checkpoints
-from fruitgan.runs.environment import environment, keep_environment
+from fruitgan.runs.resume import environment, keep_environment
 from fruitgan.runs.run import CHECKPOINTS, LOG, Run, refuse_existing
 from fruitgan.threads import chosen_threads, using_threads
 from fruitgan.train_detector.checkpoint import CheckpointKeeper

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import fruitgan
 from fruitgan.files import write_atomically
-from fruitgan.runs.environment import environment
+from fruitgan.runs.resume import environment
 from fruitgan.runs.run import PLOTS, Run
 from fruitgan.settings import to_json
 from fruitgan.train_detector.card import FILE_NAME, DetectorBundle, DetectorCard, save_detector

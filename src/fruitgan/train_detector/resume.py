@@ -12,8 +12,8 @@ import numpy as np
 
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.registry import Choice
-from fruitgan.runs.lock import LOCK
-from fruitgan.runs.run import CONFIG, Run, find_run, resume_command
+from fruitgan.runs.resume import find_run, resume_command
+from fruitgan.runs.run import CONFIG, LOCK, Run
 from fruitgan.settings import to_json, typed
 from fruitgan.train_detector.image_dataset import Album
 from fruitgan.train_detector.protocols import Parts

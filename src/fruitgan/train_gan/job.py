@@ -17,8 +17,8 @@ from fruitgan.device import be_deterministic, choose_device
 from fruitgan.errors import DataError, UsageError
 from fruitgan.files import write_atomically
 from fruitgan.runs.checkpoint import Checkpoints
-from fruitgan.runs.environment import environment
-from fruitgan.runs.run import RESULT, Run, find_run, refuse_existing
+from fruitgan.runs.resume import environment, find_run
+from fruitgan.runs.run import RESULT, Run, refuse_existing
 from fruitgan.settings import to_json, typed
 from fruitgan.threads import Threads, using_threads
 from fruitgan.train_gan.assemble import Banks, Plan, load_banks, make_objective, make_plan, make_trainer

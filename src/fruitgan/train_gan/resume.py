@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fruitgan.errors import UsageError
-from fruitgan.runs.environment import keep_environment
-from fruitgan.runs.run import CONFIG, Run, resume_command, training_config
+from fruitgan.runs.resume import keep_environment, resume_command
+from fruitgan.runs.run import CONFIG, Run, training_config
 from fruitgan.settings import to_json, typed
 from fruitgan.train_gan.assemble import Plan
 from fruitgan.train_gan.settings import FIXED, Habits, TrainGanResult, TrainGanSettings

@@ -1,0 +1,173 @@
+"""Going on with a run, whatever it trains: which run, with which settings, and on which machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from fruitgan.bundle import RUNS
+from fruitgan.errors import UsageError
+from fruitgan.files import PART_PREFIX
+from fruitgan.registry import suggestion
+from fruitgan.runs.run import CONFIG, LATER, LOG, RESULT, Run, RunInUse, holder
+
+if TYPE_CHECKING:
+    import torch
+
+NEWEST = "newest"
+"""What `--resume` says without a name."""
+NOTHING: tuple[Any, ...] = (None, {}, ())
+"""Values of settings that were not given."""
+PACKAGES = ("fruitgan", "torch", "torchvision", "kornia", "numpy", "pillow", "safetensors")
+# What decides the bits of a result; the decoded images are compared by their fingerprint.
+DECIDING = ("system", "cpu", "cpu_capability", "torch_threads", "device", "gpu")
+DECIDING_PACKAGES = ("fruitgan", "torch", "torchvision", "kornia", "numpy")
+T = TypeVar("T")
+
+
+def find_run(out: Path, wanted: str, result: str = RESULT) -> Run:
+    """The run that `--resume` means: `newest` is the newest that lacks its result, else a name under `out`, else a folder.
+
+    The newest is one that no other process has; its notes name those passed over for that.
+
+    Raises:
+        UsageError: there is no such run.
+        RunInUse: all that are not finished are in use.
+    """
+    folders = [path.parent for path in out.glob(f"*/{CONFIG}") if not path.parent.name.startswith(PART_PREFIX)]
+    known = {folder.name: folder for folder in folders}
+    if wanted == NEWEST:
+        unfinished = [path for path in known.values() if not (path / result).exists()]
+        if not unfinished:
+            raise UsageError(f"no unfinished run under {out}; name one: --resume NAME")
+        return _newest_free(unfinished)
+    if wanted in known:
+        return Run(known[wanted])
+    if (Path(wanted) / CONFIG).is_file():
+        return Run(Path(wanted))
+    raise UsageError(f"no run {wanted!r} under {out}: {suggestion(wanted, sorted(known))}")
+
+
+def _newest_free(runs: Sequence[Path]) -> Run:
+    taken: list[RunInUse] = []
+    for path in sorted(runs, key=_last_change, reverse=True):
+        who = holder(path)
+        if who is None:
+            return Run(path, [f"{run.folder} is newer, but in use by {run.holder}; going on with {path}" for run in taken])
+        taken.append(RunInUse(path, who))
+    raise taken[0]
+
+
+def resume_command(run: Path, more: Sequence[str] = (), runs: Path = RUNS) -> str:
+    """What to type, or paste, to go on with a run; `more` are further words, `runs` is where the job's runs lie by default."""
+    by_name = run.parent == runs and run.name != NEWEST
+    # A bare name is looked for under the default folder first: any other run is named by a path that looks like one.
+    wanted = run.name if by_name else os.path.join(run.parent, run.name)  # noqa: PTH118 - pathlib drops the ./ of ./name
+    words = [f"--resume={wanted}"] if wanted.startswith("-") else ["--resume", wanted]
+    return shlex.join(["fruitgan", runs.name, *words, *more])
+
+
+def _last_change(path: Path) -> int:
+    return max(file.stat().st_mtime_ns for file in (path, path / CONFIG, path / LOG) if file.exists())
+
+
+def merged_settings(run: Run, asked: T, stored: T, *, fixed: Iterable[str], kept: Iterable[str]) -> T:
+    """The settings that a resumed run goes on with: those asked for, with the run's own where they cannot or do not change.
+
+    Args:
+        fixed: names of settings that decide the mathematics so far, and cannot change.
+        kept: names of settings that stay the run's own unless they are given anew.
+
+    Raises:
+        UsageError: a fixed setting was given another value, or the run another name.
+    """
+    given: Any = asked
+    if given.name not in (None, run.path.name):
+        raise UsageError(f"--name {given.name} with --resume: {run.path} keeps its name; leave out one of the two")
+    merged = {}
+    for name in fixed:
+        new, merged[name] = getattr(asked, name), getattr(stored, name)
+        if new not in NOTHING and new != merged[name]:
+            has = "none" if merged[name] in NOTHING else merged[name]
+            raise UsageError(
+                f"--{name.replace('_', '-')} cannot change in a resumed run ({run.path} has {has}); start a new one for {new}"
+            )
+    for name in kept:
+        merged[name] = getattr(stored, name) if getattr(asked, name) in (*NOTHING, False) else getattr(asked, name)
+    return cast(T, dataclasses.replace(given, **merged))
+
+
+def changed_settings(now: Any, before: Any, names: Iterable[str]) -> list[str]:
+    """`--keep 3 instead of 2` for each of the named settings that is another than before."""
+    pairs = ((name.replace("_", "-"), getattr(now, name), getattr(before, name)) for name in names)
+    return [f"--{name} {new} instead of {old}" for name, new, old in pairs if new != old]
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions of what computes, and the machine's kind; nothing that names a person or a place."""
+    import torch  # not needed to find a run
+
+    return {
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "cpu_cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "device": str(device),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+    }
+
+
+def _cpu() -> str:
+    """The processor's model: another one may round otherwise."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
+
+
+def keep_environment(run: Run, step: int, here: Mapping[str, Any]) -> list[str]:
+    """Add this run segment's environment to the run's history if it is another than that of the segment before; notes on it."""
+    history = run.environment
+    if not history or not step:  # nothing of an earlier segment is left
+        if history != here:
+            run.write_environment(here)
+        return []
+    # A segment that left no checkpoint does not count.
+    later = [entry for entry in history.get(LATER, []) if entry["from_step"] < step]
+    before = later[-1] if later else history
+    differences = _differences(before, here)
+    if differences:
+        later.append({"from_step": step, **here})
+    if later != history.get(LATER, []):
+        run.write_environment({**history, LATER: later})
+    if not differences:
+        return []
+    return [f"resumed in a different environment ({'; '.join(differences)}): no longer bit-identical"]
+
+
+def _differences(before: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What decides the bits and is another than before; what is not known of before counts as the same."""
+    old = {name: before[name] for name in DECIDING if name in before}
+    packages = before.get("packages", {})
+    old |= {name: packages[name] for name in DECIDING_PACKAGES if name in packages}
+    new = {**here, **here["packages"]}
+    return [
+        f"{name.replace('_', ' ')} {_in_words(new[name])}, was {_in_words(value)}"
+        for name, value in old.items()
+        if value != new[name]
+    ]
+
+
+def _in_words(value: Any) -> str:
+    return "none" if value is None else str(value)
