@@ -37,12 +37,8 @@ from fruitgan.translate.job import TranslateSettings, translate
 WAYS: dict[str, dict[str, Any]] = {
     "torch": {"engine": "torch"},
     "onnx": {"engine": "onnx"},
-    "openvino": {"engine": "openvino"},
-    "openvino bf16": {"engine": "openvino", "precision": "bf16"},
     "torch to JPEG": {"engine": "torch", "format": "jpg"},
     "onnx to JPEG": {"engine": "onnx", "format": "jpg"},
-    "openvino to JPEG": {"engine": "openvino", "format": "jpg"},
-    "openvino bf16 to JPEG": {"engine": "openvino", "format": "jpg", "precision": "bf16"},
 }
 
 

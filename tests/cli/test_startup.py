@@ -22,7 +22,6 @@ HEAVY = (
     "matplotlib",
     "onnxruntime",
     "onnx",
-    "openvino",
     "numpy",
     "PIL",
     "rich",
@@ -71,12 +70,6 @@ def test_a_picture_goes_through_onnx_without_torch(tmp_path: Path, photo: str) -
     assert packages == {"numpy", "PIL", "onnxruntime"}
     assert (tmp_path / "translated" / "photo.png").exists()
     assert count < 700
-
-
-def test_a_picture_goes_through_openvino_without_torch(tmp_path: Path, photo: str) -> None:
-    pytest.importorskip("openvino", reason="fruitgan[openvino] is absent")
-    packages, _ = imported(tmp_path, "translate", photo, "--engine", "openvino")
-    assert packages == {"numpy", "PIL", "openvino", "onnx"}
 
 
 def test_a_picture_goes_through_torch_without_torchvision(tmp_path: Path, photo: str) -> None:

@@ -107,6 +107,7 @@ def test_one_failure_is_the_error_line_and_several_have_a_line_each(cli: Cli) ->
         (["in", "--direction", "c"], 2, "direction"),
         (["in", "--scale", "big"], 2, "expected auto, native, or a number"),
         (["in", "--engine", "troch"], 2, "did you mean torch?"),
+        (["in", "--engine", "openvino"], 2, "--engine onnx"),
         (["in", "--format", "bmp"], 2, "format"),
         (["in", "--gpu", "none", "--device", "cpu"], 2, "give one of them"),
         (["in", "--device", "cuda:77"], 4, "GPU"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageE
 from fruitgan.networks.catalog import generators
 from fruitgan.registry import Choice
 
-OTHERS = ("onnx", "openvino")
+OTHERS = ("onnx",)
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -77,10 +76,10 @@ def test_the_shipped_bundle_gives_the_same_picture_through_every_engine(other: s
 def test_bf16_is_near_where_an_engine_has_it_and_refused_where_not() -> None:
     bundle = shipped()
     given = {"generator": bundle.card.generator, "weights": bundle.weights["a2b"], "precision": "bf16"}
-    with pytest.raises(UsageError, match="fp32 alone; --engine openvino"):
+    with pytest.raises(UsageError, match="fp32 alone; --engine torch"):
         engines.get("onnx")(**given)
-    off = differences("openvino", bundle.card.generator, bundle.weights["a2b"], fruit(1, 128, 128), precision="bf16")
-    assert off.mean() < 0.5
+    off = differences("torch", bundle.card.generator, bundle.weights["a2b"], fruit(1, 128, 128), precision="bf16")
+    assert 0 < off.mean() < 0.5
 
 
 @pytest.mark.slow
@@ -246,13 +245,11 @@ def test_a_gpu_is_refused_by_engines_that_have_none(other: str, asked: dict[str,
         engines.get(other)(generator=Choice("mobile", "fruitgan", "1"), weights={}, **asked)
 
 
-@pytest.mark.parametrize(("name", "module"), [("onnx", "onnxruntime"), ("openvino", "openvino"), ("openvino", "onnx")])
-def test_a_missing_extra_is_named_with_its_pip_line(name: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.delitem(sys.modules, "fruitgan.engines.filling", raising=False)
+def test_a_missing_extra_is_named_with_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(EnvironmentProblem) as caught:
-        engines.get(name)(generator=Choice("mobile", "fruitgan", "1"), weights={})
-    assert str(caught.value) == f'{module} is not installed: pip install "fruitgan[{name}]"'
+        engines.get("onnx")(generator=Choice("mobile", "fruitgan", "1"), weights={})
+    assert str(caught.value) == 'onnxruntime is not installed: pip install "fruitgan[onnx]"'
     assert caught.value.exit_code == 4
 
 
@@ -263,8 +260,7 @@ MOBILE = Choice("mobile", "fruitgan", "1", {"base_channels": 32, "blocks": 6, "m
     ("absent", "may_have_gpu", "asked", "engine"),
     [
         ((), False, {}, "onnx"),
-        ((), False, {"pictures": 1000}, "openvino"),
-        ((), False, {"precision": "bf16"}, "openvino"),
+        ((), False, {"precision": "bf16"}, "torch"),
         ((), False, {"scale": "native"}, "torch"),
         ((), True, {}, "torch"),
         ((), True, {"gpu": "none"}, "onnx"),
@@ -272,13 +268,9 @@ MOBILE = Choice("mobile", "fruitgan", "1", {"base_channels": 32, "blocks": 6, "m
         ((), False, {"gpu": "0"}, "torch"),
         ((), False, {"device": "cuda:1"}, "torch"),
         ((), False, {"wanted": "torch"}, "torch"),
-        ((), True, {"wanted": "openvino", "scale": "native"}, "openvino"),
+        ((), True, {"wanted": "onnx", "scale": "native"}, "onnx"),
         ((), False, {"generator": Choice("mobile", "fruitgan", "1", {"base_channels": 7})}, "torch"),
-        (("openvino",), False, {"pictures": 1000}, "onnx"),
-        (("openvino",), False, {"precision": "bf16"}, "torch"),
-        (("onnx",), False, {"pictures": 1000}, "onnx"),
-        (("onnxruntime",), False, {}, "openvino"),
-        (("onnxruntime", "openvino"), False, {}, "torch"),
+        (("onnxruntime",), False, {}, "torch"),
     ],
 )
 def test_auto_takes_what_is_through_first_of_what_is_there(
@@ -286,7 +278,7 @@ def test_auto_takes_what_is_through_first_of_what_is_there(
 ) -> None:
     monkeypatch.setattr(choosing, "find_spec", lambda module: None if module in absent else module)
     monkeypatch.setattr(choosing, "may_have_gpu", lambda: may_have_gpu)
-    assert choose_engine(**{"wanted": "auto", "generator": MOBILE, "pictures": 1, **asked}) == engine
+    assert choose_engine(**{"wanted": "auto", "generator": MOBILE, **asked}) == engine
 
 
 def test_what_is_known_of_a_shipped_graph_is_plain_json() -> None:
@@ -321,37 +313,3 @@ def test_a_call_of_torch_takes_the_threads_it_was_given(threads: int | None, mon
     monkeypatch.setattr(engine.network, "forward", lambda x: seen.append(torch.get_num_threads()) or forward(x))
     engine.translate(fruit(1, 16, 16))
     assert seen == [threads or torch.get_num_threads()]
-
-
-FIRST_CALLS = """
-import sys, threading
-import numpy as np
-from fruitgan import bundle as bundles, weights
-from fruitgan.engines.catalog import engines
-
-bundle = bundles.load(weights.shipped(bundles.DEFAULT_SHIPPED))
-given = {"generator": bundle.card.generator, "weights": bundle.weights["a2b"], "gpu": "none", "threads": 1}
-engine = engines.get(sys.argv[1])(**given)
-sys.setswitchinterval(1e-6)  # threads change places at every chance
-begin = threading.Barrier(8)
-
-def call():
-    begin.wait()
-    engine.translate(np.zeros((1, 32, 32, 3), np.uint8))
-
-threads = [threading.Thread(target=call, daemon=True) for _ in range(8)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-"""
-
-
-def test_first_calls_of_several_threads_at_once_do_not_wait_for_each_other_for_ever(other: str) -> None:
-    """OpenVINO did in one process of four, which is why there are several."""
-    running = [subprocess.Popen([sys.executable, "-c", FIRST_CALLS, other]) for _ in range(6)]
-    try:
-        assert [process.wait(timeout=120) for process in running] == [0] * len(running)
-    finally:
-        for process in running:
-            process.kill()

@@ -27,31 +27,26 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def loaded(form: str, path: str) -> Callable[[Any], Any]:
+def loaded(path: str) -> Callable[[Any], Any]:
     """What the runtime's own plain session makes of it."""
-    if form == "onnx":
-        onnxruntime = pytest.importorskip("onnxruntime", reason="fruitgan[onnx] is absent")
-        session = onnxruntime.InferenceSession(path)
-        assert [value.name for value in session.get_outputs()] == ["pictures"]
-        about = json.loads(session.get_modelmeta().custom_metadata_map["fruitgan"])
-        assert (about["to"], about["size_multiple_px"]) == ("orange", 4)
-        assert "Research only" in about["licence"]
-        return lambda images: session.run(None, {"pixels": images})[0]
-    openvino = pytest.importorskip("openvino", reason="fruitgan[openvino] is absent")
-    compiled = openvino.compile_model(str(Path(path, "model.xml")), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda images: compiled(images)[0]
+    onnxruntime = pytest.importorskip("onnxruntime", reason="fruitgan[onnx] is absent")
+    session = onnxruntime.InferenceSession(path)
+    assert [value.name for value in session.get_outputs()] == ["pictures"]
+    about = json.loads(session.get_modelmeta().custom_metadata_map["fruitgan"])
+    assert (about["to"], about["size_multiple_px"]) == ("orange", 4)
+    assert "Research only" in about["licence"]
+    return lambda images: session.run(None, {"pixels": images})[0]
 
 
-@pytest.mark.parametrize("form", ["onnx", "openvino"])
-def test_a_model_of_any_batch_and_size_gives_torchs_pictures(form: Any) -> None:
-    result = export_model(ExportModelSettings(bundle="apple2orange", format=form, to="orange"))
+def test_a_model_of_any_batch_and_size_gives_torchs_pictures() -> None:
+    result = export_model(ExportModelSettings(bundle="apple2orange", to="orange"))
     (model,) = result.models
     assert (model.direction, model.to) == ("a2b", "orange")
     assert len(model.parity) == 3
     assert all(parity.largest <= 1 and parity.mean < 0.01 for parity in model.parity)
     bundle = bundles.load(weights.shipped("apple2orange"))
     torchs = TorchEngine(generator=bundle.card.generator, weights=bundle.weights["a2b"], gpu="none")
-    run = loaded(form, model.path)
+    run = loaded(model.path)
     for count, height, width in ((1, 64, 64), (3, 40, 76)):
         images = np.stack([draw("apple", 76, 9, index)[:height, :width] for index in range(count)])
         assert np.abs(run(images).astype(int) - torchs.translate(images)).max() <= 1
@@ -82,9 +77,8 @@ def test_a_model_whose_pictures_are_not_torchs_is_not_written(monkeypatch: pytes
         return {**right(self, given), "head.bias": np.ones(16, np.float32)}
 
     monkeypatch.setattr(job.graphs.Graph, "fed", wrong)
-    for form in ("onnx", "openvino"):
-        with pytest.raises(FruitganError, match=r"grey levels from torch at .* not written"):
-            export_model(ExportModelSettings(bundle="apple2orange", to="orange", format=form))  # type: ignore[arg-type]
+    with pytest.raises(FruitganError, match=r"grey levels from torch at .* not written"):
+        export_model(ExportModelSettings(bundle="apple2orange", to="orange"))
     assert not any(path.is_file() for path in Path("exported").rglob("*"))
 
 
@@ -105,5 +99,5 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_name_on_a_strangers_card_leads_to_no_other_folder() -> None:
     bundle = bundles.load(weights.shipped("apple2orange"))
     card = job.Card(**{**vars(bundle.card), "name": "../../evil", "domains": ("a/b", "..")})
-    assert job._name(card, "a2b", "onnx") == "evil-to-bundle.onnx"
-    assert job._name(card, "b2a", "openvino") == "evil-to-a-b-openvino"
+    assert job._name(card, "a2b") == "evil-to-bundle.onnx"
+    assert job._name(card, "b2a") == "evil-to-a-b.onnx"

@@ -259,7 +259,7 @@ def test_killed_among_many_pictures_a_run_leaves_whole_ones_and_is_finished_by_t
     assert sums("whole") == finished
 
 
-@pytest.mark.parametrize("engine", ["onnx", "openvino", "torch"])
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
 def test_the_shipped_generator_gives_the_same_pictures_together_as_alone(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -208,7 +208,7 @@ Engine = Annotated[
     typer.Option(
         "--engine",
         metavar="auto|NAME",
-        help="What runs the generator: torch, onnx, openvino; auto is the one that is through first.",
+        help="What runs the generator: torch or onnx; auto picks the fastest.",
         rich_help_panel=MACHINE_PANEL,
     ),
 ]

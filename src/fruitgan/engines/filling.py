@@ -9,16 +9,6 @@ import onnx
 from numpy.typing import NDArray
 
 from fruitgan.engines.graphs import TOTAL
-from fruitgan.engines.phases import with_phases
-
-
-def filled(onnx_bytes: bytes, fed: Mapping[str, NDArray[Any]], *, in_phases: bool = False) -> bytes:
-    """The graph with its weights in it; with `in_phases` without transposed convolutions, as far as `with_phases` goes."""
-    model = _filled(onnx_bytes, fed)
-    if in_phases:
-        with_phases(model)
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
 
 
 def standalone(onnx_bytes: bytes, fed: Mapping[str, NDArray[Any]], about: str) -> bytes:

@@ -32,7 +32,7 @@ class OnnxEngine(Engine):
     ) -> None:
         refuse_gpu("onnx", gpu, device)
         if precision == "bf16":
-            raise UsageError("--engine onnx computes in fp32 alone; --engine openvino or torch has bf16")
+            raise UsageError("--engine onnx computes in fp32 alone; --engine torch has bf16")
         try:
             import onnxruntime
         except ImportError as error:

@@ -22,7 +22,7 @@ from fruitgan.data.labelled import ORIGINS, PREDICTED
 from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import Domain, Source, find_source
 from fruitgan.engines.catalog import engines
-from fruitgan.engines.choosing import AUTO, choose_engine
+from fruitgan.engines.choosing import AUTO, check_engine, choose_engine
 from fruitgan.engines.contracts import Engine, Images
 from fruitgan.engines.padding import translate_padded
 from fruitgan.engines.queued import for_threads
@@ -90,8 +90,7 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
         FruitganError: the dataset cannot be written, no memory, or the generator gave numbers that are not finite.
     """
     begin = time.monotonic()
-    if settings.engine != AUTO:
-        engines.owner(settings.engine)  # an unknown name is refused even where nothing is left to do
+    check_engine(settings.engine)  # an unknown name is refused even where nothing is left to do
     bundle = load(locate(settings.bundle, settings.runs))
     direction = choose_direction(bundle.card, settings.to, settings.direction)
     source = find_source(settings.data, settings.data_a, settings.data_b, settings.domains, on_progress)
@@ -106,7 +105,7 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
     todo = plan.items if replaces else _todo(folder, made_of, plan.items)
     if todo or not folder.is_finished(plan.items):
         # Where no fake is missing no network is built; where it cannot be built nothing has been written yet.
-        name = _engine_name(settings, bundle.card, plan) if any(item.generated for item in todo) else None
+        name = _engine_name(settings, bundle.card) if any(item.generated for item in todo) else None
         generator = None if name is None else _engine(settings, name, bundle, direction, plan)
         with folder.taken():
             if replaces:
@@ -193,12 +192,10 @@ def _pictures_sha256(items: Sequence[Item]) -> str:
     return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
 
-def _engine_name(settings: ExportSettings, card: Card, plan: _Plan) -> str:
-    """By all pictures: that only a few are missing, as after a stop, must not change what makes them."""
+def _engine_name(settings: ExportSettings, card: Card) -> str:
     return choose_engine(
         settings.engine,
         card.generator,
-        pictures=len(plan.items) // 2,
         scale="native" if _size(settings, card) > WHOLE_SIDE_PX else AUTO,
         gpu=settings.gpu,
         device=settings.device,

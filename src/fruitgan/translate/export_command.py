@@ -18,7 +18,7 @@ def export(
             metavar="[FILE|NAME|RUN]", help="What to export.", show_default="the newest run here, else the one that ships"
         ),
     ] = None,
-    format: Annotated[Literal["onnx", "openvino"], typer.Option("--format", help="For which runtime.")] = "onnx",
+    format: Annotated[Literal["onnx"], typer.Option("--format", help="For which runtime.")] = "onnx",
     to: Annotated[
         str | None,
         typer.Option(
@@ -38,7 +38,7 @@ def export(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Write a bundle's generators as ONNX or OpenVINO models, checked against torch."""
+    """Write a bundle's generators as ONNX models, checked against torch."""
     from fruitgan.translate.export_job import ExportModelSettings, export_model
 
     settings = ExportModelSettings(bundle=bundle, format=format, to=to, direction=direction, output=output, overwrite=overwrite)

@@ -1,4 +1,4 @@
-"""A bundle's generators as models for other programs: ONNX or OpenVINO, held against torch before anything is written."""
+"""A bundle's generators as models for other programs, held against torch before anything is written."""
 
 from __future__ import annotations
 
@@ -18,17 +18,15 @@ from fruitgan.engines import graphs
 from fruitgan.engines.catalog import engines
 from fruitgan.engines.contracts import Images
 from fruitgan.errors import FruitganError, UsageError
-from fruitgan.files import new_folder, remove_folder, write_atomically
+from fruitgan.files import write_atomically
 from fruitgan.registry import suggestion
 from fruitgan.settings import to_json
 from fruitgan.translate.job import choose_direction
 
-FORMATS = ("onnx", "openvino")
+FORMATS = ("onnx",)
 MOST_LEVELS_APART = 1
 """Of 255, in any pixel: what rounding may do where the generator gives a half. More is another picture, and refused."""
 LARGEST_COMPARED_PX = 256
-MODEL = "model"
-"""What the files of an OpenVINO model are called in their folder."""
 
 Run = Callable[[Images], Images]
 
@@ -39,7 +37,7 @@ class ExportModelSettings:
 
     bundle: str | None = None
     """A file, a run or a name; None for the newest run, else the bundle that ships."""
-    format: Literal["onnx", "openvino"] = "onnx"
+    format: Literal["onnx"] = "onnx"
     to: str | None = None
     """The domain that the model leads to; without it and `direction` there is a model for each direction."""
     direction: Literal["a2b", "b2a"] | None = None
@@ -105,15 +103,15 @@ def export_model(
     ways = card.directions
     if settings.to is not None or settings.direction is not None:
         ways = (choose_direction(card, settings.to, settings.direction),)
-    places = {way: settings.output / _name(card, way, settings.format) for way in ways}
+    places = {way: settings.output / _name(card, way) for way in ways}
     for place in places.values():
         if place.exists() and not settings.overwrite:
             raise UsageError(f"{place}: is there already; --overwrite replaces it, -o writes elsewhere")
-        if place.exists() and place.is_dir() != (settings.format == "openvino"):
+        if place.is_dir():
             raise UsageError(f"{place}: is in the way and no model; give another folder with -o")
     models = []
     for done, (way, place) in enumerate(places.items(), start=1):
-        models.append(_export(bundle, way, place, settings.format))
+        models.append(_export(bundle, way, place))
         if on_progress is not None:
             on_progress("exporting", done, len(places))
     return ExportModelResult(
@@ -121,27 +119,26 @@ def export_model(
     )
 
 
-def _name(card: Card, way: str, form: str) -> str:
+def _name(card: Card, way: str) -> str:
     """`apple2orange-to-orange.onnx`; a card may hold any text, a name of a file may not."""
     words = (re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:80] or "bundle" for text in (card.name, card.target(way)))
-    return "-to-".join(words) + (".onnx" if form == "onnx" else "-openvino")
+    return "-to-".join(words) + ".onnx"
 
 
-def _export(bundle: Bundle, way: str, place: Path, form: str) -> ExportedModel:
+def _export(bundle: Bundle, way: str, place: Path) -> ExportedModel:
     graph = graphs.obtain(bundle.card.generator, bundle.weights[way])
     try:
         from fruitgan.engines.filling import standalone
     except ModuleNotFoundError as error:
-        raise graphs.missing_extra(form, str(error.name)) from error
+        raise graphs.missing_extra("onnx", str(error.name)) from error
     model = standalone(graph.onnx, graph.fed(bundle.weights[way]), json.dumps(_about(bundle.card, way), sort_keys=True))
     torchs = engines.get("torch")(generator=bundle.card.generator, weights=bundle.weights[way], gpu="none")
-    writing = _write_onnx if form == "onnx" else _write_openvino
     return ExportedModel(
         direction=way,
         to=bundle.card.target(way),
         path=str(place),
-        parity=writing(model, place, lambda run: tuple(_compared(bundle.card, torchs.translate, run))),
-        bytes=sum(file.stat().st_size for file in (place.iterdir() if place.is_dir() else [place])),
+        parity=_write_onnx(model, place, lambda run: tuple(_compared(bundle.card, torchs.translate, run))),
+        bytes=len(model),
     )
 
 
@@ -160,21 +157,6 @@ def _write_onnx(model: bytes, place: Path, compared: Callable[[Run], tuple[Parit
     parity = compared(lambda images: session.run([graphs.OUTPUT], {graphs.INPUT: images})[0])
     write_atomically(place, model)
     return parity
-
-
-def _write_openvino(model: bytes, place: Path, compared: Callable[[Run], tuple[Parity, ...]]) -> tuple[Parity, ...]:
-    try:
-        import openvino
-    except ImportError as error:
-        raise graphs.missing_extra("openvino", "openvino") from error
-    if place.exists():
-        remove_folder(place)
-    with new_folder(place) as folder:
-        core = openvino.Core()
-        # The bundle's numbers are halves: as halves they are kept whole.
-        openvino.save_model(core.read_model(model), folder / f"{MODEL}.xml", compress_to_fp16=True)
-        compiled = core.compile_model(folder / f"{MODEL}.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        return compared(lambda images: compiled(images)[graphs.OUTPUT])
 
 
 def _compared(card: Card, torchs: Run, ours: Run) -> Iterator[Parity]:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal
 from fruitgan.bundle import RUNS, Bundle, Card, load, locate, weights_sha256
 from fruitgan.data.decode import NotAnImage
 from fruitgan.engines.catalog import engines
-from fruitgan.engines.choosing import AUTO, choose_engine
+from fruitgan.engines.choosing import AUTO, check_engine, choose_engine
 from fruitgan.engines.contracts import Engine
 from fruitgan.engines.queued import for_threads
 from fruitgan.errors import DataError, FruitganError, UsageError
@@ -128,8 +128,7 @@ def translate(
     """
     begin = time.monotonic()
     form = format_of(settings.output, settings.format)
-    if settings.engine != AUTO:
-        engines.owner(settings.engine)  # an unknown name is refused even where nothing is left to do
+    check_engine(settings.engine)  # an unknown name is refused even where nothing is left to do
     if settings.sources == (STREAM,):
         if stdin is None:
             raise UsageError("there is no standard input to read the picture from")
@@ -145,7 +144,7 @@ def translate(
     seconds = time.monotonic() - begin
     if tasks:
         scale = int(settings.scale) if settings.scale.isdigit() else settings.scale
-        engine_name = name = _engine_name(settings, bundle.card, len(tasks), scale)
+        engine_name = name = _engine_name(settings, bundle.card, scale)
         engine = _engine(settings, name, bundle, direction, len(tasks))
         job = Job(engine, bundle.card, scale, settings.compare, form, mark, stdout)
         with closing(carry_out(job, tasks)) as results:
@@ -229,11 +228,10 @@ def _mark(settings: TranslateSettings, bundle: Bundle, direction: str, form: For
     }
 
 
-def _engine_name(settings: TranslateSettings, card: Card, pictures: int, scale: str | int) -> str:
+def _engine_name(settings: TranslateSettings, card: Card, scale: str | int) -> str:
     return choose_engine(
         settings.engine,
         card.generator,
-        pictures=pictures,
         scale=scale,
         gpu=settings.gpu,
         device=settings.device,
