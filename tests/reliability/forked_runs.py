@@ -41,6 +41,7 @@ TINY: dict[str, Any] = {
     "image_size": 48,
     "batch_size": 1,
     "generator_options": {"base_channels": "4", "blocks": "1"},
+    "discriminator": "patch-multiscale",
     "discriminator_options": {"base_channels": "4", "scales": "1"},
     "gpu": "none",
     "precision": "fp32",

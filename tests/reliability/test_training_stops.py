@@ -24,7 +24,7 @@ STEPS = 8
 TINY = [
     *("--recipe", "fast", "--image-size", "48", "--batch-size", "1", "--precision", "fp32", "--gpu", "none", "--seed", "3"),
     *("--generator-option", "base_channels=4", "--generator-option", "blocks=1"),
-    *("--discriminator-option", "base_channels=4", "--discriminator-option", "scales=1"),
+    *("--discriminator", "patch-multiscale", "--discriminator-option", "base_channels=4", "--discriminator-option", "scales=1"),
     *("--save-every", "4", "--steps", str(STEPS)),
 ]
 

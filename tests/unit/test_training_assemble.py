@@ -47,6 +47,8 @@ def test_a_plan_has_every_option_of_every_part() -> None:
         "augment_target": 0.0,
         "mask_losses": False,
         "penalty": False,
+        "shift": 0.0,
+        "cutout": 0.0,
     }
     assert made.augmentation.options == {"load_ratio": 286 / 256, "mirror": True}
     assert made.precision == "fp32"
@@ -54,9 +56,9 @@ def test_a_plan_has_every_option_of_every_part() -> None:
 
 
 def test_a_recipes_options_stay_with_the_recipes_own_choice() -> None:
-    own = {"base_channels": 32, "scales": 2, "norm": "mixed", "batch_head": False}
+    own = {"backbone": "efficientnet-lite1", "strides": "4,8,16", "base_channels": 32, "pixel_scales": 2, "mix": False}
     assert plan(recipe="fast").discriminator.options == own
-    assert plan(recipe="fast", discriminator_options={"scales": "3"}).discriminator.options == {**own, "scales": 3}
+    assert plan(recipe="fast", discriminator_options={"pixel_scales": "1"}).discriminator.options == {**own, "pixel_scales": 1}
     assert plan(recipe="fast", discriminator="patch-70").discriminator.options == {"base_channels": 64}
 
 
@@ -66,7 +68,7 @@ def test_a_recipes_options_stay_with_the_recipes_own_choice() -> None:
         ("cyclegan", {}, 2000),
         ("cyclegan", {"epochs": 3}, 30),
         ("cyclegan", {"steps": 7}, 7),
-        ("fast", {}, 4000),
+        ("fast", {}, 8000),
         ("fast", {"epochs": 3}, 30),
         ("fast", {"steps": 7}, 7),
     ],

@@ -59,6 +59,7 @@ def test_compiled_networks_train_as_those_that_are_not(tmp_path: Path) -> None:
             data=str(tmp_path / "data"),
             recipe="fast",
             generator_options={"base_channels": 4, "blocks": 1},
+            discriminator="patch-multiscale",
             discriminator_options={"base_channels": 4, "scales": 1},
             image_size=48,
             batch_size=2,

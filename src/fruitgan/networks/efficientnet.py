@@ -89,7 +89,8 @@ class EfficientNetLite1(Backbone):
         self.stages[str(stride)] = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor, strides: Sequence[int]) -> list[Tensor]:
-        x = F.relu6(self.stem(((x + 1) * 127.5 - MEAN) / DEVIATION))
+        x = ((x + 1) * 127.5 - MEAN) / DEVIATION
+        x = F.relu6(self.stem(x.contiguous(memory_format=torch.channels_last)))  # strided depthwise filters are faster so
         maps = []
         for stride, stage in self.stages.items():
             x = stage(x)
@@ -115,4 +116,4 @@ def efficientnet_lite1() -> EfficientNetLite1:
         for name, parameter in network.named_parameters():
             parameter.copy_(torch.from_numpy(arrays[name].astype("float32")))
     freeze(network)
-    return network
+    return network.to(memory_format=torch.channels_last)

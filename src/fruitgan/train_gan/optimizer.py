@@ -61,7 +61,8 @@ class PlayerAdam:
             p.grad = None
 
     def state(self) -> State:
-        named = {"step": self.counts, "exp_avg": self.means, "exp_avg_sq": self.squares}
+        """The counts and means of each parameter; without momentum the mean of the gradients is the last one, and left out."""
+        named = {"step": self.counts, "exp_avg_sq": self.squares} | ({"exp_avg": self.means} if self.settings.beta_1 else {})
         return {f"{index}.{key}": value for key, values in named.items() for index, value in enumerate(values)}
 
     def restore(self, state: State) -> None:

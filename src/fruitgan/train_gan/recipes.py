@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fruitgan.train_gan.recipe import Adam, Part, Recipe
-from fruitgan.train_gan.schedules import Schedule, constant, until
+from fruitgan.train_gan.schedules import Schedule, constant
 
 cyclegan = Recipe(
     summary="The CycleGAN paper: ResNet-9, 70 x 70 PatchGAN, least squares, pool of 50, 100 + 100 epochs.",
@@ -57,37 +57,44 @@ seed_unet = Recipe(
     epochs=40,
 )
 
+_PROJECTED = Part(name="cyclegan", options={"gan_mode": "hinge", "pool_size": 0, "mask_losses": True, "shift": 1 / 16})
+_PROJECTED_WEIGHTS = {
+    "adversarial": Schedule(start=0.0, end=0.4, finish=0.02),
+    "cycle": Schedule(start=2.0, end=0.5),
+    "identity": constant(0.0),
+    "mask_roughness": constant(0.1),
+    "mask_area": constant(0.0),
+}
+_PROJECTED_OPTIMIZERS = {
+    "generators": Adam(beta_1=0.0, beta_2=0.99),
+    "discriminators": Adam(learning_rate=4e-4, beta_1=0.0, beta_2=0.99),
+}
+_PROJECTED_WHY = {
+    "discriminator": "heads on a pretrained network's features learn texture and objects soon; small discriminators of pixels "
+    "beside them, without a norm that would hide it, see absolute colour",
+    "objective": "hinge loss goes with spectral norm; what they are shown is shifted, so that they do not learn places",
+    "weights": "discriminators first find their bearings; a loose cycle lets more than colour change; no identity term, which "
+    "left one apple in fourteen as it was; the mask is kept smooth, and its area is free",
+    "optimizers": "no momentum, since the target moves; discriminators twice as fast as generators",
+    "learning_rate": "constant for 60% of the training, then down to 0 within it: the last averaged weights are the result",
+    "averaging": "steadier pictures than any single step's",
+    "precision": "chosen for the machine: bf16 where a product is faster in it",
+}
+
 fruit = Recipe(
-    summary="For GPUs: no aliasing, three discriminators, a looser cycle, averaged weights; no more work than `cyclegan`.",
-    why={
+    summary="For GPUs: no aliasing, heads on pretrained features as discriminators, a loose cycle, averaged weights.",
+    why=_PROJECTED_WHY
+    | {
         "generator": "blurred halvings and bilinear doublings leave no checkerboard; it changes the source where its mask says "
         "and starts as the identity; as many multiply-adds as the reference's",
-        "discriminator": "three scales see texture, parts and the whole; spectral norm keeps each layer from being steep, and "
-        "instance norm lets it learn: without, it told fakes from real ones little better than chance after as many images",
-        "weights": "the cycle loosens, so that more than colour may change; identity steers the first half alone; the mask is "
-        "kept smooth and small; no gradient penalty, which was worse in every number of the small ablation",
-        "objective": "a pool as the reference's; what the discriminators see is changed mildly once they grow too sure",
-        "optimizers": "a shorter memory of squares than the reference's, for losses whose weights move",
-        "learning_rate": "constant for 60% of the training, then down to 0 within it: the last averaged weights are the result",
-        "averaging": "steadier pictures than any single step's",
-        "precision": "chosen for the machine: bf16 where there are instructions for it",
     },
-    objective=Part(
-        name="cyclegan",
-        options={"gan_mode": "lsgan", "pool_size": 50, "mask_losses": True, "augment_target": 0.6},
-    ),
+    objective=_PROJECTED,
     generator=Part(name="resnet-aa"),
-    discriminator=Part(name="patch-multiscale", options={"scales": 3, "norm": "spectral-instance"}),
+    discriminator=Part(name="projected"),
     augmentation=Part(name="jitter-mirror"),
-    weights={
-        "adversarial": constant(1.0),
-        "cycle": Schedule(start=10.0, end=2.5, shape="cosine"),
-        "identity": until(0.5, 5.0),
-        "mask_roughness": constant(0.1),
-        "mask_area": constant(0.01),
-    },
-    optimizers={"generators": Adam(beta_2=0.99), "discriminators": Adam(beta_2=0.99)},
-    learning_rate=Schedule(start=1.0, end=0.0, begin=0.6, shape="cosine"),
+    weights=_PROJECTED_WEIGHTS,
+    optimizers=_PROJECTED_OPTIMIZERS,
+    learning_rate=Schedule(start=1.0, end=0.0, begin=0.6),
     averaging=0.999,
     pairing="passes",
     resample="lanczos",
@@ -99,68 +106,28 @@ fruit = Recipe(
 )
 
 fast = Recipe(
-    summary="For CPUs: a light generator that starts as the identity, two light discriminators, averaged weights.",
-    why={
+    summary="For CPUs: a light generator that starts as the identity, heads on pretrained features, averaged weights.",
+    why=_PROJECTED_WHY
+    | {
         "generator": "0.3 M parameters at half and quarter size; it adds to the image and masks what it leaves alone",
-        "discriminator": "two scales: the finer with instance norm, which learns texture soon, the coarser without any, which "
-        "sees colour; spectral norm alone was worse from oranges to apples, and level within the scatter the other way",
-        "weights": "the cycle loosens with time, and identity steers the beginning alone, so that more than colour may change",
-        "averaging": "steadier pictures than any single step's",
+        "augmentation": "whole fruit from afar has no pores, and pores from near no shape: crops at scales between both",
         "image_size_px": "a quarter of the pixels of the reference; an hour on two cores is to show something",
-        "precision": "chosen for the machine: bf16 where a CPU has instructions for it, which halves the step",
-    },
-    objective=Part(name="cyclegan", options={"gan_mode": "lsgan", "pool_size": 0}),
-    generator=Part(name="mobile"),
-    discriminator=Part(name="patch-multiscale", options={"base_channels": 32, "norm": "mixed"}),
-    augmentation=Part(name="jitter-mirror"),
-    weights={
-        "adversarial": constant(1.0),
-        "cycle": Schedule(start=8.0, end=2.0),
-        "identity": until(0.35, 5.0),
-    },
-    optimizers={"generators": Adam(beta_2=0.99), "discriminators": Adam(beta_2=0.99)},
-    learning_rate=Schedule(start=1.0, end=0.02, begin=0.6),
-    averaging=0.999,
-    pairing="passes",
-    resample="lanczos",
-    fit="squash",
-    image_size_px=128,
-    batch_size=4,
-    steps=4000,
-    precision="auto",
-)
-
-refine = Recipe(
-    summary="For `train-gan --init-from BUNDLE`: goes on from generators of `fast`, nearer to the full size.",
-    why={
-        "generator": "that of `fast`, whose bundles it goes on from",
-        "discriminator": "a third, coarser scale than `fast` has; the finer two with instance norm, which learn texture soon, "
-        "and the coarsest without any, which sees colour",
-        "augmentation": "crops of 128 px from pictures of 192: texture nearer to the size at which pictures are translated",
-        "weights": "discriminators start anew and first find their bearings; the cycle falls to 1, so that more may change; no "
-        "identity, which the bundle has learned",
-        "optimizers": "discriminators twice as fast as generators, which are ahead of them",
-        "learning_rate": "constant for 60% of the training, then down",
         "batch_size": "more steps from as many images",
     },
-    objective=Part(name="cyclegan", options={"gan_mode": "lsgan", "pool_size": 0}),
+    objective=_PROJECTED,
     generator=Part(name="mobile"),
-    discriminator=Part(name="patch-multiscale", options={"base_channels": 32, "scales": 3, "norm": "mixed"}),
-    augmentation=Part(name="jitter-mirror", options={"load_ratio": 1.5}),
-    weights={
-        "adversarial": Schedule(start=0.0, end=1.0, finish=0.05),
-        "cycle": Schedule(start=2.5, end=1.0, finish=0.6),
-        "identity": constant(0.0),
-    },
-    optimizers={"generators": Adam(beta_2=0.99), "discriminators": Adam(learning_rate=4e-4, beta_2=0.99)},
-    learning_rate=Schedule(start=1.0, end=0.02, begin=0.6),
+    discriminator=Part(name="projected", options={"base_channels": 32}),
+    augmentation=Part(name="crop-scales"),
+    weights=_PROJECTED_WEIGHTS,
+    optimizers=_PROJECTED_OPTIMIZERS,
+    learning_rate=Schedule(start=1.0, end=0.0, begin=0.6),
     averaging=0.999,
     pairing="passes",
     resample="lanczos",
     fit="squash",
     image_size_px=128,
     batch_size=2,
-    steps=4000,
+    steps=8000,
     precision="auto",
 )
 
