@@ -581,7 +581,7 @@ def test_overwriting_goes_on_with_what_it_began(export: Export) -> None:
     assert export(overwrite=True).kept == 0  # a finished one is made anew
 
 
-def test_auto_chooses_by_all_pictures_even_where_few_are_missing(export: Export, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_torch_where_squares_may_be_too_large_for_the_memory(export: Export, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
 
     def choose(wanted: str, generator: Choice, **options: Any) -> str:
@@ -593,7 +593,7 @@ def test_auto_chooses_by_all_pictures_even_where_few_are_missing(export: Export,
         export(stop_it)
     export(gpu="none")
     export(image_size=1025, out=Path("large"))
-    one = {"wanted": "auto", "pictures": TEST, "scale": "auto", "gpu": None, "device": None}
+    one = {"wanted": "auto", "scale": "auto", "gpu": None, "device": None}
     assert asked == [one, {**one, "gpu": "none"}, {**one, "scale": "native"}]  # torch alone cuts what is too large
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from fruitgan.progress import Event, Note, OnProgress
 from fruitgan.settings import to_json
 
 if TYPE_CHECKING:
@@ -113,6 +114,19 @@ class Console:
                 shown[label].update(done)
 
             yield on_progress
+
+    @contextmanager
+    def events(self, unit: str = "it") -> Iterator[OnProgress]:
+        """A callback for a job's events: a bar for each part of its work, one after the other, and a line for each note."""
+        with self.bars(unit) as show:
+
+            def on_event(event: Event) -> None:
+                if isinstance(event, Note):
+                    (self.warn if event.is_warning else self.say)(event.text)
+                else:
+                    show(event.what, event.done, event.total)
+
+            yield on_event
 
     def _to_stderr(self, text: str) -> None:
         text = _encodable(text, sys.stderr)
