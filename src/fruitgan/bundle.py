@@ -18,10 +18,10 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from fruitgan import weights as shipped_weights
-from fruitgan.errors import DataError, FruitganError, UsageError, shown
+from fruitgan.errors import DataError, FruitganError, UsageError, reason_of, shown
 from fruitgan.files import write_atomically
 from fruitgan.registry import Choice, suggestion
-from fruitgan.settings import from_json, parse_json, reason_of, to_json
+from fruitgan.settings import from_json, parse_json, to_json
 from fruitgan.tensorfile import TensorFile, open_tensors
 
 FORMAT = 2

@@ -18,7 +18,7 @@ import typer.main
 
 from fruitgan.console import options
 from fruitgan.console.values import Reader, name_of
-from fruitgan.errors import EnvironmentProblem, FruitganError, Stopped, UsageError
+from fruitgan.errors import EnvironmentProblem, FruitganError, Stopped, UsageError, is_out_of_memory
 from fruitgan.registry import Entry, Registry, suggestion
 
 OWN_PACKAGE = "fruitgan"
@@ -232,7 +232,7 @@ def explained(error: Exception) -> tuple[int, str]:
         return error.exit_code, _usage_line(error)
     if isinstance(error, typer.Abort):
         return 1, "aborted"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         return 1, "out of memory: try a smaller --image-size or --batch-size"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return 1, f"the disk is full{_at(error)}: make room, or write elsewhere"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 SHOWN_LETTERS = 80
+LONGEST_REASON = 200
+# What CUDA's libraries, Apple's GPUs and torch's and onnxruntime's allocators say where they have no error class of their own.
+MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "alloc_failed")
 
 
 class FruitganError(Exception):
@@ -52,3 +56,22 @@ def shown(value: Any) -> str:
     except ValueError:  # a whole number of thousands of digits, which Python refuses to write
         text = "a number of thousands of digits"
     return text if len(text) <= SHOWN_LETTERS else f"{text[: SHOWN_LETTERS - 4]} ..."
+
+
+def reason_of(error: BaseException) -> str:
+    """Why something failed, in a few words for a message: an OSError's own in lower case, else the error's first line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8"
+    lines = str(error).splitlines()
+    return lines[0][:LONGEST_REASON] if lines and lines[0] else type(error).__name__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, of the host or of a device, means that there was no memory left."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in MEMORY_SIGNS)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import secrets
 import shutil
@@ -22,7 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
-from fruitgan.errors import FruitganError
+from fruitgan.errors import DataError, FruitganError, reason_of
 
 fcntl: ModuleType | None
 try:
@@ -38,9 +39,55 @@ LONGEST_WRITING_SECONDS = 24 * 3600
 REAL_TROUBLE = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
+class NotAFile(DataError):
+    """A folder, a pipe or a device where a file should be."""
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """A file, open for reading; a pipe or a device in its place, even one put there just now, is not waited for.
+
+    Raises:
+        NotAFile: it is no regular file.
+        OSError: it is missing or cannot be opened.
+    """
+    # Looked at twice: a device may do something when it is opened, and between looking and opening another may come.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise NotAFile(f"{path}: not a regular file")
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise NotAFile(f"{path}: not a regular file")
+    return file
+
+
+@contextmanager
+def reading(path: Path | str) -> Iterator[None]:
+    """Turn an OSError in the block, and a lack of memory, into `DataError`: "PATH: cannot be read (reason)"."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({reason_of(error)})") from error
+    except MemoryError as error:
+        raise DataError(f"{path}: too large for the memory here") from error
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Turn an OSError in the block into `FruitganError`: "PATH: cannot be written (reason)"."""
+    try:
+        yield
+    except OSError as error:
+        raise FruitganError(f"{path}: cannot be written ({reason_of(error)})") from error
+
+
 def file_sha256(path: Path) -> str:
-    """Of a file's bytes, read piece by piece."""
-    with path.open("rb") as file:
+    """The sha256 of a file's bytes in hex, read piece by piece.
+
+    Raises:
+        DataError: it is no regular file, or cannot be read.
+    """
+    with reading(path), open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -53,7 +100,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         FruitganError: it cannot be written (no permission, a full disk); nothing is left behind. Its cause is the OSError.
     """
-    with _told(path):
+    with writing(path):
         _make_folder(path.parent)
         part, descriptor = _new_part_file(path.parent)
         try:
@@ -80,7 +127,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     if os.path.lexists(path):  # the renaming would take an empty folder's place without a word
         raise FruitganError(f"{path}: cannot be written (it exists)")
-    with _told(path):
+    with writing(path):
         _make_folder(path.parent)
         part, descriptor = _new_part_folder(path.parent)
         try:
@@ -109,7 +156,7 @@ def remove_folder(path: Path) -> None:
         path.rename(part)
         shutil.rmtree(part)
     except OSError as error:
-        raise FruitganError(f"{path}: cannot be removed ({_reason(error)})") from error
+        raise FruitganError(f"{path}: cannot be removed ({reason_of(error)})") from error
 
 
 def remove_abandoned(folder: Path, *, deep: bool = False) -> list[Path]:
@@ -197,18 +244,6 @@ def _removed_as_abandoned(part: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise FruitganError(f"{path}: cannot be written ({_reason(error)})") from error
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
 
 
 def _make_folder(path: Path) -> None:

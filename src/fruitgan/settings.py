@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fruitgan.errors import DataError, UsageError, shown
+from fruitgan.errors import DataError, UsageError, reason_of, shown
+from fruitgan.files import open_regular, reading
 
 T = TypeVar("T")
 
@@ -76,23 +77,14 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: it cannot be read, is no file or too large to be one of ours, or is not strict JSON (see `parse_json`).
     """
+    with reading(path), open_regular(path) as file:
+        text = file.read(LARGEST_JSON_BYTES + 1)
+    if len(text) > LARGEST_JSON_BYTES:
+        raise DataError(f"{path}: more than {LARGEST_JSON_BYTES:,} bytes; not a file of fruitgan's")
     try:
-        if not path.is_file():  # opening a pipe would wait for ever
-            raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
-        with path.open("rb") as file:
-            text = file.read(LARGEST_JSON_BYTES + 1)
-        if len(text) > LARGEST_JSON_BYTES:
-            raise DataError(f"{path}: more than {LARGEST_JSON_BYTES:,} bytes; not a file of fruitgan's")
         return parse_json(text)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
     except ValueError as error:
         raise DataError(f"{path}: not what it should be ({reason_of(error)})") from error
-
-
-def reason_of(error: ValueError) -> str:
-    """Why `parse_json` refused a text, in short."""
-    return "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error).partition("\n")[0]
 
 
 def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from fruitgan.errors import DataError, shown
-from fruitgan.settings import parse_json, reason_of
+from fruitgan.errors import DataError, reason_of, shown
+from fruitgan.files import open_regular, reading
+from fruitgan.settings import parse_json
 
 LARGEST_HEADER_BYTES = 2 << 20
 """Room for some 15,000 tensors; what JSON can become in memory is a few ten times as much."""
@@ -79,7 +80,7 @@ class TensorFile:
                 raise DataError(f"{self.path}: the tensor {shown(name)} is empty; the {self.what} is damaged")
             if stored.kind not in NUMPY_TYPES:
                 raise DataError(f"{self.path}: the tensor {shown(name)} is of the type {shown(stored.kind)}, not known here")
-        with _reading(self.path):
+        with reading(self.path):
             content = self.file.read(self.content_bytes)
         if len(content) < self.content_bytes:
             raise DataError(f"{self.path}: torn: it became shorter while it was read")
@@ -105,9 +106,9 @@ def open_tensors(path: Path, what: str) -> Iterator[TensorFile]:
     Raises:
         DataError: no such file, no safetensors, torn, or a header that does not fit the file.
     """
-    if not path.is_file():  # opening a pipe would wait for ever
+    if not path.is_file():
         raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}; expected a {what} (.safetensors)")
-    with _reading(path), path.open("rb") as file:
+    with reading(path), open_regular(path) as file:
         length = os.fstat(file.fileno()).st_size
         if length > LARGEST_FILE_BYTES:
             raise DataError(f"{path}: not a {what}: {length:,} bytes are more than any has")
@@ -118,16 +119,6 @@ def open_tensors(path: Path, what: str) -> Iterator[TensorFile]:
         tensors = {name: _stored(name, entry, path, what) for name, entry in header.items()}
         _check_places(tensors, length - 8 - size, path)
         yield TensorFile(path, what, metadata, tensors, file, length - 8 - size)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
-    except MemoryError as error:
-        raise DataError(f"{path}: too large for the memory here") from error
 
 
 def _header(file: BinaryIO, length: int, path: Path, what: str) -> tuple[dict[str, Any], int]:

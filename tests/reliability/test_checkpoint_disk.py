@@ -107,7 +107,7 @@ def test_a_disk_that_does_not_keep_what_is_written_is_told_and_the_checkpoint_be
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, 1, keep=1)
-    sha256 = checkpoint._sha256
+    sha256 = checkpoint.file_sha256
 
     def written_otherwise(path: Path) -> str:
         found = sha256(path)
@@ -118,7 +118,7 @@ def test_a_disk_that_does_not_keep_what_is_written_is_told_and_the_checkpoint_be
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_sha256", written_otherwise)
+        patch.setattr(checkpoint, "file_sha256", written_otherwise)
         with pytest.raises(FruitganError, match="was just written: this disk is not to be trusted"):
             save(tmp_path, 2, keep=1)
     step, told = restored(tmp_path)

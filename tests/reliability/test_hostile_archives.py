@@ -444,5 +444,5 @@ def test_a_pipe_in_the_cache_is_not_waited_for(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path))
     (tmp_path / "downloads").mkdir()
     os.mkfifo(tmp_path / "downloads" / "tiny.zip")
-    with pytest.raises(DataError, match="not a file"):
+    with pytest.raises(DataError, match="not a regular file"):
         fetch(archive())

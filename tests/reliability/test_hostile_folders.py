@@ -24,13 +24,13 @@ from fruitgan.cli import main
 from fruitgan.data.cache import Making, cached_bank
 from fruitgan.data.check import CheckSettings, check
 from fruitgan.data.image_dataset import Bank
-from fruitgan.data.labelled import _file_sha256
 from fruitgan.data.pillow import formats
 from fruitgan.data.sources import Source, image_files, loose_source
 from fruitgan.engines.catalog import engines
 from fruitgan.errors import DataError
 from fruitgan.evaluate.leaks import inspect
 from fruitgan.export_dataset.survey import survey
+from fruitgan.files import file_sha256
 from fruitgan.translate.job import TranslateSettings, translate
 
 pytestmark = pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are any bytes here, and pipes are files")
@@ -304,7 +304,7 @@ def test_the_commands_that_read_data_speak_of_horrors_in_lines(here: Path, capfd
     assert "Traceback" not in out + err
 
 
-@pytest.mark.parametrize("read", [lambda path: list(inspect([path], [True])), _file_sha256])
+@pytest.mark.parametrize("read", [lambda path: list(inspect([path], [True])), file_sha256])
 def test_a_pipe_among_what_is_evaluated_or_learnt_from_is_named_and_not_waited_for(read: Any, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(DataError, match=r"pipe\.png: not a regular file"):

@@ -17,6 +17,7 @@ import typer
 
 from fruitgan.console.values import LARGEST, Kind, Refused, typers
 from fruitgan.errors import DataError, UsageError, shown
+from fruitgan.files import open_regular, reading
 from fruitgan.registry import suggestion
 
 DATA_PANEL = "Data"
@@ -80,14 +81,14 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
 def _toml(file: Path) -> dict[str, Any]:
     import tomllib  # few runs read a settings file
 
+    with reading(file), open_regular(file) as opened:
+        data = opened.read(LARGEST_CONFIG_BYTES + 1)
     try:
-        with file.open("rb") as opened:
-            data = opened.read(LARGEST_CONFIG_BYTES + 1)
         if len(data) > LARGEST_CONFIG_BYTES:
             raise DataError(f"{file}: more than {LARGEST_CONFIG_BYTES:,} bytes; not a settings file")
         return tomllib.loads(data.decode())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the settings file {file}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: cannot be read (not UTF-8)") from error
     except (ValueError, RecursionError) as error:  # besides its own error the reader lets Python's on giant numbers through
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
         raise UsageError(f"{file} is not TOML: {reason}") from error

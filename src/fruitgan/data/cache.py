@@ -29,7 +29,7 @@ from PIL import Image
 from fruitgan.data.image_dataset import Bank, Fit
 from fruitgan.data.parallel import in_order
 from fruitgan.errors import DataError, FruitganError, Stopped, UsageError
-from fruitgan.files import PART_PREFIX, new_folder, remove_abandoned, remove_folder, write_atomically
+from fruitgan.files import PART_PREFIX, file_sha256, new_folder, remove_abandoned, remove_folder, write_atomically
 from fruitgan.machine import cache_folder
 from fruitgan.memory import spare_memory_bytes
 from fruitgan.settings import from_json, read_json, to_json
@@ -260,7 +260,6 @@ def _about_file(path: Path) -> tuple[str, int, int, int, int] | None:
 
 def _content(path: Path) -> bytes | None:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError:
+        return bytes.fromhex(file_sha256(path))
+    except DataError:
         return None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from fruitgan.data.pillow import formats, has_signature, quietly
-from fruitgan.errors import DataError
+from fruitgan.errors import DataError, reason_of
+from fruitgan.files import NotAFile, open_regular
 from fruitgan.images import Pixels
 
 MAX_PIXELS = 178_956_970
@@ -40,7 +39,6 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation to what turns the picture upright."""
-LONGEST_REASON = 200
 TEXT = bytes({7, 8, 9, 10, 12, 13, 27} | set(range(0x20, 0x100)) - {0x7F})
 """The bytes that texts are made of."""
 
@@ -94,29 +92,11 @@ def decode(source: Path | bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Dec
         except Exception as error:  # decoders meet hostile bytes and raise nearly anything
             if not has_signature(image.format):
                 raise NotAnImage(f"{name}: not an image") from error
-            raise Undecodable(f"{name}: cannot be decoded ({_reason(error)})") from error
+            raise Undecodable(f"{name}: cannot be decoded ({reason_of(error)})") from error
     if turn is not None:
         rgb = rgb.transpose(turn)
         alpha = alpha.transpose(turn) if alpha is not None else None
     return Decoded(np.array(rgb, dtype=np.uint8), None if alpha is None else np.array(alpha, dtype=np.uint8), *kind)
-
-
-def open_regular(path: Path) -> io.BufferedReader:
-    """A file, open for reading; what else may be there, even put there just now, is not waited for.
-
-    Raises:
-        NotAnImage: a folder, a pipe, a device.
-        OSError: missing, or not to be read.
-    """
-    # Looked at twice: a device may do something when it is opened, and between looking and opening another may come.
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise NotAnImage(f"{path}: not a regular file")
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    file = os.fdopen(os.open(path, flags), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise NotAnImage(f"{path}: not a regular file")
-    return file
 
 
 def _content(source: Path | bytes | BinaryIO, name: str) -> bytes:
@@ -126,8 +106,10 @@ def _content(source: Path | bytes | BinaryIO, name: str) -> bytes:
         try:
             with open_regular(source) as file:
                 data = file.read()
+        except NotAFile as error:
+            raise NotAnImage(str(error)) from error
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-            raise Undecodable(f"{name}: cannot be read ({_reason(error)})") from error
+            raise Undecodable(f"{name}: cannot be read ({reason_of(error)})") from error
     else:
         data = source.read()
     if not data:
@@ -159,16 +141,9 @@ def _opened(data: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
     except Exception as error:  # as above
         if not data[:512].strip(TEXT):  # a text that begins as pictures do: "P5 is ...", or C that defines a width
             raise NotAnImage(f"{name}: not an image") from error
-        raise Undecodable(f"{name}: cannot be decoded ({_reason(error)})") from error
+        raise Undecodable(f"{name}: cannot be decoded ({reason_of(error)})") from error
     with image:
         yield image
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    lines = str(error).splitlines()
-    return lines[0][:LONGEST_REASON] if lines and lines[0] else type(error).__name__
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

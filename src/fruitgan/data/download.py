@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from fruitgan.data.unzip import unzip
-from fruitgan.errors import DataError, FruitganError, UsageError, shown
+from fruitgan.errors import DataError, FruitganError, UsageError, reason_of, shown
 from fruitgan.files import file_sha256, new_folder
 from fruitgan.machine import cache_folder, is_offline
 
@@ -127,8 +127,6 @@ def _address(archive: Archive) -> str:
 
 
 def _check_sum(archive: Archive, zip_file: Path) -> None:
-    if not zip_file.is_file():  # opening a pipe would wait for ever
-        raise DataError(f"{zip_file}: not a file; delete it, and have it downloaded or replace it")
     found = file_sha256(zip_file)
     if found != archive.sha256:
         raise DataError(
@@ -225,7 +223,7 @@ def _download(archive: Archive, zip_file: Path, on_progress: Progress) -> None:
             f"{address}: cannot be downloaded ({_reason(error)}); try again, or {_by_hand(archive, zip_file)}"
         ) from error
     except OSError as error:
-        raise FruitganError(f"{zip_file.parent}: cannot be written ({(error.strerror or str(error)).lower()})") from error
+        raise FruitganError(f"{zip_file.parent}: cannot be written ({reason_of(error)})") from error
     finally:
         logger.setLevel(level)
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fruitgan.data.decode import decode
 from fruitgan.data.parallel import in_order
-from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.errors import DataError, FruitganError, UsageError, reason_of
 from fruitgan.images import Pixels, resize
 
 Fit = Literal["squash", "cover"]
@@ -172,7 +172,7 @@ class _Store:
         try:
             self.file = memory_map.open("wb") if memory_map is not None else None
         except OSError as error:
-            raise FruitganError(f"{memory_map}: cannot be written ({error.strerror})") from error
+            raise FruitganError(f"{memory_map}: cannot be written ({reason_of(error)})") from error
 
     def append(self, pixels: Pixels) -> None:
         size = pixels.size
@@ -180,7 +180,7 @@ class _Store:
             try:
                 self.file.write(np.ascontiguousarray(pixels).data)
             except OSError as error:
-                raise FruitganError(f"{self.path}: cannot be written ({error.strerror})") from error
+                raise FruitganError(f"{self.path}: cannot be written ({reason_of(error)})") from error
         else:
             if self.used + size > len(self.memory):
                 # Only `cover` gets here; half as much again each time keeps the copying linear.
@@ -198,7 +198,7 @@ class _Store:
             try:
                 self.file.close()
             except OSError as error:
-                raise FruitganError(f"{self.path}: cannot be written ({error.strerror})") from error
+                raise FruitganError(f"{self.path}: cannot be written ({reason_of(error)})") from error
 
     def stored(self) -> NDArray[np.uint8]:
         """What was appended; call it behind the `with`."""

@@ -9,18 +9,18 @@ dataset/dataset.json               what made it; read by people and by the next 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path, PurePosixPath
 
-from fruitgan.data.decode import decode, open_regular
+from fruitgan.data.decode import decode
 from fruitgan.data.groups import content_sha256
 from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import image_files
 from fruitgan.errors import DataError
+from fruitgan.files import file_sha256, reading
 
 PREDICTED = "predicted"
 ORIGINS = "origins"
@@ -96,10 +96,10 @@ def read_manifest(path: Path) -> tuple[ManifestRow, ...]:
     Raises:
         DataError: it cannot be read, lacks a column, or has a line that cannot be (named by its number).
     """
+    with reading(path):
+        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
     try:
-        lines = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig", "surrogateescape"), newline=""), strict=True))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
         raise DataError(f"{path}: is no CSV file ({error})") from error
     missing = [name for name in HEADER if not lines or name not in lines[0]]
@@ -222,7 +222,7 @@ def _listed(
     for what, odd in (("is missing", by_name.keys() - there.keys()), ("is not named in it", there.keys() - by_name.keys())):
         if odd:
             raise DataError(f"{manifest}: disagrees with the folder: {_some(odd)} {what}; export it again")
-    for (name, path), digest in in_order(lambda item: _file_sha256(item[1]), sorted(there.items())):
+    for (name, path), digest in in_order(lambda item: file_sha256(item[1]), sorted(there.items())):
         if digest != by_name[name].sha256:
             raise DataError(f"{path}: is not the file that {manifest} speaks of (another sha256); export it again")
     images = tuple(
@@ -258,14 +258,6 @@ def _some(paths: Iterable[Path]) -> str:
     names = [f"{path.parent.name}/{path.name}" for path in sorted(paths)]
     more = f" and {len(names) - NAMED_FILES} more" if len(names) > NAMED_FILES else ""
     return ", ".join(names[:NAMED_FILES]) + more
-
-
-def _file_sha256(path: Path) -> str:
-    try:
-        with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
 
 
 def _must_be_folder(folder: Path) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fruitgan.data.decode import NotAnImage, open_regular
-from fruitgan.errors import DataError, UsageError
+from fruitgan.errors import DataError, UsageError, reason_of
+from fruitgan.files import file_sha256
 from fruitgan.images import SUFFIXES
 from fruitgan.registry import suggestion
 
@@ -145,7 +144,7 @@ def image_files(folder: Path) -> tuple[Path, ...]:
     """
 
     def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename or folder}: cannot be listed ({(error.strerror or 'error').lower()})") from error
+        raise DataError(f"{error.filename or folder}: cannot be listed ({reason_of(error)})") from error
 
     found: list[Path] = []
     for base, folders, files in os.walk(folder, onerror=refuse):
@@ -182,9 +181,8 @@ def _cut(name: str, files: tuple[Path, ...]) -> Domain:
 
 def _digest(path: Path) -> bytes | None:
     try:
-        with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except (OSError, NotAnImage):
+        return bytes.fromhex(file_sha256(path))
+    except DataError:
         return None
 
 

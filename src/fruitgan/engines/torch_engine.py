@@ -17,7 +17,7 @@ from fruitgan.device import Precision, autocast, choose_device, freed_memory_ret
 from fruitgan.engines.contracts import Engine, Images
 from fruitgan.engines.reach import Reach, reach_of, tile_px
 from fruitgan.engines.tiles import in_tiles
-from fruitgan.errors import DataError, FruitganError
+from fruitgan.errors import DataError, FruitganError, is_out_of_memory
 from fruitgan.images import signed_from_unit, unit_from_bytes, unit_from_signed
 from fruitgan.memory import spare_memory_bytes
 from fruitgan.networks.catalog import generators
@@ -129,13 +129,6 @@ class TorchEngine(Engine):
         pixels = unit.clamp(0, 1).mul(255).round().to(torch.uint8)  # clipped, then rounded, as images.bytes_from_unit does
         result: Images = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return result
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that no memory was left; on a CPU torch says so by a bare RuntimeError."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error) or "out of memory" in str(error)
 
 
 def arrays_of(network: nn.Module) -> dict[str, NDArray[Any]]:

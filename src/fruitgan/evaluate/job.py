@@ -14,7 +14,7 @@ from typing import Any
 
 from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage, read_folders
 from fruitgan.device import choose_device
-from fruitgan.errors import DataError, FruitganError
+from fruitgan.errors import DataError, FruitganError, reason_of
 from fruitgan.evaluate.compare_settings import Comparison
 from fruitgan.evaluate.detection import Detection, detect
 from fruitgan.evaluate.detector_results import ReadingResult
@@ -245,7 +245,7 @@ class _Job:
         try:
             file.unlink(missing_ok=True)
         except OSError as error:
-            raise FruitganError(f"{file}: cannot be replaced ({(error.strerror or str(error)).lower()})") from error
+            raise FruitganError(f"{file}: cannot be replaced ({reason_of(error)})") from error
 
 
 def _real_dir(settings: EvaluateSettings) -> Path:

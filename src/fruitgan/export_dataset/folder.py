@@ -6,7 +6,6 @@ and says which; the same export goes on from there, and no other does. A lock ke
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -19,9 +18,9 @@ from typing import Any
 from fruitgan.data.labelled import LABELS, MANIFEST, ORIGINS, PREDICTED, UNFINISHED, ManifestRow, manifest_bytes, read_manifest
 from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import image_files
-from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.errors import DataError, FruitganError, UsageError, reason_of
 from fruitgan.export_dataset.plan import Item
-from fruitgan.files import remove_abandoned, write_atomically
+from fruitgan.files import file_sha256, remove_abandoned, write_atomically, writing
 from fruitgan.runs.run import LOCK, locked
 
 CARD = "dataset.json"
@@ -71,10 +70,8 @@ class DatasetFolder:
             FruitganError: it cannot be written to.
         """
         self._refuse_file()
-        try:
+        with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FruitganError(f"{self.path}: cannot be written ({(error.strerror or str(error)).lower()})") from error
         with locked(self.path):
             remove_abandoned(self.path, deep=True)
             yield
@@ -175,7 +172,7 @@ class DatasetFolder:
 
         def is_missing(item: Item) -> bool:
             path = self.path / item.file
-            return not path.is_file() or (item.file in known and known[item.file] != _sha256(path))
+            return not path.is_file() or (item.file in known and known[item.file] != file_sha256(path))
 
         return [item for item, missing in in_order(is_missing, items) if missing]
 
@@ -209,7 +206,9 @@ class DatasetFolder:
             FruitganError: they cannot be written.
         """
         rows = []
-        for item, digest in in_order(lambda item: _sha256(self.path / item.file), sorted(items, key=lambda item: item.file)):
+        for item, digest in in_order(
+            lambda item: file_sha256(self.path / item.file), sorted(items, key=lambda item: item.file)
+        ):
             with suppress(OSError):  # some mounted drives keep no times
                 os.utime(self.path / item.file, (SAME_TIME, SAME_TIME))
             rows.append(
@@ -236,12 +235,4 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise FruitganError(f"{path}: cannot be removed ({(error.strerror or str(error)).lower()})") from error
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise FruitganError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+        raise FruitganError(f"{path}: cannot be removed ({reason_of(error)})") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 
 from fruitgan.data.decode import decode
 from fruitgan.data.parallel import in_order
-from fruitgan.errors import DataError
+from fruitgan.files import file_sha256
 from fruitgan.images import Pixels, unit_from_bytes
 from fruitgan.measures.cache import FeatureCache, Row
 from fruitgan.measures.contracts import Features, FeatureSet
@@ -56,7 +55,7 @@ def extract(
     """
     device = torch.device(device)
     cache = FeatureCache(features, device.type)
-    keys = [key for _, key in in_order(_file_sha256, paths)]
+    keys = [bytes.fromhex(key) for _, key in in_order(file_sha256, paths)]
     known = cache.rows()
     missing = {key: path for key, path in zip(keys, paths, strict=True) if key not in known}
     new: dict[bytes, Row] = {}
@@ -71,13 +70,6 @@ def extract(
     rows = [new[key] if key in new else known[key] for key in keys]
     values = np.stack(rows).astype(np.float64) if rows else np.zeros((0, features.dimensions))
     return FeatureSet(values, features.name, features.resize)
-
-
-def _file_sha256(path: Path) -> bytes:
-    try:
-        return hashlib.sha256(path.read_bytes()).digest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
 
 
 def _computed(

@@ -126,10 +126,7 @@ def _fill(model: nn.Module, file: Path, urls: list[str]) -> None:
 
 
 def _published_tensors(file: Path, sums: list[str]) -> dict[str, Tensor]:
-    try:
-        found = file_sha256(file)
-    except OSError as error:
-        raise DataError(f"--weights {file}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+    found = file_sha256(file)
     if not any(found.startswith(published) for published in sums):
         raise DataError(
             f"--weights {file}: its sha256 is {found}, and the published ones begin with {' or '.join(sums)}; "

@@ -18,8 +18,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from fruitgan.errors import DataError, FruitganError
-from fruitgan.files import new_folder, remove_folder
+from fruitgan.errors import DataError, FruitganError, is_out_of_memory
+from fruitgan.files import file_sha256, new_folder, remove_folder
 from fruitgan.runs.run import step_folders, step_name
 from fruitgan.settings import read_json
 from fruitgan.stateful import State, Stateful
@@ -188,7 +188,7 @@ def _write(target: Path, step: int, parts: Mapping[str, Stateful], about: Mappin
             "values": values,
             "about": about,
         }
-        sums = {TENSORS: _sha256(folder / TENSORS), VALUES: _own_sha256(document)}
+        sums = {TENSORS: file_sha256(folder / TENSORS), VALUES: _own_sha256(document)}
         (folder / VALUES).write_text(json.dumps({**document, SUMS: sums}, indent=1, allow_nan=False), encoding="utf-8")
 
 
@@ -237,7 +237,7 @@ def _checked(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: {VALUES} lacks what a checkpoint has; it is damaged")
     if path.name != step_name(document["step"]):
         raise DataError(f"{path}: was made at step {document['step']}, as {VALUES} says; its name was changed")
-    if sums[TENSORS] != _sha256(path / TENSORS):
+    if sums[TENSORS] != file_sha256(path / TENSORS):
         raise DataError(f"{path}: {TENSORS} does not have the sum that {VALUES} records; it is damaged")
     return document
 
@@ -250,9 +250,9 @@ def _restore(path: Path, parts: Mapping[str, Stateful], state: State) -> None:
         try:
             _check_kinds(own, stateful.state())
             stateful.restore(own)
-        except torch.OutOfMemoryError:
-            raise
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise DataError(f"{path}: does not fit this run's {part} ({str(error).partition(chr(10))[0]})") from error
 
 
@@ -273,14 +273,3 @@ def _own_sha256(document: Mapping[str, Any]) -> str:
     """Of what `state.json` says, the sums apart, however it is laid out."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    """Raises: DataError if the file cannot be read."""
-    if not path.is_file():  # opening a pipe would wait for ever
-        raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error

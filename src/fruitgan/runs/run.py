@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.errors import DataError, FruitganError, UsageError, reason_of
 from fruitgan.files import new_folder, remove_abandoned, try_lock, write_atomically
 from fruitgan.settings import from_json, parse_json, read_json, to_json
 
@@ -164,7 +164,7 @@ class Run:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise FruitganError(f"{self.path / LOG}: cannot be written ({(error.strerror or str(error)).lower()})") from error
+            raise FruitganError(f"{self.path / LOG}: cannot be written ({reason_of(error)})") from error
 
     def entries(self) -> list[dict[str, Any]]:
         """The log's lines; what a crash has torn, or what is no such line, is left out."""
@@ -281,7 +281,7 @@ def _acquired(folder: Path, path: Path) -> tuple[int, bool]:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | CAREFULLY, 0o666)
         except OSError as error:
-            raise FruitganError(f"{path}: cannot be written ({(error.strerror or str(error)).lower()})") from error
+            raise FruitganError(f"{path}: cannot be written ({reason_of(error)})") from error
         is_locked = try_lock(descriptor)
         if is_locked is False:
             who = _who(descriptor)

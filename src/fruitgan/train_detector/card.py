@@ -10,13 +10,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fruitgan.errors import DataError, FruitganError, UsageError, shown
+from fruitgan.errors import DataError, FruitganError, UsageError, reason_of, shown
 from fruitgan.files import write_atomically
 from fruitgan.networks.catalog import detectors
 from fruitgan.networks.contracts import Detector
 from fruitgan.networks.weights import build_for
 from fruitgan.registry import Choice
-from fruitgan.settings import from_json, parse_json, reason_of, to_json
+from fruitgan.settings import from_json, parse_json, to_json
 from fruitgan.tensorfile import TensorFile, open_tensors
 from fruitgan.train_detector.protocols import PROTOCOLS
 from fruitgan.train_detector.scores import Verdict

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 
-from fruitgan.errors import FruitganError
+from fruitgan.errors import FruitganError, is_out_of_memory
 from fruitgan.train_gan.assemble import Plan
-
-# What CUDA's libraries, Apple's GPUs and torch's allocator for CPUs say, none of which has an error class of its own.
-SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
 
 
 class OutOfMemory(FruitganError):
@@ -41,12 +37,3 @@ def memory_told(plan: Plan, device: torch.device, saved_step: Callable[[], int])
             f"out of memory on {device} with --batch-size {plan.recipe.batch_size}, --image-size {plan.recipe.image_size_px} "
             f"and --precision {plan.precision}: a new run with one of them lower (bf16 takes less than fp32) needs less; {kept}"
         ) from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, of the host or of a device, means that there was no memory left."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in SIGNS)

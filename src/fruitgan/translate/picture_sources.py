@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from fruitgan.data.decode import NotAnImage, Undecodable, decode, open_regular
-from fruitgan.files import PART_PREFIX
+from fruitgan.data.decode import NotAnImage, Undecodable, decode
+from fruitgan.errors import reason_of
+from fruitgan.files import PART_PREFIX, NotAFile, open_regular
 from fruitgan.translate.picture_marks import read_mark
 
 HEAD_BYTES = 1 << 16
@@ -109,7 +110,7 @@ class _Walk:
             entries = [entry for entry in folder.iterdir() if not entry.name.startswith(PART_PREFIX)]
             return sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
-            self.found.failed.append(Remark(str(folder), f"cannot be listed ({_reason(error)})"))
+            self.found.failed.append(Remark(str(folder), f"cannot be listed ({reason_of(error)})"))
             return []
 
     def _file_in_folder(self, path: Path, root: Path, is_results: bool) -> None:
@@ -128,10 +129,10 @@ class _Walk:
             reason = reason_no_picture(data)
             if reason and not is_whole:
                 reason = reason_no_picture(_head(path, LARGEST_SNIFFED_BYTES)[0])
-        except NotAnImage:
+        except NotAFile:
             reason = "not a regular file"
         except OSError as error:
-            self.found.failed.append(Remark(str(path), f"cannot be read ({_reason(error)})"))
+            self.found.failed.append(Remark(str(path), f"cannot be read ({reason_of(error)})"))
             return
         if reason:
             self._skip(path, reason)
@@ -179,10 +180,6 @@ def _is_folder(path: Path) -> bool:
         return stat.S_ISDIR(path.stat().st_mode)
     except OSError:
         return False
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
 
 
 def name_outputs(sources: Sequence[Source], suffix: str) -> list[PurePath]:

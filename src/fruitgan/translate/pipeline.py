@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fruitgan.bundle import Card
-from fruitgan.data.decode import decode
+from fruitgan.data.decode import NotAnImage, decode
 from fruitgan.engines.contracts import Engine
 from fruitgan.engines.padding import Canvas, lay_out
-from fruitgan.errors import DataError, FruitganError
-from fruitgan.files import write_atomically
+from fruitgan.errors import DataError, FruitganError, reason_of
+from fruitgan.files import NotAFile, write_atomically
 from fruitgan.images import Pixels
 from fruitgan.machine import cores
 from fruitgan.translate.picture_marks import Format, encode
@@ -102,10 +102,12 @@ class Job:
             data = task.read()
             source = decode(data)
             canvas = lay_out(source.pixels, self.card, self.scale)
+        except NotAFile as error:
+            return NotAnImage(str(error))
         except FruitganError as error:
             return error
         except OSError as error:
-            return DataError(f"cannot be read ({(error.strerror or str(error)).lower()})")
+            return DataError(f"cannot be read ({reason_of(error)})")
         except MemoryError:
             return _too_large()
         return _Picture(place, hashlib.sha256(data).hexdigest(), canvas, source.alpha)

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fruitgan.data.decode import NotAnImage, open_regular
 from fruitgan.errors import DataError, UsageError
-from fruitgan.files import remove_abandoned
+from fruitgan.files import file_sha256, open_regular, remove_abandoned
 from fruitgan.images import SUFFIXES
 from fruitgan.translate.picture_marks import TRAINED_AGAINST, Format, read_mark
 from fruitgan.translate.picture_sources import Remark, Source, find_sources, identity_of, name_outputs, reason_no_picture
@@ -40,7 +39,7 @@ class Task:
         return STREAM if self.output is None else str(self.output)
 
     def read(self) -> bytes:
-        """The bytes of the source; raises OSError, or NotAnImage where something else has taken its place."""
+        """The bytes of the source; raises OSError, or NotAFile where something else has taken its place."""
         if self.data is not None:
             return self.data
         with open_regular(Path(self.source_name)) as file:
@@ -51,9 +50,8 @@ class Task:
         if self.data is not None:
             return hashlib.sha256(self.data).hexdigest()
         try:
-            with open_regular(Path(self.source_name)) as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except (OSError, NotAnImage):
+            return file_sha256(Path(self.source_name))
+        except DataError:
             return None
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fruitgan.data.decode import decode, open_regular
+from fruitgan.data.decode import decode
 from fruitgan.data.groups import content_sha256, perceptual_hash
 from fruitgan.data.parallel import in_order
 from fruitgan.errors import DataError
+from fruitgan.files import open_regular, reading
 from fruitgan.images import Pixels, to_pillow
 
 THIN_VALUES = 8
@@ -76,11 +77,8 @@ def inspect(paths: Sequence[Path], generated: Sequence[bool]) -> Iterator[Facts]
 
 def _facts(item: tuple[Path, bool]) -> Facts:
     path, generated = item
-    try:
-        with open_regular(path) as file:
-            data = file.read()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+    with reading(path), open_regular(path) as file:
+        data = file.read()
     try:
         picture = decode(data)
     except DataError as error:

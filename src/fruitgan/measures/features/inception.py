@@ -67,10 +67,7 @@ def _module() -> Any:
 
 def _checked(path: Path) -> Path:
     """The path of a file that the user names, if it holds the right weights."""
-    try:
-        found = file_sha256(path)
-    except OSError as error:
-        raise DataError(f"--weights {path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+    found = file_sha256(path)
     if found != WEIGHTS.sha256:
         raise DataError(
             f"--weights {path}: its sha256 is {found}, not {WEIGHTS.sha256}; the right file is {WEIGHTS.file} "
