@@ -19,7 +19,7 @@ from typed_commands import Cli, typed
 
 from fruitgan.runs.run import locked
 from fruitgan.train_detector import job
-from fruitgan.train_detector.image_dataset import Album
+from fruitgan.train_detector.detector import LabelledImageDataset
 
 
 @pytest.fixture
@@ -165,16 +165,16 @@ NETWORK = ("--data", "dataset", "--detector-option", "base_channels=4", "--image
 
 def test_a_stop_in_the_first_epoch_is_saved_and_goes_on_to_the_same_end(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli(*NETWORK, "--name", "whole")[0] == 0
-    batch, calls = Album.batch, []
+    batch, calls = LabelledImageDataset.batch, []
 
-    def asked(self: Album, *more: Any) -> Any:
+    def asked(self: LabelledImageDataset, *more: Any) -> Any:
         calls.append(more)
         if len(calls) == 2:
             signal.raise_signal(signal.SIGINT)
         return batch(self, *more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Album, "batch", asked)
+        patch.setattr(LabelledImageDataset, "batch", asked)
         code, out, err = cli(*NETWORK, "--name", "stopped", "--json")
     run = "runs/train-detector/stopped"
     assert (code, json.loads(out)) == (130, {"run": run, "rounds": 0, "finished": False})

@@ -7,9 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from fruitgan.train_detector.calibration import judge, log_loss, roc_points
 from fruitgan.train_detector.fit import batches
-from fruitgan.train_detector.plots import roc_points
-from fruitgan.train_detector.scores import judge, log_loss
 
 LOGITS = np.array([2.0, 1.0, -1.0, 0.5, -0.5, -2.0, -3.0, 0.0])
 GENERATED = np.array([True, True, True, False, False, False, False, True])

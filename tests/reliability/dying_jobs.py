@@ -18,7 +18,7 @@ from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.export_dataset.job import export_dataset
 from fruitgan.export_dataset.settings import ExportSettings
 from fruitgan.runs.run import step_folders
-from fruitgan.train_detector.card import load_detector
+from fruitgan.train_detector.detector import load_detector
 from fruitgan.train_detector.job import train_detector
 from fruitgan.train_detector.settings import Event, Started, TrainDetectorSettings
 

@@ -26,8 +26,8 @@ from fruitgan.errors import DataError, EnvironmentProblem, FruitganError
 from fruitgan.networks.catalog import detectors, generators
 from fruitgan.networks.weights import _sketch
 from fruitgan.registry import Choice
-from fruitgan.train_detector.card import DetectorBundle, DetectorCard, load_detector, save_detector
-from fruitgan.train_detector.scores import Confusion, Verdict
+from fruitgan.train_detector.calibration import Confusion, Verdict
+from fruitgan.train_detector.detector import DetectorBundle, DetectorCard, load_detector, save_detector
 
 DETECTOR_KEY = "fruitgan-detector"
 LONG = int(os.environ.get("HOSTILE_EXAMPLES", "2000"))

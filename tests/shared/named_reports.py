@@ -118,7 +118,7 @@ def detector_inputs(name: str) -> Report:
         "notes": [f"note {name}", name],
         "warnings": [f"warning {name}", name],
     }
-    numbers = {"train_loss": 0.5, "train_accuracy": 0.7, "choose_loss": 0.6, "choose_accuracy": 0.7, "seconds": 1.0}
+    numbers = {"train_loss": 0.5, "train_accuracy": 0.7, "val_loss": 0.6, "val_accuracy": 0.7, "seconds": 1.0}
     return Report(
         name=f"run {name}",
         result=found,

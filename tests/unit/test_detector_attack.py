@@ -13,14 +13,12 @@ from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError, UsageError
 from fruitgan.networks.catalog import detectors
 from fruitgan.networks.contracts import Detector
+from fruitgan.train_detector.detector import LabelledImageDataset, answers, open_image_dataset, squashed
 from fruitgan.train_detector.fit import FitSettings, fitting_augmentation
-from fruitgan.train_detector.image_dataset import Album, open_album, squashed
-from fruitgan.train_detector.predict import answers
-from fruitgan.train_detector.protocols import grouped_folds, half_parts
+from fruitgan.train_detector.protocols import grouped_folds, half_split
 from fruitgan.train_detector.regression import features_of
-from fruitgan.train_detector.robustness import CHANGES
-from fruitgan.train_detector.saliency import marked, saliency
-from fruitgan.train_detector.two_sample_test import FeatureAttacker, PixelAttacker, contest, told_apart
+from fruitgan.train_detector.robustness import CHANGES, marked, saliency
+from fruitgan.train_detector.two_sample_test import FeatureCandidate, PixelCandidate, cross_validation, two_sample_test
 
 SIDE = 32
 CPU = torch.device("cpu")
@@ -40,26 +38,26 @@ def write(folder: Path, count: int, stripes: float) -> list[LabelledImage]:
     return images
 
 
-def spectrum(name: str, album: Album, bins: int) -> FeatureAttacker:
+def spectrum(name: str, album: LabelledImageDataset, bins: int) -> FeatureCandidate:
     """Sees frequencies alone, few or many of them."""
     choice = detectors.choose("spectrum", {"image_size_px": SIDE, "bins": bins})
     everything = np.arange(len(album), dtype=np.int64)
     seen = features_of(detectors.build(choice), album, everything, CPU, 64)  # type: ignore[arg-type]
-    return FeatureAttacker(name, lambda: detectors.build(choice), lambda pixels: squashed(pixels, SIDE), seen, CPU)  # type: ignore[arg-type,return-value]
+    return FeatureCandidate(name, lambda: detectors.build(choice), lambda pixels: squashed(pixels, SIDE), seen, CPU)  # type: ignore[arg-type,return-value]
 
 
 def test_the_attacker_that_sees_the_difference_is_chosen_and_judged_on_what_it_did_not_see(tmp_path: Path) -> None:
     images = write(tmp_path, 160, stripes=20)
     generated = np.array([image.generated for image in images])
     folds = grouped_folds(images, 3, 0)
-    with open_album(images, SIDE) as album:
+    with open_image_dataset(images, SIDE) as album:
         blind, seeing = spectrum("blind", album, bins=1), spectrum("seeing", album, bins=4)
         told: list[tuple[str, int, int]] = []
-        found = contest([blind, seeing], folds, generated, lambda *event: told.append(event))
+        found = cross_validation([blind, seeing], folds, generated, lambda *event: told.append(event))
         assert found.name == "seeing"
         assert len(found.judged) == len(set(found.judged)) == 160
         rows = np.flatnonzero(found.fold == 1)
-        assert set(found.judged[rows]) == set(folds[1].judge)
+        assert set(found.judged[rows]) == set(folds[1].test)
         np.testing.assert_array_equal(found.strongest[rows], found.logits[found.chosen[1]][rows])
         assert ((found.strongest > 0) == generated[found.judged]).mean() > 0.9
         winner = found.winners[1].detector  # the weights that are kept are those that gave these answers
@@ -67,20 +65,20 @@ def test_the_attacker_that_sees_the_difference_is_chosen_and_judged_on_what_it_d
         again = answers(winner, pictures, CPU)
         np.testing.assert_allclose(again, found.strongest[rows], atol=1e-3)
         assert told[-1] == ("seeing", 6, 6)
-        test = told_apart([blind, seeing], half_parts(images, 0), generated, [image.group for image in images], 0)
+        test = two_sample_test([blind, seeing], half_split(images, 0), generated, [image.group for image in images], 0)
         assert test.rejects
         shuffled = np.random.default_rng(1).permutation(generated)
-        assert not told_apart([seeing], half_parts(images, 0), shuffled, [str(i) for i in range(160)], 0).rejects
+        assert not two_sample_test([seeing], half_split(images, 0), shuffled, [str(i) for i in range(160)], 0).rejects
 
 
 def test_a_network_is_trained_on_parts_where_it_takes_them(tmp_path: Path) -> None:
     images = write(tmp_path, 40, stripes=30)
     generated = np.array([image.generated for image in images])
-    with open_album(images, SIDE) as album:
+    with open_image_dataset(images, SIDE) as album:
         choice = detectors.choose("small-cnn", {"image_size_px": SIDE, "base_channels": 2})
-        small = PixelAttacker("small", choice, album, FitSettings(epochs=1), CPU)
-        learned = small.learn(half_parts(images, 0), generated)
-    assert np.isfinite(learned.choose_loss)
+        small = PixelCandidate("small", choice, album, FitSettings(epochs=1), CPU)
+        learned = small.learn(half_split(images, 0), generated)
+    assert np.isfinite(learned.val_loss)
     assert small.seconds > 0
     choice = detectors.choose("seed-cnn", {"image_size_px": SIDE})
     with pytest.raises(UsageError, match="part-mirror shows parts of the picture"):
@@ -89,12 +87,12 @@ def test_a_network_is_trained_on_parts_where_it_takes_them(tmp_path: Path) -> No
 
 def test_halves_and_folds_keep_groups_together_and_say_when_there_are_too_few() -> None:
     images = [LabelledImage(Path(f"{i}.png"), i % 2 == 0, f"group {i // 4}", "", "") for i in range(120)]
-    for parts in (half_parts(images, 0), *grouped_folds(images, 5, 0)):
-        sides = [{images[i].group for i in part} for part in (parts.train, parts.choose, parts.judge)]
+    for parts in (half_split(images, 0), *grouped_folds(images, 5, 0)):
+        sides = [{images[i].group for i in part} for part in (parts.train, parts.val, parts.test)]
         assert not sides[0] & sides[1] | sides[0] & sides[2] | sides[1] & sides[2]
-    assert abs(len(half_parts(images, 0).judge) - 60) <= 4
+    assert abs(len(half_split(images, 0).test) - 60) <= 4
     with pytest.raises(DataError, match="two halves"):
-        half_parts([LabelledImage(Path(f"{i}.png"), i % 2 == 0, f"group {i % 2}", "", "") for i in range(40)], 0)
+        half_split([LabelledImage(Path(f"{i}.png"), i % 2 == 0, f"group {i % 2}", "", "") for i in range(40)], 0)
 
 
 def test_changes_do_what_their_names_say() -> None:

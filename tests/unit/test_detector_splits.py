@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError
-from fruitgan.train_detector.protocols import PROTOCOLS, Parts, grouped_parts, seed_parts
+from fruitgan.train_detector.protocols import PROTOCOLS, Split, grouped_split, seed_split
 
 
 def labelled(fakes: Sequence[str], reals: Sequence[str], split: str = "") -> list[LabelledImage]:
@@ -28,8 +28,8 @@ def names(stem: str, n: int) -> list[str]:
     return [f"{stem}{number}" for number in range(n)]
 
 
-def all_of(parts: Parts) -> list[int]:
-    return sorted(int(i) for part in (parts.train, parts.choose, parts.judge, parts.left_out) for i in part)
+def all_of(parts: Split) -> list[int]:
+    return sorted(int(i) for part in (parts.train, parts.val, parts.test, parts.left_out) for i in part)
 
 
 group_lists = st.lists(st.integers(0, 40), min_size=25, max_size=80)
@@ -42,37 +42,37 @@ def test_no_group_is_ever_on_two_sides_and_no_image_is_lost_or_doubled(
 ) -> None:
     images = labelled([f"f{g}" for g in fakes], [f"{'f' if shared else 'r'}{g}" for g in reals])
     try:
-        parts = grouped_parts(images, seed)
+        parts = grouped_split(images, seed)
     except DataError:  # too few different things
         return
     assert all_of(parts) == list(range(len(images)))
-    sides = [{images[i].group for i in part} for part in (parts.train, parts.choose, parts.judge)]
+    sides = [{images[i].group for i in part} for part in (parts.train, parts.val, parts.test)]
     assert not sides[0] & sides[1]
     assert not sides[0] & sides[2]
     assert not sides[1] & sides[2]
-    kept = [images[i].generated for part in (parts.train, parts.choose, parts.judge) for i in part]
+    kept = [images[i].generated for part in (parts.train, parts.val, parts.test) for i in part]
     assert kept.count(True) == kept.count(False)
 
 
 def test_the_grouped_parts_have_their_shares_with_balanced_classes() -> None:
     images = labelled(names("f", 900), names("r", 900))
-    parts = grouped_parts(images, 0)
-    assert [len(part) for part in (parts.train, parts.choose, parts.judge)] == [1152, 288, 360]
-    for part in (parts.train, parts.choose, parts.judge):
+    parts = grouped_split(images, 0)
+    assert [len(part) for part in (parts.train, parts.val, parts.test)] == [1152, 288, 360]
+    for part in (parts.train, parts.val, parts.test):
         assert abs(2 * sum(images[i].generated for i in part) - len(part)) <= 2
 
 
 def test_a_fake_and_its_source_stay_together_and_the_parts_stay_balanced() -> None:
     images = labelled(names("apple", 300), names("apple", 300))
-    parts = grouped_parts(images, 3)
-    for part in (parts.train, parts.choose, parts.judge):
+    parts = grouped_split(images, 3)
+    for part in (parts.train, parts.val, parts.test):
         groups = [images[i].group for i in part]
         assert all(groups.count(group) == 2 for group in groups)
 
 
 def test_the_larger_class_is_cut_down_at_random() -> None:
     images = labelled(names("f", 100), names("r", 60))
-    parts, others = grouped_parts(images, 0), grouped_parts(images, 1)
+    parts, others = grouped_split(images, 0), grouped_split(images, 1)
     assert len(parts.left_out) == 40
     assert all(images[i].generated for i in parts.left_out)
     assert list(parts.left_out) != list(others.left_out)
@@ -80,36 +80,36 @@ def test_the_larger_class_is_cut_down_at_random() -> None:
 
 def test_the_split_is_a_function_of_the_seed() -> None:
     images = labelled(names("f", 50), names("r", 50))
-    first, again, other = (grouped_parts(images, seed) for seed in (5, 5, 6))
-    assert np.array_equal(first.judge, again.judge)
-    assert not np.array_equal(first.judge, other.judge)
+    first, again, other = (grouped_split(images, seed) for seed in (5, 5, 6))
+    assert np.array_equal(first.test, again.test)
+    assert not np.array_equal(first.test, other.test)
 
 
 def test_the_seed_protocol_takes_the_first_fifth_of_each_class_by_name() -> None:
     images = labelled(names("f", 900), names("r", 900))
     shuffled = [images[i] for i in np.random.default_rng(0).permutation(len(images))]
-    parts = seed_parts(shuffled)
-    assert np.array_equal(parts.choose, parts.judge)  # the leak: what chose is what is reported
-    judged = [shuffled[i] for i in parts.judge]
+    parts = seed_split(shuffled)
+    assert np.array_equal(parts.val, parts.test)  # the leak: what chose is what is reported
+    judged = [shuffled[i] for i in parts.test]
     for generated in (True, False):
         found = sorted(image.path.name for image in judged if image.generated == generated)
         assert found == [f"{number:06d}.png" for number in range(180)]
-    assert (len(parts.train), len(parts.judge), len(parts.left_out)) == (1440, 360, 0)
-    assert not set(parts.train) & set(parts.judge)
+    assert (len(parts.train), len(parts.test), len(parts.left_out)) == (1440, 360, 0)
+    assert not set(parts.train) & set(parts.test)
 
 
 def test_the_seed_protocol_rounds_down_and_does_not_balance() -> None:
     images = labelled(names("f", 14), names("r", 23))
-    parts = seed_parts(images)
-    assert sum(images[i].generated for i in parts.judge) == 2
-    assert len(parts.judge) == 2 + 4
+    parts = seed_split(images)
+    assert sum(images[i].generated for i in parts.test) == 2
+    assert len(parts.test) == 2 + 4
     assert len(parts.train) == 12 + 19
 
 
 def test_the_seed_protocol_says_why_it_leaks_with_counts() -> None:
     images = labelled(names("apple", 20), names("apple", 20), split="train")
     images += [LabelledImage(Path("predicted/x.png"), True, "apple0", "train", "")]
-    parts = seed_parts(images)
+    parts = seed_split(images)
     said = "\n".join(PROTOCOLS["seed"].explained(images, parts))
     assert "reads too high" in said
     assert "also chose when to stop" in said
@@ -119,11 +119,11 @@ def test_the_seed_protocol_says_why_it_leaks_with_counts() -> None:
 
 
 def test_too_few_images_say_how_many_are_needed() -> None:
-    for split in (grouped_parts, seed_parts):
+    for split in (grouped_split, seed_split):
         with pytest.raises(DataError, match="too few images: 9 real, at least 10 of each class are needed"):
             split(labelled(names("f", 30), names("r", 9)), 0)
 
 
 def test_many_copies_of_two_things_are_too_few() -> None:
     with pytest.raises(DataError, match="show only 4 different things; at least three of each class are needed"):
-        grouped_parts(labelled(["a", "b"] * 10, ["c", "d"] * 10), 0)
+        grouped_split(labelled(["a", "b"] * 10, ["c", "d"] * 10), 0)

@@ -24,10 +24,9 @@ from fruitgan.evaluate.sources import find_sources
 from fruitgan.evaluate.wording import claim_sentence, figure
 from fruitgan.measures.contracts import metrics
 from fruitgan.measures.features import inception as inception_module
-from fruitgan.train_detector.card import DetectorBundle, DetectorCard, save_detector
-from fruitgan.train_detector.image_dataset import open_album
+from fruitgan.train_detector.calibration import judge
+from fruitgan.train_detector.detector import DetectorBundle, DetectorCard, open_image_dataset, save_detector
 from fruitgan.train_detector.protocols import grouped_folds
-from fruitgan.train_detector.scores import judge
 
 SIDE_PX = 32
 
@@ -325,7 +324,7 @@ def test_a_given_detector_is_judged_on_images_that_it_was_not_trained_with(datas
 
     images = read_dataset(dataset).images
     choice = detectors.choose("spectrum", {"image_size_px": 32})
-    with open_album(images, 32) as album:
+    with open_image_dataset(images, 32) as album:
         fingerprint = album.fingerprint
     verdict = judge(np.array([1.0, -1.0]), np.array([True, False]))
     card = DetectorCard(

@@ -20,8 +20,7 @@ from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.images import Pixels
 from fruitgan.measures.features import colour
-from fruitgan.train_detector.robustness import CHANGES
-from fruitgan.train_detector.saliency import COPIES
+from fruitgan.train_detector.robustness import CHANGES, COPIES
 
 SIDE = 32
 

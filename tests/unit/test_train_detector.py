@@ -25,15 +25,19 @@ from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.networks.catalog import detectors
 from fruitgan.networks.contracts import Detector
 from fruitgan.registry import Choice
-from fruitgan.train_detector.card import DetectorBundle, load_detector, save_detector
+from fruitgan.train_detector.calibration import judge
+from fruitgan.train_detector.detector import (
+    DetectorBundle,
+    load_detector,
+    open_image_dataset,
+    predict,
+    save_detector,
+    size_notes,
+)
 from fruitgan.train_detector.fit import FitSettings, fit
-from fruitgan.train_detector.image_dataset import open_album
 from fruitgan.train_detector.job import train_detector
-from fruitgan.train_detector.predict import predict
-from fruitgan.train_detector.protocols import grouped_parts
-from fruitgan.train_detector.scores import judge
+from fruitgan.train_detector.protocols import grouped_split
 from fruitgan.train_detector.settings import Event, Rounded, Started, TrainDetectorResult, TrainDetectorSettings
-from fruitgan.train_detector.sizes import size_notes
 
 CPU = torch.device("cpu")
 SIDE = 32
@@ -115,7 +119,7 @@ def test_the_run_folder_holds_everything_that_is_promised(trained: TrainDetector
     assert metrics["confusion"]["real_as_real"] == result.confusion.real_as_real
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["trial"] for line in lines] == list(range(1, result.rounds + 1))
-    assert min(lines, key=lambda line: line["choose_loss"])["trial"] == result.best_round
+    assert min(lines, key=lambda line: line["val_loss"])["trial"] == result.best_round
     page = (run / "report.html").read_text()
     assert f"{100 * result.accuracy:.1f}%" in page or f"{result.accuracy:.0%}" in page
     assert "grouped protocol" in page
@@ -182,7 +186,7 @@ def test_the_seed_protocol_reports_what_chose_and_says_so(easy: Path, tmp_path: 
     assert (result.train_images, result.choose_images, result.n) == (96, 24, 24)
     assert "leaks" in result.notes[0]
     last = json.loads((result.run / "log.jsonl").read_text().splitlines()[result.best_round - 1])
-    assert last["choose_accuracy"] == pytest.approx(result.accuracy)
+    assert last["val_accuracy"] == pytest.approx(result.accuracy)
     assert load_detector(result.file).card.protocol == "seed"
     assert "read too high" in (result.run / "report.html").read_text()
 
@@ -312,10 +316,10 @@ def test_a_detector_from_its_file_answers_as_the_one_that_was_judged(trained: Tr
     bundle = load_detector(trained.file)
     assert bundle.card.verdict.accuracy == trained.accuracy
     images = read_folders(easy / "predicted", easy / "origins").images
-    with open_album(images, bundle.card.image_size_px) as album:
-        parts = grouped_parts(album.images, 0)
-        paths = [album.images[i].path for i in parts.judge]
-        truth = album.generated[parts.judge]
+    with open_image_dataset(images, bundle.card.image_size_px) as album:
+        parts = grouped_split(album.images, 0)
+        paths = [album.images[i].path for i in parts.test]
+        truth = album.generated[parts.test]
     logits = predict(bundle.detector, paths, device=CPU, batch_size=7)
     assert logits.dtype == np.float64
     assert judge(logits, truth).confusion == trained.confusion
@@ -399,15 +403,15 @@ class Broken(Detector):
 
 def test_a_loss_that_is_not_finite_ends_the_training(easy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detectors, "build", lambda _: Broken())
-    with open_album(read_folders(easy / "predicted", easy / "origins").images, SIDE) as album:
-        parts = grouped_parts(album.images, 0)
+    with open_image_dataset(read_folders(easy / "predicted", easy / "origins").images, SIDE) as album:
+        parts = grouped_split(album.images, 0)
         with pytest.raises(FruitganError, match="not finite in epoch 1"):
             fit(Choice("broken", "x", "0"), album, parts, FitSettings(), device=CPU)
 
 
 def test_an_album_in_a_file_equals_one_in_memory(easy: Path) -> None:
     images = read_folders(easy / "predicted", easy / "origins").images
-    with open_album(images, SIDE) as one, open_album(images, SIDE, memory_limit_bytes=0) as other:
+    with open_image_dataset(images, SIDE) as one, open_image_dataset(images, SIDE, memory_limit_bytes=0) as other:
         assert one.fingerprint == other.fingerprint
         some = np.array([3, 0, 119])
         assert torch.equal(one.batch(some, CPU), other.batch(some, CPU))
@@ -416,10 +420,10 @@ def test_an_album_in_a_file_equals_one_in_memory(easy: Path) -> None:
 
 
 def test_an_album_of_the_wrong_size_is_refused(easy: Path) -> None:
-    with open_album(read_folders(easy / "predicted", easy / "origins").images, SIDE) as album:
+    with open_image_dataset(read_folders(easy / "predicted", easy / "origins").images, SIDE) as album:
         choice = detectors.choose("small-cnn", {"image_size_px": 64})
         with pytest.raises(UsageError, match="wants images of 64 px and would be given 32 px"):
-            fit(choice, album, grouped_parts(album.images, 0), FitSettings(), device=CPU)
+            fit(choice, album, grouped_split(album.images, 0), FitSettings(), device=CPU)
 
 
 def test_a_small_training_set_still_has_steps_in_an_epoch() -> None:

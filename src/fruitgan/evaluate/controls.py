@@ -24,10 +24,9 @@ from fruitgan.export_dataset.job import Unchanged, encode
 from fruitgan.export_dataset.settings import Format
 from fruitgan.images import Pixels, resize
 from fruitgan.measures.permutation import MaximumTest, maximum_test
-from fruitgan.train_detector.card import load_detector
-from fruitgan.train_detector.predict import predict
-from fruitgan.train_detector.protocols import Parts, half_parts
-from fruitgan.train_detector.two_sample_test import Attacker, told_apart
+from fruitgan.train_detector.detector import load_detector, predict
+from fruitgan.train_detector.protocols import Split, half_split
+from fruitgan.train_detector.two_sample_test import Candidate, two_sample_test
 
 REALS = "reals-against-reals"
 IDENTITY = "identity-export"
@@ -52,18 +51,18 @@ def halved(reals: Sequence[LabelledImage], seed: int, stream: str) -> list[Label
     return [replace(image, generated=image.group in first) for image in reals]
 
 
-def reals_against_reals(attacking: Attacking, attackers: Sequence[Attacker], seed: int) -> ControlResult | None:
+def reals_against_reals(attacking: Attacking, attackers: Sequence[Candidate], seed: int) -> ControlResult | None:
     """Real images of two disjoint halves; None where they are too few to train on."""
     places = [i for i, image in enumerate(attacking.images) if not image.generated]
     images = halved([attacking.images[i] for i in places], seed, "evaluate/controls/reals")
     if _too_few(images):
         return None
-    parts = half_parts(images, seed)
+    parts = half_split(images, seed)
     numbers = np.array(places)
-    mapped = Parts(*(numbers[part] for part in (parts.train, parts.choose, parts.judge, parts.left_out)))
+    mapped = Split(*(numbers[part] for part in (parts.train, parts.val, parts.test, parts.left_out)))
     generated = np.zeros(len(attacking.images), dtype=np.bool_)
     generated[numbers] = [image.generated for image in images]
-    test = told_apart(
+    test = two_sample_test(
         attackers,
         mapped,
         generated,
@@ -95,9 +94,9 @@ def identity_export(attacking: Attacking, seed: int, size_px: tuple[int, int] | 
                 told_apart=False,
             )
         attackers = attacking.attackers(exported)
-        test = told_apart(
+        test = two_sample_test(
             attackers,
-            half_parts(exported, seed),
+            half_split(exported, seed),
             np.array([image.generated for image in exported]),
             [image.group for image in exported],
             seed,

@@ -9,8 +9,7 @@ import numpy as np
 
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.measures.statistics import auc_interval
-from fruitgan.train_detector.calibration import Calibration, average_precision, balanced_accuracy, calibration
-from fruitgan.train_detector.scores import Confusion, judge
+from fruitgan.train_detector.calibration import Calibration, Confusion, average_precision, balanced_accuracy, calibration, judge
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,16 +20,26 @@ from fruitgan.measures.extraction import Pictures, extract
 from fruitgan.measures.permutation import MaximumTest
 from fruitgan.networks.catalog import detectors
 from fruitgan.networks.contracts import Detector, LinearDetector
-from fruitgan.train_detector.calibration import balanced_accuracy
+from fruitgan.train_detector.calibration import balanced_accuracy, judge
+from fruitgan.train_detector.detector import (
+    BATCH_SIZE,
+    LabelledImageDataset,
+    choose_detector,
+    open_image_dataset,
+    sizes_of,
+    squashed,
+)
 from fruitgan.train_detector.fit import FitSettings
-from fruitgan.train_detector.image_dataset import Album, open_album, squashed
-from fruitgan.train_detector.logistic import Logistic, logistic
-from fruitgan.train_detector.predict import BATCH_SIZE
-from fruitgan.train_detector.protocols import grouped_folds, half_parts
-from fruitgan.train_detector.regression import features_of, finite
-from fruitgan.train_detector.scores import judge
-from fruitgan.train_detector.sizes import choose_detector, sizes_of
-from fruitgan.train_detector.two_sample_test import Attacker, Contest, FeatureAttacker, PixelAttacker, contest, told_apart
+from fruitgan.train_detector.protocols import grouped_folds, half_split
+from fruitgan.train_detector.regression import Logistic, features_of, finite, logistic
+from fruitgan.train_detector.two_sample_test import (
+    Candidate,
+    CrossValidation,
+    FeatureCandidate,
+    PixelCandidate,
+    cross_validation,
+    two_sample_test,
+)
 
 FOLDS = 5
 QUICK_FOLDS = 3
@@ -100,7 +110,7 @@ class Attacking:
     def __exit__(self, *error: object) -> None:
         self.stack.close()
 
-    def attackers(self, images: Sequence[LabelledImage]) -> list[Attacker]:
+    def attackers(self, images: Sequence[LabelledImage]) -> list[Candidate]:
         """One a name, and of `logistic` one a backend, on these images.
 
         Raises:
@@ -108,8 +118,8 @@ class Attacking:
             DataError: an image cannot be decoded.
             FruitganError: features are not finite.
         """
-        albums: dict[int, Album] = {}
-        found: list[Attacker] = []
+        albums: dict[int, LabelledImageDataset] = {}
+        found: list[Candidate] = []
         for name in self.names:
             if detectors.get(name) is logistic:
                 found += [self._on_backend(f"{name}:{backend.name}", backend, images) for backend in self.backends]
@@ -117,15 +127,15 @@ class Attacking:
                 found.append(self._on_pixels(name, images, albums))
         return found
 
-    def _on_backend(self, name: str, backend: Features, images: Sequence[LabelledImage]) -> FeatureAttacker:
+    def _on_backend(self, name: str, backend: Features, images: Sequence[LabelledImage]) -> FeatureCandidate:
         paths = [image.path for image in images]
         label = f"features {backend.name}"
         seen = extract(backend, paths, self.device, lambda done: self.tell(label, done, len(paths)), read=self.pictures)
-        return FeatureAttacker(
+        return FeatureCandidate(
             name, lambda: Logistic(backend.name, backend), backend.prepare, finite(seen.values, name), self.device
         )
 
-    def _on_pixels(self, name: str, images: Sequence[LabelledImage], albums: dict[int, Album]) -> Attacker:
+    def _on_pixels(self, name: str, images: Sequence[LabelledImage], albums: dict[int, LabelledImageDataset]) -> Candidate:
         """`albums` are those of these images that are open already, by their size."""
         choice = choose_detector(name, {}, None, self.sizes)
         with torch.device("meta"):
@@ -133,19 +143,19 @@ class Attacking:
         size_px = network.image_size_px
         if size_px not in albums:
             albums[size_px] = self.stack.enter_context(
-                open_album(images, size_px, on_progress=partial(self.tell, f"reading at {size_px} px"))
+                open_image_dataset(images, size_px, on_progress=partial(self.tell, f"reading at {size_px} px"))
             )
             if albums[size_px].broken:
                 path, reason = albums[size_px].broken[0]
                 raise DataError(f"{path}: {reason}")
         album = albums[size_px]
         if not isinstance(network, LinearDetector):
-            return PixelAttacker(name, choice, album, self.fitting, self.device)
+            return PixelCandidate(name, choice, album, self.fitting, self.device)
         everything = np.arange(len(album), dtype=np.int64)
         seen = features_of(detectors.build(choice).to(self.device), album, everything, self.device, BATCH_SIZE)
-        return FeatureAttacker(name, lambda: detectors.build(choice), partial(squashed, side_px=size_px), seen, self.device)
+        return FeatureCandidate(name, lambda: detectors.build(choice), partial(squashed, side_px=size_px), seen, self.device)
 
-    def contest(self, attackers: Sequence[Attacker]) -> tuple[DetectorResult, tuple[AttackerResult, ...], Contest]:
+    def contest(self, attackers: Sequence[Candidate]) -> tuple[DetectorResult, tuple[AttackerResult, ...], CrossValidation]:
         """The strongest by nested grouped cross-validation, all of them in the same folds, and the one test.
 
         Raises:
@@ -156,10 +166,12 @@ class Attacking:
         generated = np.array([image.generated for image in images])
         groups = [image.group for image in images]
         folds = grouped_folds(images, QUICK_FOLDS if self.quick else FOLDS, self.seed)
-        found = contest(attackers, folds, generated, lambda name, done, total: self.tell(f"detector {name}", done, total))
-        test = told_apart(
+        found = cross_validation(
+            attackers, folds, generated, lambda name, done, total: self.tell(f"detector {name}", done, total)
+        )
+        test = two_sample_test(
             attackers,
-            half_parts(images, self.seed),
+            half_split(images, self.seed),
             generated,
             groups,
             self.seed,
@@ -188,8 +200,8 @@ class Attacking:
 
     def _table(
         self,
-        attackers: Sequence[Attacker],
-        found: Contest,
+        attackers: Sequence[Candidate],
+        found: CrossValidation,
         test: MaximumTest,
         truth: np.ndarray[tuple[int], np.dtype[np.bool_]],
     ) -> list[AttackerResult]:
@@ -212,5 +224,5 @@ class Attacking:
             )
         return rows
 
-    def judged(self, found: Contest) -> tuple[JudgedImage, ...]:
+    def judged(self, found: CrossValidation) -> tuple[JudgedImage, ...]:
         return judged_images([self.images[i] for i in found.judged], found.strongest)

@@ -15,8 +15,7 @@ from fruitgan.errors import DataError
 from fruitgan.evaluate.detector_results import DetectorResult, JudgedImage, judged_images, result_of
 from fruitgan.evaluate.detectors import OnStep
 from fruitgan.measures.permutation import maximum_test
-from fruitgan.train_detector.card import load_detector
-from fruitgan.train_detector.image_dataset import Album, open_album
+from fruitgan.train_detector.detector import LabelledImageDataset, load_detector, open_image_dataset
 from fruitgan.train_detector.protocols import PROTOCOLS
 
 SUFFIX = ".safetensors"
@@ -44,12 +43,14 @@ def judge_by_given(
     bundle = load_detector(path)
     card = bundle.card
     notes = []
-    with open_album(images, card.image_size_px, on_progress=lambda done, total: on_step("reading", done, total)) as album:
+    with open_image_dataset(
+        images, card.image_size_px, on_progress=lambda done, total: on_step("reading", done, total)
+    ) as album:
         _refuse_broken(album)
         chosen: Indices = np.arange(len(album), dtype=np.int64)
         protocol = "trained elsewhere; whether on some of these images cannot be known"
         if album.fingerprint == card.data_fingerprint:
-            chosen = PROTOCOLS[card.protocol].split(album.images, card.seed).judge
+            chosen = PROTOCOLS[card.protocol].split(album.images, card.seed).test
             protocol = f"trained on other images of this set, by its protocol {card.protocol}"
             notes.append(
                 f"the detector was trained on images of this set; judged are the {len(chosen)} that its protocol kept back"
@@ -77,7 +78,9 @@ def judge_by_given(
     return result, notes, judged_images([images[index] for index in chosen], logits)
 
 
-def _answers(detector: torch.nn.Module, album: Album, chosen: Indices, device: torch.device, on_step: OnStep) -> Logits:
+def _answers(
+    detector: torch.nn.Module, album: LabelledImageDataset, chosen: Indices, device: torch.device, on_step: OnStep
+) -> Logits:
     pieces: list[Logits] = []
     with torch.inference_mode():
         for start in range(0, len(chosen), 64):
@@ -86,7 +89,7 @@ def _answers(detector: torch.nn.Module, album: Album, chosen: Indices, device: t
     return np.concatenate(pieces)
 
 
-def _refuse_broken(album: Album) -> None:
+def _refuse_broken(album: LabelledImageDataset) -> None:
     if album.broken:
         path, reason = album.broken[0]
         raise DataError(f"{path}: {reason}")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fruitgan.evaluate.wording import Row, figure
 from fruitgan.report.plots import Line, line_plot
-from fruitgan.train_detector.plots import roc_points
+from fruitgan.train_detector.calibration import roc_points
 
 
 @dataclass(frozen=True, kw_only=True)

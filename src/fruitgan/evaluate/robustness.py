@@ -18,12 +18,10 @@ from fruitgan.evaluate.detector_results import LookedAt, RobustnessResult
 from fruitgan.evaluate.detectors import OnStep
 from fruitgan.files import write_atomically
 from fruitgan.images import Pixels, to_pillow
-from fruitgan.train_detector.calibration import average_precision
-from fruitgan.train_detector.predict import BATCH_SIZE, answers
-from fruitgan.train_detector.robustness import CHANGES, Change
-from fruitgan.train_detector.saliency import marked, saliency
-from fruitgan.train_detector.scores import judge
-from fruitgan.train_detector.two_sample_test import Contest, Prepare
+from fruitgan.train_detector.calibration import average_precision, judge
+from fruitgan.train_detector.detector import BATCH_SIZE, answers
+from fruitgan.train_detector.robustness import CHANGES, Change, marked, saliency
+from fruitgan.train_detector.two_sample_test import CrossValidation, Prepare
 
 CHANGED = 100
 """Judged images of each class that are changed: the intervals of the rows are then 5 points to each side or less at 85%."""
@@ -34,7 +32,7 @@ Read = Callable[[Path], Pixels]
 
 
 def robustness(
-    contest: Contest, images: Sequence[LabelledImage], read: Read, device: torch.device, seed: int, tell: OnStep
+    contest: CrossValidation, images: Sequence[LabelledImage], read: Read, device: torch.device, seed: int, tell: OnStep
 ) -> list[RobustnessResult]:
     """Judged images after each change, each before the detector of its fold. `images` are all, as the contest numbers them.
 
@@ -58,7 +56,7 @@ def robustness(
     return [_result(change, row, truth) for change, row in zip(CHANGES, logits, strict=True)]
 
 
-def _some(contest: Contest, images: Sequence[LabelledImage], seed: int) -> NDArray[np.int64]:
+def _some(contest: CrossValidation, images: Sequence[LabelledImage], seed: int) -> NDArray[np.int64]:
     """Rows of the contest, ascending: up to `CHANGED` of each class."""
     truth = np.array([images[i].generated for i in contest.judged])
     kept = []
@@ -89,7 +87,7 @@ def _result(change: Change, logits: NDArray[np.float64], truth: NDArray[np.bool_
 
 
 def look(
-    contest: Contest, images: Sequence[LabelledImage], read: Read, device: torch.device, out: Path, seed: int
+    contest: CrossValidation, images: Sequence[LabelledImage], read: Read, device: torch.device, out: Path, seed: int
 ) -> tuple[LookedAt, ...]:
     """Pictures of where the detectors looked, of the surest generated images and of those that they missed by most.
 

@@ -102,10 +102,10 @@ def _reading(
     logits = np.full(len(images), np.nan)
     fold_of: dict[str, int] = {}
     for number, parts in enumerate(folds):
-        trained = trials(known[parts.train], is_target[parts.train], known[parts.choose], is_target[parts.choose])
-        models.append(min(trained, key=lambda trial: trial.choose_loss).regression)
-        logits[parts.judge] = models[-1].logits(known[parts.judge])
-        fold_of |= {images[i].group: number for i in parts.judge}
+        trained = trials(known[parts.train], is_target[parts.train], known[parts.val], is_target[parts.val])
+        models.append(min(trained, key=lambda trial: trial.val_loss).regression)
+        logits[parts.test] = models[-1].logits(known[parts.test])
+        fold_of |= {images[i].group: number for i in parts.test}
     judged = ~np.isnan(logits)
     # A source that was left out to balance the classes taught no fold.
     places = np.array([fold_of.get(fake.group, zlib.crc32(fake.group.encode()) % FOLDS) for fake in fakes])

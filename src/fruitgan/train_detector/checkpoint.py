@@ -36,8 +36,8 @@ class History:
     def best(self) -> Round | None:
         return next((found for found in reversed(self.rounds) if found.is_best), None)
 
-    def is_gain(self, choose_loss: float) -> bool:
-        return self.best is None or choose_loss < self.best.choose_loss
+    def is_gain(self, val_loss: float) -> bool:
+        return self.best is None or val_loss < self.best.val_loss
 
     def add(self, found: Round, detector: Detector) -> None:
         self.rounds.append(found)

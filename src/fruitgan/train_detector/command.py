@@ -214,8 +214,8 @@ class _Telling:
                 what = "epoch" if round_.penalty is None else "trial"
                 best = ", the best so far" if round_.is_best else ""
                 self.console.say(
-                    f"{what} {round_.number}: loss {round_.train_loss:.4f}, on the choosing images {round_.choose_loss:.4f} "
-                    f"({round_.choose_accuracy:.1%} right){best}"
+                    f"{what} {round_.number}: loss {round_.train_loss:.4f}, on the choosing images {round_.val_loss:.4f} "
+                    f"({round_.val_accuracy:.1%} right){best}"
                 )
                 self._bar(0, "training", "epoch").update(round_.number)
                 if round_.seconds > SLOW_EPOCH_SECONDS and not self.warned:

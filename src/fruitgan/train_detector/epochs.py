@@ -13,8 +13,8 @@ class Round:
     number: int
     train_loss: float
     train_accuracy: float
-    choose_loss: float
-    choose_accuracy: float
+    val_loss: float
+    val_accuracy: float
     is_best: bool
     """Whether the loss on the choosing images was lower than in any round before."""
     seconds: float

@@ -12,9 +12,9 @@ from fruitgan.data.labelled import LabelledImage
 from fruitgan.images import Pixels
 from fruitgan.measures.statistics import wilson
 from fruitgan.settings import to_json
+from fruitgan.train_detector.detector import LabelledImageDataset
 from fruitgan.train_detector.epochs import Round
-from fruitgan.train_detector.image_dataset import Album
-from fruitgan.train_detector.protocols import Parts
+from fruitgan.train_detector.protocols import Split
 from fruitgan.train_detector.settings import Part
 
 EXAMPLES = 6
@@ -39,9 +39,9 @@ def by_split(judged: Sequence[LabelledImage], logits: NDArray[np.float64]) -> tu
     return tuple(found)
 
 
-def examples(album: Album, parts: Parts, logits: NDArray[np.float64]) -> dict[str, list[Pixels]]:
+def examples(album: LabelledImageDataset, parts: Split, logits: NDArray[np.float64]) -> dict[str, list[Pixels]]:
     """The most surely told and the most surely mistaken pictures of each class, uint8 [S, S, 3]."""
-    truth = album.generated[parts.judge]
+    truth = album.generated[parts.test]
     kinds = {
         "generated, recognised": (truth & (logits > 0), -logits),
         "generated, taken for real": (truth & (logits <= 0), logits),
@@ -52,5 +52,5 @@ def examples(album: Album, parts: Parts, logits: NDArray[np.float64]) -> dict[st
     for kind, (which, order) in kinds.items():
         numbers = np.flatnonzero(which)
         numbers = numbers[np.argsort(order[numbers], kind="stable")][:EXAMPLES]
-        shown[kind] = [album.pixels(int(parts.judge[number])) for number in numbers]
+        shown[kind] = [album.pixels(int(parts.test[number])) for number in numbers]
     return shown

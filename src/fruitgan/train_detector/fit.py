@@ -20,13 +20,12 @@ from fruitgan.networks.catalog import detectors
 from fruitgan.networks.contracts import Detector, LinearDetector
 from fruitgan.registry import Choice
 from fruitgan.stateful import State, Stateful
+from fruitgan.train_detector.calibration import log_loss
 from fruitgan.train_detector.checkpoint import History, Keeper, OptimizerState
+from fruitgan.train_detector.detector import BATCH_SIZE, LabelledImageDataset, dataset_logits
 from fruitgan.train_detector.epochs import OnRound, Round
-from fruitgan.train_detector.image_dataset import Album
-from fruitgan.train_detector.predict import BATCH_SIZE, album_logits
-from fruitgan.train_detector.protocols import Indices, Parts
+from fruitgan.train_detector.protocols import Indices, Split
 from fruitgan.train_detector.regression import fit_regression
-from fruitgan.train_detector.scores import log_loss
 from fruitgan.train_gan.trainer import NetworkState
 
 LEAST_BATCH = 8
@@ -77,9 +76,9 @@ class FittedDetector:
     finished: bool
     """False if somebody asked it to stop before it would have."""
 
-    def logits(self, album: Album, indices: Indices, batch_size: int = BATCH_SIZE) -> NDArray[np.float64]:
+    def logits(self, album: LabelledImageDataset, indices: Indices, batch_size: int = BATCH_SIZE) -> NDArray[np.float64]:
         """[n] for the album's images with these numbers."""
-        return album_logits(self.detector, album, indices, self.device, batch_size)
+        return dataset_logits(self.detector, album, indices, self.device, batch_size)
 
 
 def fitting_augmentation(choice: Choice, detector: Detector, wanted: str | None) -> Choice:
@@ -104,15 +103,15 @@ def fitting_augmentation(choice: Choice, detector: Detector, wanted: str | None)
 
 def fit(
     choice: Choice,
-    album: Album,
-    parts: Parts,
+    album: LabelledImageDataset,
+    parts: Split,
     settings: FitSettings,
     *,
     device: torch.device,
     on_round: OnRound | None = None,
     keeper: Keeper | None = None,
 ) -> FittedDetector:
-    """Train on `parts.train`, keep the weights of the lowest loss on `parts.choose`; `parts.judge` is not looked at.
+    """Train on `parts.train`, keep the weights of the lowest loss on `parts.val`; `parts.test` is not looked at.
 
     All that is random is a function of the seed and the step. `on_round` is told of each round; if it returns True, training
     ends there, with the best weights so far. The keeper may let it go on from an earlier state, and may stop it after any step.
@@ -149,8 +148,8 @@ class _Loop:
     def __init__(
         self,
         detector: Detector,
-        album: Album,
-        parts: Parts,
+        album: LabelledImageDataset,
+        parts: Split,
         settings: FitSettings,
         augmentation: Augmentation,
         device: torch.device,
@@ -210,10 +209,10 @@ class _Loop:
         """The epoch that has just ended, and what the choosing images say of it."""
         number = len(self.history.rounds) + 1
         loss, right = float(self.loss_sum) / len(self.parts.train), float(self.right) / len(self.parts.train)
-        chosen = album_logits(self.detector, self.album, self.parts.choose, self.device, self.batch_size)
-        truth = self.album.generated[self.parts.choose]
-        choose_loss = log_loss(chosen, truth)
-        if not math.isfinite(loss) or not math.isfinite(choose_loss):
+        chosen = dataset_logits(self.detector, self.album, self.parts.val, self.device, self.batch_size)
+        truth = self.album.generated[self.parts.val]
+        val_loss = log_loss(chosen, truth)
+        if not math.isfinite(loss) or not math.isfinite(val_loss):
             raise FruitganError(f"the loss is not finite in epoch {number}; try another --seed or a larger --batch-size")
         self.batches_done = 0
         self.loss_sum.zero_()
@@ -222,9 +221,9 @@ class _Loop:
             number=number,
             train_loss=loss,
             train_accuracy=right,
-            choose_loss=choose_loss,
-            choose_accuracy=float(((chosen > 0) == truth).mean()),
-            is_best=self.history.is_gain(choose_loss),
+            val_loss=val_loss,
+            val_accuracy=float(((chosen > 0) == truth).mean()),
+            is_best=self.history.is_gain(val_loss),
             seconds=time.monotonic() - self.began,
         )
 

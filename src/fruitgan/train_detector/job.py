@@ -27,12 +27,19 @@ from fruitgan.runs.resume import environment, keep_environment
 from fruitgan.runs.run import CHECKPOINTS, LOG, Run, refuse_existing
 from fruitgan.threads import chosen_threads, using_threads
 from fruitgan.train_detector.checkpoint import CheckpointKeeper
+from fruitgan.train_detector.detector import (
+    LabelledImageDataset,
+    Sizes,
+    choose_detector,
+    open_image_dataset,
+    size_notes,
+    sizes_of,
+)
 from fruitgan.train_detector.epochs import Round
 from fruitgan.train_detector.findings import log_line
 from fruitgan.train_detector.fit import fit, fitting_augmentation
-from fruitgan.train_detector.image_dataset import Album, open_album
 from fruitgan.train_detector.outcome import Outcome
-from fruitgan.train_detector.protocols import PROTOCOLS, Parts
+from fruitgan.train_detector.protocols import PROTOCOLS, Split
 from fruitgan.train_detector.regression import PENALTIES
 from fruitgan.train_detector.resume import (
     FORMAT,
@@ -61,7 +68,6 @@ from fruitgan.train_detector.settings import (
     TrainDetectorResult,
     TrainDetectorSettings,
 )
-from fruitgan.train_detector.sizes import Sizes, choose_detector, size_notes, sizes_of
 
 NAMED_FILES = 3
 FEW_JUDGED = 100
@@ -135,7 +141,7 @@ class _Job:
         size_px = detector.image_size_px
         self.notes += size_notes(sizes, size_px)
         self._warn_of_size(choice, detector, device)
-        with open_album(dataset.images, size_px, on_progress=self._loading) as album:
+        with open_image_dataset(dataset.images, size_px, on_progress=self._loading) as album:
             self._note_broken(album)
             parts = self._split(album)
             if run is None:
@@ -155,7 +161,7 @@ class _Job:
                 album=album,
                 parts=parts,
                 fitted=fitted,
-                logits=fitted.logits(album, parts.judge),
+                logits=fitted.logits(album, parts.test),
                 notes=self.notes,
                 warnings=self.warnings,
                 seconds=time.monotonic() - began,
@@ -165,12 +171,12 @@ class _Job:
         settings = self.settings
         return choose_detector(settings.detector or DEFAULT_DETECTOR, settings.detector_options, settings.image_size, sizes)
 
-    def _split(self, album: Album) -> Parts:
+    def _split(self, album: LabelledImageDataset) -> Split:
         protocol = PROTOCOLS[self.settings.protocol or DEFAULT_PROTOCOL]
         parts = protocol.split(album.images, self.settings.fitting.seed)
         self.notes = [*protocol.explained(album.images, parts), *self.notes]
-        if len(parts.judge) < FEW_JUDGED:
-            self._note_few(len(parts.judge), len(album))
+        if len(parts.test) < FEW_JUDGED:
+            self._note_few(len(parts.test), len(album))
         return parts
 
     def _loading(self, done: int, total: int) -> None:
@@ -184,7 +190,7 @@ class _Job:
                 "takes minutes to hours; --image-size 64, or --detector small-cnn, is far quicker"
             )
 
-    def _note_broken(self, album: Album) -> None:
+    def _note_broken(self, album: LabelledImageDataset) -> None:
         if gone := [path for path, _ in album.broken if not os.path.lexists(path)]:
             raise DataError(f"{gone[0]}: disappeared while the dataset was read; see to the folder and give the command again")
         if album.broken:
@@ -201,7 +207,7 @@ class _Job:
             f"about {needed:,} images in all would make it 4"
         )
 
-    def _create(self, choice: Choice, device: torch.device, album: Album, parts: Parts, data: Path) -> Run:
+    def _create(self, choice: Choice, device: torch.device, album: LabelledImageDataset, parts: Split, data: Path) -> Run:
         settings, fitting = self.settings, self.settings.fitting
         name = settings.name or _free_name(settings.out, f"{data.resolve().name}-{choice.name}")
         filled = dataclasses.replace(
@@ -233,7 +239,7 @@ class _Sitting:
     job: _Job
     run: Run
     device: torch.device
-    parts: Parts
+    parts: Split
     trials: int | None
     """Of a regression, how many there are."""
 
@@ -257,8 +263,8 @@ class _Sitting:
                 len(rounds),
                 total,
                 len(parts.train),
-                len(parts.choose),
-                len(parts.judge),
+                len(parts.val),
+                len(parts.test),
                 tuple(job.notes),
                 (*job.warnings, *notes),
             )

@@ -15,14 +15,13 @@ from fruitgan.files import write_atomically
 from fruitgan.runs.resume import environment
 from fruitgan.runs.run import PLOTS, Run
 from fruitgan.settings import to_json
-from fruitgan.train_detector.card import FILE_NAME, DetectorBundle, DetectorCard, save_detector
+from fruitgan.train_detector.calibration import Verdict, judge
+from fruitgan.train_detector.detector import FILE_NAME, DetectorBundle, DetectorCard, LabelledImageDataset, save_detector
 from fruitgan.train_detector.findings import by_split, examples
 from fruitgan.train_detector.fit import FittedDetector
-from fruitgan.train_detector.image_dataset import Album
 from fruitgan.train_detector.page import Report, detector_report, plot_files
-from fruitgan.train_detector.protocols import Parts
+from fruitgan.train_detector.protocols import Split
 from fruitgan.train_detector.resume import METRICS, forget_place
-from fruitgan.train_detector.scores import Verdict, judge
 from fruitgan.train_detector.settings import DEFAULT_PROTOCOL, TrainDetectorResult, TrainDetectorSettings
 
 REPORT = "report.html"
@@ -35,8 +34,8 @@ class Outcome:
     run: Run
     settings: TrainDetectorSettings
     data: Path
-    album: Album
-    parts: Parts
+    album: LabelledImageDataset
+    parts: Split
     fitted: FittedDetector
     logits: NDArray[np.float64]
     """[n] of the judged images."""
@@ -50,7 +49,7 @@ class Outcome:
         Raises:
             FruitganError: they cannot be written.
         """
-        run, album, truth = self.run, self.album, self.album.generated[self.parts.judge]
+        run, album, truth = self.run, self.album, self.album.generated[self.parts.test]
         verdict = judge(self.logits, truth)
         save_detector(DetectorBundle(self._card(verdict), self.fitted.detector), run.path / FILE_NAME)
         result = self._result(verdict)
@@ -75,7 +74,7 @@ class Outcome:
         return result
 
     def _result(self, verdict: Verdict) -> TrainDetectorResult:
-        judged = [self.album.images[i] for i in self.parts.judge]
+        judged = [self.album.images[i] for i in self.parts.test]
         return TrainDetectorResult(
             run=self.run.path,
             detector=self.fitted.choice.name,
@@ -89,7 +88,7 @@ class Outcome:
             confusion=verdict.confusion,
             parts=by_split(judged, self.logits),
             train_images=len(self.parts.train),
-            choose_images=len(self.parts.choose),
+            choose_images=len(self.parts.val),
             left_out_images=len(self.parts.left_out),
             unreadable_images=len(self.album.broken),
             image_size_px=self.album.size_px,

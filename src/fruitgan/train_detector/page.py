@@ -13,9 +13,10 @@ from fruitgan.images import Pixels
 from fruitgan.registry import Choice
 from fruitgan.report.page import inline_images, number, render, thousands
 from fruitgan.report.plots import Line, line_plot
+from fruitgan.train_detector.calibration import roc_points
 from fruitgan.train_detector.epochs import Round
 from fruitgan.train_detector.fit import FitSettings
-from fruitgan.train_detector.plots import Plot, confusion_png, plot_png, roc_points
+from fruitgan.train_detector.plots import Plot, confusion_png, plot_png
 
 PICTURES_LIMIT_BYTES = 1_500_000
 
@@ -144,7 +145,7 @@ def _plots(report: Report) -> list[Plot]:
             x_label=x_label,
             lines=(
                 (pair[0], numbers, [round_.train_loss for round_ in report.rounds]),
-                (pair[1], numbers, [round_.choose_loss for round_ in report.rounds]),
+                (pair[1], numbers, [round_.val_loss for round_ in report.rounds]),
             ),
             x_end=numbers[-1],
         ),
@@ -156,7 +157,7 @@ def _plots(report: Report) -> list[Plot]:
             x_label=x_label,
             lines=(
                 (pair[0], numbers, [round_.train_accuracy for round_ in report.rounds]),
-                (pair[1], numbers, [round_.choose_accuracy for round_ in report.rounds]),
+                (pair[1], numbers, [round_.val_accuracy for round_ in report.rounds]),
             ),
             x_end=numbers[-1],
             y_end=1.02,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 COLOURS = ("#c2540a", "#1f66a8")
 DPI = 120
@@ -31,14 +30,6 @@ class Plot:
     def legend(self) -> list[tuple[str, int]]:
         """Label and the number of the colour."""
         return [(label, colour) for colour, (label, _, _) in enumerate(self.lines, start=1)]
-
-
-def roc_points(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> tuple[list[float], list[float]]:
-    """For every threshold from the highest to the lowest: the shares of real and of generated images that lie above it."""
-    levels = np.unique(logits)[::-1]
-    false = [0.0, *(float((logits[~generated] >= level).mean()) for level in levels)]
-    true = [0.0, *(float((logits[generated] >= level).mean()) for level in levels)]
-    return false, true
 
 
 def plot_png(plot: Plot) -> bytes:

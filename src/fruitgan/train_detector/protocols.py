@@ -25,12 +25,12 @@ Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Parts:
+class Split:
     """Numbers of images, ascending; `choose` and `judge` are the same images in the seed protocol."""
 
     train: Indices
-    choose: Indices
-    judge: Indices
+    val: Indices
+    test: Indices
     left_out: Indices
     """Surplus of the larger class."""
 
@@ -39,12 +39,12 @@ class Parts:
 class Protocol:
     """A way to split, and what to know about its number."""
 
-    split: Callable[[Sequence[LabelledImage], int], Parts]
-    explained: Callable[[Sequence[LabelledImage], Parts], tuple[str, ...]]
+    split: Callable[[Sequence[LabelledImage], int], Split]
+    explained: Callable[[Sequence[LabelledImage], Split], tuple[str, ...]]
     """Sentences for people, the first one about the protocol as such."""
 
 
-def grouped_parts(images: Sequence[LabelledImage], seed: int) -> Parts:
+def grouped_split(images: Sequence[LabelledImage], seed: int) -> Split:
     """Three parts in which the classes are balanced and no group is on two sides.
 
     The larger class is cut down to the smaller at random. Groups come in an order that the seed decides, large ones first, and
@@ -64,10 +64,10 @@ def grouped_parts(images: Sequence[LabelledImage], seed: int) -> Parts:
                 "at least three of each class are needed"
             )
     left_out = sorted(set(range(len(images))) - set(kept))
-    return Parts(*(_indices(part) for part in (*parts, left_out)))
+    return Split(*(_indices(part) for part in (*parts, left_out)))
 
 
-def grouped_folds(images: Sequence[LabelledImage], folds: int, seed: int) -> list[Parts]:
+def grouped_folds(images: Sequence[LabelledImage], folds: int, seed: int) -> list[Split]:
     """As many splits as folds: each fold judges once, and of the rest 15% of the groups choose and the others train.
 
     The larger class is cut down to the smaller at random, and no group is on two sides of a split.
@@ -82,15 +82,15 @@ def grouped_folds(images: Sequence[LabelledImage], folds: int, seed: int) -> lis
     for number, judge in enumerate(dealt):
         rest = sorted(set(kept) - set(judge))
         train, choose = _dealt(images, rest, (1 - INNER_SHARE, INNER_SHARE), seed, f"evaluate/inner/{number}")
-        found.append(Parts(_indices(train), _indices(choose), _indices(judge), left_out))
-    if not all(_has_both(images, part) for parts in found for part in (parts.train, parts.choose, parts.judge)):
+        found.append(Split(_indices(train), _indices(choose), _indices(judge), left_out))
+    if not all(_has_both(images, part) for parts in found for part in (parts.train, parts.val, parts.test)):
         raise DataError(
             f"the images show too few different things for {folds} folds: at least {folds} groups of each class are needed"
         )
     return found
 
 
-def half_parts(images: Sequence[LabelledImage], seed: int) -> Parts:
+def half_split(images: Sequence[LabelledImage], seed: int) -> Split:
     """One half of the groups judges; of the other 15% choose and the rest train. Balanced as the folds are.
 
     Raises:
@@ -98,8 +98,8 @@ def half_parts(images: Sequence[LabelledImage], seed: int) -> Parts:
     """
     kept = _balanced(images, seed)
     train, choose, judge = _dealt(images, kept, HALVES, seed, "evaluate/halves")
-    parts = Parts(*(_indices(part) for part in (train, choose, judge, set(range(len(images))) - set(kept))))
-    if not all(_has_both(images, part) for part in (parts.train, parts.choose, parts.judge)):
+    parts = Split(*(_indices(part) for part in (train, choose, judge, set(range(len(images))) - set(kept))))
+    if not all(_has_both(images, part) for part in (parts.train, parts.val, parts.test)):
         raise DataError(
             "the images show too few different things for two halves: at least four groups of each class are needed"
         )
@@ -146,7 +146,7 @@ def _balanced(images: Sequence[LabelledImage], seed: int) -> list[int]:
     return sorted(kept)
 
 
-def seed_parts(images: Sequence[LabelledImage], seed: int = 0) -> Parts:
+def seed_split(images: Sequence[LabelledImage], seed: int = 0) -> Split:
     """As the lab report did: the first fifth of each class by name chooses *and* judges, all else trains. The seed is ignored.
 
     Raises:
@@ -160,7 +160,7 @@ def seed_parts(images: Sequence[LabelledImage], seed: int = 0) -> Parts:
         first = int(SEED_SHARE * len(members))
         judge += members[:first]
         train += members[first:]
-    return Parts(_indices(train), _indices(judge), _indices(judge), _indices([]))
+    return Split(_indices(train), _indices(judge), _indices(judge), _indices([]))
 
 
 def _need(images: Sequence[LabelledImage]) -> None:
@@ -183,7 +183,7 @@ def shared_groups(images: Sequence[LabelledImage], a: Indices, b: Indices) -> in
     return sum(images[i].group in groups for i in b)
 
 
-def _explain_grouped(images: Sequence[LabelledImage], parts: Parts) -> tuple[str, ...]:
+def _explain_grouped(images: Sequence[LabelledImage], parts: Split) -> tuple[str, ...]:
     notes = [
         "grouped protocol: no source image is on two sides, the classes are balanced, and the judged images chose nothing, "
         "neither weights nor when to stop"
@@ -193,9 +193,9 @@ def _explain_grouped(images: Sequence[LabelledImage], parts: Parts) -> tuple[str
     return tuple(notes)
 
 
-def _explain_seed(images: Sequence[LabelledImage], parts: Parts) -> tuple[str, ...]:
+def _explain_seed(images: Sequence[LabelledImage], parts: Split) -> tuple[str, ...]:
     """Why the number is too high, with counts where there are any."""
-    judged = len(parts.judge)
+    judged = len(parts.test)
     notes = [
         "seed protocol, the lab report's: its number leaks and reads too high",
         f"the {judged} images that are reported also chose when to stop, so the best of many looks at them is reported",
@@ -206,10 +206,10 @@ def _explain_seed(images: Sequence[LabelledImage], parts: Parts) -> tuple[str, .
             else ", not a random part: neighbours in a folder are alike"
         ),
     ]
-    if shared := shared_groups(images, parts.train, parts.judge):
+    if shared := shared_groups(images, parts.train, parts.test):
         notes.append(f"{shared} of them show what a training image shows (same source or a near-duplicate)")
-    if seen := sum(images[i].generated and images[i].split == "train" for i in parts.judge):
-        fakes = sum(images[i].generated for i in parts.judge)
+    if seen := sum(images[i].generated and images[i].split == "train" for i in parts.test):
+        fakes = sum(images[i].generated for i in parts.test)
         notes.append(f"{seen} of the {fakes} judged fakes were made from images that the generator was trained on")
     elif not any(image.split for image in images):
         notes.append("the report's fakes were made from images that the generator was trained on; of these it is not known")
@@ -218,6 +218,6 @@ def _explain_seed(images: Sequence[LabelledImage], parts: Parts) -> tuple[str, .
 
 
 PROTOCOLS: Mapping[str, Protocol] = {
-    "grouped": Protocol(grouped_parts, _explain_grouped),
-    "seed": Protocol(seed_parts, _explain_seed),
+    "grouped": Protocol(grouped_split, _explain_grouped),
+    "seed": Protocol(seed_split, _explain_seed),
 }

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fruitgan.errors import FruitganError
+from fruitgan.measures.contracts import Features, features
 from fruitgan.networks.contracts import LinearDetector
 from fruitgan.stateful import Stateful
+from fruitgan.train_detector.calibration import log_loss
 from fruitgan.train_detector.checkpoint import History, Keeper
+from fruitgan.train_detector.detector import LabelledImageDataset
 from fruitgan.train_detector.epochs import OnRound, Round
-from fruitgan.train_detector.image_dataset import Album
-from fruitgan.train_detector.protocols import Indices, Parts
-from fruitgan.train_detector.scores import log_loss
+from fruitgan.train_detector.protocols import Indices, Split
 
 Values = NDArray[np.float64]
 Truth = NDArray[np.bool_]
@@ -53,8 +56,8 @@ class Trial:
     penalty: float
     train_loss: float
     train_accuracy: float
-    choose_loss: float
-    choose_accuracy: float
+    val_loss: float
+    val_accuracy: float
     seconds: float
 
     def as_round(self, is_best: bool) -> Round:
@@ -62,8 +65,8 @@ class Trial:
             number=self.number,
             train_loss=self.train_loss,
             train_accuracy=self.train_accuracy,
-            choose_loss=self.choose_loss,
-            choose_accuracy=self.choose_accuracy,
+            val_loss=self.val_loss,
+            val_accuracy=self.val_accuracy,
             is_best=is_best,
             seconds=self.seconds,
             penalty=self.penalty,
@@ -72,8 +75,8 @@ class Trial:
 
 def fit_regression(
     detector: LinearDetector,
-    album: Album,
-    parts: Parts,
+    album: LabelledImageDataset,
+    parts: Split,
     device: torch.device,
     batch_size: int,
     history: History,
@@ -92,9 +95,9 @@ def fit_regression(
     rest = NUMBERED[len(history.rounds) :]
     if not rest:
         return True
-    train, choose = (features_of(detector, album, part, device, batch_size) for part in (parts.train, parts.choose))
-    for trial in trials(train, album.generated[parts.train], choose, album.generated[parts.choose], rest):
-        round_ = trial.as_round(history.is_gain(trial.choose_loss))
+    train, choose = (features_of(detector, album, part, device, batch_size) for part in (parts.train, parts.val))
+    for trial in trials(train, album.generated[parts.train], choose, album.generated[parts.val], rest):
+        round_ = trial.as_round(history.is_gain(trial.val_loss))
         store(detector, trial.regression)
         history.add(round_, detector)
         stopped = bool(on_round is not None and on_round(round_))
@@ -138,14 +141,16 @@ def trials(
             penalty=penalty,
             train_loss=train_loss,
             train_accuracy=train_accuracy,
-            choose_loss=loss,
-            choose_accuracy=accuracy,
+            val_loss=loss,
+            val_accuracy=accuracy,
             seconds=time.monotonic() - began,
         )
 
 
 @torch.no_grad()
-def features_of(detector: LinearDetector, album: Album, indices: Indices, device: torch.device, batch_size: int) -> Values:
+def features_of(
+    detector: LinearDetector, album: LabelledImageDataset, indices: Indices, device: torch.device, batch_size: int
+) -> Values:
     """[n, D] of the album's images with these numbers.
 
     Raises:
@@ -178,3 +183,38 @@ def store(detector: LinearDetector, regression: Regression) -> None:
     detector.spread.copy_(torch.from_numpy(regression.spread))
     detector.linear.weight.copy_(torch.from_numpy(regression.weight)[None])
     detector.linear.bias.fill_(regression.bias)
+
+
+PROBE_PX = 256
+"""Side of the picture that a backend is asked with which size it wants; one that takes any is given this."""
+
+
+class Logistic(LinearDetector):
+    """On images at the backend's own size. The backend is no part of what is saved: its weights are its package's."""
+
+    def __init__(self, name: str, backend: Features) -> None:
+        super().__init__(backend.dimensions)
+        self.features_name = name
+        self._backend = (backend.eval(),)  # in a tuple, where torch does not look for parts
+        height, width = backend.prepare(np.zeros((PROBE_PX, PROBE_PX, 3), dtype=np.uint8)).shape[:2]
+        if height != width:
+            raise ValueError(f"the features {name} want pictures of {width} x {height} px, no squares")
+        self.image_size_px = height
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        self._backend[0]._apply(fn)  # type: ignore[no-untyped-call]
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def features(self, x: Tensor) -> Tensor:
+        seen: Tensor = self._backend[0](x)
+        return seen
+
+
+def logistic(*, features: str = "random") -> Logistic:
+    """Logistic regression on a feature backend (`--detector-option features=colour`): seconds on a CPU."""
+    return Logistic(features, _backend(features))
+
+
+def _backend(name: str) -> Features:
+    backend: Features = features.build(features.choose(name))
+    return backend

@@ -15,13 +15,13 @@ from fruitgan.registry import Choice
 from fruitgan.runs.resume import find_run, resume_command
 from fruitgan.runs.run import CONFIG, LOCK, Run
 from fruitgan.settings import to_json, typed
-from fruitgan.train_detector.image_dataset import Album
-from fruitgan.train_detector.protocols import Parts
+from fruitgan.train_detector.detector import LabelledImageDataset
+from fruitgan.train_detector.protocols import Split
 from fruitgan.train_detector.settings import OUT, TrainDetectorResult, TrainDetectorSettings
 
 KIND = "train-detector"
 METRICS = "metrics.json"
-FORMAT = 1
+FORMAT = 2
 # What decides the mathematics: a resumed run cannot change these.
 FIXED = ("detector", "detector_options", "protocol", "augment", "batch_size", "seed")
 LENGTHS = ("epochs", "patience")
@@ -47,8 +47,14 @@ def read_config(run: Run) -> RunConfig:
     file, table = run.path / CONFIG, run.config
     if table.get("kind") != KIND:
         raise DataError(f"{run.path}: not a run of {KIND}")
-    if type(table.get("format")) is int and table["format"] > FORMAT:
-        raise DataError(f"{file}: its format {table['format']} is newer than this fruitgan's {FORMAT}; update fruitgan")
+    version = table.get("format")
+    if type(version) is int and version > FORMAT:
+        raise DataError(f"{file}: its format {version} is newer than this fruitgan's {FORMAT}; update fruitgan")
+    if type(version) is int and version < FORMAT:
+        raise DataError(
+            f"{run.path}: a run of an earlier fruitgan (format {version}), which this one cannot go on with; its "
+            "detector.safetensors works as before"
+        )
     return typed(RunConfig, table, file)
 
 
@@ -114,7 +120,7 @@ def data_folder(settings: TrainDetectorSettings) -> Path:
     return settings.data
 
 
-def split_sha256(parts: Parts) -> str:
+def split_sha256(parts: Split) -> str:
     digest = hashlib.sha256()
     for part in dataclasses.astuple(parts):
         digest.update(f"{len(part)} images\n".encode())
@@ -122,7 +128,7 @@ def split_sha256(parts: Parts) -> str:
     return digest.hexdigest()
 
 
-def refuse_other_images(run: Run, album: Album, parts: Parts) -> None:
+def refuse_other_images(run: Run, album: LabelledImageDataset, parts: Split) -> None:
     """Raises: DataError unless they are those of the run, split as there."""
     config = read_config(run)
     if (config.data_fingerprint, config.split) != (album.fingerprint, split_sha256(parts)):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from fruitgan.errors import UsageError
 from fruitgan.registry import suggestion
+from fruitgan.train_detector.calibration import Confusion
 from fruitgan.train_detector.epochs import Round
 from fruitgan.train_detector.fit import FitSettings
 from fruitgan.train_detector.protocols import PROTOCOLS
-from fruitgan.train_detector.scores import Confusion
 
 OUT = Path("runs/train-detector")
 DEFAULT_DETECTOR = "small-cnn"

@@ -17,9 +17,9 @@ from fruitgan.measures.permutation import MaximumTest, maximum_test
 from fruitgan.networks.catalog import detectors
 from fruitgan.networks.contracts import Detector, LinearDetector
 from fruitgan.registry import Choice
+from fruitgan.train_detector.detector import LabelledImageDataset, squashed
 from fruitgan.train_detector.fit import FitSettings, fit
-from fruitgan.train_detector.image_dataset import Album, squashed
-from fruitgan.train_detector.protocols import Indices, Parts
+from fruitgan.train_detector.protocols import Indices, Split
 from fruitgan.train_detector.regression import store, trials
 
 PARTS = "part-mirror"
@@ -33,19 +33,19 @@ OnFit = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Learned:
+class FittedCandidate:
     """A trained attacker."""
 
     detector: Detector
     prepare: Prepare
     """A picture of any size as the detector wants it."""
-    choose_loss: float
+    val_loss: float
     """Of the choosing images, in nats; the lowest wins."""
     logits: Callable[[Indices], Logits]
     """Of the images with these numbers."""
 
 
-class Attacker(ABC):
+class Candidate(ABC):
     """Who can learn from any part of one set of images, and with any labels."""
 
     name: str
@@ -53,24 +53,24 @@ class Attacker(ABC):
     seconds: float = 0.0
     """Spent so far."""
 
-    def learn(self, parts: Parts, generated: Truth) -> Learned:
-        """Train on `parts.train`, and stop or choose by `parts.choose`; `generated` are the labels of the whole set."""
+    def learn(self, parts: Split, generated: Truth) -> FittedCandidate:
+        """Train on `parts.train`, and stop or choose by `parts.val`; `generated` are the labels of the whole set."""
         began = time.monotonic()
         learned = self._learn(parts, generated)
         self.seconds += time.monotonic() - began
         return learned
 
     @abstractmethod
-    def _learn(self, parts: Parts, generated: Truth) -> Learned: ...
+    def _learn(self, parts: Split, generated: Truth) -> FittedCandidate: ...
 
 
 @dataclass
-class PixelAttacker(Attacker):
+class PixelCandidate(Candidate):
     """A detector that is trained on an album's pictures."""
 
     name: str
     choice: Choice
-    album: Album
+    album: LabelledImageDataset
     settings: FitSettings
     device: torch.device
 
@@ -81,19 +81,19 @@ class PixelAttacker(Attacker):
             self.settings = replace(self.settings, augment=PARTS)
         self.image_size_px = network.image_size_px
 
-    def _learn(self, parts: Parts, generated: Truth) -> Learned:
+    def _learn(self, parts: Split, generated: Truth) -> FittedCandidate:
         album = self.album.labelled(generated)
         fitted = fit(self.choice, album, parts, self.settings, device=self.device)
-        return Learned(
+        return FittedCandidate(
             fitted.detector,
             partial(squashed, side_px=self.image_size_px),
-            fitted.best.choose_loss,
+            fitted.best.val_loss,
             lambda indices: fitted.logits(album, indices),
         )
 
 
 @dataclass
-class FeatureAttacker(Attacker):
+class FeatureCandidate(Candidate):
     """A logistic regression on features that were computed once for all of its trainings."""
 
     name: str
@@ -107,19 +107,21 @@ class FeatureAttacker(Attacker):
     def __post_init__(self) -> None:
         self.image_size_px = self.build().image_size_px
 
-    def _learn(self, parts: Parts, generated: Truth) -> Learned:
+    def _learn(self, parts: Split, generated: Truth) -> FittedCandidate:
         seen = self.features
         best = min(
-            trials(seen[parts.train], generated[parts.train], seen[parts.choose], generated[parts.choose]),
-            key=lambda trial: trial.choose_loss,
+            trials(seen[parts.train], generated[parts.train], seen[parts.val], generated[parts.val]),
+            key=lambda trial: trial.val_loss,
         )
         detector = self.build().to(self.device)
         store(detector, best.regression)
-        return Learned(detector.eval(), self.prepare, best.choose_loss, lambda indices: best.regression.logits(seen[indices]))
+        return FittedCandidate(
+            detector.eval(), self.prepare, best.val_loss, lambda indices: best.regression.logits(seen[indices])
+        )
 
 
 @dataclass(frozen=True)
-class Contest:
+class CrossValidation:
     """Who attacked how well. n images are judged, each once, by attackers that saw nothing of its group."""
 
     judged: Indices
@@ -130,7 +132,7 @@ class Contest:
     """[n]: of the attacker that was chosen in each image's fold."""
     chosen: tuple[str, ...]
     """By fold."""
-    winners: tuple[Learned, ...]
+    winners: tuple[FittedCandidate, ...]
     """By fold."""
     fold: Indices
     """[n]: the fold that judged each image."""
@@ -141,24 +143,26 @@ class Contest:
         return max(self.logits, key=self.chosen.count)
 
 
-def contest(attackers: Sequence[Attacker], folds: Sequence[Parts], generated: Truth, on_fit: OnFit | None = None) -> Contest:
+def cross_validation(
+    attackers: Sequence[Candidate], folds: Sequence[Split], generated: Truth, on_fit: OnFit | None = None
+) -> CrossValidation:
     """Train every attacker in every fold; there the lowest loss on the choosing images says which is the strongest."""
-    judged = np.sort(np.concatenate([parts.judge for parts in folds]))
+    judged = np.sort(np.concatenate([parts.test for parts in folds]))
     place = {int(index): position for position, index in enumerate(judged)}
     logits = {attacker.name: np.empty(len(judged)) for attacker in attackers}
     strongest, fold = np.empty(len(judged)), np.empty(len(judged), dtype=np.int64)
     chosen: list[str] = []
-    winners: list[Learned] = []
+    winners: list[FittedCandidate] = []
     total = len(folds) * len(attackers)
     for number, parts in enumerate(folds):
-        rows = np.array([place[int(index)] for index in parts.judge])
-        best: tuple[Attacker, Learned] | None = None
+        rows = np.array([place[int(index)] for index in parts.test])
+        best: tuple[Candidate, FittedCandidate] | None = None
         for attacker in attackers:
             if on_fit is not None:
                 on_fit(attacker.name, number * len(attackers) + attackers.index(attacker), total)
             learned = attacker.learn(parts, generated)
-            logits[attacker.name][rows] = learned.logits(parts.judge)
-            if best is None or learned.choose_loss < best[1].choose_loss:
+            logits[attacker.name][rows] = learned.logits(parts.test)
+            if best is None or learned.val_loss < best[1].val_loss:
                 best = attacker, learned  # the others' weights are let go
         assert best is not None
         chosen.append(best[0].name)
@@ -166,12 +170,12 @@ def contest(attackers: Sequence[Attacker], folds: Sequence[Parts], generated: Tr
         strongest[rows], fold[rows] = logits[best[0].name][rows], number
     if on_fit is not None:
         on_fit(attackers[-1].name, total, total)
-    return Contest(judged, logits, strongest, tuple(chosen), tuple(winners), fold)
+    return CrossValidation(judged, logits, strongest, tuple(chosen), tuple(winners), fold)
 
 
-def told_apart(
-    attackers: Sequence[Attacker],
-    half: Parts,
+def two_sample_test(
+    attackers: Sequence[Candidate],
+    half: Split,
     generated: Truth,
     groups: Sequence[str],
     seed: int,
@@ -186,7 +190,7 @@ def told_apart(
     for number, attacker in enumerate(attackers):
         if on_fit is not None:
             on_fit(attacker.name, number, len(attackers))
-        scores.append(attacker.learn(half, generated).logits(half.judge))
+        scores.append(attacker.learn(half, generated).logits(half.test))
     if on_fit is not None:
         on_fit(attackers[-1].name, len(attackers), len(attackers))
-    return maximum_test(np.stack(scores), generated[half.judge], [groups[i] for i in half.judge], seed=seed)
+    return maximum_test(np.stack(scores), generated[half.test], [groups[i] for i in half.test], seed=seed)
