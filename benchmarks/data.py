@@ -21,7 +21,7 @@ from PIL import Image
 from fruitgan.data.cache import Making, cached_bank
 from fruitgan.data.decode import decode
 from fruitgan.data.image_dataset import Bank
-from fruitgan.data.sampler import Sampler
+from fruitgan.data.loader import Sampler
 from fruitgan.data.sources import image_files
 from fruitgan.images import resize
 from fruitgan.randomness import sample

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from quality_arms import LARGE, SMALL, fitted, of_fast, of_fruit
 
-from fruitgan.data.augment.contracts import augmentations
+from fruitgan.data.augment import augmentations
 from fruitgan.data.decode import decode
 from fruitgan.data.sources import Domain, Source, find_source
 from fruitgan.device import Precision, choose_device, has_fast_bf16
@@ -34,9 +34,9 @@ from fruitgan.files import write_atomically
 from fruitgan.images import Pixels
 from fruitgan.measures.contracts import features
 from fruitgan.measures.distances import kernel_distances
-from fruitgan.measures.extraction import extract
+from fruitgan.measures.features import extract
 from fruitgan.measures.statistics import percentile_interval, resample_weights
-from fruitgan.networks.catalog import discriminators, generators
+from fruitgan.networks.contracts import discriminators, generators
 from fruitgan.report.grid import fit_square, png_bytes
 from fruitgan.runs.checkpoint import Checkpoints
 from fruitgan.train_gan.assemble import Plan, load_banks, make_objective, make_plan, make_trainer

@@ -22,8 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from fruitgan.files import write_atomically
-from fruitgan.networks.backbones import freeze
-from fruitgan.networks.efficientnet import EfficientNetLite1, InvertedResidual
+from fruitgan.networks.backbones import EfficientNetLite1, InvertedResidual, freeze
 
 ORIGIN_SHA256 = "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
 LAST_BLOCKS = {4: 3, 8: 6, 16: 14}  # the number of the package's last block at each stride

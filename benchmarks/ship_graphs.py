@@ -13,7 +13,7 @@ from fruitgan import bundle as bundles
 from fruitgan import weights
 from fruitgan.engines import graphs
 from fruitgan.engines.torch_engine import arrays_of
-from fruitgan.networks.catalog import generators
+from fruitgan.networks.contracts import generators
 from fruitgan.registry import Choice
 
 

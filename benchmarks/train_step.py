@@ -26,10 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from fruitgan.data.batch import Batch
-from fruitgan.data.sampler import Sampler
+from fruitgan.data.loader import Batch, Sampler
 from fruitgan.device import Precision, keep_freed_memory, memory_format_of
-from fruitgan.networks import layers, reflection
+from fruitgan.networks import layers
 from fruitgan.train_gan import trainer as training
 from fruitgan.train_gan.assemble import Plan, make_objective, make_plan
 from fruitgan.train_gan.compilation import compile_networks
@@ -117,7 +116,7 @@ def plain_layers() -> Iterator[None]:
     with (
         mock.patch.object(layers.InstanceNorm, "forward", instance_norm),
         mock.patch.object(layers, "_better_as_matmul", return_value=False),
-        mock.patch.object(reflection, "_has_own_gradient", return_value=False),
+        mock.patch.object(layers, "_has_own_gradient", return_value=False),
     ):
         yield
 

@@ -30,7 +30,7 @@ from fruitgan import weights
 from fruitgan.demo.fruit import draw
 from fruitgan.engines.torch_engine import arrays_of
 from fruitgan.machine import cores
-from fruitgan.networks.catalog import generators
+from fruitgan.networks.contracts import generators
 from fruitgan.networks.weights import build_for
 from fruitgan.translate.job import TranslateSettings, translate
 

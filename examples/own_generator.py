@@ -10,10 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fruitgan.data.augment.jitter import jitter_mirror
+from fruitgan.data.augment.training import jitter_mirror
 from fruitgan.data.image_dataset import Bank
-from fruitgan.data.loader import BankFeed
-from fruitgan.data.sampler import Sampler
+from fruitgan.data.loader import BankFeed, Sampler
 from fruitgan.data.sources import find_source
 from fruitgan.networks.contracts import Generator, GeneratorParts, SizeRule
 from fruitgan.networks.patch import patch_multiscale

@@ -15,7 +15,7 @@ from typed_commands import run_json
 from fruitgan import bundle as bundles
 from fruitgan.cli import main
 from fruitgan.distill import gates
-from fruitgan.networks.lite import lite_u
+from fruitgan.networks.mobile import lite_u
 from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.settings import TrainGanSettings
 

@@ -94,7 +94,7 @@ def test_nothing_of_it_is_left_where_it_is_not_installed(fruitgan: Fruitgan) -> 
 def test_its_networks_keep_the_contracts(site: Path) -> None:
     program = """
 import torch
-from fruitgan.networks.catalog import detectors, generators
+from fruitgan.networks.contracts import detectors, generators
 torch.set_num_threads(1)
 choice = generators.choose("plum-affine", {"base_channels": "4"})
 assert (choice.package, choice.version, choice.options) == ("fruitgan-plum", "0.3.0", {"base_channels": 4, "slope": 0.2})

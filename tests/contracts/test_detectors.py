@@ -11,10 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fruitgan.data.augment.contracts import augmentations
+from fruitgan.data.augment import augmentations
 from fruitgan.errors import UsageError
-from fruitgan.networks.catalog import detectors
-from fruitgan.networks.contracts import Detector, LinearDetector
+from fruitgan.networks.contracts import Detector, LinearDetector, detectors
 
 pytestmark = pytest.mark.usefixtures("repeatable")
 

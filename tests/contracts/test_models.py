@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fruitgan.networks.catalog import discriminators, generators
-from fruitgan.networks.contracts import Discriminator, Generator, GeneratorParts, SizeRule
+from fruitgan.networks.contracts import Discriminator, Generator, GeneratorParts, SizeRule, discriminators, generators
 from fruitgan.registry import Registry
 
 pytestmark = pytest.mark.usefixtures("repeatable")

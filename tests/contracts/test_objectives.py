@@ -12,10 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fruitgan.data.augment.contracts import Augmentation, augmentations
-from fruitgan.data.batch import Batch
-from fruitgan.networks.catalog import discriminators, generators
-from fruitgan.networks.contracts import SizeRule
+from fruitgan.data.augment import Augmentation, augmentations
+from fruitgan.data.loader import Batch
+from fruitgan.networks.contracts import SizeRule, discriminators, generators
 from fruitgan.registry import Registry
 from fruitgan.settings import from_json, to_json
 from fruitgan.train_gan.objectives.contracts import Objective, objectives

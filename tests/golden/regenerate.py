@@ -23,9 +23,8 @@ from PIL import Image
 from torch import nn
 
 from fruitgan import randomness
-from fruitgan.data.augment.contracts import augmentations
-from fruitgan.data.batch import Batch
-from fruitgan.data.loader import Feed
+from fruitgan.data.augment import augmentations
+from fruitgan.data.loader import Batch, Feed
 from fruitgan.data.sources import folder_source
 from fruitgan.train_gan.assemble import Plan, load_banks, make_objective, make_plan, make_trainer
 from fruitgan.train_gan.settings import TrainGanSettings

@@ -11,9 +11,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fruitgan.errors import UsageError
-from fruitgan.networks import efficientnet
-from fruitgan.networks.backbones import build_backbone, frozen_sums, trained_against
-from fruitgan.networks.efficientnet import FILE, SHA256, SameConv2d, efficientnet_lite1
+from fruitgan.networks import backbones
+from fruitgan.networks.backbones import (
+    FILE,
+    SHA256,
+    SameConv2d,
+    build_backbone,
+    efficientnet_lite1,
+    frozen_sums,
+    trained_against,
+)
 from fruitgan.networks.projected import ProjectedDiscriminator, projected
 from fruitgan.train_gan.trainer import NetworkState
 
@@ -90,7 +97,7 @@ def test_a_checkpoint_holds_the_sum_of_frozen_weights_and_others_are_refused() -
 def test_a_damaged_file_of_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     damaged = tmp_path / "weights.safetensors"
     damaged.write_bytes(FILE.read_bytes()[:-1] + b"x")
-    monkeypatch.setattr(efficientnet, "FILE", damaged)
+    monkeypatch.setattr(backbones, "FILE", damaged)
     with pytest.raises(Exception, match="sha256"):
         efficientnet_lite1()
 

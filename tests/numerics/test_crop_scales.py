@@ -7,8 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fruitgan.data.augment.crop_scales import crop_scales
-from fruitgan.data.augment.differentiable import MOVING_DRAWS, shifted_and_cut
+from fruitgan.data.augment.training import MOVING_DRAWS, crop_scales, shifted_and_cut
 from fruitgan.errors import UsageError
 
 SIZE_PX = 16

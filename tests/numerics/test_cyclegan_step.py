@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fruitgan.data.batch import Batch
+from fruitgan.data.loader import Batch
 from fruitgan.networks import layers
 from fruitgan.networks.contracts import Discriminator, Generator
 from fruitgan.networks.layers import Doubling, Halving

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fruitgan.data.augment.rigid import mirror, rotate_shift_mirror
+from fruitgan.data.augment.detectors import mirror, rotate_shift_mirror
 from fruitgan.errors import UsageError
 
 SIDE = 12

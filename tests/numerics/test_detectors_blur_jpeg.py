@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from fruitgan.data.augment.blur_jpeg import blur_jpeg
+from fruitgan.data.augment.detectors import blur_jpeg
 from fruitgan.errors import UsageError
 
 SIDE = 48

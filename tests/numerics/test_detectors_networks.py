@@ -9,9 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fruitgan.errors import UsageError
-from fruitgan.networks.detectors.seed_cnn import SeedCnn, seed_cnn
-from fruitgan.networks.detectors.small_cnn import small_cnn
-from fruitgan.networks.detectors.spectrum import FLOOR, OPPONENT, Spectrum, spectrum
+from fruitgan.networks.detectors import FLOOR, OPPONENT, SeedCnn, Spectrum, seed_cnn, small_cnn, spectrum
 
 pytestmark = pytest.mark.usefixtures("repeatable")
 

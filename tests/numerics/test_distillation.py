@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fruitgan.data.batch import Batch
-from fruitgan.networks.lite import lite, lite_u
-from fruitgan.networks.mobile import mobile
+from fruitgan.data.loader import Batch
+from fruitgan.networks.mobile import lite, lite_u, mobile
 from fruitgan.networks.patch import patch_multiscale
 from fruitgan.networks.resnet import mobile_resnet
 from fruitgan.train_gan.objectives.distillation import Distillation, structural_similarity

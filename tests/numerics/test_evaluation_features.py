@@ -7,8 +7,17 @@ import torch
 from PIL import Image
 
 from fruitgan.images import resize
-from fruitgan.measures.features.colour import CHROMA_BINS, LIGHTNESS_BINS, Colour, lab_of_srgb
-from fruitgan.measures.features.random_networks import CHANNELS, NETWORKS, RandomNetworks, random_filters, weights_sha256
+from fruitgan.measures.features.weightless import (
+    CHANNELS,
+    CHROMA_BINS,
+    LIGHTNESS_BINS,
+    NETWORKS,
+    Colour,
+    RandomNetworks,
+    lab_of_srgb,
+    random_filters,
+    weights_sha256,
+)
 
 
 def test_lab_is_that_of_kornia() -> None:

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from fruitgan.measures.contracts import FeatureSet
-from fruitgan.measures.differences import claim_of, fid_difference, kid_difference
-from fruitgan.measures.distances import frechet_distance, kernel_distance, squared_distances
+from fruitgan.measures.contracts import FeatureSet, subsets
+from fruitgan.measures.distances import (
+    claim_of,
+    fid_difference,
+    frechet_distance,
+    kernel_distance,
+    kid_difference,
+    squared_distances,
+)
 from fruitgan.measures.metrics.fid_kid import SUBSETS, fid_infinity, kid_subsets
-from fruitgan.measures.metrics.nearest_training import nearest_distances
-from fruitgan.measures.metrics.precision_recall import NEIGHBOURS, coverage, density, precision, radii, recall
-from fruitgan.measures.subsampling import subsets
+from fruitgan.measures.metrics.neighbours import NEIGHBOURS, coverage, density, nearest_distances, precision, radii, recall
 
 
 def draw(n: int, seed: int, shift: float = 0.0, dimensions: int = 4) -> np.ndarray:

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
 
-from fruitgan.measures.differences import kid_difference, ratio_difference
-from fruitgan.measures.distances import kernel_distance
-from fruitgan.measures.paired import mcnemar_p, paired_shares
-from fruitgan.measures.statistics import resample_weights
+from fruitgan.measures.distances import kernel_distance, kid_difference, ratio_difference
+from fruitgan.measures.statistics import mcnemar_p, paired_shares, resample_weights
 from fruitgan.randomness import generator
 
 

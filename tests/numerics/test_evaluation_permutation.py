@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 from sklearn.metrics import roc_auc_score
 
-from fruitgan.measures.permutation import ALPHA, maximum_test
+from fruitgan.measures.statistics import ALPHA, maximum_test
 from fruitgan.train_detector.regression import trials
 
 Scores = NDArray[np.float64]

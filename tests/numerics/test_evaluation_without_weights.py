@@ -13,8 +13,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import wasserstein_distance
 
 from fruitgan.measures.contracts import Features
-from fruitgan.measures.features.colour import lab_of_srgb
-from fruitgan.measures.metrics import colour_lab, spectrum, structure, swd
+from fruitgan.measures.features.weightless import lab_of_srgb
+from fruitgan.measures.metrics import spectrum, structure, wasserstein
 
 RANDOM = np.random.default_rng(0)
 
@@ -87,13 +87,13 @@ def test_a_blurred_picture_lacks_the_high_frequencies_alone() -> None:
 
 def test_the_colour_distance_is_scipys_along_each_direction() -> None:
     images = [RANDOM.uniform(0, 0.8, size=(3, 64, 64, 3)), RANDOM.uniform(0.1, 1, size=(4, 64, 64, 3)) ** 2]
-    real, fake = (described(colour_lab.LabDistribution(), side) for side in images)
+    real, fake = (described(wasserstein.LabDistribution(), side) for side in images)
     pixels = [lab_of_srgb(torch.from_numpy(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).reshape(-1, 3).numpy() for x in images]
-    found = colour_lab._distances(real, fake)
-    for value, direction in zip(found, colour_lab.directions(), strict=True):
+    found = wasserstein._distances(real, fake)
+    for value, direction in zip(found, wasserstein.directions(), strict=True):
         assert np.linalg.norm(direction) == pytest.approx(1)
         assert value == pytest.approx(wasserstein_distance(pixels[0] @ direction, pixels[1] @ direction), abs=0.1)
-    metric = colour_lab.colour_lab(resamples=20)
+    metric = wasserstein.colour_lab(resamples=20)
     assert metric.compute(real, fake) == pytest.approx(found[3:].mean())
     assert metric.compute(real, real) == 0
 
@@ -101,28 +101,28 @@ def test_the_colour_distance_is_scipys_along_each_direction() -> None:
 def test_no_colour_lies_beyond_the_ends_of_the_colour_distance() -> None:
     corners = torch.tensor(list(itertools.product((0.0, 1.0), repeat=3))).T.reshape(1, 3, 1, 8)
     lab = lab_of_srgb(corners)[0, :, 0] - torch.tensor([50.0, 0, 0])[:, None]
-    assert float(lab.norm(dim=0).max()) < colour_lab.HIGH
+    assert float(lab.norm(dim=0).max()) < wasserstein.HIGH
 
 
 def test_a_laplacian_pyramid_gives_the_picture_back() -> None:
     image = torch.from_numpy(RANDOM.uniform(size=(1, 3, 256, 256)))
-    levels = swd.laplacian_pyramid(image)
-    assert [level.shape[-1] for level in levels] == list(swd.LEVELS_PX)
+    levels = wasserstein.laplacian_pyramid(image)
+    assert [level.shape[-1] for level in levels] == list(wasserstein.LEVELS_PX)
     rebuilt = levels[-1]
     for level in reversed(levels[:-1]):
         spread = torch.zeros_like(level)
         spread[:, :, ::2, ::2] = rebuilt
-        rebuilt = level + swd.blurred(spread, gain=4.0)
+        rebuilt = level + wasserstein.blurred(spread, gain=4.0)
     assert torch.allclose(rebuilt, image, atol=1e-12)
-    even = swd.laplacian_pyramid(torch.full((1, 3, 256, 256), 0.3, dtype=torch.float64))
+    even = wasserstein.laplacian_pyramid(torch.full((1, 3, 256, 256), 0.3, dtype=torch.float64))
     assert max(float(level.abs().max()) for level in even[:-1]) < 0.02  # borders apart, a flat picture has no detail
     assert float(even[0][:, :, 8:-8, 8:-8].abs().max()) < 1e-12
 
 
 def test_the_sliced_distance_is_the_mean_of_wasserstein_distances_of_normalised_patches() -> None:
-    rows = [RANDOM.normal(size=(5, swd.LaplacianPatches.dimensions)) * scale for scale in (1.0, 1.0)]
+    rows = [RANDOM.normal(size=(5, wasserstein.LaplacianPatches.dimensions)) * scale for scale in (1.0, 1.0)]
     rows[1] = rows[1] ** 3
-    found = swd.level_distances(rows[0], rows[1], 4, seed=0)
+    found = wasserstein.level_distances(rows[0], rows[1], 4, seed=0)
     for level in (0, 3):
         sides = []
         for side in rows:
@@ -131,7 +131,7 @@ def test_the_sliced_distance_is_the_mean_of_wasserstein_distances_of_normalised_
                 part = chosen[:, channel]
                 chosen[:, channel] = (part - part.mean()) / part.std()
             sides.append(chosen.reshape(-1, 147))
-        along = swd.generator(0, level, "swd").normal(size=(147, 4))
+        along = wasserstein.generator(0, level, "swd").normal(size=(147, 4))
         along /= np.linalg.norm(along, axis=0)
         expected = np.mean([wasserstein_distance(sides[0] @ v, sides[1] @ v) for v in along.T])
         assert found[level] == pytest.approx(1e3 * expected, rel=1e-9)

@@ -12,15 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fruitgan.data.augment.differentiable import BRIGHTNESS, CONTRAST, DRAWS, SHIFT, mildly_changed
-from fruitgan.data.batch import Batch
+from fruitgan.data.augment.training import BRIGHTNESS, CONTRAST, DRAWS, SHIFT, mildly_changed
+from fruitgan.data.loader import Batch
 from fruitgan.errors import UsageError
-from fruitgan.networks.antialiased import resnet_aa
-from fruitgan.networks.composition import composed
+from fruitgan.networks.layers import Enlarge, Smooth, composed, spectral_norm
 from fruitgan.networks.mobile import mobile
 from fruitgan.networks.patch import BatchSpread, patch_multiscale
-from fruitgan.networks.reflection import Enlarge, Smooth
-from fruitgan.networks.spectral import spectral_norm
+from fruitgan.networks.resnet import resnet_aa
 from fruitgan.train_gan.objectives.adaptation import IMAGES_TO_FULL, STRONGEST, AdaptiveStrength
 from fruitgan.train_gan.objectives.adversarial import discriminator_loss, generator_loss, gradient_penalty
 from fruitgan.train_gan.objectives.contracts import Objective

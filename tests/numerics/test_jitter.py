@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fruitgan.data.augment.jitter import jitter_mirror, none
+from fruitgan.data.augment.training import jitter_mirror, none
 from fruitgan.errors import UsageError
 
 

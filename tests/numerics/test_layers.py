@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fruitgan.networks import layers
-from fruitgan.networks.layers import Doubling, Halving, InstanceNorm
+from fruitgan.networks.layers import Doubling, Halving, InstanceNorm, Reflect, ReflectConv2d, Smooth
 from fruitgan.networks.mobile import MobileGenerator, mobile
 from fruitgan.networks.patch import patch_multiscale
-from fruitgan.networks.reflection import Reflect, ReflectConv2d, Smooth
 
 pytestmark = pytest.mark.usefixtures("repeatable")
 

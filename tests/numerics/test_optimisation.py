@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fruitgan.data.batch import Batch
+from fruitgan.data.loader import Batch
 from fruitgan.train_gan.ema import Average
 from fruitgan.train_gan.objectives.contracts import Objective, Player
 from fruitgan.train_gan.recipe import Adam, recipes

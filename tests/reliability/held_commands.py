@@ -23,8 +23,7 @@ from typing import Any
 import torch
 
 from fruitgan.cli import main as fruitgan
-from fruitgan.data.batch import Batch
-from fruitgan.data.loader import BankFeed
+from fruitgan.data.loader import BankFeed, Batch
 from fruitgan.train_gan import job
 from fruitgan.train_gan.assemble import make_plan
 from fruitgan.train_gan.settings import TrainGanSettings

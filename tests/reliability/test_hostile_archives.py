@@ -22,8 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fruitgan.data import download
-from fruitgan.data.download import Archive, Resuming, fetch
-from fruitgan.data.unzip import unzip
+from fruitgan.data.download import Archive, Resuming, fetch, unzip
 from fruitgan.errors import DataError
 
 LONG = int(os.environ.get("HOSTILE_EXAMPLES", "3000"))
@@ -153,7 +152,7 @@ def bomb(stated: int | None = None) -> bytes:
 
 
 def test_a_bomb_is_refused_by_what_it_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fruitgan.data.unzip.SMALL_BYTES", 1_000_000)
+    monkeypatch.setattr("fruitgan.data.download.SMALL_BYTES", 1_000_000)
     with pytest.raises(DataError, match="unpacks to more than images can be"):
         unpack(tmp_path, bomb())
     assert not list((tmp_path / "out").iterdir())
@@ -173,7 +172,7 @@ def test_a_bomb_that_understates_itself_writes_no_more_than_it_states(stated: in
 
 def test_entries_that_share_their_bytes_count_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in the overlapping zip bombs of Fifield 2019: one kernel, and a directory that names it many times."""
-    monkeypatch.setattr("fruitgan.data.unzip.SMALL_BYTES", 1_000_000)
+    monkeypatch.setattr("fruitgan.data.download.SMALL_BYTES", 1_000_000)
     one = zipped(("tiny/trainA/0000.jpg", b"\0" * 100_000))
     start = one.index(b"PK\x01\x02")
     end = one.index(b"PK\x05\x06")
@@ -186,7 +185,7 @@ def test_entries_that_share_their_bytes_count_each(tmp_path: Path, monkeypatch: 
 
 
 def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fruitgan.data.unzip.MOST_ENTRIES", 100)
+    monkeypatch.setattr("fruitgan.data.download.MOST_ENTRIES", 100)
     with pytest.raises(DataError, match="unpacks to more than images can be"):
         unpack(tmp_path, zipped(*((f"tiny/trainA/{number}.jpg", b"") for number in range(101))))
 

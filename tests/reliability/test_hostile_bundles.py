@@ -23,7 +23,7 @@ from toy_bundles import save_small
 from fruitgan import bundle as bundles
 from fruitgan.engines.torch_engine import TorchEngine
 from fruitgan.errors import DataError, EnvironmentProblem, FruitganError
-from fruitgan.networks.catalog import detectors, generators
+from fruitgan.networks.contracts import detectors, generators
 from fruitgan.networks.weights import _sketch
 from fruitgan.registry import Choice
 from fruitgan.train_detector.calibration import Confusion, Verdict

@@ -22,10 +22,10 @@ from toy_bundles import Negative, save_toy
 
 from fruitgan.cli import main
 from fruitgan.data.cache import Making, cached_bank
-from fruitgan.data.check import CheckSettings, check
+from fruitgan.data.decode import formats
 from fruitgan.data.image_dataset import Bank
-from fruitgan.data.pillow import formats
 from fruitgan.data.sources import Source, image_files, loose_source
+from fruitgan.data_job import CheckSettings, check
 from fruitgan.engines.catalog import engines
 from fruitgan.errors import DataError
 from fruitgan.evaluate.leaks import inspect

@@ -18,8 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms
 
-from fruitgan.data.decode import Decoded, NotAnImage, Undecodable, decode
-from fruitgan.data.pillow import formats
+from fruitgan.data.decode import Decoded, NotAnImage, Undecodable, decode, formats
 
 LONG = int(os.environ.get("HOSTILE_EXAMPLES", "2000"))
 """How many cases the slow tests try."""

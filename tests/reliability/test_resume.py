@@ -19,8 +19,7 @@ from picture_files import write_ramp_domains
 from safetensors.torch import load_file
 
 from fruitgan import bundle as bundles
-from fruitgan.data.batch import Batch
-from fruitgan.data.loader import BankFeed
+from fruitgan.data.loader import BankFeed, Batch
 from fruitgan.errors import DataError, UsageError
 from fruitgan.train_gan import recipes
 from fruitgan.train_gan.job import train_gan

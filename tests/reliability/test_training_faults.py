@@ -18,8 +18,7 @@ from safetensors.torch import load_file
 
 from fruitgan import randomness
 from fruitgan.cli import main
-from fruitgan.data.batch import Batch
-from fruitgan.data.loader import BankFeed
+from fruitgan.data.loader import BankFeed, Batch
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.runs.run import Run
 from fruitgan.train_gan import job

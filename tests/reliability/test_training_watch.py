@@ -15,7 +15,7 @@ from PIL import Image
 
 from fruitgan.cli import main
 from fruitgan.images import Pixels
-from fruitgan.networks.catalog import generators
+from fruitgan.networks.contracts import generators
 from fruitgan.train_gan import job, run_log
 from fruitgan.train_gan import monitor as watching
 from fruitgan.train_gan.job import train_gan

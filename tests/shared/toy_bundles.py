@@ -12,7 +12,7 @@ import torch
 from fruitgan import bundle as bundles
 from fruitgan.engines.contracts import Engine, Images
 from fruitgan.engines.torch_engine import arrays_of
-from fruitgan.networks.catalog import generators
+from fruitgan.networks.contracts import generators
 from fruitgan.registry import Choice
 
 CARD = bundles.Card(

@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 
 from fruitgan.data import download
-from fruitgan.data.download import Archive, Resuming, SingleFile, fetch, fetch_file
+from fruitgan.data.download import Archive, Resuming, SingleFile, fetch, fetch_file, unzip
 from fruitgan.data.named import ArchivedSet
-from fruitgan.data.unzip import unzip
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.machine import cache_folder
 
@@ -290,7 +289,7 @@ def test_a_link_or_device_is_refused(kind: int, tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fruitgan.data.unzip.SMALL_BYTES", 1000)
+    monkeypatch.setattr("fruitgan.data.download.SMALL_BYTES", 1000)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("tiny/trainA/zeros.jpg", b"\x00" * 1_000_000)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fruitgan.data.sampler import Pairing, Sampler
+from fruitgan.data.loader import Pairing, Sampler
 from fruitgan.errors import DataError, UsageError
 
 PAIRINGS: tuple[Pairing, ...] = get_args(Pairing)

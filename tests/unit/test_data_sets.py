@@ -8,9 +8,8 @@ import re
 import pytest
 
 from fruitgan.data import named
-from fruitgan.data.datasets import Dataset, registry
 from fruitgan.data.named import ArchivedSet
-from fruitgan.data.sources import find_source
+from fruitgan.data.sources import Dataset, find_source, registry
 from fruitgan.errors import UsageError
 
 ARCHIVED = (

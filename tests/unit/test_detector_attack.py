@@ -11,8 +11,7 @@ from PIL import Image
 
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError, UsageError
-from fruitgan.networks.catalog import detectors
-from fruitgan.networks.contracts import Detector
+from fruitgan.networks.contracts import Detector, detectors
 from fruitgan.train_detector.detector import LabelledImageDataset, answers, open_image_dataset, squashed
 from fruitgan.train_detector.fit import FitSettings, fitting_augmentation
 from fruitgan.train_detector.protocols import grouped_folds, half_split

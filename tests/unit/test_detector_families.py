@@ -9,7 +9,7 @@ from PIL import Image
 
 from fruitgan.errors import UsageError
 from fruitgan.measures.contracts import features
-from fruitgan.networks.catalog import detectors
+from fruitgan.networks.contracts import detectors
 from fruitgan.registry import Choice
 from fruitgan.train_detector.regression import trials
 

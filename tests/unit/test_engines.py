@@ -23,7 +23,7 @@ from fruitgan.engines.choosing import choose_engine
 from fruitgan.engines.contracts import Engine, Images
 from fruitgan.engines.torch_engine import TorchEngine, arrays_of
 from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError
-from fruitgan.networks.catalog import generators
+from fruitgan.networks.contracts import generators
 from fruitgan.registry import Choice
 
 OTHERS = ("onnx",)

@@ -23,7 +23,7 @@ from fruitgan.evaluate.settings import DEFAULT_METRICS, EvaluateSettings
 from fruitgan.evaluate.sources import find_sources
 from fruitgan.evaluate.wording import claim_sentence, figure
 from fruitgan.measures.contracts import metrics
-from fruitgan.measures.features import inception as inception_module
+from fruitgan.measures.features import pretrained as inception_module
 from fruitgan.train_detector.calibration import judge
 from fruitgan.train_detector.detector import DetectorBundle, DetectorCard, open_image_dataset, save_detector
 from fruitgan.train_detector.protocols import grouped_folds
@@ -320,7 +320,7 @@ def test_too_few_different_things_for_the_folds_are_refused() -> None:
 
 def test_a_given_detector_is_judged_on_images_that_it_was_not_trained_with(dataset: Path) -> None:
     from fruitgan.data.labelled import read_dataset
-    from fruitgan.networks.catalog import detectors
+    from fruitgan.networks.contracts import detectors
 
     images = read_dataset(dataset).images
     choice = detectors.choose("spectrum", {"image_size_px": 32})

@@ -19,7 +19,7 @@ from fruitgan.evaluate.detectors import attackers_named
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.images import Pixels
-from fruitgan.measures.features import colour
+from fruitgan.measures.features import weightless
 from fruitgan.train_detector.robustness import CHANGES, COPIES
 
 SIDE = 32
@@ -106,13 +106,13 @@ def test_an_evaluation_leaves_all_that_its_attackers_found(dataset: Path) -> Non
 
 def test_logistic_attacks_on_the_features_that_were_cached(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at: list[int] = []
-    honest = colour.Colour.forward
+    honest = weightless.Colour.forward
 
-    def counting(self: colour.Colour, images: torch.Tensor) -> torch.Tensor:
+    def counting(self: weightless.Colour, images: torch.Tensor) -> torch.Tensor:
         looked_at.append(len(images))
         return honest(self, images)
 
-    monkeypatch.setattr(colour.Colour, "forward", counting)
+    monkeypatch.setattr(weightless.Colour, "forward", counting)
     monkeypatch.setenv("FRUITGAN_CACHE", str(dataset / "cache"))  # no other test has filled it
     result = evaluate(settings(dataset, attackers=("logistic",), quick=False))
     pictures, changed, maps = 80, 80 * len(CHANGES), len(result.saliency) * COPIES

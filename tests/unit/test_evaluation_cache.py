@@ -13,9 +13,8 @@ from torch import Tensor
 
 from fruitgan.errors import DataError
 from fruitgan.images import Pixels
-from fruitgan.measures.cache import FeatureCache
 from fruitgan.measures.contracts import Features
-from fruitgan.measures.extraction import extract
+from fruitgan.measures.features import FeatureCache, extract
 
 
 class Counting(Features):

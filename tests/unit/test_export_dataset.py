@@ -581,7 +581,9 @@ def test_overwriting_goes_on_with_what_it_began(export: Export) -> None:
     assert export(overwrite=True).kept == 0  # a finished one is made anew
 
 
-def test_auto_takes_torch_where_squares_may_be_too_large_for_the_memory(export: Export, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_torch_where_squares_may_be_too_large_for_the_memory(
+    export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[dict[str, Any]] = []
 
     def choose(wanted: str, generator: Choice, **options: Any) -> str:

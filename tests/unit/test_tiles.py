@@ -17,8 +17,7 @@ from fruitgan.engines import torch_engine
 from fruitgan.engines.reach import Reach, reach_of, tile_px
 from fruitgan.engines.tiles import cut
 from fruitgan.engines.torch_engine import TorchEngine, arrays_of
-from fruitgan.networks.catalog import generators
-from fruitgan.networks.contracts import Generator
+from fruitgan.networks.contracts import Generator, generators
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "mobile": {"base_channels": 8, "blocks": 2},

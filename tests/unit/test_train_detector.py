@@ -22,8 +22,7 @@ from safetensors.numpy import save_file
 
 from fruitgan.data.labelled import read_folders
 from fruitgan.errors import DataError, FruitganError, UsageError
-from fruitgan.networks.catalog import detectors
-from fruitgan.networks.contracts import Detector
+from fruitgan.networks.contracts import Detector, detectors
 from fruitgan.registry import Choice
 from fruitgan.train_detector.calibration import judge
 from fruitgan.train_detector.detector import (

@@ -12,12 +12,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map, tree_map_
 
-from fruitgan.data.augment.jitter import jitter_mirror
-from fruitgan.data.batch import Batch
+from fruitgan.data.augment.training import jitter_mirror
 from fruitgan.data.image_dataset import Bank
-from fruitgan.data.loader import BankFeed, Feed
-from fruitgan.data.sampler import Sampler
-from fruitgan.networks.catalog import discriminators, generators
+from fruitgan.data.loader import BankFeed, Batch, Feed, Sampler
+from fruitgan.networks.contracts import discriminators, generators
 from fruitgan.train_gan.cuda_graphs import WARM_UP_STEPS, StepRunner
 from fruitgan.train_gan.objectives.cyclegan import CycleStep, cyclegan
 from fruitgan.train_gan.recipe import recipes

@@ -11,11 +11,9 @@ import torch
 from picture_files import write_noise
 
 from fruitgan import randomness
-from fruitgan.data.augment.jitter import jitter_mirror, none
-from fruitgan.data.batch import Batch
+from fruitgan.data.augment.training import jitter_mirror, none
 from fruitgan.data.image_dataset import Bank, Fit
-from fruitgan.data.loader import BankFeed, Inputs
-from fruitgan.data.sampler import Sampler
+from fruitgan.data.loader import BankFeed, Batch, Inputs, Sampler
 
 SIDE_PX = 20
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fruitgan.data.augment.contracts import augmentations
+from fruitgan.data.augment import augmentations
 from fruitgan.data.image_dataset import Bank
 from fruitgan.data.loader import BankFeed
 from fruitgan.train_gan import cuda_graphs

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fruitgan.data.batch import Batch
-from fruitgan.networks.catalog import discriminators, generators
+from fruitgan.data.loader import Batch
+from fruitgan.networks.contracts import discriminators, generators
 from fruitgan.train_gan.objectives.contracts import Objective, Player
 from fruitgan.train_gan.objectives.cyclegan import cyclegan
 from fruitgan.train_gan.recipe import recipes

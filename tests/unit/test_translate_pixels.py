@@ -19,7 +19,7 @@ from fruitgan.engines.padding import network_size, translate_pixels
 from fruitgan.engines.torch_engine import TorchEngine, arrays_of
 from fruitgan.errors import DataError, EnvironmentProblem, FruitganError
 from fruitgan.images import Pixels
-from fruitgan.networks.catalog import generators
+from fruitgan.networks.contracts import generators
 from fruitgan.registry import Choice
 
 CARD = replace(toy_bundles.CARD, generator=Choice("none", "nobody", "0"), directions=("a2b",), size_minimum_px=16)

@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from fruitgan.data import download
-from fruitgan.data.datasets import Dataset, Progress
 from fruitgan.data.download import Archive
-from fruitgan.data.sources import Source, folder_source
+from fruitgan.data.sources import Dataset, Progress, Source, folder_source
 from fruitgan.demo.drawing import draw_folder
 
 ADDRESS = "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets"

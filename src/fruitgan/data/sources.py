@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from fruitgan.errors import DataError, UsageError, reason_of
 from fruitgan.files import file_sha256
 from fruitgan.images import SUFFIXES
-from fruitgan.registry import suggestion
+from fruitgan.registry import Registry, suggestion
 
 SPLITS = ("trainA", "trainB", "testA", "testB")
 TEST_SHARE = 10
@@ -65,7 +66,7 @@ def find_source(
     path = Path(data).expanduser()
     if path.exists() or data.startswith((".", "~")) or any(mark in data for mark in ("/", os.sep)):
         return folder_source(path, domains)
-    from fruitgan.data.datasets import registry  # here, since the data sets build on this module
+    from fruitgan.data.sources import registry  # here, since the data sets build on this module
 
     known = registry.names()
     if data not in known:
@@ -202,3 +203,31 @@ def _domains_of(folder: str) -> tuple[str, str] | None:
     """The names in a folder's name like apple2orange."""
     match = re.fullmatch(r"([A-Za-z][A-Za-z_-]*)2([A-Za-z][A-Za-z_-]*)", folder)
     return None if match is None or match[1] == match[2] else (match[1], match[2])
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done and how much there is (0 if not known)."""
+
+
+class Dataset(ABC):
+    """A set of images under a name: fetched or drawn into the cache on first use."""
+
+    name: str
+    domains: tuple[str, str]
+    summary: str
+    """One line for lists."""
+
+    @abstractmethod
+    def source(self, on_progress: Progress | None = None) -> Source:
+        """The images' paths, after what it takes to have them here.
+
+        Raises:
+            DataError: they cannot be had (offline, a wrong checksum, a broken archive).
+        """
+
+    @abstractmethod
+    def is_present(self) -> bool:
+        """Whether `source` would find everything in the cache."""
+
+
+registry: Registry[Dataset] = Registry("datasets")

@@ -23,9 +23,8 @@ from fruitgan.evaluate.detectors import Attacking, need
 from fruitgan.files import write_atomically
 from fruitgan.images import Pixels
 from fruitgan.measures.contracts import features, metrics
-from fruitgan.measures.extraction import extract
-from fruitgan.networks.catalog import generators
-from fruitgan.networks.contracts import Generator
+from fruitgan.measures.features import extract
+from fruitgan.networks.contracts import Generator, generators
 from fruitgan.networks.weights import build_for
 from fruitgan.report.grid import fit_square, png_bytes
 from fruitgan.train_gan.samples import translate_batch

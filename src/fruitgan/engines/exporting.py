@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from fruitgan.engines.graphs import INPUT, OUTPUT, TOTAL
 from fruitgan.errors import DataError
-from fruitgan.networks.catalog import generators
-from fruitgan.networks.contracts import Generator
+from fruitgan.networks.contracts import Generator, generators
 from fruitgan.networks.layers import InstanceNorm
 from fruitgan.networks.weights import build_for
 from fruitgan.registry import Choice

@@ -20,8 +20,7 @@ from fruitgan.engines.tiles import in_tiles
 from fruitgan.errors import DataError, FruitganError, is_out_of_memory
 from fruitgan.images import signed_from_unit, unit_from_bytes, unit_from_signed
 from fruitgan.memory import spare_memory_bytes
-from fruitgan.networks.catalog import generators
-from fruitgan.networks.contracts import Generator
+from fruitgan.networks.contracts import Generator, generators
 from fruitgan.networks.weights import build_for
 from fruitgan.registry import Choice
 

@@ -28,10 +28,17 @@ from fruitgan.evaluate.settings import (
 )
 from fruitgan.evaluate.sources import find_sources
 from fruitgan.measures.contracts import Features, FeatureSet
-from fruitgan.measures.differences import Difference, claim_of, fid_difference, kid_difference, ratio_difference
-from fruitgan.measures.distances import frechet_distance, kernel_distance
-from fruitgan.measures.extraction import extract
-from fruitgan.measures.paired import PairedShares, paired_shares
+from fruitgan.measures.distances import (
+    Difference,
+    claim_of,
+    fid_difference,
+    frechet_distance,
+    kernel_distance,
+    kid_difference,
+    ratio_difference,
+)
+from fruitgan.measures.features import extract
+from fruitgan.measures.statistics import PairedShares, paired_shares
 
 LEAST_PAIRS = 8
 RUNS_FOLDER = "runs"

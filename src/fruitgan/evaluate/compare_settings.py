@@ -8,7 +8,7 @@ from typing import Literal
 
 from fruitgan.bundle import RUNS
 from fruitgan.errors import UsageError
-from fruitgan.measures.differences import Claim
+from fruitgan.measures.distances import Claim
 
 BOOTSTRAP = "paired bootstrap over sources"
 MCNEMAR = "McNemar, exact"

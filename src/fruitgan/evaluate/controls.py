@@ -23,7 +23,7 @@ from fruitgan.evaluate.detectors import LEAST_PER_CLASS, Attacking, OnStep
 from fruitgan.export_dataset.job import Unchanged, encode
 from fruitgan.export_dataset.settings import Format
 from fruitgan.images import Pixels, resize
-from fruitgan.measures.permutation import MaximumTest, maximum_test
+from fruitgan.measures.statistics import MaximumTest, maximum_test
 from fruitgan.train_detector.detector import load_detector, predict
 from fruitgan.train_detector.protocols import Split, half_split
 from fruitgan.train_detector.two_sample_test import Candidate, two_sample_test

@@ -28,7 +28,7 @@ from fruitgan.evaluate.leaks import Facts, Leak
 from fruitgan.evaluate.robustness import FOLDER, look, robustness
 from fruitgan.evaluate.settings import NO_DETECTOR, EvaluateSettings
 from fruitgan.measures.contracts import Features
-from fruitgan.measures.extraction import Pictures
+from fruitgan.measures.features import Pictures
 
 
 @dataclass

@@ -16,10 +16,9 @@ from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluate.detector_results import AttackerResult, DetectorResult, JudgedImage, judged_images, result_of
 from fruitgan.measures.contracts import Features
-from fruitgan.measures.extraction import Pictures, extract
-from fruitgan.measures.permutation import MaximumTest
-from fruitgan.networks.catalog import detectors
-from fruitgan.networks.contracts import Detector, LinearDetector
+from fruitgan.measures.features import Pictures, extract
+from fruitgan.measures.statistics import MaximumTest
+from fruitgan.networks.contracts import Detector, LinearDetector, detectors
 from fruitgan.train_detector.calibration import balanced_accuracy, judge
 from fruitgan.train_detector.detector import (
     BATCH_SIZE,

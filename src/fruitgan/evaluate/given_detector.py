@@ -14,7 +14,7 @@ from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError
 from fruitgan.evaluate.detector_results import DetectorResult, JudgedImage, judged_images, result_of
 from fruitgan.evaluate.detectors import OnStep
-from fruitgan.measures.permutation import maximum_test
+from fruitgan.measures.statistics import maximum_test
 from fruitgan.train_detector.detector import LabelledImageDataset, load_detector, open_image_dataset
 from fruitgan.train_detector.protocols import PROTOCOLS
 

@@ -36,7 +36,7 @@ from fruitgan.evaluate.sources import Sources, find_sources
 from fruitgan.evaluate.target_share import read_as_target
 from fruitgan.files import remove_abandoned, write_atomically
 from fruitgan.measures.contracts import Metric
-from fruitgan.measures.extraction import Pictures
+from fruitgan.measures.features import Pictures
 from fruitgan.runs.resume import environment
 from fruitgan.threads import chosen_threads, using_threads
 

@@ -24,7 +24,7 @@ from fruitgan.evaluate.settings import (
 )
 from fruitgan.measures.contracts import Features, FeatureSet, Metric, PairMetric, SetMetric, TrainingMetric, features, metrics
 from fruitgan.measures.metrics.fid_kid import translation_ratio
-from fruitgan.networks.catalog import detectors
+from fruitgan.networks.contracts import detectors
 from fruitgan.registry import suggestion
 
 RATIO = "r"

@@ -18,8 +18,8 @@ from fruitgan.evaluate.settings import SHAPELESS, EvaluateSettings, FloorResult,
 from fruitgan.evaluate.sources import Sources
 from fruitgan.images import resize
 from fruitgan.measures.contracts import Features, FeatureSet, Metric, MetricResult, PairMetric, SetMetric, TrainingMetric
-from fruitgan.measures.differences import Claim, Difference, claim_of, fid_difference, kid_difference
-from fruitgan.measures.extraction import Pictures, extract
+from fruitgan.measures.distances import Claim, Difference, claim_of, fid_difference, kid_difference
+from fruitgan.measures.features import Pictures, extract
 
 NEARER = "the generated images are nearer to the real ones than their sources are, by a tenth of the way or more"
 NEARER_RATIO = 0.9

@@ -21,7 +21,7 @@ from fruitgan.evaluate.page import Exhibits, Looked, Shown
 from fruitgan.evaluate.settings import EvaluateResult
 from fruitgan.evaluate.sources import Sources
 from fruitgan.images import Pixels, resize
-from fruitgan.measures.extraction import extract
+from fruitgan.measures.features import extract
 from fruitgan.measures.metrics.spectrum import FREQUENCIES, PowerSpectrum
 
 GALLERY = 8

@@ -21,7 +21,7 @@ from fruitgan.evaluate.detector_results import (
 )
 from fruitgan.evaluate.leaks import Leak
 from fruitgan.measures.contracts import MetricResult
-from fruitgan.measures.differences import Claim, Difference
+from fruitgan.measures.distances import Claim, Difference
 from fruitgan.settings import to_json
 
 OUT = Path("runs/evaluate")

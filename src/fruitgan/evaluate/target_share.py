@@ -17,7 +17,7 @@ from fruitgan.evaluate.detector_results import ReadingResult
 from fruitgan.evaluate.sources import Sources
 from fruitgan.images import Pixels, from_pillow, to_pillow
 from fruitgan.measures.contracts import Features
-from fruitgan.measures.extraction import Pictures, extract
+from fruitgan.measures.features import Pictures, extract
 from fruitgan.measures.statistics import wilson
 from fruitgan.train_detector.calibration import balanced_accuracy
 from fruitgan.train_detector.protocols import grouped_folds

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fruitgan.measures.permutation import ALPHA
+from fruitgan.measures.statistics import ALPHA
 from fruitgan.report.page import number, thousands
 
 TITLES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -157,3 +158,168 @@ def rank_auc(scores: NDArray[np.float64], generated: NDArray[np.bool_]) -> float
         raise ValueError("an AUC needs both real and generated images")
     rank_sum = float(rankdata(scores)[generated].sum())
     return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedShares:
+    """The share of right answers of a second one, less that of a first one, over n questions that both answered."""
+
+    first: float
+    second: float
+    difference: float
+    interval: Interval
+    """95%, by the bootstrap over groups of questions."""
+    p_value: float
+    """McNemar's test, exact and two-sided."""
+    only_first: int
+    """How many only the first got right."""
+    only_second: int
+    n: int
+
+
+def mcnemar_p(only_first: int, only_second: int) -> float:
+    """How probable at least so uneven a split of the questions that one alone got right is, were it a coin's (McNemar 1947).
+
+    The exact binomial form; where both are right or wrong together it says nothing, and p is 1.
+    """
+    from scipy.stats import binomtest
+
+    odd = only_first + only_second
+    return 1.0 if not odd else float(binomtest(only_first, odd, 0.5).pvalue)
+
+
+def paired_shares(
+    first: NDArray[np.bool_],
+    second: NDArray[np.bool_],
+    groups: Sequence[Hashable] | int | None = None,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> PairedShares:
+    """From [n] of whether each was right, in the same order.
+
+    Raises:
+        ValueError: no questions, or not as many of the one as of the other.
+    """
+    if len(first) != len(second) or not len(first):
+        raise ValueError(f"{len(first)} and {len(second)} answers are no pairs")
+    gains = second.astype(np.float64) - first.astype(np.float64)
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    return PairedShares(
+        first=float(first.mean()),
+        second=float(second.mean()),
+        difference=float(gains.mean()),
+        interval=bootstrap_interval(
+            lambda drawn: float(gains[drawn].mean()),
+            len(first) if groups is None else groups,
+            resamples=resamples,
+            seed=seed,
+        ),
+        p_value=mcnemar_p(only_first, only_second),
+        only_first=only_first,
+        only_second=only_second,
+        n=len(first),
+    )
+
+
+ALPHA = 0.001
+PERMUTATIONS = 9999
+CHUNK = 500
+"""Permutations drawn at a time: a thousand images then take 20 MB."""
+
+Scores = NDArray[np.float64]
+Labels = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaximumTest:
+    """What came out. With p at or below ALPHA the two kinds count as told apart."""
+
+    p_value: float
+    aucs: tuple[float, ...]
+    """Of each attacker on the tested images."""
+    permutations: int
+
+    @property
+    def rejects(self) -> bool:
+        return self.p_value <= ALPHA
+
+
+def maximum_test(
+    scores: Scores,
+    generated: Labels,
+    groups: Sequence[Hashable],
+    *,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+) -> MaximumTest:
+    """The probability of so high a largest AUC if the labels said nothing about the images (Westfall and Young 1993).
+
+    The attackers must have been trained on *other* images. Then, if the two kinds do not differ, the labels of the tested
+    images are exchangeable while their scores stay what they are, and the test is exact, however the attackers depend on each
+    other: it rejects at p <= alpha with a probability of at most alpha (Phipson and Smyth 2010). Permuted are whole groups:
+    each group takes over the labels of another of the same size, in a random order within it.
+
+    Args:
+        scores: [A, n], one row an attacker; higher means generated.
+        generated: [n]; both kinds must occur.
+        groups: of each image; images of one group show one thing.
+
+    Raises:
+        ValueError: one kind only.
+    """
+    positives = int(generated.sum())
+    negatives = len(generated) - positives
+    if not positives or not negatives:
+        raise ValueError("a test needs images of both kinds")
+    ranks = _ranks(scores)
+    least = positives * (positives + 1) / 2
+
+    def aucs(labels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[B, n] of 0 and 1 to [B, A]: Mann and Whitney's U over the pairs."""
+        found: NDArray[np.float64] = (labels @ ranks.T - least) / (positives * negatives)
+        return found
+
+    measured = aucs(generated[None].astype(np.float64))[0]
+    random = generator(seed, 0, "evaluation/permutations")
+    sizes = _by_size(groups)
+    as_high = 0
+    for start in range(0, permutations, CHUNK):
+        labels = _permuted(generated, sizes, min(CHUNK, permutations - start), random)
+        as_high += int((aucs(labels).max(axis=1) >= measured.max() - 1e-12).sum())  # ties count against the attackers
+    return MaximumTest(
+        p_value=(1 + as_high) / (1 + permutations), aucs=tuple(float(auc) for auc in measured), permutations=permutations
+    )
+
+
+def _ranks(scores: Scores) -> Scores:
+    from scipy.stats import rankdata
+
+    return np.asarray(rankdata(scores, axis=1), dtype=np.float64)
+
+
+def _by_size(groups: Sequence[Hashable]) -> list[NDArray[np.int64]]:
+    """For each size of groups that occurs the positions of their images, [groups, size]."""
+    members: dict[Hashable, list[int]] = {}
+    for position, group in enumerate(groups):
+        members.setdefault(group, []).append(position)
+    by_size: dict[int, list[list[int]]] = {}
+    for positions in members.values():
+        by_size.setdefault(len(positions), []).append(positions)
+    return [np.array(by_size[size], dtype=np.int64) for size in sorted(by_size)]
+
+
+def _permuted(
+    generated: Labels, sizes: Sequence[NDArray[np.int64]], count: int, random: np.random.Generator
+) -> NDArray[np.float64]:
+    """[count, n] of 0 and 1."""
+    labels = np.empty((count, len(generated)))
+    for positions in sizes:
+        groups, size = positions.shape
+        order = random.random((count, groups)).argsort(axis=1)  # [count, groups]: whose labels each group takes over
+        taken = generated[positions][order]  # [count, groups, size]
+        if size > 1:
+            within = random.random(taken.shape).argsort(axis=2)
+            taken = np.take_along_axis(taken, within, axis=2)
+        labels[:, positions.ravel()] = taken.reshape(count, -1)
+    return labels

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import cast
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fruitgan.errors import UsageError
+from fruitgan.errors import DataError, UsageError
+from fruitgan.files import file_sha256
 from fruitgan.registry import Registry
+from fruitgan.tensorfile import open_tensors
 
 
 class Backbone(nn.Module, ABC):
@@ -70,3 +75,103 @@ def trained_against(networks: nn.Module) -> tuple[str, ...]:
 def frozen_sums(network: nn.Module) -> dict[str, str]:
     """The sha256 of each backbone inside a network, by its path with `.sha256` behind it."""
     return {f"{path}.sha256": module.sha256 for path, module in network.named_modules() if isinstance(module, Backbone)}
+
+
+FILE = Path(__file__).with_name("efficientnet_lite1.safetensors")
+SHA256 = "70571ee48a21f41c6969c9877670afc665000ca6d34907600de4ccfacda257fa"
+STEM_CHANNELS = 32
+# (blocks, channels, kernel in px, stride of the first block, expansion); those at stride 32 are cut off.
+STAGES = ((1, 16, 3, 1, 1), (3, 24, 3, 2, 6), (3, 40, 5, 2, 6), (4, 80, 3, 2, 6), (4, 112, 5, 1, 6))
+MEAN, DEVIATION = 127.0, 128.0  # of pixels in 0 to 255
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution with TensorFlow's SAME padding: [N, C, H, W] to [N, C', ceil(H / stride), ceil(W / stride)].
+
+    With stride 2 the border is asymmetric: what cannot be halved is put to the right and below.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, kernel_px: int, stride: int = 1, groups: int = 1) -> None:
+        padding = kernel_px // 2 if stride == 1 else 0
+        super().__init__(channels_in, channels_out, kernel_px, stride, padding, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride[0] > 1:
+            (top, bottom), (left, right) = (self._border(side) for side in x.shape[-2:])
+            x = F.pad(x, (left, right, top, bottom))
+        return super().forward(x)
+
+    def _border(self, side_px: int) -> tuple[int, int]:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        border = max((-(-side_px // stride) - 1) * stride + kernel - side_px, 0)
+        return border // 2, border - border // 2
+
+
+class InvertedResidual(nn.Module):
+    """Expand by 1 x 1, filter each channel, project by 1 x 1 without a ReLU (Sandler et al. 2018, section 3.3)."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel_px: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = channels_in * expansion
+        self.expand = SameConv2d(channels_in, inner, 1) if expansion > 1 else None
+        self.filter = SameConv2d(inner, inner, kernel_px, stride, groups=inner)
+        self.project = SameConv2d(inner, channels_out, 1)
+        self.adds_input = stride == 1 and channels_in == channels_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = x if self.expand is None else F.relu6(self.expand(x))
+        out: Tensor = self.project(F.relu6(self.filter(inner)))
+        return x + out if self.adds_input else out
+
+
+class EfficientNetLite1(Backbone):
+    """The stem and five stages; the map at a stride is what its last block gives, before any ReLU."""
+
+    trained_on = "EfficientNet-Lite1 (ImageNet)"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels = {2: 16, 4: 24, 8: 40, 16: 112}
+        self.sha256 = SHA256
+        self.stem = SameConv2d(3, STEM_CHANNELS, 3, 2)
+        self.stages = nn.ModuleDict()
+        channels, stride = STEM_CHANNELS, 2
+        blocks: list[nn.Module] = []
+        for count, width, kernel_px, first_stride, expansion in STAGES:
+            if first_stride > 1:
+                self.stages[str(stride)] = nn.Sequential(*blocks)
+                stride, blocks = stride * first_stride, []
+            for number in range(count):
+                blocks.append(InvertedResidual(channels, width, kernel_px, 1 if number else first_stride, expansion))
+                channels = width
+        self.stages[str(stride)] = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor, strides: Sequence[int]) -> list[Tensor]:
+        x = ((x + 1) * 127.5 - MEAN) / DEVIATION
+        x = F.relu6(self.stem(x.contiguous(memory_format=torch.channels_last)))  # strided depthwise filters are faster so
+        maps = []
+        for stride, stage in self.stages.items():
+            x = stage(x)
+            if int(stride) in strides:
+                maps.append(x)
+            if int(stride) == max(strides):
+                break
+        return maps
+
+
+def efficientnet_lite1() -> EfficientNetLite1:
+    """EfficientNet-Lite1 up to stride 16 (1.0 M weights) with the ImageNet weights that ship with fruitgan.
+
+    Raises:
+        DataError: the installed file is not the one that belongs to this version.
+    """
+    found = file_sha256(FILE)
+    if found != SHA256:
+        raise DataError(f"{FILE}: its sha256 is {found}, not {SHA256}; install fruitgan anew")
+    network = EfficientNetLite1()
+    with open_tensors(FILE, "file of a backbone's weights") as file, torch.no_grad():
+        arrays = file.arrays()
+        for name, parameter in network.named_parameters():
+            parameter.copy_(torch.from_numpy(arrays[name].astype("float32")))
+    freeze(network)
+    return network.to(memory_format=torch.channels_last)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from fruitgan.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -106,3 +108,8 @@ class LinearDetector(Detector):
     def forward(self, x: Tensor) -> Tensor:
         logit: Tensor = self.linear((self.features(x) - self.mean) / self.spread)
         return logit.squeeze(1)
+
+
+generators: Registry[Callable[..., Generator]] = Registry("generators")
+discriminators: Registry[Callable[..., Discriminator]] = Registry("discriminators")
+detectors: Registry[Callable[..., Detector]] = Registry("detectors")

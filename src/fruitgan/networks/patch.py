@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from fruitgan.device import at_least_fp32
 from fruitgan.errors import UsageError
 from fruitgan.networks.contracts import Discriminator, SizeRule
-from fruitgan.networks.layers import InstanceNorm, biases_before_norm, initialise
-from fruitgan.networks.spectral import spectral_norm
+from fruitgan.networks.layers import InstanceNorm, biases_before_norm, initialise, spectral_norm
 
 # (channels as multiples of the width, stride): three halvings, then two layers at an eighth; each logit sees 70 x 70 px.
 LAYERS = ((1, 2), (2, 2), (4, 2), (8, 1))

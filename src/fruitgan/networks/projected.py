@@ -12,8 +12,7 @@ from fruitgan import randomness
 from fruitgan.errors import UsageError
 from fruitgan.networks.backbones import Backbone, build_backbone
 from fruitgan.networks.contracts import Discriminator, SizeRule
-from fruitgan.networks.layers import initialise
-from fruitgan.networks.spectral import spectral_norm
+from fruitgan.networks.layers import initialise, spectral_norm
 
 SLOPE = 0.2
 PIXEL_SCALE = 4  # each pixel discriminator sees the image averaged to a quarter of the one before

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from fruitgan.networks.contracts import Generator, GeneratorParts, SizeRule
-from fruitgan.networks.layers import InstanceNorm, biases_before_norm, initialise
+from fruitgan.networks.layers import (
+    Enlarge,
+    InstanceNorm,
+    Reflect,
+    ReflectConv2d,
+    Smooth,
+    biases_before_norm,
+    composed,
+    initialise,
+)
 from fruitgan.networks.mobile import SeparableBlock
-from fruitgan.networks.reflection import Reflect
 
 
 class ResidualBlock(nn.Module):
@@ -88,3 +97,73 @@ def resnet_6(*, base_channels: int = 64) -> ResNetGenerator:
 def mobile_resnet(*, base_channels: int = 32, blocks: int = 9) -> ResNetGenerator:
     """Student shaped as the paper's ResNet, its blocks depthwise separable (as in Li et al. 2020, GAN Compression)."""
     return ResNetGenerator(base_channels, blocks, SeparableBlock)
+
+
+def _convolution(channels_in: int, channels_out: int, kernel: int = 3) -> list[nn.Module]:
+    """Reflected convolution that keeps the size, affine instance norm; no bias, which the norm would take away."""
+    return [
+        ReflectConv2d(channels_in, channels_out, kernel, bias=False),
+        InstanceNorm(channels_out, affine=True),
+    ]
+
+
+class PlainBlock(nn.Module):
+    """x plus two 3 x 3 convolutions of it, each with affine instance norm, the first with ReLU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        layers = [*_convolution(channels, channels), nn.ReLU(inplace=True), *_convolution(channels, channels)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.layers(x)
+        return out
+
+
+class AntialiasedGenerator(Generator):
+    """Stem at full size, two blurred halvings, `blocks` residual blocks at a quarter, two bilinear doublings.
+
+    With `residual` the output is `composed` of the source and the last layer's maps, which start at 0, so that the untrained
+    output is the input; without, it is the tanh of them. `mask` adds the map that says where the change counts.
+    Points for `encode`: 0 after the stem, 1 and 2 after the halvings, then one after each block.
+    """
+
+    size_rule = SizeRule(minimum_px=8, multiple_of_px=4)
+
+    def __init__(self, base_channels: int, blocks: int, residual: bool, mask: bool) -> None:
+        super().__init__()
+        c = base_channels
+        self.residual = residual
+        stem = nn.Sequential(*_convolution(3, c, 7), nn.ReLU(inplace=True))
+        downs = [nn.Sequential(*_convolution(n, 2 * n), nn.ReLU(inplace=True), Smooth(stride=2)) for n in (c, 2 * c)]
+        ups = [nn.Sequential(Enlarge(), *_convolution(n, n // 2), nn.ReLU(inplace=True)) for n in (4 * c, 2 * c)]
+        self.encoder = nn.ModuleList([stem, *downs, *(PlainBlock(4 * c) for _ in range(blocks))])
+        self.decoder = nn.Sequential(*ups)
+        self.head = ReflectConv2d(c, 4 if mask else 3, 7)
+        self.encode_points = len(self.encoder)
+        # A block's last offset shifts a channel as a whole; all that follows are reflected convolutions and norms, which
+        # take that away.
+        first = len(self.encoder) - blocks
+        self.dead_parameters = frozenset(f"encoder.{first + n}.layers.4.bias" for n in range(blocks))
+        initialise(self)
+        if residual:
+            nn.init.zeros_(self.head.weight)
+
+    def parts(self, x: Tensor) -> GeneratorParts:
+        inner = x
+        for layer in self.encoder:
+            inner = layer(inner)
+        maps = self.head(self.decoder(inner))
+        return composed(x, maps) if self.residual else GeneratorParts(torch.tanh(maps), None)
+
+    def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
+        maps = []
+        for layer in self.encoder[: max(points) + 1]:
+            x = layer(x)
+            maps.append(x)
+        return [maps[point] for point in points]
+
+
+def resnet_aa(*, base_channels: int = 56, blocks: int = 9, residual: bool = True, mask: bool = True) -> AntialiasedGenerator:
+    """ResNet with blurred halvings and bilinear doublings; with `residual` it changes the source, where `mask` says."""
+    return AntialiasedGenerator(base_channels, blocks, residual, mask and residual)

@@ -27,8 +27,7 @@ from fruitgan.data.parallel import in_order
 from fruitgan.errors import DataError, FruitganError, UsageError, reason_of, shown
 from fruitgan.files import write_atomically
 from fruitgan.images import Pixels, resize, unit_from_bytes
-from fruitgan.networks.catalog import detectors
-from fruitgan.networks.contracts import Detector
+from fruitgan.networks.contracts import Detector, detectors
 from fruitgan.networks.weights import build_for
 from fruitgan.registry import Choice
 from fruitgan.settings import from_json, parse_json, to_json

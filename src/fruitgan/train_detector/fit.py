@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fruitgan import randomness
-from fruitgan.data.augment.contracts import Augmentation, augmentations
+from fruitgan.data.augment import Augmentation, augmentations
 from fruitgan.errors import FruitganError, UsageError
-from fruitgan.networks.catalog import detectors
-from fruitgan.networks.contracts import Detector, LinearDetector
+from fruitgan.networks.contracts import Detector, LinearDetector, detectors
 from fruitgan.registry import Choice
 from fruitgan.stateful import State, Stateful
 from fruitgan.train_detector.calibration import log_loss

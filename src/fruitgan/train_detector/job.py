@@ -13,14 +13,13 @@ from pathlib import Path
 
 import torch
 
-from fruitgan.data.augment.contracts import augmentations
+from fruitgan.data.augment import augmentations
 from fruitgan.data.labelled import read_dataset
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError
 from fruitgan.files import write_atomically
 from fruitgan.measures.statistics import wilson
-from fruitgan.networks.catalog import detectors
-from fruitgan.networks.contracts import Detector, LinearDetector
+from fruitgan.networks.contracts import Detector, LinearDetector, detectors
 from fruitgan.registry import Choice
 from fruitgan.runs.checkpoint import Checkpoints
 from fruitgan.runs.resume import environment, keep_environment

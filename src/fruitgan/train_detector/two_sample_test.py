@@ -13,9 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from fruitgan.images import Pixels
-from fruitgan.measures.permutation import MaximumTest, maximum_test
-from fruitgan.networks.catalog import detectors
-from fruitgan.networks.contracts import Detector, LinearDetector
+from fruitgan.measures.statistics import MaximumTest, maximum_test
+from fruitgan.networks.contracts import Detector, LinearDetector, detectors
 from fruitgan.registry import Choice
 from fruitgan.train_detector.detector import LabelledImageDataset, squashed
 from fruitgan.train_detector.fit import FitSettings, fit

@@ -11,16 +11,14 @@ import torch
 from PIL import Image
 
 from fruitgan import randomness
-from fruitgan.data.augment.contracts import augmentations
+from fruitgan.data.augment import augmentations
 from fruitgan.data.cache import Making, cached_bank
 from fruitgan.data.image_dataset import Bank
-from fruitgan.data.loader import BankFeed
-from fruitgan.data.sampler import Sampler
+from fruitgan.data.loader import BankFeed, Sampler
 from fruitgan.data.sources import Domain, Source
 from fruitgan.device import Precision, has_fast_bf16, has_room_for, keep_freed_memory
 from fruitgan.errors import UsageError
-from fruitgan.networks.catalog import discriminators, generators
-from fruitgan.networks.contracts import SizeRule
+from fruitgan.networks.contracts import SizeRule, discriminators, generators
 from fruitgan.registry import Choice, Registry
 from fruitgan.train_gan.cuda_graphs import CudaGraphs
 from fruitgan.train_gan.objectives.contracts import Objective, objectives

@@ -10,7 +10,7 @@ from fruitgan.data.sources import Source
 from fruitgan.engines.torch_engine import arrays_of
 from fruitgan.errors import UsageError, shown
 from fruitgan.networks.backbones import trained_against
-from fruitgan.networks.catalog import generators
+from fruitgan.networks.contracts import generators
 from fruitgan.networks.weights import build_for, load_arrays
 from fruitgan.train_gan.assemble import Plan
 from fruitgan.train_gan.objectives.contracts import Objective

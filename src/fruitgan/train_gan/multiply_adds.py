@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from fruitgan.data.batch import Batch
+from fruitgan.data.loader import Batch
 from fruitgan.train_gan.assemble import make_objective, make_plan
 from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.recipe import Recipe

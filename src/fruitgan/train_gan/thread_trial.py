@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from fruitgan.data.batch import Batch
+from fruitgan.data.loader import Batch
 from fruitgan.networks.contracts import SizeRule
 from fruitgan.threads import TRIAL_SECONDS, Threads, fastest_threads, fixed_threads, seconds_by_threads, using_threads
 from fruitgan.train_gan.assemble import Plan, make_objective

@@ -1,1 +1,162 @@
-"""Feature backends: two that need no weights from anywhere, and Inception for those who have its weights."""
+"""Features of the images in a list of files, read in batches, so that memory does not grow with their number."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from fruitgan.data.decode import decode
+from fruitgan.data.parallel import in_order
+from fruitgan.errors import DataError, FruitganError
+from fruitgan.files import file_sha256, write_atomically
+from fruitgan.images import Pixels, unit_from_bytes
+from fruitgan.machine import cache_folder
+from fruitgan.measures.contracts import Features, FeatureSet
+from fruitgan.tensorfile import open_tensors
+
+BATCH_IMAGES = 16
+KEPT_BYTES = 256 << 20
+"""Of decoded pictures: some 1,300 of 256 px, each of which several backends look at."""
+
+
+class Pictures:
+    """Files to pixels; what was decoded is kept for the next backend while there is room."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Path, Pixels] = {}
+        self._room_bytes = KEPT_BYTES
+
+    def __call__(self, path: Path) -> Pixels:
+        """uint8 [H, W, 3], not to be written to; Raises: DataError if it cannot be decoded."""
+        found = self._kept.get(path)
+        if found is None:
+            found = decode(path).pixels
+            if found.nbytes <= self._room_bytes:
+                self._room_bytes -= found.nbytes
+                self._kept[path] = found
+        return found
+
+
+def extract(
+    features: Features,
+    paths: Sequence[Path],
+    device: torch.device | str = "cpu",
+    on_image: Callable[[int], None] | None = None,
+    batch_images: int = BATCH_IMAGES,
+    read: Callable[[Path], Pixels] | None = None,
+) -> FeatureSet:
+    """The features [N, D] of the images, in the order of the paths; those that were computed before come from the cache.
+
+    `read` gives the pixels of a file, such as `Pictures`.
+
+    Raises:
+        DataError: an image cannot be read or decoded (named).
+    """
+    device = torch.device(device)
+    cache = FeatureCache(features, device.type)
+    keys = [bytes.fromhex(key) for _, key in in_order(file_sha256, paths)]
+    known = cache.rows()
+    missing = {key: path for key, path in zip(keys, paths, strict=True) if key not in known}
+    new: dict[bytes, Row] = {}
+    computed = _computed(features, list(missing.values()), device, batch_images, read or Pictures())
+    for key, row in zip(missing, computed, strict=True):
+        new[key] = row
+        if on_image is not None:
+            on_image(len(paths) - len(missing) + len(new))
+    if on_image is not None:
+        on_image(len(paths))
+    cache.keep(new)
+    rows = [new[key] if key in new else known[key] for key in keys]
+    values = np.stack(rows).astype(np.float64) if rows else np.zeros((0, features.dimensions))
+    return FeatureSet(values, features.name, features.resize)
+
+
+def _computed(
+    features: Features, paths: Sequence[Path], device: torch.device, batch_images: int, read: Callable[[Path], Pixels]
+) -> Iterator[Row]:
+    """The images' features in float32, one by one."""
+    if not paths:
+        return
+    features = features.to(device).eval()
+    for batch in _batches(features, paths, batch_images, read):
+        with torch.inference_mode():
+            images = torch.from_numpy(np.stack(batch)).to(device).permute(0, 3, 1, 2).contiguous().float()
+            yield from features(unit_from_bytes(images)).float().cpu().numpy()
+
+
+def _batches(
+    features: Features, paths: Sequence[Path], batch_images: int, read: Callable[[Path], Pixels]
+) -> Iterator[list[Pixels]]:
+    """Prepared images, never more than `batch_images` and all of one size, in the order of the paths."""
+    batch: list[Pixels] = []
+    for _, pixels in in_order(lambda path: features.prepare(read(path)), paths):
+        if batch and (len(batch) == batch_images or batch[0].shape != pixels.shape):
+            yield batch
+            batch = []
+        batch.append(pixels)
+    if batch:
+        yield batch
+
+
+WIDEST_ROW = 4096
+"""Numbers an image; wider rows would fill the disk for less than they save."""
+
+Row = NDArray[np.float32]
+
+
+class FeatureCache:
+    """The rows of one backend on one kind of device."""
+
+    def __init__(self, features: Features, device_type: str) -> None:
+        named = f"{features.name}/{features.version}/{features.resize}/{features.dimensions}/{device_type}"
+        slug = re.sub(r"[^A-Za-z0-9-]+", "-", features.name)[:40]
+        self.dimensions = features.dimensions
+        self.is_used = features.dimensions <= WIDEST_ROW
+        self.folder = cache_folder() / "features" / f"{slug}-{hashlib.sha256(named.encode()).hexdigest()[:16]}"
+
+    def rows(self) -> dict[bytes, Row]:
+        """All rows that are here and sound, by the sha256 of the image's file."""
+        found: dict[bytes, Row] = {}
+        if self.is_used and self.folder.is_dir():
+            for path in sorted(self.folder.glob("*.safetensors")):
+                found.update(self._read(path))
+        return found
+
+    def keep(self, rows: Mapping[bytes, Row]) -> None:
+        """Add rows; a cache that cannot be written is no reason to fail."""
+        if not self.is_used or not rows:
+            return
+        keys = np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(len(rows), 32)
+        values = np.stack(list(rows.values())).astype(np.float32)
+        digest = _sum(keys, values)
+        name = digest.tobytes().hex()[:32]
+        data = save({"keys": keys.copy(), "values": values, "sum": digest})
+        try:
+            write_atomically(self.folder / f"{name}.safetensors", data)
+        except FruitganError:
+            return
+
+    def _read(self, path: Path) -> dict[bytes, Row]:
+        try:
+            with open_tensors(path, "file of cached features") as file:
+                arrays = file.arrays()
+            keys, values, digest = arrays["keys"], arrays["values"], arrays["sum"]
+        except (DataError, KeyError):
+            return {}
+        shapes_fit = keys.shape == (len(keys), 32) and values.shape == (len(keys), self.dimensions)
+        kinds_fit = keys.dtype == np.uint8 and values.dtype == np.float32
+        if not (shapes_fit and kinds_fit and digest.tobytes() == _sum(keys, values).tobytes()):
+            return {}
+        return {key.tobytes(): row for key, row in zip(keys, values, strict=True)}
+
+
+def _sum(keys: NDArray[np.uint8], values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    digest = hashlib.sha256(keys.tobytes() + values.tobytes()).digest()
+    return np.frombuffer(digest, dtype=np.uint8).copy()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
+from unittest.mock import patch
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fruitgan.errors import UsageError
+from fruitgan.data.download import SingleFile, fetch_file
+from fruitgan.errors import DataError, EnvironmentProblem, UsageError
+from fruitgan.files import file_sha256
 from fruitgan.images import Pixels, resize
 from fruitgan.measures.contracts import Features
 from fruitgan.networks.pretrained import Classifier, timm_classifier, torchvision_classifier
@@ -73,3 +77,79 @@ def _take_head_off(model: nn.Module, network: str) -> None:
         raise UsageError(f"torchvision's {network} ends in no linear layer, so it gives no features; take another")
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, nn.Identity())
+
+
+LAYER = "2048"
+
+WEIGHTS = SingleFile(
+    name="weights-inception-2015-12-05-6726825d.pth",
+    address=("https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"),
+    size_bytes=95_628_359,
+    sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+)
+"""The TensorFlow network of 2015-12-05, converted by the authors of pytorch-fid; Apache-2.0."""
+
+INSTALL = 'pip install "fruitgan[inception]"'
+
+
+class Inception(Features):
+    """The last pooled layer."""
+
+    name = "inception"
+    dimensions = 2048
+    resize = "to 299 px inside the network (bilinear, not antialiased, as TensorFlow 1 did), no other resize"
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def prepare(self, pixels: Pixels) -> Pixels:
+        return pixels
+
+    def forward(self, images: Tensor) -> Tensor:
+        return cast(Tensor, self.network((images * 255).round().to(torch.uint8))[0])
+
+
+def inception(*, weights: str = "") -> Inception:
+    """InceptionV3 as torch-fidelity has it; `weights` is its file, else it is fetched into the cache.
+
+    Raises:
+        EnvironmentProblem: the extra is not installed.
+        DataError: the file cannot be had, or is not the right one.
+    """
+    module = _module()
+    return Inception(_network(module, _tensors(_checked(Path(weights)) if weights else fetch_file(WEIGHTS))))
+
+
+def _module() -> Any:
+    try:
+        from torch_fidelity import feature_extractor_inceptionv3
+    except ImportError as error:
+        raise EnvironmentProblem(f"the features inception need the package torch-fidelity: {INSTALL}") from error
+    return feature_extractor_inceptionv3
+
+
+def _checked(path: Path) -> Path:
+    """The path of a file that the user names, if it holds the right weights."""
+    found = file_sha256(path)
+    if found != WEIGHTS.sha256:
+        raise DataError(
+            f"--weights {path}: its sha256 is {found}, not {WEIGHTS.sha256}; the right file is {WEIGHTS.file} "
+            f"({WEIGHTS.size_bytes:,} bytes) from {WEIGHTS.address}"
+        )
+    return path
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    # Another project's format; the sum is known to be right, and only tensors are let through.
+    return cast(dict[str, Tensor], torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _network(module: Any, tensors: dict[str, Tensor]) -> torch.nn.Module:
+    """torch-fidelity's network around tensors that are here already.
+
+    Its constructor would fetch them itself, unchecked, or unpickle a file without a guard; so it is handed ours by the name of
+    the function that it fetches with.
+    """
+    with patch.object(module, "load_state_dict_from_url", lambda *arguments, **options: tensors):
+        return cast(torch.nn.Module, module.FeatureExtractorInceptionV3("inception-v3-compat", [LAYER]))

@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fruitgan.measures.contracts import Measured, SetMetric, Values
-from fruitgan.measures.distances import frechet_distance, frechet_distances, kernel_distance, kernel_distances
+from fruitgan.measures.contracts import MINIMUM_IMAGES, HalvedMetric, Measured, SetMetric, Values, halvings, subsets
+from fruitgan.measures.distances import affordable, frechet_distance, frechet_distances, kernel_distance, kernel_distances
 from fruitgan.measures.statistics import Interval, Weights, normal_interval, percentile_interval, resample_weights
-from fruitgan.measures.subsampling import MINIMUM_IMAGES, HalvedMetric, halvings, subsets
 
 HALVINGS = 100
 
@@ -69,11 +68,6 @@ class Fid(SetMetric):
         chosen_real = subsets(len(real), half, resamples, self.seed, "size/real")
         chosen_fake = subsets(len(fake), count, resamples, self.seed, "size/fake")
         return float(frechet_distances(real, fake, chosen_real, chosen_fake).mean())
-
-
-def affordable(resamples: int, images: int) -> int:
-    """Fewer resamples where each is dear (it costs the cube of the number of images), but at least 20."""
-    return max(20, min(resamples, int(resamples * (600 / images) ** 3)))
 
 
 def _both(n_real: int, n_fake: int, resamples: int, seed: int) -> tuple[Weights, Weights]:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from fruitgan.images import Pixels
-from fruitgan.measures.contracts import Features, Values
-from fruitgan.measures.subsampling import HalvedMetric
+from fruitgan.measures.contracts import Features, HalvedMetric, Values
 
 LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601."""

@@ -11,10 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from fruitgan.images import Pixels, resize
-from fruitgan.measures.contracts import PairMetric
-from fruitgan.measures.features.colour import lab_of_srgb
+from fruitgan.measures.contracts import MINIMUM_IMAGES, PairMetric
 from fruitgan.measures.features.fruit_embed import SIZE_PX, EmbedNetwork, load_network
-from fruitgan.measures.subsampling import MINIMUM_IMAGES
+from fruitgan.measures.features.weightless import lab_of_srgb
 
 Plane = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from fruitgan.data.batch import Batch
+from fruitgan.data.loader import Batch
 from fruitgan.networks.contracts import Discriminator, Generator
 from fruitgan.registry import Registry
 from fruitgan.stateful import Stateful

@@ -10,8 +10,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from fruitgan.data.augment.differentiable import DRAWS, MOVING_DRAWS, mildly_changed, shifted_and_cut
-from fruitgan.data.batch import Batch
+from fruitgan.data.augment.training import DRAWS, MOVING_DRAWS, mildly_changed, shifted_and_cut
+from fruitgan.data.loader import Batch
 from fruitgan.errors import UsageError
 from fruitgan.networks.contracts import Discriminator, Generator
 from fruitgan.train_gan.objectives.adaptation import AdaptiveStrength

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fruitgan.data.batch import Batch
+from fruitgan.data.loader import Batch
 from fruitgan.device import at_least_fp32, memory_format_of, without_autocast
 from fruitgan.networks.contracts import Discriminator, Generator
 from fruitgan.stateful import State

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fruitgan.errors import EnvironmentProblem, UsageError
 from fruitgan.networks.contracts import Detector
-from fruitgan.networks.detectors.sizes import checked_size
+from fruitgan.networks.detectors import checked_size
 
 # Mean and spread of ImageNet's channels, at which these networks' initial weights expect their images.
 MEAN = (0.485, 0.456, 0.406)

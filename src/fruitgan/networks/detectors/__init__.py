@@ -1,1 +1,0 @@
-"""Classifiers of real against generated images."""
