@@ -47,22 +47,18 @@ NO_THREAD_CACHE = "glibc.malloc.tcache_count=0"
 LOG_EVERY, SAVE_EVERY, SAMPLE_EVERY = 10, 50, 100
 NETWORKS = """
 from torch import nn
-from fruitgan.networks.contracts import Discriminator, Generator, GeneratorParts, SizeRule
+from fruitgan.networks.contracts import Discriminator, Generator, SizeRule
 
 
 class Small(Generator):
     size_rule = SizeRule(minimum_px=8, multiple_of_px=1)
-    encode_points = 0
 
     def __init__(self):
         super().__init__()
         self.layers = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 3, 3, padding=1))
 
-    def parts(self, x):
-        return GeneratorParts((x + self.layers(x)).tanh(), None)
-
-    def encode(self, x, points):
-        return []
+    def forward(self, x):
+        return (x + self.layers(x)).tanh()
 
 
 class Judge(Discriminator):

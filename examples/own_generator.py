@@ -5,7 +5,6 @@ python own_generator.py [STEPS]
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from fruitgan.data.augment.training import jitter_mirror
 from fruitgan.data.image_dataset import Bank
 from fruitgan.data.loader import BankFeed, Sampler
 from fruitgan.data.sources import find_source
-from fruitgan.networks.contracts import Generator, GeneratorParts, SizeRule
+from fruitgan.networks.contracts import Generator, SizeRule
 from fruitgan.networks.patch import patch_multiscale
 from fruitgan.train_gan.objectives.cyclegan import cyclegan
 from fruitgan.train_gan.recipes import fast
@@ -27,18 +26,14 @@ class Tint(Generator):
     """Adds to each pixel what a small network makes of its neighbourhood."""
 
     size_rule = SizeRule(minimum_px=2, multiple_of_px=1)
-    encode_points = 1
 
     def __init__(self) -> None:
         super().__init__()
         self.widen = nn.Sequential(nn.Conv2d(3, 16, 5, padding=2), nn.ReLU())
         self.narrow = nn.Conv2d(16, 3, 5, padding=2)
 
-    def parts(self, x: Tensor) -> GeneratorParts:
-        return GeneratorParts(torch.tanh(x + self.narrow(self.widen(x))), None)
-
-    def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
-        return [self.widen(x) for _ in points]
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x + self.narrow(self.widen(x)))
 
 
 def main(steps: int) -> None:

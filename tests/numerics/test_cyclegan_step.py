@@ -12,12 +12,13 @@ from typing import Any, cast
 import pytest
 import torch
 import torch.nn.functional as F
+from dead_parameters import dead_parameters
 from torch import Tensor, nn
 
 from fruitgan.data.loader import Batch
 from fruitgan.networks import layers
 from fruitgan.networks.contracts import Discriminator, Generator
-from fruitgan.networks.layers import Doubling, Halving
+from fruitgan.networks.layers import Downsample, Upsample
 from fruitgan.networks.mobile import mobile
 from fruitgan.networks.patch import patch_70, patch_70_affine
 from fruitgan.networks.resnet import resnet_6
@@ -186,7 +187,7 @@ def test_the_gradients_of_a_step_equal_the_papers(
     objective, textbook, side_px = make(kind, gan_mode, pool_size)
     for network in textbook.networks.values():  # always by torch's convolutions
         for layer in network.modules():
-            if isinstance(layer, (Halving, Doubling)):
+            if isinstance(layer, (Downsample, Upsample)):
                 monkeypatch.setattr(layer, "forward", functools.partial(torch_kind(layer).forward, layer))
     if kind == "unet by products":
         monkeypatch.setattr(layers, "MATMUL_WEIGHTS", 0)
@@ -211,7 +212,7 @@ def test_the_gradients_of_a_step_equal_the_papers(
 
 
 def torch_kind(layer: nn.Module) -> type[nn.Module]:
-    return nn.Conv2d if isinstance(layer, Halving) else nn.ConvTranspose2d
+    return nn.Conv2d if isinstance(layer, Downsample) else nn.ConvTranspose2d
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[None]:
@@ -266,7 +267,7 @@ def test_training_with_all_gradients_at_the_same_weights_equals_the_papers_order
     for name, network in textbook.networks.items():
         for key, expected in network.named_parameters():
             # A dead parameter's gradient is nothing but rounding, which Adam makes large.
-            if key not in network.dead_parameters:
+            if key not in dead_parameters(network):
                 torch.testing.assert_close(objective.networks[name].get_parameter(key), expected, rtol=0, atol=1e-10)
     moved = [float((value - start[key]).abs().max()) for key, value in objective.networks.state_dict().items()]
     assert max(moved) > 2 * LEARNING_RATE

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from fruitgan.data.augment.training import BRIGHTNESS, CONTRAST, DRAWS, SHIFT, mildly_changed
 from fruitgan.data.loader import Batch
 from fruitgan.errors import UsageError
-from fruitgan.networks.layers import Enlarge, Smooth, composed, spectral_norm
+from fruitgan.networks.layers import BilinearUpsample, BlurPool, composed, spectral_norm
 from fruitgan.networks.mobile import mobile
-from fruitgan.networks.patch import BatchSpread, patch_multiscale
+from fruitgan.networks.patch import patch_multiscale
 from fruitgan.networks.resnet import resnet_aa
 from fruitgan.train_gan.objectives.adaptation import IMAGES_TO_FULL, STRONGEST, AdaptiveStrength
 from fruitgan.train_gan.objectives.adversarial import discriminator_loss, generator_loss, gradient_penalty
@@ -52,7 +52,7 @@ def mirrored_index(i: int, size: int) -> int:
 
 def test_a_blurred_halving_equals_a_naive_loop() -> None:
     x = noise(1, 2, 6, 4)
-    out = Smooth(stride=2)(x)
+    out = BlurPool(stride=2)(x)
     assert out.shape == (1, 2, 3, 2)
     for c, row, column in itertools.product(range(2), range(3), range(2)):
         expected = 0.0
@@ -64,7 +64,7 @@ def test_a_blurred_halving_equals_a_naive_loop() -> None:
 
 def test_enlarging_equals_a_naive_bilinear_loop() -> None:
     x = noise(1, 1, 3, 4)
-    out = Enlarge()(x)
+    out = BilinearUpsample()(x)
     assert out.shape == (1, 1, 6, 8)
 
     def weights(i: int, size: int) -> list[tuple[int, float]]:
@@ -80,7 +80,7 @@ def test_enlarging_equals_a_naive_bilinear_loop() -> None:
 @pytest.mark.parametrize("sides", [(3, 4), (1, 2), (1, 1)])
 def test_an_enlarged_images_gradient_is_torchs(sides: tuple[int, int]) -> None:
     x = noise(2, 3, *sides).requires_grad_()
-    ours, torchs = Enlarge()(x), F.interpolate(x, scale_factor=2, mode="bilinear")
+    ours, torchs = BilinearUpsample()(x), F.interpolate(x, scale_factor=2, mode="bilinear")
     given = torch.randn_like(torchs)
     (expected,) = torch.autograd.grad(torchs, x, given)
     torch.testing.assert_close(torch.autograd.grad(ours, x, given)[0], expected, rtol=0, atol=1e-12)
@@ -128,31 +128,6 @@ def test_the_antialiased_resnet_has_as_many_parameters_as_its_layers() -> None:
     convolutions += 4 * c * 2 * c * 9 + 2 * c * c * 9 + (c * 49 + 1) * 4
     norms = 2 * (c + 2 * c + 4 * c + blocks * 2 * 4 * c + 2 * c + c)
     assert sum(p.numel() for p in resnet_aa(base_channels=c, blocks=blocks).parameters()) == convolutions + norms
-
-
-@pytest.mark.parametrize(("n", "size"), [(1, 1), (2, 2), (3, 3), (4, 4), (6, 3), (8, 4), (5, 1)])
-def test_the_spread_of_a_batch_equals_a_naive_loop(n: int, size: int) -> None:
-    x = noise(n, 3, 2, 2)
-    out = BatchSpread()(x)
-    assert torch.equal(out[:, :3], x)
-    for start in range(0, n, size):
-        total = 0.0
-        for c, row, column in itertools.product(range(3), range(2), range(2)):
-            values = [float(x[i, c, row, column]) for i in range(start, start + size)]
-            mean = sum(values) / size
-            total += math.sqrt(sum((value - mean) ** 2 for value in values) / size + 1e-8)
-        for i in range(start, start + size):
-            assert out[i, 3].flatten().tolist() == pytest.approx([total / 12] * 4, rel=1e-10)
-
-
-def test_a_batch_head_sees_other_images_and_says_so() -> None:
-    network = shaken(patch_multiscale(base_channels=2, scales=1, norm="instance", batch_head=True))
-    assert patch_multiscale(base_channels=2).judges_batches is False
-    assert network.judges_batches is True
-    x = images(2, 24)
-    (together,) = network(x)
-    (apart,) = network(x[:1])
-    assert not torch.allclose(together[:1], apart)
 
 
 @pytest.mark.parametrize(
@@ -332,9 +307,9 @@ def test_a_lazy_schedule_has_the_value_as_its_mean() -> None:
         Schedule(start=1.0, end=1.0, every=0)
 
 
-def rich(batch_head: bool = False) -> Objective:
+def rich() -> Objective:
     made = cyclegan(pool_size=0, mask_losses=True, penalty=True, augment_target=0.6)(
-        lambda: mobile(base_channels=2, blocks=1), lambda: patch_multiscale(base_channels=2, scales=1, batch_head=batch_head)
+        lambda: mobile(base_channels=2, blocks=1), lambda: patch_multiscale(base_channels=2, scales=1)
     )
     shaken(made.networks)
     made.networks.eval()  # spectral norm's vectors stand still
@@ -345,9 +320,8 @@ def batch_for(made: Objective, n: int = 2) -> Batch:
     return Batch(images(n, 24), images(n, 24), {name: torch.rand(n, count) for name, count in made.draws.items()})
 
 
-@pytest.mark.parametrize("batch_head", [False, True])
-def test_a_step_with_every_ingredient_has_the_terms_of_its_formulas(batch_head: bool) -> None:
-    made = rich(batch_head)
+def test_a_step_with_every_ingredient_has_the_terms_of_its_formulas() -> None:
+    made = rich()
     made.extras["strength"].restore({"values": torch.tensor([0.7, 0.0, 0.0])})
     batch, n = batch_for(made), made.networks
     for value, weight in enumerate(made.weights.values(), start=2):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fruitgan.networks import layers
-from fruitgan.networks.layers import Doubling, Halving, InstanceNorm, Reflect, ReflectConv2d, Smooth
+from fruitgan.networks.layers import BlurPool, Downsample, InstanceNorm, Reflect, ReflectConv2d, Upsample
 from fruitgan.networks.mobile import MobileGenerator, mobile
 from fruitgan.networks.patch import patch_multiscale
 
@@ -51,7 +51,7 @@ def test_halving_as_a_matrix_product_equals_the_convolution(
 ) -> None:
     monkeypatch.setattr(layers, "MATMUL_WEIGHTS", 0)
     monkeypatch.setattr(layers, "MATMUL_SIDE_PX", 16)
-    layer = Halving(3, 5, bias=bias).double()
+    layer = Downsample(3, 5, bias=bias).double()
     x = torch.randn(2, 3, *size, dtype=torch.float64)
     expected = F.conv2d(x, layer.weight, layer.bias, stride=2, padding=1)
     compare_with_gradients(layer, x, expected)
@@ -64,7 +64,7 @@ def test_doubling_as_a_matrix_product_equals_the_convolution(
 ) -> None:
     monkeypatch.setattr(layers, "MATMUL_WEIGHTS", 0)
     monkeypatch.setattr(layers, "MATMUL_SIDE_PX", 16)
-    layer = Doubling(3, 5, bias=bias).double()
+    layer = Upsample(3, 5, bias=bias).double()
     x = torch.randn(2, 3, *size, dtype=torch.float64)
     expected = F.conv_transpose2d(x, layer.weight, layer.bias, stride=2, padding=1)
     compare_with_gradients(layer, x, expected)
@@ -87,7 +87,7 @@ def compare_with_gradients(layer: nn.Module, x: Tensor, expected: Tensor) -> Non
 
 
 def test_small_or_large_layers_stay_convolutions() -> None:
-    narrow, wide = Halving(4, 4, bias=False), Halving(256, 128, bias=False)
+    narrow, wide = Downsample(4, 4, bias=False), Downsample(256, 128, bias=False)
     assert not layers._better_as_matmul(torch.empty(1, 4, 4, 4), narrow.weight)
     assert not layers._better_as_matmul(torch.empty(1, 256, 8, 8), wide.weight)
     assert layers._better_as_matmul(torch.empty(1, 256, 4, 4), wide.weight)
@@ -165,15 +165,15 @@ def naive_smooth(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("stride", [1, 2])
 def test_smoothing_has_the_gradient_of_its_formula(stride: int) -> None:
     for shape in ((2, 3, 6, 4), (1, 1, 2, 2)):
-        assert torch.autograd.gradcheck(Smooth(stride), torch.randn(shape, dtype=torch.float64, requires_grad=True))
+        assert torch.autograd.gradcheck(BlurPool(stride), torch.randn(shape, dtype=torch.float64, requires_grad=True))
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_smoothing_is_exported_as_the_same_numbers(stride: int) -> None:
     x = torch.randn(1, 3, 6, 8)
-    exported = torch.export.export(Smooth(stride), (x,))
+    exported = torch.export.export(BlurPool(stride), (x,))
     assert any("avg_pool2d" in str(node.target) for node in exported.graph.nodes)
-    torch.testing.assert_close(exported.module()(x), Smooth(stride)(x))
+    torch.testing.assert_close(exported.module()(x), BlurPool(stride)(x))
 
 
 @pytest.mark.parametrize(("shape", "border"), [((2, 3, 5, 4), 1), ((1, 2, 9, 4), 3), ((1, 1, 2, 2), 1)])
@@ -214,9 +214,9 @@ def test_what_reflects_is_exported_without_gradients_of_its_own() -> None:
 def test_smoothing_equals_a_naive_loop_and_takes_the_finest_grid_away() -> None:
     x = torch.randn(2, 3, 5, 7, dtype=torch.float64)
     expected = torch.stack([torch.stack([naive_smooth(channel) for channel in image]) for image in x])
-    torch.testing.assert_close(Smooth()(x), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(BlurPool()(x), expected, rtol=0, atol=1e-12)
     checkers = (torch.arange(8).view(-1, 1) + torch.arange(8)).remainder(2).double() * 2 - 1
-    assert Smooth()(checkers.view(1, 1, 8, 8)).abs().max() == 0
+    assert BlurPool()(checkers.view(1, 1, 8, 8)).abs().max() == 0
 
 
 @pytest.mark.parametrize("mask", [True, False])

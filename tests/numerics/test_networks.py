@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from fruitgan.networks.layers import Doubling, InstanceNorm
+from fruitgan.networks.layers import InstanceNorm, Upsample
 from fruitgan.networks.mobile import mobile
 from fruitgan.networks.patch import PatchDiscriminator, patch_70, patch_70_affine, patch_multiscale
 from fruitgan.networks.resnet import resnet_6, resnet_9
@@ -132,8 +132,8 @@ def test_the_slopes_are_those_of_the_paper_and_of_keras() -> None:
 def test_dropout_stands_in_the_first_three_doublings_before_their_relu() -> None:
     network = unet_256(base_channels=4)
     kinds = [[type(layer) for layer in up.children()] for up in network.ups]
-    assert kinds[:3] == [[Doubling, InstanceNorm, nn.Dropout, nn.ReLU]] * 3
-    assert kinds[3:] == [[Doubling, InstanceNorm, nn.ReLU]] * 4
+    assert kinds[:3] == [[Upsample, InstanceNorm, nn.Dropout, nn.ReLU]] * 3
+    assert kinds[3:] == [[Upsample, InstanceNorm, nn.ReLU]] * 4
     assert {module.p for module in network.modules() if isinstance(module, nn.Dropout)} == {0.5}
     assert not [module for module in unet_256(base_channels=4, dropout=0.0).modules() if isinstance(module, nn.Dropout)]
 

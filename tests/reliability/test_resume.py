@@ -53,7 +53,7 @@ KINDS: dict[str, tuple[dict[str, Any], int, int]] = {
             "image_size": 96,
             "batch_size": 2,
             "generator_options": {"base_channels": "4", "blocks": "1"},
-            "discriminator_options": {"base_channels": "4", "batch_head": "true"},
+            "discriminator_options": {"base_channels": "4"},
         },
         10,
         7,

@@ -32,23 +32,19 @@ NETWORKS = """
 import math
 import torch
 from torch import nn
-from fruitgan.networks.contracts import Discriminator, Generator, GeneratorParts, SizeRule
+from fruitgan.networks.contracts import Discriminator, Generator, SizeRule
 
 
 class Made(Generator):
     size_rule = SizeRule(minimum_px=8, multiple_of_px=1)
-    encode_points = 0
 
     def __init__(self, translate):
         super().__init__()
         self.translate = translate
         self.offset = nn.Parameter(torch.zeros(()))
 
-    def parts(self, x):
-        return GeneratorParts((self.translate(x) + 1e-3 * torch.tanh(self.offset)).clamp(-1, 1), None)
-
-    def encode(self, x, points):
-        return []
+    def forward(self, x):
+        return (self.translate(x) + 1e-3 * torch.tanh(self.offset)).clamp(-1, 1)
 
 
 def still():

@@ -33,15 +33,12 @@ SIDE_PX = 48
 HEADER_BYTES = 48
 IDENTITY = """
 from torch import nn
-from fruitgan.networks.contracts import Generator, GeneratorParts, SizeRule
+from fruitgan.networks.contracts import Generator, SizeRule
 
 class Identity(Generator):
     size_rule = SizeRule(40, 20)
-    encode_points = 0
-    def parts(self, x):
-        return GeneratorParts(x, None)
-    def encode(self, x, points):
-        return []
+    def forward(self, x):
+        return x
 
 def identity():
     return Identity()

@@ -147,13 +147,8 @@ def test_a_network_that_may_look_at_the_whole_picture_is_not_cut() -> None:
     class Whole(Generator):
         size_rule = network_of("mobile", **NETWORKS["mobile"]).size_rule
 
-        def parts(self, x: Tensor) -> Any:
-            from fruitgan.networks.contracts import GeneratorParts
-
-            return GeneratorParts(x - x.mean((2, 3), keepdim=True), None)
-
-        def encode(self, x: Tensor, points: Any) -> Any:
-            raise NotImplementedError
+        def forward(self, x: Tensor) -> Tensor:
+            return x - x.mean((2, 3), keepdim=True)
 
     reach = reach_of(Whole())
     assert not reach.is_local

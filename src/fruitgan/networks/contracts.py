@@ -1,11 +1,11 @@
-"""What a generator, a discriminator and a detector promise. Shapes: N images of H x W pixels."""
+"""Contracts and registries of generators, discriminators and detectors. Shapes: N images of H x W pixels."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -29,32 +29,42 @@ class SizeRule:
         return -(-side_px // self.multiple_of_px) * self.multiple_of_px
 
 
+class Generator(nn.Module, ABC):
+    """A translation of images: [N, 3, H, W] float in [-1, 1] to the same."""
+
+    size_rule: SizeRule
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor: ...
+
+
 class GeneratorParts(NamedTuple):
-    """A translated image and, where the generator has one, the mask that says where it changed something."""
+    """A translated image and the mask by which it was blended with its source."""
 
     image: Tensor
     """[N, 3, H, W] in [-1, 1]."""
     mask: Tensor | None
-    """[N, 1, H, W] in [0, 1]; 1 where the output is all the network's, 0 where it is all the source's."""
+    """[N, 1, H, W] in [0, 1]; 1 where the output is all the network's, 0 where it is all the source's. None without one."""
 
 
-class Generator(nn.Module, ABC):
-    """[N, 3, H, W] float in [-1, 1] to the same."""
-
-    size_rule: SizeRule
-    dead_parameters: frozenset[str] = frozenset()
-    """Names of parameters that no image of the smallest size can make matter (a reference's quirks, kept and tested)."""
-    encode_points: int
-    """How many inner maps `encode` can give; points are numbered from 0."""
+class MaskedGenerator(Generator):
+    """A generator that can give the mask by which its output was blended with its source."""
 
     @abstractmethod
     def parts(self, x: Tensor) -> GeneratorParts:
-        """The image and the mask that it was composed with."""
+        """The image and its mask."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.parts(x).image
 
-    @abstractmethod
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A generator whose inner maps can be read, as contrastive objectives need (Park et al. 2020). It is optional."""
+
+    encode_points: int
+    """How many inner maps `encode` can give; points are numbered from 0."""
+
     def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
         """The inner maps [N, C, h, w] at the given points, in their order; computes no further than it must."""
 
@@ -63,9 +73,6 @@ class Discriminator(nn.Module, ABC):
     """[N, 3, H, W] in [-1, 1] to a tuple of logit maps [N, 1, h, w], one a scale; higher means more real."""
 
     size_rule: SizeRule
-    dead_parameters: frozenset[str] = frozenset()
-    judges_batches: bool = False
-    """Whether an image's logits depend on the batch's other images: then a batch is all real or all generated."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, ...]: ...
@@ -110,6 +117,7 @@ class LinearDetector(Detector):
         return logit.squeeze(1)
 
 
+# A builder takes keyword options alone and gives the network, freshly initialised.
 generators: Registry[Callable[..., Generator]] = Registry("generators")
 discriminators: Registry[Callable[..., Discriminator]] = Registry("discriminators")
 detectors: Registry[Callable[..., Detector]] = Registry("detectors")

@@ -1,8 +1,9 @@
-"""The pieces that several networks are made of."""
+"""Layers that several networks share. Some have gradients of their own on a CPU, where torch's take several times as long."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -45,7 +46,7 @@ class InstanceNorm(nn.Module):
         return f"{self.channels}, affine={self.weight is not None}"
 
 
-class Halving(nn.Conv2d):
+class Downsample(nn.Conv2d):
     """Convolution 4 x 4 of stride 2 and padding 1: [N, C, H, W] with even H and W to [N, C', H/2, W/2]."""
 
     def __init__(self, channels_in: int, channels_out: int, *, bias: bool) -> None:
@@ -60,7 +61,7 @@ class Halving(nn.Conv2d):
         return out.view(n, -1, self.out_channels).transpose(1, 2).reshape(n, -1, height // 2, width // 2)
 
 
-class Doubling(nn.ConvTranspose2d):
+class Upsample(nn.ConvTranspose2d):
     """Transposed convolution 4 x 4 of stride 2 and padding 1: [N, C, H, W] to [N, C', 2 H, 2 W]."""
 
     def __init__(self, channels_in: int, channels_out: int, *, bias: bool) -> None:
@@ -96,20 +97,41 @@ def initialise(network: nn.Module, std: float = 0.02) -> None:
             nn.init.zeros_(module.bias)
 
 
-def biases_before_norm(network: nn.Module) -> frozenset[str]:
-    """Names of the biases that an instance norm right behind their convolution takes away again."""
-    dead = set()
-    for path, module in network.named_modules():
-        if isinstance(module, nn.Sequential):
-            children = list(module.named_children())
-            for (name, child), (_, follower) in itertools.pairwise(children):
-                if (
-                    isinstance(child, (nn.Conv2d, nn.ConvTranspose2d))
-                    and child.bias is not None
-                    and isinstance(follower, InstanceNorm)
-                ):
-                    dead.add(".".join(part for part in (path, name, "bias") if part))
-    return frozenset(dead)
+class Residual(nn.Module):
+    """x plus what the layers make of it: [N, C, H, W] to the same."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.layers(x)
+        return out
+
+
+def separable_block(channels: int) -> Residual:
+    """Twice a depthwise 3 x 3 and a pointwise convolution, with affine instance norms and a ReLU between.
+
+    Howard et al. 2017 (MobileNets), section 3.1, for the factoring.
+    """
+    first, second = (
+        [
+            ReflectConv2d(channels, channels, groups=channels, bias=False),
+            nn.Conv2d(channels, channels, 1, bias=False),
+            InstanceNorm(channels, affine=True),
+        ]
+        for _ in range(2)
+    )
+    return Residual(*first, nn.ReLU(inplace=True), *second)
+
+
+def inner_maps(layers: Iterable[nn.Module], x: Tensor, points: Sequence[int]) -> list[Tensor]:
+    """The outputs of the layers with the given numbers, in that order; x goes through the layers one by one up to the last."""
+    maps = []
+    for layer in itertools.islice(layers, max(points) + 1):
+        x = layer(x)
+        maps.append(x)
+    return [maps[point] for point in points]
 
 
 class Reflect(nn.Module):
@@ -145,7 +167,7 @@ class ReflectConv2d(nn.Conv2d):
         return super().forward(self.reflect(x))
 
 
-class Smooth(nn.Module):
+class BlurPool(nn.Module):
     """[1, 2, 1] in both directions, reflected at the edges, at every `stride`th pixel: [N, C, H, W] to [N, C, H / s, W / s].
 
     H and W are multiples of the stride.
@@ -161,7 +183,7 @@ class Smooth(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if _has_own_gradient(x):
-            smoothed: Tensor = cast(Any, _Smoothing).apply(x)
+            smoothed: Tensor = cast(Any, _Blurring).apply(x)
             return smoothed[..., :: self.stride, :: self.stride]
         x = F.pad(x, (1, 1, 1, 1), mode="reflect")
         return F.avg_pool2d(F.avg_pool2d(x, 2, stride=1), 2, stride=self.stride)  # two means of 2 x 2 make [1, 2, 1]
@@ -170,7 +192,7 @@ class Smooth(nn.Module):
         return f"stride={self.stride}"
 
 
-class Enlarge(nn.Module):
+class BilinearUpsample(nn.Module):
     """Twice the size, bilinear: [N, C, H, W] to [N, C, 2 H, 2 W]; beyond an edge its pixels go on.
 
     Odena et al. 2016: enlarged first and convolved then, every output pixel gets the same number of weights, which a
@@ -179,7 +201,7 @@ class Enlarge(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if _has_own_gradient(x):
-            enlarged: Tensor = cast(Any, _Enlarging).apply(x)
+            enlarged: Tensor = cast(Any, _BilinearUpsampling).apply(x)
             return enlarged
         return _twice_the_size(x)
 
@@ -215,8 +237,8 @@ class _Reflection(torch.autograd.Function):
         return gradient, None
 
 
-class _Smoothing(torch.autograd.Function):
-    """`Smooth` on whole rows and columns in place: on a CPU a fifth of the time of pooling or padding with their gradients."""
+class _Blurring(torch.autograd.Function):
+    """`BlurPool` on whole rows and columns in place: on a CPU a fifth of the time of pooling or padding with gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -249,8 +271,8 @@ def _weighted_transposed(gradient: Tensor, axis: int) -> Tensor:
     return out
 
 
-class _Enlarging(torch.autograd.Function):
-    """`Enlarge`: along each axis a pixel gets back three quarters of its own two, a quarter of the next two."""
+class _BilinearUpsampling(torch.autograd.Function):
+    """`BilinearUpsample`: along each axis a pixel gets back three quarters of its own two, a quarter of the next two."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fruitgan.device import at_least_fp32
 from fruitgan.errors import UsageError
 from fruitgan.networks.contracts import Discriminator, SizeRule
-from fruitgan.networks.layers import InstanceNorm, biases_before_norm, initialise, spectral_norm
+from fruitgan.networks.layers import InstanceNorm, initialise, spectral_norm
 
 # (channels as multiples of the width, stride): three halvings, then two layers at an eighth; each logit sees 70 x 70 px.
 LAYERS = ((1, 2), (2, 2), (4, 2), (8, 1))
@@ -43,29 +40,9 @@ class PatchDiscriminator(Discriminator):
         super().__init__()
         self.layers = layers
         initialise(self)
-        self.dead_parameters = biases_before_norm(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return (self.layers(x),)
-
-
-class BatchSpread(nn.Module):
-    """One more map that says how much the images of a batch differ: [N, C, H, W] to [N, C + 1, H, W].
-
-    Karras et al. 2018, section 3: the deviation of every value over a group of at most 4 images, its mean over all channels and
-    positions, the same number at every position of the group's images. One image alone differs from nothing.
-    """
-
-    GROUP = 4
-    EPSILON = 1e-8  # the root's slope would be infinite at 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        n, _, height, width = x.shape
-        size = next(size for size in range(min(n, self.GROUP), 0, -1) if n % size == 0)
-        groups = at_least_fp32(x).view(n // size, size, -1)
-        spread = (groups.var(1, correction=0) + self.EPSILON).sqrt().mean(1)  # [N / size]
-        row = spread.repeat_interleave(size).view(n, 1, 1, 1).expand(n, 1, height, width)
-        return torch.cat([x, row.to(x.dtype)], dim=1)
 
 
 class MultiscalePatchDiscriminator(Discriminator):
@@ -77,25 +54,18 @@ class MultiscalePatchDiscriminator(Discriminator):
     the coarsest have instance norm: fine texture is learned soon, and colour is seen by one. A single scale has it too.
     """
 
-    def __init__(self, base_channels: int, scales: int, norm: str, batch_head: bool) -> None:
+    def __init__(self, base_channels: int, scales: int, norm: str) -> None:
         super().__init__()
         normed_scales = {"instance": scales, "spectral-instance": scales, "mixed": max(1, scales - 1)}.get(norm, 0)
         self.scales = nn.ModuleList(
             patch_layers(base_channels, 0.2, InstanceNorm if level < normed_scales else None, bias=True)
             for level in range(scales)
         )
-        if batch_head:
-            for scale in (cast(nn.Sequential, scale) for scale in self.scales):
-                judge = cast(nn.Conv2d, scale[-1])
-                scale[-1] = BatchSpread()
-                scale.append(nn.Conv2d(judge.in_channels + 1, 1, 4, padding=1))
-        self.judges_batches = batch_head
         initialise(self)
         if norm.startswith("spectral"):
             for module in list(self.modules()):
                 if isinstance(module, nn.Conv2d):
                     spectral_norm(module)
-        self.dead_parameters = biases_before_norm(self)
         self.size_rule = SizeRule(minimum_px=MINIMUM_PX * 2 ** (scales - 1), multiple_of_px=1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -116,14 +86,12 @@ def patch_70_affine(*, base_channels: int = 64) -> PatchDiscriminator:
     return PatchDiscriminator(patch_layers(base_channels, 0.3, lambda width: InstanceNorm(width, affine=True), bias=False))
 
 
-def patch_multiscale(
-    *, base_channels: int = 64, scales: int = 2, norm: str = "spectral", batch_head: bool = False
-) -> MultiscalePatchDiscriminator:
+def patch_multiscale(*, base_channels: int = 64, scales: int = 2, norm: str = "spectral") -> MultiscalePatchDiscriminator:
     """70 x 70 PatchGANs on the image and on the image averaged to half, a quarter, ..., with spectral norm.
 
     `norm` is `spectral`, `instance`, `spectral-instance` (both), `mixed` (instance, but for the coarsest of several scales) or
-    `none`; `batch_head` also shows the last layer how much the images of a batch differ.
+    `none`.
     """
     if norm not in NORMS:
         raise UsageError(f"discriminator patch-multiscale, option norm: {norm!r} is not one of {', '.join(NORMS)}")
-    return MultiscalePatchDiscriminator(base_channels, scales, norm, batch_head)
+    return MultiscalePatchDiscriminator(base_channels, scales, norm)

@@ -1,4 +1,4 @@
-"""The ResNet generator of the CycleGAN paper (Zhu et al. 2017, appendix 7.2; Johnson et al. 2016)."""
+"""ResNet generators: the CycleGAN paper's (Zhu et al. 2017, appendix 7.2; Johnson et al. 2016), and one without aliasing."""
 
 from __future__ import annotations
 
@@ -7,49 +7,36 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from fruitgan.networks.contracts import Generator, GeneratorParts, SizeRule
+from fruitgan.networks.contracts import Generator, GeneratorParts, MaskedGenerator, SizeRule
 from fruitgan.networks.layers import (
-    Enlarge,
+    BilinearUpsample,
+    BlurPool,
     InstanceNorm,
     Reflect,
     ReflectConv2d,
-    Smooth,
-    biases_before_norm,
+    Residual,
     composed,
     initialise,
+    inner_maps,
+    separable_block,
 )
-from fruitgan.networks.mobile import SeparableBlock
 
 
-class ResidualBlock(nn.Module):
-    """x plus two reflected 3 x 3 convolutions of it, each with instance norm, the first with ReLU."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            Reflect(1),
-            nn.Conv2d(channels, channels, 3),
-            InstanceNorm(channels),
-            nn.ReLU(inplace=True),
-            Reflect(1),
-            nn.Conv2d(channels, channels, 3),
-            InstanceNorm(channels),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.layers(x)
-        return out
+def plain_block(channels: int) -> Residual:
+    """Two reflected 3 x 3 convolutions, each with instance norm, the first with ReLU."""
+    first, second = ([Reflect(1), nn.Conv2d(channels, channels, 3), InstanceNorm(channels)] for _ in range(2))
+    return Residual(*first, nn.ReLU(inplace=True), *second)
 
 
 class ResNetGenerator(Generator):
-    """Stem at full size, two halvings, `blocks` residual blocks at a quarter, two doublings, tanh.
+    """Stem at full size, two strided convolutions, `blocks` residual blocks at a quarter, two transposed convolutions, tanh.
 
-    Points for `encode`: 0 after the stem, 1 and 2 after the halvings, then one after each block.
+    Points for `encode`: 0 after the stem, 1 and 2 after the strided convolutions, then one after each block.
     """
 
     size_rule = SizeRule(minimum_px=8, multiple_of_px=4)
 
-    def __init__(self, base_channels: int, blocks: int, block: Callable[[int], nn.Module] = ResidualBlock) -> None:
+    def __init__(self, base_channels: int, blocks: int, block: Callable[[int], nn.Module] = plain_block) -> None:
         super().__init__()
         c = base_channels
         stem = nn.Sequential(Reflect(3), nn.Conv2d(3, c, 7), InstanceNorm(c), nn.ReLU(inplace=True))
@@ -69,19 +56,57 @@ class ResNetGenerator(Generator):
         self.decoder = nn.Sequential(*ups, Reflect(3), nn.Conv2d(c, 3, 7), nn.Tanh())
         self.encode_points = len(self.encoder)
         initialise(self)
-        self.dead_parameters = biases_before_norm(self)
 
-    def parts(self, x: Tensor) -> GeneratorParts:
+    def forward(self, x: Tensor) -> Tensor:
         for layer in self.encoder:
             x = layer(x)
-        return GeneratorParts(self.decoder(x), None)
+        image: Tensor = self.decoder(x)
+        return image
 
     def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
-        maps = []
-        for layer in self.encoder[: max(points) + 1]:
-            x = layer(x)
-            maps.append(x)
-        return [maps[point] for point in points]
+        return inner_maps(self.encoder, x, points)
+
+
+def _normed(channels_in: int, channels_out: int, kernel_px: int = 3) -> list[nn.Module]:
+    """Reflected convolution that keeps the size, affine instance norm; no bias, which the norm would take away."""
+    return [ReflectConv2d(channels_in, channels_out, kernel_px, bias=False), InstanceNorm(channels_out, affine=True)]
+
+
+class AntialiasedGenerator(MaskedGenerator):
+    """Stem at full size, two blurred poolings, `blocks` residual blocks at a quarter, two bilinear upsamplings.
+
+    With `residual` the output is `composed` of the source and the last layer's maps, which start at 0, so that the untrained
+    output is the input; without, it is the tanh of them. `mask` adds the map that says where the change counts.
+    Points for `encode`: 0 after the stem, 1 and 2 after the poolings, then one after each block.
+    """
+
+    size_rule = SizeRule(minimum_px=8, multiple_of_px=4)
+
+    def __init__(self, base_channels: int, blocks: int, residual: bool, mask: bool) -> None:
+        super().__init__()
+        c = base_channels
+        self.residual = residual
+        stem = nn.Sequential(*_normed(3, c, 7), nn.ReLU(inplace=True))
+        downs = [nn.Sequential(*_normed(n, 2 * n), nn.ReLU(inplace=True), BlurPool(stride=2)) for n in (c, 2 * c)]
+        ups = [nn.Sequential(BilinearUpsample(), *_normed(n, n // 2), nn.ReLU(inplace=True)) for n in (4 * c, 2 * c)]
+        residuals = (Residual(*_normed(4 * c, 4 * c), nn.ReLU(inplace=True), *_normed(4 * c, 4 * c)) for _ in range(blocks))
+        self.encoder = nn.ModuleList([stem, *downs, *residuals])
+        self.decoder = nn.Sequential(*ups)
+        self.head = ReflectConv2d(c, 4 if mask else 3, 7)
+        self.encode_points = len(self.encoder)
+        initialise(self)
+        if residual:
+            nn.init.zeros_(self.head.weight)
+
+    def parts(self, x: Tensor) -> GeneratorParts:
+        inner = x
+        for layer in self.encoder:
+            inner = layer(inner)
+        maps = self.head(self.decoder(inner))
+        return composed(x, maps) if self.residual else GeneratorParts(torch.tanh(maps), None)
+
+    def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
+        return inner_maps(self.encoder, x, points)
 
 
 def resnet_9(*, base_channels: int = 64) -> ResNetGenerator:
@@ -96,74 +121,9 @@ def resnet_6(*, base_channels: int = 64) -> ResNetGenerator:
 
 def mobile_resnet(*, base_channels: int = 32, blocks: int = 9) -> ResNetGenerator:
     """Student shaped as the paper's ResNet, its blocks depthwise separable (as in Li et al. 2020, GAN Compression)."""
-    return ResNetGenerator(base_channels, blocks, SeparableBlock)
-
-
-def _convolution(channels_in: int, channels_out: int, kernel: int = 3) -> list[nn.Module]:
-    """Reflected convolution that keeps the size, affine instance norm; no bias, which the norm would take away."""
-    return [
-        ReflectConv2d(channels_in, channels_out, kernel, bias=False),
-        InstanceNorm(channels_out, affine=True),
-    ]
-
-
-class PlainBlock(nn.Module):
-    """x plus two 3 x 3 convolutions of it, each with affine instance norm, the first with ReLU."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        layers = [*_convolution(channels, channels), nn.ReLU(inplace=True), *_convolution(channels, channels)]
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.layers(x)
-        return out
-
-
-class AntialiasedGenerator(Generator):
-    """Stem at full size, two blurred halvings, `blocks` residual blocks at a quarter, two bilinear doublings.
-
-    With `residual` the output is `composed` of the source and the last layer's maps, which start at 0, so that the untrained
-    output is the input; without, it is the tanh of them. `mask` adds the map that says where the change counts.
-    Points for `encode`: 0 after the stem, 1 and 2 after the halvings, then one after each block.
-    """
-
-    size_rule = SizeRule(minimum_px=8, multiple_of_px=4)
-
-    def __init__(self, base_channels: int, blocks: int, residual: bool, mask: bool) -> None:
-        super().__init__()
-        c = base_channels
-        self.residual = residual
-        stem = nn.Sequential(*_convolution(3, c, 7), nn.ReLU(inplace=True))
-        downs = [nn.Sequential(*_convolution(n, 2 * n), nn.ReLU(inplace=True), Smooth(stride=2)) for n in (c, 2 * c)]
-        ups = [nn.Sequential(Enlarge(), *_convolution(n, n // 2), nn.ReLU(inplace=True)) for n in (4 * c, 2 * c)]
-        self.encoder = nn.ModuleList([stem, *downs, *(PlainBlock(4 * c) for _ in range(blocks))])
-        self.decoder = nn.Sequential(*ups)
-        self.head = ReflectConv2d(c, 4 if mask else 3, 7)
-        self.encode_points = len(self.encoder)
-        # A block's last offset shifts a channel as a whole; all that follows are reflected convolutions and norms, which
-        # take that away.
-        first = len(self.encoder) - blocks
-        self.dead_parameters = frozenset(f"encoder.{first + n}.layers.4.bias" for n in range(blocks))
-        initialise(self)
-        if residual:
-            nn.init.zeros_(self.head.weight)
-
-    def parts(self, x: Tensor) -> GeneratorParts:
-        inner = x
-        for layer in self.encoder:
-            inner = layer(inner)
-        maps = self.head(self.decoder(inner))
-        return composed(x, maps) if self.residual else GeneratorParts(torch.tanh(maps), None)
-
-    def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
-        maps = []
-        for layer in self.encoder[: max(points) + 1]:
-            x = layer(x)
-            maps.append(x)
-        return [maps[point] for point in points]
+    return ResNetGenerator(base_channels, blocks, separable_block)
 
 
 def resnet_aa(*, base_channels: int = 56, blocks: int = 9, residual: bool = True, mask: bool = True) -> AntialiasedGenerator:
-    """ResNet with blurred halvings and bilinear doublings; with `residual` it changes the source, where `mask` says."""
+    """ResNet with blur pooling and bilinear upsampling; with `residual` it changes the source, where `mask` says."""
     return AntialiasedGenerator(base_channels, blocks, residual, mask and residual)

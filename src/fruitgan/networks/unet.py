@@ -11,28 +11,28 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fruitgan.networks.contracts import Generator, GeneratorParts, SizeRule
-from fruitgan.networks.layers import Doubling, Halving, InstanceNorm, initialise
+from fruitgan.networks.contracts import Generator, SizeRule
+from fruitgan.networks.layers import Downsample, InstanceNorm, Upsample, initialise, inner_maps
 
 SLOPE = 0.3  # Keras' default for LeakyReLU, which the tutorial uses; the paper has 0.2.
 
 
 class Down(nn.Sequential):
-    """Halves: conv 4 x 4 of stride 2, instance norm (not in the first), leaky ReLU."""
+    """Half the size: convolution 4 x 4 of stride 2, instance norm (not in the first), leaky ReLU."""
 
     def __init__(self, channels_in: int, channels_out: int, *, norm: bool = True) -> None:
-        layers: list[nn.Module] = [Halving(channels_in, channels_out, bias=False)]
+        layers: list[nn.Module] = [Downsample(channels_in, channels_out, bias=False)]
         if norm:
             layers.append(InstanceNorm(channels_out, affine=True))
         super().__init__(*layers, nn.LeakyReLU(SLOPE))
 
 
 class Up(nn.Sequential):
-    """Doubles: transposed conv 4 x 4 of stride 2, instance norm, dropout in the first ones, ReLU."""
+    """Twice the size: transposed convolution 4 x 4 of stride 2, instance norm, dropout in the first ones, ReLU."""
 
     def __init__(self, channels_in: int, channels_out: int, *, dropout: float = 0.0) -> None:
         layers: list[nn.Module] = [
-            Doubling(channels_in, channels_out, bias=False),
+            Upsample(channels_in, channels_out, bias=False),
             InstanceNorm(channels_out, affine=True),
         ]
         if dropout:
@@ -41,9 +41,9 @@ class Up(nn.Sequential):
 
 
 class UNetGenerator(Generator):
-    """`depth` halvings, as many doublings, each doubling joined with the map of its size from the way down, tanh.
+    """`depth` downsamplings, as many upsamplings, each joined with the map of its size from the way down, tanh.
 
-    Points for `encode`: 0 to depth - 1, after each halving.
+    Points for `encode`: 0 to depth - 1, after each downsampling.
     """
 
     def __init__(self, depth: int, base_channels: int, dropout: float) -> None:
@@ -58,28 +58,23 @@ class UNetGenerator(Generator):
             Up(channels_in, width, dropout=dropout if level < 3 else 0.0)
             for level, (channels_in, width) in enumerate(zip([widths[-1], *(2 * skip for skip in skips)], skips, strict=False))
         )
-        self.head = nn.Sequential(Doubling(2 * base_channels, 3, bias=True), nn.Tanh())
+        self.head = nn.Sequential(Upsample(2 * base_channels, 3, bias=True), nn.Tanh())
         self.encode_points = depth
         self.size_rule = SizeRule(minimum_px=2**depth, multiple_of_px=2**depth)
-        # At the nominal size. At twice that the innermost map is 2 x 2, and they live.
-        self.dead_parameters = frozenset({f"downs.{depth - 1}.0.weight", f"downs.{depth - 1}.1.weight"})
         initialise(self)
 
-    def parts(self, x: Tensor) -> GeneratorParts:
+    def forward(self, x: Tensor) -> Tensor:
         skips = []
         for down in self.downs:
             x = down(x)
             skips.append(x)
         for up, skip in zip(self.ups, skips[-2::-1], strict=True):
             x = torch.cat([up(x), skip], dim=1)
-        return GeneratorParts(self.head(x), None)
+        image: Tensor = self.head(x)
+        return image
 
     def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
-        maps = []
-        for down in self.downs[: max(points) + 1]:
-            x = down(x)
-            maps.append(x)
-        return [maps[point] for point in points]
+        return inner_maps(self.downs, x, points)
 
 
 def unet_256(*, base_channels: int = 64, dropout: float = 0.5) -> UNetGenerator:

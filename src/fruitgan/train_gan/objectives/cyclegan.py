@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fruitgan.data.augment.training import DRAWS, MOVING_DRAWS, mildly_changed, shifted_and_cut
 from fruitgan.data.loader import Batch
 from fruitgan.errors import UsageError
-from fruitgan.networks.contracts import Discriminator, Generator
+from fruitgan.networks.contracts import Discriminator, Generator, MaskedGenerator
 from fruitgan.train_gan.objectives.adaptation import AdaptiveStrength
 from fruitgan.train_gan.objectives.adversarial import GAN_MODES, discriminator_loss, generator_loss, gradient_penalty
 from fruitgan.train_gan.objectives.contracts import Objective, ObjectiveFactory, Player, Replay
@@ -178,15 +178,13 @@ class CycleGAN(Objective):
     def _both_judged(self, domain: str, real: Tensor, fake: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """The logit maps of real and of generated images."""
         discriminator = self._discriminator(domain)
-        if discriminator.judges_batches:
-            return discriminator(real), discriminator(fake)
         halves = [scale.chunk(2) for scale in discriminator(torch.cat([real, fake]))]
         return [half[0] for half in halves], [half[1] for half in halves]
 
 
 def _translated(generator: Generator, images: Tensor, masked: bool) -> tuple[Tensor, Tensor | None]:
     """The images, and their masks where they are asked for and the generator has them."""
-    if not masked:
+    if not (masked and isinstance(generator, MaskedGenerator)):
         return generator(images), None
     parts = generator.parts(images)
     return parts.image, parts.mask

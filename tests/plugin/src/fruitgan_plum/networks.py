@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from fruitgan.networks.contracts import Detector, Generator, GeneratorParts, SizeRule
+from fruitgan.networks.contracts import Detector, Generator, SizeRule
 
 
 class AffineGenerator(Generator):
-    """Mixes each pixel's colours: two 1 x 1 convolutions and a tanh. Point 0 of `encode` lies between them."""
+    """Mixes each pixel's colours: two 1 x 1 convolutions and a tanh."""
 
     size_rule = SizeRule(minimum_px=1, multiple_of_px=1)
-    encode_points = 1
 
     def __init__(self, base_channels: int, slope: float) -> None:
         super().__init__()
@@ -22,11 +19,8 @@ class AffineGenerator(Generator):
         self.activation = nn.LeakyReLU(slope)
         self.narrow = nn.Conv2d(base_channels, 3, 1)
 
-    def parts(self, x: Tensor) -> GeneratorParts:
-        return GeneratorParts(torch.tanh(self.narrow(self.activation(self.widen(x)))), None)
-
-    def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
-        return [self.activation(self.widen(x)) for _ in points]
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.narrow(self.activation(self.widen(x))))
 
 
 class BrightnessDetector(Detector):
