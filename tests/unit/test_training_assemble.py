@@ -68,7 +68,7 @@ def test_a_recipes_options_stay_with_the_recipes_own_choice() -> None:
         ("cyclegan", {}, 2000),
         ("cyclegan", {"epochs": 3}, 30),
         ("cyclegan", {"steps": 7}, 7),
-        ("fast", {}, 8000),
+        ("fast", {}, 12_000),
         ("fast", {"epochs": 3}, 30),
         ("fast", {"steps": 7}, 7),
     ],
@@ -105,7 +105,7 @@ def test_an_unknown_name_or_option_is_refused_with_what_is_near(settings: dict[s
     [
         ({"recipe": "seed-unet", "image_size": 128}, "unet-256 takes 256 px or more, in multiples of 256; the next is 256"),
         ({"recipe": "cyclegan", "image_size": 30}, "resnet-9 takes 8 px or more, in multiples of 4; the next is 32"),
-        ({"recipe": "fast", "image_size": 44}, "patch-multiscale takes 48 px or more, in multiples of 1; the next is 48"),
+        ({"recipe": "fast", "image_size": 28}, "projected takes 32 px or more, in multiples of 1; the next is 32"),
     ],
 )
 def test_an_image_size_that_a_network_does_not_take_is_refused_with_the_next(settings: dict[str, Any], message: str) -> None:

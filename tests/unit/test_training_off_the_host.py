@@ -28,7 +28,7 @@ from fruitgan.train_gan.trainer import Trainer
 META = torch.device("meta")
 STEPS = 10
 IMAGES = 4
-VARIANTS = {"fast": 2, "fruit": 2, "lesson": 2}
+VARIANTS = {"lesson": 2}
 """A loss begins or ends within the training."""
 
 

@@ -92,6 +92,6 @@ def test_the_work_of_cyclegan_is_that_of_its_layers() -> None:
 def test_fast_is_light() -> None:
     recipe = recipes.get("fast")
     assert recipe.generator == Part(name="mobile")
-    assert (recipe.image_size_px, recipe.batch_size, recipe.steps) == (128, 2, 8000)
+    assert (recipe.image_size_px, recipe.batch_size, recipe.steps) == (96, 2, 12_000)
     assert recipe.pairing == "passes"
-    assert recipe.total_steps(255) == recipe.total_steps(1) == 8000
+    assert recipe.total_steps(255) == recipe.total_steps(1) == 12_000

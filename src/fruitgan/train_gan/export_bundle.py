@@ -6,6 +6,7 @@ import datetime
 
 import fruitgan
 from fruitgan import bundle as bundles
+from fruitgan.data.augment import augmentations
 from fruitgan.data.sources import Source
 from fruitgan.engines.torch_engine import arrays_of
 from fruitgan.errors import UsageError, shown
@@ -27,7 +28,7 @@ def make_bundle(name: str, trainer: Trainer, plan: Plan, source: Source, data_fi
         domains=(source.a.name, source.b.name),
         generator=plan.generator,
         directions=tuple(trained),
-        image_size_px=plan.recipe.image_size_px,
+        image_size_px=augmentations.build(plan.augmentation).picture_size_px(plan.recipe.image_size_px),
         size_minimum_px=rule.minimum_px,
         size_multiple_px=rule.multiple_of_px,
         recipe=plan.recipe_name,

@@ -20,6 +20,10 @@ class Augmentation(ABC):
     def load_size_px(self, image_size_px: int) -> int:
         """The side at which images are kept so that `apply` can give `image_size_px`."""
 
+    def picture_size_px(self, image_size_px: int) -> int:
+        """The side at which whole pictures are translated by what was trained on `image_size_px`: its finest scale."""
+        return image_size_px
+
     def gives_size_px(self, image_size_px: int) -> int:
         """The side of what `apply` gives: `image_size_px`, but for those that show a detector parts of the picture."""
         return image_size_px

@@ -83,6 +83,9 @@ class CropScales(Augmentation):
     def load_size_px(self, image_size_px: int) -> int:
         return round(image_size_px * self.largest)
 
+    def picture_size_px(self, image_size_px: int) -> int:
+        return self.load_size_px(image_size_px)
+
     def apply(self, images: Tensor, draws: Tensor, image_size_px: int) -> Tensor:
         numbers = draws.to(images.device, images.dtype)
         kept = images.shape[-1]
