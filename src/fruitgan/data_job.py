@@ -15,8 +15,7 @@ import numpy as np
 from fruitgan.data.decode import decode
 from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import Source, find_source, registry
-from fruitgan.demo.drawing import draw_folder
-from fruitgan.demo.fruit import MINIMUM_SIZE_PX
+from fruitgan.demo.fruit import MINIMUM_SIZE_PX, draw_folder
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError
 from fruitgan.images import Pixels
 

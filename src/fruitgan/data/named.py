@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from fruitgan.data import download
 from fruitgan.data.download import Archive
 from fruitgan.data.sources import Dataset, Progress, Source, folder_source
-from fruitgan.demo.drawing import draw_folder
+from fruitgan.demo.fruit import draw_folder
 
 ADDRESS = "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets"
 
