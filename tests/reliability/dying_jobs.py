@@ -22,7 +22,7 @@ from fruitgan.train_detector.detector import load_detector
 from fruitgan.train_detector.job import train_detector
 from fruitgan.train_detector.settings import Event, Started, TrainDetectorSettings
 
-NOT_COMPARED = ("seconds", "detection_seconds", "created", "run", "file", "out", "report")
+NOT_COMPARED = ("seconds", "created", "run", "file", "out", "report")
 """Times, and the folder that each case has for itself."""
 
 

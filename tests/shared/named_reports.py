@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from fruitgan.demo.page import Story, demo_report
-from fruitgan.evaluate.page import Exhibits, Looked, Shown, evaluation_report
+from fruitgan.evaluate.exhibits import Exhibits, Looked, Shown
+from fruitgan.evaluate.page import evaluation_report
 from fruitgan.images import Pixels
 from fruitgan.registry import Choice
 from fruitgan.report.grid import grid, png_bytes
@@ -154,11 +155,10 @@ BIN = {"low": 0.5, "high": 0.6, "n": 4, "predicted": 0.55, "observed": 0.5, "int
 FOUND = {
     "auc_interval": [0.6, 0.9],
     "average_precision": 0.7,
-    "balanced_accuracy": 0.7,
     "calibration": {"error": 0.1, "bins": [BIN, BIN | {"predicted": 0.9}]},
     "image_size_px": 16,
 }
-ATTACKER = {"image_size_px": 16, "accuracy": 0.7, "interval": [0.4, 0.9], "auc": 0.8, "chosen_folds": 2, "seconds": 1.0}
+TRAINED = {"image_size_px": 16, "accuracy": 0.7, "interval": [0.4, 0.9], "auc": 0.8, "chosen_folds": 2, "seconds": 1.0}
 CHANGED = {"amount": 1.0, "accuracy": 0.7, "interval": [0.4, 0.9], "auc": 0.8, "average_precision": 0.7}
 READING = {"share": 0.5, "interval": [0.1, 0.9], "sources_share": 0.1, "reals_share": 0.9, "accuracy": 0.9}
 COMPARED = {
@@ -200,21 +200,30 @@ def judged(name: str) -> dict[str, Any]:
         "source_dir": f"sources {name}",
         "n_fake": 8,
         "n_real": 8,
+        "trained_against": [f"network {name}"],
+        "judges_sharing_training": [features],
         "r_withheld": f"withheld {name}",
-        "claims": [{"claim": f"claim {name}", "holds": None, "agreeing": [features], "contrary": [], "undecided": ["random"]}],
+        "claims": [
+            {
+                "claim": f"claim {name}",
+                "holds": None,
+                "agreeing": [features],
+                "contrary": [],
+                "undecided": ["random"],
+                "dependent": [features],
+            }
+        ],
         "not_measured": {f"metric {name}": f"reason {name}"},
         "leaks": [
             {"kind": f"kind {name}", "detail": f"detail {name}", "effect": 0.7, "p_value": 0.001, "spoils_detector": True},
             {"kind": f"count {name}", "detail": f"detail {name}", "effect": None, "p_value": None, "spoils_detector": False},
         ],
         "controls": [
-            {"name": f"control {name}", "detail": f"is {name}", "n": 8, "p_value": 0.4, "auc": auc, "told_apart": False}
+            {"name": f"control {name}", "detail": f"is {name}", "n": 8, "p_value": 0.4, "auc": auc, "distinguished": False}
             for auc in (0.5, None)
         ],
-        "attackers": [{**ATTACKER, "name": f"attacker {name}"}],
-        "judged": [
-            {"file": f"{i} {name}", "generated": i < 4, "group": f"group {name}", "logit": float(i % 3 - 1)} for i in range(8)
-        ],
+        "detectors": [{**TRAINED, "name": f"detector {name}"}],
+        "judged": [{"file": f"{i} {name}", "generated": i < 4, "logit": float(i % 3 - 1)} for i in range(8)],
         "robustness": [{**CHANGED, "change": f"change {name}"}, {**CHANGED, "change": "jpeg", "amount": 75.0}],
         "reads_as_target": [{**READING, "view": f"view {name}", "features": features}],
         "compare": [
@@ -223,7 +232,14 @@ def judged(name: str) -> dict[str, Any]:
                 "run": f"run {name}",
                 "n_sources": 8,
                 "rows": [{**COMPARED, "name": "kid", "features": features}, {**COMPARED, "name": "accuracy"}],
-                "claim": {"claim": f"claim {name}", "holds": True, "agreeing": [name], "contrary": [], "undecided": []},
+                "claim": {
+                    "claim": f"claim {name}",
+                    "holds": True,
+                    "agreeing": [name],
+                    "contrary": [],
+                    "undecided": [],
+                    "dependent": [],
+                },
                 "notes": [f"note {name}", name],
             }
         ],

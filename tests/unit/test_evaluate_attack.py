@@ -15,7 +15,7 @@ from PIL import Image
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluate import controls
-from fruitgan.evaluate.detectors import attackers_named
+from fruitgan.evaluate.detectors import detectors_named
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.images import Pixels
@@ -77,10 +77,10 @@ def test_an_evaluation_leaves_all_that_its_attackers_found(dataset: Path) -> Non
     assert values == result.as_json()
     assert values["leaks"] == []
     assert values["withheld"] is None
-    assert [row["name"] for row in values["attackers"]] == ["spectrum", "logistic:colour"]
-    assert sum(row["chosen_folds"] for row in values["attackers"]) == 5
+    assert [row["name"] for row in values["detectors"]] == ["spectrum", "logistic:colour"]
+    assert sum(row["chosen_folds"] for row in values["detectors"]) == 5
     detector = values["detector"]
-    chosen = {row["name"]: row["chosen_folds"] for row in values["attackers"]}
+    chosen = {row["name"]: row["chosen_folds"] for row in values["detectors"]}
     assert chosen[detector["name"]] == max(chosen.values())
     assert detector["p_value"] <= 0.001
     assert detector["n"] == len(values["judged"]) == 80
@@ -88,7 +88,7 @@ def test_an_evaluation_leaves_all_that_its_attackers_found(dataset: Path) -> Non
     assert detector["accuracy"] == right / 80 > 0.9
     assert sum(bin["n"] for bin in detector["calibration"]["bins"]) == 80
     assert [control["name"] for control in values["controls"]] == ["reals-against-reals", "identity-export"]
-    assert not any(control["told_apart"] for control in values["controls"])
+    assert not any(control["distinguished"] for control in values["controls"])
     assert "every pixel comes out as it went in" in values["controls"][1]["detail"]
     by_change = {(row["change"], row["amount"]): row["accuracy"] for row in values["robustness"]}
     assert len(by_change) == 12
@@ -123,7 +123,7 @@ def test_logistic_attacks_on_the_features_that_were_cached(dataset: Path, monkey
     assert result.robustness[0].accuracy == result.detector.accuracy  # it says of a picture what was said of its features
 
 
-def test_fakes_that_are_real_are_not_told_apart(dataset: Path) -> None:
+def test_fakes_that_are_real_are_not_distinguished(dataset: Path) -> None:
     alike = fill(dataset / "alike", 40, 3000)
     result = evaluate(settings(dataset, fake_dir=alike))
     assert result.detector is not None
@@ -141,8 +141,8 @@ def test_an_export_path_that_leaves_a_mark_withholds_the_number(dataset: Path, m
     monkeypatch.setattr(controls, "encode", marking)
     result = evaluate(settings(dataset))
     assert result.detector is None
-    assert "the control identity-export was told apart" in (result.withheld or "")
-    assert [control.told_apart for control in result.controls] == [False, True]
+    assert "the control identity-export was distinguished" in (result.withheld or "")
+    assert [control.distinguished for control in result.controls] == [False, True]
     assert result.judged == ()
 
 
@@ -156,7 +156,7 @@ def test_real_images_of_two_kinds_withhold_the_number(dataset: Path, monkeypatch
     monkeypatch.setattr(controls, "halved", by_kind)
     result = evaluate(settings(dataset))
     assert result.as_json()["detector"] is None
-    assert "the control reals-against-reals was told apart" in (result.withheld or "")
+    assert "the control reals-against-reals was distinguished" in (result.withheld or "")
 
 
 def test_too_few_images_withhold_the_number_or_are_refused_where_it_was_asked_for(dataset: Path) -> None:
@@ -167,15 +167,15 @@ def test_too_few_images_withhold_the_number_or_are_refused_where_it_was_asked_fo
 
 
 def test_names_of_attackers() -> None:
-    assert attackers_named((), quick=False) == ("spectrum", "logistic", "small-cnn")
-    assert attackers_named((), quick=True) == ("spectrum", "logistic")
-    everyone = attackers_named(("all",), quick=False)
+    assert detectors_named((), quick=False) == ("spectrum", "logistic", "small-cnn")
+    assert detectors_named((), quick=True) == ("spectrum", "logistic")
+    everyone = detectors_named(("all",), quick=False)
     assert everyone[:3] == ("spectrum", "logistic", "small-cnn")
     assert {"seed-cnn", "resnet18", "resnet50"} <= set(everyone)
     assert not {"torchvision", "timm"} & set(everyone)
-    assert attackers_named(("timm:resnet10t",), quick=False) == ("timm:resnet10t",)
+    assert detectors_named(("timm:resnet10t",), quick=False) == ("timm:resnet10t",)
     for names, words in ((("all", "spectrum"), "stands alone"), (("spectrun",), "did you mean"), (("logistic",) * 2, "twice")):
         with pytest.raises(UsageError, match=words):
-            attackers_named(names, quick=False)
-    with pytest.raises(UsageError, match="both say who attacks"):
+            detectors_named(names, quick=False)
+    with pytest.raises(UsageError, match="both say which detectors"):
         EvaluateSettings(fake_dir=Path("x"), detector="spectrum", attackers=("logistic",))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fruitgan.evaluate.numbers import Numbers
-from fruitgan.evaluate.settings import RatioResult
+from fruitgan.evaluate.results import RatioResult
 
 
 def ratio(features: str, interval: tuple[float, float]) -> RatioResult:

@@ -13,10 +13,9 @@ from PIL import Image
 
 from fruitgan.bundle import Bundle, load, locate, save
 from fruitgan.errors import DataError, UsageError
-from fruitgan.evaluate.compare import compare
-from fruitgan.evaluate.compare_inputs import labels
-from fruitgan.evaluate.compare_settings import CompareSettings
-from fruitgan.evaluate.settings import EvaluateResult, EvaluateSettings
+from fruitgan.evaluate.compare import compare, labels
+from fruitgan.evaluate.results import EvaluateResult
+from fruitgan.evaluate.settings import CompareSettings, EvaluateSettings
 
 SIDE_PX = 32
 
@@ -112,7 +111,7 @@ def test_of_the_same_images_nothing_is_claimed(sides: Path, tmp_path: Path) -> N
     (comparison,) = result.compare
     assert comparison.claim.holds is None
     assert all((row.difference, row.p_value) == (0, 1) for row in comparison.rows)
-    assert any("no attackers are compared" in note for note in comparison.notes)
+    assert any("no detectors are compared" in note for note in comparison.notes)
 
 
 def test_what_has_no_partner_is_left_out_and_said_and_too_few_partners_are_refused(sides: Path, tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ from fruitgan.data.decode import decode
 from fruitgan.data.labelled import LabelledImage, read_dataset
 from fruitgan.engines.catalog import engines
 from fruitgan.engines.padding import translate_padded
-from fruitgan.evaluate.page import Exhibits
-from fruitgan.evaluate.page_images import exhibits
+from fruitgan.evaluate.exhibits import Exhibits, exhibits
 from fruitgan.evaluate.sources import find_sources
 from fruitgan.export_dataset.job import export_dataset
 from fruitgan.export_dataset.settings import ExportSettings

@@ -105,8 +105,8 @@ def test_many_copies_spoil_the_detector_and_other_bytes_are_seen_through(tmp_pat
 
 def test_repeated_images_of_one_kind_are_told_but_spoil_nothing(tmp_path: Path) -> None:
     (found,) = leaks(tmp_path, lambda seed: photograph(min(seed, 17)), photograph)
-    assert (found.kind, found.spoils_detector) == ("repeated-images", False)
-    assert "2 of 20 generated images repeat another one" in found.detail
+    assert (found.kind, found.spoils_detector) == ("duplicate-images", False)
+    assert "2 duplicates among 20 generated images" in found.detail
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_the_effect_is_the_accuracy_of_one_who_looks_at_this_alone(tmp_path: Pat
     found = between(saved(tmp_path, "fake", 20, 0, **change), saved(tmp_path, "real", 20, 1000, format="PNG"))
     assert found[0].kind == "format"
     assert found[0].effect == effect
-    assert "who looks at this alone tells 100% right" in found[0].detail
+    assert "has an accuracy of 100%" in found[0].detail
 
 
 def honest_alarms(folder: Path, splits: int, pool: int) -> int:

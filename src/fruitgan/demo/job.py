@@ -12,10 +12,12 @@ from fruitgan.data_job import DrawSettings, draw
 from fruitgan.demo.page import Story, demo_report
 from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluate.job import evaluate
-from fruitgan.evaluate.settings import EvaluateResult, EvaluateSettings
+from fruitgan.evaluate.results import EvaluateResult
+from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.export_dataset.job import export_dataset
 from fruitgan.export_dataset.settings import ExportSettings
 from fruitgan.files import new_folder, remove_abandoned, write_atomically
+from fruitgan.progress import Progress
 from fruitgan.runs.run import CONFIG, Run, locked
 from fruitgan.settings import read_json, to_json
 from fruitgan.train_detector import settings as detecting
@@ -147,7 +149,7 @@ def _run(settings: DemoSettings, on_progress: OnProgress | None) -> DemoResult:
             seed=settings.seed,
             device="cpu",
         ),
-        lambda event: tell(event.what, event.done, event.total),
+        lambda event: tell(event.what, event.done, event.total) if isinstance(event, Progress) else None,
     )
     return _conclude(settings, trained, detected, judged, time.monotonic() - began)
 

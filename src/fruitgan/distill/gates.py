@@ -19,7 +19,7 @@ from fruitgan.data.decode import decode
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.sources import Source
 from fruitgan.errors import DataError
-from fruitgan.evaluate.detectors import Attacking, need
+from fruitgan.evaluate.detectors import TwoSampleTest, need
 from fruitgan.files import write_atomically
 from fruitgan.images import Pixels
 from fruitgan.measures.contracts import features, metrics
@@ -132,8 +132,8 @@ def detector_gate(way: str, files: dict[str, list[Path]], device: torch.device, 
         ]
         if reason := need(images):
             return Gate(name, None, MOST_POINTS, None, reason)
-        with Attacking(images, (DETECTOR,), device, seed, quick=True, tell=lambda *_: None) as attacking:
-            right[kind] = attacking.contest(attacking.attackers(images))[0].accuracy
+        with TwoSampleTest(images, (DETECTOR,), device, seed, quick=True, tell=lambda _: None) as testing:
+            right[kind] = testing.cross_validate(testing.detectors(images))[0].accuracy
     points = 100 * (right["student"] - right["teacher"])
     said = f"{DETECTOR} right: student {right['student']:.1%}, teacher {right['teacher']:.1%}"
     return Gate(name, points, MOST_POINTS, points <= MOST_POINTS, said)

@@ -1,18 +1,19 @@
-"""`fruitgan evaluate`."""
+"""The command `fruitgan evaluate`: its options, and its results for a person."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fruitgan.console import Console, options
 from fruitgan.console.signals import stopped_at_once
 from fruitgan.errors import GateFailed, UsageError
-from fruitgan.evaluate.command_output import Progress, show
+
+if TYPE_CHECKING:
+    from fruitgan.evaluate.results import EvaluateResult
 
 GATES_PANEL = "Gates"
 COMPARE_PANEL = "Side by side"
@@ -61,8 +62,8 @@ def evaluate(
         typer.Option(
             "--detector",
             metavar="FILE|NAME|none",
-            show_default="the strongest attacker",
-            help="Whose accuracy is measured: a trained detector's file or run, one that is trained on the spot, or none.",
+            show_default="the strongest of --attackers",
+            help="The detector whose accuracy is measured: a file or run, a name to train it here, or none.",
         ),
     ] = None,
     attackers: Annotated[
@@ -71,8 +72,8 @@ def evaluate(
             "--attackers",
             metavar="NAME|all",
             show_default="spectrum, logistic and small-cnn",
-            help="Detectors to train on the spot, of which the strongest counts; several with commas. With --quick, small-cnn "
-            "is left out.",
+            help="Detectors to train here, of which the strongest counts; several with commas. With --quick, small-cnn is left "
+            "out.",
         ),
     ] = None,
     features: Annotated[
@@ -81,7 +82,7 @@ def evaluate(
             "--features",
             metavar="NAME",
             show_default="fruit-embed, random and colour",
-            help="What images are described by; several with commas, the first gives the headline numbers. "
+            help="Features of images; several with commas, the first gives the headline numbers. "
             "Any network with its weights: torchvision:resnet50, timm:NAME.",
         ),
     ] = None,
@@ -111,7 +112,7 @@ def evaluate(
         typer.Option(
             "--fail-above",
             metavar="NUMBER=BOUND",
-            help="Leave with exit code 5 if a number is higher: kid=0.05, r=0.8, accuracy=0.9.",
+            help="Exit code 5 if a number is higher: kid=0.05, r=0.8, accuracy=0.9.",
             rich_help_panel=GATES_PANEL,
         ),
     ] = None,
@@ -120,7 +121,7 @@ def evaluate(
         typer.Option(
             "--fail-below",
             metavar="NUMBER=BOUND",
-            help="Leave with exit code 5 if a number is lower.",
+            help="Exit code 5 if a number is lower.",
             rich_help_panel=GATES_PANEL,
         ),
     ] = None,
@@ -188,14 +189,19 @@ def evaluate(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Say how real generated images are."""
+    """Measure how realistic generated images are."""
     bounds = _bounds("--fail-above", fail_above or []), _bounds("--fail-below", fail_below or [])
     runs = _runs(fake_dir, compare or [], further or [], {"--data": data, "--domains": domains, "--to": to, "--count": count})
     from fruitgan.data.sources import parse_domains
     from fruitgan.evaluate.compare import compare as compare_job
-    from fruitgan.evaluate.compare_settings import CompareSettings
     from fruitgan.evaluate.job import evaluate as job
-    from fruitgan.evaluate.settings import DEFAULT_FEATURES, DEFAULT_METRICS, EvaluateSettings, takes_weights
+    from fruitgan.evaluate.settings import (
+        DEFAULT_FEATURES,
+        DEFAULT_METRICS,
+        CompareSettings,
+        EvaluateSettings,
+        takes_weights,
+    )
 
     chosen = _names(features) or DEFAULT_FEATURES
     settings = EvaluateSettings(
@@ -218,16 +224,15 @@ def evaluate(
         threads=options.parse_threads(threads),
     )
     console = Console(json=json, quiet=quiet)
-    with stopped_at_once("stopped; the same command begins again"), ExitStack() as stack:
-        told = Progress(console, stack)
+    with stopped_at_once("stopped; the same command begins again"), console.events("step") as on_progress:
         if len(runs) > 1:
             sides = CompareSettings(runs=runs, data=data, domains=parse_domains(domains), to=to, count=count)
-            result = compare_job(sides, settings, told)
+            result = compare_job(sides, settings, on_progress)
         else:
-            result = job(settings, told)
+            result = job(settings, on_progress)
     values = result.as_json()
     console.result(values)
-    show(console, result, values)
+    _show(console, result, values)
     if result.failed_gates:
         raise GateFailed("; ".join(str(gate) for gate in result.failed_gates))
 
@@ -299,3 +304,43 @@ def _bounds(option: str, given: list[str]) -> dict[str, float]:
             raise UsageError(f"{option} {text}: {name} has a bound already")
         bounds[name] = value
     return bounds
+
+
+def _show(console: Console, result: EvaluateResult, values: dict[str, Any]) -> None:
+    """The result for people: leaks first, since they change what the numbers mean."""
+    from fruitgan.evaluate import wording
+
+    for warning in result.warnings:
+        console.warn(warning)
+    for leak in result.leaks:
+        console.warn(f"leak ({leak.kind}): {leak.detail}")
+    for note in result.notes:
+        console.say(note)
+    rows = wording.number_rows(values)
+    cells = [(row.title, *row.texts, row.judge, row.images) for row in rows]
+    if detector := values["detector"]:
+        numbers = f"{detector['accuracy']:.1%}", wording.percent_interval(detector["interval"]), f"{detector['chance']:.0%}"
+        name = detector["name"] + (wording.SHARED if detector.get("shares_training") else "")
+        cells.append(("test accuracy", *numbers, name, f"{detector['n']:,} test images"))
+    console.table("", ("number", "value", "95% interval", "real against real", "features", "images"), cells)
+    for row in rows:
+        if row.says_more:
+            console.out(wording.meaning(row))
+    for claim in values["claims"]:
+        console.out(wording.claim_sentence(claim))
+    for name, reason in result.not_measured.items():
+        console.say(f"no {name}: it {reason}" if reason.startswith("needs") else f"no {name}: {reason}")
+    if result.r_withheld:
+        console.out(f"No R: {result.r_withheld}.")
+    console.out(wording.verdict(values))
+    if detector:
+        console.out(wording.detector_details(detector))
+    console.out(wording.trained_against_sentence(values))
+    for each in values["compare"]:
+        for note in each["notes"]:
+            console.say(note)
+        heads = ("number", each["first"], each["run"], "difference", "95% interval", "p", "test")
+        title = f"{each['run']} against {each['first']}, {each['n_sources']:,} sources"
+        console.table(title, heads, wording.compare_rows(each))
+        console.out(wording.claim_sentence(each["claim"]))
+    console.out(str(result.report))

@@ -1,32 +1,32 @@
-"""Several generators on the same sources: each is evaluated in full, and the others are held against the first by pairs."""
+"""Several generators on the same sources: each is evaluated in full, and the others are held against the first by pairs.
+
+`--compare` may name bundles, which translate the data first, exported datasets, and folders of generated images.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from fruitgan.data.labelled import LabelledImage, read_folders
+from fruitgan.bundle import FILE_NAME, load_card, locate
+from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage, read_folders
+from fruitgan.data.sources import find_source
 from fruitgan.device import choose_device
-from fruitgan.errors import DataError
-from fruitgan.evaluate.compare_inputs import Contestant, contestants, data_folder, labels
-from fruitgan.evaluate.compare_settings import BOOTSTRAP, MCNEMAR, CompareRow, CompareSettings, Comparison
-from fruitgan.evaluate.detector_results import JudgedImage
-from fruitgan.evaluate.job import evaluate, evaluate_beside
-from fruitgan.evaluate.metrics import RESAMPLES, build_features, ratio_key
-from fruitgan.evaluate.settings import (
-    OUT,
-    SHAPELESS,
-    EvaluateProgress,
-    EvaluateResult,
-    EvaluateSettings,
-    OnProgress,
-    RatioResult,
-)
-from fruitgan.evaluate.sources import find_sources
+from fruitgan.errors import DataError, UsageError
+from fruitgan.evaluate.job import evaluate, telling
+from fruitgan.evaluate.numbers import RESAMPLES, build_features, ratio_key
+from fruitgan.evaluate.results import CompareRow, Comparison, EvaluateResult, JudgedImage, RatioResult
+from fruitgan.evaluate.settings import OUT, SHAPELESS, CompareSettings, EvaluateSettings, Tell
+from fruitgan.evaluate.sources import dependent, find_sources, sharing
+from fruitgan.export_dataset.job import export_dataset
+from fruitgan.export_dataset.settings import ExportSettings
 from fruitgan.measures.contracts import Features, FeatureSet
 from fruitgan.measures.distances import (
     Difference,
@@ -39,10 +39,24 @@ from fruitgan.measures.distances import (
 )
 from fruitgan.measures.features import extract
 from fruitgan.measures.statistics import PairedShares, paired_shares
+from fruitgan.progress import Event, OnProgress, Progress
 
+BOOTSTRAP = "paired bootstrap over sources"
+MCNEMAR = "McNemar, exact"
 LEAST_PAIRS = 8
 RUNS_FOLDER = "runs"
+DATASET = "dataset"
 BETTER = "the images of {run} are nearer to the real ones than those of {first}"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One generator's images, and where they lie."""
+
+    label: str
+    fake_dir: Path
+    real_dir: Path | None
+    """None where it has no real images of its own."""
 
 
 def compare(settings: CompareSettings, judging: EvaluateSettings, on_progress: OnProgress | None = None) -> EvaluateResult:
@@ -54,34 +68,105 @@ def compare(settings: CompareSettings, judging: EvaluateSettings, on_progress: O
         UsageError: as `evaluate`; no such bundle, bundles without data.
         DataError: as `evaluate` and `export_dataset`; fewer than 8 sources in common.
     """
-
-    def tell(what: str, done: int, total: int) -> None:
-        if on_progress is not None:
-            on_progress(EvaluateProgress(what, done, total))
-
+    tell = telling(on_progress)
     names = labels(settings.runs)
     out = judging.out or OUT / "-against-".join(names)
-    found = contestants(settings, names, out / RUNS_FOLDER, judging.gpu, judging.device, tell)
+    found = contestants(settings, names, out / RUNS_FOLDER, judging, tell)
     real_dir = judging.real_dir or next((one.real_dir for one in found if one.real_dir is not None), None)
     judging = replace(judging, real_dir=real_dir, source_dir=judging.source_dir or data_folder(settings))
     pairs = [_Pairing(judging, found[0], other, tell) for other in found[1:]]  # too few pairs: said before minutes of work
     results = []
     for one in found[1:]:
         its_own = replace(judging, fake_dir=one.fake_dir, out=out / RUNS_FOLDER / one.label, fail_above={}, fail_below={})
-        results.append(evaluate(its_own, _named(one.label, on_progress)))
+        results.append(evaluate(its_own, _named(one.label, tell)))
 
     def beside(first: EvaluateResult) -> tuple[Comparison, ...]:
         return tuple(pairing.compared(first, result) for pairing, result in zip(pairs, results, strict=True))
 
-    first = replace(judging, fake_dir=found[0].fake_dir, out=out)
-    return evaluate_beside(first, beside, _named(found[0].label, on_progress))
+    return evaluate(replace(judging, fake_dir=found[0].fake_dir, out=out), _named(found[0].label, tell), beside)
 
 
-def _named(label: str, on_progress: OnProgress | None) -> OnProgress | None:
-    """Progress with whose it is."""
-    if on_progress is None:
+def labels(runs: Sequence[str]) -> list[str]:
+    """A short name for each, unlike all others, fit for a folder's name."""
+    found: list[str] = []
+    for run in runs:
+        parts = [part for part in Path(os.path.abspath(run)).parts if part not in (PREDICTED, FILE_NAME)]
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", parts[-1].removesuffix(".safetensors")).strip(".") or "images"
+        number, label = 2, name
+        while label in found:
+            number, label = number + 1, f"{name}-{number}"
+        found.append(label)
+    return found
+
+
+def contestants(
+    settings: CompareSettings, names: Sequence[str], out: Path, judging: EvaluateSettings, tell: Tell
+) -> list[Contestant]:
+    """All of them, the bundles' translations made below `out`, a folder for each.
+
+    Raises:
+        UsageError: no such bundle; bundles and no data; bundles of several image sizes.
+        DataError: a file that is no bundle, and what `export_dataset` raises.
+    """
+    folders = {name: Path(run) for name, run in zip(names, settings.runs, strict=True)}
+    bundles = {
+        name: locate(run, settings.runs_dir)
+        for (name, folder), run in zip(folders.items(), settings.runs, strict=True)
+        if not folder.is_dir() or (folder / FILE_NAME).is_file()
+    }
+    if bundles and settings.data is None:
+        raise UsageError(f"--compare {next(iter(bundles))}: a bundle needs images to translate: --data NAME|DIR")
+    sizes = {name: load_card(path).image_size_px for name, path in bundles.items()}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{name} {size} px" for name, size in sizes.items())
+        raise UsageError(
+            f"--compare: the bundles were trained at different sizes ({listed}); export each with export-dataset "
+            "--image-size N and compare the datasets"
+        )
+    for name, bundle in bundles.items():
+        folders[name] = out / name / DATASET
+        export = ExportSettings(
+            bundle=str(bundle),
+            to=settings.to,
+            data=settings.data,
+            domains=settings.domains,
+            count=settings.count,
+            out=folders[name],
+            gpu=judging.gpu,
+            device=judging.device,
+            overwrite=True,
+        )
+        export_dataset(export, partial(_export_step, _named(name, tell)))
+    found = []
+    for name, folder in folders.items():
+        is_dataset = (folder / PREDICTED).is_dir()
+        fake_dir = folder / PREDICTED if is_dataset else folder
+        beside = folder / ORIGINS if is_dataset else folder.absolute().parent / ORIGINS
+        found.append(Contestant(name, fake_dir, beside if beside.is_dir() else None))
+    return found
+
+
+def data_folder(settings: CompareSettings) -> Path | None:
+    """What the manifests' sources are relative to, where the data are known."""
+    if settings.data is None:
         return None
-    return lambda event: on_progress(replace(event, what=f"{label}: {event.what}"))
+    source = find_source(settings.data, domains=settings.domains)
+    files = [path for domain in (source.a, source.b) for path in (*domain.train, *domain.test)]
+    return Path(os.path.commonpath([os.path.abspath(path.parent) for path in files]))
+
+
+def _export_step(tell: Callable[[Event], None], what: str, done: int, total: int) -> None:
+    tell(Progress(what, done, total))
+
+
+def _named(label: str, tell: Tell) -> Callable[[Event], None]:
+    """Progress with whose it is."""
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Progress):
+            tell(replace(event, what=f"{label}: {event.what}"))
+
+    return on_event
 
 
 @dataclass
@@ -91,7 +176,7 @@ class _Pairing:
     settings: EvaluateSettings
     first: Contestant
     other: Contestant
-    tell: Callable[[str, int, int], None]
+    tell: Tell
 
     def __post_init__(self) -> None:
         real_dir = self.settings.real_dir
@@ -114,17 +199,23 @@ class _Pairing:
             self.notes.append(f"{left_out} images have no partner of the same source and are left out of the comparison")
 
     def compared(self, first: EvaluateResult, other: EvaluateResult) -> Comparison:
-        """All rows, and what may be said."""
+        """All rows, and the claim that the run is better."""
         notes = list(self.notes)
         rows: list[CompareRow] = []
         below_zero: dict[str, tuple[float, float]] = {}
+        judges: dict[str, str] = {}
         for name in self.settings.features:
-            self.tell(f"{self.other.label} against {self.first.label} on {name}", 0, 1)
-            found = self._on_backend(build_features(self.settings, name), first.ratios.get(ratio_key(self.settings, name)))
+            label = f"{self.other.label} against {self.first.label} on {name}"
+            self.tell(Progress(label, 0, 1))
+            backend = build_features(self.settings, name)
+            judges[name] = backend.trained_on
+            found = self._on_backend(backend, first.ratios.get(ratio_key(self.settings, name)))
             below_zero[name] = found[0].interval
             rows += found
-            self.tell(f"{self.other.label} against {self.first.label} on {name}", 1, 1)
-        rows += self._by_attackers(first, other, notes)
+            self.tell(Progress(label, 1, 1))
+        rows += self._by_detectors(first, other, notes)
+        against = [*(first.trained_against or ()), *(other.trained_against or ())]
+        better = BETTER.format(run=self.other.label, first=self.first.label)
         return Comparison(
             first=self.first.label,
             run=self.other.label,
@@ -132,7 +223,10 @@ class _Pairing:
             run_dir=self.other.fake_dir,
             n_sources=len(self.fakes[0]),
             rows=tuple(rows),
-            claim=claim_of(BETTER.format(run=self.other.label, first=self.first.label), below_zero, SHAPELESS),
+            claim=claim_of(better, below_zero, SHAPELESS, dependent(judges, against)),
+            judges_sharing_training=tuple(
+                dict.fromkeys((*sharing(judges, against), *first.judges_sharing_training, *other.judges_sharing_training))
+            ),
             notes=tuple(notes),
             report=other.report,
         )
@@ -173,30 +267,31 @@ class _Pairing:
         )
         return [*rows, _row("r", rows[0].first / below, rows[0].value / below, ratio)]
 
-    def _by_attackers(self, first: EvaluateResult, other: EvaluateResult, notes: list[str]) -> list[CompareRow]:
-        """Whether the strongest attacker of each finds its fakes more or less often."""
-        for one, result in ((self.first, first), (self.other, other)):
-            if result.detector is None:
-                notes.append(f"no attackers are compared, since {one.label} has none: {result.withheld}")
-                return []
-        assert first.detector is not None
-        assert other.detector is not None
+    def _by_detectors(self, first: EvaluateResult, other: EvaluateResult, notes: list[str]) -> list[CompareRow]:
+        """Whether the strongest detector of each finds its fakes more or less often."""
+        if first.detector is None or other.detector is None:
+            one, result = (self.first, first) if first.detector is None else (self.other, other)
+            notes.append(f"no detectors are compared, since {one.label} has none: {result.withheld}")
+            return []
         names = ", ".join(dict.fromkeys((first.detector.name, other.detector.name)))
-        mine, theirs = _right(first.judged), _right(other.judged)
+        mine, theirs = _correct(first.judged), _correct(other.judged)
         fakes = [((True, a.path.name), (True, b.path.name), a.group) for a, b in zip(*self.fakes, strict=True)]
         reals = [((False, image.path.name), (False, image.path.name), image.group) for image in self.reals]
         rows = []
         for name, pairs in (("recognised", fakes), ("accuracy", fakes + reals)):
             both = [(mine[a], theirs[b], group) for a, b, group in pairs if a in mine and b in theirs]
             if not both:
-                notes.append("no attackers are compared: they judged no pair of images of one source")
+                notes.append("no detectors are compared: they judged no pair of images of one source")
                 return []
-            right = [np.array([pair[place] for pair in both]) for place in (0, 1)]
-            groups = [pair[2] for pair in both]
+            answers = [np.array([pair[place] for pair in both]) for place in (0, 1)]
             found = paired_shares(
-                right[0], right[1], groups, resamples=RESAMPLES["kid"][self.settings.quick], seed=self.settings.seed
+                answers[0],
+                answers[1],
+                [pair[2] for pair in both],
+                resamples=RESAMPLES["kid"][self.settings.quick],
+                seed=self.settings.seed,
             )
-            rows.append(_attacked(name, names, found))
+            rows.append(_detected(name, names, found))
         return rows
 
 
@@ -214,10 +309,10 @@ def _row(name: str, first: float, value: float, difference: Difference) -> Compa
     )
 
 
-def _attacked(name: str, attackers: str, found: PairedShares) -> CompareRow:
+def _detected(name: str, detectors: str, found: PairedShares) -> CompareRow:
     return CompareRow(
         name=name,
-        features=attackers,
+        features=detectors,
         first=found.first,
         value=found.second,
         difference=found.difference,
@@ -229,14 +324,14 @@ def _attacked(name: str, attackers: str, found: PairedShares) -> CompareRow:
 
 
 def _by_source(images: Sequence[LabelledImage], by_manifest: bool) -> dict[str, LabelledImage]:
-    """The images by what they were made of, by the manifest or else by the file's name; what stands twice is left out."""
+    """The images by their source, by the manifest or else by the file's name; what stands twice is left out."""
     keys = [image.source if by_manifest else image.path.stem for image in images]
     counts = Counter(keys)
     return {key: image for key, image in zip(keys, images, strict=True) if counts[key] == 1}
 
 
-def _right(judged: Sequence[JudgedImage]) -> Mapping[tuple[bool, str], bool]:
-    """By whether it is generated and the file's name, whether it was told right; names that stand twice are left out."""
+def _correct(judged: Sequence[JudgedImage]) -> Mapping[tuple[bool, str], bool]:
+    """By class and file name, whether the answer was correct; names that stand twice are left out."""
     counts = Counter((image.generated, image.file) for image in judged)
     return {
         (image.generated, image.file): (image.logit > 0) == image.generated

@@ -1,4 +1,4 @@
-"""The attackers of an evaluation: controls first, then the contest, then the one test of whether anything was told apart."""
+"""Detectors trained for an evaluation (a C2ST): nested cross-validation, the one test, robustness and saliency."""
 
 from __future__ import annotations
 
@@ -8,21 +8,31 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from fruitgan import randomness
 from fruitgan.data.labelled import LabelledImage
+from fruitgan.data.parallel import in_order
 from fruitgan.errors import DataError, UsageError
-from fruitgan.evaluate.detector_results import AttackerResult, DetectorResult, JudgedImage, judged_images, result_of
+from fruitgan.evaluate.results import DetectorResult, DetectorRow, JudgedImage, RobustnessResult, SaliencyResult
+from fruitgan.evaluate.settings import ALL, NETWORK_FAMILIES, Tell
+from fruitgan.files import write_atomically
+from fruitgan.images import Pixels
 from fruitgan.measures.contracts import Features
 from fruitgan.measures.features import Pictures, extract
-from fruitgan.measures.statistics import MaximumTest
+from fruitgan.measures.statistics import auc_interval
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
-from fruitgan.train_detector.calibration import balanced_accuracy, judge
+from fruitgan.progress import Progress
+from fruitgan.report.grid import png_bytes
+from fruitgan.train_detector.calibration import average_precision, calibration, judge
 from fruitgan.train_detector.detector import (
     BATCH_SIZE,
     LabelledImageDataset,
+    answers,
     choose_detector,
     open_image_dataset,
     sizes_of,
@@ -31,6 +41,7 @@ from fruitgan.train_detector.detector import (
 from fruitgan.train_detector.fit import FitSettings
 from fruitgan.train_detector.protocols import grouped_folds, half_split
 from fruitgan.train_detector.regression import Logistic, features_of, finite, logistic
+from fruitgan.train_detector.robustness import CHANGES, marked, saliency
 from fruitgan.train_detector.two_sample_test import (
     Candidate,
     CrossValidation,
@@ -45,29 +56,32 @@ QUICK_FOLDS = 3
 EPOCHS = 20
 PATIENCE = 6
 LEAST_PER_CLASS = 10
-DEFAULT_ATTACKERS = ("spectrum", "logistic", "small-cnn")
+DEFAULT_DETECTORS = ("spectrum", "logistic", "small-cnn")
 """Those that finish in minutes on a CPU."""
-QUICK_ATTACKERS = ("spectrum", "logistic")
-ALL = "all"
-FAMILIES = ("torchvision", "timm")
-"""Named with a network of theirs, or not at all."""
+QUICK_DETECTORS = ("spectrum", "logistic")
+CHANGED = 100
+"""Test images of each class that are changed: the intervals of the rows are then 5 points to each side or less at 85%."""
+SHOWN = 6
+SALIENCY = "saliency"
+"""The folder of the saliency pictures."""
 
-OnStep = Callable[[str, int, int], None]
+Logits = NDArray[np.float64]
+Truth = NDArray[np.bool_]
 
 
-def attackers_named(names: Sequence[str], quick: bool) -> tuple[str, ...]:
+def detectors_named(names: Sequence[str], quick: bool) -> tuple[str, ...]:
     """The names meant: none stands for the default, `all` for every registered detector.
 
     Raises:
         UsageError: an unknown name, or one twice.
     """
     if not names:
-        return QUICK_ATTACKERS if quick else DEFAULT_ATTACKERS
+        return QUICK_DETECTORS if quick else DEFAULT_DETECTORS
     if ALL in names:
         if len(names) > 1:
             raise UsageError(f"--attackers {','.join(names)}: {ALL} stands alone")
-        rest = [name for name in detectors.names() if name not in (*DEFAULT_ATTACKERS, *FAMILIES)]
-        return (*DEFAULT_ATTACKERS, *rest)
+        rest = [name for name in detectors.names() if name not in (*DEFAULT_DETECTORS, *NETWORK_FAMILIES)]
+        return (*DEFAULT_DETECTORS, *rest)
     for name in names:
         detectors.owner(name)
     if len(set(names)) < len(names):
@@ -75,41 +89,87 @@ def attackers_named(names: Sequence[str], quick: bool) -> tuple[str, ...]:
     return tuple(names)
 
 
-def need(images: Sequence[LabelledImage], least: int = LEAST_PER_CLASS) -> str | None:
+def need(images: Sequence[LabelledImage]) -> str | None:
     """What is missing for a detector to be trained here; None if nothing is."""
     counts = Counter(image.generated for image in images)
-    if min(counts[True], counts[False]) >= least:
+    if min(counts[True], counts[False]) >= LEAST_PER_CLASS:
         return None
     return (
-        f"a detector trained on the spot needs at least {least} images of each class, "
+        f"a detector trained on the spot needs at least {LEAST_PER_CLASS} images of each class, "
         f"found {counts[True]} generated and {counts[False]} real ones"
     )
 
 
+def result_of(
+    name: str,
+    logits: Logits,
+    generated: Truth,
+    groups: Sequence[str],
+    *,
+    protocol: str,
+    image_size_px: int,
+    p_value: float,
+    seed: int,
+    began: float,
+) -> DetectorResult:
+    """All numbers of one detector's logits; `began` is when it did, by the monotonic clock."""
+    verdict = judge(logits, generated)
+    return DetectorResult(
+        name=name,
+        accuracy=verdict.accuracy,
+        interval=verdict.interval,
+        auc=verdict.auc,
+        auc_interval=auc_interval(logits, generated, groups, seed=seed),
+        average_precision=average_precision(logits, generated),
+        calibration=calibration(logits, generated),
+        p_value=p_value,
+        n=verdict.n,
+        chance=verdict.chance,
+        confusion=verdict.confusion,
+        protocol=protocol,
+        image_size_px=image_size_px,
+        seconds=round(time.monotonic() - began, 3),
+    )
+
+
+def judged_images(images: Sequence[LabelledImage], logits: Logits) -> tuple[JudgedImage, ...]:
+    """The detector's answer on each image."""
+    return tuple(
+        JudgedImage(file=image.path.name, generated=image.generated, logit=float(logit))
+        for image, logit in zip(images, logits, strict=True)
+    )
+
+
 @dataclass
-class Attacking:
-    """A set of images and who attacks it. Use as `with`: the decoded images are let go at its end."""
+class TwoSampleTest:
+    """A set of images and the detectors to train on it. Use as `with`: the decoded images are let go at its end."""
 
     images: Sequence[LabelledImage]
     names: Sequence[str]
     device: torch.device
     seed: int
     quick: bool
-    tell: OnStep
+    tell: Tell
     backends: Sequence[Features] = ()
     """What `logistic` looks at, each for itself; features that were computed before come from the cache."""
     pictures: Pictures = field(default_factory=Pictures)
 
-    def __enter__(self) -> Attacking:
+    def __enter__(self) -> TwoSampleTest:
         self.stack = ExitStack()
         self.fitting = FitSettings(epochs=EPOCHS, patience=PATIENCE, seed=self.seed)
         self.sizes = sizes_of(self.images)
+        self.generated = np.array([image.generated for image in self.images])
+        self.groups = [image.group for image in self.images]
         return self
 
     def __exit__(self, *error: object) -> None:
         self.stack.close()
 
-    def attackers(self, images: Sequence[LabelledImage]) -> list[Candidate]:
+    def counted(self, what: str) -> Callable[[str, int, int], None]:
+        """A callback for trainings: each detector's name behind `what`."""
+        return lambda name, done, total: self.tell(Progress(f"{what} {name}", done, total))
+
+    def detectors(self, images: Sequence[LabelledImage]) -> list[Candidate]:
         """One a name, and of `logistic` one a backend, on these images.
 
         Raises:
@@ -117,111 +177,151 @@ class Attacking:
             DataError: an image cannot be decoded.
             FruitganError: features are not finite.
         """
-        albums: dict[int, LabelledImageDataset] = {}
+        datasets: dict[int, LabelledImageDataset] = {}
         found: list[Candidate] = []
         for name in self.names:
             if detectors.get(name) is logistic:
                 found += [self._on_backend(f"{name}:{backend.name}", backend, images) for backend in self.backends]
             else:
-                found.append(self._on_pixels(name, images, albums))
+                found.append(self._on_pixels(name, images, datasets))
         return found
 
     def _on_backend(self, name: str, backend: Features, images: Sequence[LabelledImage]) -> FeatureCandidate:
         paths = [image.path for image in images]
-        label = f"features {backend.name}"
-        seen = extract(backend, paths, self.device, lambda done: self.tell(label, done, len(paths)), read=self.pictures)
+        label, total = f"features {backend.name}", len(paths)
+        seen = extract(backend, paths, self.device, lambda n: self.tell(Progress(label, n, total)), read=self.pictures)
         return FeatureCandidate(
             name, lambda: Logistic(backend.name, backend), backend.prepare, finite(seen.values, name), self.device
         )
 
-    def _on_pixels(self, name: str, images: Sequence[LabelledImage], albums: dict[int, LabelledImageDataset]) -> Candidate:
-        """`albums` are those of these images that are open already, by their size."""
+    def _on_pixels(self, name: str, images: Sequence[LabelledImage], datasets: dict[int, LabelledImageDataset]) -> Candidate:
+        """`datasets` are those of these images that are open already, by their size."""
         choice = choose_detector(name, {}, None, self.sizes)
         with torch.device("meta"):
             network: Detector = detectors.build(choice)
         size_px = network.image_size_px
-        if size_px not in albums:
-            albums[size_px] = self.stack.enter_context(
-                open_image_dataset(images, size_px, on_progress=partial(self.tell, f"reading at {size_px} px"))
+        if size_px not in datasets:
+            datasets[size_px] = self.stack.enter_context(
+                open_image_dataset(
+                    images, size_px, on_progress=lambda n, total: self.tell(Progress(f"reading at {size_px} px", n, total))
+                )
             )
-            if albums[size_px].broken:
-                path, reason = albums[size_px].broken[0]
-                raise DataError(f"{path}: {reason}")
-        album = albums[size_px]
+            refuse_broken(datasets[size_px])
+        dataset = datasets[size_px]
         if not isinstance(network, LinearDetector):
-            return PixelCandidate(name, choice, album, self.fitting, self.device)
-        everything = np.arange(len(album), dtype=np.int64)
-        seen = features_of(detectors.build(choice).to(self.device), album, everything, self.device, BATCH_SIZE)
+            return PixelCandidate(name, choice, dataset, self.fitting, self.device)
+        everything = np.arange(len(dataset), dtype=np.int64)
+        seen = features_of(detectors.build(choice).to(self.device), dataset, everything, self.device, BATCH_SIZE)
         return FeatureCandidate(name, lambda: detectors.build(choice), partial(squashed, side_px=size_px), seen, self.device)
 
-    def contest(self, attackers: Sequence[Candidate]) -> tuple[DetectorResult, tuple[AttackerResult, ...], CrossValidation]:
+    def cross_validate(self, trained: Sequence[Candidate]) -> tuple[DetectorResult, tuple[DetectorRow, ...], CrossValidation]:
         """The strongest by nested grouped cross-validation, all of them in the same folds, and the one test.
 
         Raises:
             DataError: too few different things.
         """
         began = time.monotonic()
-        images = self.images
-        generated = np.array([image.generated for image in images])
-        groups = [image.group for image in images]
-        folds = grouped_folds(images, QUICK_FOLDS if self.quick else FOLDS, self.seed)
-        found = cross_validation(
-            attackers, folds, generated, lambda name, done, total: self.tell(f"detector {name}", done, total)
-        )
-        test = two_sample_test(
-            attackers,
-            half_split(images, self.seed),
-            generated,
-            groups,
-            self.seed,
-            lambda name, done, total: self.tell(f"testing {name}", done, total),
-        )
-        truth = generated[found.judged]
-        size_px = next(attacker.image_size_px for attacker in attackers if attacker.name == found.name)
-        chosen = {name: found.chosen.count(name) for name in found.logits}
-        protocol = (
-            f"trained here in {len(folds)} folds by source image, each judging what the others taught; in each the attacker "
-            "that did best on inner images was taken; classes balanced"
-        )
+        folds = grouped_folds(self.images, QUICK_FOLDS if self.quick else FOLDS, self.seed)
+        found = cross_validation(trained, folds, self.generated, self.counted("detector"))
+        half = half_split(self.images, self.seed)
+        test = two_sample_test(trained, half, self.generated, self.groups, self.seed, self.counted("testing"))
+        truth = self.generated[found.judged]
         detector = result_of(
             found.name,
             found.strongest,
             truth,
-            [groups[i] for i in found.judged],
-            protocol=protocol,
-            image_size_px=size_px,
+            [self.groups[i] for i in found.judged],
+            protocol=f"trained here in {len(folds)} folds by source image; in each fold the detector of the lowest loss on "
+            "inner validation images classified the outer ones, which had taught it nothing; classes balanced",
+            image_size_px=next(one.image_size_px for one in trained if one.name == found.name),
             p_value=test.p_value,
-            chosen=chosen,
             seed=self.seed,
-            seconds=time.monotonic() - began,
+            began=began,
         )
-        return detector, tuple(self._table(attackers, found, test, truth)), found
-
-    def _table(
-        self,
-        attackers: Sequence[Candidate],
-        found: CrossValidation,
-        test: MaximumTest,
-        truth: np.ndarray[tuple[int], np.dtype[np.bool_]],
-    ) -> list[AttackerResult]:
         rows = []
-        for attacker, held_out in zip(attackers, test.aucs, strict=True):
-            logits = found.logits[attacker.name]
-            verdict = judge(logits, truth)
-            rows.append(
-                AttackerResult(
-                    name=attacker.name,
-                    image_size_px=attacker.image_size_px,
-                    accuracy=verdict.accuracy,
-                    interval=verdict.interval,
-                    auc=verdict.auc,
-                    balanced_accuracy=balanced_accuracy(logits, truth),
-                    held_out_auc=held_out,
-                    chosen_folds=found.chosen.count(attacker.name),
-                    seconds=round(attacker.seconds, 3),
-                )
+        for one, held_out_auc in zip(trained, test.aucs, strict=True):
+            verdict = judge(found.logits[one.name], truth)
+            row = DetectorRow(
+                name=one.name,
+                image_size_px=one.image_size_px,
+                accuracy=verdict.accuracy,
+                interval=verdict.interval,
+                auc=verdict.auc,
+                held_out_auc=held_out_auc,
+                chosen_folds=found.chosen.count(one.name),
+                seconds=round(one.seconds, 3),
             )
-        return rows
+            rows.append(row)
+        return detector, tuple(rows), found
 
-    def judged(self, found: CrossValidation) -> tuple[JudgedImage, ...]:
-        return judged_images([self.images[i] for i in found.judged], found.strongest)
+    def robustness(self, found: CrossValidation) -> tuple[RobustnessResult, ...]:
+        """Up to `CHANGED` test images of each class after each change, each before the detector of its fold.
+
+        Raises:
+            DataError: an image cannot be decoded.
+        """
+        truth = self.generated[found.judged]
+        kept = []
+        for label in (False, True):
+            rows = np.flatnonzero(truth == label)
+            kept.append(rows[randomness.permutation(self.seed, 0, len(rows), "evaluate/robustness")[:CHANGED]])
+        chosen = np.sort(np.concatenate(kept))
+        logits = np.empty((len(CHANGES), len(chosen)))
+        done = 0
+        for number, winner in enumerate(found.winners):
+            rows = np.flatnonzero(found.fold[chosen] == number)
+            for start in range(0, len(rows), BATCH_SIZE):
+                piece = rows[start : start + BATCH_SIZE]
+                paths = [self.images[found.judged[chosen[row]]].path for row in piece]
+                seen = [changed for _, changed in in_order(partial(self._changed, prepare=winner.prepare), paths)]
+                for place in range(len(CHANGES)):
+                    logits[place, piece] = answers(winner.detector, [changed[place] for changed in seen], self.device)
+                done += len(piece)
+                self.tell(Progress("robustness", done, len(chosen)))
+        results = []
+        for change, row in zip(CHANGES, logits, strict=True):
+            verdict = judge(row, truth[chosen])
+            result = RobustnessResult(
+                change=change.name,
+                amount=change.amount,
+                accuracy=verdict.accuracy,
+                interval=verdict.interval,
+                auc=verdict.auc,
+                average_precision=average_precision(row, truth[chosen]),
+                n=verdict.n,
+            )
+            results.append(result)
+        return tuple(results)
+
+    def _changed(self, path: Path, prepare: Callable[[Pixels], Pixels]) -> list[Pixels]:
+        """The picture after every change, as the detector wants it."""
+        pixels = self.pictures(path)
+        number = int.from_bytes(path.name.encode()[-8:], "big") % 2**31
+        return [prepare(change.apply(pixels, number)) for change in CHANGES]
+
+    def saliency(self, found: CrossValidation, out: Path) -> tuple[SaliencyResult, ...]:
+        """Pictures of where the detectors looked: the surest generated images, and those that they missed by most.
+
+        Raises:
+            FruitganError: the pictures cannot be written.
+        """
+        truth, logits = self.generated[found.judged], found.strongest
+        results: list[SaliencyResult] = []
+        for kind, sign, is_shown in (("surest", -1, logits > 0), ("missed", 1, logits <= 0)):
+            rows = np.flatnonzero(truth & is_shown)
+            for row in rows[np.argsort(sign * logits[rows], kind="stable")][:SHOWN]:
+                winner = found.winners[found.fold[row]]
+                image = self.images[found.judged[row]]
+                pixels = winner.prepare(self.pictures(image.path))
+                picture = marked(pixels, saliency(winner.detector, pixels[None], self.device, self.seed)[0])
+                name = f"{SALIENCY}/{kind}-{len(results):02d}.png"
+                write_atomically(out / name, png_bytes(picture))
+                results.append(SaliencyResult(file=image.path.name, kind=kind, logit=float(logits[row]), picture=name))
+        return tuple(results)
+
+
+def refuse_broken(dataset: LabelledImageDataset) -> None:
+    """Raises: DataError if an image could not be decoded."""
+    if dataset.broken:
+        path, reason = dataset.broken[0]
+        raise DataError(f"{path}: {reason}")

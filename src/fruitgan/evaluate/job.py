@@ -1,4 +1,4 @@
-"""The job: leaks first, then features, numbers with intervals and floors, a detector, and a folder with what came out."""
+"""The job of `evaluate`: leaks first, then features, numbers with intervals and floors, detectors, and a folder of results."""
 
 from __future__ import annotations
 
@@ -6,37 +6,30 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage, read_folders
+from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage, LabelledSet, read_folders
 from fruitgan.device import choose_device
-from fruitgan.errors import DataError, FruitganError, reason_of
-from fruitgan.evaluate.compare_settings import Comparison
-from fruitgan.evaluate.detection import Detection, detect
-from fruitgan.evaluate.detector_results import ReadingResult
+from fruitgan.errors import DataError, FruitganError, UsageError, reason_of
+from fruitgan.evaluate.detection import Detection, detect, is_path
+from fruitgan.evaluate.detectors import detectors_named
+from fruitgan.evaluate.exhibits import Exhibits, exhibits
 from fruitgan.evaluate.leaks import Facts, Leak, find_leaks, inspect, merged_groups
-from fruitgan.evaluate.metrics import RATIO, build_features, build_metrics, check_names, why_no_ratio, with_gates
-from fruitgan.evaluate.numbers import Measuring, Numbers
-from fruitgan.evaluate.page import Exhibits, evaluation_report
-from fruitgan.evaluate.page_images import exhibits
-from fruitgan.evaluate.settings import (
-    FRUIT_EMBED,
-    OUT,
-    SHAPELESS,
-    EvaluateProgress,
-    EvaluateResult,
-    EvaluateSettings,
-    OnProgress,
-)
-from fruitgan.evaluate.sources import Sources, find_sources
-from fruitgan.evaluate.target_share import read_as_target
+from fruitgan.evaluate.numbers import Measuring, Numbers, build_features, build_metrics, number_keys
+from fruitgan.evaluate.page import evaluation_report
+from fruitgan.evaluate.results import Comparison, EvaluateResult, Gate, TargetShare
+from fruitgan.evaluate.settings import FRUIT_EMBED, NO_DETECTOR, OUT, RATIO, SHAPELESS, EvaluateSettings, Tell
+from fruitgan.evaluate.sources import Sources, dependent, find_sources, sharing, target_shares, trained_against
 from fruitgan.files import remove_abandoned, write_atomically
-from fruitgan.measures.contracts import Metric
+from fruitgan.measures.contracts import Features, Metric
 from fruitgan.measures.features import Pictures
+from fruitgan.networks.contracts import detectors
+from fruitgan.progress import OnProgress, Progress
+from fruitgan.registry import suggestion
 from fruitgan.runs.resume import environment
 from fruitgan.threads import chosen_threads, using_threads
 
@@ -47,10 +40,11 @@ SMALL_SET = 100
 Beside = Callable[[EvaluateResult], tuple[Comparison, ...]]
 
 
-def evaluate(settings: EvaluateSettings, on_progress: OnProgress | None = None) -> EvaluateResult:
-    """Judge the generated images, and write `evaluation.json` and `report.html`.
+def evaluate(settings: EvaluateSettings, on_progress: OnProgress | None = None, beside: Beside | None = None) -> EvaluateResult:
+    """Evaluate the generated images, and write `evaluation.json` and `report.html`.
 
-    A gate that fails is in the result, and raises nothing: the folder is written all the same.
+    A gate that fails is in the result, and raises nothing: the folder is written all the same. `beside` makes comparisons with
+    other generators of the result, to be written with it.
 
     Raises:
         UsageError: an unknown name of features, metrics, detector or gate.
@@ -59,47 +53,45 @@ def evaluate(settings: EvaluateSettings, on_progress: OnProgress | None = None) 
         EnvironmentProblem: no such device, or a missing extra.
         FruitganError: the results cannot be written.
     """
-    return evaluate_beside(settings, None, on_progress)
-
-
-def evaluate_beside(settings: EvaluateSettings, beside: Beside | None, on_progress: OnProgress | None = None) -> EvaluateResult:
-    """The same, with comparisons among the results; `beside` makes them of what was found."""
     device = choose_device(settings.gpu, settings.device)
     with using_threads(chosen_threads(settings.threads).number) if device.type == "cpu" else nullcontext():
-        return _Job(settings, on_progress, beside).run()
+        return _Job(settings, telling(on_progress), beside).run()
+
+
+def telling(on_progress: OnProgress | None) -> Tell:
+    """A function for a job's parts that passes their progress on; nothing of this job can stop half-way."""
+
+    def tell(event: Progress) -> None:
+        if on_progress is not None:
+            on_progress(event)
+
+    return tell
 
 
 @dataclass
 class _Job:
     settings: EvaluateSettings
-    on_progress: OnProgress | None
-    beside: Beside | None = None
+    tell: Tell
+    beside: Beside | None
     notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def tell(self, what: str, done: int, total: int) -> None:
-        if self.on_progress is not None:
-            self.on_progress(EvaluateProgress(what, done, total))
 
     def run(self) -> EvaluateResult:
         began = time.monotonic()
         settings = self.settings
         device = choose_device(settings.gpu, settings.device)
         chosen_metrics, left_out = build_metrics(settings)  # names first: a wrong one is said before a thousand images are read
-        check_names(settings, chosen_metrics)
+        _check_names(settings, chosen_metrics)
         backends = [build_features(settings, name) for name in settings.features]
         real_dir = _real_dir(settings)
-        found = read_folders(settings.fake_dir, real_dir)
-        self.warnings += found.warnings
-        fakes = [image for image in found.images if image.generated]
-        reals = [image for image in found.images if not image.generated]
+        read = read_folders(settings.fake_dir, real_dir)
+        fakes, reals = _sides(read.images)
         for metric in chosen_metrics.values():
             metric.check_counts(len(reals), len(fakes))
-        self._note_limits(len(fakes), len(reals))
-        self._note_seen(fakes, reals)
+        self._note_limits(fakes, reals)
         sources = self._sources(fakes, real_dir, chosen_metrics)
-        facts = self._facts(found.images)
-        images = self._grouped(found.images, facts)
+        facts = self._facts(read.images)
+        images = self._grouped(read.images, facts)
+        fakes, reals = _sides(images)
         leaks = find_leaks(facts, [image.group for image in images], [image.split for image in images])
         pictures = Pictures()
         numbers = Measuring(
@@ -113,21 +105,66 @@ class _Job:
             pictures=pictures,
         ).numbers(backends)
         numbers.not_measured |= left_out
-        out = settings.out or OUT / _slug(settings.fake_dir)
-        grouped = ([image for image in images if not image.generated], [image for image in images if image.generated])
-        readings: tuple[ReadingResult, ...] = ()
+        shares: tuple[TargetShare, ...] = ()
         if sources is not None:
-            readings = read_as_target(backends[0], *grouped, sources, pictures, device, settings.seed, self.tell)
-        detection = detect(settings, images, facts, leaks, backends, pictures, device, out, self.tell)
-        self.notes += detection.notes
-        made_with = environment(device)
-        result = self._result(numbers, leaks, detection, readings, len(fakes), len(reals), real_dir, out, began, made_with)
-        if self.beside is not None:
-            result = replace(result, compare=self.beside(result), seconds=round(time.monotonic() - began, 3))
-        self._leave(result, exhibits(result, fakes, reals, sources, device))
+            shares = target_shares(backends[0], reals, fakes, sources, pictures, device, settings.seed, self.tell)
+        out = settings.out or OUT / _slug(settings.fake_dir)
+        found = detect(settings, images, facts, leaks, backends, pictures, device, out, self.tell)
+        against = trained_against(settings.fake_dir, fakes)
+        judges = _judges(backends, found)
+        result = replace(
+            self._result(read, real_dir, numbers, leaks, found, out),
+            trained_against=against,
+            judges_sharing_training=sharing(judges, against),
+            claims=numbers.claims(dependent(judges, against)),
+            reads_as_target=shares,
+            environment=environment(device),
+        )
+        result = replace(result, compare=self.beside(result) if self.beside else (), gates=_gates(result, settings))
+        result = replace(result, seconds=round(time.monotonic() - began, 3))
+        _write(result, exhibits(result, fakes, reals, sources, device))
         return result
 
-    def _note_limits(self, fakes: int, reals: int) -> None:
+    def _result(
+        self,
+        read: LabelledSet,
+        real_dir: Path,
+        numbers: Numbers,
+        leaks: tuple[Leak, ...],
+        found: Detection,
+        out: Path,
+    ) -> EvaluateResult:
+        settings = self.settings
+        n_fake = sum(image.generated for image in read.images)
+        return EvaluateResult(
+            fake_dir=settings.fake_dir,
+            real_dir=real_dir,
+            source_dir=settings.source_dir,
+            n_fake=n_fake,
+            n_real=len(read.images) - n_fake,
+            numbers=numbers.values,
+            floor=numbers.floor,
+            ratios=numbers.ratios or {RATIO: None},
+            r_withheld=numbers.why_no_ratio(),
+            not_measured=numbers.not_measured,
+            leaks=leaks,
+            detector=found.detector,
+            withheld=found.withheld,
+            controls=found.controls,
+            detectors=found.detectors,
+            judged=found.judged,
+            robustness=found.robustness,
+            saliency=found.saliency,
+            notes=(*self.notes, *found.notes),
+            warnings=read.warnings,
+            quick=settings.quick,
+            seed=settings.seed,
+            out=out,
+            file=out / FILE,
+            report=out / REPORT,
+        )
+
+    def _note_limits(self, fakes: Sequence[LabelledImage], reals: Sequence[LabelledImage]) -> None:
         """What these numbers cannot say."""
         if SHAPELESS.issuperset(self.settings.features):
             self.notes.append(
@@ -138,14 +175,11 @@ class _Job:
             self.notes.append(
                 "fruit-embed learnt from photographs of apples and oranges: of other things it knows textures at best"
             )
-        if min(fakes, reals) < SMALL_SET:
+        if min(len(fakes), len(reals)) < SMALL_SET:
             self.notes.append(
-                f"{fakes} generated and {reals} real images are few: expect wide intervals, and compare no FID with one "
-                "of another number of images"
+                f"{len(fakes)} generated and {len(reals)} real images are few: expect wide intervals, and compare no FID with "
+                "one of another number of images"
             )
-
-    def _note_seen(self, fakes: list[LabelledImage], reals: list[LabelledImage]) -> None:
-        """Where the manifest knows: how many images the generator's training had to do with."""
         seen = [sum(image.split == "train" for image in side) for side in (fakes, reals)]
         if any(seen):
             self.notes.append(
@@ -169,7 +203,7 @@ class _Job:
         facts = []
         for done, fact in enumerate(inspect([image.path for image in images], [image.generated for image in images]), start=1):
             facts.append(fact)
-            self.tell("looking for leaks", done, len(images))
+            self.tell(Progress("looking for leaks", done, len(images)))
         return facts
 
     def _grouped(self, images: tuple[LabelledImage, ...], facts: list[Facts]) -> tuple[LabelledImage, ...]:
@@ -181,71 +215,57 @@ class _Job:
             )
         return tuple(replace(image, group=group) for image, group in zip(images, groups, strict=True))
 
-    def _result(
-        self,
-        numbers: Numbers,
-        leaks: tuple[Leak, ...],
-        detection: Detection,
-        readings: tuple[ReadingResult, ...],
-        n_fake: int,
-        n_real: int,
-        real_dir: Path,
-        out: Path,
-        began: float,
-        made_with: Mapping[str, Any],
-    ) -> EvaluateResult:
-        settings = self.settings
-        without = EvaluateResult(
-            fake_dir=settings.fake_dir,
-            real_dir=real_dir,
-            source_dir=settings.source_dir,
-            n_fake=n_fake,
-            n_real=n_real,
-            numbers=numbers.values,
-            floor=numbers.floor,
-            ratios=numbers.ratios or {RATIO: None},
-            r_withheld=why_no_ratio(settings, numbers.ratios),
-            differences=numbers.differences,
-            claims=numbers.claims(),
-            not_measured=numbers.not_measured,
-            leaks=leaks,
-            detector=detection.detector,
-            withheld=detection.withheld,
-            controls=detection.controls,
-            attackers=detection.attackers,
-            judged=detection.judged,
-            robustness=detection.robustness,
-            saliency=detection.saliency,
-            reads_as_target=readings,
-            detection_seconds=detection.seconds,
-            compare=(),
-            gates=(),
-            notes=tuple(self.notes),
-            warnings=tuple(self.warnings),
-            quick=settings.quick,
-            seed=settings.seed,
-            environment=made_with,
-            seconds=round(time.monotonic() - began, 3),
-            out=out,
-            file=out / FILE,
-            report=out / REPORT,
-        )
-        return with_gates(without, settings)
 
-    def _leave(self, result: EvaluateResult, shown: Exhibits) -> None:
-        values = result.as_json()
-        page = evaluation_report(values, shown)
-        remove_abandoned(result.out)
-        self._remove_earlier(result.file)
-        write_atomically(result.report, page.encode())
-        write_atomically(result.file, (json.dumps(_finite(values), indent=2, allow_nan=False) + "\n").encode())
+def _sides(images: Sequence[LabelledImage]) -> tuple[list[LabelledImage], list[LabelledImage]]:
+    """The generated and the real ones."""
+    return [image for image in images if image.generated], [image for image in images if not image.generated]
 
-    def _remove_earlier(self, file: Path) -> None:
-        """Killed between the two files, it must not leave numbers beside the report of others."""
+
+def _judges(backends: Sequence[Features], found: Detection) -> dict[str, str]:
+    """The data that each judge was trained on elsewhere, by its name: features, the detectors on them, and a given detector."""
+    judges = {backend.name: backend.trained_on for backend in backends}
+    judges |= {f"logistic:{name}": data for name, data in judges.items()}
+    if found.detector is not None:
+        judges.setdefault(found.detector.name, found.trained_on)
+    return judges
+
+
+def _check_names(settings: EvaluateSettings, chosen: Mapping[str, Metric]) -> None:
+    """Raises: UsageError for a detector or a gate that there is not."""
+    detectors_named(settings.attackers, settings.quick)
+    if settings.detector not in (None, NO_DETECTOR) and not is_path(settings.detector):
         try:
-            file.unlink(missing_ok=True)
-        except OSError as error:
-            raise FruitganError(f"{file}: cannot be replaced ({reason_of(error)})") from error
+            detectors.owner(settings.detector)
+        except UsageError as error:
+            raise UsageError(f"{error} (or {NO_DETECTOR}, or a detector's file)") from error
+    known = number_keys(settings, chosen) | {"accuracy", "auc"}
+    for option, bounds in (("--fail-above", settings.fail_above), ("--fail-below", settings.fail_below)):
+        for name in bounds:
+            if name not in known:
+                raise UsageError(f"{option}: no number named {name!r}: {suggestion(name, sorted(known))}")
+
+
+def _gates(result: EvaluateResult, settings: EvaluateSettings) -> tuple[Gate, ...]:
+    """Every bound, held against its number; one that was withheld passes none."""
+    gates = []
+    for above, bounds in ((True, settings.fail_above), (False, settings.fail_below)):
+        for name, bound in bounds.items():
+            value = result.value(settings.alias(name))
+            passed = value is not None and math.isfinite(value) and (value <= bound if above else value >= bound)
+            gates.append(Gate(name=name, above=above, bound=bound, value=value, passed=passed))
+    return tuple(gates)
+
+
+def _write(result: EvaluateResult, shown: Exhibits) -> None:
+    values = result.as_json()
+    page = evaluation_report(values, shown)
+    remove_abandoned(result.out)
+    try:  # killed between the two files, it must not leave numbers beside the report of others
+        result.file.unlink(missing_ok=True)
+    except OSError as error:
+        raise FruitganError(f"{result.file}: cannot be replaced ({reason_of(error)})") from error
+    write_atomically(result.report, page.encode())
+    write_atomically(result.file, (json.dumps(_finite(values), indent=2, allow_nan=False) + "\n").encode())
 
 
 def _real_dir(settings: EvaluateSettings) -> Path:

@@ -1,9 +1,9 @@
-"""All numbers of an evaluation: features once for each backend, then metric by metric, then what may be claimed of them."""
+"""Numbers of an evaluation: features once for each backend, then metric by metric, each with its interval and its floor."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,48 +12,142 @@ from PIL import Image
 
 from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import image_files
-from fruitgan.errors import DataError
-from fruitgan.evaluate.metrics import RESAMPLES, measure_floor, measure_ratio, ratio_key
-from fruitgan.evaluate.settings import SHAPELESS, EvaluateSettings, FloorResult, RatioResult
+from fruitgan.errors import DataError, UsageError
+from fruitgan.evaluate.results import FloorResult, RatioResult
+from fruitgan.evaluate.settings import (
+    ALL,
+    DEFAULT_METRICS,
+    INCEPTION_KEYS,
+    NETWORK_FAMILIES,
+    RATIO,
+    SHAPELESS,
+    EvaluateSettings,
+    Tell,
+)
 from fruitgan.evaluate.sources import Sources
 from fruitgan.images import resize
-from fruitgan.measures.contracts import Features, FeatureSet, Metric, MetricResult, PairMetric, SetMetric, TrainingMetric
-from fruitgan.measures.distances import Claim, Difference, claim_of, fid_difference, kid_difference
+from fruitgan.measures.contracts import (
+    Features,
+    FeatureSet,
+    Metric,
+    MetricResult,
+    PairMetric,
+    SetMetric,
+    TrainingMetric,
+    features,
+    metrics,
+)
+from fruitgan.measures.distances import Claim, claim_of
 from fruitgan.measures.features import Pictures, extract
+from fruitgan.measures.metrics.fid_kid import translation_ratio
+from fruitgan.progress import Progress
 
+RESAMPLES = {
+    "kid": (1000, 200),
+    "kid-subsets": (1000, 200),
+    "fid": (200, 50),
+    "swd": (20, 10),
+    **dict.fromkeys(("precision", "recall", "density", "coverage"), (200, 50)),
+    **dict.fromkeys(("colour-lab", "spectrum", "upsampling-peaks"), (200, 50)),
+    **dict.fromkeys(("structure", "background", "nearest-training"), (1000, 200)),
+}
+"""Usually, and with `quick`. Metrics of other packages keep their own."""
+DIFFERENT = "the generated images differ from the real ones"
 NEARER = "the generated images are nearer to the real ones than their sources are, by a tenth of the way or more"
 NEARER_RATIO = 0.9
 """The R that is a tenth of the way: apples of another hue alone get nearly as far on features that should not see it."""
-TOLD_APART = "the generated images differ from the real ones"
 
-OnStep = Callable[[str, int, int], None]
+
+def build_metrics(settings: EvaluateSettings) -> tuple[dict[str, Metric], dict[str, str]]:
+    """The metrics asked for, by name, and why those that cannot be measured here are left out.
+
+    Raises:
+        UsageError: one that there is not, or one that was named and lacks the images that it needs.
+    """
+    names = tuple(metrics.names()) if settings.metrics == (ALL,) else settings.metrics
+    is_named = settings.metrics not in ((ALL,), DEFAULT_METRICS)
+    found: dict[str, Metric] = {}
+    left_out: dict[str, str] = {}
+    for name in names:
+        options = {}
+        if name in RESAMPLES:
+            options = {"resamples": RESAMPLES[name][settings.quick], "seed": settings.seed}
+        metric = metrics.build(metrics.choose(name, options))
+        reason = None
+        if isinstance(metric, PairMetric) and settings.source_dir is None:
+            reason = "needs the images that the generated ones were made of: --source-dir DIR"
+        elif isinstance(metric, TrainingMetric) and settings.training_dir is None:
+            reason = "needs the real images that the generator was trained on: --training-dir DIR"
+        if reason is None:
+            found[name] = metric
+        elif is_named:
+            raise UsageError(f"--metrics {name}: {reason}")
+        else:
+            left_out[name] = reason
+    return found, left_out
+
+
+def number_keys(settings: EvaluateSettings, chosen: Mapping[str, Metric]) -> set[str]:
+    """The names of all numbers that these metrics and R will have, with the short names that a gate may use."""
+    keys = {ratio_key(settings, name) for name in settings.features} | set(chosen)
+    for name, metric in chosen.items():
+        every = isinstance(metric, SetMetric) and metric.every_features
+        keys |= {settings.key(name, backend) for backend in (settings.features if every else settings.features[:1])}
+    return keys
+
+
+def build_features(settings: EvaluateSettings, name: str) -> Features:
+    """One feature backend.
+
+    Raises:
+        UsageError: there is no such one.
+        DataError, EnvironmentProblem: its weights or its package are missing.
+    """
+    if name in NETWORK_FAMILIES:
+        raise UsageError(f"--features {name}: which network? Such as {name}:resnet50")
+    options = {"weights": str(settings.weights[name])} if name in settings.weights else {}
+    backend: Features = features.build(features.choose(name, options))
+    return backend
+
+
+def ratio_key(settings: EvaluateSettings, name: str) -> str:
+    """`r` on the first features, `r_colour` and so on for others."""
+    return RATIO if name == settings.features[0] else f"{RATIO}_{name}"
 
 
 @dataclass
 class Numbers:
-    """What was measured, by the number's key."""
+    """The results, by the number's key."""
 
     values: dict[str, MetricResult] = field(default_factory=dict)
     floor: dict[str, FloorResult] = field(default_factory=dict)
     ratios: dict[str, RatioResult | None] = field(default_factory=dict)
-    differences: dict[str, Difference] = field(default_factory=dict)
     not_measured: dict[str, str] = field(default_factory=dict)
 
-    def claims(self) -> tuple[Claim, ...]:
-        """What several backends allow to be said."""
-        kids = {result.features: result.interval for key, result in self.values.items() if _is_kid(key)}
+    def claims(self, sharing: frozenset[str] = frozenset()) -> tuple[Claim, ...]:
+        """Sentences on which several backends agree; those of `sharing` alone support none."""
+        kid_keys = ("kid", INCEPTION_KEYS["kid"])
+        kids = {n.features: n.interval for key, n in self.values.items() if key in kid_keys or key.startswith("kid_")}
         ratios = {ratio.features: ratio.interval for ratio in self.ratios.values() if ratio is not None}
         claims = []
         if kids:
-            claims.append(claim_of(TOLD_APART, {name: (-high, -low) for name, (low, high) in kids.items()}, SHAPELESS))
+            below = {name: (-high, -low) for name, (low, high) in kids.items()}
+            claims.append(claim_of(DIFFERENT, below, SHAPELESS, sharing))
         if ratios:
             left = {name: (low - NEARER_RATIO, high - NEARER_RATIO) for name, (low, high) in ratios.items()}
-            claims.append(claim_of(NEARER, left, SHAPELESS))
+            claims.append(claim_of(NEARER, left, SHAPELESS, sharing))
         return tuple(claims)
 
-
-def _is_kid(key: str) -> bool:
-    return key in ("kid", "kernel_inception_distance_mean") or key.startswith("kid_")
+    def why_no_ratio(self) -> str | None:
+        """The reason where an R is missing."""
+        if not self.ratios:
+            return "R needs the images that the generated ones were made of: --source-dir DIR"
+        if missing := [key for key, ratio in self.ratios.items() if ratio is None]:
+            return (
+                f"{', '.join(missing)}: on these features the sources cannot be distinguished from the real images (the "
+                "interval of their distance reaches 0), so there is nothing to divide by; more images may help"
+            )
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +160,7 @@ class Measuring:
     fakes: Sequence[Path]
     sources: Sources | None
     device: torch.device
-    tell: OnStep
+    tell: Tell
     pictures: Pictures
 
     def numbers(self, backends: Sequence[Features]) -> Numbers:
@@ -77,50 +171,76 @@ class Measuring:
         """
         found = Numbers()
         for backend in backends:
-            self._on_backend(backend, found, headline=backend is backends[0])
+            self._on_backend(backend, found, is_headline=backend is backends[0])
         described: dict[str, tuple[FeatureSet, FeatureSet]] = {}
         for name, metric in self.metrics.items():
             own = metric.own_features() if isinstance(metric, SetMetric) else None
-            if own is not None:
+            if isinstance(metric, SetMetric) and own is not None:
                 if own.name not in described:
                     described[own.name] = self._extract(own, self.reals, "real"), self._extract(own, self.fakes, "generated")
                 self._measure(name, metric, *described[own.name], found)
         self._pairs(found)
         return found
 
-    def _on_backend(self, backend: Features, found: Numbers, *, headline: bool) -> None:
+    def _on_backend(self, backend: Features, found: Numbers, *, is_headline: bool) -> None:
         real = self._extract(backend, self.reals, "real")
         fake = self._extract(backend, self.fakes, "generated")
         for name, metric in self.metrics.items():
-            if isinstance(metric, SetMetric) and metric.own_features() is None and (headline or metric.every_features):
-                self._measure(name, metric, real, fake, found)
-            elif isinstance(metric, TrainingMetric) and headline:
+            if isinstance(metric, SetMetric) and metric.own_features() is None and (is_headline or metric.every_features):
+                self._measure(self.settings.key(name, backend.name), metric, real, fake, found)
+            elif isinstance(metric, TrainingMetric) and is_headline:
                 found.values[name] = metric(real, fake, self._training(backend))
         if self.sources is not None:
+            self.tell(Progress(f"R on {backend.name}", 0, 1))
             source = self._extract(backend, self.sources.paths, "source")
-            self._against_sources(real, fake, source, self.sources.paired, found)
+            found.ratios[ratio_key(self.settings, backend.name)] = self._ratio(real, fake, source, self.sources.paired)
+            self.tell(Progress(f"R on {backend.name}", 1, 1))
 
-    def _measure(self, name: str, metric: Metric, real: FeatureSet, fake: FeatureSet, found: Numbers) -> None:
-        assert isinstance(metric, SetMetric)
-        self.tell(f"{name} on {real.features}", 0, 1)
-        key = self.settings.key(name, real.features) if metric.own_features() is None else name
+    def _measure(self, key: str, metric: SetMetric, real: FeatureSet, fake: FeatureSet, found: Numbers) -> None:
+        """The metric, and its floor between halves of the real images."""
+        label = f"{metric.name} on {real.features}"
+        self.tell(Progress(label, 0, 1))
         found.values[key] = metric(real, fake)
-        found.floor[key] = measure_floor(metric, real, fake)
-        self.tell(f"{name} on {real.features}", 1, 1)
-
-    def _against_sources(self, real: FeatureSet, fake: FeatureSet, source: FeatureSet, paired: bool, found: Numbers) -> None:
-        settings = self.settings
-        self.tell(f"R on {real.features}", 0, 1)
-        found.ratios[ratio_key(settings, real.features)] = measure_ratio(settings, real, fake, source, paired)
-        sides = real.values, fake.values, source.values
-        found.differences[settings.key("kid", real.features)] = kid_difference(
-            *sides, features=real.features, paired=paired, resamples=RESAMPLES["kid"][settings.quick], seed=settings.seed
+        began = time.monotonic()
+        value, interval = metric.floor(real.values)
+        found.floor[key] = FloorResult(
+            value=value,
+            interval=interval,
+            n_real=len(real) // 2,
+            n_fake=len(real) // 2,
+            features=real.features,
+            resize=real.resize,
+            seconds=round(time.monotonic() - began, 3),
+            value_at_size=metric.at_floor_size(real.values, fake.values),
         )
-        if len(fake) == len(source) and "fid" in self.metrics:
-            found.differences[settings.key("fid", real.features)] = fid_difference(
-                *sides, features=real.features, paired=paired, resamples=RESAMPLES["fid"][settings.quick], seed=settings.seed
-            )
-        self.tell(f"R on {real.features}", 1, 1)
+        self.tell(Progress(label, 1, 1))
+
+    def _ratio(self, real: FeatureSet, fake: FeatureSet, source: FeatureSet, paired: bool) -> RatioResult | None:
+        """R, or None where the sources cannot be distinguished from the real images."""
+        began = time.monotonic()
+        ratio = translation_ratio(
+            real.values,
+            fake.values,
+            source.values,
+            paired=paired,
+            resamples=RESAMPLES["kid"][self.settings.quick],
+            seed=self.settings.seed,
+        )
+        if ratio.sources_interval.low <= 0:
+            return None
+        return RatioResult(
+            value=ratio.value,
+            interval=ratio.interval,
+            n_real=len(real),
+            n_fake=len(fake),
+            features=real.features,
+            resize=real.resize,
+            seconds=round(time.monotonic() - began, 3),
+            n_source=len(source),
+            source_value=ratio.sources_distance,
+            source_interval=ratio.sources_interval,
+            paired=paired,
+        )
 
     def _training(self, backend: Features) -> FeatureSet:
         folder = self.settings.training_dir
@@ -133,11 +253,11 @@ class Measuring:
         return self._extract(backend, paths, "training")
 
     def _extract(self, backend: Features, paths: Sequence[Path], what: str) -> FeatureSet:
-        label = f"features {backend.name} of the {what} images"
-        return extract(backend, paths, self.device, lambda done: self.tell(label, done, len(paths)), read=self.pictures)
+        label, total = f"features {backend.name} of the {what} images", len(paths)
+        return extract(backend, paths, self.device, lambda n: self.tell(Progress(label, n, total)), read=self.pictures)
 
     def _pairs(self, found: Numbers) -> None:
-        """What became of each source; nothing where a translation's source is not known."""
+        """Metrics of each source and its translation; none where a translation's source is not known."""
         chosen = {name: metric for name, metric in self.metrics.items() if isinstance(metric, PairMetric)}
         if not chosen or self.sources is None:
             return
@@ -152,7 +272,7 @@ class Measuring:
             for name, (value, took) in measured.items():
                 values[name].append(value)
                 seconds[name] += took
-            self.tell("sources beside their translations", done, len(pairs))
+            self.tell(Progress("sources beside their translations", done, len(pairs)))
         for name, metric in chosen.items():
             try:
                 found.values[name] = metric.summary(values[name], seconds[name])

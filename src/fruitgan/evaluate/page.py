@@ -1,22 +1,25 @@
-"""The evaluation's report: one self-contained page with the verdict, numbers, pictures, and how to check and cite it."""
+"""The report of an evaluation: one self-contained page with the verdict, numbers, pictures, and how to check and cite it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from fruitgan.evaluate.plots import Panel, detector_panels, spectrum_panel, whisker
+from fruitgan.evaluate.exhibits import Exhibits, Panel, Shown, detector_panels, spectrum_panel, whisker
 from fruitgan.evaluate.wording import (
     FEATURES,
+    SHARED,
     Row,
+    change_in_words,
     claim_sentence,
     compare_rows,
-    detector_meaning,
+    detector_details,
     figure,
     meaning,
     number_rows,
-    robustness_rows,
+    percent_interval,
+    trained_against_sentence,
     verdict,
 )
 from fruitgan.images import Pixels
@@ -24,78 +27,68 @@ from fruitgan.report.page import duration, inline_images, render, thousands
 
 PICTURES_LIMIT_BYTES = 2_200_000
 GALLERY_COLUMNS = 4
+FOLDERS = ("fake_dir", "real_dir", "source_dir")
 READ_MORE = (
     "KID: Binkowski, Sutherland, Arbel, Gretton: Demystifying MMD GANs. ICLR 2018.",
     "FID: Heusel, Ramsauer, Unterthiner, Nessler, Hochreiter: GANs trained by a two time-scale update rule. NeurIPS 2017.",
-    "Classifier two-sample tests: Lopez-Paz, Oquab: Revisiting classifier two-sample tests. ICLR 2017.",
+    "Classifier two-sample tests (C2ST): Lopez-Paz, Oquab: Revisiting classifier two-sample tests. ICLR 2017.",
     "Permutation p-values: Phipson, Smyth: Permutation p-values should never be zero. SAGMB 2010.",
 )
 
-
-@dataclass(frozen=True)
-class Shown:
-    """A generated picture, what the detector said of it, and what it was made of and goes back to where that is known."""
-
-    file: str
-    logit: float
-    source: Pixels | None
-    fake: Pixels
-    cycled: Pixels | None
-
-
-@dataclass(frozen=True)
-class Looked:
-    """A generated picture beside itself with the places marked where the detector looked; `kind` as in `LookedAt`."""
-
-    file: str
-    kind: str
-    logit: float
-    picture: Pixels
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exhibits:
-    """What is shown beside the numbers."""
-
-    galleries: Mapping[str, Sequence[Pixels]]
-    """Some of each kind, at random."""
-    most_convincing: Sequence[Shown] = ()
-    least_convincing: Sequence[Shown] = ()
-    looked: Sequence[Looked] = ()
-    spectra: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """By kind, mean decibels at even frequencies up to 1/2 cycle a pixel."""
+Cells = Sequence[tuple[str, ...]]
 
 
 def evaluation_report(result: Mapping[str, Any], shown: Exhibits) -> str:
     """The page as HTML text, of about 3 MB at most, from the result's JSON values."""
+    result = without_places(result)
     rows = number_rows(result)
     uris = iter(inline_images(list(_pictures(shown)), PICTURES_LIMIT_BYTES))
     return render(
         "evaluation.html",
         result=result,
         verdict=verdict(result),
-        headline=_headline(rows),
+        headline=next((meaning(row) for row in sorted(rows, key=lambda row: row.key != "r")), None),  # R says most
+        trained_against=trained_against_sentence(result),
         facts=_facts(result, rows),
-        rows=[_texts(row) for row in rows],
+        rows=[(f"{row.title}, {row.judge}", *row.texts, row.images) for row in rows],
         meanings=[meaning(row) for row in rows if row.says_more],
         claims=[claim_sentence(claim) for claim in result["claims"]],
         compared=[(each, claim_sentence(each["claim"]), compare_rows(each)) for each in result["compare"]],
-        detector=detector_meaning(result["detector"]) if result["detector"] else None,
-        attackers=_attackers(result),
+        detector=detector_details(result["detector"]) if result["detector"] else None,
+        detectors=_detectors(result),
         controls=_controls(result),
         leaks=_leaks(result),
-        robustness=robustness_rows(result),
-        readings=_readings(result),
-        charts=[_chart(row) for row in rows if row.says_more],
+        robustness=_robustness(result),
+        target_shares=_target_shares(result),
+        charts=[Panel(title=f"{row.title}, {row.features}", plot=whisker(row)) for row in rows if row.says_more],
         curves=[*detector_panels(result), *([spectrum_panel(shown.spectra)] if shown.spectra else [])],
         # in the order of _pictures
         convincing=[(title, [_with_uris(picture, uris) for picture in group]) for title, group in _convincing(shown)],
-        looked=[(seen, next(uris), _said(seen.logit)) for seen in shown.looked],
+        looked=[(seen, next(uris), _answer(seen.logit)) for seen in shown.looked],
         galleries=[(kind, _in_rows([next(uris) for _ in pictures])) for kind, pictures in shown.galleries.items()],
         settings=_settings(result, rows),
         citation=citation(result, rows),
         read_more=READ_MORE,
     )
+
+
+def without_places(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The result with absolute folders shortened to their last two names, in every text: a page may be passed on."""
+    folders = [Path(result[key]) for key in FOLDERS if result.get(key)]
+    parents = {str(folder.parent.parent) for folder in folders if folder.is_absolute()}
+    prefixes = sorted({parent.rstrip("/\\") for parent in parents} - {""}, key=len, reverse=True)
+
+    def shortened(value: Any) -> Any:
+        if isinstance(value, str):
+            for prefix in prefixes:
+                value = value.replace(f"{prefix}/", "").replace(f"{prefix}\\", "")
+            return value
+        if isinstance(value, Mapping):
+            return {key: shortened(entry) for key, entry in value.items()}
+        return [shortened(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+
+    found: dict[str, Any] = shortened(result)
+    return found
 
 
 def _convincing(shown: Exhibits) -> list[tuple[str, Sequence[Shown]]]:
@@ -114,12 +107,12 @@ def _pictures(shown: Exhibits) -> Iterator[Pixels]:
 
 
 def _with_uris(one: Shown, uris: Iterator[str]) -> tuple[str, str, list[tuple[str, str]]]:
-    """File, what was said of it, and its pictures with their words."""
+    """File, the detector's answer, and its pictures with their words."""
     kinds = (("source", one.source), ("generated", one.fake), ("cycled", one.cycled))
-    return one.file, _said(one.logit), [(kind, next(uris)) for kind, picture in kinds if picture is not None]
+    return one.file, _answer(one.logit), [(kind, next(uris)) for kind, picture in kinds if picture is not None]
 
 
-def _said(logit: float) -> str:
+def _answer(logit: float) -> str:
     return f"taken for {'generated' if logit > 0 else 'real'} ({logit:+.1f})"
 
 
@@ -127,49 +120,34 @@ def _in_rows(uris: Sequence[str]) -> list[Sequence[str]]:
     return [uris[start : start + GALLERY_COLUMNS] for start in range(0, len(uris), GALLERY_COLUMNS)]
 
 
-def _chart(row: Row) -> Panel:
-    return Panel(title=f"{row.title}, {row.features}", plot=whisker(row), caption="")
-
-
-def _texts(row: Row) -> tuple[str, str, str, str, str]:
-    floor = "" if row.floor is None else f"{figure(row.floor[1])} to {figure(row.floor[2])}"
-    return f"{row.title}, {row.features}", figure(row.value), f"{figure(row.low)} to {figure(row.high)}", floor, row.images
-
-
-def _headline(rows: Sequence[Row]) -> str | None:
-    """The meaning of the number that says most: R, else the first."""
-    chosen = next((row for row in rows if row.key == "r"), next(iter(rows), None))
-    return meaning(chosen) if chosen else None
-
-
-def _facts(result: Mapping[str, Any], rows: Sequence[Row]) -> list[tuple[str, str, str]]:
-    """Title, value, and what stands small beside it: the attackers and the headline numbers of the first features."""
+def _facts(result: Mapping[str, Any], rows: Sequence[Row]) -> Cells:
+    """Title, value, and small print: the detectors and the headline numbers of the first features."""
     facts = []
     if detector := result["detector"]:
-        facts.append(("Told right", f"{detector['accuracy']:.1%}", detector["name"]))
+        facts.append(("Test accuracy", f"{detector['accuracy']:.1%}", detector["name"]))
         facts.append(("AUC", f"{detector['auc']:.3f}", "0.5 is a coin"))
     first = rows[0].features if rows else ""
-    facts += [(row.title, figure(row.value), row.features) for row in rows if row.features == first and row.says_more]
+    facts += [(row.title, figure(row.value), row.judge) for row in rows if row.features == first and row.says_more]
     facts.append(("Leaks", str(len(result["leaks"])), "found"))
     return facts
 
 
-def _attackers(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, str, str, str]]:
+def _detectors(result: Mapping[str, Any]) -> Cells:
     return [
         (
-            each["name"],
+            each["name"] + (SHARED if each.get("shares_training") else ""),
             f"{each['image_size_px']} px",
             f"{each['accuracy']:.1%}",
-            f"{each['interval'][0]:.1%} to {each['interval'][1]:.1%}",
+            percent_interval(each["interval"]),
             f"{each['auc']:.3f}",
             thousands(each["chosen_folds"]),
             duration(each["seconds"]),
         )
-        for each in result["attackers"]
+        for each in result["detectors"]
     ]
 
 
-def _controls(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, str, str]]:
+def _controls(result: Mapping[str, Any]) -> Cells:
     return [
         (
             each["name"],
@@ -177,18 +155,31 @@ def _controls(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, str, 
             thousands(each["n"]),
             "" if each["auc"] is None else f"{each['auc']:.3f}",
             f"{each['p_value']:.2g}",
-            "told apart" if each["told_apart"] else "not told apart",
+            "distinguished" if each["distinguished"] else "cannot be distinguished",
         )
         for each in result["controls"]
     ]
 
 
-def _readings(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, str, str]]:
+def _robustness(result: Mapping[str, Any]) -> Cells:
     return [
         (
-            f"{each['view']}, {each['features']}",
+            change_in_words(row["change"], row["amount"]),
+            f"{row['accuracy']:.1%}",
+            percent_interval(row["interval"]),
+            f"{row['auc']:.3f}",
+            f"{row['average_precision']:.3f}",
+        )
+        for row in result["robustness"]
+    ]
+
+
+def _target_shares(result: Mapping[str, Any]) -> Cells:
+    return [
+        (
+            f"{each['view']}, {each['features']}{SHARED if each.get('shares_training') else ''}",
             f"{each['share']:.1%}",
-            f"{each['interval'][0]:.1%} to {each['interval'][1]:.1%}",
+            percent_interval(each["interval"]),
             f"{each['sources_share']:.1%}",
             f"{each['reals_share']:.1%}",
             f"{each['accuracy']:.1%}",
@@ -197,7 +188,7 @@ def _readings(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, str, 
     ]
 
 
-def _leaks(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
+def _leaks(result: Mapping[str, Any]) -> Cells:
     return [
         (
             each["kind"],
@@ -212,12 +203,14 @@ def _leaks(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
 
 def _settings(result: Mapping[str, Any], rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, str]]]]:
     resizes = {row.features: row.resize for row in rows}
-    judged = [
+    against = result["trained_against"]
+    images = [
         ("generated images", f"{thousands(result['n_fake'])} in {result['fake_dir']}"),
+        ("trained against", "not known" if against is None else ", ".join(against) or "no pretrained network"),
         ("real images", f"{thousands(result['n_real'])} in {result['real_dir']}"),
         ("source images", str(result["source_dir"] or "not given")),
         ("intervals", "95%, over images" + (", few resamples (quick)" if result["quick"] else "")),
-        ("seed", str(result["seed"])),
+        ("random seed", str(result["seed"])),
         ("time", duration(result["seconds"])),
     ]
     features = [(name, f"{FEATURES.get(name, name)}; pictures: {resize}") for name, resize in resizes.items()]
@@ -225,11 +218,13 @@ def _settings(result: Mapping[str, Any], rows: Sequence[Row]) -> list[tuple[str,
     packages = machine.pop("packages", {})
     versions = [(name, str(version)) for name, version in packages.items()]
     rest = [(key.replace("_", " "), str(value)) for key, value in machine.items() if value is not None]
-    tables = [("Images", judged), ("Features", features), ("Versions", versions), ("Machine", rest)]
+    tables = [("Images", images), ("Features", features), ("Versions", versions), ("Machine", rest)]
     if detector := result["detector"]:
-        detection = [("protocol", detector["protocol"]), ("judged", f"{thousands(detector['n'])} images, each once")]
+        detection = [("protocol", detector["protocol"]), ("test images", f"{thousands(detector['n'])}, each once")]
         detection.append(("image size", f"{detector['image_size_px']} px"))
-        detection.append(("test", "one permutation test of the maximum over all attackers, told apart at p of at most 0.001"))
+        detection.append(
+            ("test", "one permutation test of the maximum over all detectors, distinguished at p of at most 0.001")
+        )
         tables.insert(1, ("Detector", detection))
     return tables
 
@@ -237,18 +232,17 @@ def _settings(result: Mapping[str, Any], rows: Sequence[Row]) -> list[tuple[str,
 def citation(result: Mapping[str, Any], rows: Sequence[Row]) -> str:
     """A sentence for a paper: no number without what it was measured with."""
     version = result["environment"]["packages"]["fruitgan"]
-    said = [f"{thousands(result['n_fake'])} generated against {thousands(result['n_real'])} real images"]
+    parts = [f"{thousands(result['n_fake'])} generated against {thousands(result['n_real'])} real images"]
     if detector := result["detector"]:
-        low, high = detector["interval"]
-        said.append(
-            f"{detector['name']} told {detector['accuracy']:.1%} right (95% interval {low:.1%} to {high:.1%}, "
-            f"n = {thousands(detector['n'])}, AUC {detector['auc']:.3f}, p = {detector['p_value']:.2g})"
+        parts.append(
+            f"{detector['name']} has a test accuracy of {detector['accuracy']:.1%} (95% interval "
+            f"{percent_interval(detector['interval'])}, n = {thousands(detector['n'])}, AUC {detector['auc']:.3f}, "
+            f"p = {detector['p_value']:.2g})"
         )
     else:
-        said.append("no detector's number")
-    said += [
-        f"{row.title} ({row.features} features) {figure(row.value)} ({figure(row.low)} to {figure(row.high)})"
-        for row in rows
-        if row.says_more
-    ]
-    return f"Evaluated with fruitgan {version} (evaluate, seed {result['seed']}): {'; '.join(said)}."
+        parts.append("no detector's number")
+    for row in rows:
+        if row.says_more:
+            value, interval, _ = row.texts
+            parts.append(f"{row.title} ({row.features} features) {value} ({interval})")
+    return f"Evaluated with fruitgan {version} (evaluate, seed {result['seed']}): {'; '.join(parts)}."

@@ -1,4 +1,4 @@
-"""What `evaluate` is asked, what it tells while it works, and what it gives back."""
+"""Settings of `evaluate`: which images, against which, and with which features, metrics and detectors."""
 
 from __future__ import annotations
 
@@ -6,23 +6,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from fruitgan.bundle import RUNS
 from fruitgan.errors import UsageError
-from fruitgan.evaluate.compare_settings import Comparison
-from fruitgan.evaluate.detector_results import (
-    AttackerResult,
-    ControlResult,
-    DetectorResult,
-    JudgedImage,
-    LookedAt,
-    ReadingResult,
-    RobustnessResult,
-)
-from fruitgan.evaluate.leaks import Leak
-from fruitgan.measures.contracts import MetricResult
-from fruitgan.measures.distances import Claim, Difference
-from fruitgan.settings import to_json
+from fruitgan.progress import Progress
 
 OUT = Path("runs/evaluate")
 DEFAULT_FEATURES = ("fruit-embed", "random", "colour")
@@ -35,12 +22,11 @@ DEFAULT_METRICS = (
     "spectrum",
     "upsampling-peaks",
     "structure",
-    "gradient-ssim",
     "background",
     "nearest-training",
 )
 """Those that take seconds; of what needs sources or training images, nothing is said where those were not given."""
-ALL_METRICS = "all"
+ALL = "all"
 NO_DETECTOR = "none"
 SHAPELESS = frozenset({"random", "colour"})
 """Features that see colours and textures and know no things."""
@@ -48,10 +34,12 @@ FRUIT_EMBED = "fruit-embed"
 INCEPTION = "inception"
 INCEPTION_KEYS = {"kid": "kernel_inception_distance_mean", "fid": "frechet_inception_distance"}
 """torch-fidelity's own names, which belong to Inception features alone."""
-
-
 NETWORK_FAMILIES = ("torchvision", "timm")
 """Features whose name goes on with that of a network: `torchvision:resnet50`."""
+RATIO = "r"
+
+Tell = Callable[[Progress], None]
+"""Where the parts of this job send their progress."""
 
 
 def takes_weights(features: str) -> bool:
@@ -61,7 +49,7 @@ def takes_weights(features: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
-    """Which images to judge, against which, and by what."""
+    """Which images to evaluate, against which, and by what."""
 
     fake_dir: Path
     real_dir: Path | None = None
@@ -71,9 +59,9 @@ class EvaluateSettings:
     training_dir: Path | None = None
     """Real images of the target domain that the generator was trained on; needed for `nearest-training`."""
     detector: str | None = None
-    """A detector's file or run, the name of the only attacker, or `none`; None leaves it to the attackers."""
+    """A detector's file or run, the name of the only one to train, or `none`; None trains those of `attackers`."""
     attackers: tuple[str, ...] = ()
-    """Names of detectors to train on the spot, of which the strongest counts, or `all` alone; none means the default ones."""
+    """Names of detectors to train here, of which the strongest counts, or `all` alone; none means the default ones."""
     features: tuple[str, ...] = DEFAULT_FEATURES
     """The first gives the headline numbers."""
     metrics: tuple[str, ...] = DEFAULT_METRICS
@@ -99,7 +87,7 @@ class EvaluateSettings:
             if len(set(names)) < len(names):
                 raise UsageError(f"{what}: {', '.join(names)}: one of them is named twice")
         if self.detector is not None and self.attackers:
-            raise UsageError("--detector and --attackers both say who attacks; give one of them")
+            raise UsageError("--detector and --attackers both say which detectors; give one of them")
         for name in self.weights:
             if name not in self.features:
                 raise UsageError(f"--weights {name}=...: give --features {name} with them")
@@ -124,112 +112,22 @@ class EvaluateSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FloorResult(MetricResult):
-    """Real images against real ones; `n_real` and `n_fake` are the two halves."""
+class CompareSettings:
+    """Whose images are compared, and for bundles of what they are made."""
 
-    value_at_size: float | None = None
-    """What the generated images score with as few images as a half has, where the number depends on how many there are."""
+    runs: tuple[str, ...]
+    """Bundles or runs, exported datasets, or folders of generated images; the others are held against the first."""
+    data: str | None = None
+    """For bundles: the images to translate, and the real ones; as of `export-dataset`."""
+    domains: tuple[str, str] | None = None
+    to: str | None = None
+    count: int | None = None
+    """For bundles: images of each class, as of `export-dataset`."""
+    runs_dir: Path = RUNS
+    """Where runs are looked for by name."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class RatioResult(MetricResult):
-    """R: how much of the distance between sources and real images is left."""
-
-    n_source: int
-    source_value: float
-    """KID of the sources against the real images."""
-    source_interval: tuple[float, float]
-    paired: bool
-    """Whether each generated image was resampled together with its source."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gate:
-    """One bound, and whether the number is on the right side of it."""
-
-    name: str
-    above: bool
-    """Whether a value above the bound fails, else one below."""
-    bound: float
-    value: float | None
-    passed: bool
-
-    def __str__(self) -> str:
-        if self.value is None:
-            return f"{self.name} has no value, so it cannot pass"
-        return f"{self.name} is {self.value:.4g}, {'above' if self.above else 'below'} {self.bound:g}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateResult:
-    """What `--json` prints and `evaluation.json` holds; `as_json` has the numbers under their own names."""
-
-    fake_dir: Path
-    real_dir: Path
-    source_dir: Path | None
-    n_fake: int
-    n_real: int
-    numbers: Mapping[str, MetricResult]
-    floor: Mapping[str, FloorResult]
-    ratios: Mapping[str, RatioResult | None]
-    """`r`, and `r_colour` and so on for further features."""
-    r_withheld: str | None
-    differences: Mapping[str, Difference]
-    """Of the distances of generated and of source images from the real ones, by the number's key; below 0 is progress."""
-    claims: tuple[Claim, ...]
-    """What may be said, since several feature backends agree, and what may not."""
-    not_measured: Mapping[str, str]
-    """By a metric's name, why it has no number."""
-    leaks: tuple[Leak, ...]
-    detector: DetectorResult | None
-    withheld: str | None
-    """Why there is no detector's number."""
-    controls: tuple[ControlResult, ...]
-    attackers: tuple[AttackerResult, ...]
-    judged: tuple[JudgedImage, ...]
-    """What the detector said of each image that it judged."""
-    robustness: tuple[RobustnessResult, ...]
-    saliency: tuple[LookedAt, ...]
-    reads_as_target: tuple[ReadingResult, ...]
-    """Only where the sources are known."""
-    detection_seconds: float
-    compare: tuple[Comparison, ...]
-    """Others held against these images, where they were asked for."""
-    gates: tuple[Gate, ...]
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...]
-    quick: bool
-    seed: int
-    environment: Mapping[str, Any]
-    """Versions of what computed it, and the machine's kind."""
-    seconds: float
-    out: Path
-    file: Path
-    report: Path
-
-    @property
-    def failed_gates(self) -> tuple[Gate, ...]:
-        return tuple(gate for gate in self.gates if not gate.passed)
-
-    def value(self, name: str) -> float | None:
-        """The number of this key; None if it was withheld."""
-        if name in ("accuracy", "auc"):
-            return None if self.detector is None else float(getattr(self.detector, name))
-        found = self.numbers.get(name) or self.ratios.get(name)
-        return None if found is None else found.value
-
-    def as_json(self) -> dict[str, Any]:
-        values: dict[str, Any] = to_json(self)
-        return {**values.pop("numbers"), **values.pop("ratios"), **values}
-
-
-@dataclass(frozen=True)
-class EvaluateProgress:
-    """How far one part of the work is."""
-
-    what: str
-    done: int
-    total: int
-
-
-OnProgress = Callable[[EvaluateProgress], None]
+    def __post_init__(self) -> None:
+        if len(self.runs) < 2:
+            raise UsageError("--compare: give at least two, as in --compare RUN1 RUN2")
+        if len(set(self.runs)) < len(self.runs):
+            raise UsageError(f"--compare {' '.join(self.runs)}: one of them is named twice")

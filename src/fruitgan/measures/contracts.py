@@ -19,6 +19,7 @@ from fruitgan.randomness import generator
 from fruitgan.registry import Registry
 
 Values = NDArray[np.float64]
+NOT_KNOWN = "not known"
 
 
 class Features(nn.Module, ABC):
@@ -30,6 +31,8 @@ class Features(nn.Module, ABC):
     dimensions: int
     resize: str
     """What is done to a picture before the network sees it, in words; it stands beside every number."""
+    trained_on: str = NOT_KNOWN
+    """The data that its weights were trained on; empty where it has no trained weights."""
 
     @abstractmethod
     def prepare(self, pixels: Pixels) -> Pixels:

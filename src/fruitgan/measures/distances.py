@@ -239,25 +239,39 @@ class Claim:
     contrary: tuple[str, ...]
     undecided: tuple[str, ...]
     """The backends whose interval holds 0."""
+    dependent: tuple[str, ...] = ()
+    """Those that share training with what judged the generator, or may: on them alone nothing rests."""
 
 
 def claim_of(
-    claim: str, below_zero: Mapping[str, Interval | tuple[float, float]], alike: frozenset[str] = frozenset()
+    claim: str,
+    below_zero: Mapping[str, Interval | tuple[float, float]],
+    alike: frozenset[str] = frozenset(),
+    dependent: frozenset[str] = frozenset(),
 ) -> Claim:
     """What the intervals of one difference, by backend, allow to be said; the claim is that the difference is below 0.
 
-    Those of `alike` see the same kind of thing, and count as one witness however many of them agree.
+    Those of `alike` see the same kind of thing, and count as one witness however many of them agree; one witness at least must
+    not be of `dependent`.
     """
 
-    def witnesses(names: tuple[str, ...]) -> int:
-        return len(set(names) - alike) + bool(alike.intersection(names))
+    def are_enough(names: tuple[str, ...]) -> bool:
+        witnesses = len(set(names) - alike) + bool(alike.intersection(names))
+        return witnesses >= LEAST_AGREEING and not dependent.issuperset(names)
 
     agreeing = tuple(name for name, (_, high) in below_zero.items() if high < 0)
     contrary = tuple(name for name, (low, _) in below_zero.items() if low > 0)
     undecided = tuple(name for name in below_zero if name not in agreeing and name not in contrary)
     holds = None
-    if witnesses(agreeing) >= LEAST_AGREEING and not contrary:
+    if are_enough(agreeing) and not contrary:
         holds = True
-    elif witnesses(contrary) >= LEAST_AGREEING and not agreeing:
+    elif are_enough(contrary) and not agreeing:
         holds = False
-    return Claim(claim=claim, holds=holds, agreeing=agreeing, contrary=contrary, undecided=undecided)
+    return Claim(
+        claim=claim,
+        holds=holds,
+        agreeing=agreeing,
+        contrary=contrary,
+        undecided=undecided,
+        dependent=tuple(name for name in below_zero if name in dependent),
+    )

@@ -6,6 +6,7 @@ is let through; weights of your own come as safetensors.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from fruitgan.tensorfile import open_tensors
 SAFETENSORS = ".safetensors"
 TIMM_INSTALL = 'pip install "fruitgan[timm]"'
 IMAGENET_MEAN, IMAGENET_SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET, NOT_KNOWN = "ImageNet", "not known"
+IMAGENET_TAG = re.compile(r"in(1|12|21|22)k")
+"""How timm names weights of ImageNet and its larger kin."""
 STRIDES = (2, 4, 8, 16, 32)
 PROBE_PX = 128
 
@@ -39,6 +43,8 @@ class Classifier:
     size_px: int
     mean: tuple[float, ...]
     spread: tuple[float, ...]
+    trained_on: str
+    """The data of its weights."""
 
 
 def torchvision_classifier(network: str, weights: str) -> Classifier:
@@ -61,7 +67,8 @@ def torchvision_classifier(network: str, weights: str) -> Classifier:
     _fill(model, file, [entry.url for entry in models.get_model_weights(network)])
     size_px = published.transforms(antialias=True).crop_size[0]
     version = file_sha256(file)[:16]
-    return Classifier(f"torchvision:{network}", version, model.eval(), size_px, IMAGENET_MEAN, IMAGENET_SPREAD)
+    trained_on = NOT_KNOWN if file.suffix == SAFETENSORS else IMAGENET
+    return Classifier(f"torchvision:{network}", version, model.eval(), size_px, IMAGENET_MEAN, IMAGENET_SPREAD, trained_on)
 
 
 def timm_classifier(network: str, weights: str) -> Classifier:
@@ -93,7 +100,9 @@ def timm_classifier(network: str, weights: str) -> Classifier:
         version = file_sha256(file)[:16]
     settings: Any = library.data
     data = settings.resolve_model_data_config(model)
-    return Classifier(f"timm:{network}", version, model.eval(), data["input_size"][-1], data["mean"], data["std"])
+    is_imagenet = not weights and IMAGENET_TAG.search(version) is not None
+    trained_on = IMAGENET if is_imagenet else NOT_KNOWN
+    return Classifier(f"timm:{network}", version, model.eval(), data["input_size"][-1], data["mean"], data["std"], trained_on)
 
 
 def _published_file(url: str) -> Path:
@@ -150,7 +159,7 @@ class ClassifierBackbone(Backbone):
         super().__init__()
         self.network = classifier.network
         self.sha256 = classifier.version
-        self.trained_on = f"{classifier.name} (its published training data)"
+        self.trained_on = f"{classifier.name} ({classifier.trained_on})"
         for name, values in (("mean", classifier.mean), ("spread", classifier.spread)):
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
         freeze(self)

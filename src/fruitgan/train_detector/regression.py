@@ -195,6 +195,7 @@ class Logistic(LinearDetector):
     def __init__(self, name: str, backend: Features) -> None:
         super().__init__(backend.dimensions)
         self.features_name = name
+        self.trained_on = backend.trained_on
         self._backend = (backend.eval(),)  # in a tuple, where torch does not look for parts
         height, width = backend.prepare(np.zeros((PROBE_PX, PROBE_PX, 3), dtype=np.uint8)).shape[:2]
         if height != width:

@@ -82,6 +82,7 @@ class FruitEmbed(Features):
     """The pooled maps, each number of mean 0 and deviation 1 over the photographs that taught the network, blind to hue."""
 
     name = "fruit-embed"
+    trained_on = "photographs of apples and oranges (apple2orange)"
     version = SHA256[:16]
     dimensions = 2 * sum(CHANNELS[2:])
     resize = f"squashed to {SIZE_PX} px (Lanczos, antialiased, 8 bits)"

@@ -25,6 +25,7 @@ class Pretrained(Features):
         super().__init__()
         self.name = classifier.name
         self.version = classifier.version
+        self.trained_on = classifier.trained_on
         self.network = classifier.network
         self.size_px = classifier.size_px
         self.resize = f"squashed to {self.size_px} px (bicubic, antialiased, 8 bits); weights {self.version}"
@@ -96,6 +97,7 @@ class Inception(Features):
     """The last pooled layer."""
 
     name = "inception"
+    trained_on = "ImageNet"
     dimensions = 2048
     resize = "to 299 px inside the network (bilinear, not antialiased, as TensorFlow 1 did), no other resize"
 

@@ -66,6 +66,7 @@ class RandomNetworks(Features):
     """The ensemble; the features of its networks stand side by side."""
 
     name = "random"
+    trained_on = ""
     dimensions = NETWORKS * 2 * sum(CHANNELS)
     resize = f"squashed to {RANDOM_SIZE_PX} px (Lanczos, antialiased, 8 bits)"
 
@@ -126,6 +127,7 @@ def lab_of_srgb(images: Tensor) -> Tensor:
 class Colour(Features):
     """Square roots of histograms of L, a, b and of a with b, and the pixels' mean, spread, skewness and correlations."""
 
+    trained_on = ""
     name = "colour"
     dimensions = LIGHTNESS_BINS + 2 * CHROMA_BINS + JOINT_BINS**2 + 12
     resize = f"squashed to {COLOUR_SIZE_PX} px (Lanczos, antialiased, 8 bits)"

@@ -29,6 +29,7 @@ class PowerSpectrum(Features):
     frequencies are in cycles a pixel, so that sizes may differ.
     """
 
+    trained_on = ""
     name = "power-spectrum"
     dimensions = FREQUENCIES + 2
     resize = "none"

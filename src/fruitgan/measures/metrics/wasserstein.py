@@ -60,6 +60,7 @@ def patch_corners(side_px: int) -> NDArray[np.int64]:
 class LaplacianPatches(Features):
     """64 patches of 7 x 7 px of each level of the pyramid."""
 
+    trained_on = ""
     name = "laplacian-patches"
     dimensions = len(LEVELS_PX) * PATCHES * PATCH_NUMBERS
     resize = f"squashed to {SIZE_PX} px (Lanczos, antialiased, 8 bits)"
@@ -155,6 +156,7 @@ def directions() -> Values:
 class LabDistribution(Features):
     """Along each direction, the share of pixels below each of 193 values."""
 
+    trained_on = ""
     name = "lab-distribution"
     dimensions = (3 + DIRECTIONS) * EDGES
     resize = f"squashed to {LAB_SIZE_PX} px (Lanczos, antialiased, 8 bits)"

@@ -1,0 +1,277 @@
+"""Results of `evaluate`, as `evaluation.json` holds them. Shares are in [0, 1], intervals of 95%."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fruitgan.evaluate.leaks import Leak
+from fruitgan.measures.contracts import MetricResult
+from fruitgan.measures.distances import Claim
+from fruitgan.settings import to_json
+from fruitgan.train_detector.calibration import Calibration, Confusion
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloorResult(MetricResult):
+    """Real images against real ones; `n_real` and `n_fake` are the two halves."""
+
+    value_at_size: float | None = None
+    """What the generated images score with as few images as a half has, where the number depends on how many there are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatioResult(MetricResult):
+    """R: how much of the distance between sources and real images is left."""
+
+    n_source: int
+    source_value: float
+    """KID of the sources against the real images."""
+    source_interval: tuple[float, float]
+    paired: bool
+    """Whether each generated image was resampled together with its source."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorResult:
+    """Accuracy of the strongest detector on held-out images, or of the one that was given."""
+
+    name: str
+    accuracy: float
+    interval: tuple[float, float]
+    """Wilson, over the test images, each counted once."""
+    auc: float
+    auc_interval: tuple[float, float]
+    """By the bootstrap over groups of images."""
+    average_precision: float
+    calibration: Calibration
+    p_value: float
+    """Of the one permutation test of all detectors (measures/statistics.py)."""
+    n: int
+    chance: float
+    """Accuracy of the majority baseline."""
+    confusion: Confusion
+    protocol: str
+    """In words: why the detector learnt nothing from its test images."""
+    image_size_px: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorRow:
+    """One detector of the nested cross-validation, whether it was chosen in a fold or not."""
+
+    name: str
+    image_size_px: int
+    accuracy: float
+    interval: tuple[float, float]
+    auc: float
+    held_out_auc: float
+    """On the half of the images that the permutation test looks at."""
+    chosen_folds: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlResult:
+    """Real images against real images, put to the same test as the generated ones: they must not be distinguished."""
+
+    name: str
+    """`reals-against-reals`, or `identity-export`."""
+    detail: str
+    n: int
+    """Images that took part."""
+    p_value: float
+    auc: float | None
+    """The largest of the detectors'; None where every pixel is the same, so that nothing had to be trained."""
+    distinguished: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustnessResult:
+    """The detector on test images after a change that it was not trained for."""
+
+    change: str
+    """`none`, `jpeg`, `blur`, `resize`, `crop` or `noise`."""
+    amount: float
+    """Quality, sigma in px, scale there and back, share of the side that is left, or sigma in grey levels."""
+    accuracy: float
+    interval: tuple[float, float]
+    auc: float
+    average_precision: float
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedImage:
+    """A detector's answer on one test image; above 0 is generated."""
+
+    file: str
+    generated: bool
+    logit: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaliencyResult:
+    """Where the detector looked in one picture."""
+
+    file: str
+    kind: str
+    """`surest` (a generated image, recognised), or `missed` (a generated image, taken for real)."""
+    logit: float
+    picture: str
+    """The picture with the places marked that matter most, relative to the results' folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetShare:
+    """Share of the generated images that a classifier of real sources against real target images takes for the target."""
+
+    view: str
+    """`as they are`, or `grey`, where colour alone cannot decide."""
+    features: str
+    share: float
+    interval: tuple[float, float]
+    """Wilson."""
+    n: int
+    sources_share: float
+    """Of held-out real sources: where the generated images come from."""
+    reals_share: float
+    """Of held-out real images of the target: where they should arrive."""
+    accuracy: float
+    """Balanced accuracy on held-out real sources and real target images; near 0.5 the classifier sees nothing in this view."""
+    n_known: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRow:
+    """One number of two generators; `value` is the run's, and below 0 the difference favours it."""
+
+    name: str
+    """`kid`, `fid`, `r`; `recognised`, the share of the fakes that the strongest detector finds; `accuracy`, on all images."""
+    features: str
+    """The backend, or the detectors' names."""
+    first: float
+    value: float
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+    test: str
+    n: int
+    """Pairs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One run held against the first, by name."""
+
+    first: str
+    run: str
+    first_dir: Path
+    run_dir: Path
+    """The generated images."""
+    n_sources: int
+    """How many sources both translated."""
+    rows: tuple[CompareRow, ...]
+    claim: Claim
+    """Whether the run is better: several feature backends must say so with paired intervals that leave out 0."""
+    judges_sharing_training: tuple[str, ...]
+    """Features and detectors that share training with networks that judged one of the two generators."""
+    notes: tuple[str, ...]
+    report: Path
+    """The run's own evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """One bound, and whether the number is on the right side of it."""
+
+    name: str
+    above: bool
+    """Whether a value above the bound fails, else one below."""
+    bound: float
+    value: float | None
+    passed: bool
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"{self.name} has no value, so it cannot pass"
+        return f"{self.name} is {self.value:.4g}, {'above' if self.above else 'below'} {self.bound:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateResult:
+    """What `--json` prints and `evaluation.json` holds; `as_json` has the numbers under their own names."""
+
+    fake_dir: Path
+    real_dir: Path
+    source_dir: Path | None
+    n_fake: int
+    n_real: int
+    numbers: Mapping[str, MetricResult]
+    floor: Mapping[str, FloorResult]
+    ratios: Mapping[str, RatioResult | None]
+    """`r`, and `r_colour` and so on for further features."""
+    r_withheld: str | None
+    not_measured: Mapping[str, str]
+    """By a metric's name, why it has no number."""
+    leaks: tuple[Leak, ...]
+    detector: DetectorResult | None
+    withheld: str | None
+    """Why there is no detector's number."""
+    controls: tuple[ControlResult, ...]
+    detectors: tuple[DetectorRow, ...]
+    judged: tuple[JudgedImage, ...]
+    robustness: tuple[RobustnessResult, ...]
+    saliency: tuple[SaliencyResult, ...]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    quick: bool
+    seed: int
+    out: Path
+    file: Path
+    report: Path
+    trained_against: tuple[str, ...] | None = None
+    """Names of the pretrained networks that judged the generator in training; None where they are not known."""
+    judges_sharing_training: tuple[str, ...] = ()
+    """Features and detectors here that share training data or weights with those."""
+    claims: tuple[Claim, ...] = ()
+    """Sentences on which several feature backends agree, and those on which they do not."""
+    reads_as_target: tuple[TargetShare, ...] = ()
+    """Only where the sources are known."""
+    compare: tuple[Comparison, ...] = ()
+    """Further generators held against this one."""
+    gates: tuple[Gate, ...] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    """Versions of what computed it, and the machine's kind."""
+    seconds: float = 0.0
+
+    @property
+    def failed_gates(self) -> tuple[Gate, ...]:
+        return tuple(gate for gate in self.gates if not gate.passed)
+
+    def value(self, name: str) -> float | None:
+        """The number of this key; None if it was withheld."""
+        if name in ("accuracy", "auc"):
+            return None if self.detector is None else float(getattr(self.detector, name))
+        found = self.numbers.get(name) or self.ratios.get(name)
+        return None if found is None else found.value
+
+    def as_json(self) -> dict[str, Any]:
+        """The entries of `evaluation.json`; numbers of a judge that shares training say so."""
+        values: dict[str, Any] = to_json(self)
+        numbers = values.pop("numbers") | values.pop("ratios")
+        mark_sharing([*numbers.values(), values["detector"], *values["detectors"]], self.judges_sharing_training)
+        mark_sharing(values["reads_as_target"], self.judges_sharing_training)
+        for comparison in values["compare"]:
+            mark_sharing(comparison["rows"], comparison["judges_sharing_training"])
+        return {**numbers, **values}
+
+
+def mark_sharing(entries: Sequence[dict[str, Any] | None], judges: Sequence[str]) -> None:
+    """Put `shares_training` beside each number of one of these features or detectors."""
+    for entry in entries:
+        if entry and set(str(entry.get("features") or entry["name"]).split(", ")) & set(judges):
+            entry["shares_training"] = True
