@@ -172,6 +172,7 @@ def _train(settings: DemoSettings, fruit: Path, tell: OnProgress) -> TrainGanRes
             domains=("apple", "orange"),
             recipe="fast",
             discriminator_options={"base_channels": "16"},
+            augment="jitter-mirror",  # the fruit is drawn at the size of the training: there is nothing finer to see
             image_size=size.image_px,
             steps=size.steps,
             seed=settings.seed,

@@ -38,17 +38,17 @@ class NoiseFeed:
 
 def training_threads(plan: Plan, asked: int | None, deterministic: bool) -> Threads:
     """The number to train with: the one asked for or given by the environment, else the fastest."""
-    return fixed_threads(asked, deterministic) or fastest_threads(_throw_away_step(plan))
+    return fixed_threads(asked, deterministic) or fastest_threads(throw_away_step(plan))
 
 
 def faster_threads(plan: Plan, now: int, by: float, seconds: float = TRIAL_SECONDS / 2) -> int | None:
     """Another number with which steps would now take less than 1 / `by` of the time, if there is one."""
-    found = seconds_by_threads(_throw_away_step(plan), seconds)
+    found = seconds_by_threads(throw_away_step(plan), seconds)
     best = min(found, key=lambda number: found[number])
     return best if now in found and found[now] > by * found[best] else None
 
 
-def _throw_away_step(plan: Plan) -> Callable[[], None]:
+def throw_away_step(plan: Plan) -> Callable[[], None]:
     """A step of the plan's networks on noise, on as much of it as takes about a tenth of a second with one thread."""
     objective = make_objective(plan)
     device = torch.device("cpu")
