@@ -24,7 +24,8 @@ from fruitgan import bundle as bundles
 from fruitgan.data.decode import decode
 from fruitgan.data.sources import find_source
 from fruitgan.device import has_fast_bf16
-from fruitgan.engines.catalog import engines
+from fruitgan.engines.contracts import engines
+from fruitgan.engines.padding import translate_pixels
 from fruitgan.images import Pixels
 from fruitgan.networks.patch import patch_multiscale
 from fruitgan.report.grid import fit_square
@@ -81,7 +82,7 @@ def main() -> None:
     for held in (False, True):
         shown["real", held] = pictures([path for path in source.b.train if is_held_out(path) == held])
         sources = pictures([path for path in source.a.train if is_held_out(path) == held])
-        shown["fake", held] = [engine.translate(image[None])[0] for image in sources]
+        shown["fake", held] = [translate_pixels(engine, bundle.card, image, "native") for image in sources]
     for norm in given.norms.split(","):
         torch.manual_seed(0)
         drawn = random.Random(0)

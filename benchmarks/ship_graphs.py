@@ -1,4 +1,4 @@
-"""Write anew the ONNX graphs that ship: those of our own generators at their usual options and at the shipped bundles'.
+"""Write anew the ONNX graphs of the bundles that ship, beside them.
 
     python benchmarks/ship_graphs.py
 
@@ -7,38 +7,23 @@ They hold no weights, so that another bundle of the same generator needs no othe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from fruitgan import bundle as bundles
-from fruitgan import weights
-from fruitgan.engines import graphs
-from fruitgan.engines.torch_engine import arrays_of
-from fruitgan.networks.contracts import generators
-from fruitgan.registry import Choice
-
-
-def wanted() -> Iterator[Choice]:
-    """Each once."""
-    seen = []
-    usual = [generators.choose(entry.name) for entry in generators.entries() if entry.package == graphs.OWN_PACKAGE]
-    shipped = [bundles.load_card(weights.shipped(name)).generator for name in weights.shipped_names()]
-    for choice in [*usual, *shipped]:
-        if (stem := graphs.shipped_stem(choice)) not in seen:
-            seen.append(stem)
-            yield choice
+from fruitgan.engines import onnx_engine as onnx
 
 
 def main() -> None:
-    before = {*graphs.SHIPPED.glob("*.onnx"), *graphs.SHIPPED.glob("*.json")}
-    for choice in wanted():
-        graph = graphs.exported(choice, arrays_of(generators.build(choice)))
-        path = graphs.SHIPPED / f"{graphs.shipped_stem(choice)}.onnx"
-        graphs.write(graph, path)
+    before = {*onnx.SHIPPED.glob("*.onnx"), *onnx.SHIPPED.glob("*.json")}
+    for name in bundles.shipped_names():
+        bundle = bundles.load(bundles.shipped(name))
+        choice = bundle.card.generator
+        graph = onnx.export_graph(choice, bundle.weights[bundle.card.directions[0]])
+        path = onnx.SHIPPED / f"{onnx.shipped_stem(choice)}.onnx"
+        onnx.write_graph(graph, path)
         before -= {path, path.with_suffix(".json")}
         print(f"{path.name}: {len(graph.onnx):,} bytes")
     for path in before:
         path.unlink()
-        print(f"{path.name}: removed, since nothing needs it any more")
+        print(f"{path.name}: removed, since no bundle needs it")
 
 
 if __name__ == "__main__":

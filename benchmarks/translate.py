@@ -26,7 +26,6 @@ from PIL import Image
 from train_step import plain_layers
 
 from fruitgan import bundle as bundles
-from fruitgan import weights
 from fruitgan.demo.fruit import draw
 from fruitgan.engines.torch_engine import arrays_of
 from fruitgan.machine import cores
@@ -44,7 +43,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def bundle_of(generator: str, folder: Path) -> Path:
     """The bundle that ships, or one of a fresh generator, whose pictures are noise and take as long."""
-    shipped = weights.shipped(bundles.DEFAULT_SHIPPED)
+    shipped = bundles.shipped()
     if generator == "shipped":
         return shipped
     torch.manual_seed(0)

@@ -1,7 +1,4 @@
-"""What is handed over: the generators' weights and a model card in one safetensors file, and how a picture goes through them.
-
-Numpy alone: an engine that is not torch can run a bundle where torch is not installed. Pictures are uint8 [H, W, 3].
-"""
+"""A bundle: the weights of the generators and their model card in one safetensors file; read and written without torch."""
 
 from __future__ import annotations
 
@@ -17,7 +14,6 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from fruitgan import weights as shipped_weights
 from fruitgan.errors import DataError, FruitganError, UsageError, reason_of, shown
 from fruitgan.files import write_atomically
 from fruitgan.registry import Choice, suggestion
@@ -30,6 +26,9 @@ KEY = "fruitgan"
 PREFIXES = {"a2b": "generator_ab.", "b2a": "generator_ba."}
 FILE_NAME = "bundle.safetensors"
 RUNS = Path("runs", "train-gan")
+SUFFIX = ".safetensors"
+SHIPPED = Path(__file__).parent / "weights"
+"""The bundles that come with the package."""
 DEFAULT_SHIPPED = "apple2orange"
 LARGEST_SIZE_PX = 8192
 """Side of the training images; a card with more is damaged or hostile."""
@@ -61,6 +60,12 @@ class Card:
     data_fingerprint: str
     trained_against: tuple[str, ...] | None = None
     """The pretrained networks that judged it in training, with their data: these are not fit to judge it. None: not known."""
+    value_range: tuple[float, float] | None = None
+    """The values that [0, 1] stands for in the training images. None: all that their type can hold."""
+    background: str = "white"
+    """The colour that transparent training images lay on."""
+    dtype: str = "uint8"
+    """The type of the training images' values."""
     licence: str
     notes: str = ""
     measured: Mapping[str, float | str] = field(default_factory=dict)
@@ -217,19 +222,18 @@ def locate(wanted: str | None = None, runs: Path = RUNS) -> Path:
     path = Path(wanted)
     if path.exists() and not path.is_dir():
         return path
-    shipped = shipped_weights.shipped_names()
-    is_name = path.name == wanted and path.suffix != ".safetensors"
+    is_name = path.name == wanted and path.suffix != SUFFIX
     folders = [path, runs / wanted] if is_name else [path]
     for folder in folders:
         if (folder / FILE_NAME).is_file():
             return folder / FILE_NAME
-    if is_name and wanted in shipped:  # after the folders, but a data folder of the same name is not in its way
-        return shipped_weights.shipped(wanted)
+    if is_name and wanted in shipped_names():  # after the folders, but a data folder of the same name is not in its way
+        return shipped(wanted)
     if any(folder.is_dir() for folder in folders):
         raise DataError(f"{wanted}: has no {FILE_NAME}; a run gets its first with its first checkpoint")
     if not is_name:
         raise DataError(f"{wanted}: no such bundle or run")
-    known = sorted({*shipped, *(found.parent.name for found in runs.glob(f"*/{FILE_NAME}"))})
+    known = sorted({*shipped_names(), *(found.parent.name for found in runs.glob(f"*/{FILE_NAME}"))})
     raise UsageError(f"no file, run or shipped bundle named {wanted!r}: {suggestion(wanted, known)}")
 
 
@@ -237,9 +241,19 @@ def _newest(runs: Path) -> Path:
     made = sorted((path.stat().st_mtime_ns, path) for path in runs.glob(f"*/{FILE_NAME}") if path.is_file())
     if made:
         return made[-1][1]
-    shipped = shipped_weights.shipped_names()
-    if not shipped:
+    names = shipped_names()
+    if not names:
         raise DataError(
             f"no bundle: {runs} holds no finished run and none ships; train one (fruitgan train-gan) or give --bundle"
         )
-    return shipped_weights.shipped(DEFAULT_SHIPPED if DEFAULT_SHIPPED in shipped else shipped[0])
+    return shipped(DEFAULT_SHIPPED if DEFAULT_SHIPPED in names else names[0])
+
+
+def shipped_names() -> list[str]:
+    """The names of the bundles that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob(f"*{SUFFIX}"))
+
+
+def shipped(name: str = DEFAULT_SHIPPED) -> Path:
+    """The file of a bundle that comes with the package, by one of `shipped_names`."""
+    return SHIPPED / f"{name}{SUFFIX}"

@@ -8,7 +8,10 @@ from typing import Any
 SHOWN_LETTERS = 80
 LONGEST_REASON = 200
 # What CUDA's libraries, Apple's GPUs and torch's and onnxruntime's allocators say where they have no error class of their own.
-MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "alloc_failed")
+MEMORY_SIGNS = (
+    *("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "failed to allocate memory"),
+    *("alloc_failed", "bad_alloc", "bad allocation"),
+)
 
 
 class FruitganError(Exception):

@@ -23,6 +23,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """Runs the command in a folder with a finished run and data of two domains; gives exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FRUITGAN_GPU", "none")
+    monkeypatch.setenv("FRUITGAN_ENGINE", "torch")
     save_small(Path("runs/train-gan/first/bundle.safetensors"), name="first", image_size_px=16)
     write_noise_domains(Path("fruit"), 4, (20, 20), suffix=".jpg")
     return typed("export-dataset", capsys)

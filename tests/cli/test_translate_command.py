@@ -27,6 +27,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """Runs the command in a folder with a finished run and a few pictures; gives exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FRUITGAN_GPU", "none")
+    monkeypatch.setenv("FRUITGAN_ENGINE", "torch")
     save_small(Path("runs/train-gan/first/bundle.safetensors"), name="first")
     save_noise("in/a.jpg", 30, 41)
     save_noise("in/sub/b.png", 7, 3)
@@ -55,7 +56,7 @@ def test_json_is_one_object_with_every_picture_in_it(cli: Cli) -> None:
     assert value["seconds"] > 0
     assert value["images_per_second"] > 0
     assert set(value) == {"translated", "skipped", "failed", "outputs", "seconds", "images_per_second", "engine", "rounding"}
-    assert value["engine"] == "torch"  # the graph of so small a generator does not ship
+    assert value["engine"] == "torch"
     assert value["rounding"] is None
 
 
@@ -93,7 +94,7 @@ def test_one_failure_is_the_error_line_and_several_have_a_line_each(cli: Cli) ->
     assert err.splitlines()[-3:] == [
         "warning: missing.png: no such file or folder",
         "warning: gone.png: no such file or folder",
-        "error: 2 pictures failed, as said above; 1 are translated",
+        "error: 2 images failed, as said above; 1 are translated",
     ]
 
 
@@ -111,7 +112,7 @@ def test_one_failure_is_the_error_line_and_several_have_a_line_each(cli: Cli) ->
         (["in", "--format", "bmp"], 2, "format"),
         (["in", "--gpu", "none", "--device", "cpu"], 2, "give one of them"),
         (["in", "--device", "cuda:77"], 4, "GPU"),
-        (["in/notes.txt"], 3, "none of what was given is a picture"),
+        (["in/notes.txt"], 3, "none of what was given is an image"),
         (["-", "--json"], 2, "standard output cannot hold both"),
         ([], 2, "PICTURE"),
     ],

@@ -31,7 +31,7 @@ from forks import Tell, forked
 from toy_bundles import Negative
 
 from fruitgan.cli import explained
-from fruitgan.engines.catalog import engines
+from fruitgan.engines.contracts import engines
 from fruitgan.files import PART_PREFIX
 from fruitgan.translate.job import TranslateSettings, translate
 

@@ -26,7 +26,7 @@ from fruitgan.data.decode import formats
 from fruitgan.data.image_dataset import Bank
 from fruitgan.data.sources import Source, image_files, loose_source
 from fruitgan.data_job import CheckSettings, check
-from fruitgan.engines.catalog import engines
+from fruitgan.engines.contracts import engines
 from fruitgan.errors import DataError
 from fruitgan.evaluate.leaks import inspect
 from fruitgan.export_dataset.survey import survey
@@ -240,7 +240,7 @@ def test_the_reasons_say_what_is_wrong(here: Path) -> None:
 
 
 def test_the_command_prints_a_line_for_each_and_exits_with_3(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    arguments = ["translate", "horrors", "-r", "--bundle", "../toy.safetensors"]
+    arguments = ["translate", "horrors", "-r", "--bundle", "../toy.safetensors", "--engine", "torch"]
     assert main(arguments) == 3
     out, err = capfd.readouterr()
     assert len(out.splitlines()) == len(set(out.splitlines())) > 70

@@ -17,10 +17,11 @@ from PIL import Image
 from toy_bundles import Negative, save_toy
 
 from fruitgan.cli import main
-from fruitgan.engines.catalog import engines
+from fruitgan.engines.contracts import engines
 from fruitgan.errors import FruitganError
 from fruitgan.files import PART_PREFIX
-from fruitgan.translate.job import TranslateProgress, TranslateSettings, translate
+from fruitgan.progress import Event, Progress
+from fruitgan.translate.job import TranslateSettings, translate
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and reads /proc")
 
@@ -177,9 +178,9 @@ def settings(**more: Any) -> TranslateSettings:
 
 @pytest.mark.parametrize("what", ["removed", "a pipe", "a folder", "emptied", "a text", "a dead link"])
 def test_a_source_that_goes_away_or_becomes_something_else_is_a_reason_and_stops_no_other(what: str, here: Path) -> None:
-    def on_progress(progress: TranslateProgress) -> None:
+    def on_progress(progress: Event) -> None:
         source = Path("in/b.png")
-        if progress.done == 1:
+        if isinstance(progress, Progress) and progress.done == 1:
             source.unlink()
             match what:
                 case "a pipe":
@@ -210,8 +211,8 @@ def test_a_source_that_goes_away_or_becomes_something_else_is_a_reason_and_stops
 
 
 def test_when_all_sources_go_away_what_is_done_is_done_and_the_rest_is_told(here: Path) -> None:
-    def on_progress(progress: TranslateProgress) -> None:
-        if progress.done == 1:
+    def on_progress(progress: Event) -> None:
+        if isinstance(progress, Progress) and progress.done == 1:
             Path("in").rename("elsewhere")
 
     result = translate(settings(), on_progress)
@@ -222,8 +223,8 @@ def test_when_all_sources_go_away_what_is_done_is_done_and_the_rest_is_told(here
 
 
 def test_results_whose_folder_goes_away_are_made_in_a_new_one(here: Path) -> None:
-    def on_progress(progress: TranslateProgress) -> None:
-        if progress.done == 1:
+    def on_progress(progress: Event) -> None:
+        if isinstance(progress, Progress) and progress.done == 1:
             Path("translated").rename("elsewhere")
 
     assert translate(settings(), on_progress).translated == 3

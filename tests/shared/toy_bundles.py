@@ -38,13 +38,13 @@ CARD = bundles.Card(
 
 
 class Negative(Engine):
-    """255 minus each value, so that every expected pixel is known."""
+    """The negative, so that every expected pixel is known."""
 
     def __init__(self, **options: Any) -> None:
         pass
 
     def translate(self, images: Images) -> Images:
-        return 255 - images
+        return 1 - images
 
 
 def save_toy(path: Path, weight: float | None = 1.0, **changes: Any) -> Path:

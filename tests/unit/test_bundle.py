@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from toy_bundles import CARD
 
 from fruitgan import bundle as bundles
-from fruitgan import weights as shipped_weights
 from fruitgan.bundle import Bundle, load, load_card, locate, save, weights_sha256
 from fruitgan.errors import DataError, FruitganError, UsageError
 
@@ -116,8 +115,17 @@ def test_a_bundle_torn_at_any_place_is_refused(saved: Path) -> None:
 
 
 def test_a_bundle_of_a_newer_format_says_so(saved: Path) -> None:
-    with pytest.raises(DataError, match=r"format 2, newer than this program's 1: pip install -U fruitgan"):
-        load(with_card(saved, lambda card: card.update(format=2, novelty=True)))
+    with pytest.raises(DataError, match=r"format 3, newer than this program's 2: pip install -U fruitgan"):
+        load(with_card(saved, lambda card: card.update(format=3, novelty=True)))
+
+
+def test_a_bundle_of_format_1_is_read(saved: Path) -> None:
+    def older(card: dict[str, Any]) -> None:
+        card["format"] = 1
+        for key in ("trained_against", "value_range", "background", "dtype"):
+            del card[key]
+
+    assert load(with_card(saved, older)).card == CARD
 
 
 @pytest.mark.parametrize(
@@ -207,7 +215,7 @@ class TestLocate:
     def shipped(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folder = tmp_path / "shipped"
         folder.mkdir()
-        monkeypatch.setattr(shipped_weights, "FOLDER", folder)
+        monkeypatch.setattr(bundles, "SHIPPED", folder)
         monkeypatch.chdir(tmp_path)
         for name in ("apple2orange", "aaa"):
             (folder / f"{name}.safetensors").touch()

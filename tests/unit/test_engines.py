@@ -1,8 +1,7 @@
-"""Engines beside torch: the same picture, graphs that ship or are made once, and which engine is taken when."""
+"""onnxruntime beside torch: the same picture, graphs that ship or are exported once, and which engine `auto` takes when."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,28 +14,28 @@ import torch
 from numpy.typing import NDArray
 
 from fruitgan import bundle as bundles
-from fruitgan import weights as shipped_weights
 from fruitgan.demo.fruit import draw
-from fruitgan.engines import choosing, graphs
-from fruitgan.engines.catalog import engines
-from fruitgan.engines.choosing import choose_engine
-from fruitgan.engines.contracts import Engine, Images
+from fruitgan.engines import onnx_engine
+from fruitgan.engines.contracts import Images, engines
+from fruitgan.engines.onnx_engine import choose_engine
 from fruitgan.engines.torch_engine import TorchEngine, arrays_of
 from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError
+from fruitgan.images import bytes_from_unit, unit_from_bytes
 from fruitgan.networks.contracts import generators
+from fruitgan.progress import Note
 from fruitgan.registry import Choice
 
-OTHERS = ("onnx",)
 Arrays = dict[str, NDArray[Any]]
 
 
 def shipped() -> bundles.Bundle:
-    return bundles.load(shipped_weights.shipped(bundles.DEFAULT_SHIPPED))
+    return bundles.load(bundles.shipped())
 
 
 def fruit(count: int, height: int, width: int) -> Images:
     side = max(height, width, 16)
-    return np.stack([draw("apple", side, 5, index)[:height, :width] for index in range(count)])
+    pixels = np.stack([draw("apple", side, 5, index)[:height, :width] for index in range(count)])
+    return unit_from_bytes(pixels.astype(np.float32))
 
 
 def generator_of(name: str, seed: int = 0, **options: Any) -> tuple[Choice, Arrays]:
@@ -53,24 +52,16 @@ def generator_of(name: str, seed: int = 0, **options: Any) -> tuple[Choice, Arra
 def differences(name: str, choice: Choice, weights: Any, images: Images, **options: Any) -> NDArray[Any]:
     ours = engines.get(name)(generator=choice, weights=weights, gpu="none", **options).translate(images)
     torchs = TorchEngine(generator=choice, weights=weights, gpu="none").translate(images)
-    assert (ours.dtype, ours.shape) == (np.uint8, images.shape)
-    return np.abs(ours.astype(int) - torchs)
-
-
-@pytest.fixture(params=OTHERS)
-def other(request: pytest.FixtureRequest) -> str:
-    pytest.importorskip(
-        {"onnx": "onnxruntime"}.get(request.param, request.param), reason=f"fruitgan[{request.param}] is absent"
-    )
-    name: str = request.param
-    return name
+    assert (ours.dtype, ours.shape) == (np.float32, images.shape)
+    assert 0 <= ours.min() <= ours.max() <= 1
+    return np.abs(bytes_from_unit(ours).astype(int) - bytes_from_unit(torchs))
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (2, 128, 128), (3, 100, 196)])
-def test_the_shipped_bundle_gives_the_same_picture_through_every_engine(other: str, shape: tuple[int, int, int]) -> None:
+def test_the_shipped_bundle_gives_the_same_picture_through_onnx_as_through_torch(shape: tuple[int, int, int]) -> None:
     bundle = shipped()
     for way in bundle.card.directions:
-        assert differences(other, bundle.card.generator, bundle.weights[way], fruit(*shape)).max() <= 1
+        assert differences("onnx", bundle.card.generator, bundle.weights[way], fruit(*shape)).max() <= 1
 
 
 def test_bf16_is_near_where_an_engine_has_it_and_refused_where_not() -> None:
@@ -83,38 +74,22 @@ def test_bf16_is_near_where_an_engine_has_it_and_refused_where_not() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mobile", "resnet-6", "resnet-9", "unet-128", "unet-256"])
-def test_the_graph_that_ships_is_the_generator_at_its_usual_options(other: str, name: str) -> None:
+@pytest.mark.parametrize("name", ["mobile", "lite", "lite-u", "mobile-resnet", "resnet-6", "resnet-aa", "unet-128", "unet-256"])
+def test_every_generator_of_ours_gives_torchs_picture_through_onnx(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path))
     choice, weights = generator_of(name)
-    assert (graphs.SHIPPED / f"{graphs.shipped_stem(choice)}.onnx").exists(), "run benchmarks/ship_graphs.py"
-    assert differences(other, choice, weights, fruit(2, 256, 512)).max() <= 1
+    assert differences("onnx", choice, weights, fruit(2, 256, 512)).max() <= 1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet-6", "unet-128"])
-def test_a_graph_exported_now_is_the_one_that_ships(name: str) -> None:
-    choice, weights = generator_of(name)
-    now, there = graphs.exported(choice, weights), graphs.find(choice)
-    assert there is not None
-    assert (now.about.weights, now.about.used) == (there.about.weights, there.about.used)
-    assert sorted(_operations(now)) == sorted(_operations(there))
-
-
-def _operations(graph: graphs.Graph) -> list[str]:
-    import onnx
-
-    return [node.op_type for node in onnx.load_from_string(graph.onnx).graph.node]
-
-
-def test_every_generator_of_ours_and_every_shipped_bundle_has_its_graph() -> None:
-    usual = [generators.choose(entry.name) for entry in generators.entries() if entry.package == "fruitgan"]
-    cards = [bundles.load_card(shipped_weights.shipped(name)) for name in shipped_weights.shipped_names()]
-    stems = {graphs.shipped_stem(choice) for choice in [*usual, *(card.generator for card in cards)]}
-    assert {path.stem for path in graphs.SHIPPED.glob("*.onnx")} == stems, "run benchmarks/ship_graphs.py"
-    assert {path.stem for path in graphs.SHIPPED.glob("*.json")} == stems
-    assert sum(path.stat().st_size for path in graphs.SHIPPED.iterdir() if path.is_file()) < 300_000
-    for choice in usual:
-        found = graphs.find(choice)
+def test_every_shipped_bundle_has_its_graph_and_no_other_ships() -> None:
+    cards = [bundles.load_card(bundles.shipped(name)) for name in bundles.shipped_names()]
+    stems = {onnx_engine.shipped_stem(card.generator) for card in cards}
+    assert {path.stem for path in onnx_engine.SHIPPED.glob("*.onnx")} == stems, "run benchmarks/ship_graphs.py"
+    assert {path.stem for path in onnx_engine.SHIPPED.glob("*.json")} == stems
+    for card in cards:
+        found = onnx_engine.find_graph(card.generator)
         assert found is not None
         assert set(found.about.used) == set(found.about.weights)
 
@@ -125,9 +100,9 @@ def test_a_graph_that_does_not_ship_is_exported_by_torch_and_gives_its_picture(
     pytest.importorskip("onnxscript", reason="fruitgan[onnx] is absent")
     monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path))
     choice, weights = generator_of("mobile", base_channels=4, blocks=1)
-    assert graphs.find(choice) is None
+    assert onnx_engine.find_graph(choice) is None
     assert differences("onnx", choice, weights, fruit(2, 16, 36)).max() <= 1
-    assert graphs.find(choice) is not None
+    assert onnx_engine.find_graph(choice) is not None
 
 
 class TestTheCache:
@@ -141,20 +116,20 @@ class TestTheCache:
     def exports(self, tiny: tuple[Choice, Arrays], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         """An empty cache, nothing that ships, and the names of the generators that are exported from now on."""
         names: list[str] = []
-        exported = graphs.find(tiny[0])
+        exported = onnx_engine.find_graph(tiny[0])
 
-        def export(generator: Choice, weights: Any) -> graphs.Graph:
+        def export(generator: Choice, weights: Any) -> onnx_engine.Graph:
             names.append(generator.name)
             assert exported is not None
             return exported
 
-        monkeypatch.setattr(graphs, "exported", export)
-        monkeypatch.setattr(graphs, "SHIPPED", tmp_path / "nothing")
+        monkeypatch.setattr(onnx_engine, "export_graph", export)
+        monkeypatch.setattr(onnx_engine, "SHIPPED", tmp_path / "nothing")
         monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path))
         return names
 
     def test_it_is_exported_once(self, tiny: tuple[Choice, Arrays], exports: list[str], tmp_path: Path) -> None:
-        assert graphs.find(tiny[0]) is None
+        assert onnx_engine.find_graph(tiny[0]) is None
         for _ in range(2):
             assert differences("onnx", *tiny, fruit(2, 16, 36)).max() <= 1
         assert exports == ["mobile"]
@@ -170,23 +145,23 @@ class TestTheCache:
     def test_one_that_is_torn_or_damaged_is_exported_anew(
         self, tiny: tuple[Choice, Arrays], exports: list[str], tmp_path: Path, damage: bytes | None
     ) -> None:
-        graphs.obtain(*tiny)
+        onnx_engine.obtain_graph(*tiny)
         (path,) = (tmp_path / "graphs").glob("*.onnx")
         whole = path.read_bytes()
         path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]) if damage is None else damage)
-        assert graphs.find(tiny[0]) is None
-        assert graphs.obtain(*tiny).onnx == whole == path.read_bytes()
+        assert onnx_engine.find_graph(tiny[0]) is None
+        assert onnx_engine.obtain_graph(*tiny).onnx == whole == path.read_bytes()
         path.with_suffix(".json").write_text("{")
-        assert graphs.find(tiny[0]) is None
+        assert onnx_engine.find_graph(tiny[0]) is None
 
     def test_other_options_and_changed_code_have_other_graphs(
         self, tiny: tuple[Choice, Arrays], exports: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        graphs.obtain(*tiny)
-        assert graphs.find(tiny[0]) is not None
-        assert graphs.find(generators.choose("mobile", {"blocks": 2})) is None
-        monkeypatch.setattr(graphs, "_sources", lambda target: "changed")
-        assert graphs.find(tiny[0]) is None
+        onnx_engine.obtain_graph(*tiny)
+        assert onnx_engine.find_graph(tiny[0]) is not None
+        assert onnx_engine.find_graph(generators.choose("mobile", {"blocks": 2})) is None
+        monkeypatch.setattr(onnx_engine, "_sources", lambda target: "changed")
+        assert onnx_engine.find_graph(tiny[0]) is None
 
     def test_a_cache_that_cannot_be_written_keeps_nothing_from_working(
         self, tiny: tuple[Choice, Arrays], exports: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -196,8 +171,8 @@ class TestTheCache:
         assert differences("onnx", *tiny, fruit(1, 16, 16)).max() <= 1
 
     def test_names_of_a_strangers_card_lead_to_no_file(self, exports: list[str]) -> None:
-        assert graphs.find(Choice("../../etc/passwd", "fruitgan", "1")) is None
-        assert graphs.find(Choice("mobile", "../..", "1", {"base_channels": "../../x"})) is None
+        assert onnx_engine.find_graph(Choice("../../etc/passwd", "fruitgan", "1")) is None
+        assert onnx_engine.find_graph(Choice("mobile", "../..", "1", {"base_channels": "../../x"})) is None
 
 
 @pytest.mark.parametrize(
@@ -208,88 +183,109 @@ class TestTheCache:
         (lambda w: w.update({"head.bias": np.zeros(3)}), r"head.bias has the shape \[3\], not \[16\]"),
     ],
 )
-def test_weights_must_be_the_generators_own(other: str, change: Callable[[Any], Any], message: str) -> None:
+def test_weights_must_be_the_generators_own(change: Callable[[Any], Any], message: str) -> None:
     bundle = shipped()
     weights = dict(bundle.weights["a2b"])
     change(weights)
     with pytest.raises(DataError, match=message):
-        engines.get(other)(generator=bundle.card.generator, weights=weights)
+        engines.get("onnx")(generator=bundle.card.generator, weights=weights)
 
 
-def test_numbers_that_are_not_finite_are_an_error_and_no_picture(other: str) -> None:
+def test_numbers_that_are_not_finite_are_an_error_and_no_picture() -> None:
     bundle = shipped()
     weights = {**bundle.weights["a2b"], "head.bias": np.full(16, np.nan, np.float32)}
     with pytest.raises(FruitganError, match="not finite"):
-        engines.get(other)(generator=bundle.card.generator, weights=weights).translate(fruit(1, 16, 16))
+        engines.get("onnx")(generator=bundle.card.generator, weights=weights).translate(fruit(1, 16, 16))
 
 
-def test_running_out_of_memory_says_what_to_do(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_of_memory_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = shipped()
-    engine = engines.get(other)(generator=bundle.card.generator, weights=bundle.weights["a2b"])
+    engine = engines.get("onnx")(generator=bundle.card.generator, weights=bundle.weights["a2b"])
 
     class Full:
         def run(self, *_: Any) -> None:
             raise RuntimeError("Failed to allocate memory for requested buffer of size 123")
 
-        create_infer_request = infer = run
-
-    monkeypatch.setattr(engine, "session" if other == "onnx" else "compiled", Full())
+    monkeypatch.setattr(engine, "session", Full())
     with pytest.raises(FruitganError, match=r"2 images of 16 x 8 px; lower --scale") as caught:
-        engine.translate(np.zeros((2, 8, 16, 3), np.uint8))
+        engine.translate(np.zeros((2, 8, 16, 3), np.float32))
     assert caught.value.exit_code == 1
 
 
 @pytest.mark.parametrize("asked", [{"gpu": "0"}, {"device": "cuda:1"}, {"device": "mps"}])
-def test_a_gpu_is_refused_by_engines_that_have_none(other: str, asked: dict[str, str]) -> None:
+def test_a_gpu_is_refused_by_engines_that_have_none(asked: dict[str, str]) -> None:
     with pytest.raises(UsageError, match=r"runs on the CPU alone.*use --engine torch"):
-        engines.get(other)(generator=Choice("mobile", "fruitgan", "1"), weights={}, **asked)
+        engines.get("onnx")(generator=Choice("mobile", "fruitgan", "1"), weights={}, **asked)
 
 
-def test_a_missing_extra_is_named_with_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+def test_a_missing_extra_is_named_with_its_pip_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "fruitgan.engines.onnx_export", raising=False)
     with pytest.raises(EnvironmentProblem) as caught:
-        engines.get("onnx")(generator=Choice("mobile", "fruitgan", "1"), weights={})
-    assert str(caught.value) == 'onnxruntime is not installed: pip install "fruitgan[onnx]"'
+        onnx_engine.obtain_graph(*generator_of("mobile", base_channels=4, blocks=1))
+    assert str(caught.value) == 'onnx is not installed to export the generator mobile: pip install "fruitgan[onnx]"'
     assert caught.value.exit_code == 4
 
 
 MOBILE = Choice("mobile", "fruitgan", "1", {"base_channels": 32, "blocks": 6, "mask": True})
+ANOTHER = Choice("mobile", "fruitgan", "1", {"base_channels": 7})
 
 
 @pytest.mark.parametrize(
-    ("absent", "may_have_gpu", "asked", "engine"),
+    ("may_have_gpu", "asked", "engine"),
     [
-        ((), False, {}, "onnx"),
-        ((), False, {"precision": "bf16"}, "torch"),
-        ((), False, {"scale": "native"}, "torch"),
-        ((), True, {}, "torch"),
-        ((), True, {"gpu": "none"}, "onnx"),
-        ((), True, {"device": "cpu"}, "onnx"),
-        ((), False, {"gpu": "0"}, "torch"),
-        ((), False, {"device": "cuda:1"}, "torch"),
-        ((), False, {"wanted": "torch"}, "torch"),
-        ((), True, {"wanted": "onnx", "scale": "native"}, "onnx"),
-        ((), False, {"generator": Choice("mobile", "fruitgan", "1", {"base_channels": 7})}, "torch"),
-        (("onnxruntime",), False, {}, "torch"),
+        (False, {}, "onnx"),
+        (False, {"precision": "bf16"}, "torch"),
+        (False, {"scale": "native"}, "torch"),
+        (True, {}, "torch"),
+        (True, {"gpu": "none"}, "onnx"),
+        (True, {"device": "cpu"}, "onnx"),
+        (False, {"gpu": "0"}, "torch"),
+        (False, {"device": "cuda:1"}, "torch"),
+        (False, {"wanted": "torch"}, "torch"),
+        (True, {"wanted": "onnx", "scale": "native"}, "onnx"),
     ],
 )
-def test_auto_takes_what_is_through_first_of_what_is_there(
-    absent: tuple[str, ...], may_have_gpu: bool, asked: dict[str, Any], engine: str, monkeypatch: pytest.MonkeyPatch
+def test_auto_takes_the_fastest_that_can_do_what_is_asked(
+    may_have_gpu: bool, asked: dict[str, Any], engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choosing, "find_spec", lambda module: None if module in absent else module)
-    monkeypatch.setattr(choosing, "may_have_gpu", lambda: may_have_gpu)
-    assert choose_engine(**{"wanted": "auto", "generator": MOBILE, **asked}) == engine
+    monkeypatch.setattr(onnx_engine, "may_have_gpu", lambda: may_have_gpu)
+    assert choose_engine(**{"wanted": "auto", "generator": MOBILE, "weights": {}, **asked}) == engine
 
 
-def test_what_is_known_of_a_shipped_graph_is_plain_json() -> None:
-    about = json.loads((graphs.SHIPPED / f"{graphs.shipped_stem(MOBILE)}.json").read_text())
-    assert about["generator"] == "mobile"
-    assert about["weights"]["head.weight"] == [16, 32, 3, 3]
+@pytest.mark.parametrize(
+    ("absent", "error", "engine", "said"),
+    [
+        ((), None, "onnx", ["exporting the generator mobile as an ONNX graph into the cache, once"]),
+        ((), DataError("it loops"), "torch", ["exporting", "mobile runs through torch: it loops"]),
+        (("onnx",), None, "torch", ['mobile runs through torch; with pip install "fruitgan[onnx]"']),
+    ],
+)
+def test_auto_exports_a_graph_that_is_missing_where_it_can_and_else_says_once_that_torch_runs(
+    absent: tuple[str, ...],
+    error: FruitganError | None,
+    engine: str,
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    shipped_graph = onnx_engine.find_graph(MOBILE)
 
+    def export(*_: Any) -> Any:
+        if error is not None:
+            raise error
+        return shipped_graph
 
-def test_engines_are_engines(other: str) -> None:
-    assert issubclass(engines.get(other), Engine)  # type: ignore[arg-type]
-    assert engines.get(other).concurrent  # type: ignore[attr-defined]
+    monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path))
+    monkeypatch.setattr(onnx_engine, "may_have_gpu", lambda: False)
+    monkeypatch.setattr(onnx_engine, "export_graph", export)
+    find_spec = onnx_engine.find_spec
+    monkeypatch.setattr(onnx_engine, "find_spec", lambda name: None if name in absent else find_spec(name))
+    told: list[Note] = []
+    assert choose_engine("auto", ANOTHER, {}, tell=told.append) == engine
+    assert len(told) == len(said)
+    assert all(note.text.startswith(start) for note, start in zip(told, said, strict=True))
 
 
 def test_torch_on_a_cpu_serves_several_threads_at_once_and_leaves_torchs_number_of_threads_alone() -> None:

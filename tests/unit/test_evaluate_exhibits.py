@@ -15,8 +15,8 @@ from PIL import Image
 from fruitgan.bundle import load, locate
 from fruitgan.data.decode import decode
 from fruitgan.data.labelled import LabelledImage, read_dataset
-from fruitgan.engines.catalog import engines
-from fruitgan.engines.padding import translate_padded
+from fruitgan.engines.contracts import engines
+from fruitgan.engines.padding import translate_pixels
 from fruitgan.evaluate.exhibits import Exhibits, exhibits
 from fruitgan.evaluate.sources import find_sources
 from fruitgan.export_dataset.job import export_dataset
@@ -74,7 +74,7 @@ def test_the_most_convincing_fakes_are_those_of_the_lowest_logits_beside_their_s
         assert one.source is not None
         assert np.array_equal(one.source, resize(source, SIDE_PX, SIDE_PX))
         assert one.cycled is not None
-        assert np.array_equal(one.cycled, translate_padded(back, bundle.card, one.fake))
+        assert np.array_equal(one.cycled, translate_pixels(back, bundle.card, one.fake, "native"))
     assert len(found.galleries["generated"]) == len(found.galleries["real"]) == 6
 
 

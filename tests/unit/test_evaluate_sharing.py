@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fruitgan.translate.picture_marks import encode
 from PIL import Image
 
 from fruitgan.cli import main
@@ -20,7 +21,6 @@ from fruitgan.measures.contracts import MetricResult, features
 from fruitgan.measures.features.pretrained import Inception
 from fruitgan.measures.features.weightless import RandomNetworks
 from fruitgan.measures.statistics import Interval
-from fruitgan.translate.picture_marks import encode
 
 LITE = "EfficientNet-Lite1 (ImageNet)"
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from picture_files import pixels_of
 from PIL import Image
-from toy_bundles import save_toy
+from toy_bundles import CARD, save_toy
 
 from fruitgan.data.groups import content_sha256
 from fruitgan.data.labelled import MANIFEST, UNFINISHED, ManifestRow, read_dataset, read_manifest
-from fruitgan.engines.catalog import engines
-from fruitgan.engines.contracts import Engine, Images
+from fruitgan.engines.contracts import Engine, Images, engines
+from fruitgan.engines.padding import translate_pixels
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.export_dataset import job
 from fruitgan.export_dataset.job import export_dataset
@@ -34,7 +34,7 @@ TRAIN, TEST = 6, 3
 
 
 class Negative(Engine):
-    """255 minus each value, so that every expected pixel is known."""
+    """The negative, so that every expected pixel is known."""
 
     calls = 0
     given: ClassVar[dict[str, Any]]
@@ -45,7 +45,7 @@ class Negative(Engine):
 
     def translate(self, images: Images) -> Images:
         Negative.calls += 1
-        return 255 - images
+        return 1 - images
 
 
 def picture(seed: int, height: int = 24, width: int = 24) -> Pixels:
@@ -586,7 +586,7 @@ def test_auto_takes_torch_where_squares_may_be_too_large_for_the_memory(
 ) -> None:
     asked: list[dict[str, Any]] = []
 
-    def choose(wanted: str, generator: Choice, **options: Any) -> str:
+    def choose(wanted: str, generator: Choice, weights: Any, **options: Any) -> str:
         asked.append({"wanted": wanted, **options})
         return "torch"
 
@@ -679,5 +679,5 @@ def test_the_result_has_a_json_form(export: Export) -> None:
 
 
 def test_the_stand_in_for_the_generator_changes_no_pixel() -> None:
-    every = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
-    assert (job.Unchanged().translate(every) == every).all()
+    every = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    assert (translate_pixels(job.Unchanged(), CARD, every, "native") == every).all()

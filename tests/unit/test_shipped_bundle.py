@@ -6,18 +6,17 @@ import numpy as np
 import pytest
 
 from fruitgan import bundle as bundles
-from fruitgan import weights
 from fruitgan.demo.fruit import draw
 from fruitgan.engines.padding import translate_pixels
 from fruitgan.engines.torch_engine import TorchEngine
 
 
 def shipped() -> bundles.Bundle:
-    return bundles.load(weights.shipped(bundles.DEFAULT_SHIPPED))
+    return bundles.load(bundles.shipped())
 
 
 def test_it_fits_into_the_wheel_in_half_precision() -> None:
-    assert weights.shipped(bundles.DEFAULT_SHIPPED).stat().st_size <= 6_000_000
+    assert bundles.shipped().stat().st_size <= 6_000_000
     for arrays in shipped().weights.values():
         assert {array.dtype for array in arrays.values()} == {np.dtype(np.float16)}
         assert sum(array.size for array in arrays.values()) <= 1_000_000

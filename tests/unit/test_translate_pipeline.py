@@ -19,19 +19,19 @@ from picture_files import write_noise
 from PIL import Image
 
 from fruitgan.demo.fruit import draw
-from fruitgan.engines.catalog import engines
-from fruitgan.engines.contracts import Engine, Images
+from fruitgan.engines.contracts import Engine, Images, engines
 from fruitgan.errors import FruitganError
 from fruitgan.files import PART_PREFIX
+from fruitgan.progress import Event, Progress
 from fruitgan.translate import pipeline
-from fruitgan.translate.job import TranslateProgress, TranslateResult, TranslateSettings, translate
+from fruitgan.translate.job import TranslateResult, TranslateSettings, translate
 
 Run = Callable[..., TranslateResult]
 SIZES = ((20, 30), (20, 30), (31, 17), (20, 30), (8, 8))
 
 
 class Negative(Engine):
-    """255 minus each value; counts how it is called. 13 columns are too many for its memory."""
+    """The negative; counts how it is called. 13 columns are too many for its memory."""
 
     concurrent: ClassVar[bool] = True
     batches: ClassVar[list[tuple[int, ...]]]
@@ -55,7 +55,7 @@ class Negative(Engine):
                 raise FruitganError("not enough memory for 13 px; lower --scale")
             if cls.meeting is not None:
                 cls.meeting.wait(timeout=60)
-            return 255 - images
+            return 1 - images
         finally:
             with cls.lock:
                 cls.running -= 1
@@ -94,12 +94,13 @@ def test_many_pictures_come_out_as_one_after_the_other(
     run: Run, engine: type[Negative], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = pictures(37)
-    told: list[TranslateProgress] = []
+    told: list[Any] = []
     result = run("in", output="many", engine=engine, on_progress=told.append)
     assert (result.translated, result.failed) == (37, ())
     assert [Path(output).name for output in result.outputs] == [path.name for path in paths]
-    assert [(progress.done, progress.path) for progress in told] == [(i, str(path)) for i, path in enumerate(paths, start=1)]
-    monkeypatch.setattr(pipeline, "FEW_PICTURES", 1000)
+    done = [(event.done, event.details["path"]) for event in told]
+    assert done == [(i, str(path)) for i, path in enumerate(paths, start=1)]
+    monkeypatch.setattr(pipeline, "FEW_IMAGES", 1000)
     run("in", output="one", engine=engine)
     assert sums("many") == sums("one")
     with Image.open("many/0002.png") as image, Image.open("in/0002.png") as source:
@@ -110,7 +111,7 @@ def test_pictures_of_one_size_go_together_and_not_more_than_a_few(run: Run) -> N
     pictures(64, sizes=((20, 30),))
     run("in")
     assert sum(shape[0] for shape in Negative.batches) == 64
-    assert {shape[0] for shape in Negative.batches} == {pipeline.BATCH_PICTURES}
+    assert {shape[0] for shape in Negative.batches} == {pipeline.BATCH_IMAGES}
 
 
 def test_large_pictures_go_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +165,7 @@ def test_only_a_few_pictures_are_held_at_a_time(run: Run, monkeypatch: pytest.Mo
     monkeypatch.setattr(pipeline, "write_atomically", writing)
     pictures(200)
     assert run("in", engine=Alone).translated == 200
-    assert most <= 3 * pipeline.BATCH_PICTURES
+    assert most <= 3 * pipeline.BATCH_IMAGES
     # Large ones count by their pixels.
     monkeypatch.setattr(pipeline, "LARGE_PIXELS", 1)
     held, most = 0, 0
@@ -198,13 +199,13 @@ def test_a_full_disk_ends_the_job_and_the_next_run_finishes_it(run: Run, monkeyp
 def test_being_stopped_leaves_whole_results_and_nothing_running(run: Run) -> None:
     pictures(200)
 
-    def stop(progress: TranslateProgress) -> None:
-        if progress.done == 9:
+    def stop(progress: Event) -> None:
+        if isinstance(progress, Progress) and progress.done == 9:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run("in", on_progress=stop)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("translate")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("images")]
     made = sums("translated")
     assert 9 <= len(made) < 60
     for name in made:
@@ -215,8 +216,7 @@ def test_being_stopped_leaves_whole_results_and_nothing_running(run: Run) -> Non
 
 KILLED = """
 import os, signal, sys, threading
-from fruitgan.engines.catalog import engines
-from fruitgan.engines.contracts import Engine
+from fruitgan.engines.contracts import Engine, engines
 from fruitgan.translate import pipeline as translate_pipeline
 from fruitgan.translate.job import TranslateSettings, translate
 
@@ -225,7 +225,7 @@ class Negative(Engine):
     def __init__(self, **options):
         pass
     def translate(self, images):
-        return 255 - images
+        return 1 - images
 
 fsync, left, lock = os.fsync, int(sys.argv[1]), threading.Lock()
 def counted(descriptor):
@@ -272,7 +272,7 @@ def test_the_shipped_generator_gives_the_same_pictures_together_as_alone(
         Image.fromarray(draw("apple", side, 0, index)).save(f"in/{index}.png")
     settings: dict[str, Any] = {"sources": ("in",), "bundle": "apple2orange", "gpu": "none"}
     assert translate(TranslateSettings(**settings, engine=engine, output="many")).engine == engine
-    monkeypatch.setattr(pipeline, "FEW_PICTURES", 1000)
+    monkeypatch.setattr(pipeline, "FEW_IMAGES", 1000)
     translate(TranslateSettings(**settings, engine="torch", output="one"))
     for path in Path("one").iterdir():
         with Image.open(path) as one, Image.open(Path("many", path.name)) as many:

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from picture_files import noise
 
 from fruitgan.bundle import Bundle, tensors
-from fruitgan.engines.catalog import engines
-from fruitgan.engines.contracts import Engine, Images
+from fruitgan.engines.contracts import Engine, Images, engines
 from fruitgan.engines.padding import network_size, translate_pixels
 from fruitgan.engines.torch_engine import TorchEngine, arrays_of
 from fruitgan.errors import DataError, EnvironmentProblem, FruitganError
-from fruitgan.images import Pixels
+from fruitgan.images import Pixels, bytes_from_unit, unit_from_bytes
 from fruitgan.networks.contracts import generators
 from fruitgan.registry import Choice
 
@@ -26,17 +25,22 @@ CARD = replace(toy_bundles.CARD, generator=Choice("none", "nobody", "0"), direct
 
 
 class Negative(Engine):
-    """255 minus each value; remembers the sizes that it was given and holds them against the size rule."""
+    """The negative; remembers the sizes that it was given and holds them against the size rule."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, ...]] = []
 
     def translate(self, images: Images) -> Images:
-        assert images.dtype == np.uint8
+        assert images.dtype == np.float32
         height, width = images.shape[1:3]
         assert all(side >= 16 and side % 4 == 0 for side in (height, width))
         self.seen.append(images.shape)
-        return 255 - images
+        return 1 - images
+
+
+def floats(pixels: Pixels) -> NDArray[np.float32]:
+    images: NDArray[np.float32] = unit_from_bytes(pixels.astype(np.float32))
+    return images
 
 
 def smooth(height: int, width: int) -> Pixels:
@@ -63,8 +67,9 @@ def test_the_padding_is_the_mirrored_picture_or_its_edge() -> None:
     engine = Whole()
     pixels = noise(14, 1)
     translate_pixels(engine, CARD, pixels)
-    assert (engine.canvas[0, :, :] == pixels[1, 0]).all()  # mirrored around the first row; one column goes on as it is
-    assert (engine.canvas[15, :, :] == pixels[12, 0]).all()
+    canvas = bytes_from_unit(engine.canvas)
+    assert (canvas[0, :, :] == pixels[1, 0]).all()  # mirrored around the first row; one column goes on as it is
+    assert (canvas[15, :, :] == pixels[12, 0]).all()
 
 
 @pytest.mark.parametrize(
@@ -141,22 +146,20 @@ def test_half_precision_weights_change_no_pixel_by_more_than_one_grey_level(name
     stored = tensors(Bundle(replace(CARD, generator=choice), {"a2b": weights}))
     halves = {name.removeprefix("generator_ab."): array for name, array in stored.items()}
     assert all(array.dtype == np.float16 for array in halves.values())
-    images = np.stack([noise(128, 128, seed) for seed in range(2)])
-    whole, half = (
-        TorchEngine(generator=choice, weights=w, gpu="none").translate(images).astype(int) for w in (weights, halves)
-    )
+    images = np.stack([floats(noise(128, 128, seed)) for seed in range(2)])
+    whole, half = (TorchEngine(generator=choice, weights=w, gpu="none").translate(images) * 255 for w in (weights, halves))
     assert np.abs(whole - half).max() <= 1
-    assert np.abs(whole - images).mean() > 1  # it did something
+    assert np.abs(whole - 255 * images).mean() > 1  # it did something
 
 
-def test_the_torch_engine_is_registered_and_clips_then_rounds() -> None:
+def test_the_torch_engine_is_registered_and_clips_what_its_generator_gives() -> None:
     choice, weights = weights_of("mobile")
     engine = engines.get("torch")(generator=choice, weights=weights, gpu="none")
     assert isinstance(engine, TorchEngine)
-    images = noise(16, 24)[np.newaxis]
-    signed = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 * 2 - 1
+    images = floats(noise(16, 24))[np.newaxis]
+    signed = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous() * 2 - 1
     with torch.inference_mode():
-        expected = ((engine.network(signed) + 1) / 2).clamp(0, 1).mul(255).round().permute(0, 2, 3, 1).numpy()
+        expected = ((engine.network(signed) + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).numpy()
     assert (engine.translate(images) == expected).all()
 
 
@@ -194,14 +197,14 @@ def test_options_that_the_generator_does_not_take_are_the_bundles_fault(options:
 def test_sizes_that_the_generator_does_not_take_are_the_cards_fault() -> None:
     choice, weights = weights_of("mobile")
     with pytest.raises(DataError, match="7 x 16 px do not fit"):
-        TorchEngine(generator=choice, weights=weights, gpu="none").translate(np.zeros((1, 16, 7, 3), np.uint8))
+        TorchEngine(generator=choice, weights=weights, gpu="none").translate(np.zeros((1, 16, 7, 3), np.float32))
 
 
 def test_numbers_that_are_not_finite_are_an_error_and_no_picture() -> None:
     choice, weights = weights_of("mobile")
     weights["head.weight"] = np.full_like(weights["head.weight"], np.nan)
     with pytest.raises(FruitganError, match="not finite"):
-        TorchEngine(generator=choice, weights=weights, gpu="none").translate(np.zeros((1, 16, 16, 3), np.uint8))
+        TorchEngine(generator=choice, weights=weights, gpu="none").translate(np.zeros((1, 16, 16, 3), np.float32))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +219,7 @@ def test_running_out_of_memory_says_what_to_lower(error: Exception, monkeypatch:
 
     monkeypatch.setattr(engine, "_run", fail)
     with pytest.raises(FruitganError, match=r"20 x 16 px; lower --scale") as caught:
-        engine.translate(np.zeros((1, 16, 20, 3), np.uint8))
+        engine.translate(np.zeros((1, 16, 20, 3), np.float32))
     assert caught.value.exit_code == 1
 
 
@@ -224,6 +227,6 @@ def test_running_out_of_memory_says_what_to_lower(error: Exception, monkeypatch:
 @pytest.mark.parametrize("name", GENERATORS)
 def test_a_gpu_gives_the_same_picture_within_two_grey_levels(name: str) -> None:
     choice, weights = weights_of(name)
-    images = noise(128, 128)[np.newaxis]
-    results = [TorchEngine(generator=choice, weights=weights, gpu=gpu).translate(images).astype(int) for gpu in ("none", "0")]
-    assert np.abs(results[0] - results[1]).max() <= 2
+    images = floats(noise(128, 128))[np.newaxis]
+    results = [TorchEngine(generator=choice, weights=weights, gpu=gpu).translate(images) for gpu in ("none", "0")]
+    assert np.abs(results[0] - results[1]).max() <= 2 / 255

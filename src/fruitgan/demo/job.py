@@ -127,12 +127,15 @@ def _run(settings: DemoSettings, on_progress: OnProgress | None) -> DemoResult:
             bundle=str(trained.bundle),
             output=str(settings.out / "translated"),
             compare=True,
+            engine="torch",  # which needs no graph of a generator that was trained just now
             device="cpu",
         )
     )
     dataset = settings.out / "dataset"
     export_dataset(
-        ExportSettings(bundle=str(trained.bundle), data=str(fruit), domains=("apple", "orange"), out=dataset, device="cpu"),
+        ExportSettings(
+            bundle=str(trained.bundle), data=str(fruit), domains=("apple", "orange"), out=dataset, engine="torch", device="cpu"
+        ),
         on_progress=tell,
     )
     detected = _detect(settings, dataset, tell)

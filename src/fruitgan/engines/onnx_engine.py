@@ -1,18 +1,87 @@
-"""onnxruntime as the engine, on the CPU and without torch: a start in a second, and a faster generator."""
+"""The engine `onnx`: onnxruntime on the CPU without torch, the graphs that it runs, and when `auto` takes it.
+
+A graph holds a generator's operations without its weights: it belongs to a generator and its options and serves all bundles
+of them. The graph of the bundle that ships lies beside that bundle. Any other is exported by torch once and kept in the cache.
+No graph of a stranger is ever run. Beside each `KEY.onnx` lies `KEY.json`, written last, with the sum of its bytes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+import contextlib
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fruitgan.engines.contracts import Engine, Images
-from fruitgan.engines.cpu_only import checked, no_memory, refuse_gpu
-from fruitgan.engines.graphs import INPUT, OUTPUT, TOTAL, missing_extra, obtain
-from fruitgan.errors import UsageError
-from fruitgan.registry import Choice
+from fruitgan.engines.contracts import Engine, Images, Precision, Weights, engines, finite
+from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError, is_out_of_memory
+from fruitgan.files import write_atomically
+from fruitgan.machine import cache_folder, may_have_gpu
+from fruitgan.progress import Note
+from fruitgan.registry import Choice, Registry
+from fruitgan.settings import from_json, read_json, to_json
+
+AUTO = "auto"
+FORMAT = 2
+"""Raised whenever other graphs are written, so that older ones in a cache are not used."""
+SHIPPED = Path(__file__).parents[1] / "weights"
+OWN_PACKAGE = "fruitgan"
+INPUT, OUTPUT = "images", "translated"
+"""float32 [N, H, W, 3]: in [0, 1], and what the generator makes of it, not clipped."""
+EXPORTERS = ("onnx", "onnxscript")
+"""The packages that torch exports graphs with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What is known of a graph without reading it."""
+
+    format: int
+    generator: str
+    options: Mapping[str, Any]
+    weights: Mapping[str, tuple[int, ...]]
+    """The shape of every tensor of the generator by name."""
+    used: tuple[str, ...]
+    """Those that the operations use: what a generator holds for its training alone is not among them."""
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The operations as an ONNX model whose weights are left open, and what they need."""
+
+    onnx: bytes
+    about: About
+
+    def fed(self, weights: Weights) -> dict[str, NDArray[Any]]:
+        """What the operations use of these weights, in full precision.
+
+        Raises:
+            DataError: the weights are not this generator's.
+        """
+        shapes = self.about.weights
+        wrong = [f"{name} is missing" for name in shapes if name not in weights]
+        wrong += [f"{name} is unknown" for name in weights if name not in shapes]
+        wrong += [
+            f"{name} has the shape {list(weights[name].shape)}, not {list(shape)}"
+            for name, shape in shapes.items()
+            if name in weights and tuple(weights[name].shape) != shape
+        ]
+        if wrong:
+            raise DataError(f"the weights are not those of the generator {self.about.generator} as installed here: {wrong[0]}")
+        return {
+            name: np.ascontiguousarray(weights[name], np.float32 if weights[name].dtype.kind == "f" else None).reshape(
+                shapes[name]
+            )
+            for name in self.about.used
+        }
 
 
 class OnnxEngine(Engine):
@@ -24,20 +93,22 @@ class OnnxEngine(Engine):
         self,
         *,
         generator: Choice,
-        weights: Mapping[str, NDArray[Any]],
+        weights: Weights,
         gpu: str | None = None,
         device: str | None = None,
-        precision: Literal["auto", "fp32", "bf16"] = "auto",
+        precision: Precision = "auto",
         threads: int | None = None,
     ) -> None:
-        refuse_gpu("onnx", gpu, device)
+        if gpu is not None and device is not None:
+            raise UsageError("--gpu and --device say the same thing; give one of them")
+        if gpu not in (None, "auto", "none") or device not in (None, "cpu"):
+            asked = f"--device {device}" if gpu is None else f"--gpu {gpu}"
+            raise UsageError(f"--engine onnx runs on the CPU alone, not with {asked}; use --engine torch")
         if precision == "bf16":
             raise UsageError("--engine onnx computes in fp32 alone; --engine torch has bf16")
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise missing_extra("onnx", "onnxruntime") from error
-        graph = obtain(generator, weights)
+        import onnxruntime  # here: what runs through torch does without it
+
+        graph = obtain_graph(generator, weights)
         fed = graph.fed(weights)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors alone, which are raised as well
@@ -50,8 +121,157 @@ class OnnxEngine(Engine):
         self.session = onnxruntime.InferenceSession(graph.onnx, options, providers=["CPUExecutionProvider"])
 
     def translate(self, images: Images) -> Images:
+        made: NDArray[Any]
         try:
-            pictures, total = self.session.run([OUTPUT, TOTAL], {INPUT: np.ascontiguousarray(images)})
+            (made,) = self.session.run([OUTPUT], {INPUT: np.ascontiguousarray(images)})
         except Exception as error:  # onnxruntime has classes of its own, and none of them says "memory"
-            raise no_memory(error, images) from error
-        return checked(pictures, total)
+            if not is_out_of_memory(error) and not is_out_of_memory(RuntimeError(str(error))):
+                raise
+            count, height, width = images.shape[:3]
+            several = f"{count} images of " if count > 1 else ""
+            raise FruitganError(
+                f"not enough memory for {several}{width} x {height} px; lower --scale (--scale auto, or --scale 256), "
+                "or use --engine torch, which cuts a large picture into tiles"
+            ) from error
+        return finite(made)
+
+
+def check_engine(wanted: str) -> None:
+    """Raises: UsageError for a name that is neither `auto` nor an engine's."""
+    if wanted == "openvino":
+        raise UsageError("--engine openvino is no more: --engine onnx is as fast on a CPU, and --engine torch has bf16")
+    if wanted != AUTO:
+        engines.owner(wanted)
+
+
+def choose_engine(
+    wanted: str,
+    generator: Choice,
+    weights: Weights,
+    *,
+    scale: str | int = AUTO,
+    gpu: str | None = None,
+    device: str | None = None,
+    precision: Precision = "auto",
+    tell: Callable[[Note], object] = lambda note: None,
+) -> str:
+    """The name of the engine: the wanted one, or for `auto` the fastest here.
+
+    torch where a GPU was asked for or may be here, for bf16 and for the scale `native` (torch alone has them); else onnx, if
+    the generator's graph ships, is in the cache, or can be exported into it now. `tell` gets a note where it must be exported.
+
+    Raises:
+        UsageError: two packages register the generator's name.
+    """
+    if wanted != AUTO:
+        return wanted
+    on_cpu = device == "cpu" or gpu == "none" or (device is None and gpu in (None, AUTO) and not may_have_gpu())
+    if not on_cpu or precision == "bf16" or scale == "native":
+        return "torch"
+    if find_graph(generator) is not None:
+        return "onnx"
+    if not all(find_spec(module) for module in EXPORTERS):
+        tell(Note(f'{generator.name} runs through torch; with pip install "fruitgan[onnx]" it starts and runs faster'))
+        return "torch"
+    tell(Note(f"exporting the generator {generator.name} as an ONNX graph into the cache, once"))
+    try:
+        obtain_graph(generator, weights)
+    except FruitganError as error:
+        tell(Note(f"{generator.name} runs through torch: {error}"))
+    return "torch" if find_graph(generator) is None else "onnx"
+
+
+def find_graph(generator: Choice) -> Graph | None:
+    """The graph that ships or that the cache holds; None if it must be exported first. Imports nothing.
+
+    Raises:
+        UsageError: two packages register the generator's name.
+    """
+    registry = Registry[Any]("generators")
+    if generator.name not in registry.names():
+        return None
+    shipped = registry.owner(generator.name).package == OWN_PACKAGE and _read(SHIPPED / f"{shipped_stem(generator)}.onnx")
+    return shipped or _read(_cached(generator))
+
+
+def obtain_graph(generator: Choice, weights: Weights) -> Graph:
+    """The graph, exported by torch and put into the cache where there is none yet.
+
+    Raises:
+        DataError: the weights are not this generator's, or it is none that ONNX can express.
+        EnvironmentProblem: its package is not installed, or the extra that exports graphs is not.
+    """
+    graph = find_graph(generator)
+    if graph is None:
+        graph = export_graph(generator, weights)
+        with contextlib.suppress(FruitganError):  # a cache that cannot be written costs the next run its time, no more
+            write_graph(graph, _cached(generator))
+    return graph
+
+
+def export_graph(generator: Choice, weights: Weights) -> Graph:
+    """The graph as torch exports it, some ten seconds' work. Raises: as `obtain_graph`."""
+    with exporters_needed(f"to export the generator {generator.name}"):
+        from fruitgan.engines.onnx_export import export
+    onnx, shapes, used = export(generator, weights)
+    about = About(
+        format=FORMAT,
+        generator=generator.name,
+        options=dict(generator.options),
+        weights=shapes,
+        used=used,
+        sha256=hashlib.sha256(onnx).hexdigest(),
+    )
+    return Graph(onnx, about)
+
+
+@contextlib.contextmanager
+def exporters_needed(why: str) -> Any:
+    """Raises: EnvironmentProblem with the line for pip, where a package to be imported is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise EnvironmentProblem(f'{error.name} is not installed {why}: pip install "fruitgan[onnx]"') from error
+
+
+def write_graph(graph: Graph, path: Path) -> None:
+    """Write a graph and, after it, what is known of it. Raises: FruitganError, if it cannot be written."""
+    write_atomically(path, graph.onnx)
+    write_atomically(path.with_suffix(".json"), json.dumps(to_json(graph.about), sort_keys=True, indent=1).encode() + b"\n")
+
+
+def shipped_stem(generator: Choice) -> str:
+    """The name, without its suffix, under which the graph of a generator of ours ships."""
+    return f"{generator.name}-{_digest([OWN_PACKAGE, generator.name, to_json(generator.options)])}"
+
+
+def _read(path: Path) -> Graph | None:
+    """None for what is not there, torn, damaged or of another format: it is exported anew."""
+    try:
+        about = from_json(About, read_json(path.with_suffix(".json")), "graph")
+        onnx = path.read_bytes()
+    except (OSError, FruitganError):
+        return None
+    whole = about.format == FORMAT and hashlib.sha256(onnx).hexdigest() == about.sha256
+    return Graph(onnx, about) if whole and set(about.used) <= set(about.weights) else None
+
+
+def _cached(generator: Choice) -> Path:
+    owner = Registry[Any]("generators").owner(generator.name)
+    known = [FORMAT, owner.package, owner.version, owner.target, to_json(generator.options), _sources(owner.target)]
+    return cache_folder() / "graphs" / f"{_digest(known)}.onnx"
+
+
+@functools.cache
+def _sources(target: str) -> str:
+    """A hash over the code beside the generator: who changes his network in place must not get the graph of before."""
+    spec = find_spec(target.partition(":")[0])
+    folder = Path(spec.origin).parent if spec and spec.origin else None
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.py")) if folder else ():
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

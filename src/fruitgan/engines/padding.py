@@ -1,18 +1,19 @@
 """Pictures of any size through an engine that takes only some: scaling, padding, and carrying a change over to another size.
 
-Pictures are uint8 [H, W, 3].
+Pictures are uint8 [H, W, 3]; here they become the engine's float32 in [0, 1], and its result 8 bits again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from fruitgan.engines.contracts import Engine
-from fruitgan.images import Pixels, resize
+from fruitgan.engines.contracts import Engine, Images
+from fruitgan.images import Pixels, bytes_from_unit, resize, unit_from_bytes
 
 LARGE = 1.5
 """How many times the training size a shorter side may be before `auto` scales it down; up to here a generator copes."""
@@ -66,13 +67,13 @@ class Canvas:
     top: int
     left: int
 
-    def finished(self, translated: Pixels) -> Pixels:
-        """The result in the original's size, from what the engine made of `padded`.
+    def finished(self, translated: Images) -> Pixels:
+        """The result in the original's size, from what the engine made of `padded`: float32 [H, W, 3] in [0, 1].
 
         Where the generator saw another size, its change is added to the original, so that it stays sharp.
         """
         own = translated[self.top : self.top + self.seen.shape[0], self.left : self.left + self.seen.shape[1]]
-        return own if self.seen.shape == self.original.shape else with_change(self.original, self.seen, own)
+        return bytes_from_unit(own) if self.seen.shape == self.original.shape else with_change(self.original, self.seen, own)
 
 
 def lay_out(pixels: Pixels, fit: Fit, scale: str | int = "auto") -> Canvas:
@@ -88,28 +89,28 @@ def lay_out(pixels: Pixels, fit: Fit, scale: str | int = "auto") -> Canvas:
     return Canvas(pixels, seen, padded, margins[0] // 2, margins[1] // 2)
 
 
-def translate_pixels(engine: Engine, fit: Fit, pixels: Pixels, scale: str | int = "auto") -> Pixels:
-    """A picture of any size to the same size, seen by the generator at `network_size`.
+def translate_canvases(engine: Engine, canvases: Sequence[Canvas]) -> list[Pixels]:
+    """The results of pictures whose `padded` have one size, by one call of the engine.
 
     Raises:
         FruitganError: as `Engine.translate`.
     """
-    canvas = lay_out(pixels, fit, scale)
-    return canvas.finished(engine.translate(canvas.padded[np.newaxis])[0])
+    images = unit_from_bytes(np.stack([canvas.padded for canvas in canvases]).astype(np.float32))
+    return [canvas.finished(made) for canvas, made in zip(canvases, engine.translate(images), strict=True)]
 
 
-def translate_padded(engine: Engine, fit: Fit, pixels: Pixels) -> Pixels:
-    """A picture through the engine at its own size. Raises: FruitganError, as `Engine.translate`."""
-    return translate_pixels(engine, fit, pixels, "native")
+def translate_pixels(engine: Engine, fit: Fit, pixels: Pixels, scale: str | int = "auto") -> Pixels:
+    """A picture of any size to the same size, seen by the generator at `network_size`; raises as `translate_canvases`."""
+    return translate_canvases(engine, [lay_out(pixels, fit, scale)])[0]
 
 
-def with_change(pixels: Pixels, before: Pixels, after: Pixels) -> Pixels:
+def with_change(pixels: Pixels, before: Pixels, after: Images) -> Pixels:
     """The picture [H, W, 3] with the change from `before` to `after`, both [h, w, 3], brought to its size and added."""
     height, width = pixels.shape[:2]
     result = np.empty_like(pixels)
     for channel in range(3):  # one at a time: a large photograph's change in floats is four times its bytes
-        change = after[..., channel].astype(np.float32) - before[..., channel]
+        change = after[..., channel] - unit_from_bytes(before[..., channel].astype(np.float32))
         # Bicubic, since Lanczos would ring at the edges of a change.
         large = np.asarray(Image.fromarray(change).resize((width, height), Image.Resampling.BICUBIC))
-        result[..., channel] = np.rint(np.clip(pixels[..., channel] + large, 0, 255))
+        result[..., channel] = bytes_from_unit(unit_from_bytes(pixels[..., channel].astype(np.float32)) + large)
     return result

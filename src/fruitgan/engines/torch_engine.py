@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,12 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fruitgan.device import Precision, autocast, choose_device, freed_memory_returned, keep_freed_memory
-from fruitgan.engines.contracts import Engine, Images
-from fruitgan.engines.reach import Reach, reach_of, tile_px
-from fruitgan.engines.tiles import in_tiles
+from fruitgan.device import autocast, choose_device, freed_memory_returned, keep_freed_memory
+from fruitgan.engines.contracts import Engine, Images, Precision, Weights, finite
+from fruitgan.engines.tiles import Reach, in_tiles, reach_of, tile_px
 from fruitgan.errors import DataError, FruitganError, is_out_of_memory
-from fruitgan.images import signed_from_unit, unit_from_bytes, unit_from_signed
+from fruitgan.images import signed_from_unit, unit_from_signed
 from fruitgan.memory import spare_memory_bytes
 from fruitgan.networks.contracts import Generator, generators
 from fruitgan.networks.weights import build_for
@@ -40,7 +39,7 @@ class TorchEngine(Engine):
         self,
         *,
         generator: Choice,
-        weights: Mapping[str, NDArray[Any]],
+        weights: Weights,
         gpu: str | None = None,
         device: str | None = None,
         precision: Precision = "auto",
@@ -117,17 +116,12 @@ class TorchEngine(Engine):
 
     @torch.inference_mode()
     def _run(self, images: Images, network: Generator | None = None) -> Images:
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)  # [N, H, W, 3]
-        source = signed_from_unit(unit_from_bytes(pixels.permute(0, 3, 1, 2).contiguous().float()))  # [N, 3, H, W] in [-1, 1]
+        unit = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)  # [N, H, W, 3]
+        source = signed_from_unit(unit.permute(0, 3, 1, 2).contiguous())  # [N, 3, H, W] in [-1, 1]
         with autocast(self.device, self.precision):
             output: Tensor = (network or self.network)(source)
         del source
-        unit = unit_from_signed(output.float())
-        if not bool(torch.isfinite(unit).all()):
-            raise FruitganError("the generator gave numbers that are not finite; its weights or the precision are to blame")
-        pixels = unit.clamp(0, 1).mul(255).round().to(torch.uint8)  # clipped, then rounded, as images.bytes_from_unit does
-        result: Images = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        return result
+        return finite(unit_from_signed(output.float()).permute(0, 2, 3, 1).contiguous().cpu().numpy())
 
 
 def arrays_of(network: nn.Module) -> dict[str, NDArray[Any]]:

@@ -15,7 +15,7 @@ from fruitgan import randomness
 from fruitgan.data.decode import decode
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.parallel import in_order
-from fruitgan.engines.padding import translate_padded
+from fruitgan.engines.padding import translate_pixels
 from fruitgan.evaluate.detectors import LEAST_PER_CLASS, TwoSampleTest
 from fruitgan.evaluate.results import ControlResult
 from fruitgan.export_dataset.job import Unchanged, encode
@@ -117,7 +117,7 @@ def _exported(
             return image.path, True
         pixels = decode(image.path).pixels
         square = pixels if size_px is None else resize(pixels, *size_px)
-        data = encode(translate_padded(engine, AnySize(), square), form)
+        data = encode(translate_pixels(engine, AnySize(), square, "native"), form)
         path = folder / f"{number:06d}.{form}"
         path.write_bytes(data)
         return path, np.array_equal(pixels, decode(data).pixels)

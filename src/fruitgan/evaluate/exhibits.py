@@ -16,9 +16,8 @@ from fruitgan import randomness
 from fruitgan.bundle import Card, load, locate, weights_sha256
 from fruitgan.data.decode import decode
 from fruitgan.data.labelled import LabelledImage
-from fruitgan.engines.catalog import engines
-from fruitgan.engines.contracts import Engine
-from fruitgan.engines.padding import translate_padded
+from fruitgan.engines.contracts import Engine, engines
+from fruitgan.engines.padding import translate_pixels
 from fruitgan.errors import FruitganError
 from fruitgan.evaluate.results import EvaluateResult
 from fruitgan.evaluate.sources import Sources, dataset_card
@@ -149,7 +148,7 @@ def _way_back(fake_dir: Path, device: torch.device) -> tuple[Engine, Card] | Non
 
 def _translated_back(engine: Engine, card: Card, fake: Pixels) -> Pixels | None:
     try:
-        return translate_padded(engine, card, fake)
+        return translate_pixels(engine, card, fake, "native")
     except FruitganError:
         return None
 

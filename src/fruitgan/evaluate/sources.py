@@ -28,7 +28,7 @@ from fruitgan.progress import Progress
 from fruitgan.train_detector.calibration import balanced_accuracy
 from fruitgan.train_detector.protocols import grouped_folds
 from fruitgan.train_detector.regression import Regression, trials
-from fruitgan.translate.picture_marks import TRAINED_AGAINST, read_mark
+from fruitgan.translate.picture_files import TRAINED_AGAINST, read_mark
 
 CARD_FILE = "dataset.json"
 CARD_LIMIT_BYTES = 1 << 20

@@ -21,18 +21,16 @@ from fruitgan.data.groups import content_sha256
 from fruitgan.data.labelled import ORIGINS, PREDICTED
 from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import Domain, Source, find_source
-from fruitgan.engines.catalog import engines
-from fruitgan.engines.choosing import AUTO, check_engine, choose_engine
-from fruitgan.engines.contracts import Engine, Images
-from fruitgan.engines.padding import translate_padded
-from fruitgan.engines.queued import for_threads
+from fruitgan.engines.contracts import Engine, Images, engines, for_threads
+from fruitgan.engines.onnx_engine import AUTO, check_engine, choose_engine
+from fruitgan.engines.padding import translate_pixels
 from fruitgan.errors import DataError, UsageError
 from fruitgan.export_dataset.folder import FORMAT, DatasetFolder
 from fruitgan.export_dataset.plan import Item, choose, name_items, remarks
 from fruitgan.export_dataset.settings import ExportResult, ExportSettings, Format, OnProgress
 from fruitgan.export_dataset.survey import Survey, oriented, survey
 from fruitgan.files import write_atomically
-from fruitgan.images import Pixels, bytes_from_unit, resize, signed_from_unit, to_pillow, unit_from_bytes, unit_from_signed
+from fruitgan.images import Pixels, resize, signed_from_unit, to_pillow, unit_from_signed
 from fruitgan.settings import to_json
 from fruitgan.translate.job import choose_direction
 from fruitgan.translate.pipeline import threads_of_a_call, worker_count
@@ -50,8 +48,8 @@ class Unchanged(Engine):
     """The generator's stand-in for the real pictures: the same steps and the same rounding, and no network among them."""
 
     def translate(self, images: Images) -> Images:
-        signed = signed_from_unit(unit_from_bytes(images.astype("float32")))
-        return bytes_from_unit(unit_from_signed(signed))
+        unit: Images = unit_from_signed(signed_from_unit(images))
+        return unit
 
 
 def seen(pixels: Pixels, size_px: int) -> Pixels:
@@ -66,7 +64,7 @@ def rendered(engine: Engine, card: Card, square: Pixels) -> Pixels:
     Raises:
         FruitganError: as `Engine.translate`.
     """
-    return translate_padded(engine, card, square)
+    return translate_pixels(engine, card, square, "native")
 
 
 def encode(pixels: Pixels, form: Format) -> bytes:
@@ -105,7 +103,7 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
     todo = plan.items if replaces else _todo(folder, made_of, plan.items)
     if todo or not folder.is_finished(plan.items):
         # Where no fake is missing no network is built; where it cannot be built nothing has been written yet.
-        name = _engine_name(settings, bundle.card) if any(item.generated for item in todo) else None
+        name = _engine_name(settings, bundle, direction) if any(item.generated for item in todo) else None
         generator = None if name is None else _engine(settings, name, bundle, direction, plan)
         with folder.taken():
             if replaces:
@@ -192,11 +190,12 @@ def _pictures_sha256(items: Sequence[Item]) -> str:
     return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
 
-def _engine_name(settings: ExportSettings, card: Card) -> str:
+def _engine_name(settings: ExportSettings, bundle: Bundle, direction: str) -> str:
     return choose_engine(
         settings.engine,
-        card.generator,
-        scale="native" if _size(settings, card) > WHOLE_SIDE_PX else AUTO,
+        bundle.card.generator,
+        bundle.weights[direction],
+        scale="native" if _size(settings, bundle.card) > WHOLE_SIDE_PX else AUTO,
         gpu=settings.gpu,
         device=settings.device,
     )

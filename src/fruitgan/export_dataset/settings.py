@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from fruitgan.bundle import RUNS
-from fruitgan.engines.choosing import AUTO
+from fruitgan.engines.onnx_engine import AUTO
 from fruitgan.errors import UsageError
 from fruitgan.registry import suggestion
-from fruitgan.translate.picture_sources import Remark
+from fruitgan.translate.picture_files import Remark
 
 Format = Literal["png", "webp", "jpg"]
 FORMATS: tuple[Format, ...] = ("png", "webp", "jpg")

@@ -13,7 +13,7 @@ from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import Domain, Source
 from fruitgan.errors import DataError
 from fruitgan.export_dataset.settings import LeftOut, OnProgress
-from fruitgan.translate.picture_sources import Remark
+from fruitgan.translate.picture_files import Remark
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fruitgan.console import Bar, Console, options
+from fruitgan.console import Console, options
 from fruitgan.console.signals import stopped_at_once
 from fruitgan.errors import FruitganError, UsageError
 
@@ -31,7 +30,7 @@ def translate(
             "-o",
             metavar="FILE|DIR|-",
             show_default="translated",
-            help="A file for one picture, a folder, or standard output.",
+            help="A file for one image, a folder, or standard output.",
         ),
     ] = None,
     format: Annotated[
@@ -42,10 +41,10 @@ def translate(
         typer.Option(
             "--scale",
             metavar="auto|native|N",
-            help="Size the generator sees: large pictures at the training size, all as they are, or N px for the shorter side.",
+            help="Size the generator sees: large images at the training size, all as they are, or N px for the shorter side.",
         ),
     ] = "auto",
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Go into folders' folders; the tree is kept.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Include subfolders; the tree is kept.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make every result anew, whatever is in its place; else only what is missing.")
     ] = False,
@@ -61,8 +60,8 @@ def translate(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Turn pictures into pictures of the other domain: apples into oranges."""
-    from fruitgan.translate.job import TranslateProgress, TranslateSettings
+    """Turn images into images of the other domain: apples into oranges."""
+    from fruitgan.translate.job import TranslateSettings
     from fruitgan.translate.job import translate as run
     from fruitgan.translate.plan import STREAM
 
@@ -84,21 +83,18 @@ def translate(
     )
     if output == STREAM or (output is None and settings.sources == (STREAM,)):
         if json:
-            raise UsageError("standard output cannot hold both the picture and --json; give a file or a folder with -o")
+            raise UsageError("standard output cannot hold both the image and --json; give a file or a folder with -o")
         if sys.stdout.isatty():
-            raise UsageError("a terminal cannot show the picture's bytes; send them on (> FILE), or give -o FILE")
+            raise UsageError("a terminal cannot show the image's bytes; send them on (> FILE), or give -o FILE")
     console = Console(json=json, quiet=quiet)
-    with ExitStack() as stack:
-        bars: list[Bar] = []
-
-        def show(progress: TranslateProgress) -> None:
-            if not bars:  # only now is the total known
-                bars.append(stack.enter_context(console.bar(progress.total, "translating", unit="picture")))
-            bars[0].update(progress.done)
-
-        stack.enter_context(stopped_at_once("stopped; every result is whole, and the same command does the rest"))
+    with (
+        stopped_at_once("stopped; every result is whole, and the same command does the rest"),
+        console.events("img") as on_progress,
+    ):
         # Either stream may be missing, as where a service runs the command.
-        result = run(settings, show, stdin=getattr(sys.stdin, "buffer", None), stdout=getattr(sys.stdout, "buffer", None))
+        result = run(
+            settings, on_progress, stdin=getattr(sys.stdin, "buffer", None), stdout=getattr(sys.stdout, "buffer", None)
+        )
     console.result(result.as_json())
     for path in result.outputs:
         if path != STREAM:
@@ -114,18 +110,18 @@ def translate(
 
 
 def _complain(console: Console, result: TranslateResult) -> None:
-    """Leave with the result's exit code and one line; where several pictures failed, after a line for each."""
+    """Leave with the result's exit code and one line; where several images failed, after a line for each."""
     lines = [f"{_in_one_line(remark.path)}: {_in_one_line(remark.reason)}" for remark in result.failed]
-    message = lines[0] if lines else "none of what was given is a picture"
+    message = lines[0] if lines else "none of what was given is an image"
     if len(lines) > 1:
         for line in lines:
             console.warn(line)
-        message = f"{len(lines)} pictures failed, as said above; {len(result.outputs)} are translated"
+        message = f"{len(lines)} images failed, as said above; {len(result.outputs)} are translated"
     raise _Unfinished(message, result.exit_code)
 
 
 class _Unfinished(FruitganError):
-    """Not every picture is translated, or there was none."""
+    """Not every image is translated, or there was none."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

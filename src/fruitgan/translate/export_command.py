@@ -43,7 +43,7 @@ def export(
 
     settings = ExportModelSettings(bundle=bundle, format=format, to=to, direction=direction, output=output, overwrite=overwrite)
     console = Console(json=json, quiet=quiet)
-    with stopped_at_once("stopped; every model is whole or not there"), console.bars(unit="model") as on_progress:
+    with stopped_at_once("stopped; every model is whole or not there"), console.events(unit="model") as on_progress:
         result = export_model(settings, on_progress)
     console.result(result)
     for model in result.models:

@@ -1,11 +1,11 @@
-"""A bundle's generators as models for other programs, held against torch before anything is written."""
+"""A bundle's generators as ONNX models for other programs, compared with torch before anything is written."""
 
 from __future__ import annotations
 
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,21 +14,18 @@ import numpy as np
 
 from fruitgan.bundle import RUNS, Bundle, Card, load, locate
 from fruitgan.demo.fruit import MINIMUM_SIZE_PX, draw
-from fruitgan.engines import graphs
-from fruitgan.engines.catalog import engines
-from fruitgan.engines.contracts import Images
+from fruitgan.engines.contracts import Engine, engines
+from fruitgan.engines.onnx_engine import exporters_needed, obtain_graph
 from fruitgan.errors import FruitganError, UsageError
 from fruitgan.files import write_atomically
-from fruitgan.registry import suggestion
+from fruitgan.images import bytes_from_unit, unit_from_bytes
+from fruitgan.progress import OnProgress, Progress
 from fruitgan.settings import to_json
 from fruitgan.translate.job import choose_direction
 
-FORMATS = ("onnx",)
 MOST_LEVELS_APART = 1
 """Of 255, in any pixel: what rounding may do where the generator gives a half. More is another picture, and refused."""
 LARGEST_COMPARED_PX = 256
-
-Run = Callable[[Images], Images]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +41,6 @@ class ExportModelSettings:
     output: Path = Path("exported")
     overwrite: bool = False
     runs: Path = RUNS
-
-    def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise UsageError(f"--format {self.format}: {suggestion(self.format, FORMATS)}")
-        if self.direction not in (None, "a2b", "b2a"):
-            raise UsageError(f"--direction {self.direction}: expected a2b or b2a")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,17 +75,15 @@ class ExportModelResult:
     seconds: float
 
 
-def export_model(
-    settings: ExportModelSettings, on_progress: Callable[[str, int, int], None] | None = None
-) -> ExportModelResult:
+def export_model(settings: ExportModelSettings, on_progress: OnProgress | None = None) -> ExportModelResult:
     """Write a bundle's generators as models that stand alone: uint8 pictures [N, H, W, 3] in and out, N, H and W free.
 
-    Each is run by its own runtime and compared with torch on drawn fruit at several sizes first; it is written whole or not.
+    Each is run by onnxruntime and compared with torch on drawn fruit at several sizes first; it is written whole or not.
 
     Raises:
         UsageError: an unknown name or direction, or a model is there already and `overwrite` is off.
         DataError: no bundle, or a generator that cannot be written so.
-        EnvironmentProblem: the extra of the format is not installed.
+        EnvironmentProblem: the extra that exports is not installed.
         FruitganError: the model's pictures are not torch's, or it cannot be written.
     """
     begin = time.monotonic()
@@ -112,8 +101,8 @@ def export_model(
     models = []
     for done, (way, place) in enumerate(places.items(), start=1):
         models.append(_export(bundle, way, place))
-        if on_progress is not None:
-            on_progress("exporting", done, len(places))
+        if on_progress is not None and on_progress(Progress("exporting", done, len(places))):
+            break
     return ExportModelResult(
         bundle=card.name, format=settings.format, models=tuple(models), seconds=round(time.monotonic() - begin, 3)
     )
@@ -126,47 +115,33 @@ def _name(card: Card, way: str) -> str:
 
 
 def _export(bundle: Bundle, way: str, place: Path) -> ExportedModel:
-    graph = graphs.obtain(bundle.card.generator, bundle.weights[way])
-    try:
-        from fruitgan.engines.filling import standalone
-    except ModuleNotFoundError as error:
-        raise graphs.missing_extra("onnx", str(error.name)) from error
-    model = standalone(graph.onnx, graph.fed(bundle.weights[way]), json.dumps(_about(bundle.card, way), sort_keys=True))
-    torchs = engines.get("torch")(generator=bundle.card.generator, weights=bundle.weights[way], gpu="none")
-    return ExportedModel(
-        direction=way,
-        to=bundle.card.target(way),
-        path=str(place),
-        parity=_write_onnx(model, place, lambda run: tuple(_compared(bundle.card, torchs.translate, run))),
-        bytes=len(model),
-    )
-
-
-def _about(card: Card, way: str) -> Mapping[str, Any]:
-    """What goes with the model: where it comes from, what it may be used for, which sizes it takes."""
+    card, weights = bundle.card, bundle.weights[way]
+    with exporters_needed("to export a model"):
+        from fruitgan.engines.onnx_export import standalone
+    graph = obtain_graph(card.generator, weights)
     kept = ("name", "domains", "image_size_px", "size_minimum_px", "size_multiple_px", "licence", "notes", "data")
-    return {**{key: value for key, value in to_json(card).items() if key in kept}, "direction": way, "to": card.target(way)}
-
-
-def _write_onnx(model: bytes, place: Path, compared: Callable[[Run], tuple[Parity, ...]]) -> tuple[Parity, ...]:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise graphs.missing_extra("onnx", "onnxruntime") from error
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    parity = compared(lambda images: session.run([graphs.OUTPUT], {graphs.INPUT: images})[0])
+    about = {key: value for key, value in to_json(card).items() if key in kept}
+    model = standalone(
+        graph.onnx, graph.fed(weights), json.dumps({**about, "direction": way, "to": card.target(way)}, sort_keys=True)
+    )
+    torchs = engines.get("torch")(generator=card.generator, weights=weights, gpu="none")
+    parity = tuple(_compared(card, model, torchs))
     write_atomically(place, model)
-    return parity
+    return ExportedModel(direction=way, to=card.target(way), path=str(place), parity=parity, bytes=len(model))
 
 
-def _compared(card: Card, torchs: Run, ours: Run) -> Iterator[Parity]:
+def _compared(card: Card, model: bytes, torchs: Engine) -> Iterator[Parity]:
     """Raises: FruitganError where a picture is not torch's."""
+    import onnxruntime
+
+    session: Any = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     side = card.padded(min(card.image_size_px, LARGEST_COMPARED_PX))
     small = card.padded(1)
     for count, height, width in ((2, side, side), (1, side, card.padded(side + side // 2)), (1, small, card.padded(small + 1))):
         square = max(height, width, MINIMUM_SIZE_PX)
         images = np.stack([draw("apple", square, 0, index)[:height, :width] for index in range(count)])
-        apart = np.abs(ours(images).astype(int) - torchs(images))
+        expected = bytes_from_unit(torchs.translate(unit_from_bytes(images.astype(np.float32))))
+        apart = np.abs(session.run(None, {"pixels": images})[0].astype(int) - expected)
         if apart.max() > MOST_LEVELS_APART:
             raise FruitganError(
                 f"the model of {card.name} is up to {apart.max()} grey levels from torch at {width} x {height} px: not written"

@@ -1,30 +1,30 @@
-"""Pictures through a bundle's generator, each to a file of its own."""
+"""Images through a bundle's generator, each into a file of its own: settings, job and result."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+import numpy as np
+
 from fruitgan.bundle import RUNS, Bundle, Card, load, locate, weights_sha256
-from fruitgan.data.decode import NotAnImage
-from fruitgan.engines.catalog import engines
-from fruitgan.engines.choosing import AUTO, check_engine, choose_engine
-from fruitgan.engines.contracts import Engine
-from fruitgan.engines.queued import for_threads
+from fruitgan.data.decode import NotAnImage, decode
+from fruitgan.engines.contracts import Engine, Precision, engines, for_threads
+from fruitgan.engines.onnx_engine import AUTO, check_engine, choose_engine
+from fruitgan.engines.padding import translate_pixels
 from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.progress import OnProgress, Progress
 from fruitgan.registry import suggestion
 from fruitgan.settings import to_json
-from fruitgan.translate.picture_marks import FORMATS, TRAINED_AGAINST, Format
-from fruitgan.translate.picture_sources import Remark, bare_reason
-from fruitgan.translate.pipeline import Job, carry_out, threads_of_a_call
+from fruitgan.translate.picture_files import TRAINED_AGAINST, Format, Remark, bare_reason
+from fruitgan.translate.pipeline import Pipeline, carry_out, threads_of_a_call
 from fruitgan.translate.plan import STREAM, Plan, Task, format_of, plan_files, plan_stream, without_results
-from fruitgan.translate.rounding import Rounding, measured_rounding
 
 LARGEST_SCALE_PX = 8192
 
@@ -42,39 +42,48 @@ class TranslateSettings:
     direction: Literal["a2b", "b2a"] | None = None
     """None is the bundle's first."""
     output: str | None = None
-    """A file for one picture, a folder, or `-`; None is the folder `translated`, and standard output for standard input."""
+    """A file for one image, a folder, or `-`; None is the folder `translated`, and standard output for standard input."""
     format: Format | None = None
     """None is the output file's, else png."""
     scale: str = "auto"
-    """`auto`, `native`, or the shorter side in px at which the generator sees the pictures."""
+    """`auto`, `native`, or the shorter side in px at which the generator sees the images."""
     recursive: bool = False
     overwrite: bool = False
     compare: bool = False
     """Whether the source stands on the left of the result."""
     engine: str = AUTO
-    """A registered name, or `auto` for the one that is through first."""
+    """A registered name, or `auto` for the fastest."""
     gpu: str | None = None
     device: str | None = None
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     runs: Path = RUNS
 
     def __post_init__(self) -> None:
         if not self.sources:
             raise UsageError("nothing to translate: give files, folders, or - for standard input")
         if STREAM in self.sources and len(self.sources) > 1:
-            raise UsageError("- is standard input and holds one picture; give it alone")
+            raise UsageError("- is standard input and holds one image; give it alone")
         is_number = self.scale.isascii() and self.scale.isdigit() and len(self.scale) <= len(str(LARGEST_SCALE_PX))
         if self.scale not in ("auto", "native") and not (is_number and 1 <= int(self.scale) <= LARGEST_SCALE_PX):
             raise UsageError(f"--scale {self.scale}: expected auto, native, or a number of pixels from 1 to {LARGEST_SCALE_PX}")
-        if self.format not in (None, *FORMATS):
-            raise UsageError(f"--format {self.format}: {suggestion(self.format or '', FORMATS)}")
-        if self.direction not in (None, "a2b", "b2a"):
-            raise UsageError(f"--direction {self.direction}: expected a2b or b2a")
+
+    @property
+    def scale_px(self) -> str | int:
+        return int(self.scale) if self.scale.isdigit() else self.scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounding:
+    """Differences of an image in bf16 from the same in fp32, in grey levels of 255, over all pixels and channels."""
+
+    path: str
+    mean: float
+    largest: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class TranslateResult:
-    """What became of every picture; each is in exactly one of the lists."""
+    """What became of every image; each is in exactly one of the lists."""
 
     translated: int
     """How many were made now; `outputs` also holds those that were there already."""
@@ -86,9 +95,9 @@ class TranslateResult:
     engine: str | None
     """What ran the generator; None where nothing was left to do."""
     rounding: Rounding | None
-    """What bf16 did to the first picture made; None where the arithmetic was fp32."""
+    """What bf16 did to the first image made; None where the arithmetic was fp32."""
     exit_code: int
-    """0, or 3 if a picture failed or there was none, or 1 if pictures failed for want of memory alone."""
+    """0, or 3 if an image failed or there was none, or 1 if images failed for want of memory alone."""
 
     def as_json(self) -> dict[str, Any]:
         values: dict[str, Any] = to_json(self)
@@ -96,42 +105,32 @@ class TranslateResult:
         return values
 
 
-@dataclass(frozen=True)
-class TranslateProgress:
-    """One more picture is dealt with."""
-
-    done: int
-    total: int
-    path: str
-    reason: str | None = None
-    """Why it came to nothing; None if it is translated."""
-
-
 def translate(
     settings: TranslateSettings,
-    on_progress: Callable[[TranslateProgress], None] | None = None,
+    on_progress: OnProgress | None = None,
     *,
     stdin: BinaryIO | None = None,
     stdout: BinaryIO | None = None,
 ) -> TranslateResult:
-    """Translate every picture; what cannot be is told in the result and stops none of the others.
+    """Translate every image; what cannot be is told in the result and stops none of the others.
 
-    A result that is there already, made from the same picture by the same bundle and options, is left as it is. Results are
+    A result that is there already, made from the same image by the same bundle and options, is left as it is. Results are
     whole or absent, so that a run which was killed is finished by running it again. `stdin` and `stdout` are needed where the
     settings say `-`.
 
     Raises:
         UsageError: an unknown name or direction; a file of another origin is in a result's place and `overwrite` is off.
-        DataError: no picture at all, or what was given as the bundle is none.
+        DataError: no image at all, or what was given as the bundle is none.
         EnvironmentProblem: no such device, or a missing package.
         FruitganError: the results cannot be written.
     """
     begin = time.monotonic()
+    tell = on_progress or (lambda event: None)
     form = format_of(settings.output, settings.format)
     check_engine(settings.engine)  # an unknown name is refused even where nothing is left to do
     if settings.sources == (STREAM,):
         if stdin is None:
-            raise UsageError("there is no standard input to read the picture from")
+            raise UsageError("there is no standard input to read the image from")
         plan = plan_stream(stdin.read(), settings.output, form)
     else:
         plan = plan_files(settings.sources, settings.recursive, settings.output, form)
@@ -139,54 +138,45 @@ def translate(
     direction = choose_direction(bundle.card, settings.to, settings.direction)
     mark = _mark(settings, bundle, direction, form)
     tasks = without_results(plan.tasks, mark, settings.overwrite)
-    lost: dict[Task, FruitganError] = {}
-    engine_name = rounding = None
+    done: dict[Task, FruitganError | None] = {}
+    name = rounding = None
     seconds = time.monotonic() - begin
     if tasks:
-        scale = int(settings.scale) if settings.scale.isdigit() else settings.scale
-        engine_name = name = _engine_name(settings, bundle.card, scale)
-        engine = _engine(settings, name, bundle, direction, len(tasks))
-        job = Job(engine, bundle.card, scale, settings.compare, form, mark, stdout)
-        with closing(carry_out(job, tasks)) as results:
-            for done, (task, error) in enumerate(results, start=1):
-                if error is not None:
-                    lost[task] = error
-                if on_progress is not None:
-                    reason = None if error is None else bare_reason(error)
-                    on_progress(TranslateProgress(done, len(tasks), task.source_name, reason))
+        name, engine = _engine(settings, bundle, direction, len(tasks), tell)
+        pipeline = Pipeline(engine, bundle.card, settings.scale_px, settings.compare, form, mark, stdout)
+        with closing(carry_out(pipeline, tasks)) as results:
+            for task, error in results:
+                done[task] = error
+                details = {"path": task.source_name, "reason": None if error is None else bare_reason(error)}
+                if tell(Progress("translating", len(done), len(tasks), details)):
+                    break
         seconds = time.monotonic() - begin
-        if settings.precision == "bf16" and len(lost) < len(tasks):
-            made, exact = next(task for task in tasks if task not in lost), replace(settings, precision="fp32")
-            rounding = measured_rounding(made, bundle.card, scale, engine, lambda: _engine(exact, name, bundle, direction, 1))
-    return _result(plan, lost, len(tasks) - len(lost), seconds, engine_name, rounding)
+        if settings.precision == "bf16":
+            exact = replace(settings, engine=name, precision="fp32")
+            rounding = _rounding(exact, bundle, direction, engine, done)
+    undone = set(tasks) - done.keys()
+    return _result(replace(plan, tasks=[task for task in plan.tasks if task not in undone]), done, seconds, name, rounding)
 
 
 def _result(
-    plan: Plan,
-    lost: Mapping[Task, FruitganError],
-    translated: int,
-    seconds: float,
-    engine: str | None,
-    rounding: Rounding | None,
+    plan: Plan, done: Mapping[Task, FruitganError | None], seconds: float, engine: str | None, rounding: Rounding | None
 ) -> TranslateResult:
+    lost = {task: error for task, error in done.items() if error is not None}
     remarks = {task: Remark(task.source_name, bare_reason(error)) for task, error in lost.items()}
-    skipped = [remarks[task] for task, error in lost.items() if isinstance(error, NotAnImage)]
     broken = {task: error.exit_code for task, error in lost.items() if not isinstance(error, NotAnImage)}
     outputs = tuple(task.output_name for task in plan.tasks if task not in lost)
     exit_code = 0
-    if plan.failed or any(code != FruitganError.exit_code for code in broken.values()):
+    if plan.failed or not (outputs or broken) or any(code != FruitganError.exit_code for code in broken.values()):
         exit_code = DataError.exit_code
     elif broken:
         exit_code = FruitganError.exit_code
-    elif not outputs:
-        exit_code = DataError.exit_code
     return TranslateResult(
-        translated=translated,
-        skipped=(*plan.skipped, *skipped),
+        translated=len(done) - len(lost),
+        skipped=(*plan.skipped, *(remarks[task] for task in lost if task not in broken)),
         failed=(*plan.failed, *(remarks[task] for task in broken)),
         outputs=outputs,
         seconds=round(seconds, 3),
-        images_per_second=round(translated / seconds, 3),
+        images_per_second=round((len(done) - len(lost)) / seconds, 3),
         engine=engine,
         rounding=rounding,
         exit_code=exit_code,
@@ -228,24 +218,27 @@ def _mark(settings: TranslateSettings, bundle: Bundle, direction: str, form: For
     }
 
 
-def _engine_name(settings: TranslateSettings, card: Card, scale: str | int) -> str:
-    return choose_engine(
-        settings.engine,
-        card.generator,
-        scale=scale,
-        gpu=settings.gpu,
-        device=settings.device,
-        precision=settings.precision,
-    )
+def _engine(settings: TranslateSettings, bundle: Bundle, direction: str, images: int, tell: OnProgress) -> tuple[str, Engine]:
+    """The engine for so many images, which several threads may call, and its name."""
+    generator, weights = bundle.card.generator, bundle.weights[direction]
+    asked: dict[str, Any] = {"gpu": settings.gpu, "device": settings.device, "precision": settings.precision}
+    name = choose_engine(settings.engine, generator, weights, scale=settings.scale_px, tell=tell, **asked)
+    engine = engines.get(name)(generator=generator, weights=weights, threads=threads_of_a_call(images), **asked)
+    return name, for_threads(engine)
 
 
-def _engine(settings: TranslateSettings, name: str, bundle: Bundle, direction: str, pictures: int) -> Engine:
-    engine = engines.get(name)(
-        generator=bundle.card.generator,
-        weights=bundle.weights[direction],
-        gpu=settings.gpu,
-        device=settings.device,
-        precision=settings.precision,
-        threads=threads_of_a_call(pictures),
-    )
-    return for_threads(engine)
+def _rounding(
+    exact: TranslateSettings, bundle: Bundle, direction: str, bf16: Engine, done: Mapping[Task, FruitganError | None]
+) -> Rounding | None:
+    """The first image made, in bf16 and exactly; None if there is none, it is gone, or the memory does not suffice."""
+    task = next((task for task, error in done.items() if error is None), None)
+    if task is None:
+        return None
+    try:
+        pixels = decode(task.read()).pixels
+        _, fp32 = _engine(exact, bundle, direction, 1, lambda event: None)
+        results = [translate_pixels(engine, bundle.card, pixels, exact.scale_px).astype(int) for engine in (bf16, fp32)]
+    except (FruitganError, OSError, MemoryError):
+        return None
+    apart = np.abs(results[0] - results[1])
+    return Rounding(path=task.source_name, mean=round(float(apart.mean()), 3), largest=int(apart.max()))

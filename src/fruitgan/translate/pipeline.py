@@ -1,6 +1,6 @@
-"""Many pictures through one generator: reading, decoding, generating, encoding and writing overlapped, in bounded memory.
+"""Many images through one generator: reading, decoding, generating, encoding and writing overlapped, in bounded memory.
 
-Several workers each take a few pictures all the way. Where the engine is concurrent, each call of it gets a part of the cores,
+Several workers each take a few images all the way. Where the engine is concurrent, each call of it gets a part of the cores,
 which keeps them busier than one call on all of them; else the calls queue, and meanwhile the other workers decode and encode.
 """
 
@@ -9,9 +9,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import threading
-from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -20,52 +19,56 @@ from numpy.typing import NDArray
 
 from fruitgan.bundle import Card
 from fruitgan.data.decode import NotAnImage, decode
+from fruitgan.data.parallel import in_order
 from fruitgan.engines.contracts import Engine
-from fruitgan.engines.padding import Canvas, lay_out
+from fruitgan.engines.padding import Canvas, lay_out, translate_canvases
 from fruitgan.errors import DataError, FruitganError, reason_of
 from fruitgan.files import NotAFile, write_atomically
 from fruitgan.images import Pixels
 from fruitgan.machine import cores
-from fruitgan.translate.picture_marks import Format, encode
+from fruitgan.translate.picture_files import Format, encode
 from fruitgan.translate.plan import Task
 
 UNNAMEABLE = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 """How a file system says that it is just this name that it does not take."""
-FEW_PICTURES = 12
+FEW_IMAGES = 12
 """Fewer than these go one after the other, each with all cores: threads would not make good what they cost."""
 MOST_WORKERS = 8
-BATCH_PICTURES = 4
+BATCH_IMAGES = 4
 """How many of one size the generator gets together. A UNet's weights are then read once for all; memory forbids many."""
-BATCH_PIXELS = BATCH_PICTURES * 256 * 256
+BATCH_PIXELS = BATCH_IMAGES * 256 * 256
 LARGE_PIXELS = 1 << 22
-"""A picture of more than these is not held together with others."""
+"""An image of more than these is not held together with others."""
 
 
-def worker_count(pictures: int) -> int:
-    """How many pictures are worked on at the same time."""
-    return 1 if pictures < FEW_PICTURES else min(cores(), MOST_WORKERS)
+def worker_count(images: int) -> int:
+    """How many images are worked on at the same time."""
+    return 1 if images < FEW_IMAGES else min(cores(), MOST_WORKERS)
 
 
-def threads_of_a_call(pictures: int) -> int | None:
+def threads_of_a_call(images: int) -> int | None:
     """How many threads a call of a concurrent engine may take; None is all."""
-    workers = worker_count(pictures)
+    workers = worker_count(images)
     return None if workers == 1 else max(1, cores() // workers)
 
 
 @dataclass(frozen=True)
-class _Picture:
-    """A picture on its way."""
+class _Image:
+    """An image on its way."""
 
-    place: int
-    """Which of the tasks it is."""
+    task: Task
     sha256: str
     canvas: Canvas
     alpha: NDArray[np.uint8] | None
 
 
+Errors = dict[Task, FruitganError | None]
+"""Of tasks that are done: what kept the result from being made, if anything."""
+
+
 @dataclass(frozen=True)
-class Job:
-    """What all pictures of a run share."""
+class Pipeline:
+    """What all images of a run share."""
 
     engine: Engine
     """One that several threads may call."""
@@ -77,27 +80,26 @@ class Job:
     stdout: BinaryIO | None
     stopping: threading.Event = field(default_factory=threading.Event)
 
-    def attempt(self, tasks: Sequence[Task]) -> list[FruitganError | None]:
-        """Make some results, pictures of one size together; for each what kept it from being made, if that lies with it.
+    def attempt(self, tasks: Sequence[Task]) -> Errors:
+        """Make some results, images of one size together; an error is here what lies with one image alone.
 
         Raises:
             FruitganError: one cannot be written, and neither could any other.
         """
-        errors: list[FruitganError | None] = [None] * len(tasks)
-        held: list[_Picture] = []
-        for place, task in enumerate(tasks):
-            read = self._read(place, task)
+        errors: Errors = {}
+        held: list[_Image] = []
+        for task in tasks:
+            read = self._read(task)
             if isinstance(read, FruitganError):
-                errors[place] = read
+                errors[task] = read
                 continue
             held.append(read)
-            if sum(picture.canvas.original.size for picture in held) > 3 * LARGE_PIXELS:
-                self._make(held, tasks, errors)
+            if sum(image.canvas.original.size for image in held) > 3 * LARGE_PIXELS:
+                errors |= self._make(held)
                 held = []
-        self._make(held, tasks, errors)
-        return errors
+        return errors | self._make(held)
 
-    def _read(self, place: int, task: Task) -> _Picture | FruitganError:
+    def _read(self, task: Task) -> _Image | FruitganError:
         try:
             data = task.read()
             source = decode(data)
@@ -110,103 +112,88 @@ class Job:
             return DataError(f"cannot be read ({reason_of(error)})")
         except MemoryError:
             return _too_large()
-        return _Picture(place, hashlib.sha256(data).hexdigest(), canvas, source.alpha)
+        return _Image(task, hashlib.sha256(data).hexdigest(), canvas, source.alpha)
 
-    def _make(self, held: Sequence[_Picture], tasks: Sequence[Task], errors: list[FruitganError | None]) -> None:
+    def _make(self, held: Sequence[_Image]) -> Errors:
+        errors: Errors = {}
         for batch in _of_one_size(held):
             if self.stopping.is_set():
-                return
-            for picture, made in zip(batch, self._generate(batch), strict=True):
-                errors[picture.place] = (
-                    made if isinstance(made, FruitganError) else self._write(tasks[picture.place], picture, made)
-                )
+                break
+            for image, made in zip(batch, self._generate(batch), strict=True):
+                errors[image.task] = made if isinstance(made, FruitganError) else self._write(image, made)
+        return errors
 
-    def _generate(self, batch: Sequence[_Picture]) -> Sequence[Pixels | FruitganError]:
-        """The generator's picture for each; where a batch fails, each is tried alone, so that the others do not suffer."""
+    def _generate(self, batch: Sequence[_Image]) -> Sequence[Pixels | FruitganError]:
+        """The result of each; where a batch fails, each is tried alone, so that the others do not suffer."""
         try:
-            return list(self.engine.translate(np.stack([picture.canvas.padded for picture in batch])))
+            return translate_canvases(self.engine, [image.canvas for image in batch])
         except FruitganError as error:
             failed = error
         except MemoryError:
             failed = _too_large()
         if len(batch) == 1:
             return [failed]
-        return [made for picture in batch for made in self._generate([picture])]
+        return [made for image in batch for made in self._generate([image])]
 
-    def _write(self, task: Task, picture: _Picture, made: Pixels) -> FruitganError | None:
+    def _write(self, image: _Image, made: Pixels) -> FruitganError | None:
         try:
-            file = self._file(picture, made)
+            alpha = image.alpha
+            if self.compare:
+                made = np.concatenate([image.canvas.original, made], axis=1)
+                alpha = None if alpha is None else np.concatenate([alpha, alpha], axis=1)
+            file = encode(made, alpha, self.form, {**self.mark, "source": image.sha256})
         except FruitganError as error:
             return error
         except MemoryError:
             return _too_large()
-        if task.output is None:
+        if image.task.output is None:
             assert self.stdout is not None
             self.stdout.write(file)
             self.stdout.flush()
             return None
         try:
-            write_atomically(task.output, file)
+            write_atomically(image.task.output, file)
         except FruitganError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in UNNAMEABLE:
                 return DataError(str(error))
             raise
         return None
 
-    def _file(self, picture: _Picture, made: Pixels) -> bytes:
-        """The bytes of the result."""
-        pixels, alpha = picture.canvas.finished(made), picture.alpha
-        if self.compare:
-            pixels = np.concatenate([picture.canvas.original, pixels], axis=1)
-            alpha = None if alpha is None else np.concatenate([alpha, alpha], axis=1)
-        return encode(pixels, alpha, self.form, {**self.mark, "source": picture.sha256})
-
 
 def _too_large() -> FruitganError:
-    return FruitganError("not enough memory for a picture of this size")
+    return FruitganError("not enough memory for an image of this size")
 
 
-def _of_one_size(held: Sequence[_Picture]) -> Iterator[list[_Picture]]:
-    """Batches of equal canvases, none with more pictures or pixels than the constants say."""
-    groups: dict[tuple[int, ...], list[_Picture]] = {}
-    for picture in held:
-        groups.setdefault(picture.canvas.padded.shape, []).append(picture)
-    for (height, width, _), pictures in groups.items():
-        count = max(1, min(BATCH_PICTURES, BATCH_PIXELS // (height * width)))
-        for start in range(0, len(pictures), count):
-            yield pictures[start : start + count]
+def _of_one_size(held: Sequence[_Image]) -> Iterator[list[_Image]]:
+    """Batches of equal canvases, none with more images or pixels than the constants say."""
+    groups: dict[tuple[int, ...], list[_Image]] = {}
+    for image in held:
+        groups.setdefault(image.canvas.padded.shape, []).append(image)
+    for (height, width, _), images in groups.items():
+        count = max(1, min(BATCH_IMAGES, BATCH_PIXELS // (height * width)))
+        for start in range(0, len(images), count):
+            yield images[start : start + count]
 
 
-def carry_out(job: Job, tasks: Sequence[Task]) -> Generator[tuple[Task, FruitganError | None]]:
+def carry_out(pipeline: Pipeline, tasks: Sequence[Task]) -> Generator[tuple[Task, FruitganError | None]]:
     """Each task with what kept its result from being made, in their order, as they are done.
 
     Who stops iterating stops the work: what is begun is written whole or not at all.
 
     Raises:
-        FruitganError: as `Job.attempt`.
+        FruitganError: as `Pipeline.attempt`.
     """
     workers = worker_count(len(tasks))
     if workers == 1:
         for task in tasks:
-            yield task, job.attempt([task])[0]
+            yield from pipeline.attempt([task]).items()
         return
-    size = max(1, min(BATCH_PICTURES, len(tasks) // (2 * workers)))
-    chunks = (tasks[start : start + size] for start in range(0, len(tasks), size))
-    waiting: deque[tuple[Sequence[Task], Future[list[FruitganError | None]]]] = deque()
+    size = max(1, min(BATCH_IMAGES, len(tasks) // (2 * workers)))
+    chunks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
     # One more than there are cores where calls of the engine queue: one generates, and the others are not idle.
-    with ThreadPoolExecutor(workers + (not job.engine.concurrent), "translate") as pool:
+    with closing(in_order(pipeline.attempt, chunks, workers + (not pipeline.engine.concurrent))) as results:
         try:
-            for chunk in chunks:
-                waiting.append((chunk, pool.submit(job.attempt, chunk)))
-                if len(waiting) > 2 * workers:
-                    yield from _done(*waiting.popleft())
-            while waiting:
-                yield from _done(*waiting.popleft())
+            for chunk, errors in results:
+                yield from ((task, errors[task]) for task in chunk)
         finally:
-            job.stopping.set()
-            for _, future in waiting:
-                future.cancel()
-
-
-def _done(chunk: Sequence[Task], future: Future[list[FruitganError | None]]) -> Iterator[tuple[Task, FruitganError | None]]:
-    yield from zip(chunk, future.result(), strict=True)
+            pipeline.stopping.set()

@@ -1,18 +1,26 @@
-"""Which picture goes where, and which results are there already; all of it before the first picture is translated."""
+"""Which image goes where, and which results are there already; all of it before the first image is translated."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fruitgan.errors import DataError, UsageError
 from fruitgan.files import file_sha256, open_regular, remove_abandoned
 from fruitgan.images import SUFFIXES
-from fruitgan.translate.picture_marks import TRAINED_AGAINST, Format, read_mark
-from fruitgan.translate.picture_sources import Remark, Source, find_sources, identity_of, name_outputs, reason_no_picture
+from fruitgan.translate.picture_files import (
+    TRAINED_AGAINST,
+    Format,
+    Remark,
+    find_sources,
+    identity_of,
+    name_outputs,
+    read_mark,
+    reason_no_picture,
+)
 
 STREAM = "-"
 FOLDER = "translated"
@@ -21,13 +29,13 @@ FORMAT_OF_SUFFIX: Mapping[str, Format] = {".png": "png", ".jpg": "jpg", ".jpeg":
 
 @dataclass(frozen=True)
 class Task:
-    """One picture and the place of its result."""
+    """One image and the place of its result."""
 
     path: Path | None
     """None is standard input."""
     output: Path | None
     """None is standard output."""
-    data: bytes | None = None
+    data: bytes = b""
     """What came from standard input."""
 
     @property
@@ -40,32 +48,30 @@ class Task:
 
     def read(self) -> bytes:
         """The bytes of the source; raises OSError, or NotAFile where something else has taken its place."""
-        if self.data is not None:
+        if self.path is None:
             return self.data
-        with open_regular(Path(self.source_name)) as file:
+        with open_regular(self.path) as file:
             return file.read()
 
     def sha256(self) -> str | None:
         """Of the source's bytes; None if they cannot be read."""
-        if self.data is not None:
-            return hashlib.sha256(self.data).hexdigest()
         try:
-            return file_sha256(Path(self.source_name))
+            return hashlib.sha256(self.data).hexdigest() if self.path is None else file_sha256(self.path)
         except DataError:
             return None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Plan:
     """What is to be done, and what cannot be."""
 
-    tasks: list[Task]
-    skipped: list[Remark] = field(default_factory=list)
-    failed: list[Remark] = field(default_factory=list)
+    tasks: Sequence[Task]
+    skipped: Sequence[Remark] = ()
+    failed: Sequence[Remark] = ()
 
 
 def is_folder(output: str | None) -> bool:
-    """Whether `-o` means a folder: there is one, or its name does not end as a picture's does."""
+    """Whether `-o` means a folder: there is one, or its name does not end as an image's does."""
     if output is None or output.endswith(("/", "\\")):
         return True
     path = Path(output)
@@ -89,7 +95,7 @@ def format_of(output: str | None, wanted: Format | None) -> Format:
 
 
 def plan_stream(data: bytes, output: str | None, form: Format) -> Plan:
-    """The picture from standard input; to standard output unless a place is given."""
+    """The image from standard input; to standard output unless a place is given."""
     if reason := reason_no_picture(data):
         return Plan([], skipped=[Remark(STREAM, reason)])
     if output is None or output == STREAM:
@@ -98,32 +104,28 @@ def plan_stream(data: bytes, output: str | None, form: Format) -> Plan:
 
 
 def plan_files(sources: Sequence[str], recursive: bool, output: str | None, form: Format) -> Plan:
-    """Every picture that is meant, with the place of its result.
+    """Every image that is meant, with the place of its result.
 
     Raises:
         DataError: there is not a single file.
-        UsageError: several pictures for one file; or a result would replace a source.
+        UsageError: several images for one file; or a result would replace a source.
     """
     folder = Path(output or FOLDER) if is_folder(output) else None
     found = find_sources(sources, recursive, folder)
     if not (found.sources or found.skipped or found.failed):
-        raise DataError(f"{', '.join(sources)}: no pictures found")
+        raise DataError(f"{', '.join(sources)}: no images found")
     if folder is not None:
         names = name_outputs(found.sources, f".{form}")
         tasks = [Task(source.path, folder / name) for source, name in zip(found.sources, names, strict=True)]
     elif len(found.sources) > 1:
-        raise UsageError(f"-o {output} takes one picture, not {len(found.sources)}; give a folder")
+        raise UsageError(f"-o {output} takes one image, not {len(found.sources)}; give a folder")
     else:
         tasks = [Task(source.path, Path(output) if output and output != STREAM else None) for source in found.sources]
-    _keep_sources(tasks, found.sources)
-    return Plan(tasks, found.skipped, found.failed)
-
-
-def _keep_sources(tasks: Sequence[Task], sources: Sequence[Source]) -> None:
-    originals = {identity_of(source.path) for source in sources}
+    originals = {identity_of(source.path) for source in found.sources}
     for task in tasks:
         if task.output is not None and (there := identity_of(task.output)) is not None and there in originals:
             raise UsageError(f"{task.output}: the result would replace a source; give another folder with -o")
+    return Plan(tasks, found.skipped, found.failed)
 
 
 def without_results(tasks: Sequence[Task], mark: Mapping[str, Any], overwrite: bool) -> list[Task]:
@@ -162,4 +164,4 @@ def _difference(task: Task, output: Path, mark: Mapping[str, Any]) -> str | None
     other = next((key for key, value in mark.items() if key != TRAINED_AGAINST and there.get(key) != value), None)
     if other is not None:
         return f"made with another {other}"
-    return None if there.get("source") == task.sha256() else "made from another picture"
+    return None if there.get("source") == task.sha256() else "made from another image"

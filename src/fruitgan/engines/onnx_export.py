@@ -1,4 +1,4 @@
-"""A generator's operations written down by torch as an ONNX graph whose weights are left open."""
+"""A generator written by torch as an ONNX graph without weights, and a graph filled with weights for other programs."""
 
 from __future__ import annotations
 
@@ -12,35 +12,40 @@ from typing import Any
 import onnx
 import torch
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from fruitgan.engines.graphs import INPUT, OUTPUT, TOTAL
+from fruitgan.engines.contracts import Weights
+from fruitgan.engines.onnx_engine import INPUT, OUTPUT
 from fruitgan.errors import DataError
+from fruitgan.images import signed_from_unit, unit_from_signed
 from fruitgan.networks.contracts import Generator, generators
 from fruitgan.networks.layers import InstanceNorm
 from fruitgan.networks.weights import build_for
 from fruitgan.registry import Choice
 
 OPSET = 18
-"""Of 2022: instance norm is one operation there, and every engine knows it."""
+"""Of 2022: instance norm is one operation there, and every runtime knows it."""
 BUNDLE = "bundle"
 """Where a graph says that its weights lie, which whoever loads it must give."""
+PIXELS, PICTURES = "pixels", "pictures"
+"""uint8 [N, H, W, 3] in and out of a model for other programs."""
 
 
-class Pictures(nn.Module):
-    """uint8 [N, H, W, 3] to uint8 [N, H, W, 3] by a generator, clipped then rounded, and the sum of all that it gave."""
+class _InUnitRange(nn.Module):
+    """A generator for [N, H, W, 3] in [0, 1], which gives the same shape, not clipped."""
 
     def __init__(self, network: Generator) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        signed = self.network(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
-        values = ((signed + 1) * 127.5).clamp(0, 255).round()
-        return values.to(torch.uint8).permute(0, 2, 3, 1), signed.sum()
+    def forward(self, images: Tensor) -> Tensor:
+        made: Tensor = self.network(signed_from_unit(images.permute(0, 3, 1, 2)))
+        out: Tensor = unit_from_signed(made).permute(0, 2, 3, 1)
+        return out
 
 
-def export(generator: Choice, weights: Mapping[str, NDArray[Any]]) -> tuple[bytes, dict[str, tuple[int, ...]], tuple[str, ...]]:
+def export(generator: Choice, weights: Weights) -> tuple[bytes, dict[str, tuple[int, ...]], tuple[str, ...]]:
     """The graph's bytes, the shape of each of the generator's tensors by name, and the names of those that the graph uses.
 
     Batch and size are dynamic. In the graph the weights are initializers without data, under their names in the bundle.
@@ -57,16 +62,16 @@ def export(generator: Choice, weights: Mapping[str, NDArray[Any]]) -> tuple[byte
             tensor.normal_(generator=random)
     _use_torchs_instance_norm(network)
     side = network.size_rule.padded(2 * network.size_rule.minimum_px)
-    example = torch.zeros((2, side, side + network.size_rule.multiple_of_px, 3), dtype=torch.uint8)
+    example = torch.zeros((2, side, side + network.size_rule.multiple_of_px, 3))
     try:
         with _silently():
             program = torch.onnx.export(
-                Pictures(network),
+                _InUnitRange(network),
                 (example,),
                 dynamo=True,
                 dynamic_shapes=(dict.fromkeys(range(3), torch.export.Dim.DYNAMIC),),
                 input_names=[INPUT],
-                output_names=[OUTPUT, TOTAL],
+                output_names=[OUTPUT],
                 opset_version=OPSET,
                 verbose=False,
             )
@@ -113,7 +118,7 @@ def _open_weights(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[st
             used.append(name)
             initializer.name = name
             initializer.ClearField("raw_data")
-            initializer.data_location = onnx.TensorProto.EXTERNAL
+            initializer.data_location = TensorProto.EXTERNAL
             del initializer.external_data[:]
             initializer.external_data.add(key="location", value=BUNDLE)
     for node in model.graph.node:
@@ -129,3 +134,35 @@ def _open_weights(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[st
         for axis, word in zip(value.type.tensor_type.shape.dim, ("images", "height", "width"), strict=False):
             axis.dim_param = word
     return tuple(sorted(used))
+
+
+def standalone(graph: bytes, weights: Mapping[str, NDArray[Any]], about: str) -> bytes:
+    """A model for other programs, with its weights: uint8 pictures in, uint8 pictures out, and a text on what it is."""
+    model = onnx.load_from_string(graph)
+    for initializer in model.graph.initializer:
+        if initializer.data_location == TensorProto.EXTERNAL:
+            initializer.data_location = TensorProto.DEFAULT
+            del initializer.external_data[:]
+            initializer.raw_data = weights[initializer.name].tobytes()
+    for name, value in (("zero", 0.0), ("one", 1.0), ("levels", 255.0)):
+        model.graph.initializer.append(helper.make_tensor(f"8bit_{name}", TensorProto.FLOAT, [], [value]))
+    inner = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(
+        [
+            helper.make_node("Cast", [PIXELS], ["8bit_floats"], to=TensorProto.FLOAT),
+            helper.make_node("Div", ["8bit_floats", "8bit_levels"], [INPUT]),
+            *inner,
+            helper.make_node("Clip", [OUTPUT, "8bit_zero", "8bit_one"], ["8bit_clipped"]),
+            helper.make_node("Mul", ["8bit_clipped", "8bit_levels"], ["8bit_scaled"]),
+            helper.make_node("Round", ["8bit_scaled"], ["8bit_rounded"]),
+            helper.make_node("Cast", ["8bit_rounded"], [PICTURES], to=TensorProto.UINT8),
+        ]
+    )
+    for value, name in ((model.graph.input[0], PIXELS), (model.graph.output[0], PICTURES)):
+        value.name = name
+        value.type.tensor_type.elem_type = TensorProto.UINT8
+    model.metadata_props.add(key="fruitgan", value=about)
+    onnx.checker.check_model(model)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
