@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import importlib.util
 import os
 import re
@@ -17,7 +18,7 @@ import typer.core
 import typer.main
 
 from fruitgan.console import options
-from fruitgan.console.values import Reader, name_of
+from fruitgan.console.values import Kind, Reader
 from fruitgan.errors import EnvironmentProblem, FruitganError, Stopped, UsageError, is_out_of_memory
 from fruitgan.registry import Entry, Registry, suggestion
 
@@ -124,30 +125,8 @@ def _command_of(function: Callable[..., Any], name: str) -> Any:
     return typer.main.get_command(app)
 
 
-def _lighten(command: Any) -> None:
-    """Make the options of a command cheap to read, in our words, and its flags look like flags."""
-    give_help = command.get_help_option
-
-    def get_help_option(ctx: Any) -> Any:  # typer makes this option when it is first asked for
-        option = give_help(ctx)
-        for parameter in [option] if option else []:
-            _lighten_option(parameter)
-        return option
-
-    command.get_help_option = get_help_option
-    for parameter in command.params:
-        _lighten_option(parameter)
-
-
-def _lighten_option(parameter: Any) -> None:
-    if hasattr(parameter, "type_descriptor") and hasattr(parameter, "_runtime_param"):  # typer's own affair: it may change
-        parameter._runtime_param = Reader(parameter)
-    if getattr(parameter, "is_flag", False):
-        parameter.metavar = ""  # else the help shows `--json <bool>`, as if it took a value
-
-
 def _complete(command: Any) -> None:
-    """Give every option its environment variable, and every command `--debug`."""
+    """Give every option its environment variable and our way of reading it, and every command `--debug`."""
     for inner in getattr(command, "commands", {}).values():
         _complete(inner)
     if not hasattr(command, "commands") and not any("--debug" in parameter.opts for parameter in command.params):
@@ -158,7 +137,19 @@ def _complete(command: Any) -> None:
         if parameter.param_type_name == "option" and parameter.envvar is None:
             parameter.envvar = f"FRUITGAN_{parameter.name.upper()}"
             parameter.show_envvar = False  # the help of the whole says it once
-    _lighten(command)
+        _adapted(parameter)
+    help_option = command.get_help_option
+    command.get_help_option = lambda ctx: _adapted(help_option(ctx))  # it is made when it is first asked for
+
+
+def _adapted(parameter: Any) -> Any:
+    """The option with our way of reading values, and in the help as `--json` rather than `--json <bool>`."""
+    kind = Kind.of(parameter) if parameter is not None else None
+    if kind is not None:
+        parameter.get_runtime_param = functools.partial(Reader, kind)  # in place of typer's method
+    if getattr(parameter, "is_flag", False):
+        parameter.metavar = ""
+    return parameter
 
 
 def _only_debug(debug: options.Debug = False) -> None:
@@ -195,7 +186,7 @@ def fruitgan(
 def command_line() -> Any:
     """The whole command, its subcommands not yet imported."""
     command = typer.main.get_command(app)
-    _lighten(command)
+    _complete(command)
     return command
 
 
@@ -250,30 +241,11 @@ def _at(error: OSError) -> str:
     return "" if error.filename is None else f" ({os.fsdecode(error.filename)})"
 
 
-def _usage_line(error: Any) -> str:
-    """What typer has to say about a wrong command line, in one line, in our words and with what is near."""
-    context = getattr(error, "ctx", None)
-    kind, message = type(error).__name__, str(error.message)
-    if kind == "NoArgsIsHelpError":  # the help was printed
-        return ""
-    if kind == "NoSuchOption":
-        near = sorted(error.possibilities or ())
-        message = f"no such option {error.option_name}" + (f": did you mean {' or '.join(near)}?" if near else "")
-    elif kind == "BadOptionUsage":
-        message = f"{error.option_name} {'takes no value' if 'does not take' in message else 'needs a value'}"
-    elif kind == "MissingParameter" and error.param is not None:
-        message = f"{name_of(error.param)} is missing"
-    elif kind == "BadParameter" and error.param is not None:
-        message = f"{name_of(error.param)}: {message}"
-    elif found := re.search(r"extra argument(?:\(s\)|s)? \((.*)\)", message):
-        message = f"more words than it takes: {found[1]}"
-    elif context and (found := re.search(r"No such command '(.*?)'", message)):
-        message = f"no command {found[1]!r} of {context.command_path}: {suggestion(found[1], list(context.command.commands))}"
-    elif context and message.startswith("Missing command"):
-        message = f"{context.command_path} needs one of its commands: {', '.join(context.command.commands)}"
-    else:
-        message = (message[:1].lower() + message[1:]).rstrip(".")
-    return message + (f" (see {context.command_path} --help)" if context else "")
+def _usage_line(error: typer.TyperException) -> str:
+    """What typer says about a wrong command line, and where the right one is shown; nothing where it has printed the help."""
+    message, context = error.format_message().rstrip("."), getattr(error, "ctx", None)
+    message = message[:1].lower() + message[1:]
+    return f"{message} (see {context.command_path} --help)" if message and context else message
 
 
 def one_line(error: BaseException) -> str:

@@ -14,8 +14,7 @@ from PIL import Image
 from typed_commands import run_json
 
 from fruitgan.cli import main
-from fruitgan.console import Console
-from fruitgan.console.durations import duration, seconds_of
+from fruitgan.console import Console, duration, options
 from fruitgan.console.signals import PoliteStop
 from fruitgan.demo.fruit import draw
 from fruitgan.errors import Stopped, UsageError
@@ -266,13 +265,13 @@ def test_a_deterministic_run_computes_the_same(pictures: Path, out: list[str], c
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("2d", 172_800)])
 def test_times_are_read_as_people_write_them(text: str, seconds: float) -> None:
-    assert seconds_of(text) == seconds
+    assert options.seconds_of(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "0", "m", "1h 30", "-5m", "1.5h"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="expected a time"):
-        seconds_of(text)
+        options.seconds_of(text)
 
 
 def test_durations_are_said_in_fitting_units() -> None:

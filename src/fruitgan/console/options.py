@@ -7,15 +7,15 @@ every option of every subcommand the variable `FRUITGAN_<OPTION>`, and `--debug`
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections.abc import Mapping
+from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from fruitgan.console.values import LARGEST, Kind, Refused, typers
+from fruitgan.console.values import Kind
 from fruitgan.errors import DataError, UsageError, shown
 from fruitgan.files import open_regular, reading
 from fruitgan.registry import suggestion
@@ -73,7 +73,7 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
         if name in seen:
             raise UsageError(f"{file}: {key} and {seen[name]} are the same option; keep one of them")
         seen[name] = key
-        defaults[name] = _checked(context, parameters[name], value, f"{file}: {key}")
+        defaults[name] = _checked(parameters[name], value, f"{file}: {key}")
     context.default_map = defaults
     return file
 
@@ -94,23 +94,29 @@ def _toml(file: Path) -> dict[str, Any]:
         raise UsageError(f"{file} is not TOML: {reason}") from error
 
 
-def _checked(context: typer.Context, parameter: Any, value: Any, where: str) -> Any:
-    """The value as the option would give it."""
-    many = parameter.multiple or parameter.nargs != 1
-    if many and isinstance(value, Mapping):  # [generator-option] base_channels = 32
-        value = [f"{key}={_as_text(entry, f'{where}.{key}')}" for key, entry in value.items()]
-    if many and not isinstance(value, list):
-        raise UsageError(f"{where}: expected a list, found {_found(value)}")
+def _checked(parameter: Any, value: Any, where: str) -> Any:
+    """The value of a settings file as the option would give it."""
     kind = Kind.of(parameter)
-    if kind is None:
-        return typers(value, parameter, context, f"{where} = {_found(value)}")
+    if kind is None:  # a plug-in's, which typer reads as if it had been typed
+        return value
+    if kind.many and isinstance(value, Mapping):  # [generator-option] base_channels = 32
+        value = [f"{key}={_text_of(entry, f'{where}.{key}')}" for key, entry in value.items()]
+    if kind.many and not isinstance(value, list):
+        raise UsageError(f"{where}: expected a list, found {_found(value)}")
     read = []
-    for entry in value if many else [value]:
+    for entry in value if kind.many else [value]:
         try:
-            read.append(kind.read_typed(entry))
-        except Refused as refused:
-            raise UsageError(f"{where}: expected {str(refused) or kind.expected}, found {_found(entry)}") from None
-    return read if many else read[0]
+            is_number_for_text = kind.annotation is str and type(entry) in (int, float)  # gpu = 0
+            read.append(kind.checked(str(entry) if is_number_for_text else entry))
+        except ValueError:
+            raise UsageError(f"{where}: expected {kind.expected}, found {_found(entry)}") from None
+    return read if kind.many else read[0]
+
+
+def _text_of(value: Any, where: str) -> str:
+    if not isinstance(value, (str, bool, int, float)):
+        raise UsageError(f"{where}: expected text, a number, true or false, found {_found(value)}")
+    return value if isinstance(value, str) else shown(value).lower()
 
 
 def _found(value: Any) -> str:
@@ -119,17 +125,7 @@ def _found(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, (Mapping, list)):
         return "a table" if isinstance(value, Mapping) else "a list"
-    if isinstance(value, (datetime.date, datetime.time)):
-        return f"the date or time {value.isoformat()}"
-    return shown(value)
-
-
-def _as_text(value: Any, where: str) -> str:
-    if not isinstance(value, (str, bool, int, float)):
-        raise UsageError(f"{where}: expected text, a number, true or false, found {_found(value)}")
-    if isinstance(value, str) or (isinstance(value, int) and abs(value) > LARGEST):
-        return value if isinstance(value, str) else shown(value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return f"the date or time {value.isoformat()}" if isinstance(value, (date, time)) else shown(value)
 
 
 def _check_gpu(value: str | None) -> str | None:
@@ -311,3 +307,17 @@ def parse_threads(text: str | None) -> int | None:
     if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1024:
         raise UsageError(f"--threads {text}: give auto, or a number from 1 to 1024")
     return int(text)
+
+
+def seconds_of(text: str) -> float:
+    """`90`, `90s`, `10m`, `1h30m` or `2d` as seconds.
+
+    Raises:
+        UsageError: none of these, or nothing at all.
+    """
+    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip().lower())
+    parts = [int(part or 0) for part in match.groups()] if match else []
+    if not any(parts):
+        raise UsageError(f"--max-time {text}: expected a time such as 90s, 10m or 1h30m")
+    days, hours, minutes, seconds = parts
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)

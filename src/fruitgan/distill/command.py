@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fruitgan.console import Console, options
-from fruitgan.console.durations import seconds_of
 from fruitgan.console.signals import INTERRUPTED, PoliteStop
 from fruitgan.errors import GateFailed, Stopped, UsageError
 from fruitgan.train_gan.progress_display import LENGTH_PANEL, NETWORKS_PANEL, MaxTime, Resume, SaveEvery, Steps, Telling
@@ -83,7 +82,7 @@ def distill(
         steps=steps,
         precision=precision,
         seed=seed,
-        max_seconds=seconds_of(max_time) if max_time is not None else None,
+        max_seconds=options.seconds_of(max_time) if max_time is not None else None,
         name=name,
         out=out,
         resume=resume,

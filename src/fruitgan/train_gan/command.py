@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fruitgan.console import Console, options
-from fruitgan.console.durations import duration, seconds_of
+from fruitgan.console import Console, duration, options
 from fruitgan.console.signals import INTERRUPTED, PoliteStop
 from fruitgan.errors import Stopped, UsageError
 from fruitgan.train_gan.progress_display import LENGTH_PANEL, NETWORKS_PANEL, MaxTime, Resume, SaveEvery, Steps, Telling
@@ -144,7 +143,7 @@ def train_gan(
         precision=precision,
         seed=seed,
         init_from=init_from,
-        max_seconds=seconds_of(max_time) if max_time is not None else None,
+        max_seconds=options.seconds_of(max_time) if max_time is not None else None,
         name=name,
         out=out,
         resume=resume,

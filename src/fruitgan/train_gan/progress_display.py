@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fruitgan.console import Bar, Console
-from fruitgan.console.durations import duration
+from fruitgan.console import Bar, Console, duration
 from fruitgan.console.signals import PoliteStop
 from fruitgan.errors import Stopped
 
