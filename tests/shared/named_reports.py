@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fruitgan.train_detector.epochs import Round
 
 from fruitgan.demo.page import Story, demo_report
 from fruitgan.evaluate.exhibits import Exhibits, Looked, Shown
@@ -17,9 +18,8 @@ from fruitgan.images import Pixels
 from fruitgan.registry import Choice
 from fruitgan.report.grid import grid, png_bytes
 from fruitgan.settings import to_json
-from fruitgan.train_detector.epochs import Round
-from fruitgan.train_detector.fit import FitSettings
 from fruitgan.train_detector.page import Report, detector_report
+from fruitgan.train_detector.settings import FitSettings
 from fruitgan.train_gan.page import training_report
 from fruitgan.train_gan.recipes import fast
 

@@ -13,10 +13,11 @@ from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError, UsageError
 from fruitgan.networks.contracts import Detector, detectors
 from fruitgan.train_detector.detector import LabelledImageDataset, answers, open_image_dataset, squashed
-from fruitgan.train_detector.fit import FitSettings, fitting_augmentation
+from fruitgan.train_detector.fit import fitting_augmentation
 from fruitgan.train_detector.protocols import grouped_folds, half_split
 from fruitgan.train_detector.regression import features_of
 from fruitgan.train_detector.robustness import CHANGES, marked, saliency
+from fruitgan.train_detector.settings import FitSettings
 from fruitgan.train_detector.two_sample_test import FeatureCandidate, PixelCandidate, cross_validation, two_sample_test
 
 SIDE = 32

@@ -33,10 +33,10 @@ from fruitgan.train_detector.detector import (
     save_detector,
     size_notes,
 )
-from fruitgan.train_detector.fit import FitSettings, fit
+from fruitgan.train_detector.fit import fit
 from fruitgan.train_detector.job import train_detector
 from fruitgan.train_detector.protocols import grouped_split
-from fruitgan.train_detector.settings import Event, Rounded, Started, TrainDetectorResult, TrainDetectorSettings
+from fruitgan.train_detector.settings import Event, FitSettings, Rounded, Started, TrainDetectorResult, TrainDetectorSettings
 
 CPU = torch.device("cpu")
 SIDE = 32

@@ -17,10 +17,9 @@ from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.export_dataset.job import export_dataset
 from fruitgan.export_dataset.settings import ExportSettings
 from fruitgan.files import new_folder, remove_abandoned, write_atomically
-from fruitgan.progress import Progress
+from fruitgan.progress import Event, Progress
 from fruitgan.runs.run import CONFIG, Run, locked
 from fruitgan.settings import read_json, to_json
-from fruitgan.train_detector import settings as detecting
 from fruitgan.train_detector.job import train_detector
 from fruitgan.train_detector.settings import TrainDetectorResult, TrainDetectorSettings
 from fruitgan.train_gan import settings as training
@@ -192,14 +191,9 @@ def _train(settings: DemoSettings, fruit: Path, tell: OnProgress) -> TrainGanRes
 
 
 def _detect(settings: DemoSettings, dataset: Path, tell: OnProgress) -> TrainDetectorResult:
-    epochs = settings.size.detector_epochs
-
-    def pass_on(event: detecting.Event) -> None:
-        match event:
-            case detecting.Loading(done, total):
-                tell("reading the dataset", done, total)
-            case detecting.Rounded(found):
-                tell("training the detector", found.number, epochs)
+    def pass_on(event: Event) -> None:
+        if isinstance(event, Progress):
+            tell("training the detector" if event.what == "training" else "reading the dataset", event.done, event.total)
 
     resume, name = _resume_or_name(settings, "detector")
     return train_detector(
@@ -207,7 +201,7 @@ def _detect(settings: DemoSettings, dataset: Path, tell: OnProgress) -> TrainDet
             resume=resume,
             data=dataset,
             detector=settings.size.detector,
-            epochs=epochs,
+            epochs=settings.size.detector_epochs,
             name=name,
             out=settings.out / "runs",
             seed=settings.seed,

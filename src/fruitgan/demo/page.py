@@ -76,7 +76,7 @@ def _verdict(story: Story) -> str:
     low = story.detected["interval"][0]
     told = (
         f"a detector still tells them from real ones {percent(accuracy)} of the time"
-        if low > story.detected["chance"]
+        if low > story.detected["majority_baseline"]
         else f"a detector tells them from real ones {percent(accuracy)} of the time, which may be luck"
     )
     return f"In colour and texture, which is what the numbers below see, the fakes are {nearer}; {told}."

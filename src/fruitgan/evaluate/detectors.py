@@ -38,10 +38,10 @@ from fruitgan.train_detector.detector import (
     sizes_of,
     squashed,
 )
-from fruitgan.train_detector.fit import FitSettings
 from fruitgan.train_detector.protocols import grouped_folds, half_split
 from fruitgan.train_detector.regression import Logistic, features_of, finite, logistic
 from fruitgan.train_detector.robustness import CHANGES, marked, saliency
+from fruitgan.train_detector.settings import FitSettings
 from fruitgan.train_detector.two_sample_test import (
     Candidate,
     CrossValidation,

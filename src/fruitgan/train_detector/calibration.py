@@ -1,4 +1,4 @@
-"""Whether a detector's certainty can be trusted, and other shares of right answers than the plain one."""
+"""Scores of a detector from its logits: accuracy, AUC, ROC, cross entropy, and how well its probabilities are calibrated."""
 
 from __future__ import annotations
 
@@ -12,6 +12,92 @@ from numpy.typing import NDArray
 from fruitgan.measures.statistics import auc, binomial_p, wilson
 
 BINS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confusion:
+    """Counts of images by their class and by the class they were classified as."""
+
+    generated_as_generated: int
+    generated_as_real: int
+    real_as_generated: int
+    real_as_real: int
+
+    @property
+    def correct(self) -> int:
+        return self.generated_as_generated + self.real_as_real
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Scores of a detector on images of both classes. Shares are in [0, 1]."""
+
+    accuracy: float
+    interval: tuple[float, float]
+    """95% (Wilson) of the accuracy."""
+    auc: float
+    p_value: float
+    """One-sided binomial test of the accuracy against the majority baseline."""
+    chance: float
+    """The majority baseline: the accuracy of always answering with the more frequent class."""
+    n: int
+    confusion: Confusion
+
+
+def judge(logits: NDArray[np.float64], generated: NDArray[np.bool_] | Sequence[bool]) -> Verdict:
+    """Scores of logits [n], above 0 for generated, against the truth [n]; both classes must occur.
+
+    Raises:
+        ValueError: one class alone.
+    """
+    truth = np.asarray(generated, dtype=np.bool_)
+    said = logits > 0
+    confusion = Confusion(
+        generated_as_generated=int((truth & said).sum()),
+        generated_as_real=int((truth & ~said).sum()),
+        real_as_generated=int((~truth & said).sum()),
+        real_as_real=int((~truth & ~said).sum()),
+    )
+    n = len(truth)
+    chance = max(int(truth.sum()), int((~truth).sum())) / n
+    low, high = wilson(confusion.correct, n)
+    return Verdict(
+        accuracy=confusion.correct / n,
+        interval=(low, high),
+        auc=auc(logits, truth),
+        p_value=binomial_p(confusion.correct, n, chance),
+        chance=chance,
+        n=n,
+        confusion=confusion,
+    )
+
+
+def log_loss(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> float:
+    """Mean cross entropy in nats: log(1 + exp(-z)) for a generated image, log(1 + exp(z)) for a real one; may be nan."""
+    if not np.isfinite(logits).all():
+        return math.nan
+    return float(np.logaddexp(0, np.where(generated, -logits, logits)).mean())
+
+
+def roc_points(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> tuple[list[float], list[float]]:
+    """For every threshold from the highest to the lowest: the shares of real and of generated images that lie above it."""
+    levels = np.unique(logits)[::-1]
+    false = [0.0, *(float((logits[~generated] >= level).mean()) for level in levels)]
+    true = [0.0, *(float((logits[generated] >= level).mean()) for level in levels)]
+    return false, true
+
+
+def average_precision(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> float:
+    """Mean precision over the recalls of the generated images, in steps (not interpolated)."""
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(generated, logits))
+
+
+def balanced_accuracy(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> float:
+    """Mean of the accuracies on generated and on real images; a logit above 0 says generated."""
+    said = logits > 0
+    return float(((said[generated]).mean() + (~said[~generated]).mean()) / 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +117,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """How far said and true probabilities are apart; bins without images are left out."""
+    """How far predicted and observed probabilities are apart; bins without images are left out."""
 
     error: float
     """Expected calibration error: mean of |observed - predicted| over the images."""
@@ -61,93 +147,3 @@ def calibration(logits: NDArray[np.float64], generated: NDArray[np.bool_], bins:
         )
     error = sum(entry.n * abs(entry.observed - entry.predicted) for entry in found) / len(logits)
     return Calibration(error=float(error), bins=tuple(found))
-
-
-def average_precision(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> float:
-    """Mean precision over the recalls of the generated images, in steps (not interpolated)."""
-    from sklearn.metrics import average_precision_score
-
-    return float(average_precision_score(generated, logits))
-
-
-def balanced_accuracy(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> float:
-    """Mean of the share of generated and the share of real images told right; a logit above 0 says generated."""
-    said = logits > 0
-    return float(((said[generated]).mean() + (~said[~generated]).mean()) / 2)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Confusion:
-    """Counts of what was judged, by what it is and what it was taken for."""
-
-    generated_as_generated: int
-    generated_as_real: int
-    real_as_generated: int
-    real_as_real: int
-
-    @property
-    def right(self) -> int:
-        return self.generated_as_generated + self.real_as_real
-
-    @property
-    def n(self) -> int:
-        return self.right + self.generated_as_real + self.real_as_generated
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """Numbers of one judgement. Shares are in [0, 1]."""
-
-    accuracy: float
-    interval: tuple[float, float]
-    """95% (Wilson) of the accuracy."""
-    auc: float
-    p_value: float
-    """How probable at least this accuracy is for one who always says what is more frequent."""
-    chance: float
-    """The accuracy of such a guess: the share of the larger class."""
-    n: int
-    confusion: Confusion
-
-
-def judge(logits: NDArray[np.float64], generated: NDArray[np.bool_] | Sequence[bool]) -> Verdict:
-    """Logits [n], above 0 for generated, against the truth [n]; both classes must occur.
-
-    Raises:
-        ValueError: one class alone.
-    """
-    truth = np.asarray(generated, dtype=np.bool_)
-    said = logits > 0
-    confusion = Confusion(
-        generated_as_generated=int((truth & said).sum()),
-        generated_as_real=int((truth & ~said).sum()),
-        real_as_generated=int((~truth & said).sum()),
-        real_as_real=int((~truth & ~said).sum()),
-    )
-    n = len(truth)
-    chance = max(int(truth.sum()), int((~truth).sum())) / n
-    low, high = wilson(confusion.right, n)
-    return Verdict(
-        accuracy=confusion.right / n,
-        interval=(low, high),
-        auc=auc(logits, truth),
-        p_value=binomial_p(confusion.right, n, chance),
-        chance=chance,
-        n=n,
-        confusion=confusion,
-    )
-
-
-def log_loss(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> float:
-    """Mean cross entropy in nats: log(1 + exp(-z)) for a generated image, log(1 + exp(z)) for a real one; may be nan."""
-    if not np.isfinite(logits).all():
-        return math.nan
-    return float(np.logaddexp(0, np.where(generated, -logits, logits)).mean())
-
-
-def roc_points(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> tuple[list[float], list[float]]:
-    """For every threshold from the highest to the lowest: the shares of real and of generated images that lie above it."""
-    levels = np.unique(logits)[::-1]
-    false = [0.0, *(float((logits[~generated] >= level).mean()) for level in levels)]
-    true = [0.0, *(float((logits[generated] >= level).mean()) for level in levels)]
-    return false, true

@@ -1,22 +1,24 @@
-"""`fruitgan train-detector`: real and generated images in, a classifier and how often it is right out."""
+"""The command `fruitgan train-detector`: real and generated images in, a classifier and its test accuracy out."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fruitgan.console import Bar, Console, options
+from fruitgan.console import Console, options
 from fruitgan.console.signals import INTERRUPTED, PoliteStop
 from fruitgan.errors import Stopped
 
 if TYPE_CHECKING:
-    from fruitgan.train_detector.settings import Event, TrainDetectorResult, TrainDetectorSettings
+    from collections.abc import Iterator, Mapping
+
+    from fruitgan.progress import Event, OnProgress
+    from fruitgan.train_detector.settings import TrainDetectorResult, TrainDetectorSettings
 
 DETECTOR_PANEL = "Detector and training"
-SLOW_EPOCH_SECONDS = 60
 
 
 def train_detector(
@@ -31,7 +33,7 @@ def train_detector(
     protocol: Annotated[
         Literal["grouped", "seed"] | None,
         typer.Option(
-            help="grouped: split by source image, judged on images that chose nothing. seed: as the lab report, which leaks.",
+            help="grouped: split by source image into train, val and test. seed: as the lab report, which leaks.",
             show_default="grouped",
             rich_help_panel=options.DATA_PANEL,
         ),
@@ -53,7 +55,7 @@ def train_detector(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="How training images are varied.",
+            help="How training images are augmented.",
             show_default="what the detector suggests",
             rich_help_panel=DETECTOR_PANEL,
         ),
@@ -64,20 +66,20 @@ def train_detector(
             min=1,
             metavar="PIXELS",
             show_default="the detector's, no larger than the images",
-            help="Side at which the images are looked at.",
+            help="Side of the square images that the detector sees.",
             rich_help_panel=DETECTOR_PANEL,
         ),
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="At most so many.", show_default="100", rich_help_panel=DETECTOR_PANEL),
+        typer.Option(min=1, metavar="N", help="The most epochs.", show_default="100", rich_help_panel=DETECTOR_PANEL),
     ] = None,
     patience: Annotated[
         int | None,
         typer.Option(
             min=1,
             metavar="N",
-            help="Stop after so many epochs without a gain.",
+            help="Stop after so many epochs without a lower validation loss.",
             show_default="10",
             rich_help_panel=DETECTOR_PANEL,
         ),
@@ -90,9 +92,12 @@ def train_detector(
             min=2,
             metavar="N",
             show_default="64, or fewer for 16 steps an epoch",
-            help="Images a step.",
+            help="Images per step.",
             rich_help_panel=DETECTOR_PANEL,
         ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(metavar="X", help="Of Adam.", show_default="0.001", rich_help_panel=DETECTOR_PANEL)
     ] = None,
     name: Annotated[
         str | None,
@@ -110,7 +115,7 @@ def train_detector(
         str | None,
         typer.Option(
             metavar="[RUN]",
-            help="Go on with a run; without a name with the newest unfinished.",
+            help="Resume a run; without a name the newest unfinished.",
             rich_help_panel=options.OUTPUT_PANEL,
         ),
     ] = None,
@@ -122,7 +127,7 @@ def train_detector(
     json: options.Json = False,
     config: options.Config = None,
 ) -> None:
-    """Train a classifier of real against generated images, and judge it."""
+    """Train a classifier of real against generated images, and measure its test accuracy."""
     console = Console(json=json, quiet=quiet)
     from fruitgan.train_detector.settings import TrainDetectorSettings
 
@@ -136,6 +141,7 @@ def train_detector(
         epochs=epochs,
         patience=patience,
         batch_size=batch_size,
+        learning_rate=learning_rate,
         name=name,
         out=out,
         resume=resume,
@@ -148,106 +154,75 @@ def train_detector(
 
 
 def _train(settings: TrainDetectorSettings, console: Console) -> None:
-    from fruitgan.train_detector.checkpoint import NothingToJudge
+    from fruitgan.train_detector.fit import NoRoundDone
     from fruitgan.train_detector.job import train_detector as job
-    from fruitgan.train_detector.resume import resume_line
+    from fruitgan.train_detector.settings import resume_line
 
-    with PoliteStop() as stop, ExitStack() as stack:
-        telling = _Telling(console, stop, stack)
+    with PoliteStop() as stop, _display(console, stop) as display:
         try:
-            result = job(settings, telling)
-        except NothingToJudge:
-            assert telling.run is not None
-            console.result({"run": str(telling.run), "rounds": 0, "finished": False})
-            line = resume_line(telling.run, settings)
-            raise Stopped(f"stopped in the first epoch, saved; go on with: {line}", stop.exit_code) from None
+            result = job(settings, display)
+        except NoRoundDone:
+            assert display.run is not None
+            console.result({"run": str(display.run), "rounds": 0, "finished": False})
+            line = resume_line(display.run, settings)
+            raise Stopped(f"stopped before the end of the first epoch; start it again with: {line}", stop.exit_code) from None
         except KeyboardInterrupt:
-            raise Stopped(_left_at_once(telling.run, settings), INTERRUPTED) from None
+            said = "before the first epoch; nothing was changed"
+            if display.run is not None:
+                said = f"since the last save nothing is kept; go on with: {resume_line(display.run, settings)}"
+            raise Stopped(f"stopped at once; {said}", INTERRUPTED) from None
     console.result(result)
     _show(result, console)
     if not result.finished:
         line = resume_line(result.run, settings)
-        raise Stopped(f"stopped, saved, the best weights so far judged; go on with: {line}", stop.exit_code)
+        raise Stopped(f"stopped, saved, the best weights so far tested; go on with: {line}", stop.exit_code)
 
 
-def _left_at_once(run: Path | None, settings: TrainDetectorSettings) -> str:
-    """What to say after a second Ctrl-C."""
-    from fruitgan.train_detector.resume import resume_line
-
-    if run is None:
-        return "stopped at once, before the first epoch; nothing was changed"
-    return f"stopped at once; what was saved last stays; go on with: {resume_line(run, settings)}"
+@contextmanager
+def _display(console: Console, stop: PoliteStop) -> Iterator[_Display]:
+    with console.events() as show:
+        yield _Display(console, stop, show)
 
 
-class _Telling:
-    """What a person sees while it trains: a bar, a line an epoch where there is none, and what the number will mean."""
+class _Display:
+    """What a person sees during training: a bar, and a line per epoch."""
 
-    def __init__(self, console: Console, stop: PoliteStop, stack: ExitStack) -> None:
+    def __init__(self, console: Console, stop: PoliteStop, show: OnProgress) -> None:
         self.console = console
         self.stop = stop
-        self.stack = stack
-        self.bar: Bar | None = None
+        self.show = show
         self.run: Path | None = None
-        self.warned = False
 
     def __call__(self, event: Event) -> bool:
-        from fruitgan.train_detector.settings import Loading, Rounded, Started
+        from fruitgan.progress import Progress
 
-        match event:
-            case Loading(done, total):
-                if self.stop.signal is not None:
-                    raise Stopped("stopped before the first epoch; nothing was changed", self.stop.exit_code)
-                self._bar(total, "loading", "img").update(done)
-                if done == total:
-                    self._close()
-            case Started(run, done, rounds, train, choose, judge, notes, warnings):
-                self.run = run
-                for warning in warnings:
-                    self.console.warn(warning)
-                for note in notes:
-                    self.console.say(f"note: {note}")
-                self.console.say(f"{run}: {train} images train, {choose} choose, {judge} judge")
-                if done:
-                    self.console.say(f"going on after epoch {done}")
-                self._bar(rounds, "training", "epoch", done)
-            case Rounded(round_):
-                what = "epoch" if round_.penalty is None else "trial"
-                best = ", the best so far" if round_.is_best else ""
-                self.console.say(
-                    f"{what} {round_.number}: loss {round_.train_loss:.4f}, on the choosing images {round_.val_loss:.4f} "
-                    f"({round_.val_accuracy:.1%} right){best}"
-                )
-                self._bar(0, "training", "epoch").update(round_.number)
-                if round_.seconds > SLOW_EPOCH_SECONDS and not self.warned:
-                    self.warned = True
-                    self.console.warn(
-                        f"an epoch takes {round_.seconds:.0f} seconds; a smaller --image-size or --detector small-cnn is "
-                        "faster; Ctrl-C saves, and judges the best weights so far"
-                    )
+        self.show(event)
+        if isinstance(event, Progress):
+            if event.what != "training" and self.stop.signal is not None:
+                raise Stopped("stopped before the first epoch; nothing was changed", self.stop.exit_code)
+            self.run = event.details.get("run", self.run)
+            if "val_loss" in event.details:
+                self.console.say(_in_a_line(event.details))
         return self.stop.signal is not None
 
-    def _bar(self, total: int, label: str, unit: str, start: int = 0) -> Bar:
-        if self.bar is None:
-            self.bar = self.stack.enter_context(self.console.bar(total, label, unit, start))
-        return self.bar
 
-    def _close(self) -> None:
-        self.stack.close()
-        self.bar = None
+def _in_a_line(entry: Mapping[str, Any]) -> str:
+    """A line of the log for people."""
+    number = f"epoch {entry['epoch']}" if "epoch" in entry else f"trial {entry['trial']}"
+    best = ", the best so far" if entry["is_best"] else ""
+    losses = f"training loss {entry['train_loss']:.4f}, validation loss {entry['val_loss']:.4f}"
+    return f"{number}: {losses} (accuracy {entry['val_accuracy']:.1%}){best}"
 
 
 def _show(result: TrainDetectorResult, console: Console) -> None:
     low, high = result.interval
-    right = result.confusion.right
+    found = result.confusion
     rows = [
-        ("accuracy", f"{result.accuracy:.2%} ({right} of {result.n}; 95% interval {low:.1%} to {high:.1%})"),
+        ("accuracy", f"{result.accuracy:.2%} ({found.correct} of {result.n}; 95% interval {low:.1%} to {high:.1%})"),
+        ("majority baseline", f"{result.majority_baseline:.2%} (p = {result.p_value:.2g})"),
         ("AUC", f"{result.auc:.4f}"),
-        ("always the more frequent answer", f"{result.chance:.2%} (p = {result.p_value:.2g})"),
-        (
-            "generated",
-            f"{result.confusion.generated_as_generated} recognised, {result.confusion.generated_as_real} passed as real",
-        ),
-        ("real", f"{result.confusion.real_as_real} recognised, {result.confusion.real_as_generated} taken for generated"),
+        ("generated", f"{found.generated_as_generated} recognised, {found.generated_as_real} classified as real"),
+        ("real", f"{found.real_as_real} recognised, {found.real_as_generated} classified as generated"),
     ]
     rows += [
         (
@@ -256,8 +231,8 @@ def _show(result: TrainDetectorResult, console: Console) -> None:
         )
         for part in result.parts
     ]
-    console.table(f"{result.detector}, {result.protocol} protocol", ("what", "on the judged images"), rows)
+    console.table(f"{result.detector}, {result.protocol} protocol", ("what", "on the test images"), rows)
     if result.protocol == "seed":
-        console.out("  reads too high: the judged images chose the weights (--protocol grouped does not)")
+        console.out("  reads too high: the test images chose the weights (--protocol grouped does not)")
     metrics = "metrics.json, " if result.finished else ""
     console.out(f"{result.run}: detector.safetensors, {metrics}report.html")

@@ -1,4 +1,4 @@
-"""Labelled images at the size of a detector, as bytes: in memory while they are few, else in a file that is mapped into it."""
+"""A detector in use: its choice for images of a size, its file, the images as it sees them, and its logits."""
 
 from __future__ import annotations
 
@@ -34,219 +34,7 @@ from fruitgan.settings import from_json, parse_json, to_json
 from fruitgan.tensorfile import TensorFile, open_tensors
 from fruitgan.train_detector.calibration import Verdict
 from fruitgan.train_detector.protocols import PROTOCOLS, Indices
-
-MEMORY_LIMIT_BYTES = 256 * 2**20
-"""Above it the bytes lie in a file, of which the system keeps in memory what it can spare."""
-RESAMPLE = Image.Resampling.LANCZOS  # for both classes alike; an image that has the size already is taken as it is
-
-
-class LabelledImageDataset:
-    """The images that can be decoded, in the order given; float only a batch at a time."""
-
-    def __init__(self, images: Sequence[LabelledImage], bank: Bank) -> None:
-        """Use `open_image_dataset`."""
-        by_path = {image.path: image for image in images}
-        self.images = tuple(by_path[path] for path in bank.names)
-        self.broken = bank.broken
-        self.size_px = bank.load_size_px
-        self.generated: NDArray[np.bool_] = np.array([image.generated for image in self.images], dtype=np.bool_)
-        self._bank = bank
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def labelled(self, generated: NDArray[np.bool_]) -> LabelledImageDataset:
-        """The same pictures with other labels, [N]; `images` keeps the labels that they came with."""
-        other = copy.copy(self)
-        other.generated = generated
-        return other
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256 over the pixels of all images in their order."""
-        return self._bank.fingerprint
-
-    def pixels(self, index: int) -> Pixels:
-        """uint8 [S, S, 3] of one image, a copy."""
-        return self._bank.image(index).copy()
-
-    def batch(self, indices: NDArray[np.int64], device: torch.device) -> Tensor:
-        """[n, 3, S, S] float32 in [0, 1] of the images with these numbers."""
-        pixels = self._bank.gather(indices, np.zeros((len(indices), 2)))
-        return unit_images(pixels, device)
-
-    def labels(self, indices: NDArray[np.int64], device: torch.device) -> Tensor:
-        """[n] float32: 1 for a generated image, 0 for a real one."""
-        return torch.from_numpy(self.generated[indices].astype(np.float32)).to(device)
-
-
-def squashed(pixels: Pixels, side_px: int) -> Pixels:
-    """One picture as an album of this size holds it."""
-    return resize(pixels, side_px, side_px, RESAMPLE)
-
-
-def unit_images(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """uint8 [n, S, S, 3] to float32 [n, 3, S, S] in [0, 1] on the device."""
-    return unit_from_bytes(torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2).float())
-
-
-@contextmanager
-def open_image_dataset(
-    images: Sequence[LabelledImage],
-    size_px: int,
-    *,
-    on_progress: Callable[[int, int], None] | None = None,
-    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
-) -> Iterator[LabelledImageDataset]:
-    """Decode every image once and squash it to `size_px`; what cannot be decoded is left out and listed in `broken`.
-
-    Raises:
-        DataError: no images, or none can be decoded.
-    """
-    paths = [image.path for image in images]
-    in_memory = len(paths) * size_px**2 * 3 <= memory_limit_bytes
-    # ignore_cleanup_errors: Windows cannot delete a file that is still mapped.
-    with tempfile.TemporaryDirectory(prefix="fruitgan-", ignore_cleanup_errors=True) as folder:
-        yield LabelledImageDataset(
-            images,
-            Bank.build(
-                paths,
-                load_size_px=size_px,
-                resample=RESAMPLE,
-                on_progress=on_progress,
-                memory_map=None if in_memory else Path(folder, "album"),
-            ),
-        )
-
-
-BATCH_SIZE = 64
-
-
-def predict(
-    detector: Detector,
-    paths: Sequence[Path],
-    *,
-    device: torch.device,
-    batch_size: int = BATCH_SIZE,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> NDArray[np.float64]:
-    """Logits [n], above 0 for generated, of images from the disk, each squashed to the detector's size, a batch at a time.
-
-    Raises:
-        DataError: an image cannot be decoded.
-    """
-    size_px = detector.image_size_px
-    detector.eval().to(device)
-    logits = np.empty(len(paths))
-    waiting: list[Pixels] = []
-
-    def load(path: Path) -> Pixels:
-        return squashed(decode(path).pixels, size_px)
-
-    for done, (_, pixels) in enumerate(in_order(load, paths), start=1):
-        waiting.append(pixels)
-        if len(waiting) == batch_size or done == len(paths):
-            logits[done - len(waiting) : done] = _answers(detector, unit_images(np.stack(waiting), device))
-            waiting = []
-            if on_progress is not None:
-                on_progress(done, len(paths))
-    return logits
-
-
-def dataset_logits(
-    detector: Detector, album: LabelledImageDataset, indices: Indices, device: torch.device, batch_size: int
-) -> NDArray[np.float64]:
-    """Logits [n] of the album's images with these numbers."""
-    detector.eval()
-    logits = np.empty(len(indices))
-    for start in range(0, len(indices), batch_size):
-        piece = indices[start : start + batch_size]
-        logits[start : start + len(piece)] = _answers(detector, album.batch(piece, device))
-    return logits
-
-
-def answers(detector: Detector, pictures: Sequence[Pixels], device: torch.device) -> NDArray[np.float64]:
-    """Logits [n] of pictures that are as the detector wants them; those of several sizes one by one."""
-    if len({picture.shape for picture in pictures}) > 1:
-        return np.concatenate([answers(detector, [picture], device) for picture in pictures])
-    return _answers(detector, unit_images(np.stack(pictures), device))
-
-
-@torch.no_grad()
-def _answers(detector: Detector, images: Tensor) -> NDArray[np.float64]:
-    return np.asarray(detector(images).double().cpu().numpy())
-
-
-OPTION = "image_size_px"
-MULTIPLE_PX = 8
-LEAST_PX = 32
-
-Sizes = Mapping[bool, Counter[tuple[int, int]]]
-"""By class (generated or not): how many images have which width and height."""
-
-
-def sizes_of(images: Sequence[LabelledImage]) -> Sizes:
-    """From the files' headers alone; a file that has none counts for nothing here and is named when it is decoded."""
-    sizes: dict[bool, Counter[tuple[int, int]]] = {True: Counter(), False: Counter()}
-    for image in images:
-        if size := _header(image.path):
-            sizes[image.generated][size] += 1
-    return sizes
-
-
-def _header(path: Path) -> tuple[int, int] | None:
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except Exception:  # whatever is wrong with it is said where it is decoded
-        return None
-
-
-def choose_detector(name: str, options: Mapping[str, str], image_size: int | None, sizes: Sizes) -> Choice:
-    """The detector at the size asked for, or else at its own, but no larger than the images are.
-
-    Raises:
-        UsageError: an unknown name or option, or a size that the detector does not take.
-    """
-    builder = detectors.get(name)
-    has_size = OPTION in inspect.signature(builder).parameters
-    given: dict[str, object] = dict(options)
-    if image_size is not None:
-        given[OPTION] = image_size  # where the detector has no such option, `choose` says so
-    elif has_size and OPTION not in given:
-        default = int(inspect.signature(builder).parameters[OPTION].default)
-        given[OPTION] = min(default, max(LEAST_PX, _usual_side(sizes, default) // MULTIPLE_PX * MULTIPLE_PX))
-    return detectors.choose(name, given)
-
-
-def _usual_side(sizes: Sizes, default: int) -> int:
-    sides = [min(size) for counter in sizes.values() for size in counter.elements()]
-    return int(statistics.median_low(sides)) if sides else default
-
-
-def size_notes(sizes: Sizes, size_px: int) -> tuple[str, ...]:
-    """What resizing does to this judgement: it may give the classes away, or wipe out what tells them apart."""
-    notes = []
-    if set(sizes[True]) != set(sizes[False]) and sizes[True] and sizes[False]:
-        notes.append(
-            f"the classes differ in size ({_usual(sizes[True])} generated, {_usual(sizes[False])} real): all are resized "
-            "alike, but the resizing itself can give them away; export-dataset makes both the same way"
-        )
-    elif len(sizes[True] | sizes[False]) > 1:
-        notes.append(f"images of {len(sizes[True] | sizes[False])} sizes: all are resized alike to {size_px} x {size_px} px")
-    if (side := _usual_side(sizes, size_px)) > size_px:
-        larger = side // MULTIPLE_PX * MULTIPLE_PX
-        notes.append(
-            f"the images are shrunk from {side} to {size_px} px: the finest traces of generation are lost "
-            f"(--image-size {larger} keeps them and takes {(larger / size_px) ** 2:.1f} times as long)"
-        )
-    return tuple(notes)
-
-
-def _usual(counter: Counter[tuple[int, int]]) -> str:
-    (width, height), count = counter.most_common(1)[0]
-    return f"{'mostly ' if count < counter.total() else ''}{width} x {height} px"
-
+from fruitgan.train_detector.settings import SIZE_OPTION
 
 FORMAT = 1
 KEY = "fruitgan-detector"
@@ -255,11 +43,20 @@ BUNDLE_KEY = "fruitgan"
 FILE_NAME = "detector.safetensors"
 LARGEST_SIZE_PX = 4096
 """Side of the images that a detector wants; every image is brought to it."""
+MEMORY_LIMIT_BYTES = 256 * 2**20
+"""Above it the bytes lie in a file, of which the system keeps in memory what it can spare."""
+RESAMPLE = Image.Resampling.LANCZOS  # for both classes alike; an image that has the size already is taken as it is
+BATCH_SIZE = 64
+MULTIPLE_PX = 8
+LEAST_PX = 32
+
+Sizes = Mapping[bool, Counter[tuple[int, int]]]
+"""By class (generated or not): how many images have which width and height."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorCard:
-    """What a detector is, how it was trained, and how often it was right on which kind of images."""
+    """What a detector is, how it was trained, and its accuracy on the test set."""
 
     name: str
     detector: Choice
@@ -344,3 +141,200 @@ def _card(file: TensorFile) -> DetectorCard:
     if not 1 <= card.image_size_px <= LARGEST_SIZE_PX:
         raise DataError(f"{path}: not a detector: its images of {card.image_size_px} px are not from 1 to {LARGEST_SIZE_PX} px")
     return card
+
+
+class LabelledImageDataset:
+    """The images that can be decoded, in the order given; float only a batch at a time."""
+
+    def __init__(self, images: Sequence[LabelledImage], bank: Bank) -> None:
+        """Use `open_image_dataset`."""
+        by_path = {image.path: image for image in images}
+        self.images = tuple(by_path[path] for path in bank.names)
+        self.broken = bank.broken
+        self.size_px = bank.load_size_px
+        self.generated: NDArray[np.bool_] = np.array([image.generated for image in self.images], dtype=np.bool_)
+        self._bank = bank
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def labelled(self, generated: NDArray[np.bool_]) -> LabelledImageDataset:
+        """The same images with other labels, [N]; `images` keeps the labels that they came with."""
+        other = copy.copy(self)
+        other.generated = generated
+        return other
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over the pixels of all images in their order."""
+        return self._bank.fingerprint
+
+    def pixels(self, index: int) -> Pixels:
+        """uint8 [S, S, 3] of one image, a copy."""
+        return self._bank.image(index).copy()
+
+    def batch(self, indices: NDArray[np.int64], device: torch.device) -> Tensor:
+        """[n, 3, S, S] float32 in [0, 1] of the images with these numbers."""
+        pixels = self._bank.gather(indices, np.zeros((len(indices), 2)))
+        return unit_images(pixels, device)
+
+    def labels(self, indices: NDArray[np.int64], device: torch.device) -> Tensor:
+        """[n] float32: 1 for a generated image, 0 for a real one."""
+        return torch.from_numpy(self.generated[indices].astype(np.float32)).to(device)
+
+
+def squashed(pixels: Pixels, side_px: int) -> Pixels:
+    """One image as a dataset of this size holds it."""
+    return resize(pixels, side_px, side_px, RESAMPLE)
+
+
+def unit_images(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """uint8 [n, S, S, 3] to float32 [n, 3, S, S] in [0, 1] on the device."""
+    return unit_from_bytes(torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2).float())
+
+
+@contextmanager
+def open_image_dataset(
+    images: Sequence[LabelledImage],
+    size_px: int,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+) -> Iterator[LabelledImageDataset]:
+    """Decode every image once and squash it to `size_px`; what cannot be decoded is left out and listed in `broken`.
+
+    Raises:
+        DataError: no images, or none can be decoded.
+    """
+    paths = [image.path for image in images]
+    in_memory = len(paths) * size_px**2 * 3 <= memory_limit_bytes
+    # ignore_cleanup_errors: Windows cannot delete a file that is still mapped.
+    with tempfile.TemporaryDirectory(prefix="fruitgan-", ignore_cleanup_errors=True) as folder:
+        yield LabelledImageDataset(
+            images,
+            Bank.build(
+                paths,
+                load_size_px=size_px,
+                resample=RESAMPLE,
+                on_progress=on_progress,
+                memory_map=None if in_memory else Path(folder, "images"),
+            ),
+        )
+
+
+def predict(
+    detector: Detector,
+    paths: Sequence[Path],
+    *,
+    device: torch.device,
+    batch_size: int = BATCH_SIZE,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> NDArray[np.float64]:
+    """Logits [n], above 0 for generated, of images from the disk, each squashed to the detector's size, a batch at a time.
+
+    Raises:
+        DataError: an image cannot be decoded.
+    """
+    size_px = detector.image_size_px
+    detector.eval().to(device)
+    logits = np.empty(len(paths))
+    waiting: list[Pixels] = []
+
+    def load(path: Path) -> Pixels:
+        return squashed(decode(path).pixels, size_px)
+
+    for done, (_, pixels) in enumerate(in_order(load, paths), start=1):
+        waiting.append(pixels)
+        if len(waiting) == batch_size or done == len(paths):
+            logits[done - len(waiting) : done] = _answers(detector, unit_images(np.stack(waiting), device))
+            waiting = []
+            if on_progress is not None:
+                on_progress(done, len(paths))
+    return logits
+
+
+def dataset_logits(
+    detector: Detector, dataset: LabelledImageDataset, indices: Indices, device: torch.device, batch_size: int
+) -> NDArray[np.float64]:
+    """Logits [n] of the dataset's images with these numbers."""
+    detector.eval()
+    logits = np.empty(len(indices))
+    for start in range(0, len(indices), batch_size):
+        piece = indices[start : start + batch_size]
+        logits[start : start + len(piece)] = _answers(detector, dataset.batch(piece, device))
+    return logits
+
+
+def answers(detector: Detector, pictures: Sequence[Pixels], device: torch.device) -> NDArray[np.float64]:
+    """Logits [n] of images that are as the detector wants them; those of several sizes one by one."""
+    if len({picture.shape for picture in pictures}) > 1:
+        return np.concatenate([answers(detector, [picture], device) for picture in pictures])
+    return _answers(detector, unit_images(np.stack(pictures), device))
+
+
+@torch.no_grad()
+def _answers(detector: Detector, images: Tensor) -> NDArray[np.float64]:
+    return np.asarray(detector(images).double().cpu().numpy())
+
+
+def sizes_of(images: Sequence[LabelledImage]) -> Sizes:
+    """From the files' headers alone; a file that has none counts for nothing here and is named when it is decoded."""
+    sizes: dict[bool, Counter[tuple[int, int]]] = {True: Counter(), False: Counter()}
+    for image in images:
+        if size := _header(image.path):
+            sizes[image.generated][size] += 1
+    return sizes
+
+
+def _header(path: Path) -> tuple[int, int] | None:
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except Exception:  # whatever is wrong with it is said where it is decoded
+        return None
+
+
+def choose_detector(name: str, options: Mapping[str, str], image_size: int | None, sizes: Sizes) -> Choice:
+    """The detector at the size asked for, or else at its own, but no larger than the images are.
+
+    Raises:
+        UsageError: an unknown name or option, or a size that the detector does not take.
+    """
+    builder = detectors.get(name)
+    has_size = SIZE_OPTION in inspect.signature(builder).parameters
+    given: dict[str, object] = dict(options)
+    if image_size is not None:
+        given[SIZE_OPTION] = image_size  # where the detector has no such option, `choose` says so
+    elif has_size and SIZE_OPTION not in given:
+        default = int(inspect.signature(builder).parameters[SIZE_OPTION].default)
+        given[SIZE_OPTION] = min(default, max(LEAST_PX, _usual_side(sizes, default) // MULTIPLE_PX * MULTIPLE_PX))
+    return detectors.choose(name, given)
+
+
+def _usual_side(sizes: Sizes, default: int) -> int:
+    sides = [min(size) for counter in sizes.values() for size in counter.elements()]
+    return int(statistics.median_low(sides)) if sides else default
+
+
+def size_notes(sizes: Sizes, size_px: int) -> tuple[str, ...]:
+    """How resizing affects the accuracy: it may give the classes away, or remove what distinguishes them."""
+    notes = []
+    if set(sizes[True]) != set(sizes[False]) and sizes[True] and sizes[False]:
+        notes.append(
+            f"the classes differ in size ({_usual(sizes[True])} generated, {_usual(sizes[False])} real): all are resized "
+            "alike, but the resizing itself can give them away; export-dataset makes both the same way"
+        )
+    elif len(sizes[True] | sizes[False]) > 1:
+        notes.append(f"images of {len(sizes[True] | sizes[False])} sizes: all are resized alike to {size_px} x {size_px} px")
+    if (side := _usual_side(sizes, size_px)) > size_px:
+        larger = side // MULTIPLE_PX * MULTIPLE_PX
+        notes.append(
+            f"the images are shrunk from {side} to {size_px} px: the finest traces of generation are lost "
+            f"(--image-size {larger} keeps them and takes {(larger / size_px) ** 2:.1f} times as long)"
+        )
+    return tuple(notes)
+
+
+def _usual(counter: Counter[tuple[int, int]]) -> str:
+    (width, height), count = counter.most_common(1)[0]
+    return f"{'mostly ' if count < counter.total() else ''}{width} x {height} px"

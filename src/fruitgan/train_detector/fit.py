@@ -1,11 +1,13 @@
-"""Detectors are trained by batches with early stopping, or, where they are logistic regressions, fitted in one go."""
+"""Training of a detector: by batches with early stopping, or, where it is a logistic regression, one penalty after another."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,48 +20,115 @@ from fruitgan.data.augment import Augmentation, augmentations
 from fruitgan.errors import FruitganError, UsageError
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
 from fruitgan.registry import Choice
-from fruitgan.stateful import State, Stateful
+from fruitgan.settings import from_json, to_json
+from fruitgan.stateful import State
 from fruitgan.train_detector.calibration import log_loss
-from fruitgan.train_detector.checkpoint import History, Keeper, OptimizerState
 from fruitgan.train_detector.detector import BATCH_SIZE, LabelledImageDataset, dataset_logits
-from fruitgan.train_detector.epochs import OnRound, Round
 from fruitgan.train_detector.protocols import Indices, Split
-from fruitgan.train_detector.regression import fit_regression
-from fruitgan.train_gan.trainer import NetworkState
+from fruitgan.train_detector.regression import PENALTIES, Trial, features_of, store, trials
+from fruitgan.train_detector.settings import FitSettings
 
-LEAST_BATCH = 8
-STEPS_PER_EPOCH = 16
-"""Batch norm's running statistics need steps: with three an epoch they lag so far behind that patience runs out first."""
+
+class NoRoundDone(FruitganError):
+    """Stopped before the end of the first round, so that there is no detector to test."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitSettings:
-    """How a detector is trained; the defaults are the lab report's, patience and epochs being unknown there."""
+class Round:
+    """One epoch, or one penalty that a regression was fitted with. Losses are cross entropies in nats."""
 
-    epochs: int = 100
-    patience: int = 10
-    """Epochs without a lower loss on the choosing images after which it stops."""
-    batch_size: int | None = None
-    """None: 64, the lab report's, or fewer where an epoch would then have less than 16 steps."""
-    learning_rate: float = 1e-3
-    epsilon: float = 1e-7
-    augment: str | None = None
-    """Name of an augmentation; None means what the detector suggests."""
-    seed: int = 0
+    number: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    is_best: bool
+    """Whether the validation loss was lower than in any round before."""
+    seconds: float
+    penalty: float | None = None
+    """Of a regression: 1 / C, the weight of the squared coefficients."""
 
-    def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("patience", 1), ("batch_size", 2)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"--{name.replace('_', '-')} {value}: {least} or more is needed")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise UsageError(f"a learning rate of {self.learning_rate} is not above 0")
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"--seed {self.seed}: 0 or more is needed")
 
-    def batch_size_for(self, training_images: int) -> int:
-        """Images a step."""
-        return self.batch_size or min(BATCH_SIZE, max(LEAST_BATCH, training_images // STEPS_PER_EPOCH))
+class Training(ABC):
+    """Rounds of training until it is over, with the weights of the best round. At the end of a round it can be saved."""
+
+    total_steps: int
+
+    def __init__(self, detector: Detector) -> None:
+        self.detector = detector
+        self.step = 0
+        self.rounds: list[Round] = []
+        self.best_weights: dict[str, Tensor] = {}
+        """On the host: a second copy of 540 MB is not to fill a GPU."""
+
+    @property
+    def best(self) -> Round | None:
+        return next((found for found in reversed(self.rounds) if found.is_best), None)
+
+    @property
+    @abstractmethod
+    def is_over(self) -> bool: ...
+
+    @abstractmethod
+    def next_round(self, monitor: Monitor) -> Round | None:
+        """Train for a round; None if the monitor stopped it on the way."""
+
+    def run(self, monitor: Monitor) -> bool:
+        """Train until it is over, or the monitor stops it; whether it came to its end."""
+        monitor.begin(self)
+        while not self.is_over:
+            found = self.next_round(monitor)
+            if found is None:
+                return False
+            self.rounds.append(found)
+            if found.is_best:
+                weights = self.detector.state_dict().items()
+                self.best_weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights}
+            if monitor.round_done(self):
+                return False
+        return True
+
+    def load_best(self) -> Round:
+        """Give the detector its best weights.
+
+        Raises:
+            NoRoundDone: there are none.
+        """
+        if self.best is None:
+            raise NoRoundDone("stopped before the end of the first epoch; there is nothing to test yet")
+        self.detector.load_state_dict(self.best_weights)
+        return self.best
+
+    def is_gain(self, val_loss: float) -> bool:
+        return self.best is None or val_loss < self.best.val_loss
+
+    def state(self) -> State:
+        best = {f"best.{name}": tensor for name, tensor in self.best_weights.items()}
+        return {"step": self.step, "rounds": to_json(self.rounds), **best}
+
+    def restore(self, state: State) -> None:
+        try:
+            rounds = [from_json(Round, entry, "a round") for entry in state["rounds"]]
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        if [found.number for found in rounds] != list(range(1, len(rounds) + 1)) or not rounds or not rounds[0].is_best:
+            raise ValueError("its rounds do not follow each other")
+        self.step, self.rounds, self.best_weights = state["step"], rounds, _part(state, "best.")
+
+
+class Monitor:
+    """Is told of a training's course, may restore its state and stop it. This one lets it run to its end."""
+
+    def begin(self, training: Training) -> None:
+        """Called before the first round."""
+
+    def step_done(self, training: Training) -> bool:
+        """Called after each step that does not end a round. Returns: whether to stop here, and lose the round so far."""
+        return False
+
+    def round_done(self, training: Training) -> bool:
+        """Called after each round. Returns: whether to stop."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -73,11 +142,11 @@ class FittedDetector:
     rounds: tuple[Round, ...]
     best: Round
     finished: bool
-    """False if somebody asked it to stop before it would have."""
+    """False if it was stopped before its end."""
 
-    def logits(self, album: LabelledImageDataset, indices: Indices, batch_size: int = BATCH_SIZE) -> NDArray[np.float64]:
-        """[n] for the album's images with these numbers."""
-        return dataset_logits(self.detector, album, indices, self.device, batch_size)
+    def logits(self, dataset: LabelledImageDataset, indices: Indices, batch_size: int = BATCH_SIZE) -> NDArray[np.float64]:
+        """[n] for the dataset's images with these numbers."""
+        return dataset_logits(self.detector, dataset, indices, self.device, batch_size)
 
 
 def fitting_augmentation(choice: Choice, detector: Detector, wanted: str | None) -> Choice:
@@ -90,11 +159,11 @@ def fitting_augmentation(choice: Choice, detector: Detector, wanted: str | None)
     augment: Augmentation = augmentations.build(augmentation)
     if augment.load_size_px(detector.image_size_px) != detector.image_size_px:
         raise UsageError(
-            f"--augment {augmentation.name} cuts its pictures out of larger ones, which a detector is not given; "
+            f"--augment {augmentation.name} crops its images out of larger ones, which a detector is not given; "
             "use mirror or rotate-shift-mirror"
         )
     if augment.gives_size_px(detector.image_size_px) != detector.image_size_px and not detector.takes_any_size:
-        raise UsageError(f"--augment {augmentation.name} shows parts of the picture, and {choice.name} takes whole ones alone")
+        raise UsageError(f"--augment {augmentation.name} shows parts of the image, and {choice.name} takes whole ones alone")
     if isinstance(detector, LinearDetector) and augmentation.name != "none":
         raise UsageError(f"--augment {augmentation.name}: the detector {choice.name} is fitted to the images as they are")
     return augmentation
@@ -102,166 +171,183 @@ def fitting_augmentation(choice: Choice, detector: Detector, wanted: str | None)
 
 def fit(
     choice: Choice,
-    album: LabelledImageDataset,
-    parts: Split,
+    dataset: LabelledImageDataset,
+    split: Split,
     settings: FitSettings,
     *,
     device: torch.device,
-    on_round: OnRound | None = None,
-    keeper: Keeper | None = None,
+    monitor: Monitor | None = None,
 ) -> FittedDetector:
-    """Train on `parts.train`, keep the weights of the lowest loss on `parts.val`; `parts.test` is not looked at.
+    """Train on `split.train` and keep the weights of the lowest loss on `split.val`; `split.test` is not looked at.
 
-    All that is random is a function of the seed and the step. `on_round` is told of each round; if it returns True, training
-    ends there, with the best weights so far. The keeper may let it go on from an earlier state, and may stop it after any step.
+    All that is random is a function of the seed and the step. If the monitor stops it, it ends with the best weights so far.
 
     Raises:
-        UsageError: the album has another size than the detector wants, or an augmentation for what is fitted in one go.
-        NothingToJudge: stopped before the first round was over.
+        UsageError: the images have another size than the detector wants, or an augmentation for what is fitted in one go.
+        NoRoundDone: stopped before the end of the first round.
         FruitganError: the loss is not finite.
     """
     # Weights and dropout are drawn from torch's own generator, which is given back as it was.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], device_type="cuda"):
         torch.manual_seed(randomness.torch_seed(settings.seed, 0, "detector/weights"))
         detector: Detector = detectors.build(choice)
-        if detector.image_size_px != album.size_px:
+        if detector.image_size_px != dataset.size_px:
             raise UsageError(
-                f"the detector {choice.name} wants images of {detector.image_size_px} px and would be given {album.size_px} px"
+                f"the detector {choice.name} wants images of {detector.image_size_px} px and would get {dataset.size_px} px"
             )
         augmentation = fitting_augmentation(choice, detector, settings.augment)
-        augment: Augmentation = augmentations.build(augmentation)
         detector.to(device)
-        keeper, history = keeper or Keeper(), History()
+        training: Training
         if isinstance(detector, LinearDetector):
-            batch_size = settings.batch_size or BATCH_SIZE
-            finished = fit_regression(detector, album, parts, device, batch_size, history, keeper, on_round)
+            training = RegressionTraining(detector, dataset, split, settings, device)
         else:
-            finished = _Loop(detector, album, parts, settings, augment, device, history).run(keeper, on_round)
-        best = history.give_best(detector)
-    return FittedDetector(choice, detector.eval(), device, augmentation, tuple(history.rounds), best, finished)
+            training = NetworkTraining(detector, dataset, split, settings, augmentations.build(augmentation), device)
+        finished = training.run(monitor or Monitor())
+        best = training.load_best()
+    return FittedDetector(choice, detector.eval(), device, augmentation, tuple(training.rounds), best, finished)
 
 
-class _Loop:
-    """Adam on the cross entropy, epoch after epoch, until the choosing images have not gained for a while."""
+class RegressionTraining(Training):
+    """A logistic regression, fitted with each penalty in turn."""
+
+    total_steps = len(PENALTIES)
+    detector: LinearDetector
+
+    def __init__(
+        self, detector: LinearDetector, dataset: LabelledImageDataset, split: Split, settings: FitSettings, device: torch.device
+    ) -> None:
+        super().__init__(detector)
+        self.dataset = dataset
+        self.split = split
+        self.device = device
+        self.batch_size = settings.batch_size or BATCH_SIZE
+        self.trials: Iterator[Trial] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return len(self.rounds) == len(PENALTIES)
+
+    def next_round(self, monitor: Monitor) -> Round:
+        if self.trials is None:
+            self.trials = self._trials()
+        trial = next(self.trials)
+        store(self.detector, trial.regression)
+        self.step += 1
+        return Round(
+            number=self.step,
+            train_loss=trial.train_loss,
+            train_accuracy=trial.train_accuracy,
+            val_loss=trial.val_loss,
+            val_accuracy=trial.val_accuracy,
+            is_best=self.is_gain(trial.val_loss),
+            seconds=trial.seconds,
+            penalty=trial.penalty,
+        )
+
+    def _trials(self) -> Iterator[Trial]:
+        """Those that the rounds so far lack."""
+        labels = self.dataset.generated
+        train, val = (
+            features_of(self.detector, self.dataset, part, self.device, self.batch_size)
+            for part in (self.split.train, self.split.val)
+        )
+        return trials(train, labels[self.split.train], val, labels[self.split.val], PENALTIES[len(self.rounds) :])
+
+
+class NetworkTraining(Training):
+    """Adam on the cross entropy, epoch after epoch, until the validation loss has not fallen for a while."""
 
     def __init__(
         self,
         detector: Detector,
-        album: LabelledImageDataset,
-        parts: Split,
+        dataset: LabelledImageDataset,
+        split: Split,
         settings: FitSettings,
         augmentation: Augmentation,
         device: torch.device,
-        history: History,
     ) -> None:
-        self.detector = detector.to(memory_format=torch.channels_last)  # the faster order for convolutions, on CPUs above all
-        self.album = album
-        self.parts = parts
+        super().__init__(detector.to(memory_format=torch.channels_last))  # the faster order for convolutions, on CPUs above all
+        self.dataset = dataset
+        self.split = split
         self.settings = settings
         self.augmentation = augmentation
         self.device = device
         self.optimizer = torch.optim.Adam(detector.parameters(), lr=settings.learning_rate, eps=settings.epsilon)
-        self.batch_size = settings.batch_size_for(len(parts.train))
-        self.history = history
-        self.step = 0
-        self.batches_done = 0
-        """Of the epoch that it is in."""
-        self.loss_sum = torch.zeros((), device=device)
-        """Over the images of those."""
-        self.right = torch.zeros((), device=device)
-
-    def stateful(self) -> dict[str, Stateful]:
-        """Every part that influences the next step, by name."""
-        network, optimizer = NetworkState(self.detector), OptimizerState(self.optimizer)
-        return {"loop": self, "history": self.history, "network": network, "optimizer": optimizer}
+        self.batch_size = settings.batch_size_for(len(split.train))
+        self.total_steps = settings.epochs * len(batches(split.train, self.batch_size))
 
     def state(self) -> State:
-        counts = {"step": self.step, "batches_done": self.batches_done}
-        return {**counts, "loss_sum": self.loss_sum, "right": self.right}
+        network = {f"network.{name}": tensor for name, tensor in self.detector.state_dict().items()}
+        moments = self.optimizer.state_dict()["state"].items()  # none before the first step
+        optimizer = {f"optimizer.{index}.{key}": value for index, kept in moments for key, value in kept.items()}
+        return super().state() | network | optimizer
 
     def restore(self, state: State) -> None:
-        if min(state["step"], state["batches_done"]) < 0:
-            raise ValueError("it counts fewer steps than none")
-        self.step, self.batches_done = state["step"], state["batches_done"]
-        self.loss_sum.copy_(state["loss_sum"])
-        self.right.copy_(state["right"])
+        super().restore(state)
+        self.detector.load_state_dict(_part(state, "network."))
+        moments: dict[int, dict[str, Any]] = {}
+        for name, value in _part(state, "optimizer.").items():
+            index, _, key = name.partition(".")
+            moments.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
 
-    def run(self, keeper: Keeper, on_round: OnRound | None) -> bool:
-        """Whether it came to its end, or somebody asked it to stop."""
-        parts = self.stateful()
-        keeper.take_up(parts, self.history)
-        stopped = False
-        while not stopped and not self._is_over():
-            if self._train(keeper, parts):
-                return False
-            round_ = self._round()
-            self.history.add(round_, self.detector)
-            stopped = bool(on_round is not None and on_round(round_))
-            keeper.keep(self.step, parts, is_end=stopped or self._is_over())
-        return not stopped
+    @property
+    def is_over(self) -> bool:
+        done = len(self.rounds)
+        return done >= self.settings.epochs or (self.best is not None and done - self.best.number >= self.settings.patience)
 
-    def _is_over(self) -> bool:
-        done, best = len(self.history.rounds), self.history.best
-        return done >= self.settings.epochs or (best is not None and done - best.number >= self.settings.patience)
-
-    def _round(self) -> Round:
-        """The epoch that has just ended, and what the choosing images say of it."""
-        number = len(self.history.rounds) + 1
-        loss, right = float(self.loss_sum) / len(self.parts.train), float(self.right) / len(self.parts.train)
-        chosen = dataset_logits(self.detector, self.album, self.parts.val, self.device, self.batch_size)
-        truth = self.album.generated[self.parts.val]
-        val_loss = log_loss(chosen, truth)
-        if not math.isfinite(loss) or not math.isfinite(val_loss):
-            raise FruitganError(f"the loss is not finite in epoch {number}; try another --seed or a larger --batch-size")
-        self.batches_done = 0
-        self.loss_sum.zero_()
-        self.right.zero_()
+    def next_round(self, monitor: Monitor) -> Round | None:
+        """Each training image once, augmented and with dropout; then the loss on the validation set."""
+        began = time.monotonic()
+        self.detector.train()
+        number, train = len(self.rounds) + 1, self.split.train
+        loss_sum, correct = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        order = train[randomness.permutation(self.settings.seed, number, len(train), "detector/order")]
+        pieces = batches(order, self.batch_size)
+        for place, indices in enumerate(pieces, start=1):
+            loss, logits = self._train_step(indices)
+            loss_sum += loss * len(indices)
+            correct += ((logits > 0) == (self.dataset.labels(indices, self.device) > 0)).sum()
+            if place < len(pieces) and monitor.step_done(self):
+                return None
+        val_logits = dataset_logits(self.detector, self.dataset, self.split.val, self.device, self.batch_size)
+        truth = self.dataset.generated[self.split.val]
+        train_loss, val_loss = float(loss_sum) / len(train), log_loss(val_logits, truth)
+        if not math.isfinite(train_loss) or not math.isfinite(val_loss):
+            raise FruitganError(f"the loss is not finite in epoch {number}; a lower --learning-rate or another --seed may help")
         return Round(
             number=number,
-            train_loss=loss,
-            train_accuracy=right,
+            train_loss=train_loss,
+            train_accuracy=float(correct) / len(train),
             val_loss=val_loss,
-            val_accuracy=float(((chosen > 0) == truth).mean()),
-            is_best=self.history.is_gain(val_loss),
-            seconds=time.monotonic() - self.began,
+            val_accuracy=float(((val_logits > 0) == truth).mean()),
+            is_best=self.is_gain(val_loss),
+            seconds=time.monotonic() - began,
         )
 
-    def _train(self, keeper: Keeper, parts: Mapping[str, Stateful]) -> bool:
-        """The rest of an epoch: each training image once, augmented and with dropout. Whether it was stopped on the way."""
-        self.began = time.monotonic()
-        self.detector.train()
-        seed, train = self.settings.seed, self.parts.train
-        order = train[randomness.permutation(seed, len(self.history.rounds) + 1, len(train), "detector/order")]
-        pieces = list(batches(order, self.batch_size))
-        for number, indices in enumerate(pieces[self.batches_done :], start=self.batches_done + 1):
-            torch.manual_seed(randomness.torch_seed(seed, self.step, "detector/dropout"))
-            truth = self.album.labels(indices, self.device)
-            logits = self.detector(self._images(indices))
-            loss = F.binary_cross_entropy_with_logits(logits, truth)
-            self.optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            self.optimizer.step()
-            self.loss_sum += loss.detach() * len(indices)
-            self.right += ((logits.detach() > 0) == (truth > 0)).sum()
-            self.step += 1
-            self.batches_done = number
-            # The last one belongs to the round, which is kept whole.
-            if number < len(pieces) and keeper.ends(self.step, parts):
-                return True
-        return False
-
-    def _images(self, indices: Indices) -> Tensor:
-        n = len(indices)
-        draws = randomness.sample(self.settings.seed, self.step, n * self.augmentation.draws, "detector/augment")
-        images = self.album.batch(indices, self.device)
-        images = self.augmentation.apply(images, torch.from_numpy(draws.reshape(n, -1)), self.album.size_px)
-        return images.contiguous(memory_format=torch.channels_last)
+    def _train_step(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        """One step of Adam: its loss, and the logits [n] of the batch."""
+        seed, n = self.settings.seed, len(indices)
+        draws = randomness.sample(seed, self.step, n * self.augmentation.draws, "detector/augment")
+        torch.manual_seed(randomness.torch_seed(seed, self.step, "detector/dropout"))
+        images = self.dataset.batch(indices, self.device)
+        images = self.augmentation.apply(images, torch.from_numpy(draws.reshape(n, -1)), self.dataset.size_px)
+        logits = self.detector(images.contiguous(memory_format=torch.channels_last))
+        loss = F.binary_cross_entropy_with_logits(logits, self.dataset.labels(indices, self.device))
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        self.step += 1
+        return loss.detach(), logits.detach()
 
 
-def batches(order: Indices, batch_size: int) -> Iterator[Indices]:
+def batches(order: Indices, batch_size: int) -> list[Indices]:
     """The order cut in pieces; a single image at the end joins the piece before, since batch norm cannot do with one."""
     starts = list(range(0, len(order), batch_size))
     if len(starts) > 1 and len(order) - starts[-1] == 1:
         starts.pop()
-    for place, start in enumerate(starts):
-        yield order[start : starts[place + 1] if place + 1 < len(starts) else len(order)]
+    return np.split(order, starts[1:])
+
+
+def _part(state: State, prefix: str) -> dict[str, Any]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -1,12 +1,15 @@
-"""The detector's report: one self-contained page with its numbers, what they mean, its curves and its mistakes."""
+"""A detector's report: one self-contained page with its scores, what they mean, its curves and its mistakes; and its plots."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fruitgan.images import Pixels
@@ -14,13 +17,35 @@ from fruitgan.registry import Choice
 from fruitgan.report.page import inline_images, number, render, thousands
 from fruitgan.report.plots import Line, line_plot
 from fruitgan.train_detector.calibration import roc_points
-from fruitgan.train_detector.epochs import Round
-from fruitgan.train_detector.fit import FitSettings
-from fruitgan.train_detector.plots import Plot, confusion_png, plot_png
+from fruitgan.train_detector.detector import LabelledImageDataset
+from fruitgan.train_detector.fit import Round
+from fruitgan.train_detector.protocols import Split
+from fruitgan.train_detector.settings import FitSettings
 
 PICTURES_LIMIT_BYTES = 1_500_000
+EXAMPLES = 6
+COLOURS = ("#c2540a", "#1f66a8")
+DPI = 120
 
 Rows = list[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """A plot and its words; `lines` are (label, x, y), two at most."""
+
+    name: str
+    title: str
+    caption: str
+    x_label: str
+    lines: tuple[tuple[str, Sequence[float], Sequence[float]], ...]
+    x_end: float
+    y_end: float | None = None
+
+    @property
+    def legend(self) -> list[tuple[str, int]]:
+        """Label and the number of the colour."""
+        return [(label, colour) for colour, (label, _, _) in enumerate(self.lines, start=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +59,11 @@ class Report:
     augmentation: Choice
     rounds: Sequence[Round]
     logits: NDArray[np.float64]
-    """[n] of the judged images, above 0 for generated."""
+    """[n] of the test images, above 0 for generated."""
     generated: NDArray[np.bool_]
     """[n], the truth."""
     examples: Mapping[str, Sequence[Pixels]]
-    """Judged pictures by what they are and were taken for."""
+    """Test images by what they are and were classified as."""
     settings: FitSettings
     environment: Mapping[str, Any]
 
@@ -52,7 +77,7 @@ def detector_report(report: Report) -> str:
         result=result,
         accuracy=percent(result["accuracy"]),
         interval=tuple(percent(end) for end in result["interval"]),
-        right=result["confusion"]["generated_as_generated"] + result["confusion"]["real_as_real"],
+        baseline=percent(result["majority_baseline"]),
         meanings=meanings(result),
         confusion=_confusion(result["confusion"]),
         parts=[
@@ -77,39 +102,52 @@ def percent(share: float) -> str:
 
 
 def meanings(result: Mapping[str, Any]) -> list[str]:
-    """The numbers, each with its meaning in a sentence."""
+    """The scores, each with its meaning in a sentence."""
     low, high = result["interval"]
-    chance = result["chance"]
-    said = [_accuracy_in_words(result["accuracy"], low, high, chance)]
-    said.append(
+    tiny = "below 0.0001" if result["p_value"] < 1e-4 else number(result["p_value"], 2)
+    sentences = [
+        _accuracy_in_words(result["accuracy"], low, high, result["majority_baseline"]),
         f"Interval {percent(low)} to {percent(high)} (95%, Wilson): where the accuracy would lie with ever more images of this "
-        "kind; it says nothing of another training or another generator."
-    )
-    said.append(
+        "kind; it says nothing of another training or another generator.",
         f"AUC {result['auc']:.3f}: of a generated and a real image, picked at random, the detector scores the generated one "
-        f"higher {percent(result['auc'])} of the time. 0.5 is a coin, 1 is perfect; no threshold is involved."
-    )
-    p_value = result["p_value"]
-    tiny = "below 0.0001" if p_value < 1e-4 else number(p_value, 2)
-    said.append(f"p-value {tiny}: how often somebody who guesses would do at least as well by luck.")
+        f"higher {percent(result['auc'])} of the time. 0.5 is a coin, 1 is perfect; no threshold is involved.",
+        f"p-value {tiny}: how often somebody who guesses would do at least as well by luck.",
+    ]
     if result["protocol"] == "seed":
-        said.append("The images that are counted here also chose the weights, so all these numbers read too high: see below.")
-    return said
+        sentences.append("The test images are also the validation images here, so all these numbers read too high: see below.")
+    return sentences
 
 
-def _accuracy_in_words(accuracy: float, low: float, high: float, chance: float) -> str:
-    start = f"Accuracy {percent(accuracy)}; always giving the more frequent answer would be right {percent(chance)} of the time"
-    if low <= chance <= high:
-        return f"{start}. The interval contains that: this detector does not tell the fakes from real images, another one may."
-    if high < chance:
-        return f"{start}. It does worse than that: what it learnt does not carry over to the judged images."
+def _accuracy_in_words(accuracy: float, low: float, high: float, baseline: float) -> str:
+    start = f"Test accuracy {percent(accuracy)}; the majority baseline (always the more frequent class) is {percent(baseline)}"
+    if low <= baseline <= high:
+        return f"{start}. The interval contains it: this detector cannot distinguish the fakes from real images, another may."
+    if high < baseline:
+        return f"{start}. The accuracy is below it: what the detector learnt does not carry over to the test images."
     if low >= 0.95:
-        return f"{start}. It nearly always tells: the fakes carry a trace that is easy to find."
-    return f"{start}. It tells, but not always: some fakes pass."
+        return f"{start}. It nearly always distinguishes them: the fakes carry a trace that is easy to find."
+    return f"{start}. It distinguishes them, but not always: some fakes pass."
+
+
+def examples(dataset: LabelledImageDataset, split: Split, logits: NDArray[np.float64]) -> dict[str, list[Pixels]]:
+    """The test images of each class that were classified most surely, correctly or not, uint8 [S, S, 3]."""
+    truth = dataset.generated[split.test]
+    kinds = {
+        "generated, recognised": (truth & (logits > 0), -logits),
+        "generated, classified as real": (truth & (logits <= 0), logits),
+        "real, recognised": (~truth & (logits <= 0), logits),
+        "real, classified as generated": (~truth & (logits > 0), -logits),
+    }
+    shown = {}
+    for kind, (which, order) in kinds.items():
+        numbers = np.flatnonzero(which)
+        numbers = numbers[np.argsort(order[numbers], kind="stable")][:EXAMPLES]
+        shown[kind] = [dataset.pixels(int(split.test[number])) for number in numbers]
+    return shown
 
 
 def _confusion(counts: Mapping[str, int]) -> list[tuple[str, list[tuple[str, str, bool]]]]:
-    """Rows of the matrix: what the images are, and for each answer the count, its share of the row, and whether it is right."""
+    """Rows of the matrix: the true class, and for each answer the count, its share of the row, and whether it is correct."""
     rows = []
     for truth in ("generated", "real"):
         total = counts[f"{truth}_as_generated"] + counts[f"{truth}_as_real"]
@@ -132,42 +170,40 @@ def _plots(report: Report) -> list[Plot]:
     is_regression = report.rounds[0].penalty is not None
     x_label = "trial, from the strongest penalty to the weakest" if is_regression else "epoch"
     best = int(report.result["best_round"])
-    pair = (
-        ("training images", "choosing images") if report.result["protocol"] != "seed" else ("training images", "judged images")
-    )
+    train, val = "train", "val" if report.result["protocol"] != "seed" else "val, which is also test"
     false, true = roc_points(report.logits, report.generated)
     return [
         Plot(
             name="loss",
             title="Loss",
             caption=f"Cross entropy; 0.693 is a coin. The weights of {x_label.split(',')[0]} {best} were kept: "
-            "the lowest on images that trained nothing. Where the lines part, the training images are being learnt by heart.",
+            "the lowest validation loss. Where the lines part, the training images are being learnt by heart.",
             x_label=x_label,
             lines=(
-                (pair[0], numbers, [round_.train_loss for round_ in report.rounds]),
-                (pair[1], numbers, [round_.val_loss for round_ in report.rounds]),
+                (train, numbers, [round_.train_loss for round_ in report.rounds]),
+                (val, numbers, [round_.val_loss for round_ in report.rounds]),
             ),
             x_end=numbers[-1],
         ),
         Plot(
             name="accuracy",
-            title="Accuracy on the way",
-            caption="Share told right. During training the images are augmented"
-            " and parts of the network switched off, so that line may lie lower.",
+            title="Accuracy during training",
+            caption="During training the images are augmented and parts of the network switched off, "
+            "so that the line of the training images may lie lower.",
             x_label=x_label,
             lines=(
-                (pair[0], numbers, [round_.train_accuracy for round_ in report.rounds]),
-                (pair[1], numbers, [round_.val_accuracy for round_ in report.rounds]),
+                (train, numbers, [round_.train_accuracy for round_ in report.rounds]),
+                (val, numbers, [round_.val_accuracy for round_ in report.rounds]),
             ),
             x_end=numbers[-1],
             y_end=1.02,
         ),
         Plot(
             name="roc",
-            title="What each threshold would give",
-            caption="Up: share of the fakes that is found. Right: share of the real images that is wrongly accused. "
+            title="ROC curve",
+            caption="For each threshold: share of the fakes recognised over share of the real images classified as generated. "
             f"The area below is the AUC, {report.result['auc']:.3f}; a coin gives the diagonal.",
-            x_label="real images taken for generated",
+            x_label="real images classified as generated",
             lines=(("this detector", list(false), list(true)), ("a coin", [0.0, 1.0], [0.0, 1.0])),
             x_end=1.0,
             y_end=1.02,
@@ -190,9 +226,9 @@ def _settings(report: Report) -> list[tuple[str, Rows]]:
     result, fitting = report.result, report.settings
     options = ", ".join(f"{name} {value}" for name, value in report.detector.options.items())
     data = [
-        ("trained on", f"{thousands(result['train_images'])} images"),
-        ("chose when to stop", f"{thousands(result['choose_images'])} images"),
-        ("judged", f"{thousands(result['n'])} images"),
+        ("train", f"{thousands(result['train_images'])} images"),
+        ("val", f"{thousands(result['val_images'])} images"),
+        ("test", f"{thousands(result['n'])} images"),
         ("left out for balance", thousands(result["left_out_images"])),
         ("could not be read", thousands(result["unreadable_images"])),
         ("image size", f"{result['image_size_px']} x {result['image_size_px']} px"),
@@ -208,9 +244,51 @@ def _settings(report: Report) -> list[tuple[str, Rows]]:
     else:
         best = next(round_ for round_ in report.rounds if round_.number == result["best_round"])
         training += [("fitted by", "logistic regression (scikit-learn)"), ("penalty chosen", f"{best.penalty:g}")]
-    training.append(("seed", str(fitting.seed)))
+    training.append(("random seed", str(fitting.seed)))
     machine = dict(report.environment)
     packages = machine.pop("packages", {})
     rows = [(key.replace("_", " "), str(value)) for key, value in machine.items() if value is not None]
     rows.append(("packages", ", ".join(f"{name} {version}" for name, version in packages.items())))
     return [("Images", data), ("Training", training), ("Machine", rows)]
+
+
+def plot_png(plot: Plot) -> bytes:
+    """The plot with its title and legend as a PNG file."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a person's matplotlibrc must not change a report
+        figure = Figure(figsize=(5.6, 3.4), dpi=DPI)
+        axes = figure.add_axes((0.11, 0.15, 0.86, 0.76))
+        for (label, x, y), colour in zip(plot.lines, COLOURS, strict=False):
+            axes.plot(x, y, color=colour, label=label, marker="o" if len(x) == 1 else "")
+        axes.set_title(plot.title)
+        axes.set_xlabel(plot.x_label)
+        axes.set_ylim(bottom=0, top=plot.y_end)
+        axes.legend(frameon=False)
+        return _png(figure)
+
+
+def confusion_png(counts: Mapping[str, int]) -> bytes:
+    """The confusion matrix as a PNG file."""
+    classes = ("generated", "real")
+    matrix = np.array([[counts[f"{truth}_as_{answer}"] for answer in classes] for truth in classes])
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        figure = Figure(figsize=(3.8, 3.4), dpi=DPI)
+        axes = figure.add_axes((0.25, 0.16, 0.72, 0.8))
+        axes.imshow(matrix, cmap="Oranges", vmin=0)
+        for row in range(2):
+            for column in range(2):
+                dark = matrix[row, column] > 0.6 * matrix.max()
+                colour = "white" if dark else "black"
+                axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", color=colour, fontsize=14)
+        axes.set_xticks(range(2), classes)
+        axes.set_yticks(range(2), classes)
+        axes.set_xlabel("classified as")
+        axes.set_ylabel("is", rotation=0)
+        return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})  # else the version of matplotlib is in the file
+    return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Which images train, which choose when to stop, and which judge; two protocols, one of them leaky on purpose."""
+"""Protocols: how labelled images are split into train, val and test sets. One of the two leaks on purpose."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError
 
 SHARES = (0.64, 0.16, 0.2)
-"""Of the grouped protocol: train, choose, judge. A fifth judges, and a fifth of the rest chooses."""
+"""Train, val and test of the grouped protocol: a fifth is test, and a fifth of the rest val."""
 INNER_SHARE = 0.15
-"""Of the images that do not judge in a fold."""
+"""Val's share of the images that are not test, in a fold."""
 HALVES = (0.5 * (1 - INNER_SHARE), 0.5 * INNER_SHARE, 0.5)
 SEED_SHARE = 0.2
 LEAST_PER_CLASS = 10
@@ -26,7 +26,7 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Split:
-    """Numbers of images, ascending; `choose` and `judge` are the same images in the seed protocol."""
+    """Numbers of images, ascending; `val` and `test` are the same images in the seed protocol."""
 
     train: Indices
     val: Indices
@@ -37,7 +37,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A way to split, and what to know about its number."""
+    """A way to split, and what to know about its accuracy."""
 
     split: Callable[[Sequence[LabelledImage], int], Split]
     explained: Callable[[Sequence[LabelledImage], Split], tuple[str, ...]]
@@ -45,7 +45,7 @@ class Protocol:
 
 
 def grouped_split(images: Sequence[LabelledImage], seed: int) -> Split:
-    """Three parts in which the classes are balanced and no group is on two sides.
+    """Three sets in which the classes are balanced and no group is in two of them.
 
     The larger class is cut down to the smaller at random. Groups come in an order that the seed decides, large ones first, and
     each goes where most is missing, so that the shares hold for each class as well as the groups allow.
@@ -55,20 +55,18 @@ def grouped_split(images: Sequence[LabelledImage], seed: int) -> Split:
     """
     _need(images)
     kept = _balanced(images, seed)
-    parts = _dealt(images, kept, SHARES, seed, "detector/groups")
-    for part, what in zip(parts, ("train", "choose when to stop", "judge"), strict=True):
-        if len({images[index].generated for index in part}) < 2:
-            groups = len({images[index].group for index in kept})
-            raise DataError(
-                f"no image of one class is left to {what}: the {len(kept)} images show only {groups} different things; "
-                "at least three of each class are needed"
-            )
-    left_out = sorted(set(range(len(images))) - set(kept))
-    return Split(*(_indices(part) for part in (*parts, left_out)))
+    split = _split(images, kept, SHARES, seed, "detector/groups")
+    if split is None:
+        groups = len({images[index].group for index in kept})
+        raise DataError(
+            f"train, val and test need images of both classes: the {len(kept)} images show only {groups} different things; "
+            "at least three of each class are needed"
+        )
+    return split
 
 
 def grouped_folds(images: Sequence[LabelledImage], folds: int, seed: int) -> list[Split]:
-    """As many splits as folds: each fold judges once, and of the rest 15% of the groups choose and the others train.
+    """As many splits as folds: each fold is the test set once, and of the rest 15% of the groups are val and the others train.
 
     The larger class is cut down to the smaller at random, and no group is on two sides of a split.
 
@@ -76,38 +74,47 @@ def grouped_folds(images: Sequence[LabelledImage], folds: int, seed: int) -> lis
         DataError: a side would lack a class.
     """
     kept = _balanced(images, seed)
-    dealt = _dealt(images, kept, (1 / folds,) * folds, seed, "evaluate/folds")
-    left_out = _indices(set(range(len(images))) - set(kept))
     found = []
-    for number, judge in enumerate(dealt):
-        rest = sorted(set(kept) - set(judge))
-        train, choose = _dealt(images, rest, (1 - INNER_SHARE, INNER_SHARE), seed, f"evaluate/inner/{number}")
-        found.append(Split(_indices(train), _indices(choose), _indices(judge), left_out))
-    if not all(_has_both(images, part) for parts in found for part in (parts.train, parts.val, parts.test)):
+    for number, test in enumerate(_dealt(images, kept, (1 / folds,) * folds, seed, "evaluate/folds")):
+        rest = sorted(set(kept) - set(test))
+        shares = (1 - INNER_SHARE, INNER_SHARE)
+        found.append(_split(images, rest, shares, seed, f"evaluate/inner/{number}", test))
+    if None in found:
         raise DataError(
             f"the images show too few different things for {folds} folds: at least {folds} groups of each class are needed"
         )
-    return found
+    return [split for split in found if split is not None]
 
 
 def half_split(images: Sequence[LabelledImage], seed: int) -> Split:
-    """One half of the groups judges; of the other 15% choose and the rest train. Balanced as the folds are.
+    """One half of the groups is test; of the other 15% are val and the rest train. Balanced as the folds are.
 
     Raises:
         DataError: a side would lack a class.
     """
-    kept = _balanced(images, seed)
-    train, choose, judge = _dealt(images, kept, HALVES, seed, "evaluate/halves")
-    parts = Split(*(_indices(part) for part in (train, choose, judge, set(range(len(images))) - set(kept))))
-    if not all(_has_both(images, part) for part in (parts.train, parts.val, parts.test)):
+    split = _split(images, _balanced(images, seed), HALVES, seed, "evaluate/halves")
+    if split is None:
         raise DataError(
             "the images show too few different things for two halves: at least four groups of each class are needed"
         )
-    return parts
+    return split
 
 
-def _has_both(images: Sequence[LabelledImage], part: Indices) -> bool:
-    return len({images[index].generated for index in part}) == 2
+def _split(
+    images: Sequence[LabelledImage],
+    members: Sequence[int],
+    shares: Sequence[float],
+    seed: int,
+    stream: str,
+    test: Sequence[int] | None = None,
+) -> Split | None:
+    """The members by these shares, `test` apart if it is given; None if a set would lack a class."""
+    dealt = _dealt(images, members, shares, seed, stream)
+    sets = dealt if test is None else [*dealt, list(test)]
+    if any(len({images[index].generated for index in part}) < 2 for part in sets):
+        return None
+    used = {index for part in sets for index in part}
+    return Split(*(_indices(part) for part in (*sets, set(range(len(images))) - used)))
 
 
 def _dealt(
@@ -123,17 +130,17 @@ def _dealt(
     counts = Counter(images[index].generated for index in kept)
     missing = [{label: share * counts[label] for label in (True, False)} for share in shares]
     whole = [dict(part) for part in missing]
-    parts: list[list[int]] = [[] for _ in shares]
+    sets: list[list[int]] = [[] for _ in shares]
     for name in order:
         labels = Counter(images[index].generated for index in groups[name])
         lack = [
             sum(missing[p][label] / max(whole[p][label], 1e-9) * n for label, n in labels.items()) for p in range(len(shares))
         ]
         place = int(np.argmax(lack))
-        parts[place] += groups[name]
+        sets[place] += groups[name]
         for label, n in labels.items():
             missing[place][label] -= n
-    return parts
+    return sets
 
 
 def _balanced(images: Sequence[LabelledImage], seed: int) -> list[int]:
@@ -147,20 +154,20 @@ def _balanced(images: Sequence[LabelledImage], seed: int) -> list[int]:
 
 
 def seed_split(images: Sequence[LabelledImage], seed: int = 0) -> Split:
-    """As the lab report did: the first fifth of each class by name chooses *and* judges, all else trains. The seed is ignored.
+    """As the lab report did: the first fifth of each class by name is val *and* test, all else train. The seed is ignored.
 
     Raises:
         DataError: too few images.
     """
     _need(images)
     train: list[int] = []
-    judge: list[int] = []
+    test: list[int] = []
     for label in (True, False):
         members = sorted((i for i, image in enumerate(images) if image.generated == label), key=lambda i: images[i].path.name)
         first = int(SEED_SHARE * len(members))
-        judge += members[:first]
+        test += members[:first]
         train += members[first:]
-    return Split(_indices(train), _indices(judge), _indices(judge), _indices([]))
+    return Split(_indices(train), _indices(test), _indices(test), _indices([]))
 
 
 def _need(images: Sequence[LabelledImage]) -> None:
@@ -177,41 +184,36 @@ def _indices(values: Iterable[int]) -> Indices:
     return np.array(sorted(values), dtype=np.int64)
 
 
-def shared_groups(images: Sequence[LabelledImage], a: Indices, b: Indices) -> int:
-    """How many images of `b` show the same thing as one of `a`."""
-    groups = {images[i].group for i in a}
-    return sum(images[i].group in groups for i in b)
-
-
-def _explain_grouped(images: Sequence[LabelledImage], parts: Split) -> tuple[str, ...]:
+def _explain_grouped(images: Sequence[LabelledImage], split: Split) -> tuple[str, ...]:
     notes = [
-        "grouped protocol: no source image is on two sides, the classes are balanced, and the judged images chose nothing, "
-        "neither weights nor when to stop"
+        "grouped protocol: no source image is in two of train, val and test, the classes are balanced, and the test images "
+        "chose neither weights nor when to stop"
     ]
-    if len(parts.left_out):
-        notes.append(f"{len(parts.left_out)} images of the larger class left out, so that a guess is right half the time")
+    if len(split.left_out):
+        notes.append(f"{len(split.left_out)} images of the larger class left out, so that the majority baseline is 50%")
     return tuple(notes)
 
 
-def _explain_seed(images: Sequence[LabelledImage], parts: Split) -> tuple[str, ...]:
-    """Why the number is too high, with counts where there are any."""
-    judged = len(parts.test)
+def _explain_seed(images: Sequence[LabelledImage], split: Split) -> tuple[str, ...]:
+    """Why the accuracy is too high, with counts where there are any."""
+    has_splits = any(image.split for image in images)
     notes = [
-        "seed protocol, the lab report's: its number leaks and reads too high",
-        f"the {judged} images that are reported also chose when to stop, so the best of many looks at them is reported",
+        "seed protocol, the lab report's: its accuracy leaks and reads too high",
+        f"the {len(split.test)} test images are also the validation images, so the best of many looks at them is reported",
         "they are the first fifth of each class by name"
         + (
             "; in the report's folders neighbours are alike, the neutral names of this dataset make it a random part"
-            if any(image.split for image in images)
+            if has_splits
             else ", not a random part: neighbours in a folder are alike"
         ),
     ]
-    if shared := shared_groups(images, parts.train, parts.test):
+    trained = {images[i].group for i in split.train}
+    if shared := sum(images[i].group in trained for i in split.test):
         notes.append(f"{shared} of them show what a training image shows (same source or a near-duplicate)")
-    if seen := sum(images[i].generated and images[i].split == "train" for i in parts.test):
-        fakes = sum(images[i].generated for i in parts.test)
-        notes.append(f"{seen} of the {fakes} judged fakes were made from images that the generator was trained on")
-    elif not any(image.split for image in images):
+    if seen := sum(images[i].generated and images[i].split == "train" for i in split.test):
+        fakes = sum(images[i].generated for i in split.test)
+        notes.append(f"{seen} of the {fakes} fakes among them were made from images that the generator was trained on")
+    elif not has_splits:
         notes.append("the report's fakes were made from images that the generator was trained on; of these it is not known")
     notes.append("the report's fakes were also stretched in brightness one by one as they were saved, the real images were not")
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""Logistic regression on a detector's fixed features, through scikit-learn; the result goes into the detector's tensors."""
+"""Logistic regression on fixed features: its fit by scikit-learn, and the detector `logistic`, which uses a feature backend."""
 
 from __future__ import annotations
 
@@ -14,23 +14,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fruitgan.errors import FruitganError
-from fruitgan.measures.contracts import Features, features
+from fruitgan.measures.contracts import Features
+from fruitgan.measures.contracts import features as feature_backends
 from fruitgan.networks.contracts import LinearDetector
-from fruitgan.stateful import Stateful
 from fruitgan.train_detector.calibration import log_loss
-from fruitgan.train_detector.checkpoint import History, Keeper
 from fruitgan.train_detector.detector import LabelledImageDataset
-from fruitgan.train_detector.epochs import OnRound, Round
-from fruitgan.train_detector.protocols import Indices, Split
+from fruitgan.train_detector.protocols import Indices
 
+PROBE_PX = 256
+"""Side of the image with which a backend is asked for the size it wants; one that takes any size is given this."""
 Values = NDArray[np.float64]
 Truth = NDArray[np.bool_]
 
 PENALTIES = (1000.0, 100.0, 10.0, 1.0, 0.1)
-"""Tried in this order; the choosing images say which is best."""
-
-
-NUMBERED = tuple(enumerate(PENALTIES, start=1))
+"""Tried in this order; the lowest validation loss says which is best."""
 
 
 @dataclass(frozen=True)
@@ -49,66 +46,20 @@ class Regression:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A regression with one penalty, and how well it does."""
+    """A regression with one penalty, and how well it does. Losses are cross entropies in nats."""
 
     regression: Regression
-    number: int
     penalty: float
+    """1 / C, the weight of the squared coefficients."""
     train_loss: float
     train_accuracy: float
     val_loss: float
     val_accuracy: float
     seconds: float
 
-    def as_round(self, is_best: bool) -> Round:
-        return Round(
-            number=self.number,
-            train_loss=self.train_loss,
-            train_accuracy=self.train_accuracy,
-            val_loss=self.val_loss,
-            val_accuracy=self.val_accuracy,
-            is_best=is_best,
-            seconds=self.seconds,
-            penalty=self.penalty,
-        )
-
-
-def fit_regression(
-    detector: LinearDetector,
-    album: LabelledImageDataset,
-    parts: Split,
-    device: torch.device,
-    batch_size: int,
-    history: History,
-    keeper: Keeper,
-    on_round: OnRound | None,
-) -> bool:
-    """Standardise the features, then fit with each penalty that the history lacks; it ends with the best one's weights.
-
-    Returns: whether it came to its end, or somebody asked it to stop.
-
-    Raises:
-        FruitganError: a feature is not finite.
-    """
-    stateful: dict[str, Stateful] = {"history": history}
-    keeper.take_up(stateful, history)
-    rest = NUMBERED[len(history.rounds) :]
-    if not rest:
-        return True
-    train, choose = (features_of(detector, album, part, device, batch_size) for part in (parts.train, parts.val))
-    for trial in trials(train, album.generated[parts.train], choose, album.generated[parts.val], rest):
-        round_ = trial.as_round(history.is_gain(trial.val_loss))
-        store(detector, trial.regression)
-        history.add(round_, detector)
-        stopped = bool(on_round is not None and on_round(round_))
-        keeper.keep(round_.number, stateful, is_end=stopped or round_.number == len(PENALTIES))
-        if stopped:
-            return False
-    return True
-
 
 def trials(
-    train: Values, truth: Truth, choose: Values, choose_truth: Truth, penalties: Sequence[tuple[int, float]] = NUMBERED
+    train: Values, train_truth: Truth, val: Values, val_truth: Truth, penalties: Sequence[float] = PENALTIES
 ) -> Iterator[Trial]:
     """Standardise the features [n, D] by the training images, then fit with one penalty after the other."""
     from sklearn.linear_model import LogisticRegression  # a second of imports that nobody else needs
@@ -119,39 +70,38 @@ def trials(
 
     mean, spread = train.mean(axis=0), train.std(axis=0)
     spread[spread < 1e-6 * np.abs(mean) + 1e-12] = 1.0  # a feature that never changes says nothing, and must not divide
-    train, choose = (train - mean) / spread, (choose - mean) / spread
+    train, val = (train - mean) / spread, (val - mean) / spread
     axes: Values | None = None
     if train.shape[1] > len(train):
         # The weights lie in the space of the training images, and a rotation does not change their length: n x n, not D x D.
         with on_one_core():
             axes, _ = np.linalg.qr(train.T)  # [D, n]
-            train, choose = train @ axes, choose @ axes
-    for number, penalty in penalties:
+            train, val = train @ axes, val @ axes
+    for penalty in penalties:
         began = time.monotonic()
         # Newton's method needs a handful of steps and no tuning; its matrix is [D, D].
         model = LogisticRegression(C=1 / penalty, solver="newton-cholesky", tol=1e-8, max_iter=200)
         with on_one_core():
-            model.fit(train, truth)
-        train_loss, train_accuracy = _measures(model.decision_function(train), truth)
-        loss, accuracy = _measures(model.decision_function(choose), choose_truth)
+            model.fit(train, train_truth)
+        train_loss, train_accuracy = _loss_and_accuracy(model.decision_function(train), train_truth)
+        val_loss, val_accuracy = _loss_and_accuracy(model.decision_function(val), val_truth)
         weight = model.coef_[0] if axes is None else axes @ model.coef_[0]
         yield Trial(
             regression=Regression(mean, spread, weight, float(model.intercept_[0])),
-            number=number,
             penalty=penalty,
             train_loss=train_loss,
             train_accuracy=train_accuracy,
-            val_loss=loss,
-            val_accuracy=accuracy,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
             seconds=time.monotonic() - began,
         )
 
 
 @torch.no_grad()
 def features_of(
-    detector: LinearDetector, album: LabelledImageDataset, indices: Indices, device: torch.device, batch_size: int
+    detector: LinearDetector, dataset: LabelledImageDataset, indices: Indices, device: torch.device, batch_size: int
 ) -> Values:
-    """[n, D] of the album's images with these numbers.
+    """[n, D] of the dataset's images with these numbers.
 
     Raises:
         FruitganError: a feature is not finite.
@@ -161,7 +111,7 @@ def features_of(
     features = np.empty((len(indices), detector.mean.numel()))
     for start in range(0, len(indices), batch_size):
         piece = indices[start : start + batch_size]
-        features[start : start + len(piece)] = detector.features(album.batch(piece, device)).cpu().numpy()
+        features[start : start + len(piece)] = detector.features(dataset.batch(piece, device)).cpu().numpy()
     return finite(features, type(detector).__name__)
 
 
@@ -172,7 +122,7 @@ def finite(features: Values, name: str) -> Values:
     return features
 
 
-def _measures(logits: Values, generated: Truth) -> tuple[float, float]:
+def _loss_and_accuracy(logits: Values, generated: Truth) -> tuple[float, float]:
     return log_loss(logits, generated), float(((logits > 0) == generated).mean())
 
 
@@ -185,12 +135,9 @@ def store(detector: LinearDetector, regression: Regression) -> None:
     detector.linear.bias.fill_(regression.bias)
 
 
-PROBE_PX = 256
-"""Side of the picture that a backend is asked with which size it wants; one that takes any is given this."""
-
-
 class Logistic(LinearDetector):
-    """On images at the backend's own size. The backend is no part of what is saved: its weights are its package's."""
+    """Logistic regression on a feature backend, at the backend's image size. The backend is not saved with it: its weights
+    are its package's."""
 
     def __init__(self, name: str, backend: Features) -> None:
         super().__init__(backend.dimensions)
@@ -199,7 +146,7 @@ class Logistic(LinearDetector):
         self._backend = (backend.eval(),)  # in a tuple, where torch does not look for parts
         height, width = backend.prepare(np.zeros((PROBE_PX, PROBE_PX, 3), dtype=np.uint8)).shape[:2]
         if height != width:
-            raise ValueError(f"the features {name} want pictures of {width} x {height} px, no squares")
+            raise ValueError(f"the features {name} want images of {width} x {height} px, not squares")
         self.image_size_px = height
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
@@ -213,9 +160,4 @@ class Logistic(LinearDetector):
 
 def logistic(*, features: str = "random") -> Logistic:
     """Logistic regression on a feature backend (`--detector-option features=colour`): seconds on a CPU."""
-    return Logistic(features, _backend(features))
-
-
-def _backend(name: str) -> Features:
-    backend: Features = features.build(features.choose(name))
-    return backend
+    return Logistic(features, feature_backends.build(feature_backends.choose(features)))

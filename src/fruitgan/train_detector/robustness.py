@@ -1,4 +1,4 @@
-"""What pictures go through on their way: compression, blur, resizing, cropping, noise. For judging, never for training."""
+"""Changes for testing a detector's robustness (compression, blur, resizing, cropping, noise), and saliency maps of it."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ CHANGES = (
     _crop(0.875),
     _noise(4),
 )
-"""Of the pictures at their own size, before the detector's resizing; the crop is what 224 px are of 256."""
+"""Of the images at their own size, before the detector's resizing; the crop is what 224 px are of 256."""
 
 
 COPIES = 12
@@ -92,10 +92,10 @@ DIMMEST = 0.2
 
 
 def saliency(detector: Detector, pixels: NDArray[np.uint8], device: torch.device, seed: int = 0) -> NDArray[np.float64]:
-    """uint8 [n, S, S, 3] to [n, S, S] in [0, 1]: the squared slope of the logit, meant over noisy copies (Smilkov et al. 2017).
+    """uint8 [n, S, S, 3] to [n, S, S] in [0, 1]: the squared gradient of the logit, mean over noisy copies (Smilkov 2017).
 
-    The place that matters most in each picture is 1; a detector that rounds what it sees, or whose answer never changes, gives
-    0 everywhere.
+    The place that matters most in each image is 1; a detector that rounds its input, or whose answer never changes, gives 0
+    everywhere.
     """
     detector.eval()
     images = unit_images(pixels, device)
@@ -116,6 +116,6 @@ def _smoothed(maps: Tensor) -> Tensor:
 
 
 def marked(pixels: Pixels, places: NDArray[np.float64]) -> Pixels:
-    """The picture [S, S, 3] beside itself with all but the places [S, S] dimmed: [S, 2 S, 3]."""
+    """The image [S, S, 3] beside itself with all but the places [S, S] dimmed: [S, 2 S, 3]."""
     light = DIMMEST + (1 - DIMMEST) * np.sqrt(places)[:, :, None]
     return np.concatenate([pixels, np.rint(pixels * light).astype(np.uint8)], axis=1)

@@ -1,22 +1,69 @@
-"""What `train_detector` is asked, what it tells while it works, and what it gives back."""
+"""Settings and result of the job `train_detector`, the config of its run, and what may change when that is resumed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+import hashlib
+import math
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fruitgan.errors import UsageError
-from fruitgan.registry import suggestion
+import numpy as np
+
+from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.registry import Choice, suggestion
+from fruitgan.runs.resume import changed_settings, merged_settings, resume_command
+from fruitgan.runs.run import CONFIG, LOCK, Run
+from fruitgan.settings import to_json, typed
 from fruitgan.train_detector.calibration import Confusion
-from fruitgan.train_detector.epochs import Round
-from fruitgan.train_detector.fit import FitSettings
-from fruitgan.train_detector.protocols import PROTOCOLS
+from fruitgan.train_detector.protocols import PROTOCOLS, Split
 
 OUT = Path("runs/train-detector")
 DEFAULT_DETECTOR = "small-cnn"
 DEFAULT_PROTOCOL = "grouped"
-SAVE_EVERY_SECONDS = 30.0
+LARGEST_BATCH = 64
+LEAST_BATCH = 8
+KIND = "train-detector"
+METRICS = "metrics.json"
+FORMAT = 2
+# What decides the mathematics: a resumed run cannot change these.
+FIXED = ("detector", "detector_options", "protocol", "augment", "image_size", "batch_size", "learning_rate", "seed")
+LENGTHS = ("epochs", "patience")
+"""These decide only when to stop, so that a run may be resumed with others."""
+KEPT = (*LENGTHS, "data", "threads")
+SIZE_OPTION = "image_size_px"
+STEPS_PER_EPOCH = 16
+"""Batch norm's running statistics need steps: with three an epoch they lag so far behind that patience runs out first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """How a detector is trained; batch size, learning rate and epsilon are the lab report's."""
+
+    epochs: int = 100
+    patience: int = 10
+    """Epochs without a lower validation loss after which it stops."""
+    batch_size: int | None = None
+    """None: 64, or fewer where an epoch would then have less than 16 steps."""
+    learning_rate: float = 1e-3
+    epsilon: float = 1e-7
+    augment: str | None = None
+    """Name of an augmentation; None means what the detector suggests."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("patience", 1), ("batch_size", 2), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and not least <= value < 2**63:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: {least} or more is needed, below 2**63")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise UsageError(f"--learning-rate {self.learning_rate}: a number above 0 is needed")
+
+    def batch_size_for(self, training_images: int) -> int:
+        """Images a step."""
+        return self.batch_size or min(LARGEST_BATCH, max(LEAST_BATCH, training_images // STEPS_PER_EPOCH))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +80,11 @@ class TrainDetectorSettings:
     epochs: int | None = None
     patience: int | None = None
     batch_size: int | None = None
+    learning_rate: float | None = None
     name: str | None = None
     out: Path = OUT
     resume: str | None = None
     """The run to go on with: `newest`, a name under `out`, or a folder."""
-    save_every_seconds: float = SAVE_EVERY_SECONDS
-    """At the least so long lies between two checkpoints within an epoch; 0 saves after every step, whatever that costs."""
     seed: int | None = None
     gpu: str | None = None
     device: str | None = None
@@ -54,7 +100,7 @@ class TrainDetectorSettings:
             raise UsageError(f"no protocol named {self.protocol!r}: {suggestion(self.protocol, sorted(PROTOCOLS))}")
         if self.image_size is not None and self.image_size < 1:
             raise UsageError(f"--image-size {self.image_size}: 1 or more is needed")
-        if self.image_size is not None and "image_size_px" in self.detector_options:
+        if self.image_size is not None and SIZE_OPTION in self.detector_options:
             raise UsageError("--image-size and --detector-option image_size_px say the same thing; give one of them")
         if self.name is not None and (self.name in ("", ".", "..") or "/" in self.name or "\\" in self.name):
             raise UsageError(f"--name {self.name!r}: a name, not a path; the folder above it is --out")
@@ -63,55 +109,13 @@ class TrainDetectorSettings:
     @property
     def fitting(self) -> FitSettings:
         """Raises: UsageError, naming the option."""
-        names = ("epochs", "patience", "batch_size", "augment", "seed")
+        names = ("epochs", "patience", "batch_size", "learning_rate", "augment", "seed")
         return FitSettings(**{name: value for name in names if (value := getattr(self, name)) is not None})
-
-
-@dataclass(frozen=True)
-class Loading:
-    """Images are being decoded."""
-
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Started:
-    """The run folder stands and training begins."""
-
-    run: Path
-    done: int
-    """Rounds that an earlier sitting has done."""
-    rounds: int
-    """At most so many it will be in all."""
-    train: int
-    choose: int
-    judge: int
-    notes: tuple[str, ...]
-    """What this number will and will not mean."""
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Stepped:
-    """One step within an epoch is done."""
-
-
-@dataclass(frozen=True)
-class Rounded:
-    """One epoch is over, or one penalty tried."""
-
-    round: Round
-
-
-Event = Loading | Started | Stepped | Rounded
-OnProgress = Callable[[Event], bool | None]
-"""Called with each event; if it returns True, training is saved and stops there, and the best weights so far are judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Of the judged fakes, those from one split of the generator's data, with the real images judged. Shares in [0, 1]."""
+    """Of the test set's fakes, those whose sources are from one split of the generator's data. Shares in [0, 1]."""
 
     split: str
     n: int
@@ -122,7 +126,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainDetectorResult:
-    """What `--json` prints and `metrics.json` holds. Shares are in [0, 1], intervals are 95% (Wilson)."""
+    """What `--json` prints and `metrics.json` holds, measured on the test set. Intervals are 95% (Wilson)."""
 
     run: Path
     detector: str
@@ -131,19 +135,138 @@ class TrainDetectorResult:
     interval: tuple[float, float]
     auc: float
     p_value: float
-    chance: float
+    majority_baseline: float
+    """The accuracy of always answering with the more frequent class."""
     n: int
     confusion: Confusion
     parts: tuple[Part, ...]
     train_images: int
-    choose_images: int
+    val_images: int
     left_out_images: int
     unreadable_images: int
     image_size_px: int
     rounds: int
+    """Epochs, or trials of a logistic regression; `best_round` had the lowest validation loss, and its weights are kept."""
     best_round: int
     finished: bool
     seconds: float
     file: Path
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A detector's `config.json`."""
+
+    format: int
+    kind: str
+    settings: TrainDetectorSettings
+    """With its defaults filled in; of a finished run `data` is a name alone: where its maker keeps files is not passed on."""
+    detector: Choice
+    data_fingerprint: str
+    split: str
+    """sha256 of which images are train, val and test."""
+
+
+def read_config(run: Run) -> RunConfig:
+    """Raises: DataError if the run is of another kind or of another version's format, or its config is damaged."""
+    file, table = run.path / CONFIG, run.config
+    if table.get("kind") != KIND:
+        raise DataError(f"{run.path}: not a run of {KIND}")
+    version = table.get("format")
+    if type(version) is int and version > FORMAT:
+        raise DataError(f"{file}: its format {version} is newer than this fruitgan's {FORMAT}; update fruitgan")
+    if type(version) is int and version < FORMAT:
+        raise DataError(
+            f"{run.path}: a run of an earlier fruitgan (format {version}), which this one cannot resume; its "
+            "detector.safetensors works as before"
+        )
+    return typed(RunConfig, table, file)
+
+
+def settings_of_resumed(asked: TrainDetectorSettings, run: Run) -> TrainDetectorSettings:
+    """The settings that the run goes on with.
+
+    Raises:
+        UsageError: something that decides the mathematics was given another value, or the run another name.
+        DataError: no config of a detector's run.
+    """
+    config = read_config(run)
+    stored = config.settings
+    if SIZE_OPTION not in stored.detector_options:
+        stored = dataclasses.replace(stored, image_size=config.detector.options.get(SIZE_OPTION))
+    return merged_settings(run, asked, stored, fixed=FIXED, kept=KEPT)
+
+
+def finished_result(run: Run, settings: TrainDetectorSettings) -> TrainDetectorResult | None:
+    """The result of the finished run, wherever it lies now; None if it is not finished, or the settings ask for more of it.
+
+    Raises:
+        DataError: its file says something else.
+    """
+    file = run.path / METRICS
+    if not file.is_file():
+        return None
+    result = typed(TrainDetectorResult, run.read(METRICS), file)
+    fitting, before = settings.fitting, read_config(run).settings.fitting
+    asks = (fitting.epochs, fitting.patience) != (before.epochs, before.patience)
+    if asks and result.rounds < fitting.epochs and result.rounds - result.best_round < fitting.patience:
+        return None
+    return dataclasses.replace(result, run=run.path, file=run.path / result.file.name)
+
+
+def data_folder(settings: TrainDetectorSettings) -> Path:
+    """Raises: UsageError if the run has forgotten where its images lie."""
+    assert settings.data is not None
+    if settings.resume is not None and not settings.data.is_absolute() and not settings.data.exists():
+        raise UsageError(f"a finished run keeps the name of its data alone ({settings.data}): give --data DIR to resume it")
+    return settings.data
+
+
+def split_sha256(split: Split) -> str:
+    digest = hashlib.sha256()
+    for part in dataclasses.astuple(split):
+        digest.update(f"{len(part)} images\n".encode())
+        digest.update(np.asarray(part).astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def refuse_other_images(run: Run, fingerprint: str, split: Split) -> None:
+    """Raises: DataError unless they are those of the run, split as there."""
+    config = read_config(run)
+    if (config.data_fingerprint, config.split) != (fingerprint, split_sha256(split)):
+        raise DataError(
+            f"{run.path}: the images, or how they are grouped, are not those of the run; resume with the same dataset"
+        )
+
+
+def keep_settings(run: Run, settings: TrainDetectorSettings) -> list[str]:
+    """Write into the run's config what may change when it is resumed; what of that is new, in sentences."""
+    stored = read_config(run).settings
+    kept = dataclasses.replace(stored, **{name: getattr(settings, name) for name in KEPT})
+    if kept != stored:
+        run.write_config(run.config | {"settings": to_json(kept)})
+    changed = changed_settings(settings, stored, LENGTHS)
+    return [f"goes on with {', '.join(changed)}"] if changed else []
+
+
+def forget_place(run: Run) -> None:
+    """Of a finished run: where its images lay is taken out of its config."""
+    config = run.config
+    data = Path(config["settings"]["data"])
+    if data.is_absolute():
+        run.write_config(config | {"settings": config["settings"] | {"data": data.name}})
+
+
+def tidy(run: Run) -> None:
+    """Of a finished run, where it can be written: remove what a death right after its end has left."""
+    if (run.path / LOCK).is_file() or Path(run.config["settings"]["data"]).is_absolute():
+        with suppress(FruitganError), run.taken():
+            forget_place(run)
+
+
+def resume_line(run: Path, settings: TrainDetectorSettings) -> str:
+    """The command that resumes a run where this one was asked to compute."""
+    device = ("--gpu", settings.gpu) if settings.gpu is not None else ("--device", settings.device)
+    return resume_command(run, [word for word in device if word is not None] if device[1] is not None else [], OUT)

@@ -1,4 +1,4 @@
-"""Several detectors as attackers of one set of images: the strongest is chosen on inner images and judged on outer ones."""
+"""Classifier two-sample tests (C2ST): nested cross-validation of several detectors, and one permutation test of them all."""
 
 from __future__ import annotations
 
@@ -17,59 +17,60 @@ from fruitgan.measures.statistics import MaximumTest, maximum_test
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
 from fruitgan.registry import Choice
 from fruitgan.train_detector.detector import LabelledImageDataset, squashed
-from fruitgan.train_detector.fit import FitSettings, fit
+from fruitgan.train_detector.fit import fit
 from fruitgan.train_detector.protocols import Indices, Split
 from fruitgan.train_detector.regression import store, trials
+from fruitgan.train_detector.settings import FitSettings
 
-PARTS = "part-mirror"
-"""How those are trained that can be: a quarter of the work an epoch."""
+AUGMENT = "part-mirror"
+"""For detectors that take images of any size: a quarter of the work an epoch."""
 
 Logits = NDArray[np.float64]
 Truth = NDArray[np.bool_]
 Prepare = Callable[[Pixels], Pixels]
 OnFit = Callable[[str, int, int], None]
-"""Told of an attacker that is about to be trained, and the how manieth of how many trainings it is."""
+"""Called with the name of the detector that is about to be trained, how many trainings are done, and how many there are."""
 
 
 @dataclass(frozen=True)
 class FittedCandidate:
-    """A trained attacker."""
+    """A trained candidate."""
 
     detector: Detector
     prepare: Prepare
-    """A picture of any size as the detector wants it."""
+    """An image of any size to the detector's input."""
     val_loss: float
-    """Of the choosing images, in nats; the lowest wins."""
+    """In nats; the lowest wins."""
     logits: Callable[[Indices], Logits]
     """Of the images with these numbers."""
 
 
 class Candidate(ABC):
-    """Who can learn from any part of one set of images, and with any labels."""
+    """A detector that can be trained on any part of one set of images, with any labels."""
 
     name: str
     image_size_px: int
     seconds: float = 0.0
     """Spent so far."""
 
-    def learn(self, parts: Split, generated: Truth) -> FittedCandidate:
-        """Train on `parts.train`, and stop or choose by `parts.val`; `generated` are the labels of the whole set."""
+    def learn(self, split: Split, generated: Truth) -> FittedCandidate:
+        """Train on `split.train`, select by the loss on `split.val`; `generated` are the labels of the whole set."""
         began = time.monotonic()
-        learned = self._learn(parts, generated)
+        fitted = self._learn(split, generated)
         self.seconds += time.monotonic() - began
-        return learned
+        return fitted
 
     @abstractmethod
-    def _learn(self, parts: Split, generated: Truth) -> FittedCandidate: ...
+    def _learn(self, split: Split, generated: Truth) -> FittedCandidate: ...
 
 
 @dataclass
 class PixelCandidate(Candidate):
-    """A detector that is trained on an album's pictures."""
+    """A detector that is trained on the images themselves."""
 
     name: str
     choice: Choice
-    album: LabelledImageDataset
+    dataset: LabelledImageDataset
     settings: FitSettings
     device: torch.device
 
@@ -77,17 +78,17 @@ class PixelCandidate(Candidate):
         with torch.device("meta"):
             network: Detector = detectors.build(self.choice)
         if network.takes_any_size:
-            self.settings = replace(self.settings, augment=PARTS)
+            self.settings = replace(self.settings, augment=AUGMENT)
         self.image_size_px = network.image_size_px
 
-    def _learn(self, parts: Split, generated: Truth) -> FittedCandidate:
-        album = self.album.labelled(generated)
-        fitted = fit(self.choice, album, parts, self.settings, device=self.device)
+    def _learn(self, split: Split, generated: Truth) -> FittedCandidate:
+        dataset = self.dataset.labelled(generated)
+        fitted = fit(self.choice, dataset, split, self.settings, device=self.device)
         return FittedCandidate(
             fitted.detector,
             partial(squashed, side_px=self.image_size_px),
             fitted.best.val_loss,
-            lambda indices: fitted.logits(album, indices),
+            lambda indices: fitted.logits(dataset, indices),
         )
 
 
@@ -106,10 +107,10 @@ class FeatureCandidate(Candidate):
     def __post_init__(self) -> None:
         self.image_size_px = self.build().image_size_px
 
-    def _learn(self, parts: Split, generated: Truth) -> FittedCandidate:
+    def _learn(self, split: Split, generated: Truth) -> FittedCandidate:
         seen = self.features
         best = min(
-            trials(seen[parts.train], generated[parts.train], seen[parts.val], generated[parts.val]),
+            trials(seen[split.train], generated[split.train], seen[split.val], generated[split.val]),
             key=lambda trial: trial.val_loss,
         )
         detector = self.build().to(self.device)
@@ -121,75 +122,71 @@ class FeatureCandidate(Candidate):
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """Who attacked how well. n images are judged, each once, by attackers that saw nothing of its group."""
+    """Held-out logits: n images, each tested once, by candidates that were trained on nothing of its group."""
 
     judged: Indices
     """[n] numbers of images, ascending."""
     logits: dict[str, Logits]
-    """[n] by attacker."""
+    """[n] by candidate."""
     strongest: Logits
-    """[n]: of the attacker that was chosen in each image's fold."""
+    """[n]: of the candidate that was chosen in each image's fold."""
     chosen: tuple[str, ...]
     """By fold."""
     winners: tuple[FittedCandidate, ...]
     """By fold."""
     fold: Indices
-    """[n]: the fold that judged each image."""
+    """[n]: the fold in which each image was tested."""
 
     @property
     def name(self) -> str:
-        """The attacker that was chosen most often; of several the first."""
+        """The candidate that was chosen most often; of several the first."""
         return max(self.logits, key=self.chosen.count)
 
 
 def cross_validation(
-    attackers: Sequence[Candidate], folds: Sequence[Split], generated: Truth, on_fit: OnFit | None = None
+    candidates: Sequence[Candidate], folds: Sequence[Split], generated: Truth, on_fit: OnFit = lambda *_: None
 ) -> CrossValidation:
-    """Train every attacker in every fold; there the lowest loss on the choosing images says which is the strongest."""
-    judged = np.sort(np.concatenate([parts.test for parts in folds]))
+    """Nested cross-validation: in each fold the candidate with the lowest validation loss is chosen; all are tested."""
+    judged = np.sort(np.concatenate([split.test for split in folds]))
     place = {int(index): position for position, index in enumerate(judged)}
-    logits = {attacker.name: np.empty(len(judged)) for attacker in attackers}
+    logits = {candidate.name: np.empty(len(judged)) for candidate in candidates}
     strongest, fold = np.empty(len(judged)), np.empty(len(judged), dtype=np.int64)
     chosen: list[str] = []
     winners: list[FittedCandidate] = []
-    total = len(folds) * len(attackers)
-    for number, parts in enumerate(folds):
-        rows = np.array([place[int(index)] for index in parts.test])
+    total = len(folds) * len(candidates)
+    for number, split in enumerate(folds):
+        rows = np.array([place[int(index)] for index in split.test])
         best: tuple[Candidate, FittedCandidate] | None = None
-        for attacker in attackers:
-            if on_fit is not None:
-                on_fit(attacker.name, number * len(attackers) + attackers.index(attacker), total)
-            learned = attacker.learn(parts, generated)
-            logits[attacker.name][rows] = learned.logits(parts.test)
-            if best is None or learned.val_loss < best[1].val_loss:
-                best = attacker, learned  # the others' weights are let go
+        for turn, candidate in enumerate(candidates):
+            on_fit(candidate.name, number * len(candidates) + turn, total)
+            fitted = candidate.learn(split, generated)
+            logits[candidate.name][rows] = fitted.logits(split.test)
+            if best is None or fitted.val_loss < best[1].val_loss:
+                best = candidate, fitted  # the others' weights are let go
         assert best is not None
         chosen.append(best[0].name)
         winners.append(best[1])
         strongest[rows], fold[rows] = logits[best[0].name][rows], number
-    if on_fit is not None:
-        on_fit(attackers[-1].name, total, total)
+    on_fit(candidates[-1].name, total, total)
     return CrossValidation(judged, logits, strongest, tuple(chosen), tuple(winners), fold)
 
 
 def two_sample_test(
-    attackers: Sequence[Candidate],
-    half: Split,
+    candidates: Sequence[Candidate],
+    split: Split,
     generated: Truth,
     groups: Sequence[str],
     seed: int,
-    on_fit: OnFit | None = None,
+    on_fit: OnFit = lambda *_: None,
 ) -> MaximumTest:
-    """The one test of all attackers: trained on one half of the groups, each judges the other, whose labels are permuted.
+    """One permutation test of all candidates: trained on a half of the groups, they score the other, whose labels are permuted.
 
-    In cross-validation each image teaches the attackers that judge the others, and labels permuted over such scores reject far
-    too often; so one half teaches and the other judges, and never the other way round.
+    In cross-validation each image trains the candidates that score the others, and labels permuted over such scores reject far
+    too often; so one half trains and the other tests, and never the other way round.
     """
     scores = []
-    for number, attacker in enumerate(attackers):
-        if on_fit is not None:
-            on_fit(attacker.name, number, len(attackers))
-        scores.append(attacker.learn(half, generated).logits(half.test))
-    if on_fit is not None:
-        on_fit(attackers[-1].name, len(attackers), len(attackers))
-    return maximum_test(np.stack(scores), generated[half.test], [groups[i] for i in half.test], seed=seed)
+    for number, candidate in enumerate(candidates):
+        on_fit(candidate.name, number, len(candidates))
+        scores.append(candidate.learn(split, generated).logits(split.test))
+    on_fit(candidates[-1].name, len(candidates), len(candidates))
+    return maximum_test(np.stack(scores), generated[split.test], [groups[i] for i in split.test], seed=seed)
