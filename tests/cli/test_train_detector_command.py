@@ -19,7 +19,7 @@ from typed_commands import Cli, typed
 
 from fruitgan.runs.run import locked
 from fruitgan.train_detector import job
-from fruitgan.train_detector.detector import LabelledImageDataset
+from fruitgan.train_detector.detector import LabelledImageDataset, load_detector
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def test_a_person_sees_a_table_on_stdout_and_the_rest_on_stderr(cli: Cli) -> Non
     for word in ("accuracy", "95% interval", "AUC", "generated", "real", "runs/train-detector/dataset-spectrum"):
         assert word in out
     assert "warning: dataset/predicted and dataset/origins: no manifest.csv" in err
-    assert "note: grouped protocol" in err
-    assert "trial 1: loss" in err
+    assert "grouped protocol: no source image" in err
+    assert "trial 1: training loss" in err
 
 
 def test_quiet_leaves_warnings_alone_on_stderr(cli: Cli) -> None:
@@ -64,13 +64,14 @@ def test_quiet_leaves_warnings_alone_on_stderr(cli: Cli) -> None:
 def test_the_seed_protocol_prints_why_it_leaks(cli: Cli) -> None:
     code, out, err = cli(*FAST, "--protocol", "seed")
     assert code == 0
-    assert "its number leaks and reads too high" in err
-    assert "also chose when to stop" in err
-    assert "reads too high: the judged images chose the weights" in out
+    assert "its accuracy leaks and reads too high" in err
+    assert "are also the validation images" in err
+    assert "reads too high: the test images chose the weights" in out
 
 
 def test_every_option_does_something(cli: Cli) -> None:
     options = ("--detector", "small-cnn", "--detector-option", "base_channels=4", "--epochs", "2", "--patience", "1", "-b", "8")
+    options = (*options, "--learning-rate", "0.002")
     code, out, _ = cli(
         "--data", "dataset", *options, "--augment", "rotate-shift-mirror", "--image-size", "16", "--name", "mine", "--out", "o",
         "--seed", "5", "--device", "cpu", "--gpu", "none", "--json",
@@ -85,7 +86,9 @@ def test_every_option_does_something(cli: Cli) -> None:
     config = json.loads(Path("o/mine/config.json").read_text())
     assert config["detector"]["options"] == {"image_size_px": 16, "base_channels": 4}
     assert config["settings"]["augment"] == "rotate-shift-mirror"
-    assert (config["settings"]["seed"], config["settings"]["batch_size"], config["settings"]["patience"]) == (5, 8, 1)
+    found = [config["settings"][name] for name in ("seed", "batch_size", "patience", "learning_rate")]
+    assert found == [5, 8, 1, 0.002]
+    assert "Adam, learning rate 0.002" in Path("o/mine/report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -149,7 +152,7 @@ def test_a_signal_saves_judges_the_best_so_far_and_says_how_to_go_on(name: str, 
     again, out, err = cli(*shlex.split(line)[2:], "--epochs", str(result["rounds"]), "--json")
     assert again == 0
     assert json.loads(out)["rounds"] == result["rounds"]
-    assert f"going on after epoch {result['rounds']}" in err
+    assert f"resumed after epoch {result['rounds']}" in err
 
 
 def test_a_finished_run_gives_its_result_again(cli: Cli) -> None:
@@ -163,33 +166,69 @@ def test_a_finished_run_gives_its_result_again(cli: Cli) -> None:
 NETWORK = ("--data", "dataset", "--detector-option", "base_channels=4", "--image-size", "16", "-b", "8", "--epochs", "2")
 
 
-def test_a_stop_in_the_first_epoch_is_saved_and_goes_on_to_the_same_end(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cli(*NETWORK, "--name", "whole")[0] == 0
+def stopped_in_batch(number: int, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
+    """The command, with Ctrl-C pressed while it fetches a batch."""
     batch, calls = LabelledImageDataset.batch, []
 
     def asked(self: LabelledImageDataset, *more: Any) -> Any:
         calls.append(more)
-        if len(calls) == 2:
+        if len(calls) == number:
             signal.raise_signal(signal.SIGINT)
         return batch(self, *more)
 
     with monkeypatch.context() as patch:
         patch.setattr(LabelledImageDataset, "batch", asked)
-        code, out, err = cli(*NETWORK, "--name", "stopped", "--json")
-    run = "runs/train-detector/stopped"
-    assert (code, json.loads(out)) == (130, {"run": run, "rounds": 0, "finished": False})
-    assert err.splitlines()[-1].startswith("stopped in the first epoch, saved; go on with: fruitgan train-detector --resume")
-    assert [path.name for path in Path(run, "checkpoints").iterdir()] == ["step-00000002"]
-    for words in (("--seed", "1"), ("--detector", "spectrum"), ("--image-size", "8"), ("-b", "4")):
-        code, _, err = cli("--resume", *words)
-        assert code == 2
-        assert "cannot change in a resumed run" in err
-    assert cli("--resume")[0] == 0
+        return cli(*NETWORK, "--name", "stopped", "--json")
+
+
+def assert_both_ended_the_same() -> None:
     logs = [Path("runs/train-detector", name, "log.jsonl").read_text().splitlines() for name in ("whole", "stopped")]
     losses = [[json.loads(line)["train_loss"] for line in lines] for lines in logs]
     assert losses[0] == losses[1]
     weights = [load_file(Path("runs/train-detector", name, "detector.safetensors")) for name in ("whole", "stopped")]
     assert all(np.array_equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_a_stop_in_the_first_epoch_starts_again_and_comes_to_the_same_end(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli(*NETWORK, "--name", "whole")[0] == 0
+    code, out, err = stopped_in_batch(2, cli, monkeypatch)
+    run = "runs/train-detector/stopped"
+    assert (code, json.loads(out)) == (130, {"run": run, "rounds": 0, "finished": False})
+    assert err.splitlines()[-1].startswith("stopped before the end of the first epoch; start it again with: fruitgan train-det")
+    assert not Path(run, "checkpoints").exists()
+    for words in (("--seed", "1"), ("--detector", "spectrum"), ("--image-size", "8"), ("-b", "4"), ("--learning-rate", "1")):
+        code, _, err = cli("--resume", *words)
+        assert code == 2
+        assert "cannot change in a resumed run" in err
+    assert cli("--resume", "--image-size", "16")[0] == 0
+    assert_both_ended_the_same()
+
+
+def test_a_stop_within_an_epoch_goes_back_to_the_end_of_the_last_and_comes_to_the_same_end(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli(*NETWORK, "--name", "whole")[0] == 0
+    steps, val = 4, 1  # batches in an epoch: 32 training images, 8 of them at a time, and 8 of the validation set
+    code, out, err = stopped_in_batch(steps + val + 2, cli, monkeypatch)
+    result = json.loads(out)
+    assert (code, result["rounds"], result["finished"]) == (130, 1, False)
+    assert "stopped, saved, the best weights so far tested; go on with: fruitgan train-detector --resume stopped" in err
+    assert [path.name for path in Path(result["run"], "checkpoints").iterdir()] == [f"step-{steps:08d}"]
+    assert cli("--resume")[0] == 0
+    assert_both_ended_the_same()
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_run_of_an_earlier_version_is_refused_in_one_line_and_its_detector_works(cli: Cli, is_finished: bool) -> None:
+    assert cli(*FAST, "--name", "old")[0] == 0
+    run = Path("runs/train-detector/old")
+    (run / "config.json").write_text((run / "config.json").read_text().replace('"format": 2', '"format": 1'))
+    if not is_finished:
+        (run / "metrics.json").unlink()
+    code, out, err = cli("--resume", "old")
+    assert (code, out) == (3, "")
+    assert "a run of an earlier fruitgan (format 1), which this one cannot resume; its detector.safetensors works" in err
+    assert load_detector(run).card.name == "old"
 
 
 def test_a_finished_run_is_extended_by_more_epochs(cli: Cli) -> None:

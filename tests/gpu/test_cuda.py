@@ -13,8 +13,9 @@ from picture_files import write_noise_domains
 from PIL import Image
 from torch import Tensor
 
+from fruitgan.progress import Progress
 from fruitgan.train_detector.job import train_detector
-from fruitgan.train_detector.settings import Rounded, TrainDetectorSettings
+from fruitgan.train_detector.settings import TrainDetectorSettings
 from fruitgan.train_gan import assemble
 from fruitgan.train_gan.cuda_graphs import WARM_UP_STEPS
 from fruitgan.train_gan.job import train_gan
@@ -199,8 +200,8 @@ def test_a_detector_trained_on_a_gpu_judges_like_one_of_a_cpu(folder: Path, dete
     for gpu in ("none", "0"):
 
         def keep_first(event: object, gpu: str = gpu) -> None:
-            if isinstance(event, Rounded):
-                first.setdefault(gpu, event.round.train_loss)
+            if isinstance(event, Progress) and "train_loss" in event.details:
+                first.setdefault(gpu, event.details["train_loss"])
 
         asked = TrainDetectorSettings(
             data=folder, detector=detector, protocol="seed", epochs=2, gpu=gpu, name=gpu, out=folder / "runs"

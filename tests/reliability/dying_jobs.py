@@ -17,10 +17,11 @@ from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.export_dataset.job import export_dataset
 from fruitgan.export_dataset.settings import ExportSettings
+from fruitgan.progress import Event, Progress
 from fruitgan.runs.run import step_folders
 from fruitgan.train_detector.detector import load_detector
 from fruitgan.train_detector.job import train_detector
-from fruitgan.train_detector.settings import Event, Started, TrainDetectorSettings
+from fruitgan.train_detector.settings import TrainDetectorSettings
 
 NOT_COMPARED = ("seconds", "created", "run", "file", "out", "report")
 """Times, and the folder that each case has for itself."""
@@ -113,7 +114,7 @@ class Training(Job):
     def __init__(self, data: Path, epochs_before: int = 0, **settings: Any) -> None:
         super().__init__(data)
         self.epochs_before = epochs_before
-        self.settings = {"image_size": 16, "batch_size": 8, "gpu": "none", "seed": 3, "save_every_seconds": 0.0, **settings}
+        self.settings = {"image_size": 16, "batch_size": 8, "gpu": "none", "seed": 3, **settings}
 
     def before(self, folder: Path) -> None:
         if self.epochs_before:
@@ -123,8 +124,8 @@ class Training(Job):
         told: dict[str, Any] = {}
 
         def on_progress(event: Event) -> None:
-            if isinstance(event, Started):
-                told["rounds_taken_up"] = event.done
+            if isinstance(event, Progress) and "run" in event.details:
+                told["rounds_taken_up"] = event.details["epoch"]
 
         train_detector(TrainDetectorSettings(data=self.data / "dataset", out=folder, **settings), on_progress)
         return told

@@ -32,7 +32,8 @@ from forks import Tell, forked
 from fruitgan.cli import explained
 from fruitgan.errors import FruitganError
 from fruitgan.evaluate import job as evaluation_job
-from fruitgan.train_detector import checkpoint, outcome
+from fruitgan.runs import checkpoint
+from fruitgan.train_detector import job as detector_job
 
 LIMITS_BYTES = (100, 1500, 10_000)
 
@@ -109,11 +110,11 @@ def main() -> None:
     order = json.load(sys.stdin)
     watch_the_disk()
     # Plots and pages take longer than all the rest.
-    checkpoint.COST_OF_SAVING = (
+    checkpoint.MOST_TIME_SHARE = (
         math.inf
     )  # each round is saved, however slow the disk is, and the changes of all cases are the same
-    outcome.plot_files = lambda _: {"loss.png": b"a plot"}
-    outcome.detector_report = lambda _: "a page"
+    detector_job.plot_files = lambda _: {"loss.png": b"a plot"}
+    detector_job.detector_report = lambda _: "a page"
     evaluation_job.evaluation_report = lambda values, _: json.dumps(comparable(json.loads(json.dumps(values))))
     torch.set_num_threads(1)
     out = Path(order["out"])

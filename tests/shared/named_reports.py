@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fruitgan.train_detector.epochs import Round
 
 from fruitgan.demo.page import Story, demo_report
 from fruitgan.evaluate.exhibits import Exhibits, Looked, Shown
@@ -18,6 +17,7 @@ from fruitgan.images import Pixels
 from fruitgan.registry import Choice
 from fruitgan.report.grid import grid, png_bytes
 from fruitgan.settings import to_json
+from fruitgan.train_detector.fit import Round
 from fruitgan.train_detector.page import Report, detector_report
 from fruitgan.train_detector.settings import FitSettings
 from fruitgan.train_gan.page import training_report
@@ -98,6 +98,7 @@ DETECTED = {
     "auc": 0.8,
     "p_value": 0.1,
     "chance": 0.5,
+    "majority_baseline": 0.5,
     "n": 8,
     "confusion": CONFUSION,
 }
@@ -109,7 +110,7 @@ def detector_inputs(name: str) -> Report:
         "protocol": f"protocol {name}",
         "parts": [{"split": f"split {name}", "n": 4, "found": 0.5, "interval": [0.1, 0.9]}],
         "train_images": 8,
-        "choose_images": 4,
+        "val_images": 4,
         "left_out_images": 0,
         "unreadable_images": 0,
         "image_size_px": 16,

@@ -81,7 +81,7 @@ def test_a_network_is_trained_on_parts_where_it_takes_them(tmp_path: Path) -> No
     assert np.isfinite(learned.val_loss)
     assert small.seconds > 0
     choice = detectors.choose("seed-cnn", {"image_size_px": SIDE})
-    with pytest.raises(UsageError, match="part-mirror shows parts of the picture"):
+    with pytest.raises(UsageError, match="part-mirror shows parts of the image"):
         fitting_augmentation(choice, detectors.build(choice), "part-mirror")
 
 

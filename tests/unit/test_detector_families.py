@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from picture_files import write_dataset
 from PIL import Image
 
 from fruitgan.errors import UsageError
-from fruitgan.measures.contracts import features
+from fruitgan.images import Pixels, resize
+from fruitgan.measures.contracts import Features, features
 from fruitgan.networks.contracts import detectors
 from fruitgan.registry import Choice
+from fruitgan.train_detector.detector import load_detector
+from fruitgan.train_detector.job import train_detector
 from fruitgan.train_detector.regression import trials
+from fruitgan.train_detector.settings import TrainDetectorSettings
 
 
 def test_a_name_behind_a_colon_is_the_familys_option() -> None:
@@ -46,6 +53,36 @@ def test_logistic_sees_what_its_features_see() -> None:
     image = torch.from_numpy(pixels / 255).permute(2, 0, 1)[None].float()
     assert torch.equal(detector.features(image), backend(image))
     assert set(detector.state_dict()) == {"mean", "spread", "linear.weight", "linear.bias"}
+
+
+class Wide(Features):
+    """Many features of a network that is far larger than the regression on them: 18 million weights, 6,000 numbers."""
+
+    name = "wide"
+    dimensions = 6000
+    resize = "squashed to 32 px"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = torch.nn.Linear(3 * 32**2, self.dimensions)
+
+    def prepare(self, pixels: Pixels) -> Pixels:
+        return resize(pixels, 32, 32, Image.Resampling.BICUBIC)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.network(images.flatten(1))
+
+
+def test_a_regression_on_features_of_a_large_network_can_be_loaded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "build", lambda _: Wide())
+    write_dataset(tmp_path / "dataset", 12, planted=60)
+    result = train_detector(
+        TrainDetectorSettings(data=tmp_path / "dataset", detector="logistic", out=tmp_path / "runs", gpu="none", threads=1)
+    )
+    detector = load_detector(result.run).detector
+    assert detector.state_dict()["mean"].shape == (6000,)
 
 
 @pytest.mark.parametrize("dimensions", [3, 90])

@@ -112,10 +112,10 @@ def test_the_seed_protocol_says_why_it_leaks_with_counts() -> None:
     parts = seed_split(images)
     said = "\n".join(PROTOCOLS["seed"].explained(images, parts))
     assert "reads too high" in said
-    assert "also chose when to stop" in said
+    assert "are also the validation images" in said
     assert "2 of them show what a training image shows" in said
     assert "neutral names of this dataset" in said
-    assert "4 of the 4 judged fakes were made from images that the generator was trained on" in said
+    assert "4 of the 4 fakes among them were made from images that the generator was trained on" in said
 
 
 def test_too_few_images_say_how_many_are_needed() -> None:

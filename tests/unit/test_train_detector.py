@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 from fruitgan.data.labelled import read_folders
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.networks.contracts import Detector, detectors
+from fruitgan.progress import Event, Note, Progress
 from fruitgan.registry import Choice
 from fruitgan.train_detector.calibration import judge
 from fruitgan.train_detector.detector import (
@@ -36,7 +37,7 @@ from fruitgan.train_detector.detector import (
 from fruitgan.train_detector.fit import fit
 from fruitgan.train_detector.job import train_detector
 from fruitgan.train_detector.protocols import grouped_split
-from fruitgan.train_detector.settings import Event, FitSettings, Rounded, Started, TrainDetectorResult, TrainDetectorSettings
+from fruitgan.train_detector.settings import FitSettings, TrainDetectorResult, TrainDetectorSettings
 
 CPU = torch.device("cpu")
 SIDE = 32
@@ -92,7 +93,7 @@ def test_a_planted_difference_is_found_by_the_spectrum(trained: TrainDetectorRes
     assert result.interval[0] > 0.5
     assert result.auc > 0.99
     assert result.p_value < 0.001
-    assert (result.n, result.train_images + result.choose_images + result.n) == (24, 120)
+    assert (result.n, result.train_images + result.val_images + result.n) == (24, 120)
 
 
 def test_a_planted_difference_is_found_by_the_small_network(easy: Path, tmp_path: Path) -> None:
@@ -170,19 +171,22 @@ def test_a_stop_judges_the_best_so_far_and_the_run_is_not_finished(easy: Path, t
 
     def stop(event: Event) -> bool:
         seen.append(event)
-        return isinstance(event, Rounded) and event.round.number == 2
+        return isinstance(event, Progress) and "val_loss" in event.details and event.details["epoch"] == 2
 
     result = train_detector(settings(easy, tmp_path, detector="small-cnn", image_size=16), stop)
     assert (result.rounds, result.finished) == (2, False)
     assert load_detector(result.run).card.rounds == 2
     assert not (result.run / "metrics.json").exists()
-    started = next(event for event in seen if isinstance(event, Started))
-    assert started.train + started.choose + started.judge == 120
+    assert any(isinstance(event, Note) and "76 train, 20 val and 24 test images" in event.text for event in seen)
+    training = [event for event in seen if isinstance(event, Progress) and event.what == "training"]
+    steps = len(training) // 2  # the first event counts none; the bar moves within an epoch
+    assert [event.done for event in training] == list(range(2 * steps + 1))
+    assert training[0].total == 100 * steps
 
 
 def test_the_seed_protocol_reports_what_chose_and_says_so(easy: Path, tmp_path: Path) -> None:
     result = train_detector(settings(easy, tmp_path, protocol="seed"))
-    assert (result.train_images, result.choose_images, result.n) == (96, 24, 24)
+    assert (result.train_images, result.val_images, result.n) == (96, 24, 24)
     assert "leaks" in result.notes[0]
     last = json.loads((result.run / "log.jsonl").read_text().splitlines()[result.best_round - 1])
     assert last["val_accuracy"] == pytest.approx(result.accuracy)
@@ -203,8 +207,8 @@ def test_a_detector_is_never_larger_than_the_images(trained: TrainDetectorResult
 
 def test_many_weights_on_a_cpu_are_a_warning(easy: Path, tmp_path: Path) -> None:
     def stop(event: Event) -> bool:
-        if isinstance(event, Started):
-            assert any("seed-cnn at 128 px has 34 million weights" in warning for warning in event.warnings)
+        if isinstance(event, Note) and "seed-cnn at 128 px has 34 million weights" in event.text:
+            assert event.is_warning
             raise KeyboardInterrupt
         return False
 
@@ -222,7 +226,7 @@ def test_unreadable_images_are_named_and_counted(tmp_path: Path) -> None:
     broken.write_bytes(broken.read_bytes()[:100])
     result = train_detector(settings(data, tmp_path / "runs"))
     assert any("000003.png" in warning and "1 of " in warning for warning in result.warnings)
-    assert result.n + result.train_images + result.choose_images == 58
+    assert result.n + result.train_images + result.val_images == 58
     assert result.left_out_images == 1
 
 
@@ -244,11 +248,11 @@ def test_images_of_different_sizes_are_resized_and_judged(tmp_path: Path) -> Non
         Image.open(path).resize((48, 40)).save(path)
     result = train_detector(settings(data, tmp_path / "runs"))
     assert any("differ in size" in note for note in result.notes)
-    assert result.n + result.train_images + result.choose_images == 24
+    assert result.n + result.train_images + result.val_images == 24
 
 
 def test_few_images_say_how_many_more_would_help(trained: TrainDetectorResult) -> None:
-    assert any("24 images judge" in note and "about 2,500 images" in note for note in trained.notes)
+    assert any("24 test images" in note and "about 2,500 images" in note for note in trained.notes)
 
 
 @pytest.mark.parametrize(
@@ -266,6 +270,8 @@ def test_few_images_say_how_many_more_would_help(trained: TrainDetectorResult) -
         ({"batch_size": 1}, UsageError, "--batch-size 1: 2 or more"),
         ({"name": "../up"}, UsageError, "a name, not a path"),
         ({"seed": -1}, UsageError, "--seed -1"),
+        ({"learning_rate": 0.0}, UsageError, "--learning-rate 0.0: a number above 0"),
+        ({"learning_rate": 0.1}, UsageError, "is a logistic regression, which has none"),
     ],
 )
 def test_a_wrong_wish_is_named(
@@ -408,7 +414,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(easy: Path, monkeypatch: py
             fit(Choice("broken", "x", "0"), album, parts, FitSettings(), device=CPU)
 
 
-def test_an_album_in_a_file_equals_one_in_memory(easy: Path) -> None:
+def test_a_dataset_in_a_file_equals_one_in_memory(easy: Path) -> None:
     images = read_folders(easy / "predicted", easy / "origins").images
     with open_image_dataset(images, SIDE) as one, open_image_dataset(images, SIDE, memory_limit_bytes=0) as other:
         assert one.fingerprint == other.fingerprint
@@ -418,10 +424,10 @@ def test_an_album_in_a_file_equals_one_in_memory(easy: Path) -> None:
         assert one.labels(some, CPU).tolist() == [1, 1, 0]
 
 
-def test_an_album_of_the_wrong_size_is_refused(easy: Path) -> None:
+def test_a_dataset_of_the_wrong_size_is_refused(easy: Path) -> None:
     with open_image_dataset(read_folders(easy / "predicted", easy / "origins").images, SIDE) as album:
         choice = detectors.choose("small-cnn", {"image_size_px": 64})
-        with pytest.raises(UsageError, match="wants images of 64 px and would be given 32 px"):
+        with pytest.raises(UsageError, match="wants images of 64 px and would get 32 px"):
             fit(choice, album, grouped_split(album.images, 0), FitSettings(), device=CPU)
 
 
@@ -450,7 +456,7 @@ def peak():
 train_detector(settings(sys.argv[2], "few"))
 before = peak()
 result = train_detector(settings(sys.argv[3], "many"))
-assert result.n + result.train_images + result.choose_images == 2000
+assert result.n + result.train_images + result.val_images == 2000
 print(peak() - before)
 """
 

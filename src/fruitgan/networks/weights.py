@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,6 +30,9 @@ PARTS_PER_TENSOR = 20
 
 
 DRAWING = frozenset({"normal_", "trunc_normal_", "kaiming_normal_", "xavier_normal_", "orthogonal_", "sparse_"})
+
+
+_foreign: ContextVar[bool] = ContextVar("foreign", default=False)
 
 
 class _TooLarge(Exception):
@@ -102,7 +106,7 @@ def _no_larger_than(weights: Arrays) -> Iterator[None]:
 
     def count(module: nn.Module, name: str, part: nn.Module | torch.Tensor | None) -> None:
         nonlocal parts, numbers
-        if threading.get_ident() != thread:
+        if threading.get_ident() != thread or _foreign.get():
             return
         parts += 1
         numbers += math.prod(part.shape) if isinstance(part, torch.Tensor) else 0
@@ -117,6 +121,19 @@ def _no_larger_than(weights: Arrays) -> Iterator[None]:
         ):
             stack.callback(register(count).remove)
         yield
+
+
+@contextmanager
+def not_in_weights() -> Iterator[None]:
+    """While it lasts, what is built is not held against the weights: a published network that a detector only looks through.
+
+    Its size is that of the package that it comes from, and its own weights are no part of the file.
+    """
+    token = _foreign.set(True)
+    try:
+        yield
+    finally:
+        _foreign.reset(token)
 
 
 def _check(network: nn.Module, weights: Arrays, what: str) -> None:

@@ -17,6 +17,7 @@ from fruitgan.errors import FruitganError
 from fruitgan.measures.contracts import Features
 from fruitgan.measures.contracts import features as feature_backends
 from fruitgan.networks.contracts import LinearDetector
+from fruitgan.networks.weights import not_in_weights
 from fruitgan.train_detector.calibration import log_loss
 from fruitgan.train_detector.detector import LabelledImageDataset
 from fruitgan.train_detector.protocols import Indices
@@ -160,4 +161,6 @@ class Logistic(LinearDetector):
 
 def logistic(*, features: str = "random") -> Logistic:
     """Logistic regression on a feature backend (`--detector-option features=colour`): seconds on a CPU."""
-    return Logistic(features, feature_backends.build(feature_backends.choose(features)))
+    with not_in_weights():
+        backend: Features = feature_backends.build(feature_backends.choose(features))
+    return Logistic(features, backend)
