@@ -23,7 +23,7 @@ SPREAD = {
     ("die", "export"): [3, 11],
     ("die", "export-overwriting"): [17, 50],
     ("die", "export-repairing"): [14, 20],
-    ("die", "network"): [20, 90],
+    ("die", "network"): [20, 45],
     ("die", "network-longer"): [40, 40],
     ("die", "regression"): [50, 120],
     ("die", "evaluation"): [5, 4],
