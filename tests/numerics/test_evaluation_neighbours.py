@@ -12,12 +12,11 @@ from fruitgan.measures.contracts import FeatureSet, subsets
 from fruitgan.measures.distances import (
     claim_of,
     fid_difference,
-    frechet_distance,
     kernel_distance,
     kid_difference,
     squared_distances,
 )
-from fruitgan.measures.metrics.fid_kid import SUBSETS, fid_infinity, kid_subsets
+from fruitgan.measures.metrics.fid_kid import SUBSETS, kid_subsets
 from fruitgan.measures.metrics.neighbours import NEIGHBOURS, coverage, density, nearest_distances, precision, radii, recall
 
 
@@ -91,16 +90,6 @@ def test_kid_over_subsets_is_the_mean_of_kernel_distances_over_the_drawn_subsets
     few = kid_subsets()(feature_set(real[:50]), feature_set(fake[:50]))
     assert few.value == pytest.approx(kernel_distance(real[:50], fake[:50]))
     assert few.details["sd"] == pytest.approx(0, abs=1e-9)
-
-
-def test_fid_for_infinitely_many_images_loses_the_bias_of_few() -> None:
-    x, y = draw(200, 0, dimensions=12), draw(200, 1, dimensions=12)
-    biased, unbiased = frechet_distance(x, y), fid_infinity().compute(x, y)
-    assert abs(unbiased) < biased / 3
-    shifted = draw(200, 1, shift=1.0, dimensions=12)  # the true distance is 12
-    assert fid_infinity().compute(x, shifted) == pytest.approx(12, abs=2.2)
-    details = fid_infinity().details(x, y)
-    assert details["fid"] == pytest.approx(biased, rel=0.15)
 
 
 def test_a_paired_difference_is_surer_than_an_unpaired_one_and_has_the_right_sign() -> None:

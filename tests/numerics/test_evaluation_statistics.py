@@ -15,7 +15,6 @@ from fruitgan.measures.statistics import (
     bootstrap_interval,
     normal_interval,
     percentile_interval,
-    rank_auc,
     resample_weights,
     wilson,
 )
@@ -46,13 +45,11 @@ def test_an_auc_counts_pairs_and_halves_ties() -> None:
     truth = random.random(40) < 0.4
     pairs = [(a > b) + 0.5 * (a == b) for a, b in itertools.product(scores[truth], scores[~truth])]
     assert math.isclose(auc(scores, truth), float(np.mean(pairs)), rel_tol=1e-12)
-    assert math.isclose(rank_auc(scores, truth), float(np.mean(pairs)), rel_tol=1e-12)
 
 
-@pytest.mark.parametrize("function", [auc, lambda scores, truth: rank_auc(np.array(scores), np.array(truth))])
-def test_an_auc_of_one_class_is_refused(function) -> None:
+def test_an_auc_of_one_class_is_refused() -> None:
     with pytest.raises(ValueError, match="both real and generated"):
-        function([1.0, 2.0], [True, True])
+        auc([1.0, 2.0], [True, True])
 
 
 def test_resamples_draw_as_many_images_as_there_are_and_are_the_same_each_time() -> None:

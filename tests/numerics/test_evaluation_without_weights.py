@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from kornia.metrics import ssim as kornias_ssim
 from scipy.ndimage import gaussian_filter
 from scipy.stats import wasserstein_distance
 
@@ -82,7 +81,9 @@ def test_a_blurred_picture_lacks_the_high_frequencies_alone() -> None:
     sharp = RANDOM.uniform(size=(10, 64, 64, 3))
     blurred = gaussian_filter(sharp, (0, 0.6, 0.6, 0))
     found = [described(spectrum.PowerSpectrum(), images) for images in (sharp, blurred)]
-    assert spectrum.spectrum_high(resamples=20).compute(*found) > 2 * spectrum.spectrum(resamples=20).compute(*found) > 1
+    assert spectrum.spectrum(resamples=20).compute(*found) > 1
+    lost = (found[0] - found[1])[:, :64].mean(0)
+    assert lost[48:].mean() > 10 * abs(lost[:16].mean())
 
 
 def test_the_colour_distance_is_scipys_along_each_direction() -> None:
@@ -135,21 +136,6 @@ def test_the_sliced_distance_is_the_mean_of_wasserstein_distances_of_normalised_
         along /= np.linalg.norm(along, axis=0)
         expected = np.mean([wasserstein_distance(sides[0] @ v, sides[1] @ v) for v in along.T])
         assert found[level] == pytest.approx(1e3 * expected, rel=1e-9)
-
-
-def test_structural_similarity_is_kornias() -> None:
-    x = gaussian_filter(RANDOM.uniform(size=(40, 52)), 1)
-    y = np.clip(x + RANDOM.normal(0, 0.05, x.shape), 0, 1)
-    theirs = kornias_ssim(torch.from_numpy(x)[None, None], torch.from_numpy(y)[None, None], 11, padding="valid")
-    assert structure.ssim(x, y) == pytest.approx(float(theirs.mean()), abs=1e-4)
-    assert structure.ssim(x, x) == pytest.approx(1)
-
-
-def test_the_gradient_of_a_straight_edge_is_one() -> None:
-    picture = np.zeros((20, 20, 3), dtype=np.uint8)
-    picture[:, 10:] = 255
-    assert structure.gradient(picture)[10, 9:11] == pytest.approx([1, 1])
-    assert structure.gradient(picture)[10, 3] == 0
 
 
 def test_self_similarity_is_that_of_a_double_loop_and_blind_to_a_change_of_all_places_alike() -> None:

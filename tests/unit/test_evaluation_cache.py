@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -122,3 +123,30 @@ def test_nothing_is_kept_from_pictures_whose_features_were_never_asked_for(own_c
     assert extract(Counting(), []).values.shape == (0, 3)
     assert not own_cache.exists()
     assert torch.is_inference_mode_enabled() is False
+
+
+def test_above_the_limit_the_files_used_longest_ago_go_first(
+    pictures: list[Path], own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kept() -> set[Path]:
+        return set(own_cache.rglob("*.safetensors"))
+
+    files = []
+    for number, path in enumerate(pictures[:3]):
+        before = kept()
+        extract(Counting(), [path])
+        (file,) = kept() - before
+        files.append(file)
+        for age, old in enumerate(reversed(files), start=1):
+            os.utime(old, (1e9 - age, 1e9 - age))
+        assert len(kept()) == number + 1
+    size = files[0].stat().st_size
+    monkeypatch.setattr("fruitgan.measures.features.LIMIT_BYTES", 2 * size)
+    other = Counting()
+    other.name = "another"  # the limit is over the folders of all backends
+    extract(other, pictures[:1])
+    assert kept() > {files[2]}
+    assert not kept() & {files[0], files[1]}
+    monkeypatch.setattr("fruitgan.measures.features.LIMIT_BYTES", 1)
+    extract(Counting(), [pictures[5]])
+    assert len(kept()) == 1  # the newest stays, whatever it takes

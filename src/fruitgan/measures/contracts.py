@@ -1,4 +1,4 @@
-"""What a feature backend and a metric promise. N and M images, D features."""
+"""Contracts and registries of feature backends and metrics. N and M images, D features."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from fruitgan.errors import DataError
-from fruitgan.images import Pixels
+from fruitgan.images import Pixels, resize
 from fruitgan.measures.statistics import Interval, Weights, normal_interval, percentile_interval, resample_weights
 from fruitgan.randomness import generator
 from fruitgan.registry import Registry
@@ -41,6 +42,19 @@ class Features(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """[N, 3, H', W'] in [0, 1] to [N, D]; an image's numbers do not depend on its neighbours."""
+
+
+class SquashedFeatures(Features):
+    """Features of pictures that are squashed to a square of `size_px`."""
+
+    size_px: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resize = f"squashed to {self.size_px} px (Lanczos, antialiased, 8 bits)"
+
+    def prepare(self, pixels: Pixels) -> Pixels:
+        return resize(pixels, self.size_px, self.size_px, Image.Resampling.LANCZOS)
 
 
 @dataclass(frozen=True)
@@ -85,12 +99,16 @@ class Measured(NamedTuple):
 
 
 class Metric(ABC):
-    """What all numbers have in common. `MetricResult` carries the number with its protocol."""
+    """A number for a set of images. `MetricResult` carries it with its protocol; resamples give its interval."""
 
     name: str
     minimum_images: int
     """How many images of each kind it needs."""
     lower_is_better: bool = True
+
+    def __init__(self, resamples: int, seed: int) -> None:
+        self.resamples = resamples
+        self.seed = seed
 
     def check_counts(self, n_real: int, n_fake: int) -> None:
         """Whether there are enough images.
@@ -130,17 +148,7 @@ class SetMetric(Metric):
             if not np.isfinite(features.values).all():
                 raise DataError(f"the features {features.features} of the {kind} images are not all finite")
         begin = time.monotonic()
-        measured = Measured(*self.measure(real.values, fake.values))
-        return MetricResult(
-            value=measured.value,
-            interval=measured.interval,
-            n_real=len(real),
-            n_fake=len(fake),
-            features=real.features,
-            resize=real.resize,
-            seconds=round(time.monotonic() - begin, 3),
-            details=measured.details,
-        )
+        return _result(Measured(*self.measure(real.values, fake.values)), real, fake, begin)
 
     @abstractmethod
     def measure(self, real: Values, fake: Values) -> Measured | tuple[float, Interval]:
@@ -161,8 +169,6 @@ class PairMetric(Metric):
     features: str
     """What it looks at, in a word."""
     resize: str
-    resamples: int
-    seed: int
 
     @abstractmethod
     def of_pair(self, source: Pixels, fake: Pixels) -> float:
@@ -206,16 +212,20 @@ class TrainingMetric(Metric):
         """The number with its protocol; Raises: DataError as `measure`."""
         begin = time.monotonic()
         measured = self.measure(real.values, fake.values, training.values)
-        return MetricResult(
-            value=measured.value,
-            interval=measured.interval,
-            n_real=len(real),
-            n_fake=len(fake),
-            features=real.features,
-            resize=real.resize,
-            seconds=round(time.monotonic() - begin, 3),
-            details={**measured.details, "n_training": float(len(training))},
-        )
+        return _result(measured._replace(details={**measured.details, "n_training": float(len(training))}), real, fake, begin)
+
+
+def _result(measured: Measured, real: FeatureSet, fake: FeatureSet, begin: float) -> MetricResult:
+    return MetricResult(
+        value=measured.value,
+        interval=measured.interval,
+        n_real=len(real),
+        n_fake=len(fake),
+        features=real.features,
+        resize=real.resize,
+        seconds=round(time.monotonic() - begin, 3),
+        details=measured.details,
+    )
 
 
 features: Registry[Callable[..., Features]] = Registry("features")
@@ -242,20 +252,18 @@ def halvings(n: int, count: int, seed: int) -> tuple[Weights, Weights]:
 class HalvedMetric(SetMetric):
     """A metric of which a copy of an image would make nonsense, or that is dear: resampled by halves, without putting back.
 
-    The spread of a statistic over random halves of n images is that of the statistic over samples of n images (the
-    delete-half jackknife: Efron 1982, section 6; Shao and Wu 1989), since half as many images vary twice as much, and halves
-    of one set
+    The spread of a statistic over random halves of n images is that of the statistic over samples of n images (the delete-half
+    jackknife: Efron 1982, section 6; Shao and Wu 1989), since half as many images vary twice as much, and halves of one set
     agree by half of that. The interval lies about the measured value, so that a bias by the number of images does not move it.
     """
 
     minimum_images = MINIMUM_IMAGES
-    bounds: ClassVar[tuple[float, float]] = (-np.inf, np.inf)
+    bounds: tuple[float, float] = (-np.inf, np.inf)
     """What the number can be; the interval is cut there."""
     most_resamples: ClassVar[int] = 200
 
     def __init__(self, resamples: int, seed: int) -> None:
-        self.resamples = min(resamples, self.most_resamples)
-        self.seed = seed
+        super().__init__(min(resamples, self.most_resamples), seed)
 
     @abstractmethod
     def compute(self, real: Values, fake: Values) -> float:

@@ -1,4 +1,4 @@
-"""How sure a number is: intervals for proportions, ranks, and the bootstrap over images or over groups of images."""
+"""Intervals and tests: proportions, AUC, bootstrap over images or groups, McNemar's test, permutation of the largest AUC."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
 def binomial_p(successes: int, n: int, chance: float = 0.5) -> float:
     """How probable at least so many successes in n are by chance alone (one-sided, exact).
 
-    The p-value of a classifier two-sample test (Lopez-Paz and Oquab 2017), where a success is an image told right.
+    The p-value of a classifier two-sample test (Lopez-Paz and Oquab 2017), where a success is a correctly classified image.
     """
     from scipy.stats import binomtest
 
@@ -47,7 +47,7 @@ def binomial_p(successes: int, n: int, chance: float = 0.5) -> float:
 
 
 def auc(scores: ArrayLike, generated: ArrayLike) -> float:
-    """The probability that a generated image scores higher than a real one, ties counted half.
+    """The probability that a generated image scores higher than a real one, ties counted half (Mann and Whitney's U).
 
     Args:
         scores: [N], such as a detector's logits.
@@ -56,12 +56,15 @@ def auc(scores: ArrayLike, generated: ArrayLike) -> float:
     Raises:
         ValueError: one kind only.
     """
-    from sklearn.metrics import roc_auc_score
+    from scipy.stats import rankdata
 
     truth = np.asarray(generated, dtype=bool)
-    if truth.all() or not truth.any():
+    positives = int(truth.sum())
+    negatives = len(truth) - positives
+    if not positives or not negatives:
         raise ValueError("an AUC needs both real and generated images")
-    return float(roc_auc_score(truth, np.asarray(scores, dtype=np.float64)))
+    rank_sum = float(rankdata(np.asarray(scores, dtype=np.float64))[truth].sum())
+    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
 
 
 def resample_weights(n: int, resamples: int, seed: int, stream: str) -> Weights:
@@ -141,28 +144,16 @@ def auc_interval(
     values = np.asarray(scores, dtype=np.float64)
     truth = np.asarray(generated, dtype=bool)
     return bootstrap_interval(
-        lambda drawn: rank_auc(values[drawn], truth[drawn]),
+        lambda drawn: auc(values[drawn], truth[drawn]),
         len(values) if groups is None else groups,
         resamples=resamples,
         seed=seed,
     )
 
 
-def rank_auc(scores: NDArray[np.float64], generated: NDArray[np.bool_]) -> float:
-    """`auc` without checks of its input, fast enough for a thousand resamples (Mann and Whitney's U over the pairs)."""
-    from scipy.stats import rankdata
-
-    positives = int(generated.sum())
-    negatives = len(generated) - positives
-    if not positives or not negatives:
-        raise ValueError("an AUC needs both real and generated images")
-    rank_sum = float(rankdata(scores)[generated].sum())
-    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
-
-
 @dataclass(frozen=True, kw_only=True)
 class PairedShares:
-    """The share of right answers of a second one, less that of a first one, over n questions that both answered."""
+    """The accuracy of a second detector, less that of a first one, over n images that both classified."""
 
     first: float
     second: float
@@ -172,15 +163,15 @@ class PairedShares:
     p_value: float
     """McNemar's test, exact and two-sided."""
     only_first: int
-    """How many only the first got right."""
+    """How many only the first classified correctly."""
     only_second: int
     n: int
 
 
 def mcnemar_p(only_first: int, only_second: int) -> float:
-    """How probable at least so uneven a split of the questions that one alone got right is, were it a coin's (McNemar 1947).
+    """The p-value of McNemar's test (1947), exact and two-sided, from how many images only one of two detectors got right.
 
-    The exact binomial form; where both are right or wrong together it says nothing, and p is 1.
+    Without such images it is 1.
     """
     from scipy.stats import binomtest
 
@@ -196,7 +187,7 @@ def paired_shares(
     resamples: int = 1000,
     seed: int = 0,
 ) -> PairedShares:
-    """From [n] of whether each was right, in the same order.
+    """From [n] of whether each detector was right on an image, in the same order.
 
     Raises:
         ValueError: no questions, or not as many of the one as of the other.
@@ -233,11 +224,11 @@ Labels = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class MaximumTest:
-    """What came out. With p at or below ALPHA the two kinds count as told apart."""
+    """What came out. With p at or below ALPHA the two kinds count as distinguished."""
 
     p_value: float
     aucs: tuple[float, ...]
-    """Of each attacker on the tested images."""
+    """Of each detector on the tested images."""
     permutations: int
 
     @property
@@ -253,15 +244,15 @@ def maximum_test(
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> MaximumTest:
-    """The probability of so high a largest AUC if the labels said nothing about the images (Westfall and Young 1993).
+    """Permutation test of the largest AUC: its p-value if the labels said nothing about the images (Westfall and Young 1993).
 
-    The attackers must have been trained on *other* images. Then, if the two kinds do not differ, the labels of the tested
-    images are exchangeable while their scores stay what they are, and the test is exact, however the attackers depend on each
+    The detectors must have been trained on *other* images. Then, if the two kinds do not differ, the labels of the tested
+    images are exchangeable while their scores stay what they are, and the test is exact, however the detectors depend on each
     other: it rejects at p <= alpha with a probability of at most alpha (Phipson and Smyth 2010). Permuted are whole groups:
     each group takes over the labels of another of the same size, in a random order within it.
 
     Args:
-        scores: [A, n], one row an attacker; higher means generated.
+        scores: [A, n], one row a detector; higher means generated.
         generated: [n]; both kinds must occur.
         groups: of each image; images of one group show one thing.
 
@@ -272,7 +263,9 @@ def maximum_test(
     negatives = len(generated) - positives
     if not positives or not negatives:
         raise ValueError("a test needs images of both kinds")
-    ranks = _ranks(scores)
+    from scipy.stats import rankdata
+
+    ranks = np.asarray(rankdata(scores, axis=1), dtype=np.float64)
     least = positives * (positives + 1) / 2
 
     def aucs(labels: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -286,16 +279,10 @@ def maximum_test(
     as_high = 0
     for start in range(0, permutations, CHUNK):
         labels = _permuted(generated, sizes, min(CHUNK, permutations - start), random)
-        as_high += int((aucs(labels).max(axis=1) >= measured.max() - 1e-12).sum())  # ties count against the attackers
+        as_high += int((aucs(labels).max(axis=1) >= measured.max() - 1e-12).sum())  # ties count against the detectors
     return MaximumTest(
         p_value=(1 + as_high) / (1 + permutations), aucs=tuple(float(auc) for auc in measured), permutations=permutations
     )
-
-
-def _ranks(scores: Scores) -> Scores:
-    from scipy.stats import rankdata
-
-    return np.asarray(rankdata(scores, axis=1), dtype=np.float64)
 
 
 def _by_size(groups: Sequence[Hashable]) -> list[NDArray[np.int64]]:

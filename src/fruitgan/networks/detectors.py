@@ -125,6 +125,18 @@ FLOOR = (
 )
 
 
+def power_spectrum(planes: Tensor) -> Tensor:
+    """[..., H, W] to the power at each frequency, [..., H, W], frequency 0 first; under a Hann window, without the mean.
+
+    The window's mean square is allowed for, so that white noise of variance v has the power v everywhere.
+    """
+    down, across = (torch.hann_window(side, dtype=planes.dtype, device=planes.device) for side in planes.shape[-2:])
+    window = torch.outer(down, across)
+    spectrum: Tensor = torch.fft.fft2((planes - planes.mean((-2, -1), keepdim=True)) * window)
+    power: Tensor = spectrum.abs().square() / window.square().sum().clamp_min(1e-12)
+    return power
+
+
 class Spectrum(LinearDetector):
     """Logistic regression on the log power spectrum of brightness and colour, averaged over a grid of frequencies.
 
@@ -132,28 +144,18 @@ class Spectrum(LinearDetector):
     borders out of it; frequencies that differ in sign alone are one, since a mirrored picture is as real.
     """
 
-    window: Tensor
     opponent: Tensor
 
     def __init__(self, image_size_px: int, bins: int) -> None:
         super().__init__(3 * bins**2)
         self.image_size_px = image_size_px
         self.bins = bins
-        hann = torch.hann_window(image_size_px, periodic=True)
-        self.register_buffer("window", hann[:, None] * hann[None, :], persistent=False)
         self.register_buffer("opponent", torch.tensor(OPPONENT), persistent=False)
 
     def power(self, x: Tensor) -> Tensor:
-        """[N, 3, S, S] to the power at 0 to S/2 cycles an image down and across, [N, 3, S/2 + 1, S/2 + 1].
-
-        A window of mean square 3/8 an axis is allowed for, so that white noise of variance v has the power v everywhere.
-        """
-        opponent = torch.einsum("dc,nchw->ndhw", self.opponent.to(x.dtype), x)
-        opponent = opponent - opponent.mean(dim=(2, 3), keepdim=True)
-        window = self.window.to(x.dtype)
-        spectrum = torch.fft.rfft2(opponent * window)  # [N, 3, S, S/2 + 1]
-        power = spectrum.abs().square() / window.square().sum()
+        """[N, 3, S, S] to the power at 0 to S/2 cycles an image down and across, [N, 3, S/2 + 1, S/2 + 1]."""
         half = self.image_size_px // 2
+        power = power_spectrum(torch.einsum("dc,nchw->ndhw", self.opponent.to(x.dtype), x))[..., : half + 1]
         upwards = power[:, :, 1:half].flip(2)  # frequencies 1 .. S/2 - 1, largest first, as their negatives stand
         folded = (power[:, :, half + 1 :] + upwards) / 2
         return torch.cat([power[:, :, :1], folded.flip(2), power[:, :, half : half + 1]], dim=2)

@@ -1,10 +1,12 @@
-"""Features of the images in a list of files, read in batches, so that memory does not grow with their number."""
+"""Feature backends, and the features of image files: computed in batches, and cached by the files' contents."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,13 @@ from fruitgan.tensorfile import open_tensors
 BATCH_IMAGES = 16
 KEPT_BYTES = 256 << 20
 """Of decoded pictures: some 1,300 of 256 px, each of which several backends look at."""
+
+WIDEST_ROW = 4096
+"""Numbers an image; wider rows would fill the disk for less than they save."""
+LIMIT_BYTES = 1 << 30
+"""Of all cached features: some 100,000 images described by 2,400 numbers each."""
+
+Row = NDArray[np.float32]
 
 
 class Pictures:
@@ -105,14 +114,14 @@ def _batches(
         yield batch
 
 
-WIDEST_ROW = 4096
-"""Numbers an image; wider rows would fill the disk for less than they save."""
-
-Row = NDArray[np.float32]
-
-
 class FeatureCache:
-    """The rows of one backend on one kind of device."""
+    """Features that were computed before, by the sha256 of the image's file: the rows of one backend on one kind of device.
+
+    A folder for each backend, version, resize and kind of device; in it one safetensors file for every time that something new
+    was computed, with the sums of the images' files, the rows, and a sum over both. A file that is damaged or of another shape
+    counts as absent. Above `LIMIT_BYTES` in all folders together, the files go first that were not used for longest; all of
+    them may be deleted at any time.
+    """
 
     def __init__(self, features: Features, device_type: str) -> None:
         named = f"{features.name}/{features.version}/{features.resize}/{features.dimensions}/{device_type}"
@@ -136,12 +145,10 @@ class FeatureCache:
         keys = np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(len(rows), 32)
         values = np.stack(list(rows.values())).astype(np.float32)
         digest = _sum(keys, values)
-        name = digest.tobytes().hex()[:32]
-        data = save({"keys": keys.copy(), "values": values, "sum": digest})
-        try:
-            write_atomically(self.folder / f"{name}.safetensors", data)
-        except FruitganError:
-            return
+        newest = self.folder / f"{digest.tobytes().hex()[:32]}.safetensors"
+        with suppress(FruitganError):
+            write_atomically(newest, save({"keys": keys.copy(), "values": values, "sum": digest}))
+            _make_room(newest)
 
     def _read(self, path: Path) -> dict[bytes, Row]:
         try:
@@ -154,7 +161,20 @@ class FeatureCache:
         kinds_fit = keys.dtype == np.uint8 and values.dtype == np.float32
         if not (shapes_fit and kinds_fit and digest.tobytes() == _sum(keys, values).tobytes()):
             return {}
+        with suppress(OSError):  # a cache that can only be read is one all the same
+            os.utime(path)
         return {key.tobytes(): row for key, row in zip(keys, values, strict=True)}
+
+
+def _make_room(newest: Path) -> None:
+    """Remove the files that were not used for longest until all take no more than the limit; the newest one stays."""
+    taken = 0
+    with suppress(OSError):  # another process may be at the same work
+        files = [(path, path.stat()) for path in newest.parent.parent.glob("*/*.safetensors")]
+        for path, about in sorted(files, key=lambda file: (file[0] == newest, file[1].st_mtime), reverse=True):
+            taken += about.st_size
+            if taken > LIMIT_BYTES and path != newest:
+                path.unlink()
 
 
 def _sum(keys: NDArray[np.uint8], values: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -13,13 +13,11 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
 from fruitgan.errors import DataError
 from fruitgan.files import file_sha256
-from fruitgan.images import Pixels, resize
-from fruitgan.measures.contracts import Features
+from fruitgan.measures.contracts import SquashedFeatures
 from fruitgan.tensorfile import open_tensors
 
 FILE = Path(__file__).with_name("fruit_embed.safetensors")
@@ -78,14 +76,14 @@ def pooled(maps: tuple[Tensor, ...]) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-class FruitEmbed(Features):
+class FruitEmbed(SquashedFeatures):
     """The pooled maps, each number of mean 0 and deviation 1 over the photographs that taught the network, blind to hue."""
 
     name = "fruit-embed"
     trained_on = "photographs of apples and oranges (apple2orange)"
     version = SHA256[:16]
     dimensions = 2 * sum(CHANNELS[2:])
-    resize = f"squashed to {SIZE_PX} px (Lanczos, antialiased, 8 bits)"
+    size_px = SIZE_PX
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,9 +91,6 @@ class FruitEmbed(Features):
         self.network = _network(tensors)
         for name in BESIDE:
             self.register_buffer(name, tensors[name], persistent=False)
-
-    def prepare(self, pixels: Pixels) -> Pixels:
-        return resize(pixels, SIZE_PX, SIZE_PX, Image.Resampling.LANCZOS)
 
     def forward(self, images: Tensor) -> Tensor:
         scaled = (pooled(self.network(images)[1:]) - self.get_buffer("mean")) / self.get_buffer("spread")

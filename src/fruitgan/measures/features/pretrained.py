@@ -1,10 +1,9 @@
-"""Any classifier of torchvision or timm as features: what its last layer is given."""
+"""Published networks as features: InceptionV3 as torch-fidelity has it, and any classifier of torchvision or timm."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, cast
-from unittest.mock import patch
 
 import torch
 from PIL import Image
@@ -119,39 +118,29 @@ def inception(*, weights: str = "") -> Inception:
         EnvironmentProblem: the extra is not installed.
         DataError: the file cannot be had, or is not the right one.
     """
-    module = _module()
-    return Inception(_network(module, _tensors(_checked(Path(weights)) if weights else fetch_file(WEIGHTS))))
-
-
-def _module() -> Any:
     try:
-        from torch_fidelity import feature_extractor_inceptionv3
+        from torch_fidelity import feature_extractor_inceptionv3 as module
     except ImportError as error:
         raise EnvironmentProblem(f"the features inception need the package torch-fidelity: {INSTALL}") from error
-    return feature_extractor_inceptionv3
-
-
-def _checked(path: Path) -> Path:
-    """The path of a file that the user names, if it holds the right weights."""
-    found = file_sha256(path)
-    if found != WEIGHTS.sha256:
+    path = Path(weights) if weights else fetch_file(WEIGHTS)
+    if weights and (found := file_sha256(path)) != WEIGHTS.sha256:
         raise DataError(
             f"--weights {path}: its sha256 is {found}, not {WEIGHTS.sha256}; the right file is {WEIGHTS.file} "
             f"({WEIGHTS.size_bytes:,} bytes) from {WEIGHTS.address}"
         )
-    return path
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
     # Another project's format; the sum is known to be right, and only tensors are let through.
-    return cast(dict[str, Tensor], torch.load(path, map_location="cpu", weights_only=True))
+    return Inception(_network(module, torch.load(path, map_location="cpu", weights_only=True)))
 
 
-def _network(module: Any, tensors: dict[str, Tensor]) -> torch.nn.Module:
-    """torch-fidelity's network around tensors that are here already.
+def _network(module: Any, tensors: dict[str, Tensor]) -> nn.Module:
+    """torch-fidelity's network with weights that are here already.
 
-    Its constructor would fetch them itself, unchecked, or unpickle a file without a guard; so it is handed ours by the name of
-    the function that it fetches with.
+    Its constructor would fetch them itself, unchecked, or unpickle a file without a guard; so the function that it fetches with
+    is replaced meanwhile.
     """
-    with patch.object(module, "load_state_dict_from_url", lambda *arguments, **options: tensors):
-        return cast(torch.nn.Module, module.FeatureExtractorInceptionV3("inception-v3-compat", [LAYER]))
+    fetch = module.load_state_dict_from_url
+    module.load_state_dict_from_url = lambda *arguments, **options: tensors
+    try:
+        return cast(nn.Module, module.FeatureExtractorInceptionV3("inception-v3-compat", [LAYER]))
+    finally:
+        module.load_state_dict_from_url = fetch

@@ -15,11 +15,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from fruitgan.images import Pixels, resize
-from fruitgan.measures.contracts import Features
+from fruitgan.measures.contracts import SquashedFeatures
 from fruitgan.randomness import generator
 
 NETWORKS = 5
@@ -62,13 +60,13 @@ def weights_sha256() -> str:
     return digest.hexdigest()
 
 
-class RandomNetworks(Features):
+class RandomNetworks(SquashedFeatures):
     """The ensemble; the features of its networks stand side by side."""
 
     name = "random"
     trained_on = ""
     dimensions = NETWORKS * 2 * sum(CHANNELS)
-    resize = f"squashed to {RANDOM_SIZE_PX} px (Lanczos, antialiased, 8 bits)"
+    size_px = RANDOM_SIZE_PX
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,9 +75,6 @@ class RandomNetworks(Features):
             filters = np.concatenate([gain * random_filters(network, layer) for network in range(NETWORKS)])
             tensor = torch.from_numpy(filters.astype(np.float32)).contiguous(memory_format=torch.channels_last)
             self.register_buffer(f"filters_{layer}", tensor, persistent=False)
-
-    def prepare(self, pixels: Pixels) -> Pixels:
-        return resize(pixels, RANDOM_SIZE_PX, RANDOM_SIZE_PX, Image.Resampling.LANCZOS)
 
     def forward(self, images: Tensor) -> Tensor:
         x = (images * 2 - 1).contiguous(memory_format=torch.channels_last)
@@ -124,16 +119,13 @@ def lab_of_srgb(images: Tensor) -> Tensor:
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
 
 
-class Colour(Features):
+class Colour(SquashedFeatures):
     """Square roots of histograms of L, a, b and of a with b, and the pixels' mean, spread, skewness and correlations."""
 
     trained_on = ""
     name = "colour"
     dimensions = LIGHTNESS_BINS + 2 * CHROMA_BINS + JOINT_BINS**2 + 12
-    resize = f"squashed to {COLOUR_SIZE_PX} px (Lanczos, antialiased, 8 bits)"
-
-    def prepare(self, pixels: Pixels) -> Pixels:
-        return resize(pixels, COLOUR_SIZE_PX, COLOUR_SIZE_PX, Image.Resampling.LANCZOS)
+    size_px = COLOUR_SIZE_PX
 
     def forward(self, images: Tensor) -> Tensor:
         lab = lab_of_srgb(images.float()).flatten(2)  # [N, 3, P]

@@ -1,4 +1,4 @@
-"""The metrics that come with the package: each a distance, the bootstrap over images around it, and its floor."""
+"""KID and FID: each a distance between two sets of images, its bootstrap interval over images, and its floor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fruitgan.measures.contracts import MINIMUM_IMAGES, HalvedMetric, Measured, SetMetric, Values, halvings, subsets
+from fruitgan.measures.contracts import MINIMUM_IMAGES, Measured, SetMetric, Values, halvings, subsets
 from fruitgan.measures.distances import affordable, frechet_distance, frechet_distances, kernel_distance, kernel_distances
 from fruitgan.measures.statistics import Interval, Weights, normal_interval, percentile_interval, resample_weights
 
@@ -14,7 +14,6 @@ HALVINGS = 100
 
 SUBSETS, SUBSET_IMAGES = 100, 100
 """The literature's subsets, of at most so many images: it often takes 1,000, which such sets do not have."""
-LINE_POINTS, LINE_REPEATS = 9, 3
 
 
 class Kid(SetMetric):
@@ -23,10 +22,6 @@ class Kid(SetMetric):
     name = "kid"
     minimum_images = MINIMUM_IMAGES
     every_features = True
-
-    def __init__(self, resamples: int, seed: int) -> None:
-        self.resamples = resamples
-        self.seed = seed
 
     def measure(self, real: Values, fake: Values) -> Measured:
         drawn = kernel_distances(real, fake, *_both(len(real), len(fake), self.resamples, self.seed))
@@ -44,10 +39,6 @@ class Fid(SetMetric):
     name = "fid"
     minimum_images = MINIMUM_IMAGES
     every_features = True
-
-    def __init__(self, resamples: int, seed: int) -> None:
-        self.resamples = resamples
-        self.seed = seed
 
     def measure(self, real: Values, fake: Values) -> Measured:
         value = frechet_distance(real, fake)
@@ -78,8 +69,7 @@ class KidSubsets(Kid):
     """The kernel distance as it is usually published: the mean over random subsets, with their standard deviation.
 
     Its expectation is that of `kid`, and so is its interval's width; the standard deviation is that of subsets of one set,
-    and no
-    measure of how sure the mean is. With as few images as a subset holds, all subsets are one set, and it is 0.
+    and no measure of how sure the mean is. With as few images as a subset holds, all subsets are one set, and it is 0.
     """
 
     name = "kid-subsets"
@@ -97,32 +87,6 @@ class KidSubsets(Kid):
         drawn = kernel_distances(real, fake, *_both(len(real), len(fake), self.resamples, self.seed))
         details = {"subsets": float(SUBSETS), "subset_images": float(size), "sd": float(values.std(ddof=1))}
         return Measured(value, normal_interval(value, drawn), details)
-
-
-class FidInfinity(HalvedMetric):
-    """The Frechet distance of infinitely many images, by a straight line through its values at fewer."""
-
-    name = "fid-infinity"
-    most_resamples = 20
-
-    def compute(self, real: Values, fake: Values) -> float:
-        return float(self._line(real, fake)[1])
-
-    def details(self, real: Values, fake: Values) -> dict[str, float]:
-        slope, intercept = self._line(real, fake)
-        return {"slope": float(slope), "fid": float(slope + intercept)}
-
-    def _line(self, real: Values, fake: Values) -> Values:
-        """Slope and intercept over 1 / share of the images, from a third of them to all."""
-        shares = 1 / np.linspace(3, 1, LINE_POINTS)
-        distances = []
-        for share in shares:
-            chosen = [
-                subsets(len(x), max(2, round(share * len(x))), LINE_REPEATS, self.seed, f"line/{share:.3f}/{kind}")
-                for kind, x in (("real", real), ("fake", fake))
-            ]
-            distances.append(frechet_distances(real, fake, *chosen).mean())
-        return np.polyfit(1 / shares, np.array(distances), 1)
 
 
 class Ratio(NamedTuple):
@@ -163,8 +127,3 @@ def fid(*, resamples: int = 200, seed: int = 0) -> Fid:
 def kid_subsets(*, resamples: int = 1000, seed: int = 0) -> KidSubsets:
     """KID as the literature has it: mean over 100 subsets of at most 100 images (Binkowski et al. 2018, section 4)."""
     return KidSubsets(resamples, seed)
-
-
-def fid_infinity(*, resamples: int = 20, seed: int = 0) -> FidInfinity:
-    """FID extrapolated to infinitely many images by a line in 1/N (Chong and Forsyth 2020, section 3.2); can be below 0."""
-    return FidInfinity(resamples, seed)

@@ -1,8 +1,8 @@
-"""Precision, recall, density and coverage: which real pictures have generated neighbours, and which generated ones real
-neighbours.
-"""
+"""Metrics by nearest neighbours: precision, recall, density, coverage, and whether training images are repeated."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,72 +31,49 @@ def within(centres: Array, points: Array, k: int) -> NDArray[np.bool_]:
     return inside
 
 
-class Precision(HalvedMetric):
-    """The share of generated images inside the balls of real ones."""
+class NeighbourMetric(HalvedMetric):
+    """A number from which images lie in the balls about others; it is between 0 and `most`."""
 
-    name = "precision"
     lower_is_better = False
-    bounds = (0.0, 1.0)
+
+    def __init__(
+        self, name: str, resamples: int, seed: int, compute: Callable[[Array, Array], float], most: float = 1.0
+    ) -> None:
+        super().__init__(resamples, seed)
+        self.name = name
+        self.bounds = (0.0, most)
+        self._compute = compute
 
     def compute(self, real: Array, fake: Array) -> float:
-        return float(within(real, fake, NEIGHBOURS).any(0).mean())
+        return float(self._compute(real, fake))
 
 
-class Recall(HalvedMetric):
-    """The share of real images inside the balls of generated ones."""
-
-    name = "recall"
-    lower_is_better = False
-    bounds = (0.0, 1.0)
-
-    def compute(self, real: Array, fake: Array) -> float:
-        return float(within(fake, real, NEIGHBOURS).any(0).mean())
-
-
-class Density(HalvedMetric):
-    """In how many balls of real images a generated one lies, over k."""
-
-    name = "density"
-    lower_is_better = False
-    bounds = (0.0, np.inf)
-
-    def compute(self, real: Array, fake: Array) -> float:
-        return float(within(real, fake, NEIGHBOURS).sum(0).mean() / NEIGHBOURS)
-
-
-class Coverage(HalvedMetric):
-    """The share of real images whose ball holds a generated one."""
-
-    name = "coverage"
-    lower_is_better = False
-    bounds = (0.0, 1.0)
-
-    def compute(self, real: Array, fake: Array) -> float:
-        return float(within(real, fake, NEIGHBOURS).any(1).mean())
-
-
-def precision(*, resamples: int = 200, seed: int = 0) -> Precision:
+def precision(*, resamples: int = 200, seed: int = 0) -> NeighbourMetric:
     """Share of generated images inside the 5-neighbour balls of real ones (Kynkaanniemi et al. 2019, equations 1 and 2); 0
     to 1.
     """
-    return Precision(resamples, seed)
+    return NeighbourMetric("precision", resamples, seed, lambda real, fake: within(real, fake, NEIGHBOURS).any(0).mean())
 
 
-def recall(*, resamples: int = 200, seed: int = 0) -> Recall:
+def recall(*, resamples: int = 200, seed: int = 0) -> NeighbourMetric:
     """Share of real images inside the 5-neighbour balls of generated ones (Kynkaanniemi et al. 2019, equation 2); 0 to 1."""
-    return Recall(resamples, seed)
+    return NeighbourMetric("recall", resamples, seed, lambda real, fake: within(fake, real, NEIGHBOURS).any(0).mean())
 
 
-def density(*, resamples: int = 200, seed: int = 0) -> Density:
+def density(*, resamples: int = 200, seed: int = 0) -> NeighbourMetric:
     """Real balls about a generated image, over 5 (Naeem et al. 2020, equation 3); about 1 for a perfect generator, can
     exceed it.
     """
-    return Density(resamples, seed)
+
+    def balls(real: Array, fake: Array) -> float:
+        return float(within(real, fake, NEIGHBOURS).sum(0).mean() / NEIGHBOURS)
+
+    return NeighbourMetric("density", resamples, seed, balls, most=np.inf)
 
 
-def coverage(*, resamples: int = 200, seed: int = 0) -> Coverage:
+def coverage(*, resamples: int = 200, seed: int = 0) -> NeighbourMetric:
     """Share of real images with a generated one inside their 5-neighbour ball (Naeem et al. 2020, equation 4); 0 to 1."""
-    return Coverage(resamples, seed)
+    return NeighbourMetric("coverage", resamples, seed, lambda real, fake: within(real, fake, NEIGHBOURS).any(1).mean())
 
 
 COPY_SHARE = 0.5
@@ -109,10 +86,6 @@ class NearestTraining(TrainingMetric):
     name = "nearest-training"
     minimum_images = MINIMUM_IMAGES
     lower_is_better = False
-
-    def __init__(self, resamples: int, seed: int) -> None:
-        self.resamples = resamples
-        self.seed = seed
 
     def measure(self, real: Values, fake: Values, training: Values) -> Measured:
         to_real, to_fake = (nearest_distances(side, training) for side in (real, fake))

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from fruitgan.images import Pixels
 from fruitgan.measures.contracts import Features, HalvedMetric, Values
+from fruitgan.networks.detectors import power_spectrum
 
 LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601."""
 FREQUENCIES = 64
 """From 1/128 to 1/2 cycle a pixel, evenly: what a picture of 128 px can hold."""
-TOP_QUARTER = FREQUENCIES * 3 // 4
 FLOOR = 1e-8
 """Far below what 8 bits leave (some 1e-6); without it the logarithm of a flat picture would be minus infinity."""
 
@@ -24,9 +24,8 @@ class PowerSpectrum(Features):
     """Power over frequency of a picture's brightness in decibels, the mean over all directions, and its peaks.
 
     Durall et al. 2020, equation 3 (the azimuthal integration; ours takes the mean of logarithms) over a Hann window. White
-    noise of
-    variance v has 10 log10 v everywhere. Pictures are taken at their own size, since resizing would remove what is looked for;
-    frequencies are in cycles a pixel, so that sizes may differ.
+    noise of variance v has 10 log10 v everywhere. Pictures are taken at their own size, since resizing would remove what is
+    looked for; frequencies are in cycles a pixel, so that sizes may differ.
     """
 
     trained_on = ""
@@ -49,15 +48,7 @@ def decibels(found: Tensor) -> Tensor:
 
 def power(images: Tensor) -> Tensor:
     """[N, 3, H, W] in [0, 1] to [N, H, W]: the power of the brightness at each frequency, frequency 0 first."""
-    luma = torch.einsum("c,nchw->nhw", torch.tensor(LUMA, dtype=images.dtype, device=images.device), images)
-    height, width = luma.shape[1:]
-    window = torch.outer(
-        torch.hann_window(height, dtype=luma.dtype, device=luma.device),
-        torch.hann_window(width, dtype=luma.dtype, device=luma.device),
-    )
-    spectrum: Tensor = torch.fft.fft2((luma - luma.mean((1, 2), keepdim=True)) * window)
-    found: Tensor = spectrum.abs().square() / window.square().sum().clamp_min(1e-12)
-    return found
+    return power_spectrum(torch.einsum("c,nchw->nhw", torch.tensor(LUMA, dtype=images.dtype, device=images.device), images))
 
 
 def radial_means(decibel: Tensor) -> Tensor:
@@ -113,21 +104,12 @@ class SpectrumMetric(HalvedMetric):
 
     name = "spectrum"
     bounds = (0.0, np.inf)
-    first = 0
 
     def own_features(self) -> Features:
         return PowerSpectrum()
 
     def compute(self, real: Values, fake: Values) -> float:
-        part = slice(self.first, FREQUENCIES)
-        return float(np.abs(real[:, part].mean(0) - fake[:, part].mean(0)).mean())
-
-
-class HighSpectrumMetric(SpectrumMetric):
-    """The same over the highest quarter of the frequencies."""
-
-    name = "spectrum-high"
-    first = TOP_QUARTER
+        return float(np.abs(real[:, :FREQUENCIES].mean(0) - fake[:, :FREQUENCIES].mean(0)).mean())
 
 
 class UpsamplingPeaks(HalvedMetric):
@@ -154,11 +136,6 @@ def spectrum(*, resamples: int = 200, seed: int = 0) -> SpectrumMetric:
     equation 3).
     """
     return SpectrumMetric(resamples, seed)
-
-
-def spectrum_high(*, resamples: int = 200, seed: int = 0) -> HighSpectrumMetric:
-    """The same above 3/8 cycle a pixel, where generators fall off or overshoot (Durall et al. 2020, figure 2), in dB."""
-    return HighSpectrumMetric(resamples, seed)
 
 
 def upsampling_peaks(*, resamples: int = 200, seed: int = 0) -> UpsamplingPeaks:

@@ -1,4 +1,4 @@
-"""What a translation does to its source: whether structure and edges stay, and whether the background is left alone."""
+"""What a translation does to its source: whether its structure stays, and whether the background is left alone."""
 
 from __future__ import annotations
 
@@ -17,29 +17,18 @@ from fruitgan.measures.features.weightless import lab_of_srgb
 
 Plane = NDArray[np.float64]
 
-LUMA = (0.299, 0.587, 0.114)
 GRID_PX = 64
 LIGHTEST_STEP = 2.0
 """Lab units between neighbours that cost nothing: grain and soft shading, which would add up over a long way."""
 LEAST_BACKGROUND = 0.05
 """Of the picture; with less of it there is no background to speak of."""
-WINDOW_SIGMA, WINDOW_RADIUS = 1.5, 5
-C1, C2 = 0.01**2, 0.03**2
-"""Wang et al. 2004, with values in [0, 1]."""
 
 
-class _OverPairs(PairMetric):
-    minimum_images = MINIMUM_IMAGES
-
-    def __init__(self, resamples: int, seed: int) -> None:
-        self.resamples = resamples
-        self.seed = seed
-
-
-class Structure(_OverPairs):
+class Structure(PairMetric):
     """How the likeness of a picture's places to one another changes."""
 
     name = "structure"
+    minimum_images = MINIMUM_IMAGES
     features = "fruit-embed maps"
     resize = f"squashed to {SIZE_PX} px (Lanczos, antialiased, 8 bits), 16 x 16 places"
 
@@ -51,7 +40,7 @@ class Structure(_OverPairs):
         images = torch.stack([_squashed(pixels) for pixels in (source, fake)])
         with torch.inference_mode():
             maps = self._network(images)[1]
-        return structure_distance(*maps.double())
+        return structure_distance(*maps.cpu().double())
 
 
 def structure_distance(source: Tensor, fake: Tensor) -> float:
@@ -67,50 +56,11 @@ def _squashed(pixels: Pixels) -> Tensor:
     return torch.from_numpy(small).permute(2, 0, 1).float() / 255
 
 
-class GradientSsim(_OverPairs):
-    """How far the edges are from where they were."""
-
-    name = "gradient-ssim"
-    features = "gradients of brightness"
-    resize = "none; the source is brought to its translation's size"
-
-    def of_pair(self, source: Pixels, fake: Pixels) -> float:
-        if min(source.shape[:2]) <= 2 * WINDOW_RADIUS:
-            return float("nan")
-        return 1 - ssim(gradient(source), gradient(fake))
-
-
-def gradient(pixels: Pixels) -> Plane:
-    """Magnitude of the brightness' Sobel gradient, [H, W]; 1 is a straight edge from black to white."""
-    from scipy.ndimage import sobel
-
-    luma = pixels.astype(np.float64) @ np.array(LUMA) / 255
-    magnitude: Plane = np.hypot(sobel(luma, 0), sobel(luma, 1)) / 4
-    return magnitude
-
-
-def ssim(x: Plane, y: Plane) -> float:
-    """Structural similarity (Wang et al. 2004, equation 13) by an 11 x 11 Gaussian window, over the places where it fits."""
-    from scipy.ndimage import correlate1d
-
-    weights = np.exp(-(np.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1) ** 2) / (2 * WINDOW_SIGMA**2))
-    weights /= weights.sum()
-    inner = (slice(WINDOW_RADIUS, -WINDOW_RADIUS), slice(WINDOW_RADIUS, -WINDOW_RADIUS))
-
-    def mean(values: Plane) -> Plane:
-        found: Plane = correlate1d(correlate1d(values, weights, 0), weights, 1)[inner]
-        return found
-
-    mean_x, mean_y = mean(x), mean(y)
-    variance_x, variance_y, covariance = mean(x * x) - mean_x**2, mean(y * y) - mean_y**2, mean(x * y) - mean_x * mean_y
-    numerator = (2 * mean_x * mean_y + C1) * (2 * covariance + C2)
-    return float((numerator / ((mean_x**2 + mean_y**2 + C1) * (variance_x + variance_y + C2))).mean())
-
-
-class Background(_OverPairs):
+class Background(PairMetric):
     """How much what surrounds the fruit changes its colour."""
 
     name = "background"
+    minimum_images = MINIMUM_IMAGES
     features = "Lab colours outside the object"
     resize = f"squashed to {GRID_PX} px (Lanczos, antialiased, 8 bits)"
 
@@ -174,13 +124,6 @@ def structure(*, resamples: int = 1000, seed: int = 0) -> Structure:
     none.
     """
     return Structure(resamples, seed)
-
-
-def gradient_ssim(*, resamples: int = 1000, seed: int = 0) -> GradientSsim:
-    """1 - SSIM of the edges' strength (Wang et al. 2004, equation 13, on Sobel magnitudes); 0 to 2, 0 is every edge where it
-    was.
-    """
-    return GradientSsim(resamples, seed)
 
 
 def background_change(*, resamples: int = 1000, seed: int = 0) -> Background:

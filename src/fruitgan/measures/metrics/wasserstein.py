@@ -8,11 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from fruitgan.images import Pixels, resize
-from fruitgan.measures.contracts import Features, HalvedMetric, Values
+from fruitgan.measures.contracts import Features, HalvedMetric, SquashedFeatures, Values
 from fruitgan.measures.features.weightless import lab_of_srgb
 from fruitgan.randomness import generator
 
@@ -57,16 +55,13 @@ def patch_corners(side_px: int) -> NDArray[np.int64]:
     return corners
 
 
-class LaplacianPatches(Features):
+class LaplacianPatches(SquashedFeatures):
     """64 patches of 7 x 7 px of each level of the pyramid."""
 
     trained_on = ""
     name = "laplacian-patches"
     dimensions = len(LEVELS_PX) * PATCHES * PATCH_NUMBERS
-    resize = f"squashed to {SIZE_PX} px (Lanczos, antialiased, 8 bits)"
-
-    def prepare(self, pixels: Pixels) -> Pixels:
-        return resize(pixels, SIZE_PX, SIZE_PX, Image.Resampling.LANCZOS)
+    size_px = SIZE_PX
 
     def forward(self, images: Tensor) -> Tensor:
         rows = []
@@ -153,16 +148,13 @@ def directions() -> Values:
     return np.concatenate([np.eye(3), np.stack([up, side * np.cos(turn), side * np.sin(turn)], axis=1)])
 
 
-class LabDistribution(Features):
+class LabDistribution(SquashedFeatures):
     """Along each direction, the share of pixels below each of 193 values."""
 
     trained_on = ""
     name = "lab-distribution"
     dimensions = (3 + DIRECTIONS) * EDGES
-    resize = f"squashed to {LAB_SIZE_PX} px (Lanczos, antialiased, 8 bits)"
-
-    def prepare(self, pixels: Pixels) -> Pixels:
-        return resize(pixels, LAB_SIZE_PX, LAB_SIZE_PX, Image.Resampling.LANCZOS)
+    size_px = LAB_SIZE_PX
 
     def forward(self, images: Tensor) -> Tensor:
         lab = lab_of_srgb(images.float()).flatten(2) - torch.tensor([50.0, 0, 0], device=images.device)[:, None]
