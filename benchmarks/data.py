@@ -2,7 +2,7 @@
 
     python benchmarks/data.py --data apple2orange/trainA
 
-The million images (of 32 px, and `--large` of 286 px) lie in a file of holes, which takes no room, mapped as a bank is.
+The million images (of 32 px, and `--large` of 286 px) lie in a file of holes, which takes no room, mapped as a dataset is.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from fruitgan.data.cache import Making, cached_bank
 from fruitgan.data.decode import decode
-from fruitgan.data.image_dataset import Bank
+from fruitgan.data.decoded_cache import DecodeSettings, cached_dataset
+from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.loader import Sampler
 from fruitgan.data.sources import image_files
 from fruitgan.images import resize
@@ -35,22 +36,24 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def sparse_bank(folder: Path, n: int, size_px: int) -> Bank:
+def sparse_dataset(folder: Path, n: int, size_px: int) -> ImageDataset:
     path = folder / f"{n}-{size_px}.bin"
     with path.open("wb") as file:
         file.truncate(n * size_px * size_px * 3)
-    return Bank(np.memmap(path, dtype=np.uint8, mode="r"), np.full((n, 2), size_px), (path,) * n, (), size_px, fingerprint="")
+    return ImageDataset(
+        np.memmap(path, dtype=np.uint8, mode="r"), np.full((n, 2), size_px), (path,) * n, (), size_px, fingerprint=""
+    )
 
 
-def pair_ms(bank: Bank, pairs: int = 400) -> tuple[float, float]:
+def pair_ms(dataset: ImageDataset, pairs: int = 400) -> tuple[float, float]:
     """Median and 95th percentile of drawing and gathering an image of each domain."""
-    sampler = Sampler(len(bank), len(bank), 1, 0, "passes")
+    sampler = Sampler(len(dataset), len(dataset), 1, 0, "passes")
     sampler.indices(0)  # the order of a whole pass is drawn at its first step
     times = []
     for step in range(1, pairs):
         began = time.perf_counter()
         for domain, indices in zip("ab", sampler.indices(step), strict=True):
-            bank.gather(indices, sample(0, step, 2, f"window/{domain}").reshape(1, 2))
+            dataset.gather(indices, sample(0, step, 2, f"window/{domain}").reshape(1, 2))
         times.append(1000 * (time.perf_counter() - began))
     return statistics.median(times), sorted(times)[int(0.95 * len(times))]
 
@@ -64,24 +67,23 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=8_000)
     given = parser.parse_args()
     paths = image_files(given.data)[: given.images]
-    making = Making(load_size_px=given.size, fit="squash", resample=LANCZOS)
+    making = DecodeSettings(load_size_px=given.size, fit="squash", resample=LANCZOS)
     for path in paths:  # into the system's own cache
         path.read_bytes()
     for workers in map(int, given.workers.split(",")):
-        spent = timed(lambda workers=workers: Bank.build(paths, load_size_px=given.size, resample=LANCZOS, workers=workers))  # type: ignore[misc]
+        decoding_all = partial(ImageDataset.build, paths, load_size_px=given.size, resample=LANCZOS, workers=workers)
+        spent = timed(decoding_all)
         print(f"decoding {len(paths)} images to {given.size} px, {workers} workers: {len(paths) / spent:.0f} images/s")
     with tempfile.TemporaryDirectory() as name:
         os.environ["FRUITGAN_CACHE"] = name
-        first, second = (timed(lambda: cached_bank(paths, making)) for _ in range(2))
+        first, second = (timed(lambda: cached_dataset(paths, making)) for _ in range(2))
         print(f"first start {1000 * first:.0f} ms, second start {1000 * second:.0f} ms ({first / second:.0f} times as fast)")
-        bank, _ = cached_bank(paths, making)
+        dataset, _ = cached_dataset(paths, making)
         decoding = [timed(lambda p=p: resize(decode(p).pixels, given.size, given.size, LANCZOS)) for p in paths[:100]]  # type: ignore[misc]
-        median, late = pair_ms(bank)
-        print(
-            f"a pair of {given.size} px: {2000 * statistics.median(decoding):.2f} ms by decoding, {median:.3f} ms from the bank"
-        )
+        median, late = pair_ms(dataset)
+        print(f"a pair of {given.size} px: {2000 * statistics.median(decoding):.2f} ms by decoding, {median:.3f} ms decoded")
         for n, size_px in ((1_000, 32), (1_000_000, 32), (given.large, 286)):
-            mapped = sparse_bank(Path(name), n, size_px)
+            mapped = sparse_dataset(Path(name), n, size_px)
             cold, _ = pair_ms(mapped, 50)
             for first in range(0, len(mapped.flat), 1 << 26):  # the system reads it all, as it does in a first epoch
                 mapped.flat[first : first + (1 << 26) : 4096].max()

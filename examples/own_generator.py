@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fruitgan.data.augment.training import jitter_mirror
-from fruitgan.data.image_dataset import Bank
-from fruitgan.data.loader import BankFeed, Sampler
+from fruitgan.data.image_dataset import ImageDataset
+from fruitgan.data.loader import BatchLoader, Sampler
 from fruitgan.data.sources import find_source
 from fruitgan.networks.contracts import Generator, SizeRule
 from fruitgan.networks.patch import patch_multiscale
@@ -40,10 +40,10 @@ def main(steps: int) -> None:
     source = find_source("demo")
     augmentation = jitter_mirror()
     size = augmentation.load_size_px(SIZE_PX)
-    banks = [Bank.build(domain.train[:40], load_size_px=size) for domain in (source.a, source.b)]
+    banks = [ImageDataset.build(domain.train[:40], load_size_px=size) for domain in (source.a, source.b)]
     sampler = Sampler(len(banks[0]), len(banks[1]), batch_size=4, seed=SEED, pairing="passes")
     device = torch.device("cpu")
-    feed = BankFeed(*banks, sampler, augmentation, image_size_px=SIZE_PX, seed=SEED, device=device)
+    feed = BatchLoader(*banks, sampler, augmentation, image_size_px=SIZE_PX, seed=SEED, device=device)
     trainer = Trainer(
         cyclegan(pool_size=0)(Tint, lambda: patch_multiscale(base_channels=8)),
         dataclasses.replace(fast, image_size_px=SIZE_PX),

@@ -24,7 +24,7 @@ from torch import nn
 
 from fruitgan import randomness
 from fruitgan.data.augment import augmentations
-from fruitgan.data.loader import Batch, Feed
+from fruitgan.data.loader import Batch, Loader
 from fruitgan.data.sources import folder_source
 from fruitgan.train_gan.assemble import Plan, load_banks, make_objective, make_plan, make_trainer
 from fruitgan.train_gan.settings import TrainGanSettings
@@ -68,7 +68,7 @@ def set_weights(networks: nn.ModuleDict) -> None:
 class InFloat64:
     """A feed's batches, images and draws alike."""
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Loader) -> None:
         self.feed = feed
 
     def batch(self, step: int, draws: Mapping[str, int]) -> Batch:
@@ -92,7 +92,7 @@ def first_losses(recipe: str, folder: Path) -> list[dict[str, float]]:
     objective = make_objective(plan)
     set_weights(objective.networks)
     trainer = make_trainer(plan, banks, objective, torch.device("cpu"), log_every=1)
-    trainer._inputs.feed = InFloat64(trainer.feed)
+    trainer._inputs.loader = InFloat64(trainer.feed)
     return [dict(report.losses or {}) for report in trainer.steps(STEPS)]
 
 

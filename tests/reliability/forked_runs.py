@@ -30,7 +30,7 @@ from counted_disk import cases, disk, watch_the_disk
 from forks import Tell, forked
 
 from fruitgan.cli import explained
-from fruitgan.data import cache
+from fruitgan.data import decoded_cache
 from fruitgan.train_gan import job
 from fruitgan.train_gan.assemble import make_plan
 from fruitgan.train_gan.job import train_gan
@@ -185,7 +185,7 @@ def done(work: Mapping[str, Any], runs: Runs) -> dict[str, Any]:
 def main() -> None:
     order = json.load(sys.stdin)
     watch_the_disk()
-    cache.RACY_SECONDS = 0.0  # else the first runs, on images just written, have fewer changes than the others
+    decoded_cache.RACY_SECONDS = 0.0  # else the first runs, on images just written, have fewer changes than the others
     job.training_report = lambda *_: "a page"  # it takes longer than all the rest
     make_plan(TrainGanSettings(**TINY, data=order["data"]), torch.device("cpu"))  # which imports what else it takes
     gc.freeze()

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from fruitgan.cli import main as fruitgan
-from fruitgan.data.loader import BankFeed, Batch
+from fruitgan.data.loader import Batch, BatchLoader
 from fruitgan.train_gan import job
 from fruitgan.train_gan.assemble import make_plan
 from fruitgan.train_gan.settings import TrainGanSettings
@@ -41,15 +41,15 @@ def give_up_privileges() -> None:
 
 def hold(at: int, release: int) -> None:
     """Make the step after so many wait until there is something to read."""
-    batch = BankFeed.batch
+    batch = BatchLoader.batch
 
-    def held(feed: BankFeed, step: int, draws: Mapping[str, int]) -> Batch:
+    def held(feed: BatchLoader, step: int, draws: Mapping[str, int]) -> Batch:
         if step == at:
             os.write(2, f"{HELD}\n".encode())
             os.read(release, 1)
         return batch(feed, step, draws)
 
-    BankFeed.batch = held  # type: ignore[method-assign]
+    BatchLoader.batch = held  # type: ignore[method-assign]
 
 
 def child(order: Mapping[str, Any], stdout: int, stderr: int, release: int) -> int:

@@ -21,9 +21,9 @@ from PIL import ExifTags, Image
 from toy_bundles import Negative, save_toy
 
 from fruitgan.cli import main
-from fruitgan.data.cache import Making, cached_bank
 from fruitgan.data.decode import formats
-from fruitgan.data.image_dataset import Bank
+from fruitgan.data.decoded_cache import DecodeSettings, cached_dataset
+from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.sources import Source, image_files, loose_source
 from fruitgan.data_job import CheckSettings, check
 from fruitgan.engines.contracts import engines
@@ -282,11 +282,11 @@ def test_a_folder_of_horrors_can_be_checked_and_held_in_a_bank(here: Path, capfd
     assert broken[here / "horrors/bomb.png"] == "more pixels than the limit of 178,956,970"
     assert broken[here / "horrors/links/self.png"] == "cannot be read (too many levels of symbolic links)"
 
-    bank = Bank.build(files, load_size_px=16)
+    bank = ImageDataset.build(files, load_size_px=16)
     assert bank.names == tuple(decodable)
     assert dict(bank.broken) == broken
 
-    cached, note = cached_bank(files, Making(load_size_px=16, fit="squash", resample=Image.Resampling.BICUBIC))
+    cached, note = cached_dataset(files, DecodeSettings(load_size_px=16, fit="squash", resample=Image.Resampling.BICUBIC))
     assert (cached.names, cached.broken, cached.fingerprint, note) == (bank.names, bank.broken, bank.fingerprint, None)
 
     looked = survey(loose_source(here / "horrors", here / "fine"))
@@ -317,6 +317,6 @@ def test_a_domain_of_nothing_but_pipes_is_an_error_and_no_wait(tmp_path: Path) -
         os.mkfifo(tmp_path / name / "pipe.png")
     source: Source = loose_source(tmp_path / "a", tmp_path / "b")
     with pytest.raises(DataError, match=r"none of 1 files .*pipe\.png: not a regular file"):
-        Bank.build(source.a.train, load_size_px=16)
+        ImageDataset.build(source.a.train, load_size_px=16)
     with pytest.raises(DataError, match="has no image that can be decoded"):
         check(CheckSettings(data_a=tmp_path / "a", data_b=tmp_path / "b"))

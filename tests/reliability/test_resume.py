@@ -19,7 +19,7 @@ from picture_files import write_ramp_domains
 from safetensors.torch import load_file
 
 from fruitgan import bundle as bundles
-from fruitgan.data.loader import BankFeed, Batch
+from fruitgan.data.loader import Batch, BatchLoader
 from fruitgan.errors import DataError, UsageError
 from fruitgan.train_gan import recipes
 from fruitgan.train_gan.job import train_gan
@@ -395,13 +395,13 @@ def test_a_bundle_that_a_kill_left_behind_its_checkpoint_is_made_anew(
 def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
     data: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = BankFeed.batch
+    batch = BatchLoader.batch
 
-    def spoilt(feed: BankFeed, step: int, draws: Mapping[str, int]) -> Batch:
+    def spoilt(feed: BatchLoader, step: int, draws: Mapping[str, int]) -> Batch:
         made = batch(feed, step, draws)
         return Batch(made.a * torch.nan, made.b, made.draws) if step == 4 else made
 
-    monkeypatch.setattr(BankFeed, "batch", spoilt)
+    monkeypatch.setattr(BatchLoader, "batch", spoilt)
     with pytest.raises(LossNotFinite, match="cycle_a") as error:
         train_gan(settings(data, out, "fast", "spoilt", save_every=2))
     assert error.value.exit_code == 1

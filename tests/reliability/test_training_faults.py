@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from fruitgan import randomness
 from fruitgan.cli import main
-from fruitgan.data.loader import BankFeed, Batch
+from fruitgan.data.loader import Batch, BatchLoader
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.runs.run import Run
 from fruitgan.train_gan import job
@@ -83,20 +83,20 @@ def assert_same_end(found: Path, expected: Path) -> None:
     assert log_lines(found) == log_lines(expected)
 
 
-Spoil = Callable[[BankFeed, int], bool]
+Spoil = Callable[[BatchLoader, int], bool]
 
 
 @pytest.fixture
 def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[Spoil], None]:
     """Make the images of domain a no numbers, where the given function of the feed and the done steps says so."""
-    batch = BankFeed.batch
+    batch = BatchLoader.batch
 
     def put(wanted: Spoil) -> None:
-        def spoilt(feed: BankFeed, step: int, draws: Mapping[str, int]) -> Batch:
+        def spoilt(feed: BatchLoader, step: int, draws: Mapping[str, int]) -> Batch:
             made = batch(feed, step, draws)
             return Batch(made.a * torch.nan, made.b, made.draws) if wanted(feed, step) else made
 
-        monkeypatch.setattr(BankFeed, "batch", spoilt)
+        monkeypatch.setattr(BatchLoader, "batch", spoilt)
 
     return put
 
@@ -334,14 +334,14 @@ LACKS = {
 
 
 def failing_at(step: int, fail: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = BankFeed.batch
+    batch = BatchLoader.batch
 
-    def failing(feed: BankFeed, done: int, draws: Mapping[str, int]) -> Batch:
+    def failing(feed: BatchLoader, done: int, draws: Mapping[str, int]) -> Batch:
         if done == step:
             fail()
         return batch(feed, done, draws)
 
-    monkeypatch.setattr(BankFeed, "batch", failing)
+    monkeypatch.setattr(BatchLoader, "batch", failing)
 
 
 @pytest.mark.parametrize("where", LACKS)

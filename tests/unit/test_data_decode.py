@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import tracemalloc
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -299,3 +300,37 @@ def test_pillow_and_the_warning_filters_are_left_as_they_were() -> None:
         list(pool.map(lambda _: decode(data), range(64)))
     assert list(warnings.filters) == before
     assert limit == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize(
+    ("head", "size_bytes", "kind", "reason"),
+    [
+        (b"", 1 << 34, NotAnImage, "not an image"),
+        (b"a note of some length" * 50, 1 << 34, NotAnImage, "not an image"),
+        (b"\x89PNG\r\n\x1a\n", 1 << 34, Undecodable, "huge"),
+        (saved(picture()), 1 << 34, Undecodable, "larger than the limit"),
+    ],
+)
+def test_a_huge_file_is_refused_before_it_is_read(
+    head: bytes, size_bytes: int, kind: type[Exception], reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "huge.png"
+    with path.open("wb") as file:  # a file of holes, which takes no room
+        file.write(head)
+        file.truncate(size_bytes)
+    tracemalloc.start()
+    try:
+        with pytest.raises(kind, match=reason):
+            decode(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_large_picture_is_read_after_a_look_at_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(saved(picture()))
+    monkeypatch.setattr("fruitgan.data.decode.LARGE_BYTES", 8)
+    assert np.array_equal(decode(tmp_path / "a.png").pixels, np.asarray(picture()))
+    (tmp_path / "b.png").write_bytes(b"no picture at all")
+    with pytest.raises(NotAnImage, match="not an image"):
+        decode(tmp_path / "b.png")

@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map, tree_map_
 
 from fruitgan.data.augment.training import jitter_mirror
-from fruitgan.data.image_dataset import Bank
-from fruitgan.data.loader import BankFeed, Batch, Feed, Sampler
+from fruitgan.data.image_dataset import ImageDataset
+from fruitgan.data.loader import Batch, BatchLoader, Loader, Sampler
 from fruitgan.networks.contracts import discriminators, generators
 from fruitgan.train_gan.cuda_graphs import WARM_UP_STEPS, StepRunner
 from fruitgan.train_gan.objectives.cyclegan import CycleStep, cyclegan
@@ -105,13 +105,14 @@ class RandomImages:
         raise NotImplementedError
 
 
-def bank_feed(*, on_device: bool) -> BankFeed:
+def bank_feed(*, on_device: bool) -> BatchLoader:
     """Eight images of noise a domain, wider than they are high."""
     random = np.random.default_rng(0)
     a, b = (
-        Bank(random.integers(0, 256, 8 * 28 * 40 * 3, dtype=np.uint8), np.full((8, 2), (28, 40)), (), (), 28) for _ in range(2)
+        ImageDataset(random.integers(0, 256, 8 * 28 * 40 * 3, dtype=np.uint8), np.full((8, 2), (28, 40)), (), (), 28)
+        for _ in range(2)
     )
-    return BankFeed(
+    return BatchLoader(
         a,
         b,
         Sampler(8, 8, 2, 5, "passes"),
@@ -119,11 +120,11 @@ def bank_feed(*, on_device: bool) -> BankFeed:
         image_size_px=24,
         seed=5,
         device=torch.device("cpu"),
-        banks_on_device=on_device,
+        images_on_device=on_device,
     )
 
 
-def trainer_of(kind: str, capture: Any, feed: Feed | None = None) -> Trainer:
+def trainer_of(kind: str, capture: Any, feed: Loader | None = None) -> Trainer:
     generator, discriminator, side_px, options = {
         "fast": ("mobile", "patch-multiscale", 48, {"base_channels": 4, "blocks": 1}),
         "cyclegan": ("resnet-6", "patch-70", 24, {"base_channels": 2}),

@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fruitgan.data.augment import augmentations
-from fruitgan.data.image_dataset import Bank
-from fruitgan.data.loader import BankFeed
+from fruitgan.data.image_dataset import ImageDataset
+from fruitgan.data.loader import BatchLoader
 from fruitgan.train_gan import cuda_graphs
 from fruitgan.train_gan.assemble import make_objective, make_plan, make_sampler
 from fruitgan.train_gan.recipe import recipes
@@ -81,17 +81,17 @@ def train(recipe: str, *, on_device: bool, change: Callable[[Trainer], None] = l
     plan = make_plan(asked, torch.device("cpu"))
     loaded_px = augmentations.build(plan.augmentation).load_size_px(side_px)
     pixels = np.zeros(IMAGES * loaded_px * 2 * loaded_px * 3, dtype=np.uint8)
-    banks = [Bank(pixels, np.full((IMAGES, 2), (loaded_px, 2 * loaded_px)), (), (), loaded_px) for _ in range(2)]
+    banks = [ImageDataset(pixels, np.full((IMAGES, 2), (loaded_px, 2 * loaded_px)), (), (), loaded_px) for _ in range(2)]
     objective = make_objective(plan)
     with Watch() as watch:
-        feed = BankFeed(
+        feed = BatchLoader(
             *banks,
             make_sampler(plan, IMAGES, IMAGES),
             augmentations.build(plan.augmentation),
             image_size_px=side_px,
             seed=0,
             device=META,
-            banks_on_device=on_device,
+            images_on_device=on_device,
         )
         watched = Watched(watch)
         trainer = Trainer(

@@ -1,1 +1,1 @@
-"""How images become data: sources, download, decode, bank, sampler, drawn fruit."""
+"""How images become data: sources, download, decode, image dataset, decoded image cache, loader."""

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import io
 import logging
+import os
 import re
 import threading
 import warnings
@@ -26,6 +27,11 @@ from fruitgan.images import Pixels
 
 MAX_PIXELS = 178_956_970
 """The size (half a gigabyte of RGB) above which Pillow itself refuses; it would warn from half of it on."""
+MAX_BYTES = 1 << 31
+"""Of a file; more than the pixels of the largest picture take with 64 bits each."""
+LARGE_BYTES = 1 << 26
+"""Of a file that is looked at before it is read."""
+HEAD_BYTES = 512
 
 # A file that starts so and still cannot be opened is a broken image, not something else.
 SIGNATURES = (
@@ -82,7 +88,7 @@ def decode(source: Path | bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Dec
     """
     name = str(source) if isinstance(source, Path) else "the given data"
     data = _content(source, name)
-    with quietly(), _opened(data, name) as image:
+    with quietly(), _opened(io.BytesIO(data), data[:HEAD_BYTES], name) as image:
         _must_have_at_most(max_pixels, image, name)
         try:
             image.load()
@@ -106,18 +112,25 @@ def decode(source: Path | bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Dec
 
 
 def _content(source: Path | bytes | BinaryIO, name: str) -> bytes:
-    if isinstance(source, bytes):
-        data = source
-    elif isinstance(source, Path):
+    """All bytes; a large file is read only if Pillow takes its beginning for an image's, and is within the limit."""
+    if isinstance(source, Path):
         try:
             with open_regular(source) as file:
-                data = file.read()
+                size_bytes = os.fstat(file.fileno()).st_size
+                if size_bytes > LARGE_BYTES:
+                    with quietly(), _opened(file, file.read(HEAD_BYTES), name):
+                        pass
+                    file.seek(0)
+                data = file.read() if size_bytes <= MAX_BYTES else b""
         except NotAFile as error:
             raise NotAnImage(str(error)) from error
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
             raise Undecodable(f"{name}: cannot be read ({reason_of(error)})") from error
     else:
-        data = source.read()
+        data = source if isinstance(source, bytes) else source.read(MAX_BYTES + 1)
+        size_bytes = len(data)
+    if size_bytes > MAX_BYTES:
+        raise Undecodable(f"{name}: larger than the limit of {MAX_BYTES:,} bytes")
     if not data:
         raise NotAnImage(f"{name}: is empty")
     return data
@@ -130,14 +143,16 @@ def _must_have_at_most(max_pixels: int, image: Image.Image, name: str) -> None:
 
 
 @contextmanager
-def _opened(data: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
+def _opened(stream: BinaryIO, head: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
+    """The image at the beginning of a stream, its pixels not yet read; `head` are the stream's first bytes."""
+    stream.seek(0)
     try:
-        image = Image.open(io.BytesIO(data), formats=formats())
+        image = Image.open(stream, formats=formats())
     except UnidentifiedImageError as error:
-        if data[4:8] == b"ftyp" and data[8:12] in UNREAD:
-            kind = UNREAD[data[8:12]]
+        if head[4:8] == b"ftyp" and head[8:12] in UNREAD:
+            kind = UNREAD[head[8:12]]
             raise Undecodable(f"{name}: {kind} that Pillow cannot read here; convert it to JPEG or PNG first") from error
-        if data.startswith(SIGNATURES) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):
+        if head.startswith(SIGNATURES) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP"):
             raise Undecodable(f"{name}: a damaged or truncated image") from error
         raise NotAnImage(f"{name}: not an image") from error
     except Image.DecompressionBombError as error:
@@ -145,7 +160,7 @@ def _opened(data: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
     except MemoryError:
         raise
     except Exception as error:  # as above
-        if not data[:512].strip(TEXT):  # a text that begins as pictures do: "P5 is ...", or C that defines a width
+        if not head.strip(TEXT):  # a text that begins as pictures do: "P5 is ...", or C that defines a width
             raise NotAnImage(f"{name}: not an image") from error
         raise Undecodable(f"{name}: cannot be decoded ({reason_of(error)})") from error
     with image:

@@ -1,10 +1,11 @@
-"""Every training image decoded once, at the size that training crops from: flat bytes with a shape for each image."""
+"""The image dataset: every training image decoded once, at the size that training crops from, as flat bytes and shapes."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -15,19 +16,13 @@ from PIL import Image
 
 from fruitgan.data.decode import decode
 from fruitgan.data.parallel import in_order
-from fruitgan.errors import DataError, FruitganError, UsageError, reason_of
+from fruitgan.errors import DataError, FruitganError, reason_of
 from fruitgan.images import Pixels, resize
 
 Fit = Literal["squash", "cover"]
 
 
-@dataclass(frozen=True)
-class _Failure:
-    path: Path
-    reason: str
-
-
-class Bank:
+class ImageDataset:
     """Images in one flat uint8 array; the order is that of the paths, whatever the threads do."""
 
     def __init__(
@@ -39,7 +34,9 @@ class Bank:
         load_size_px: int,
         fingerprint: str | None = None,
     ) -> None:
-        """Use `Bank.build` or `bank_cache`; `shapes` is int64 [N, 2], height and width of each, `flat` their bytes in order.
+        """Use `ImageDataset.build` or `cached_dataset`.
+
+        `shapes` is int64 [N, 2], height and width of each, and `flat` their bytes in order.
 
         `fingerprint` where it is known already.
         """
@@ -63,47 +60,49 @@ class Bank:
         workers: int | None = None,
         on_progress: Callable[[int, int], None] | None = None,
         memory_map: Path | None = None,
-    ) -> Bank:
+    ) -> ImageDataset:
         """Decode and resize every file.
 
         `squash` makes each image a square of `load_size_px`, `cover` makes its shorter side so long and keeps the aspect.
         With `memory_map` the bytes go to that file, which is then mapped, instead of into memory; it is overwritten, and
-        belongs to the bank for as long as that lives.
+        belongs to the dataset for as long as that lives.
 
         Raises:
-            UsageError: a size below 1 or an unknown fit.
             DataError: no paths, or not one file could be decoded. Fewer broken files are listed in `broken`.
             FruitganError: the file for the memory map cannot be written.
         """
-        if load_size_px < 1:
-            raise UsageError(f"a load size of {load_size_px} px is too small: use 1 or more")
-        if fit not in ("squash", "cover"):
-            raise UsageError(f"no fit named {fit!r}: known are squash, cover")
         if not paths:
             raise DataError("no images to load")
 
-        def load(path: Path) -> Pixels | _Failure:
+        def load(path: Path) -> Pixels | str:
             try:
                 return fitted(decode(path).pixels, load_size_px, fit, resample)
             except DataError as error:
-                return _Failure(path, str(error).removeprefix(f"{path}: "))
+                return str(error).removeprefix(f"{path}: ")
 
         shapes: list[tuple[int, int]] = []
         names: list[Path] = []
         broken: list[tuple[Path, str]] = []
-        with _Store(memory_map, expected_bytes=len(paths) * load_size_px**2 * 3) as store:
-            for done, (path, result) in enumerate(in_order(load, paths, workers), start=1):
-                if isinstance(result, _Failure):
-                    broken.append((result.path, result.reason))
-                else:
-                    store.append(result)
-                    shapes.append((result.shape[0], result.shape[1]))
-                    names.append(path)
-                if on_progress is not None:
-                    on_progress(done, len(paths))
-        flat = store.stored()
+        try:
+            with nullcontext(io.BytesIO()) if memory_map is None else memory_map.open("wb") as file:
+                for done, (path, result) in enumerate(in_order(load, paths, workers), start=1):
+                    if isinstance(result, str):
+                        broken.append((path, result))
+                    else:
+                        file.write(np.ascontiguousarray(result).data)
+                        shapes.append((result.shape[0], result.shape[1]))
+                        names.append(path)
+                    if on_progress is not None:
+                        on_progress(done, len(paths))
+        except OSError as error:
+            raise FruitganError(f"{memory_map}: cannot be written ({reason_of(error)})") from error
         if not names:
             raise DataError(f"none of {len(paths)} files is an image that can be decoded; {broken[0][0]}: {broken[0][1]}")
+        flat: NDArray[np.uint8]
+        if isinstance(file, io.BytesIO):
+            flat = np.frombuffer(file.getbuffer(), dtype=np.uint8)
+        else:
+            flat = np.memmap(str(memory_map), dtype=np.uint8, mode="r")
         return cls(flat, np.array(shapes, dtype=np.int64), tuple(names), tuple(broken), load_size_px)
 
     def __len__(self) -> int:
@@ -122,7 +121,7 @@ class Bank:
         return self._fingerprint
 
     def image(self, index: int) -> Pixels:
-        """uint8 [H, W, 3] of one image, a view into the bank."""
+        """uint8 [H, W, 3] of one image, a view into the dataset."""
         height, width = int(self.heights[index]), int(self.widths[index])
         start = int(self.offsets[index])
         return self.flat[start : start + height * width * 3].reshape(height, width, 3)
@@ -159,51 +158,3 @@ def fitted(pixels: Pixels, load_size_px: int, fit: Fit, resample: Image.Resampli
     # Rounded in integers, half up, so that no platform's floats decide.
     height_px, width_px = ((2 * side * load_size_px + shorter) // (2 * shorter) for side in (height, width))
     return resize(pixels, height_px, width_px, resample)
-
-
-class _Store:
-    """Grows a flat array of bytes, in memory or in a file."""
-
-    def __init__(self, memory_map: Path | None, expected_bytes: int) -> None:
-        self.path = memory_map
-        self.used = 0
-        self.expected_bytes = expected_bytes
-        self.memory = np.empty(expected_bytes if memory_map is None else 0, dtype=np.uint8)
-        try:
-            self.file = memory_map.open("wb") if memory_map is not None else None
-        except OSError as error:
-            raise FruitganError(f"{memory_map}: cannot be written ({reason_of(error)})") from error
-
-    def append(self, pixels: Pixels) -> None:
-        size = pixels.size
-        if self.file is not None:
-            try:
-                self.file.write(np.ascontiguousarray(pixels).data)
-            except OSError as error:
-                raise FruitganError(f"{self.path}: cannot be written ({reason_of(error)})") from error
-        else:
-            if self.used + size > len(self.memory):
-                # Only `cover` gets here; half as much again each time keeps the copying linear.
-                grown = np.empty((self.used + size) * 3 // 2, dtype=np.uint8)
-                grown[: self.used] = self.memory[: self.used]
-                self.memory = grown
-            self.memory[self.used : self.used + size] = pixels.reshape(-1)
-        self.used += size
-
-    def __enter__(self) -> _Store:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.file is not None:
-            try:
-                self.file.close()
-            except OSError as error:
-                raise FruitganError(f"{self.path}: cannot be written ({reason_of(error)})") from error
-
-    def stored(self) -> NDArray[np.uint8]:
-        """What was appended; call it behind the `with`."""
-        if self.path is None:
-            return self.memory[: self.used]
-        if self.used == 0:
-            return self.memory
-        return np.memmap(self.path, dtype=np.uint8, mode="r", shape=(self.used,))

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from fruitgan.data.decode import decode
-from fruitgan.data.image_dataset import Bank
+from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.parallel import in_order
 from fruitgan.errors import DataError, FruitganError, UsageError, reason_of, shown
@@ -146,7 +146,7 @@ def _card(file: TensorFile) -> DetectorCard:
 class LabelledImageDataset:
     """The images that can be decoded, in the order given; float only a batch at a time."""
 
-    def __init__(self, images: Sequence[LabelledImage], bank: Bank) -> None:
+    def __init__(self, images: Sequence[LabelledImage], bank: ImageDataset) -> None:
         """Use `open_image_dataset`."""
         by_path = {image.path: image for image in images}
         self.images = tuple(by_path[path] for path in bank.names)
@@ -212,7 +212,7 @@ def open_image_dataset(
     with tempfile.TemporaryDirectory(prefix="fruitgan-", ignore_cleanup_errors=True) as folder:
         yield LabelledImageDataset(
             images,
-            Bank.build(
+            ImageDataset.build(
                 paths,
                 load_size_px=size_px,
                 resample=RESAMPLE,

@@ -12,9 +12,9 @@ from PIL import Image
 
 from fruitgan import randomness
 from fruitgan.data.augment import augmentations
-from fruitgan.data.cache import Making, cached_bank
-from fruitgan.data.image_dataset import Bank
-from fruitgan.data.loader import BankFeed, Sampler
+from fruitgan.data.decoded_cache import DecodeSettings, cached_dataset
+from fruitgan.data.image_dataset import ImageDataset
+from fruitgan.data.loader import BatchLoader, Sampler
 from fruitgan.data.sources import Domain, Source
 from fruitgan.device import Precision, has_fast_bf16, has_room_for, keep_freed_memory
 from fruitgan.errors import UsageError
@@ -101,8 +101,8 @@ def _choice(registry: Registry[Any], part: Part) -> Choice:
 class Banks:
     """The training images of both domains, decoded."""
 
-    a: Bank
-    b: Bank
+    a: ImageDataset
+    b: ImageDataset
     notes: tuple[str, ...] = ()
     """What is to be known of how they were had."""
 
@@ -113,14 +113,14 @@ class Banks:
 
 def load_banks(plan: Plan, source: Source, on_loading: Callable[[str, int, int], None]) -> Banks:
     """The training images at the size that the augmentation crops from: decoded, or out of the cache."""
-    making = Making(
+    making = DecodeSettings(
         load_size_px=augmentations.build(plan.augmentation).load_size_px(plan.recipe.image_size_px),
         fit=plan.recipe.fit,
         resample=Image.Resampling[plan.recipe.resample.upper()],
     )
 
-    def load(domain: Domain) -> tuple[Bank, str | None]:
-        return cached_bank(
+    def load(domain: Domain) -> tuple[ImageDataset, str | None]:
+        return cached_dataset(
             domain.train, making, on_progress=lambda done, total: on_loading(f"decoding {domain.name}", done, total)
         )
 
@@ -161,7 +161,7 @@ def make_trainer(plan: Plan, banks: Banks, objective: Objective, device: torch.d
     if device.type == "cpu":
         keep_freed_memory()
     sampler = make_sampler(plan, len(banks.a), len(banks.b))
-    feed = BankFeed(
+    feed = BatchLoader(
         banks.a,
         banks.b,
         sampler,
@@ -169,7 +169,7 @@ def make_trainer(plan: Plan, banks: Banks, objective: Objective, device: torch.d
         image_size_px=plan.recipe.image_size_px,
         seed=plan.seed,
         device=device,
-        banks_on_device=has_room_for(device, banks.a.flat.size + banks.b.flat.size),
+        images_on_device=has_room_for(device, banks.a.flat.size + banks.b.flat.size),
     )
     return Trainer(
         objective,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fruitgan.data.decode import decode
-from fruitgan.data.image_dataset import Bank
+from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.sources import Source
 from fruitgan.errors import DataError
 from fruitgan.images import Pixels
@@ -66,7 +66,7 @@ def _first_images(paths: tuple[Path, ...], size_px: int) -> list[Pixels]:
     return images
 
 
-def _spread(bank: Bank, size_px: int) -> list[Pixels]:
+def _spread(bank: ImageDataset, size_px: int) -> list[Pixels]:
     """Images from the first to the last, evenly."""
     places = np.linspace(0, len(bank) - 1, min(SAMPLES_PER_DOMAIN, len(bank))).round().astype(int)
     return [fit_square(bank.image(int(place)), size_px) for place in places]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fruitgan import randomness
-from fruitgan.data.loader import Feed, Inputs
+from fruitgan.data.loader import BatchBuffer, Loader
 from fruitgan.device import Precision, autocast, memory_format_of
 from fruitgan.errors import FruitganError
 from fruitgan.networks.backbones import frozen_sums
@@ -72,7 +72,7 @@ class Trainer:
         self,
         objective: Objective,
         recipe: Recipe,
-        feed: Feed,
+        feed: Loader,
         *,
         total_steps: int,
         steps_per_epoch: int,
@@ -106,7 +106,7 @@ class Trainer:
         self.average = Average(generators, recipe.averaging) if recipe.averaging is not None else None
         kept = networks.state_dict(keep_vars=True)
         self._buffers = [buffer for name, buffer in networks.named_buffers() if name in kept]  # a backbone's are frozen
-        self._inputs = Inputs(feed, device)
+        self._inputs = BatchBuffer(feed, device)
         self._sums: dict[str, Tensor] = {}
         self._counts: collections.Counter[str] = collections.Counter()
         self._terms: dict[frozenset[str], tuple[str, ...]] = {}
@@ -147,7 +147,7 @@ class Trainer:
         learning_rate, weights = self._fill_scalars()
         torch.manual_seed(randomness.torch_seed(self._seed, self.step, "dropout"))
         with stage("draw"):
-            self._inputs.take(self.step, self.objective.draws, in_place=self._run.keeps_inputs_in_place)
+            self._inputs.load(self.step, self.objective.draws, in_place=self._run.keeps_inputs_in_place)
         variant = self.objective.variant(weights)
         self._run(variant)
         self._counts.update(self._terms[variant])

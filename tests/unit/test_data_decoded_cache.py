@@ -1,4 +1,4 @@
-"""Decoded once: the cache of banks is the bank, or is not there."""
+"""Decoded once: the cache of datasets is the dataset, or is not there."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from picture_files import write_noise
 from PIL import Image
 
 from fruitgan import memory
-from fruitgan.data import cache
-from fruitgan.data.cache import Making, banks_folder, cached_bank
-from fruitgan.data.image_dataset import Bank
+from fruitgan.data import decoded_cache
+from fruitgan.data.decoded_cache import DecodeSettings, cached_dataset, decoded_folder
+from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.errors import DataError, FruitganError, Stopped
 
-SQUARES = Making(load_size_px=9, fit="squash", resample=Image.Resampling.LANCZOS)
+SQUARES = DecodeSettings(load_size_px=9, fit="squash", resample=Image.Resampling.LANCZOS)
 PLENTY = 1 << 30
 
 
@@ -33,8 +33,8 @@ def write_pictures(folder: Path, n: int = 4, *, age_seconds: float = 0) -> list[
     return write_noise(folder, [(12, 10 + number) for number in range(n)], seed=1)
 
 
-def plain(paths: list[Path], making: Making = SQUARES) -> Bank:
-    return Bank.build(paths, load_size_px=making.load_size_px, fit=making.fit, resample=making.resample)
+def plain(paths: list[Path], making: DecodeSettings = SQUARES) -> ImageDataset:
+    return ImageDataset.build(paths, load_size_px=making.load_size_px, fit=making.fit, resample=making.resample)
 
 
 class Counting:
@@ -46,24 +46,24 @@ class Counting:
     def __call__(self, done: int, total: int) -> None:
         self.done = done
 
-    def load(self, paths: list[Path], making: Making = SQUARES, **more: Any) -> Bank:
+    def load(self, paths: list[Path], making: DecodeSettings = SQUARES, **more: Any) -> ImageDataset:
         self.done = 0
-        bank, note = cached_bank(paths, making, on_progress=self, **more)
+        dataset, note = cached_dataset(paths, making, on_progress=self, **more)
         assert note is None
-        return bank
+        return dataset
 
 
-def same(one: Bank, other: Bank) -> bool:
+def same(one: ImageDataset, other: ImageDataset) -> bool:
     equal = np.array_equal(one.flat, other.flat) and np.array_equal(one.offsets, other.offsets)
     return equal and (one.names, one.broken, one.fingerprint) == (other.names, other.broken, other.fingerprint)
 
 
 @pytest.mark.parametrize("fit", ["squash", "cover"])
 @pytest.mark.parametrize("room", [PLENTY, 0])
-def test_the_second_time_nothing_is_decoded_and_the_bank_is_the_same(tmp_path: Path, fit: Any, room: int) -> None:
+def test_the_second_time_nothing_is_decoded_and_the_dataset_is_the_same(tmp_path: Path, fit: Any, room: int) -> None:
     paths, making, counting = (
         write_pictures(tmp_path / "a"),
-        Making(load_size_px=9, fit=fit, resample=SQUARES.resample),
+        DecodeSettings(load_size_px=9, fit=fit, resample=SQUARES.resample),
         Counting(),
     )
     first = counting.load(paths, making, memory_bytes=room)
@@ -77,7 +77,7 @@ def test_the_second_time_nothing_is_decoded_and_the_bank_is_the_same(tmp_path: P
     assert np.array_equal(second.gather(np.array([3, 0, 3]), window), first.gather(np.array([3, 0, 3]), window))
 
 
-def test_a_bank_that_just_fits_lies_in_memory_and_one_byte_less_maps_it(tmp_path: Path) -> None:
+def test_a_dataset_that_just_fits_lies_in_memory_and_one_byte_less_maps_it(tmp_path: Path) -> None:
     paths, size = write_pictures(tmp_path / "a"), 4 * 9 * 9 * 3
     assert not isinstance(Counting().load(paths, memory_bytes=size).flat, np.memmap)
     assert isinstance(Counting().load(paths, memory_bytes=size - 1).flat, np.memmap)
@@ -86,7 +86,7 @@ def test_a_bank_that_just_fits_lies_in_memory_and_one_byte_less_maps_it(tmp_path
 def test_the_spare_memory_decides_where_nobody_else_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths, size = write_pictures(tmp_path / "a"), 4 * 9 * 9 * 3
     for spare, mapped in ((2 * size, False), (2 * size - 2, True)):
-        monkeypatch.setattr(cache, "spare_memory_bytes", lambda spare=spare: spare)
+        monkeypatch.setattr(decoded_cache, "spare_memory_bytes", lambda spare=spare: spare)
         assert isinstance(Counting().load(paths).flat, np.memmap) == mapped
 
 
@@ -94,9 +94,9 @@ def test_the_same_pictures_elsewhere_are_the_same_bank(tmp_path: Path) -> None:
     paths, counting = write_pictures(tmp_path / "a"), Counting()
     counting.load(paths)
     moved = [path.rename(tmp_path / f"other {path.name}") for path in paths]
-    bank = counting.load(moved)
+    dataset = counting.load(moved)
     assert counting.done == 0
-    assert bank.names == tuple(moved)
+    assert dataset.names == tuple(moved)
 
 
 def test_another_content_order_or_size_is_another_bank(tmp_path: Path) -> None:
@@ -113,9 +113,9 @@ def test_another_content_order_or_size_is_another_bank(tmp_path: Path) -> None:
     assert same(counting.load(paths[::-1]), plain(paths[::-1]))
     assert counting.done == 4
     for making in (
-        Making(load_size_px=8, fit="squash", resample=SQUARES.resample),
-        Making(load_size_px=9, fit="cover", resample=SQUARES.resample),
-        Making(load_size_px=9, fit="squash", resample=Image.Resampling.NEAREST),
+        DecodeSettings(load_size_px=8, fit="squash", resample=SQUARES.resample),
+        DecodeSettings(load_size_px=9, fit="cover", resample=SQUARES.resample),
+        DecodeSettings(load_size_px=9, fit="squash", resample=Image.Resampling.NEAREST),
     ):
         assert same(counting.load(paths, making), plain(paths, making))
         assert counting.done == 4
@@ -123,16 +123,16 @@ def test_another_content_order_or_size_is_another_bank(tmp_path: Path) -> None:
 
 def test_files_that_did_not_change_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths, counting = write_pictures(tmp_path / "a"), Counting()
-    monkeypatch.setattr(cache, "RACY_SECONDS", -1.0)
+    monkeypatch.setattr(decoded_cache, "RACY_SECONDS", -1.0)
     counting.load(paths)
-    monkeypatch.setattr(cache, "_content", None)  # calling it would fail
+    monkeypatch.setattr(decoded_cache, "_content", None)  # calling it would fail
     counting.load(paths)
     assert counting.done == 0
 
 
 def test_files_written_this_moment_are_read_again_next_time(tmp_path: Path) -> None:
     Counting().load(write_pictures(tmp_path / "a"))
-    assert not list((banks_folder() / "stamps").glob("*"))
+    assert not list((decoded_folder() / "stamps").glob("*"))
 
 
 def test_broken_files_are_remembered_with_their_reasons(tmp_path: Path) -> None:
@@ -145,19 +145,19 @@ def test_broken_files_are_remembered_with_their_reasons(tmp_path: Path) -> None:
     assert again.names == (paths[0], *paths[2:])
 
 
-def test_a_file_that_cannot_be_read_keeps_the_bank_out_of_the_cache(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_keeps_the_dataset_out_of_the_cache(tmp_path: Path) -> None:
     paths = [*write_pictures(tmp_path / "a"), tmp_path / "missing.png"]
-    bank = Counting().load(paths)
-    assert bank.broken == plain(paths).broken
-    assert not banks_folder().exists()
+    dataset = Counting().load(paths)
+    assert dataset.broken == plain(paths).broken
+    assert not decoded_folder().exists()
 
 
 @pytest.mark.parametrize("room", [PLENTY, 0])
-@pytest.mark.parametrize("name", ["pixels.bin", "shapes.bin", "bank.json"])
-def test_a_damaged_bank_is_made_anew(tmp_path: Path, name: str, room: int) -> None:
+@pytest.mark.parametrize("name", ["pixels.bin", "shapes.bin", "about.json"])
+def test_a_damaged_dataset_is_made_anew(tmp_path: Path, name: str, room: int) -> None:
     paths, counting = write_pictures(tmp_path / "a"), Counting()
     counting.load(paths)
-    (file,) = banks_folder().glob(f"*/{name}")
+    (file,) = decoded_folder().glob(f"*/{name}")
     file.write_bytes(file.read_bytes()[:-1])
     assert same(counting.load(paths, memory_bytes=room), plain(paths))
     assert counting.done == 4
@@ -165,10 +165,10 @@ def test_a_damaged_bank_is_made_anew(tmp_path: Path, name: str, room: int) -> No
     assert counting.done == 0
 
 
-def test_a_changed_byte_is_found_where_the_bank_is_read_into_memory(tmp_path: Path) -> None:
+def test_a_changed_byte_is_found_where_the_dataset_is_read_into_memory(tmp_path: Path) -> None:
     paths, counting = write_pictures(tmp_path / "a"), Counting()
     counting.load(paths)
-    (file,) = banks_folder().glob("*/pixels.bin")
+    (file,) = decoded_folder().glob("*/pixels.bin")
     whole = bytearray(file.read_bytes())
     whole[17] ^= 1
     file.write_bytes(whole)
@@ -177,42 +177,42 @@ def test_a_changed_byte_is_found_where_the_bank_is_read_into_memory(tmp_path: Pa
 
 
 @pytest.mark.parametrize("reason", [KeyboardInterrupt(), Stopped("asked to", 143)])
-def test_a_bank_whose_making_was_interrupted_is_not_there(tmp_path: Path, reason: BaseException) -> None:
+def test_a_dataset_whose_making_was_interrupted_is_not_there(tmp_path: Path, reason: BaseException) -> None:
     paths = write_pictures(tmp_path / "a")
 
     def stop(done: int, total: int) -> None:
         raise reason
 
     with pytest.raises(type(reason)):
-        cached_bank(paths, SQUARES, on_progress=stop)
-    assert list(banks_folder().iterdir()) == []
+        cached_dataset(paths, SQUARES, on_progress=stop)
+    assert list(decoded_folder().iterdir()) == []
 
 
-def test_nothing_but_broken_files_is_the_banks_own_error(tmp_path: Path) -> None:
+def test_nothing_but_broken_files_is_the_datasets_own_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(DataError, match=r"none of 1 files"):
-        cached_bank([tmp_path / "a.png"], SQUARES)
-    assert list(banks_folder().iterdir()) == []
+        cached_dataset([tmp_path / "a.png"], SQUARES)
+    assert list(decoded_folder().iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_costs_a_note_and_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = write_pictures(tmp_path / "a")
     (tmp_path / "cache").write_text("a file where the folder is to be")
-    bank, note = cached_bank(paths, SQUARES)
-    assert same(bank, plain(paths))
+    dataset, note = cached_dataset(paths, SQUARES)
+    assert same(dataset, plain(paths))
     assert note is not None
     assert "cannot be written" in note
     assert "decoded again next time" in note
     with pytest.raises(FruitganError, match="cannot be written"):
-        cached_bank(paths, SQUARES, memory_bytes=0)
+        cached_dataset(paths, SQUARES, memory_bytes=0)
 
 
 def test_a_full_disk_is_noticed_before_and_during_the_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = write_pictures(tmp_path / "a")
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
-        bank, note = cached_bank(paths, SQUARES)
-    assert same(bank, plain(paths))
+        dataset, note = cached_dataset(paths, SQUARES)
+    assert same(dataset, plain(paths))
     assert note is not None
     assert "do not fit into" in note
 
@@ -220,53 +220,53 @@ def test_a_full_disk_is_noticed_before_and_during_the_decoding(tmp_path: Path, m
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "_fill", full)
-        bank, note = cached_bank(paths, SQUARES)
-    assert same(bank, plain(paths))
+        patch.setattr(decoded_cache, "_fill", full)
+        dataset, note = cached_dataset(paths, SQUARES)
+    assert same(dataset, plain(paths))
     assert note is not None
     assert "no space left" in note
-    assert list(banks_folder().iterdir()) == []
+    assert list(decoded_folder().iterdir()) == []
 
 
-def test_the_banks_that_were_not_used_for_longest_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_datasets_that_were_not_used_for_longest_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = 4 * 9 * 9 * 3
-    monkeypatch.setattr(cache, "LIMIT_BYTES", 2 * size)
-    monkeypatch.setattr(cache, "RACY_SECONDS", -1.0)
+    monkeypatch.setattr(decoded_cache, "LIMIT_BYTES", 2 * size)
+    monkeypatch.setattr(decoded_cache, "RACY_SECONDS", -1.0)
     paths, counting = write_pictures(tmp_path / "a"), Counting()
     orders = [paths, paths[::-1], [paths[1], paths[0], *paths[2:]]]
     for age, order in ((200, orders[0]), (100, orders[1])):
-        before = set(banks_folder().glob("*/used"))
+        before = set(decoded_folder().glob("*/used"))
         counting.load(order)
-        (new,) = set(banks_folder().glob("*/used")) - before
+        (new,) = set(decoded_folder().glob("*/used")) - before
         os.utime(new, (new.stat().st_mtime - age,) * 2)
     counting.load(orders[0])  # used again: now the other is the oldest
     counting.load(orders[2])
-    assert len(list(banks_folder().glob("*/used"))) == 2
-    assert len(list((banks_folder() / "stamps").iterdir())) == 2
+    assert len(list(decoded_folder().glob("*/used"))) == 2
+    assert len(list((decoded_folder() / "stamps").iterdir())) == 2
     assert [counting.load(order).names and counting.done for order in (orders[0], orders[2])] == [0, 0]
 
 
-def test_a_limit_below_one_bank_keeps_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "LIMIT_BYTES", 1)
+def test_a_limit_below_one_dataset_keeps_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoded_cache, "LIMIT_BYTES", 1)
     paths, counting = write_pictures(tmp_path / "a"), Counting()
     counting.load(paths)
     counting.load(paths[::-1])
-    assert len(list(banks_folder().glob("*/used"))) == 1
+    assert len(list(decoded_folder().glob("*/used"))) == 1
     counting.load(paths[::-1])
     assert counting.done == 0
 
 
-def test_two_that_make_the_same_bank_at_once_both_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_that_make_the_same_dataset_at_once_both_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = write_pictures(tmp_path / "a")
 
     def meanwhile(done: int, total: int) -> None:
         if done == 1:
             Counting().load(paths)
 
-    bank, note = cached_bank(paths, SQUARES, on_progress=meanwhile)
+    dataset, note = cached_dataset(paths, SQUARES, on_progress=meanwhile)
     assert note is None
-    assert same(bank, plain(paths))
-    assert len(list(banks_folder().glob("*/used"))) == 1
+    assert same(dataset, plain(paths))
+    assert len(list(decoded_folder().glob("*/used"))) == 1
 
 
 def test_a_million_images_are_found_without_a_search(tmp_path: Path) -> None:
@@ -277,8 +277,8 @@ def test_a_million_images_are_found_without_a_search(tmp_path: Path) -> None:
         file.seek((n - 2) * size * size * 3)
         file.write(bytes([7]) * (size * size * 3))
     pixels = np.memmap(hole, dtype=np.uint8, mode="r")
-    bank = Bank(pixels, np.full((n, 2), size), (), (), size, fingerprint="")
-    assert np.array_equal(bank.offsets, np.arange(n) * size * size * 3)
+    dataset = ImageDataset(pixels, np.full((n, 2), size), (), (), size, fingerprint="")
+    assert np.array_equal(dataset.offsets, np.arange(n) * size * size * 3)
     touched: list[tuple[int, int]] = []
 
     class Watched(np.memmap[Any, Any]):  # what is asked of the file, and no more of it is read
@@ -286,9 +286,9 @@ def test_a_million_images_are_found_without_a_search(tmp_path: Path) -> None:
             touched.append((place.start, place.stop))
             return super().__getitem__(place)
 
-    bank.flat = pixels.view(Watched)
-    assert bank.image(n - 2).min() == 7
-    assert bank.image(0).max() == 0
+    dataset.flat = pixels.view(Watched)
+    assert dataset.image(n - 2).min() == 7
+    assert dataset.image(0).max() == 0
     assert touched == [((n - 2) * 3072, (n - 1) * 3072), (0, 3072)]
 
 

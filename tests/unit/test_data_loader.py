@@ -12,36 +12,36 @@ from picture_files import write_noise
 
 from fruitgan import randomness
 from fruitgan.data.augment.training import jitter_mirror, none
-from fruitgan.data.image_dataset import Bank, Fit
-from fruitgan.data.loader import BankFeed, Batch, Inputs, Sampler
+from fruitgan.data.image_dataset import Fit, ImageDataset
+from fruitgan.data.loader import Batch, BatchBuffer, BatchLoader, Sampler
 
 SIDE_PX = 20
 
 
-def bank(folder: Path, n: int, width_px: int, fit: Fit) -> Bank:
-    return Bank.build(write_noise(folder, [(SIDE_PX, width_px)] * n, seed=n), load_size_px=SIDE_PX, fit=fit)
+def image_dataset(folder: Path, n: int, width_px: int, fit: Fit) -> ImageDataset:
+    return ImageDataset.build(write_noise(folder, [(SIDE_PX, width_px)] * n, seed=n), load_size_px=SIDE_PX, fit=fit)
 
 
-def make_feed(
+def make_loader(
     tmp_path: Path,
     *,
     augment: bool = True,
     width_px: int = SIDE_PX,
     fit: Fit = "squash",
     seed: int = 4,
-    banks_on_device: bool = False,
-) -> BankFeed:
-    folder = tmp_path / f"{augment}-{width_px}-{seed}-{banks_on_device}"
+    images_on_device: bool = False,
+) -> BatchLoader:
+    folder = tmp_path / f"{augment}-{width_px}-{seed}-{images_on_device}"
     folder.mkdir()
-    return BankFeed(
-        bank(folder / "a", 5, width_px, fit),
-        bank(folder / "b", 7, width_px, fit),
+    return BatchLoader(
+        image_dataset(folder / "a", 5, width_px, fit),
+        image_dataset(folder / "b", 7, width_px, fit),
         Sampler(5, 7, 3, seed, "passes"),
         jitter_mirror(load_ratio=SIDE_PX / 16) if augment else none(),
         image_size_px=16 if augment else SIDE_PX,
         seed=seed,
         device=torch.device("cpu"),
-        banks_on_device=banks_on_device,
+        images_on_device=images_on_device,
     )
 
 
@@ -51,21 +51,21 @@ def same(one: Batch, other: Batch) -> bool:
 
 
 def test_a_batch_depends_on_seed_and_step_alone(tmp_path: Path) -> None:
-    feed, wanted = make_feed(tmp_path), {"pool_a": 2, "pool_b": 2}
-    forwards = [feed.batch(step, wanted) for step in range(6)]
+    loader, wanted = make_loader(tmp_path), {"pool_a": 2, "pool_b": 2}
+    forwards = [loader.batch(step, wanted) for step in range(6)]
     torch.manual_seed(9)
     np.random.seed(9)
-    backwards = [feed.batch(step, wanted) for step in reversed(range(6))][::-1]
+    backwards = [loader.batch(step, wanted) for step in reversed(range(6))][::-1]
     assert all(same(one, other) for one, other in zip(forwards, backwards, strict=True))
     assert not any(same(forwards[0], other) for other in forwards[1:])
     assert not torch.equal(forwards[0].draws["pool_a"], forwards[0].draws["pool_b"])
-    other_seed = make_feed(tmp_path, seed=5).batch(0, wanted)
+    other_seed = make_loader(tmp_path, seed=5).batch(0, wanted)
     assert not torch.equal(other_seed.draws["pool_a"], forwards[0].draws["pool_a"])
     assert not torch.equal(other_seed.a, forwards[0].a)
 
 
 def test_a_batch_is_between_minus_1_and_1_with_the_draws_asked_for(tmp_path: Path) -> None:
-    batch = make_feed(tmp_path).batch(0, {"one": 2, "none": 0})
+    batch = make_loader(tmp_path).batch(0, {"one": 2, "none": 0})
     for images in (batch.a, batch.b):
         assert images.shape == (3, 3, 16, 16)
         assert images.dtype == torch.float32
@@ -79,66 +79,66 @@ def test_a_batch_is_between_minus_1_and_1_with_the_draws_asked_for(tmp_path: Pat
 
 
 def test_a_draw_never_rounds_up_to_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    feed = make_feed(tmp_path, augment=False)
+    loader = make_loader(tmp_path, augment=False)
     monkeypatch.setattr(randomness, "sample", lambda _seed, _step, n, _stream: np.full(n, 1 - 2**-53))
-    assert float(feed.batch(0, {"one": 1}).draws["one"].max()) < 1
+    assert float(loader.batch(0, {"one": 1}).draws["one"].max()) < 1
 
 
 def test_without_augmentation_the_pixels_are_those_of_the_files(tmp_path: Path) -> None:
-    feed = make_feed(tmp_path, augment=False)
-    indices_a, indices_b = feed.sampler.indices(2)
-    batch = feed.batch(2, {})
+    loader = make_loader(tmp_path, augment=False)
+    indices_a, indices_b = loader.sampler.indices(2)
+    batch = loader.batch(2, {})
     for images, domain, indices in ((batch.a, "a", indices_a), (batch.b, "b", indices_b)):
         for image, index in zip(images, indices, strict=True):
-            pixels = feed.banks[domain].image(int(index)).astype(np.float32) / 255 * 2 - 1
+            pixels = loader.images[domain].image(int(index)).astype(np.float32) / 255 * 2 - 1
             np.testing.assert_allclose(image.permute(1, 2, 0).numpy(), pixels, rtol=0, atol=1e-6)
 
 
 def test_the_window_on_a_longer_image_is_drawn_for_seed_and_step_too(tmp_path: Path) -> None:
-    feed = make_feed(tmp_path, augment=False, width_px=3 * SIDE_PX, fit="cover")
-    first, again = feed.batch(1, {}), feed.batch(1, {})
+    loader = make_loader(tmp_path, augment=False, width_px=3 * SIDE_PX, fit="cover")
+    first, again = loader.batch(1, {}), loader.batch(1, {})
     assert same(first, again)
-    index = int(feed.sampler.indices(1)[0][0])
+    index = int(loader.sampler.indices(1)[0][0])
     left = int(randomness.sample(4, 1, 6, "window/a").reshape(3, 2)[0, 1] * (2 * SIDE_PX + 1))
-    pixels = feed.banks["a"].image(index)[:, left : left + SIDE_PX].astype(np.float32) / 255 * 2 - 1
+    pixels = loader.images["a"].image(index)[:, left : left + SIDE_PX].astype(np.float32) / 255 * 2 - 1
     np.testing.assert_allclose(first.a[0].permute(1, 2, 0).numpy(), pixels, rtol=0, atol=1e-6)
 
 
 def test_batches_are_values(tmp_path: Path) -> None:
-    batch = make_feed(tmp_path).batch(0, {})
+    batch = make_loader(tmp_path).batch(0, {})
     with pytest.raises(dataclasses.FrozenInstanceError):
         batch.a = batch.b  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("fit", "width_px"), [("squash", SIDE_PX), ("cover", 3 * SIDE_PX)])
-def test_a_bank_on_the_device_gives_the_same_batches(tmp_path: Path, fit: Fit, width_px: int) -> None:
+def test_images_on_the_device_give_the_same_batches(tmp_path: Path, fit: Fit, width_px: int) -> None:
     wanted = {"pool_a": 2}
-    there = make_feed(tmp_path, width_px=width_px, fit=fit, banks_on_device=True)
-    here = make_feed(tmp_path, width_px=width_px, fit=fit)
+    there = make_loader(tmp_path, width_px=width_px, fit=fit, images_on_device=True)
+    here = make_loader(tmp_path, width_px=width_px, fit=fit)
     assert all(same(there.batch(step, wanted), here.batch(step, wanted)) for step in range(6))
-    assert sum(value.numel() * value.element_size() for value in there.drawn(0, wanted).values()) < 256  # numbers alone
+    assert sum(value.numel() * value.element_size() for value in there.host_batch(0, wanted).values()) < 256  # numbers alone
 
 
-@pytest.mark.parametrize("banks_on_device", [False, True])
-def test_what_is_drawn_keeps_its_shape_and_makes_the_batch(tmp_path: Path, banks_on_device: bool) -> None:
-    feed, wanted = make_feed(tmp_path, width_px=3 * SIDE_PX, fit="cover", banks_on_device=banks_on_device), {"one": 2}
-    drawn = [feed.drawn(step, wanted) for step in range(6)]
-    assert len({str([(name, value.shape, value.dtype) for name, value in one.items()]) for one in drawn}) == 1
-    assert all(same(feed.made(one), feed.batch(step, wanted)) for step, one in enumerate(drawn))
+@pytest.mark.parametrize("images_on_device", [False, True])
+def test_a_host_batch_keeps_its_shapes_and_makes_the_batch(tmp_path: Path, images_on_device: bool) -> None:
+    loader, wanted = make_loader(tmp_path, width_px=3 * SIDE_PX, fit="cover", images_on_device=images_on_device), {"one": 2}
+    host_batches = [loader.host_batch(step, wanted) for step in range(6)]
+    assert len({str([(name, value.shape, value.dtype) for name, value in one.items()]) for one in host_batches}) == 1
+    assert all(same(loader.device_batch(one), loader.batch(step, wanted)) for step, one in enumerate(host_batches))
 
 
 class Whole:
-    """A feed without stages."""
+    """A loader without stages."""
 
-    def __init__(self, feed: BankFeed) -> None:
-        self.batch = feed.batch
-        self.reseed = feed.reseed
+    def __init__(self, loader: BatchLoader) -> None:
+        self.batch = loader.batch
+        self.reseed = loader.reseed
 
 
 @pytest.mark.parametrize("staged", [False, True])
-def test_inputs_that_stay_in_place_give_every_steps_batch(tmp_path: Path, staged: bool) -> None:
-    feed, wanted = make_feed(tmp_path), {"one": 2, "two": 1}
-    inputs = Inputs(feed if staged else Whole(feed), torch.device("cpu"))
+def test_a_buffer_that_stays_in_place_gives_every_steps_batch(tmp_path: Path, staged: bool) -> None:
+    loader, wanted = make_loader(tmp_path), {"one": 2, "two": 1}
+    buffer = BatchBuffer(loader if staged else Whole(loader), torch.device("cpu"))
     for step in range(4):
-        inputs.take(step, wanted, in_place=step < 3)  # at the fourth steps turn out not to be capturable
-        assert same(inputs.batch(), feed.batch(step, wanted))
+        buffer.load(step, wanted, in_place=step < 3)  # at the fourth steps turn out not to be capturable
+        assert same(buffer.batch(), loader.batch(step, wanted))
