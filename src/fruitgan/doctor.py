@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json as json_module
 import os
 import platform
 import shutil
 import sys
+import tomllib
 from collections import Counter
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
-from fruitgan import installed
 from fruitgan.console import Console, options
+from fruitgan.errors import FruitganError, reason_of
+from fruitgan.machine import cache_folder, cores, spare_memory_bytes, total_memory_bytes
+from fruitgan.registry import KINDS, Registry
 
 SHOWN_PACKAGES = ("fruitgan", "torch", "torchvision", "kornia", "numpy", "pillow", "safetensors")
 IMPORTED_PACKAGES = ("torch", "torchvision", "kornia")
 """Those whose builds must fit together, which only an import shows."""
 GIB = 2**30
+GROUP_PREFIX = "fruitgan."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +57,7 @@ class Diagnosis:
     cpu: Cpu
     gpus: list[Gpu]
     memory_gib: float | None
-    memory_free_gib: float | None
+    memory_free_gib: float
     folder: str
     disk_free_gib: float
     cache: str
@@ -73,10 +81,8 @@ def doctor(json: options.Json = False) -> None:
 
 def diagnose() -> Diagnosis:
     """Look at everything; imports torch and whatever is registered."""
-    from fruitgan.machine import cache_folder
-
-    problems = [*_import_problems(), *installed.problems()]
-    memory_gib, memory_free_gib = _memory()
+    problems = [*_import_problems(), *unusable(), *stale()]
+    total = total_memory_bytes()
     cache = cache_folder()
     return Diagnosis(
         python=f"{platform.python_version()} ({sys.executable})",
@@ -84,8 +90,8 @@ def diagnose() -> Diagnosis:
         packages={name: _version(name) for name in SHOWN_PACKAGES},
         cpu=_cpu(),
         gpus=_gpus(),
-        memory_gib=memory_gib,
-        memory_free_gib=memory_free_gib,
+        memory_gib=None if total is None else round(total / GIB, 1),
+        memory_free_gib=round(spare_memory_bytes() / GIB, 1),
         folder=str(Path.cwd()),
         disk_free_gib=_free_gib(Path.cwd()),
         cache=str(cache),
@@ -108,8 +114,7 @@ def _rows(found: Diagnosis) -> list[tuple[str, str]]:
     if not found.gpus:
         rows.append(("gpu", "none that torch can use"))
     if found.memory_gib is not None:
-        free = "" if found.memory_free_gib is None else f", {found.memory_free_gib} GiB free"
-        rows.append(("memory", f"{found.memory_gib} GiB{free}"))
+        rows.append(("memory", f"{found.memory_gib} GiB, {found.memory_free_gib} GiB free"))
     rows.append(("disk", f"{found.disk_free_gib} GiB free at {found.folder}"))
     rows.append(("cache", f"{found.cache} ({found.cache_free_gib} GiB free)"))
     return rows + list(found.environment.items())
@@ -121,8 +126,7 @@ def _import_problems() -> list[str]:
         try:
             importlib.import_module(name)
         except Exception as error:  # a broken build raises what it likes
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            problems.append(f"{name} {_version(name) or ''} cannot be imported: {reason}")
+            problems.append(f"{name} {_version(name) or ''} cannot be imported: {type(error).__name__}: {reason_of(error)}")
     return problems
 
 
@@ -134,7 +138,6 @@ def _version(package: str) -> str | None:
 
 
 def _cpu() -> Cpu:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads, instructions, bf16 = None, None, False
     with contextlib.suppress(Exception):  # torch may be the very thing that is broken
         import torch
@@ -145,7 +148,7 @@ def _cpu() -> Cpu:
         threads = (fixed_threads(None) or fastest_threads(seconds=1)).number
         instructions = torch.backends.cpu.get_cpu_capability()
         bf16 = has_fast_bf16(torch.device("cpu"))
-    return Cpu(name=_cpu_name(), cores=cores, torch_threads=threads, instructions=instructions, has_bf16=bf16)
+    return Cpu(name=_cpu_name(), cores=cores(), torch_threads=threads, instructions=instructions, has_bf16=bf16)
 
 
 def _cpu_name() -> str:
@@ -177,25 +180,74 @@ def _gpus() -> list[Gpu]:
     return found
 
 
-def _memory() -> tuple[float | None, float | None]:
-    """Memory of the machine, or of the container where that is less, and what of it is free, in GiB."""
-    total: float | None = None
-    free: float | None = None
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
-    with contextlib.suppress(OSError):
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024 / GIB
-    with contextlib.suppress(OSError, ValueError):  # the file says "max" where there is no limit
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")) / GIB
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="utf-8")) / GIB
-        total = limit if total is None else min(total, limit)
-        free = limit - used if free is None else min(free, limit - used)
-    return (None if total is None else round(total, 1)), (None if free is None else round(free, 1))
-
-
 def _free_gib(folder: Path) -> float:
     """Room on the disk of the folder, or of the one that it would be made in."""
     while not folder.exists():
         folder = folder.parent
     return round(shutil.disk_usage(folder).free / GIB, 1)
+
+
+def unusable() -> list[str]:
+    """Names that two packages claim, and those whose package cannot be imported."""
+    found = []
+    for kind in KINDS:
+        registry = Registry[Any](kind)
+        for name in registry.names():
+            try:
+                registry.get(name)
+            except FruitganError as error:
+                found.append(str(error))
+    return found
+
+
+def stale() -> list[str]:
+    """Editable installs whose entry points were written before the project's pyproject.toml was last changed."""
+    found = []
+    for distribution in metadata.distributions():
+        project = _editable_project(distribution)
+        if project is None:
+            continue
+        declared = _declared(project)
+        if declared is None:
+            found.append(f"{distribution.name} is installed from {project}, where no pyproject.toml can be read")
+            continue
+        registered = {
+            (point.group, point.name, point.value)
+            for point in distribution.entry_points
+            if point.group.startswith(GROUP_PREFIX)
+        }
+        changed = sorted({f"{group.removeprefix(GROUP_PREFIX)}/{name}" for group, name, _ in declared ^ registered})
+        if changed:
+            found.append(
+                f"the installed metadata of {distribution.name} differs from {project / 'pyproject.toml'} "
+                f"in {', '.join(changed)}: pip install -e {project}"
+            )
+    return found
+
+
+def _editable_project(distribution: metadata.Distribution) -> Path | None:
+    """Where an editable install has its source; None for every other install."""
+    text = distribution.read_text("direct_url.json")
+    if not text:
+        return None
+    try:
+        origin = json_module.loads(text)
+        editable = origin.get("dir_info", {}).get("editable", False)
+        return Path(url2pathname(urlsplit(origin["url"]).path)) if editable else None
+    except (ValueError, KeyError, AttributeError):
+        return None
+
+
+def _declared(project: Path) -> set[tuple[str, str, str]] | None:
+    """The fruitgan entry points (group, name, target) that a project's pyproject.toml declares."""
+    try:
+        table = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    groups = table.get("project", {}).get("entry-points", {})
+    return {
+        (group, name, target)
+        for group, points in groups.items()
+        if group.startswith(GROUP_PREFIX)
+        for name, target in points.items()
+    }

@@ -1,4 +1,4 @@
-"""What can be known of this machine without torch: its cores, whether a GPU may be there, where the cache lies."""
+"""What can be known of this machine without torch: cores, memory, whether a GPU may be there, where the cache lies."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 
 GPU_FILES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """What the drivers of NVIDIA and AMD make on Linux, and Windows inside its Linux."""
+CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux keeps the limits of the container that this process may be in."""
 
 
 def cache_folder() -> Path:
@@ -38,3 +40,34 @@ def may_have_gpu() -> bool:
     if sys.platform == "win32":
         return Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32", "nvcuda.dll").exists()
     return any(Path(file).exists() for file in GPU_FILES)
+
+
+def total_memory_bytes() -> int | None:
+    """The memory of the machine, or of the container where that is less; None where the system does not tell."""
+    return _memory_bytes()[0]
+
+
+def spare_memory_bytes() -> int:
+    """What the system could give without swapping, or what a container's limit leaves if that is less."""
+    return _memory_bytes()[1]
+
+
+def _memory_bytes() -> tuple[int | None, int]:
+    try:
+        total: int | None = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows
+        total = None
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        spare = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):  # not Linux
+        spare = 4 * 2**30 if total is None else total // 2
+    try:
+        limit = int((CGROUP / "memory.max").read_text(encoding="ascii"))  # "max" where there is none
+        used = int((CGROUP / "memory.current").read_text(encoding="ascii"))
+        # Pages of files count as used, though they make room.
+        lines = (CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
+        files = next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
+    except (OSError, ValueError):
+        return total, spare
+    return limit if total is None else min(total, limit), max(0, min(spare, limit - used + files))

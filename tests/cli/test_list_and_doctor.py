@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fruitgan import installed
+from fruitgan import doctor
 from fruitgan.cli import main
 from fruitgan.registry import KINDS
 
@@ -81,13 +81,13 @@ def test_doctor_for_people_is_a_table_and_the_problems(install: Install, capsys:
 
 def test_names_claimed_twice_are_a_problem(install: Install) -> None:
     install("other-nets", {"generators": {"resnet-9": "other_nets:net"}}, version="7.0")
-    (problem,) = [line for line in installed.unusable() if "resnet-9" in line]
+    (problem,) = [line for line in doctor.unusable() if "resnet-9" in line]
     assert "fruitgan 0.1.0" in problem
     assert "other-nets 7.0" in problem
 
 
 def test_nothing_of_our_own_is_unusable() -> None:
-    assert installed.unusable() == []
+    assert doctor.unusable() == []
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_stale_metadata_of_an_editable_install_is_a_problem(
     site = install("pear-tree", {"generators": {"plum": "pear_tree:plum"}})
     origin = {"url": project.as_uri(), "dir_info": {"editable": True}}
     (site / "pear_tree-1.0.dist-info" / "direct_url.json").write_text(json.dumps(origin))
-    found = [line for line in installed.stale() if "pear-tree" in line]
+    found = [line for line in doctor.stale() if "pear-tree" in line]
     if complaint is None:
         assert found == []
     else:
@@ -121,11 +121,11 @@ def test_an_editable_install_whose_project_has_gone_is_a_problem(install: Instal
     site = install("pear-tree", {"generators": {"plum": "pear_tree:plum"}})
     origin = {"url": (tmp_path / "gone").as_uri(), "dir_info": {"editable": True}}
     (site / "pear_tree-1.0.dist-info" / "direct_url.json").write_text(json.dumps(origin))
-    assert any("pear-tree is installed from" in line for line in installed.stale())
+    assert any("pear-tree is installed from" in line for line in doctor.stale())
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"url": "file:///x"}', '{"dir_info": {"editable": true}}'])
 def test_a_package_installed_in_any_other_way_is_none_of_our_business(install: Install, text: str) -> None:
     site = install("pear-tree", {"generators": {"plum": "pear_tree:plum"}})
     (site / "pear_tree-1.0.dist-info" / "direct_url.json").write_text(text)
-    assert not any("pear-tree" in line for line in installed.stale())
+    assert not any("pear-tree" in line for line in doctor.stale())

@@ -14,7 +14,7 @@ import pytest
 from picture_files import write_noise
 from PIL import Image
 
-from fruitgan import memory
+from fruitgan import machine
 from fruitgan.data import decoded_cache
 from fruitgan.data.decoded_cache import DecodeSettings, cached_dataset, decoded_folder
 from fruitgan.data.image_dataset import ImageDataset
@@ -293,12 +293,12 @@ def test_a_million_images_are_found_without_a_search(tmp_path: Path) -> None:
 
 
 def test_a_containers_limit_counts_where_it_is_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    free = memory.spare_memory_bytes()
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    free = machine.spare_memory_bytes()
     assert free > 0
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("500\n")
     (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 300\n")
-    assert memory.spare_memory_bytes() > 1000
+    assert machine.spare_memory_bytes() > 1000
     (tmp_path / "memory.max").write_text("1000\n")
-    assert memory.spare_memory_bytes() == 1000 - 500 + 300
+    assert machine.spare_memory_bytes() == 1000 - 500 + 300

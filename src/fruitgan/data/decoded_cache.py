@@ -30,8 +30,7 @@ from fruitgan.data.image_dataset import Fit, ImageDataset
 from fruitgan.data.parallel import in_order
 from fruitgan.errors import DataError, FruitganError, Stopped, UsageError
 from fruitgan.files import PART_PREFIX, file_sha256, new_folder, remove_abandoned, remove_folder, write_atomically
-from fruitgan.machine import cache_folder
-from fruitgan.memory import spare_memory_bytes
+from fruitgan.machine import cache_folder, spare_memory_bytes
 from fruitgan.settings import from_json, read_json, to_json
 
 EDITION = 1

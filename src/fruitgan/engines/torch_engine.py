@@ -18,7 +18,7 @@ from fruitgan.engines.contracts import Engine, Images, Precision, Weights, finit
 from fruitgan.engines.tiles import Reach, in_tiles, reach_of, tile_px
 from fruitgan.errors import DataError, FruitganError, is_out_of_memory
 from fruitgan.images import signed_from_unit, unit_from_signed
-from fruitgan.memory import spare_memory_bytes
+from fruitgan.machine import spare_memory_bytes
 from fruitgan.networks.contracts import Generator, generators
 from fruitgan.networks.weights import build_for
 from fruitgan.registry import Choice
