@@ -25,8 +25,7 @@ from safetensors.torch import load_file, save
 
 from fruitgan.cli import main
 from fruitgan.errors import DataError, FruitganError
-from fruitgan.runs.checkpoint import SUMS, TENSORS, VALUES, Checkpoints
-from fruitgan.stateful import Stateful
+from fruitgan.runs.checkpoint import SUMS, TENSORS, VALUES, Checkpoints, Stateful
 from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.objectives.replay_buffer import ReplayPool
 from fruitgan.train_gan.settings import TrainGanSettings

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -22,7 +22,6 @@ from fruitgan.errors import DataError, FruitganError, is_out_of_memory
 from fruitgan.files import file_sha256, new_folder, remove_folder
 from fruitgan.runs.run import step_folders, step_name
 from fruitgan.settings import read_json
-from fruitgan.stateful import State, Stateful
 from fruitgan.tensorfile import open_tensors
 
 FORMAT = 1
@@ -32,6 +31,18 @@ TENSORS = "state.safetensors"
 VALUES = "state.json"
 SUMS = "sha256"
 WHAT = "checkpoint's file of tensors"
+
+
+State = dict[str, Any]
+"""A flat dict of tensors and JSON values."""
+
+
+class Stateful(Protocol):
+    """Something that influences the next step, and so stands in every checkpoint."""
+
+    def state(self) -> State: ...
+
+    def restore(self, state: State) -> None: ...
 
 
 class _Newer(DataError):
@@ -233,6 +244,7 @@ def _checked(path: Path) -> dict[str, Any]:
         type(document.get("step")) is not int
         or not isinstance(document.get("values"), dict)
         or not isinstance(document.get("parts"), list)
+        or not all(isinstance(part, str) for part in document["parts"])
     ):
         raise DataError(f"{path}: {VALUES} lacks what a checkpoint has; it is damaged")
     if path.name != step_name(document["step"]):

@@ -20,8 +20,8 @@ from fruitgan.data.augment import Augmentation, augmentations
 from fruitgan.errors import FruitganError, UsageError
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
 from fruitgan.registry import Choice
+from fruitgan.runs.checkpoint import State
 from fruitgan.settings import from_json, to_json
-from fruitgan.stateful import State
 from fruitgan.train_detector.calibration import log_loss
 from fruitgan.train_detector.detector import BATCH_SIZE, LabelledImageDataset, dataset_logits
 from fruitgan.train_detector.protocols import Indices, Split

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from fruitgan.stateful import State
+from fruitgan.runs.checkpoint import State
 
 
 def averaging_factor(updates: int, limit: float) -> float:

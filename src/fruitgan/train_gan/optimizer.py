@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from fruitgan.stateful import State
+from fruitgan.runs.checkpoint import State
 from fruitgan.train_gan.recipe import Adam
 
 

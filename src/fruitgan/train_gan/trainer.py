@@ -16,7 +16,7 @@ from fruitgan.device import Precision, autocast, memory_format_of
 from fruitgan.errors import FruitganError
 from fruitgan.networks.backbones import frozen_sums
 from fruitgan.networks.contracts import Generator
-from fruitgan.stateful import State, Stateful
+from fruitgan.runs.checkpoint import State, Stateful
 from fruitgan.train_gan.cuda_graphs import Capture, StepRunner
 from fruitgan.train_gan.ema import Average
 from fruitgan.train_gan.objectives.contracts import Objective

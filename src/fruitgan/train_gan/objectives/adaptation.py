@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fruitgan.stateful import State
+from fruitgan.runs.checkpoint import State
 
 EVERY_STEPS = 4  # Karras et al. 2020, appendix D
 IMAGES_TO_FULL = 50_000  # real images in which the strength could go from 0 to 1; 500,000 there, for trainings 100 times longer

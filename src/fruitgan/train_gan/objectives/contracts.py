@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fruitgan.data.loader import Batch
 from fruitgan.networks.contracts import Discriminator, Generator
 from fruitgan.registry import Registry
-from fruitgan.stateful import Stateful
+from fruitgan.runs.checkpoint import Stateful
 
 
 @dataclass(frozen=True)

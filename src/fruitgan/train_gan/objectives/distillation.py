@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fruitgan.data.loader import Batch
 from fruitgan.device import at_least_fp32, memory_format_of, without_autocast
 from fruitgan.networks.contracts import Discriminator, Generator
-from fruitgan.stateful import State
+from fruitgan.runs.checkpoint import State
 from fruitgan.train_gan.objectives.adversarial import discriminator_loss, generator_loss
 from fruitgan.train_gan.objectives.contracts import Objective, ObjectiveFactory, Player, Replay
 

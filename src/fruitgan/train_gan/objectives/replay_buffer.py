@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fruitgan.device import at_least_fp32
 from fruitgan.errors import DataError
-from fruitgan.stateful import State
+from fruitgan.runs.checkpoint import State
 
 
 class ReplayPool:
