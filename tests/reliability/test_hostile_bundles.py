@@ -46,7 +46,8 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def good_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     choice = detectors.choose("small-cnn", {"image_size_px": 16, "base_channels": 1})
     confusion = Confusion(generated_as_generated=3, generated_as_real=1, real_as_generated=1, real_as_real=3)
-    verdict = Verdict(accuracy=0.75, interval=(0.4, 0.93), auc=0.8, p_value=0.1, chance=0.5, n=8, confusion=confusion)
+    numbers = {"accuracy": 0.75, "auc": 0.8, "p_value": 0.1, "majority_baseline": 0.5, "n": 8}
+    verdict = Verdict(**numbers, interval=(0.4, 0.93), confusion=confusion)
     card = DetectorCard(
         name="good",
         detector=choice,

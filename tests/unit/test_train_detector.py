@@ -382,6 +382,18 @@ def test_files_of_another_kind_are_refused(trained: TrainDetectorResult, tmp_pat
         load_detector(path)
 
 
+def test_a_detector_of_the_first_format_is_read(trained: TrainDetectorResult, tmp_path: Path) -> None:
+    with safe_open(trained.file, framework="numpy") as file:
+        card = json.loads(file.metadata()["fruitgan-detector"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    assert card["format"] == 2
+    card["format"] = 1
+    card["verdict"]["chance"] = card["verdict"].pop("majority_baseline")
+    path = tmp_path / "old.safetensors"
+    save_file(tensors, path, metadata={"fruitgan-detector": json.dumps(card)})
+    assert load_detector(path).card == load_detector(trained.file).card
+
+
 def test_weights_that_are_not_finite_are_not_saved(trained: TrainDetectorResult, tmp_path: Path) -> None:
     bundle = load_detector(trained.file)
     bundle.detector.get_parameter("linear.bias").data.fill_(float("nan"))

@@ -124,7 +124,7 @@ def result_of(
         calibration=calibration(logits, generated),
         p_value=p_value,
         n=verdict.n,
-        chance=verdict.chance,
+        chance=verdict.majority_baseline,
         confusion=verdict.confusion,
         protocol=protocol,
         image_size_px=image_size_px,

@@ -30,7 +30,7 @@ class Confusion:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Scores of a detector on images of both classes. Shares are in [0, 1]."""
+    """Scores of a detector on the test set. Shares are in [0, 1]."""
 
     accuracy: float
     interval: tuple[float, float]
@@ -38,8 +38,8 @@ class Verdict:
     auc: float
     p_value: float
     """One-sided binomial test of the accuracy against the majority baseline."""
-    chance: float
-    """The majority baseline: the accuracy of always answering with the more frequent class."""
+    majority_baseline: float
+    """The accuracy of always answering with the more frequent class."""
     n: int
     confusion: Confusion
 
@@ -59,14 +59,14 @@ def judge(logits: NDArray[np.float64], generated: NDArray[np.bool_] | Sequence[b
         real_as_real=int((~truth & ~said).sum()),
     )
     n = len(truth)
-    chance = max(int(truth.sum()), int((~truth).sum())) / n
+    baseline = max(int(truth.sum()), int((~truth).sum())) / n
     low, high = wilson(confusion.correct, n)
     return Verdict(
         accuracy=confusion.correct / n,
         interval=(low, high),
         auc=auc(logits, truth),
-        p_value=binomial_p(confusion.correct, n, chance),
-        chance=chance,
+        p_value=binomial_p(confusion.correct, n, baseline),
+        majority_baseline=baseline,
         n=n,
         confusion=confusion,
     )

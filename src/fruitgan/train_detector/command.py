@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,111 +13,73 @@ from fruitgan.console.signals import INTERRUPTED, PoliteStop
 from fruitgan.errors import Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from fruitgan.progress import Event, OnProgress
     from fruitgan.train_detector.settings import TrainDetectorResult, TrainDetectorSettings
 
 DETECTOR_PANEL = "Detector and training"
+_data_option = partial(typer.Option, rich_help_panel=options.DATA_PANEL)
+_option = partial(typer.Option, rich_help_panel=DETECTOR_PANEL)
+_output_option = partial(typer.Option, rich_help_panel=options.OUTPUT_PANEL)
 
 
 def train_detector(
     data: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="A folder with predicted (generated) and origins (real), as export-dataset makes it.",
-            rich_help_panel=options.DATA_PANEL,
-        ),
+        _data_option(metavar="DIR", help="A folder with predicted (generated) and origins (real), as export-dataset makes it."),
     ] = None,
     protocol: Annotated[
         Literal["grouped", "seed"] | None,
-        typer.Option(
+        _data_option(
             help="grouped: split by source image into train, val and test. seed: as the lab report, which leaks.",
             show_default="grouped",
-            rich_help_panel=options.DATA_PANEL,
         ),
     ] = None,
     detector: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="small-cnn, seed-cnn (the lab report's), spectrum, ...",
-            show_default="small-cnn",
-            rich_help_panel=DETECTOR_PANEL,
-        ),
+        _option(metavar="NAME", help="small-cnn, seed-cnn (the lab report's), spectrum, ...", show_default="small-cnn"),
     ] = None,
     detector_option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="An option of the detector: base_channels=24.", rich_help_panel=DETECTOR_PANEL),
+        list[str] | None, _option(metavar="KEY=VALUE", help="An option of the detector: base_channels=24.")
     ] = None,
     augment: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="How training images are augmented.",
-            show_default="what the detector suggests",
-            rich_help_panel=DETECTOR_PANEL,
-        ),
+        _option(metavar="NAME", help="How training images are augmented.", show_default="what the detector suggests"),
     ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option(
+        _option(
             min=1,
             metavar="PIXELS",
             show_default="the detector's, no larger than the images",
             help="Side of the square images that the detector sees.",
-            rich_help_panel=DETECTOR_PANEL,
         ),
     ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="The most epochs.", show_default="100", rich_help_panel=DETECTOR_PANEL),
-    ] = None,
+    epochs: Annotated[int | None, _option(min=1, metavar="N", help="The most epochs.", show_default="100")] = None,
     patience: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Stop after so many epochs without a lower validation loss.",
-            show_default="10",
-            rich_help_panel=DETECTOR_PANEL,
-        ),
+        _option(min=1, metavar="N", help="Stop after so many epochs without a lower validation loss.", show_default="10"),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(
+        _option(
             "--batch-size",
             "-b",
             min=2,
             metavar="N",
             show_default="64, or fewer for 16 steps an epoch",
             help="Images per step.",
-            rich_help_panel=DETECTOR_PANEL,
         ),
     ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(metavar="X", help="Of Adam.", show_default="0.001", rich_help_panel=DETECTOR_PANEL)
-    ] = None,
+    learning_rate: Annotated[float | None, _option(metavar="X", help="Of Adam.", show_default="0.001")] = None,
     name: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Name of the run.",
-            show_default="from the data and the detector",
-            rich_help_panel=options.OUTPUT_PANEL,
-        ),
+        _output_option(metavar="NAME", help="Name of the run.", show_default="from the data and the detector"),
     ] = None,
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="The folder of the run folders.", rich_help_panel=options.OUTPUT_PANEL)
-    ] = Path("runs/train-detector"),
+    out: Annotated[Path, _output_option(metavar="DIR", help="The folder of the run folders.")] = Path("runs/train-detector"),
     resume: Annotated[
-        str | None,
-        typer.Option(
-            metavar="[RUN]",
-            help="Resume a run; without a name the newest unfinished.",
-            rich_help_panel=options.OUTPUT_PANEL,
-        ),
+        str | None, _output_option(metavar="[RUN]", help="Resume a run; without a name the newest unfinished.")
     ] = None,
     seed: options.Seed = None,
     gpu: options.Gpu = None,
@@ -158,7 +120,8 @@ def _train(settings: TrainDetectorSettings, console: Console) -> None:
     from fruitgan.train_detector.job import train_detector as job
     from fruitgan.train_detector.settings import resume_line
 
-    with PoliteStop() as stop, _display(console, stop) as display:
+    with PoliteStop() as stop, console.events() as show:
+        display = _Display(console, stop, show)
         try:
             result = job(settings, display)
         except NoRoundDone:
@@ -176,12 +139,6 @@ def _train(settings: TrainDetectorSettings, console: Console) -> None:
     if not result.finished:
         line = resume_line(result.run, settings)
         raise Stopped(f"stopped, saved, the best weights so far tested; go on with: {line}", stop.exit_code)
-
-
-@contextmanager
-def _display(console: Console, stop: PoliteStop) -> Iterator[_Display]:
-    with console.events() as show:
-        yield _Display(console, stop, show)
 
 
 class _Display:

@@ -36,7 +36,7 @@ from fruitgan.train_detector.calibration import Verdict
 from fruitgan.train_detector.protocols import PROTOCOLS, Indices
 from fruitgan.train_detector.settings import SIZE_OPTION
 
-FORMAT = 1
+FORMAT = 2
 KEY = "fruitgan-detector"
 """The one metadata key; with two their order, and so the file's bytes, would differ from save to save."""
 BUNDLE_KEY = "fruitgan"
@@ -132,6 +132,9 @@ def _card(file: TensorFile) -> DetectorCard:
         raise DataError(f"{path}: not a detector: its card has no format")
     if version > FORMAT:
         raise DataError(f"{path}: has format {version}, newer than this program's {FORMAT}: pip install -U fruitgan")
+    verdict = table.get("verdict")
+    if version == 1 and isinstance(verdict, dict):
+        verdict["majority_baseline"] = verdict.pop("chance", None)
     try:
         card = from_json(DetectorCard, table, "detector card")
     except UsageError as error:

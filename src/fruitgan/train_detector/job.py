@@ -223,8 +223,8 @@ class _Job:
         self, run: Run, data: Path, dataset: LabelledImageDataset, split: Split, fitted: FittedDetector, began: float
     ) -> TrainDetectorResult:
         """Test the detector and write the files; `metrics.json`, which marks a finished run, comes last and only for one."""
-        logits, truth = fitted.logits(dataset, split.test), dataset.generated[split.test]
-        protocol, verdict = self.settings.protocol or DEFAULT_PROTOCOL, judge(logits, truth)
+        logits = fitted.logits(dataset, split.test)
+        protocol, verdict = self.settings.protocol or DEFAULT_PROTOCOL, judge(logits, dataset.generated[split.test])
         card = DetectorCard(
             name=run.path.name,
             detector=fitted.choice,
@@ -240,16 +240,10 @@ class _Job:
         )
         save_detector(DetectorBundle(card, fitted.detector), run.path / FILE_NAME)
         result = TrainDetectorResult(
+            **vars(verdict),
             run=run.path,
             detector=fitted.choice.name,
             protocol=protocol,
-            accuracy=verdict.accuracy,
-            interval=verdict.interval,
-            auc=verdict.auc,
-            p_value=verdict.p_value,
-            majority_baseline=verdict.chance,
-            n=verdict.n,
-            confusion=verdict.confusion,
             parts=_by_source_split([dataset.images[i] for i in split.test], logits),
             train_images=len(split.train),
             val_images=len(split.val),
@@ -264,16 +258,32 @@ class _Job:
             notes=tuple(self.notes),
             warnings=tuple(self.warnings),
         )
+        self._report(run, data, dataset, split, fitted, logits, to_json(result))
+        if result.finished:
+            write_atomically(run.path / METRICS, json.dumps(to_json(result), indent=1, allow_nan=False).encode())
+            forget_place(run)
+        return result
+
+    def _report(
+        self,
+        run: Run,
+        data: Path,
+        dataset: LabelledImageDataset,
+        split: Split,
+        fitted: FittedDetector,
+        logits: NDArray[np.float64],
+        result: dict[str, Any],
+    ) -> None:
         # A report is passed on, and where its maker keeps files is nobody's business.
-        warnings = [warning.replace(str(data), data.resolve().name) for warning in self.warnings]
+        result["warnings"] = [warning.replace(str(data), data.resolve().name) for warning in self.warnings]
         report = Report(
             name=run.path.name,
-            result=to_json(result) | {"warnings": warnings},
+            result=result,
             detector=fitted.choice,
             augmentation=fitted.augmentation,
             rounds=fitted.rounds,
             logits=logits,
-            generated=truth,
+            generated=dataset.generated[split.test],
             examples=examples(dataset, split, logits),
             settings=self.settings.fitting,
             environment=environment(fitted.device),
@@ -281,10 +291,6 @@ class _Job:
         for name, picture in plot_files(report).items():
             write_atomically(run.path / PLOTS / name, picture)
         write_atomically(run.path / REPORT, detector_report(report).encode())
-        if result.finished:
-            write_atomically(run.path / METRICS, json.dumps(to_json(result), indent=1, allow_nan=False).encode())
-            forget_place(run)
-        return result
 
 
 class _Recorder(Monitor):

@@ -17,7 +17,7 @@ from fruitgan.registry import Choice, suggestion
 from fruitgan.runs.resume import changed_settings, merged_settings, resume_command
 from fruitgan.runs.run import CONFIG, LOCK, Run
 from fruitgan.settings import to_json, typed
-from fruitgan.train_detector.calibration import Confusion
+from fruitgan.train_detector.calibration import Verdict
 from fruitgan.train_detector.protocols import PROTOCOLS, Split
 
 OUT = Path("runs/train-detector")
@@ -125,20 +125,12 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainDetectorResult:
-    """What `--json` prints and `metrics.json` holds, measured on the test set. Intervals are 95% (Wilson)."""
+class TrainDetectorResult(Verdict):
+    """What `--json` prints and `metrics.json` holds: the scores on the test set, and what they belong to."""
 
     run: Path
     detector: str
     protocol: str
-    accuracy: float
-    interval: tuple[float, float]
-    auc: float
-    p_value: float
-    majority_baseline: float
-    """The accuracy of always answering with the more frequent class."""
-    n: int
-    confusion: Confusion
     parts: tuple[Part, ...]
     train_images: int
     val_images: int
