@@ -1,4 +1,4 @@
-"""`fruitgan data`: what image data there are, what a folder holds, fetching and drawing."""
+"""The command `fruitgan data`: check a data set, fetch or list named sets, draw fruit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_data(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Say what a data set or folder holds and what is wrong with it."""
+    """Report what a data set or folder holds and what is wrong with it."""
     from fruitgan.data.sources import parse_domains
     from fruitgan.data_job import CheckSettings, check
 
@@ -42,7 +42,7 @@ def check_data(
         data_b=data_b,
         domains=parse_domains(domains),
     )
-    with console.bars() as on_progress:
+    with console.events() as on_progress:
         result = check(settings, on_progress)
     console.result(result)
     _show(console, result)
@@ -59,20 +59,20 @@ def _show(console: Console, result: CheckResult) -> None:
             _range(report.height_px),
             _counts(report.formats),
             _counts(report.modes),
-            len(report.grey),
+            len(report.greyscale),
         )
         for report in result.splits
     ]
-    columns = ("split", "images", "broken", "distinct", "width px", "height px", "formats", "modes", "grey")
+    columns = ("split", "images", "broken", "distinct", "width px", "height px", "formats", "modes", "greyscale")
     console.table(result.source, columns, rows)
     console.out("")
     for report in result.splits:
         for broken in report.broken:
             console.out(f"broken: {broken.path}: {broken.reason}")
-    for copies in result.copies[:SHOWN_PATHS]:
-        console.out("the same picture: " + ", ".join(str(path) for path in copies.files))
-    if len(result.copies) > SHOWN_PATHS:
-        console.out(f"and {len(result.copies) - SHOWN_PATHS} more such groups (--json names all)")
+    for duplicates in result.duplicates[:SHOWN_PATHS]:
+        console.out("duplicates: " + ", ".join(str(path) for path in duplicates.files))
+    if len(result.duplicates) > SHOWN_PATHS:
+        console.out(f"and {len(result.duplicates) - SHOWN_PATHS} more such groups (--json names all)")
     for problem in result.problems:
         console.out(f"problem: {problem}")
     if not result.problems:
@@ -89,7 +89,7 @@ def fetch_set(
     from fruitgan.data_job import fetch
 
     console = Console(json=json, quiet=quiet)
-    with console.bars() as on_progress:
+    with console.events() as on_progress:
         result = fetch(name, on_progress)
     console.result(result)
     console.say(f"{result.name}: " + ", ".join(f"{count} in {split}" for split, count in result.images.items()))
@@ -128,11 +128,11 @@ def draw_fruit(
     json: options.Json = False,
 ) -> None:
     """Draw apples and oranges into a new folder that every `--data` takes."""
-    from fruitgan.data_job import DrawSettings, draw
+    from fruitgan.demo.dataset import DrawSettings, draw
 
     console = Console(json=json, quiet=quiet)
     settings = DrawSettings(out=out, train_count=count, test_count=test_count, size_px=image_size, seed=seed)
-    with console.bars() as on_progress:
+    with console.events() as on_progress:
         result = draw(settings, on_progress)
     console.result(result)
     console.out(str(result.folder))

@@ -9,9 +9,11 @@ import pytest
 from picture_files import noise
 from PIL import Image
 
-from fruitgan.data_job import CheckSettings, DrawSettings, check, draw
+from fruitgan.data_job import CheckSettings, check
+from fruitgan.demo.dataset import DrawSettings, draw
 from fruitgan.demo.fruit import draw as draw_picture
 from fruitgan.errors import DataError, UsageError
+from fruitgan.progress import Event, Progress
 
 
 def put(path: Path, index: int, size: tuple[int, int] = (80, 80), mode: str = "RGB") -> Path:
@@ -30,10 +32,10 @@ def healthy(tmp_path: Path) -> Path:
 
 
 def test_healthy_data_have_no_problems(healthy: Path) -> None:
-    seen: list[tuple[str, int, int]] = []
-    result = check(CheckSettings(data=str(healthy)), lambda *event: seen.append(event))
+    seen: list[Event] = []
+    result = check(CheckSettings(data=str(healthy)), seen.append)
     assert result.problems == ()
-    assert result.copies == ()
+    assert result.duplicates == ()
     assert [(report.split, report.domain, report.images) for report in result.splits] == [
         ("train", "a", 20),
         ("train", "b", 20),
@@ -43,7 +45,7 @@ def test_healthy_data_have_no_problems(healthy: Path) -> None:
     report = result.splits[0]
     assert (report.width_px, report.height_px, report.distinct) == ((80, 80), (80, 80), 20)
     assert (report.formats, report.modes) == ({"PNG": 20}, {"RGB": 20})
-    assert ("looking at train a", 20, 20) in seen
+    assert Progress("looking at train a", 20, 20) in seen
 
 
 def test_broken_files_are_named(healthy: Path) -> None:
@@ -61,8 +63,8 @@ def test_a_copy_of_a_test_image_in_training_is_a_leak(healthy: Path) -> None:
     result = check(CheckSettings(data=str(healthy)))
     assert result.leaks == 1
     assert result.in_both_domains == 0
-    assert [sorted(path.name for path in copies.files) for copies in result.copies] == [["0.png", "same.bmp"]]
-    assert result.copies[0].splits == ("train a", "test a")
+    assert [sorted(path.name for path in duplicates.files) for duplicates in result.duplicates] == [["0.png", "same.bmp"]]
+    assert result.duplicates[0].splits == ("train a", "test a")
     assert any("copies of training images" in problem for problem in result.problems)
 
 
@@ -73,7 +75,7 @@ def test_copies_within_a_split_and_across_domains_are_counted(healthy: Path) -> 
     assert (result.splits[0].images, result.splits[0].distinct) == (21, 20)
     assert result.in_both_domains == 1
     assert result.leaks == 0
-    assert len(result.copies) == 2
+    assert len(result.duplicates) == 2
 
 
 def test_tiny_grey_and_transparent_images_are_found(healthy: Path) -> None:
@@ -82,7 +84,7 @@ def test_tiny_grey_and_transparent_images_are_found(healthy: Path) -> None:
     put(healthy / "trainA" / "clear.png", 52, mode="RGBA")
     report = check(CheckSettings(data=str(healthy))).splits[0]
     assert [path.name for path in report.tiny] == ["tiny.png"]
-    assert [path.name for path in report.grey] == ["grey.png"]
+    assert [path.name for path in report.greyscale] == ["grey.png"]
     assert report.transparent == 1
     assert report.modes == {"RGB": 21, "L": 1, "RGBA": 1}
     assert report.width_px == (20, 80)

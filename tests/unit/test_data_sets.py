@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from fruitgan.data import named
 from fruitgan.data.named import ArchivedSet
 from fruitgan.data.sources import Dataset, find_source, registry
+from fruitgan.demo.dataset import demo
 from fruitgan.errors import UsageError
 
 ARCHIVED = (
@@ -52,7 +52,7 @@ def test_an_archived_set_is_fetched_by_https_and_has_a_sum(name: str) -> None:
 
 def test_drawn_fruit_is_a_source_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRUITGAN_OFFLINE", "1")
-    small = dataclasses.replace(named.demo, train_count=2, test_count=1, size_px=16, edition=0)
+    small = dataclasses.replace(demo, train_count=2, test_count=1, size_px=16, edition=0)
     seen: list[tuple[str, int, int]] = []
     source = small.source(lambda *event: seen.append(event))
     assert [len(part) for part in (source.a.train, source.b.train, source.a.test, source.b.test)] == [2, 2, 1, 1]
@@ -65,7 +65,7 @@ def test_drawn_fruit_is_a_source_without_a_network(monkeypatch: pytest.MonkeyPat
 
 
 def test_domains_of_a_named_set_can_be_renamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = dataclasses.replace(named.demo, train_count=2, test_count=1, size_px=16, edition=0)
+    small = dataclasses.replace(demo, train_count=2, test_count=1, size_px=16, edition=0)
     monkeypatch.setattr(type(registry), "get", lambda self, name: small)
     source = find_source("demo", domains=("red", "round"))
     assert (source.a.name, source.b.name) == ("red", "round")

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from fruitgan.data.groups import merged_groups
 from fruitgan.errors import DataError
-from fruitgan.evaluate.leaks import Leak, find_leaks, inspect, merged_groups
+from fruitgan.evaluate.leaks import Facts, Leak, find_leaks, inspect
 
 Make = Callable[[int], Image.Image]
 
@@ -208,12 +209,16 @@ def test_sources_on_both_sides_are_counted(tmp_path: Path) -> None:
     assert "of 6 of 20 generated images the source" in found.detail
 
 
+def merged(facts: list[Facts], groups: list[str]) -> tuple[list[str], int]:
+    return merged_groups(groups, [fact.content_sha256 for fact in facts], [fact.look for fact in facts])
+
+
 def test_near_duplicates_are_grouped_and_a_leak_only_where_they_straddle_the_splits(tmp_path: Path) -> None:
     fakes, reals = saved(tmp_path, "fake", 20, 0), saved(tmp_path, "real", 20, 1000)
     near = np.asarray(Image.open(reals[3])).astype(int) + 2
     Image.fromarray(np.clip(near, 0, 255).astype(np.uint8)).save(reals[4])
     facts = list(inspect([*fakes, *reals], [True] * 20 + [False] * 20))
-    groups, joined = merged_groups(facts, [str(i) for i in range(40)])
+    groups, joined = merged(facts, [str(i) for i in range(40)])
     assert (groups[23] == groups[24], joined) == (True, 2)
     assert len(set(groups)) == 39
     splits = ["test"] * 40
@@ -228,7 +233,7 @@ def test_groups_are_joined_through_what_they_share(tmp_path: Path) -> None:
     paths = saved(tmp_path, "real", 4, 0)
     paths[2].write_bytes(paths[1].read_bytes())
     facts = list(inspect(paths, [False] * 4))
-    assert merged_groups(facts, ["a", "a", "b", "c"]) == (["a", "a", "a", "c"], 3)
+    assert merged(facts, ["a", "a", "b", "c"]) == (["a", "a", "a", "c"], 3)
 
 
 @pytest.mark.parametrize(

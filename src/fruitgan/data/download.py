@@ -24,7 +24,8 @@ from fruitgan.machine import cache_folder, is_offline
 if TYPE_CHECKING:
     import requests
 
-Progress = Callable[[str, int, int], None]
+OnStep = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done and how much there is (0 if not known)."""
 
 CHUNK_BYTES = 1 << 14
 """The most that a broken connection loses: urllib3 throws away a piece that it could not fill."""
@@ -65,7 +66,7 @@ def folder_of(name: str) -> Path:
     return cache_folder() / "datasets" / name
 
 
-def fetch(archive: Archive, on_progress: Progress | None = None) -> Path:
+def fetch(archive: Archive, on_progress: OnStep | None = None) -> Path:
     """The unpacked folder of an archive, downloaded if it is not here yet.
 
     A zip file that somebody put into the cache's folder `downloads` is taken instead of a download. `FRUITGAN_MIRROR=URL`
@@ -99,7 +100,7 @@ def fetch(archive: Archive, on_progress: Progress | None = None) -> Path:
     return folder
 
 
-def fetch_file(wanted: SingleFile, on_progress: Progress | None = None) -> Path:
+def fetch_file(wanted: SingleFile, on_progress: OnStep | None = None) -> Path:
     """Where the file lies in the cache's folder `downloads`, fetched if it is not here yet; its sum was checked either way.
 
     Raises:
@@ -194,7 +195,7 @@ def _answer(session: requests.Session, url: str, headers: Mapping[str, str]) -> 
     raise DataError(f"{url}: leads on and on")
 
 
-def _download(archive: Archive, zip_file: Path, on_progress: Progress) -> None:
+def _download(archive: Archive, zip_file: Path, on_progress: OnStep) -> None:
     """Through pooch, which gives the file its name only when its sum is right."""
     import pooch
     import requests
@@ -326,7 +327,7 @@ ZIP_ERRORS = (
 Place = tuple[str, ...]
 
 
-def unzip(zip_file: Path, root: str, folder: Path, on_progress: Callable[[str, int, int], None]) -> None:
+def unzip(zip_file: Path, root: str, folder: Path, on_progress: OnStep) -> None:
     """Put the images below the zip file's folder `root` into `folder`, at the places they have below it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which pictures are the same: by their pixels exactly, and by their look nearly."""
+"""Groups of pictures that belong together: the same pixels, or nearly the same look. The one place that decides it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.fft
-from numpy.typing import NDArray
 from PIL import Image
 
 from fruitgan.images import Pixels, to_pillow
@@ -47,22 +46,41 @@ def near_groups(contents: Sequence[str], hashes: Sequence[int]) -> dict[str, str
     pictures = dict(zip(contents, hashes, strict=True))
     names = sorted(pictures)
     codes = np.array([pictures[name] for name in names], dtype=np.uint64)
-    leader = np.arange(len(names))
-    for index in range(len(names)):  # a row at a time: all pairs of ten thousand pictures would be a gigabyte
-        for other in _near(codes, index):
-            first, second = _root(leader, index), _root(leader, int(other))
-            leader[max(first, second)] = min(first, second)
-    return {name: names[_root(leader, index)] for index, name in enumerate(names)}
+    joined = _Joined()
+    for index, name in enumerate(names):  # a row at a time: all pairs of ten thousand pictures would be a gigabyte
+        distances = np.bitwise_count(codes[index + 1 :] ^ codes[index])
+        for later in np.flatnonzero(distances <= NEAR_BITS):
+            joined.join(name, names[index + 1 + int(later)])
+    return {name: joined.first_of(name) for name in names}
 
 
-def _near(codes: NDArray[np.uint64], index: int) -> NDArray[np.int64]:
-    """The later pictures that are near this one."""
-    distances = np.bitwise_count(codes[index + 1 :] ^ codes[index])
-    return np.flatnonzero(distances <= NEAR_BITS) + index + 1
+def merged_groups(groups: Sequence[str], contents: Sequence[str], hashes: Sequence[int]) -> tuple[list[str], int]:
+    """The group of each picture after near-duplicates were joined, and how many pictures are in groups that grew by it.
+
+    Near-duplicates, and all that share a group with them, become one group, by the name that sorts first.
+    """
+    near = near_groups(contents, hashes)
+    joined = _Joined()
+    first: dict[str, str] = {}
+    for content, group in zip(contents, groups, strict=True):
+        joined.join(group, first.setdefault(near[content], group))
+    merged = [joined.first_of(group) for group in groups]
+    grown = {new for new, group in zip(merged, groups, strict=True) if new != group}
+    return merged, sum(group in grown for group in merged)
 
 
-def _root(leader: NDArray[np.int64], index: int) -> int:
-    while leader[index] != index:
-        leader[index] = leader[leader[index]]
-        index = int(leader[index])
-    return index
+class _Joined:
+    """Names in disjoint sets, each known by the name in it that sorts first (union-find)."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, str] = {}
+
+    def first_of(self, name: str) -> str:
+        while (before := self._before.get(name, name)) != name:
+            self._before[name] = self._before.get(before, before)
+            name = before
+        return name
+
+    def join(self, one: str, other: str) -> None:
+        low, high = sorted((self.first_of(one), self.first_of(other)))
+        self._before[high] = low

@@ -1,16 +1,15 @@
-"""The data sets that come under a name: those of the CycleGAN authors, and fruit that is drawn here.
+"""The named data sets of the CycleGAN authors.
 
 Sizes and sums of the archives are those that TensorFlow Datasets records.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from fruitgan.data import download
-from fruitgan.data.download import Archive
-from fruitgan.data.sources import Dataset, Progress, Source, folder_source
-from fruitgan.demo.fruit import draw_folder
+from fruitgan.data.download import Archive, OnStep
+from fruitgan.data.sources import Dataset, Source, folder_source
 
 ADDRESS = "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets"
 
@@ -29,50 +28,13 @@ class ArchivedSet(Dataset):
     def archive(self) -> Archive:
         return Archive(name=self.name, address=f"{ADDRESS}/{self.name}.zip", size_bytes=self.size_bytes, sha256=self.sha256)
 
-    def source(self, on_progress: Progress | None = None) -> Source:
+    def source(self, on_progress: OnStep | None = None) -> Source:
         folder = download.fetch(self.archive, on_progress)
         return replace(folder_source(folder, self.domains), name=self.name)
 
     def is_present(self) -> bool:
         return download.folder_of(self.name).is_dir()
 
-
-@dataclass(frozen=True)
-class DrawnSet(Dataset):
-    """Fruit drawn into the cache on first use."""
-
-    name: str
-    summary: str
-    train_count: int
-    test_count: int
-    size_px: int
-    seed: int
-    edition: int
-    """Counts the changes of what is drawn, so that an old version's pictures are not taken for ours."""
-    domains: tuple[str, str] = field(default=("apple", "orange"))
-
-    @property
-    def cache_name(self) -> str:
-        return f"{self.name}-{self.edition}"
-
-    def source(self, on_progress: Progress | None = None) -> Source:
-        folder = download.folder_of(self.cache_name)
-        if not folder.is_dir():
-            draw_folder(
-                folder,
-                train_count=self.train_count,
-                test_count=self.test_count,
-                size_px=self.size_px,
-                seed=self.seed,
-                on_progress=None if on_progress is None else lambda done, all: on_progress(f"drawing {self.name}", done, all),
-            )
-        return replace(folder_source(folder, self.domains), name=self.name)
-
-    def is_present(self) -> bool:
-        return download.folder_of(self.cache_name).is_dir()
-
-
-demo = DrawnSet("demo", "drawn fruit, no network: 200 and 200 for training, 50 and 50 for test, 128 px", 200, 50, 128, 0, 1)
 
 apple2orange = ArchivedSet(
     "apple2orange",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fruitgan.data.download import OnStep
 from fruitgan.errors import DataError, UsageError, reason_of
 from fruitgan.files import file_sha256
 from fruitgan.images import SUFFIXES
@@ -46,7 +46,7 @@ def find_source(
     data_a: Path | None = None,
     data_b: Path | None = None,
     domains: tuple[str, str] | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
+    on_progress: OnStep | None = None,
 ) -> Source:
     """What `--data NAME|DIR`, or `--data-a DIR --data-b DIR`, means.
 
@@ -205,10 +205,6 @@ def _domains_of(folder: str) -> tuple[str, str] | None:
     return None if match is None or match[1] == match[2] else (match[1], match[2])
 
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done and how much there is (0 if not known)."""
-
-
 class Dataset(ABC):
     """A set of images under a name: fetched or drawn into the cache on first use."""
 
@@ -218,7 +214,7 @@ class Dataset(ABC):
     """One line for lists."""
 
     @abstractmethod
-    def source(self, on_progress: Progress | None = None) -> Source:
+    def source(self, on_progress: OnStep | None = None) -> Source:
         """The images' paths, after what it takes to have them here.
 
         Raises:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fruitgan.data_job import DrawSettings, draw
+from fruitgan.demo.dataset import DrawSettings, draw
 from fruitgan.demo.page import Story, demo_report
 from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluate.job import evaluate
@@ -116,7 +116,7 @@ def _run(settings: DemoSettings, on_progress: OnProgress | None) -> DemoResult:
                 size_px=size.image_px,
                 seed=settings.seed,
             ),
-            on_progress=tell,
+            lambda event: tell(event.what, event.done, event.total) if isinstance(event, Progress) else None,
         )
     trained = _train(settings, fruit, tell)
     tell("translating", 0, 1)

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fruitgan.data.groups import merged_groups
 from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage, LabelledSet, read_folders
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError, FruitganError, UsageError, reason_of
 from fruitgan.evaluate.detection import Detection, detect, is_path
 from fruitgan.evaluate.detectors import detectors_named
 from fruitgan.evaluate.exhibits import Exhibits, exhibits
-from fruitgan.evaluate.leaks import Facts, Leak, find_leaks, inspect, merged_groups
+from fruitgan.evaluate.leaks import Facts, Leak, find_leaks, inspect
 from fruitgan.evaluate.numbers import Measuring, Numbers, build_features, build_metrics, number_keys
 from fruitgan.evaluate.page import evaluation_report
 from fruitgan.evaluate.results import Comparison, EvaluateResult, Gate, TargetShare
@@ -208,7 +209,8 @@ class _Job:
 
     def _grouped(self, images: tuple[LabelledImage, ...], facts: list[Facts]) -> tuple[LabelledImage, ...]:
         """The images with near-duplicates in one group, which no split takes apart."""
-        groups, joined = merged_groups(facts, [image.group for image in images])
+        contents, looks = [fact.content_sha256 for fact in facts], [fact.look for fact in facts]
+        groups, joined = merged_groups([image.group for image in images], contents, looks)
         if joined:
             self.notes.append(
                 f"{joined} images are near-duplicates of others, or made of one source with them, and stay together"

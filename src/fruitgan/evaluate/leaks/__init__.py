@@ -18,7 +18,7 @@ import numpy as np
 from fruitgan.data.groups import near_groups
 from fruitgan.evaluate.leaks.facts import Facts, Rule, Truth, categories, holm, inspect, numbers, table
 
-__all__ = ["Facts", "Leak", "find_leaks", "inspect", "merged_groups"]
+__all__ = ["Facts", "Leak", "find_leaks", "inspect"]
 
 SIGNIFICANT = 0.01
 """Of the p-values after Holm's adjustment over all properties that are tested."""
@@ -105,30 +105,6 @@ def find_leaks(
         *_duplicates(both.reals, "real"),
     ]
     return tuple(sorted(found, key=lambda leak: not leak.spoils_detector))
-
-
-def merged_groups(facts: Sequence[Facts], groups: Sequence[str]) -> tuple[list[str], int]:
-    """The group of each image after near-duplicates were joined, and how many images of groups that grew by it.
-
-    Near-duplicates (data/groups.py), and all that share a group with them, become one group, by the name that sorts first.
-    """
-    near = near_groups([fact.content_sha256 for fact in facts], [fact.look for fact in facts])
-    leader = {group: group for group in groups}
-
-    def root(group: str) -> str:
-        while leader[group] != group:
-            leader[group] = leader[leader[group]]
-            group = leader[group]
-        return group
-
-    first: dict[str, str] = {}
-    for fact, group in zip(facts, groups, strict=True):
-        other = first.setdefault(near[fact.content_sha256], group)
-        low, high = sorted((root(group), root(other)))
-        leader[high] = low
-    merged = [root(group) for group in groups]
-    grown = {root(group) for group in leader if root(group) != group}
-    return merged, sum(group in grown for group in merged)
 
 
 def _properties(both: _Classes) -> Iterator[Leak]:

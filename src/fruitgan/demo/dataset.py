@@ -1,0 +1,112 @@
+"""Drawn fruit as data: the job `fruitgan data draw` and the named set `demo`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from fruitgan.data.download import OnStep, folder_of
+from fruitgan.data.sources import Dataset, Source, folder_source
+from fruitgan.demo.fruit import MINIMUM_SIZE_PX, draw_folder
+from fruitgan.errors import UsageError
+from fruitgan.progress import OnProgress, Progress
+
+LARGEST_DRAWN_PX = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawSettings:
+    """Drawn apples and oranges: so many of each for training and for test."""
+
+    out: Path
+    train_count: int = 200
+    test_count: int = 50
+    size_px: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.train_count < 1 or self.test_count < 0:
+            raise UsageError(f"cannot draw {self.train_count} training and {self.test_count} test images: use 1 and 0 or more")
+        if not MINIMUM_SIZE_PX <= self.size_px <= LARGEST_DRAWN_PX:
+            raise UsageError(f"cannot draw at {self.size_px} px: use {MINIMUM_SIZE_PX} to {LARGEST_DRAWN_PX}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawResult:
+    folder: Path
+    images: dict[str, int]
+    """By split, such as trainA."""
+    size_px: int
+    seed: int
+    seconds: float
+
+
+def draw(settings: DrawSettings, on_progress: OnProgress | None = None) -> DrawResult:
+    """Draw apples and oranges into a new folder in the CycleGAN layout; the folder appears whole.
+
+    Raises:
+        UsageError: something is at the folder's place already.
+        FruitganError: it cannot be written.
+    """
+    begin = time.monotonic()
+    if settings.out.exists() or settings.out.is_symlink():
+        raise UsageError(f"{settings.out} exists already: choose another folder, or remove it")
+
+    def drawn(done: int, total: int) -> None:
+        if on_progress is not None:
+            on_progress(Progress("drawing", done, total))
+
+    draw_folder(
+        settings.out,
+        train_count=settings.train_count,
+        test_count=settings.test_count,
+        size_px=settings.size_px,
+        seed=settings.seed,
+        on_progress=drawn,
+    )
+    counts = {"train": settings.train_count, "test": settings.test_count}
+    return DrawResult(
+        folder=settings.out,
+        images={f"{split}{letter}": count for split, count in counts.items() for letter in "AB" if count},
+        size_px=settings.size_px,
+        seed=settings.seed,
+        seconds=time.monotonic() - begin,
+    )
+
+
+@dataclass(frozen=True)
+class DrawnSet(Dataset):
+    """Fruit drawn into the cache on first use."""
+
+    name: str
+    summary: str
+    train_count: int
+    test_count: int
+    size_px: int
+    seed: int
+    edition: int
+    """Counts the changes of what is drawn, so that an old version's pictures are not taken for ours."""
+    domains: tuple[str, str] = field(default=("apple", "orange"))
+
+    @property
+    def _folder(self) -> Path:
+        return folder_of(f"{self.name}-{self.edition}")
+
+    def source(self, on_progress: OnStep | None = None) -> Source:
+        if not self.is_present():
+            draw_folder(
+                self._folder,
+                train_count=self.train_count,
+                test_count=self.test_count,
+                size_px=self.size_px,
+                seed=self.seed,
+                on_progress=None if on_progress is None else lambda done, all: on_progress(f"drawing {self.name}", done, all),
+            )
+        return replace(folder_source(self._folder, self.domains), name=self.name)
+
+    def is_present(self) -> bool:
+        return self._folder.is_dir()
+
+
+demo = DrawnSet("demo", "drawn fruit, no network: 200 and 200 for training, 50 and 50 for test, 128 px", 200, 50, 128, 0, 1)
