@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fruitgan.registry import Choice
+from fruitgan.report.grid import sample_sheets
 from fruitgan.report.page import render, thousands
-from fruitgan.report.samples import Samples
 from fruitgan.runs.run import Run
 from fruitgan.settings import from_json
 from fruitgan.train_gan.curves import Story, in_words, loss_panels, reach, schedule_panels
@@ -39,10 +39,9 @@ def training_report(
         config: as in `config.json`.
         entries: the lines of the log, none yet perhaps.
         result: the job's result as JSON values.
-        sample_counts: by direction, how many rows of the sample sheets are its; without it the rows are not told apart.
+        sample_counts: by direction, how many rows of the sample sheets are its.
     """
     story = story_of(config)
-    names = {"a2b": story.domains, "b2a": story.domains[::-1]}
     finished, last = bool(result["finished"]), int(result["step"])
     return render(
         "training.html",
@@ -62,7 +61,7 @@ def training_report(
         both_ways=sample_counts is None or len(sample_counts) > 1,
         resume_command=_resume_command(run, story, finished),
         incidents=incidents(entries),
-        samples=Samples.read(run / "samples", config["plan"]["recipe"]["image_size_px"], sample_counts or {}, names),
+        samples=sample_sheets(run / "samples"),
         losses=loss_panels(entries, story),
         schedules=schedule_panels(entries, story),
         smoothing=2 * reach(len(entries)) + 1,

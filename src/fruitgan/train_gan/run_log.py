@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fruitgan.report.samples import sample_files
+from fruitgan.report.grid import sample_files
 from fruitgan.runs.run import Run
 from fruitgan.train_gan.assemble import Plan
 from fruitgan.train_gan.curves import undecided_loss
