@@ -25,10 +25,10 @@ from fruitgan.data.decode import decode
 from fruitgan.data.groups import content_sha256, near_groups, perceptual_hash
 from fruitgan.data.labelled import LABELS, MANIFEST, ORIGINS, PREDICTED, read_manifest
 from fruitgan.data.sources import find_source, parse_domains
+from fruitgan.engines.padding import translate_pixels
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import EvaluateSettings
-from fruitgan.export_dataset.job import Unchanged, encode, export_dataset, rendered
-from fruitgan.export_dataset.settings import ExportSettings
+from fruitgan.export_dataset.job import ExportSettings, Unchanged, encode, export_dataset
 from fruitgan.images import Pixels, resize, to_pillow
 
 HUE_DEGREES = 25
@@ -94,7 +94,10 @@ def prepare(options: argparse.Namespace) -> dict[str, tuple[Path, Path | None]]:
     made_of = {Path(row.file).name: by_name[Path(row.source).name] for row in rows_of if row.label == LABELS[True]}
     card = load_card(locate(options.bundle))
     engine, side_px = Unchanged(), card.image_size_px
-    sources = {stem: rendered(engine, card, resize(decode(path).pixels, side_px, side_px)) for stem, path in made_of.items()}
+    sources = {
+        stem: translate_pixels(engine, card, resize(decode(path).pixels, side_px, side_px), "native")
+        for stem, path in made_of.items()
+    }
     fakes = {path.name: decode(path).pixels for path in sorted((exported / PREDICTED).iterdir())}
     reals = {path.name: decode(path).pixels for path in sorted((exported / ORIGINS).iterdir())}
     halves = split(reals)

@@ -54,7 +54,7 @@ def test_json_is_one_object(cli: Cli) -> None:
     value = json.loads(out)
     assert code == 0
     assert "torn.jpg: a damaged or truncated image" in err
-    assert "warning: 1 generated and 1 real pictures come from the training split" in err
+    assert "warning: 1 generated and 1 real images come from the training split" in err
     assert value["left_out"]["unreadable"][0]["path"] == str(Path("fruit/testA/torn.jpg"))
     assert (value["dataset"], value["predicted"], value["origins"], value["made"], value["kept"]) == ("there", 5, 5, 10, 0)
     assert value["splits"] == {"predicted": {"test": 4, "train": 1}, "origins": {"test": 4, "train": 1}}

@@ -15,8 +15,7 @@ from toy_bundles import save_small
 from fruitgan.data.labelled import MANIFEST, read_manifest
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import EvaluateSettings
-from fruitgan.export_dataset.job import export_dataset
-from fruitgan.export_dataset.settings import ExportSettings
+from fruitgan.export_dataset.job import ExportSettings, export_dataset
 from fruitgan.progress import Event, Progress
 from fruitgan.runs.run import step_folders
 from fruitgan.train_detector.detector import load_detector

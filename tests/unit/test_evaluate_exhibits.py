@@ -19,8 +19,7 @@ from fruitgan.engines.contracts import engines
 from fruitgan.engines.padding import translate_pixels
 from fruitgan.evaluate.exhibits import Exhibits, exhibits
 from fruitgan.evaluate.sources import find_sources
-from fruitgan.export_dataset.job import export_dataset
-from fruitgan.export_dataset.settings import ExportSettings
+from fruitgan.export_dataset.job import ExportSettings, export_dataset
 from fruitgan.images import resize
 
 SIDE_PX = 32

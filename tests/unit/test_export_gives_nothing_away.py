@@ -23,8 +23,7 @@ from toy_bundles import save_toy
 from fruitgan.data.labelled import LabelledImage, read_dataset
 from fruitgan.demo.fruit import draw
 from fruitgan.engines.contracts import Engine, Images, engines
-from fruitgan.export_dataset.job import export_dataset
-from fruitgan.export_dataset.settings import ExportSettings
+from fruitgan.export_dataset.job import ExportSettings, export_dataset
 from fruitgan.registry import Choice
 
 EACH = 120

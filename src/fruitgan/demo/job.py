@@ -14,8 +14,7 @@ from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.results import EvaluateResult
 from fruitgan.evaluate.settings import EvaluateSettings
-from fruitgan.export_dataset.job import export_dataset
-from fruitgan.export_dataset.settings import ExportSettings
+from fruitgan.export_dataset.job import ExportSettings, export_dataset
 from fruitgan.files import new_folder, remove_abandoned, write_atomically
 from fruitgan.progress import Event, Progress
 from fruitgan.runs.run import CONFIG, Run, locked
@@ -135,7 +134,7 @@ def _run(settings: DemoSettings, on_progress: OnProgress | None) -> DemoResult:
         ExportSettings(
             bundle=str(trained.bundle), data=str(fruit), domains=("apple", "orange"), out=dataset, engine="torch", device="cpu"
         ),
-        on_progress=tell,
+        lambda event: tell(event.what, event.done, event.total) if isinstance(event, Progress) else None,
     )
     detected = _detect(settings, dataset, tell)
     tell("evaluating", 0, 1)

@@ -10,7 +10,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +24,7 @@ from fruitgan.evaluate.numbers import RESAMPLES, build_features, ratio_key
 from fruitgan.evaluate.results import CompareRow, Comparison, EvaluateResult, JudgedImage, RatioResult
 from fruitgan.evaluate.settings import OUT, SHAPELESS, CompareSettings, EvaluateSettings, Tell
 from fruitgan.evaluate.sources import dependent, find_sources, sharing
-from fruitgan.export_dataset.job import export_dataset
-from fruitgan.export_dataset.settings import ExportSettings
+from fruitgan.export_dataset.job import ExportSettings, export_dataset
 from fruitgan.measures.contracts import Features, FeatureSet
 from fruitgan.measures.distances import (
     Difference,
@@ -136,7 +134,7 @@ def contestants(
             device=judging.device,
             overwrite=True,
         )
-        export_dataset(export, partial(_export_step, _named(name, tell)))
+        export_dataset(export, _named(name, tell))
     found = []
     for name, folder in folders.items():
         is_dataset = (folder / PREDICTED).is_dir()
@@ -153,10 +151,6 @@ def data_folder(settings: CompareSettings) -> Path | None:
     source = find_source(settings.data, domains=settings.domains)
     files = [path for domain in (source.a, source.b) for path in (*domain.train, *domain.test)]
     return Path(os.path.commonpath([os.path.abspath(path.parent) for path in files]))
-
-
-def _export_step(tell: Callable[[Event], None], what: str, done: int, total: int) -> None:
-    tell(Progress(what, done, total))
 
 
 def _named(label: str, tell: Tell) -> Callable[[Event], None]:

@@ -18,8 +18,7 @@ from fruitgan.data.parallel import in_order
 from fruitgan.engines.padding import translate_pixels
 from fruitgan.evaluate.detectors import LEAST_PER_CLASS, TwoSampleTest
 from fruitgan.evaluate.results import ControlResult
-from fruitgan.export_dataset.job import Unchanged, encode
-from fruitgan.export_dataset.settings import Format
+from fruitgan.export_dataset.job import Format, Unchanged, encode
 from fruitgan.images import resize
 from fruitgan.measures.statistics import MaximumTest
 from fruitgan.progress import Progress

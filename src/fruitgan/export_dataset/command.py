@@ -53,8 +53,8 @@ def export_dataset(
 ) -> None:
     """Write generated and real images as a dataset that gives nothing away but what they show."""
     from fruitgan.data.sources import parse_domains
+    from fruitgan.export_dataset.job import ExportSettings
     from fruitgan.export_dataset.job import export_dataset as run
-    from fruitgan.export_dataset.settings import ExportSettings
 
     settings = ExportSettings(
         bundle=bundle,
@@ -77,7 +77,7 @@ def export_dataset(
     console = Console(json=json, quiet=quiet)
     with (
         stopped_at_once("stopped; every image is whole, and the same command does the rest"),
-        console.bars("img") as on_progress,
+        console.events("img") as on_progress,
     ):
         result = run(settings, on_progress)
     for broken in result.left_out.unreadable[:SHOWN_PATHS]:

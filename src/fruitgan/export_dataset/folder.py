@@ -19,7 +19,7 @@ from fruitgan.data.labelled import LABELS, MANIFEST, ORIGINS, PREDICTED, UNFINIS
 from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import image_files
 from fruitgan.errors import DataError, FruitganError, UsageError, reason_of
-from fruitgan.export_dataset.plan import Item
+from fruitgan.export_dataset.survey import Item
 from fruitgan.files import file_sha256, remove_abandoned, write_atomically, writing
 from fruitgan.runs.run import LOCK, locked
 

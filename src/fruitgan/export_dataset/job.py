@@ -1,8 +1,7 @@
-"""The job: real pictures and translated ones, brought by one path to one kind of file."""
+"""A dataset of real and generated images, made by one path to one kind of file: settings, job and result."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import json
@@ -12,29 +11,30 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fruitgan import __version__
-from fruitgan.bundle import Bundle, Card, load, locate, weights_sha256
+from fruitgan.bundle import RUNS, Bundle, load, locate, weights_sha256
 from fruitgan.data.decode import decode
 from fruitgan.data.groups import content_sha256
 from fruitgan.data.labelled import ORIGINS, PREDICTED
 from fruitgan.data.parallel import in_order
-from fruitgan.data.sources import Domain, Source, find_source
+from fruitgan.data.sources import Source, find_source
 from fruitgan.engines.contracts import Engine, Images, engines, for_threads
 from fruitgan.engines.onnx_engine import AUTO, check_engine, choose_engine
 from fruitgan.engines.padding import translate_pixels
-from fruitgan.errors import DataError, UsageError
+from fruitgan.errors import DataError, Stopped, UsageError
 from fruitgan.export_dataset.folder import FORMAT, DatasetFolder
-from fruitgan.export_dataset.plan import Item, choose, name_items, remarks
-from fruitgan.export_dataset.settings import ExportResult, ExportSettings, Format, OnProgress
-from fruitgan.export_dataset.survey import Survey, oriented, survey
+from fruitgan.export_dataset.survey import Item, LeftOut, choose, name_items, oriented, remarks, survey
 from fruitgan.files import write_atomically
 from fruitgan.images import Pixels, resize, signed_from_unit, to_pillow, unit_from_signed
+from fruitgan.progress import OnProgress, Progress
 from fruitgan.settings import to_json
 from fruitgan.translate.job import choose_direction
 from fruitgan.translate.pipeline import threads_of_a_call, worker_count
 
+Format = Literal["png", "webp", "jpg"]
+LARGEST_SIZE_PX = 8192
 WHOLE_SIDE_PX = 1024
 """Larger squares may be too large for the memory; torch alone cuts such into tiles."""
 SAVE_OPTIONS: Mapping[Format, Mapping[str, Any]] = {
@@ -44,27 +44,79 @@ SAVE_OPTIONS: Mapping[Format, Mapping[str, Any]] = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """What to export, through which generator, and where to."""
+
+    bundle: str | None = None
+    """A file, a run or a name; None for the newest run, else the bundle that ships."""
+    to: str | None = None
+    """The domain to arrive at; None leaves it to `direction`."""
+    direction: Literal["a2b", "b2a"] | None = None
+    """None is the bundle's first."""
+    data: str | None = None
+    data_a: Path | None = None
+    data_b: Path | None = None
+    domains: tuple[str, str] | None = None
+    out: Path = Path("dataset")
+    count: int | None = None
+    """Images of each class: test images first, then training images. None is as many test images as both classes have, and
+    no others."""
+    origins: Literal["target", "source"] = "target"
+    """The real images: those of the domain that the fakes imitate, or the very sources of the fakes."""
+    image_size: int | None = None
+    """Side of the exported squares in px; None is the bundle's training size."""
+    format: Format = "png"
+    """png and webp keep every bit; jpg loses detail, in both classes alike."""
+    engine: str = AUTO
+    """A registered name, or `auto` for the fastest."""
+    gpu: str | None = None
+    device: str | None = None
+    overwrite: bool = False
+    runs: Path = RUNS
+
+    def __post_init__(self) -> None:
+        if self.count is not None and self.count < 1:
+            raise UsageError(f"--count {self.count}: 1 or more is needed")
+        if self.image_size is not None and not 1 <= self.image_size <= LARGEST_SIZE_PX:
+            raise UsageError(f"--image-size {self.image_size}: expected 1 to {LARGEST_SIZE_PX} px")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportResult:
+    """What `--json` prints."""
+
+    dataset: Path
+    predicted: int
+    """Generated images that are there."""
+    origins: int
+    """Real images that are there."""
+    made: int
+    """How many of both were made now."""
+    kept: int
+    """How many of both were there already."""
+    splits: Mapping[str, Mapping[str, int]]
+    """By folder, how many sources are of the test and of the training split."""
+    image_size_px: int
+    format: str
+    direction: str
+    engine: str | None
+    """What ran the generator; None where no fake was missing."""
+    target: str
+    """The domain that the fakes imitate."""
+    bundle: str
+    weights_sha256: str
+    left_out: LeftOut
+    warnings: tuple[str, ...]
+    seconds: float
+
+
 class Unchanged(Engine):
-    """The generator's stand-in for the real pictures: the same steps and the same rounding, and no network among them."""
+    """The generator's stand-in for the real images: the same steps and the same rounding, and no network among them."""
 
     def translate(self, images: Images) -> Images:
         unit: Images = unit_from_signed(signed_from_unit(images))
         return unit
-
-
-def seen(pixels: Pixels, size_px: int) -> Pixels:
-    """The first half of the one path: uint8 [H, W, 3] to a square, squeezed as in training; Lanczos, antialiased."""
-    return resize(pixels, size_px, size_px)
-
-
-def rendered(engine: Engine, card: Card, square: Pixels) -> Pixels:
-    """The second half: padded to what the generator takes, to float, the engine, clipped, rounded, cropped. No picture is
-    stretched to a range of its own.
-
-    Raises:
-        FruitganError: as `Engine.translate`.
-    """
-    return translate_pixels(engine, card, square, "native")
 
 
 def encode(pixels: Pixels, form: Format) -> bytes:
@@ -75,49 +127,53 @@ def encode(pixels: Pixels, form: Format) -> bytes:
 
 
 def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = None) -> ExportResult:
-    """Write real and generated pictures, equally many, that differ in nothing but what they show, and a manifest of them.
+    """Write real and generated images, equally many, that differ in nothing but what they show, and a manifest of them.
 
     Files are whole or absent. The manifest comes last, so that an export that was stopped has none; the same export makes what
     is missing and nothing again.
 
     Raises:
         UsageError: an unknown name or direction; another dataset is in the way and `overwrite` is off; or images of others.
-        DataError: fewer pictures than wanted, no data, no bundle.
+        DataError: fewer images than wanted, no data, no bundle.
         EnvironmentProblem: no such device, or a missing package.
         RunInUse: another process is at work in the folder.
+        Stopped: `on_progress` asked for it.
         FruitganError: the dataset cannot be written, no memory, or the generator gave numbers that are not finite.
     """
     begin = time.monotonic()
+    tell = on_progress or (lambda event: None)
     check_engine(settings.engine)  # an unknown name is refused even where nothing is left to do
     bundle = load(locate(settings.bundle, settings.runs))
     direction = choose_direction(bundle.card, settings.to, settings.direction)
-    source = find_source(settings.data, settings.data_a, settings.data_b, settings.domains, on_progress)
+
+    def on_fetch(what: str, done: int, total: int) -> None:
+        tell(Progress(what, done, total))
+
+    source = find_source(settings.data, settings.data_a, settings.data_b, settings.domains, on_fetch)
     folder = DatasetFolder(settings.out)
     _keep_apart(settings.out, source)
-    made_of = _made_of(settings, bundle, direction)
     if not settings.overwrite:
-        folder.refuse_others(made_of)  # before the long look at the pictures
-    plan = _plan(settings, bundle, direction, source, on_progress)
-    made_of |= {"count": len(plan.items) // 2, "pictures": _pictures_sha256(plan.items)}
+        folder.refuse_others(_made_of(settings, bundle, direction))  # before the long look at the images
+    export = _plan(settings, bundle, direction, source, tell)
+    made_of, items = export.made_of, export.items
     replaces = settings.overwrite and not folder.is_unfinished(made_of)  # else the same command goes on after a stop
-    todo = plan.items if replaces else _todo(folder, made_of, plan.items)
-    if todo or not folder.is_finished(plan.items):
-        # Where no fake is missing no network is built; where it cannot be built nothing has been written yet.
-        name = _engine_name(settings, bundle, direction) if any(item.generated for item in todo) else None
-        generator = None if name is None else _engine(settings, name, bundle, direction, plan)
+    todo = items if replaces else _todo(folder, made_of, items)
+    name = None
+    if todo or not folder.is_finished(items):
+        generator = None
+        if any(item.generated for item in todo):  # else no network is built; one that cannot be built must leave nothing
+            name, generator = _engine(export, tell)
         with folder.taken():
             if replaces:
                 folder.clear()
             else:
-                todo = _todo(folder, made_of, plan.items)  # another process may have been at work until now
+                todo = _todo(folder, made_of, items)  # another process may have been at work until now
             folder.begin(made_of, todo)
-            _make(settings, bundle.card, generator, plan, todo, on_progress)
-            folder.finish(plan.items, made_of["bundle"], _card(made_of, bundle, plan))
+            _make(export, generator, todo, tell)
+            folder.finish(items, made_of["bundle"], export.dataset_card())
     else:
-        name = None
         folder.tidy()
-    result = _result(settings, bundle, direction, plan, len(todo), name)
-    return dataclasses.replace(result, seconds=round(time.monotonic() - begin, 3))
+    return export.result(made=len(todo), engine=name, seconds=round(time.monotonic() - begin, 3))
 
 
 def _todo(folder: DatasetFolder, made_of: Mapping[str, Any], items: Sequence[Item]) -> Sequence[Item]:
@@ -136,33 +192,38 @@ def _keep_apart(out: Path, source: Source) -> None:
                 raise UsageError(f"{out}: the dataset would lie among its own sources in {folder}; give another with --out")
 
 
-def _size(settings: ExportSettings, card: Card) -> int:
-    return settings.image_size or card.image_size_px
-
-
 def _made_of(settings: ExportSettings, bundle: Bundle, direction: str) -> dict[str, Any]:
-    """What decides how the pictures look, but not where and how fast they are made."""
+    """What decides how the images look, but not where and how fast they are made."""
     card = bundle.card
     return {
         "bundle": weights_sha256(bundle),
         "generator": to_json([card.generator.name, card.generator.options, card.size_minimum_px, card.size_multiple_px]),
         "direction": direction,
-        "image_size_px": _size(settings, card),
+        "image_size_px": settings.image_size or card.image_size_px,
         "format": settings.format,
         "origins": settings.origins,
     }
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What is exported."""
+@dataclass(frozen=True, kw_only=True)
+class _Export:
+    """One export, planned."""
 
+    settings: ExportSettings
+    bundle: Bundle
     items: Sequence[Item]
-    source: Domain
-    target: Domain
+    made_of: Mapping[str, Any]
+    source: str
+    target: str
+    """The names of the domains."""
     data: str
-    found: Survey
+    left_out: LeftOut
     warnings: tuple[str, ...]
+
+    @property
+    def side_px(self) -> int:
+        side: int = self.made_of["image_size_px"]
+        return side
 
     @property
     def splits(self) -> dict[str, dict[str, int]]:
@@ -172,127 +233,107 @@ class _Plan:
             for generated, folder in ((True, PREDICTED), (False, ORIGINS))
         }
 
+    def result(self, *, made: int, engine: str | None, seconds: float) -> ExportResult:
+        return ExportResult(
+            dataset=self.settings.out,
+            predicted=len(self.items) // 2,
+            origins=len(self.items) // 2,
+            made=made,
+            kept=len(self.items) - made,
+            splits=self.splits,
+            image_size_px=self.side_px,
+            format=self.settings.format,
+            direction=self.made_of["direction"],
+            engine=engine,
+            target=self.target,
+            bundle=self.bundle.card.name,
+            weights_sha256=self.made_of["bundle"],
+            left_out=self.left_out,
+            warnings=self.warnings,
+            seconds=seconds,
+        )
 
-def _plan(settings: ExportSettings, bundle: Bundle, direction: str, data: Source, on_progress: OnProgress | None) -> _Plan:
+    def dataset_card(self) -> dict[str, Any]:
+        """dataset.json: the same for the same export, wherever and whenever it is made; no path of this machine is in it."""
+        made_of, count = self.made_of, self.made_of["count"]
+        card = to_json(self.bundle.card)
+        kept = ("name", "generator", "image_size_px", "recipe", "steps", "data", "licence", "trained_against")
+        return {
+            "format": FORMAT,
+            "image_size_px": self.side_px,
+            "settings": {key: made_of[key] for key in ("direction", "format", "origins", "count")},
+            "counts": {"predicted": count, "origins": count, "splits": self.splits},
+            "data": {"name": self.data, "source": self.source, "target": self.target},
+            "bundle": {**{key: card[key] for key in kept}, "weights_sha256": made_of["bundle"]},
+            "left_out": {**to_json(self.left_out), "unreadable": len(self.left_out.unreadable)},
+            "warnings": list(self.warnings),
+            "made_of": dict(made_of),
+            "fruitgan_version": __version__,
+        }
+
+
+def _plan(settings: ExportSettings, bundle: Bundle, direction: str, data: Source, tell: OnProgress) -> _Export:
+    """Look at the data and choose. Raises: DataError, for fewer images than wanted."""
+    made_of = _made_of(settings, bundle, direction)
     source, target, odd = oriented(data, bundle.card.domains, direction)
-    found = survey(data, on_progress)
-    sources, reals = choose(settings, found, source, target)
+    found = survey(data, tell)
+    sources, reals = choose(found, source, target if settings.origins == "target" else source, settings.count)
     items = name_items(sources, reals, found.groups, settings.format)
     said = [] if odd is None else [odd]
-    said += remarks(items, found, _size(settings, bundle.card))
+    said += remarks(items, found, made_of["image_size_px"])
     if settings.format == "jpg":
         said.append("jpg loses detail, and with it traces of the generator, in both classes alike; png and webp keep every bit")
-    return _Plan(items, source, target, data.name, found, tuple(said))
-
-
-def _pictures_sha256(items: Sequence[Item]) -> str:
     lines = [[item.file, item.picture.name, item.picture.split, item.picture.content, item.group] for item in items]
-    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
-
-
-def _engine_name(settings: ExportSettings, bundle: Bundle, direction: str) -> str:
-    return choose_engine(
-        settings.engine,
-        bundle.card.generator,
-        bundle.weights[direction],
-        scale="native" if _size(settings, bundle.card) > WHOLE_SIDE_PX else AUTO,
-        gpu=settings.gpu,
-        device=settings.device,
+    return _Export(
+        settings=settings,
+        bundle=bundle,
+        items=items,
+        made_of={
+            **made_of,
+            "count": len(items) // 2,
+            "pictures": hashlib.sha256(json.dumps(lines).encode()).hexdigest(),
+        },
+        source=source.name,
+        target=target.name,
+        data=data.name,
+        left_out=found.left_out,
+        warnings=tuple(said),
     )
 
 
-def _engine(settings: ExportSettings, name: str, bundle: Bundle, direction: str, plan: _Plan) -> Engine:
-    engine = engines.get(name)(
-        generator=bundle.card.generator,
-        weights=bundle.weights[direction],
-        gpu=settings.gpu,
-        device=settings.device,
-        threads=threads_of_a_call(len(plan.items)),
-    )
-    return for_threads(engine)
+def _engine(export: _Export, tell: OnProgress) -> tuple[str, Engine]:
+    """The engine, which several threads may call, and its name."""
+    settings, generator = export.settings, export.bundle.card.generator
+    weights = export.bundle.weights[export.made_of["direction"]]
+    asked: dict[str, Any] = {"gpu": settings.gpu, "device": settings.device}
+    scale = "native" if export.side_px > WHOLE_SIDE_PX else AUTO
+    name = choose_engine(settings.engine, generator, weights, scale=scale, tell=tell, **asked)
+    engine = engines.get(name)(generator=generator, weights=weights, threads=threads_of_a_call(len(export.items)), **asked)
+    return name, for_threads(engine)
 
 
-def _make(
-    settings: ExportSettings,
-    card: Card,
-    generator: Engine | None,
-    plan: _Plan,
-    todo: Sequence[Item],
-    on_progress: OnProgress | None,
-) -> None:
-    size_px = _size(settings, card)
+def _make(export: _Export, generator: Engine | None, todo: Sequence[Item], tell: OnProgress) -> None:
+    """Write the files of these items: the one path of real and generated images.
+
+    Decoded, squeezed to a square as in training (Lanczos, antialiased), padded to what the generator takes, to floats, the
+    generator or nothing, clipped, rounded, cropped, written. No image is stretched to a range of its own.
+    """
+    settings, side_px = export.settings, export.side_px
     unchanged = Unchanged()
 
     def file_of(item: Item) -> bytes:
         engine = generator if item.generated else unchanged
         if engine is None:  # no fake was missing when it was decided what to build
             raise DataError(f"{settings.out / item.file}: disappeared meanwhile; give the command again")
-        # One picture a call: with other batches, as after a stop, some devices give other last digits.
-        return encode(rendered(engine, card, seen(_pixels(item), size_px)), settings.format)
+        pixels = decode(item.picture.path).pixels
+        if content_sha256(pixels) != item.picture.content:
+            raise DataError(f"{item.picture.path}: changed while the export was at work; give the command again")
+        # One image a call: with other batches, as after a stop, some devices give other last digits.
+        square = resize(pixels, side_px, side_px)
+        return encode(translate_pixels(engine, export.bundle.card, square, "native"), settings.format)
 
-    with closing(in_order(file_of, todo, worker_count(len(plan.items)))) as made:
+    with closing(in_order(file_of, todo, worker_count(len(export.items)))) as made:
         for done, (item, file) in enumerate(made, start=1):
             write_atomically(settings.out / item.file, file)
-            if on_progress is not None:
-                on_progress("exporting", done, len(todo))
-
-
-def _pixels(item: Item) -> Pixels:
-    pixels = decode(item.picture.path).pixels
-    if content_sha256(pixels) != item.picture.content:
-        raise DataError(f"{item.picture.path}: changed while the export was at work; give the command again")
-    return pixels
-
-
-def _result(
-    settings: ExportSettings, bundle: Bundle, direction: str, plan: _Plan, missing: int, engine: str | None
-) -> ExportResult:
-    return ExportResult(
-        dataset=settings.out,
-        predicted=len(plan.items) // 2,
-        origins=len(plan.items) // 2,
-        made=missing,
-        kept=len(plan.items) - missing,
-        splits=plan.splits,
-        image_size_px=_size(settings, bundle.card),
-        format=settings.format,
-        direction=direction,
-        engine=engine,
-        target=plan.target.name,
-        bundle=bundle.card.name,
-        weights_sha256=weights_sha256(bundle),
-        left_out=plan.found.left_out,
-        warnings=plan.warnings,
-        seconds=0.0,
-    )
-
-
-def _card(made_of: Mapping[str, Any], bundle: Bundle, plan: _Plan) -> dict[str, Any]:
-    """dataset.json: the same for the same export, wherever and whenever it is made; no path of this machine is in it."""
-    card, count, left_out = bundle.card, made_of["count"], plan.found.left_out
-    return {
-        "format": FORMAT,
-        "image_size_px": made_of["image_size_px"],
-        "settings": {key: made_of[key] for key in ("direction", "format", "origins", "count")},
-        "counts": {"predicted": count, "origins": count, "splits": plan.splits},
-        "data": {"name": plan.data, "source": plan.source.name, "target": plan.target.name},
-        "bundle": {
-            "name": card.name,
-            "weights_sha256": made_of["bundle"],
-            "generator": to_json(card.generator),
-            "image_size_px": card.image_size_px,
-            "recipe": card.recipe,
-            "steps": card.steps,
-            "data": card.data,
-            "licence": card.licence,
-            "trained_against": None if card.trained_against is None else list(card.trained_against),
-        },
-        "left_out": {
-            "unreadable": len(left_out.unreadable),
-            "in_both_splits": left_out.in_both_splits,
-            "repeated": left_out.repeated,
-        },
-        "warnings": list(plan.warnings),
-        "made_of": dict(made_of),
-        "fruitgan_version": __version__,
-    }
+            if tell(Progress("exporting", done, len(todo))):
+                raise Stopped("stopped; every image is whole, and the same export does the rest", exit_code=130)
