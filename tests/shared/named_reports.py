@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fruitgan.demo.page import Story, demo_report
+from fruitgan.demo.page import demo_report
 from fruitgan.evaluate.exhibits import Exhibits, Looked, Shown
 from fruitgan.evaluate.page import evaluation_report
 from fruitgan.images import Pixels
@@ -270,16 +270,9 @@ def demo(name: str, folder: Path) -> str:
     for place in ("fruit/trainA", "fruit/trainB", "translated", "dataset/predicted", "dataset/origins"):
         (home / place).mkdir(parents=True)
         (home / place / as_file_name(f"0 {name[:40]}.png")).write_bytes(png_bytes(pictures(1)[0]))
-    story = Story(
-        folder=home,
-        trained=result(home, name),
-        config=config(name),
-        entries=log(name),
-        detected={**DETECTED, "detector": f"detector {name}"},
-        judged={**judged(name), "kid_colour": number(f"features {name}")},
-        seconds=3.0,
-    )
-    return demo_report(story)
+    detected = {**DETECTED, "detector": f"detector {name}"}
+    measured = {**judged(name), "kid_colour": number(f"features {name}")}
+    return demo_report(home, result(home, name), config(name), log(name), detected, measured, seconds=3.0)
 
 
 BUILDERS: dict[str, Callable[[str, Path], str]] = {

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fruitgan.demo.fruit import KINDS, Kind, Shape, draw, draw_folder, seen
+from fruitgan.demo.dataset import draw_folder
+from fruitgan.demo.fruit import KINDS, Kind, Shape, draw, seen
 from fruitgan.errors import FruitganError, UsageError
 from fruitgan.images import Pixels, resize
 

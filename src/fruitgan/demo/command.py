@@ -27,7 +27,10 @@ def demo(
     from fruitgan.demo.job import demo as job
 
     settings = DemoSettings(out=out, quick=quick, seed=seed or 0, gpu=gpu, device=device)
-    with stopped_at_once(f"stopped; {out} is not complete, the same command goes on with it"), console.bars("") as on_progress:
+    with (
+        stopped_at_once(f"stopped; {out} is not complete, the same command goes on with it"),
+        console.events("") as on_progress,
+    ):
         result = job(settings, on_progress)
     console.result(result)
     console.table(
@@ -35,7 +38,7 @@ def demo(
         ("what", "how much", "what it says"),
         [
             ("R", f"{result.r:.2f}", "0: as good as oranges, 1: no nearer to oranges than the apples"),
-            ("detector", f"{result.detector_accuracy:.1%}", "of images told apart; 50% would be guessing"),
+            ("detector", f"{result.detector_accuracy:.1%}", "of images classified correctly; 50% would be guessing"),
         ],
     )
     console.out(f"{result.report}: the whole story, in {result.seconds:.0f} s")

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from PIL import Image
+
 from fruitgan.data.download import OnStep, folder_of
 from fruitgan.data.sources import Dataset, Source, folder_source
-from fruitgan.demo.fruit import MINIMUM_SIZE_PX, draw_folder
+from fruitgan.demo import fruit
 from fruitgan.errors import UsageError
+from fruitgan.files import new_folder
 from fruitgan.progress import OnProgress, Progress
 
 LARGEST_DRAWN_PX = 4096
+FIRST_TEST_INDEX = 1_000_000_000
+"""Test images are numbered from here, so that they are the same whatever the number of training images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +34,8 @@ class DrawSettings:
     def __post_init__(self) -> None:
         if self.train_count < 1 or self.test_count < 0:
             raise UsageError(f"cannot draw {self.train_count} training and {self.test_count} test images: use 1 and 0 or more")
-        if not MINIMUM_SIZE_PX <= self.size_px <= LARGEST_DRAWN_PX:
-            raise UsageError(f"cannot draw at {self.size_px} px: use {MINIMUM_SIZE_PX} to {LARGEST_DRAWN_PX}")
+        if not fruit.MINIMUM_SIZE_PX <= self.size_px <= LARGEST_DRAWN_PX:
+            raise UsageError(f"cannot draw at {self.size_px} px: use {fruit.MINIMUM_SIZE_PX} to {LARGEST_DRAWN_PX}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +81,36 @@ def draw(settings: DrawSettings, on_progress: OnProgress | None = None) -> DrawR
     )
 
 
+def draw_folder(
+    folder: Path,
+    *,
+    train_count: int,
+    test_count: int,
+    size_px: int,
+    seed: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Draw so many apples into trainA and testA and so many oranges into trainB and testB, as PNG; whole or not at all.
+
+    Raises:
+        UsageError: a size below 16 px.
+        FruitganError: the folder is there already or cannot be written.
+    """
+    jobs = [
+        (f"{split}{letter}", kind, first + number)
+        for split, count, first in (("train", train_count, 0), ("test", test_count, FIRST_TEST_INDEX))
+        for letter, kind in zip("AB", fruit.KINDS, strict=True)
+        for number in range(count)
+    ]
+    with new_folder(folder) as part:
+        for done, (split, kind, index) in enumerate(jobs, start=1):
+            (part / split).mkdir(exist_ok=True)
+            picture = Image.fromarray(fruit.draw(kind, size_px, seed, index))
+            picture.save(part / split / f"{kind}-{index % FIRST_TEST_INDEX:05}.png")
+            if on_progress is not None:
+                on_progress(done, len(jobs))
+
+
 @dataclass(frozen=True)
 class DrawnSet(Dataset):
     """Fruit drawn into the cache on first use."""
@@ -109,4 +145,4 @@ class DrawnSet(Dataset):
         return self._folder.is_dir()
 
 
-demo = DrawnSet("demo", "drawn fruit, no network: 200 and 200 for training, 50 and 50 for test, 128 px", 200, 50, 128, 0, 1)
+demo = DrawnSet("demo", "drawn fruit, no network: 200 and 200 for training, 50 and 50 for test, 128 px", 200, 50, 128, 0, 2)

@@ -6,24 +6,19 @@ Bodies have x to the right, y up and z towards the viewer, in radii of the fruit
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-from PIL import Image
 
 from fruitgan import randomness
 from fruitgan.demo.backdrop import Canvas, Floats, Ground, Rng, blend, colour, one_of, paint_backdrop, pick, ramp
 from fruitgan.errors import UsageError
-from fruitgan.files import new_folder
 from fruitgan.images import Pixels, bytes_from_unit
 
 Kind = Literal["apple", "orange"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MINIMUM_SIZE_PX = 16
-FIRST_TEST_INDEX = 1_000_000_000
-"""Test images are numbered from here, so that they are the same whatever the number of training images."""
 
 STEPS = 20
 """Of a line of sight towards the body; those that look over a rim into the hollow need the most."""
@@ -45,36 +40,6 @@ SHAPES: Mapping[Kind, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "orange": ((0.03, 0.01, 0.02, 0.01, -0.05, -0.07), (0.08, 0.03, 0.06, 0.02, 0.06, 0.04)),
 }
 """The least and the largest of each number of a `Shape`."""
-
-
-def draw_folder(
-    folder: Path,
-    *,
-    train_count: int,
-    test_count: int,
-    size_px: int,
-    seed: int,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Draw so many apples into trainA and testA and so many oranges into trainB and testB, as PNG; whole or not at all.
-
-    Raises:
-        UsageError: a size below 16 px.
-        FruitganError: the folder is there already or cannot be written.
-    """
-    jobs = [
-        (f"{split}{letter}", kind, first + number)
-        for split, count, first in (("train", train_count, 0), ("test", test_count, FIRST_TEST_INDEX))
-        for letter, kind in zip("AB", KINDS, strict=True)
-        for number in range(count)
-    ]
-    with new_folder(folder) as part:
-        for done, (split, kind, index) in enumerate(jobs, start=1):
-            (part / split).mkdir(exist_ok=True)
-            picture = Image.fromarray(draw(kind, size_px, seed, index))
-            picture.save(part / split / f"{kind}-{index % FIRST_TEST_INDEX:05}.png")
-            if on_progress is not None:
-                on_progress(done, len(jobs))
 
 
 def draw(kind: Kind, size_px: int, seed: int, index: int) -> Pixels:

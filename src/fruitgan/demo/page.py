@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +20,19 @@ PICTURES_LIMIT_BYTES = 2_500_000
 SHOWN = 8
 
 
-@dataclass(frozen=True, kw_only=True)
-class Story:
-    """What the demo's jobs left, as files below `folder` and as JSON values."""
+def demo_report(
+    folder: Path,
+    trained: Mapping[str, Any],
+    config: Mapping[str, Any],
+    entries: Sequence[Mapping[str, Any]],
+    detected: Mapping[str, Any],
+    judged: Mapping[str, Any],
+    seconds: float,
+) -> str:
+    """The page as HTML text, of about 3 MB at most: from the files below `folder` and the jobs' results as JSON values.
 
-    folder: Path
-    trained: Mapping[str, Any]
-    config: Mapping[str, Any]
-    """The training run's."""
-    entries: Sequence[Mapping[str, Any]]
-    """The lines of its log."""
-    detected: Mapping[str, Any]
-    judged: Mapping[str, Any]
-    seconds: float
-
-
-def demo_report(story: Story) -> str:
-    """The page as HTML text, of about 3 MB at most."""
-    folder = story.folder
+    `config` and `entries` are the training run's, its settings and the lines of its log.
+    """
     sheets = {
         "apples": _sheet(folder / "fruit" / "trainA"),
         "oranges": _sheet(folder / "fruit" / "trainB"),
@@ -46,21 +40,20 @@ def demo_report(story: Story) -> str:
         "predicted": _sheet(folder / "dataset" / "predicted"),
         "origins": _sheet(folder / "dataset" / "origins"),
     }
-    pictures = dict(zip(sheets, inline_images(list(sheets.values()), PICTURES_LIMIT_BYTES), strict=True))
     return render(
         "demo.html",
-        pictures=pictures,
-        trained=story.trained,
-        size_px=story.config["plan"]["recipe"]["image_size_px"],
-        panels=loss_panels(story.entries, story_of(story.config)),
-        detected=story.detected,
-        accuracy=percent(story.detected["accuracy"]),
-        interval=" to ".join(percent(end) for end in story.detected["interval"]),
-        judged=story.judged,
-        r=number(story.judged["r"]["value"]),
-        verdict=_verdict(story),
-        numbers=_numbers(story.judged),
-        seconds=story.seconds,
+        pictures=dict(zip(sheets, inline_images(list(sheets.values()), PICTURES_LIMIT_BYTES), strict=True)),
+        trained=trained,
+        size_px=config["plan"]["recipe"]["image_size_px"],
+        panels=loss_panels(entries, story_of(config)),
+        detected=detected,
+        accuracy=percent(detected["accuracy"]),
+        interval=" to ".join(percent(end) for end in detected["interval"]),
+        judged=judged,
+        r=number(judged["r"]["value"]),
+        verdict=_verdict(judged["r"]["value"], detected),
+        numbers=_numbers(judged),
+        seconds=seconds,
         reports=[
             ("training", "runs/gan/report.html"),
             ("detector", "runs/detector/report.html"),
@@ -69,17 +62,15 @@ def demo_report(story: Story) -> str:
     )
 
 
-def _verdict(story: Story) -> str:
-    """The result in one sentence, as honest as the numbers."""
-    r, accuracy = story.judged["r"]["value"], story.detected["accuracy"]
+def _verdict(r: float, detected: Mapping[str, Any]) -> str:
+    """The result in one sentence."""
     nearer = f"{percent(1 - r)} of the way from apples to oranges" if r < 1 else "no nearer to oranges than the apples were"
-    low = story.detected["interval"][0]
-    told = (
-        f"a detector still tells them from real ones {percent(accuracy)} of the time"
-        if low > story.detected["majority_baseline"]
-        else f"a detector tells them from real ones {percent(accuracy)} of the time, which may be luck"
+    is_chance = detected["interval"][0] <= detected["majority_baseline"]
+    accuracy = percent(detected["accuracy"])
+    told = f"a detector classifies {accuracy} of them and of real ones correctly"
+    return f"In colour and texture, which is what the numbers below see, the fakes are {nearer}; {told}" + (
+        ", which may be chance." if is_chance else "."
     )
-    return f"In colour and texture, which is what the numbers below see, the fakes are {nearer}; {told}."
 
 
 def _numbers(judged: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
