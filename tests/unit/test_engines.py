@@ -183,19 +183,21 @@ class TestTheCache:
         (lambda w: w.update({"head.bias": np.zeros(3)}), r"head.bias has the shape \[3\], not \[16\]"),
     ],
 )
-def test_weights_must_be_the_generators_own(change: Callable[[Any], Any], message: str) -> None:
+@pytest.mark.parametrize("name", ["onnx", "torch"])
+def test_weights_must_be_the_generators_own(name: str, change: Callable[[Any], Any], message: str) -> None:
     bundle = shipped()
     weights = dict(bundle.weights["a2b"])
     change(weights)
     with pytest.raises(DataError, match=message):
-        engines.get("onnx")(generator=bundle.card.generator, weights=weights)
+        engines.get(name)(generator=bundle.card.generator, weights=weights, gpu="none")
 
 
-def test_numbers_that_are_not_finite_are_an_error_and_no_picture() -> None:
+@pytest.mark.parametrize("name", ["onnx", "torch"])
+def test_numbers_that_are_not_finite_are_an_error_and_no_picture(name: str) -> None:
     bundle = shipped()
     weights = {**bundle.weights["a2b"], "head.bias": np.full(16, np.nan, np.float32)}
     with pytest.raises(FruitganError, match="not finite"):
-        engines.get("onnx")(generator=bundle.card.generator, weights=weights).translate(fruit(1, 16, 16))
+        engines.get(name)(generator=bundle.card.generator, weights=weights, gpu="none").translate(fruit(1, 16, 16))
 
 
 def test_running_out_of_memory_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import os
@@ -282,38 +281,12 @@ class TestAgain:
         assert files() == ["0.png", "1.png"]
         assert run("in").translated == 3
 
-    def test_what_was_interrupted_while_writing_is_not_there(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        save_noise("a.png")
-
-        def kill(descriptor: int) -> None:
-            raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", kill)
-            with pytest.raises(KeyboardInterrupt):
-                run("a.png")
-        assert files() == []
-        assert run("a.png").translated == 1
-
     def test_unfinished_files_of_a_dead_process_are_no_pictures(self, run: Run) -> None:
         save_noise("in/a.png")
         save_noise("in/b.png")
         Path("in/b.png").rename("in/.fruitgan-0123456789abcdef.part")
         result = run("in")
         assert (result.translated, result.skipped) == (1, ())
-
-
-def test_a_full_disk_ends_the_job_with_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_noise("a.png")
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(FruitganError, match=r"a\.png: cannot be written \(no space left on device\)") as caught:
-        run("a.png")
-    assert caught.value.exit_code == 1
-    assert files() == []
 
 
 class TestPlaces:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +18,6 @@ from PIL import Image
 from fruitgan.demo.fruit import draw
 from fruitgan.engines.contracts import Engine, Images, engines
 from fruitgan.errors import FruitganError
-from fruitgan.files import PART_PREFIX
 from fruitgan.progress import Event, Progress
 from fruitgan.translate import pipeline
 from fruitgan.translate.job import TranslateResult, TranslateSettings, translate
@@ -212,51 +208,6 @@ def test_being_stopped_leaves_whole_results_and_nothing_running(run: Run) -> Non
         with Image.open(Path("translated", name)) as image:
             image.load()
     assert run("in").translated == 200 - len(made)
-
-
-KILLED = """
-import os, signal, sys, threading
-from fruitgan.engines.contracts import Engine, engines
-from fruitgan.translate import pipeline as translate_pipeline
-from fruitgan.translate.job import TranslateSettings, translate
-
-class Negative(Engine):
-    concurrent = True
-    def __init__(self, **options):
-        pass
-    def translate(self, images):
-        return 1 - images
-
-fsync, left, lock = os.fsync, int(sys.argv[1]), threading.Lock()
-def counted(descriptor):
-    global left
-    with lock:
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-    fsync(descriptor)
-
-os.fsync = counted
-engines.get = lambda name: Negative
-translate_pipeline.cores = lambda: 2
-translate(TranslateSettings(sources=("in",), bundle="apple2orange", engine="torch", gpu="none"))
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
-@pytest.mark.parametrize("at", [2, 31, 60])
-def test_killed_among_many_pictures_a_run_leaves_whole_ones_and_is_finished_by_the_next(run: Run, at: int) -> None:
-    pictures(40)
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(at)], check=False, capture_output=True, timeout=120)
-    assert killed.returncode == -signal.SIGKILL
-    made = {name: digest for name, digest in sums("translated").items() if not name.startswith(PART_PREFIX)}
-    assert len(made) <= at // 2
-    assert run("in").translated == 40 - len(made)
-    finished = sums("translated")
-    assert len(finished) == 40  # and no unfinished file is left
-    assert made.items() <= finished.items()
-    run("in", output="whole")
-    assert sums("whole") == finished
 
 
 @pytest.mark.parametrize("engine", ["onnx", "torch"])

@@ -129,9 +129,7 @@ def translate(
     form = format_of(settings.output, settings.format)
     check_engine(settings.engine)  # an unknown name is refused even where nothing is left to do
     if settings.sources == (STREAM,):
-        if stdin is None:
-            raise UsageError("there is no standard input to read the image from")
-        plan = plan_stream(stdin.read(), settings.output, form)
+        plan = plan_stream(stdin, settings.output, form)
     else:
         plan = plan_files(settings.sources, settings.recursive, settings.output, form)
     bundle = load(locate(settings.bundle, settings.runs))

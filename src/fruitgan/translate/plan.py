@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fruitgan.errors import DataError, UsageError
 from fruitgan.files import file_sha256, open_regular, remove_abandoned
@@ -94,8 +94,15 @@ def format_of(output: str | None, wanted: Format | None) -> Format:
     return FORMAT_OF_SUFFIX[suffix]
 
 
-def plan_stream(data: bytes, output: str | None, form: Format) -> Plan:
-    """The image from standard input; to standard output unless a place is given."""
+def plan_stream(stdin: BinaryIO | None, output: str | None, form: Format) -> Plan:
+    """The image from standard input; to standard output unless a place is given.
+
+    Raises:
+        UsageError: there is no standard input, as where a service runs the command.
+    """
+    if stdin is None:
+        raise UsageError("there is no standard input to read the image from")
+    data = stdin.read()
     if reason := reason_no_picture(data):
         return Plan([], skipped=[Remark(STREAM, reason)])
     if output is None or output == STREAM:
