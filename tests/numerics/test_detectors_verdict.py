@@ -19,7 +19,7 @@ def test_a_verdict_equals_counts_by_hand() -> None:
     confusion = verdict.confusion
     assert (confusion.generated_as_generated, confusion.generated_as_real) == (2, 2)  # a logit of 0 is not above 0
     assert (confusion.real_as_generated, confusion.real_as_real) == (1, 3)
-    assert (verdict.accuracy, verdict.n, verdict.chance) == (5 / 8, 8, 0.5)
+    assert (verdict.accuracy, verdict.n, verdict.majority_baseline) == (5 / 8, 8, 0.5)
     pairs = [(f, r) for f in LOGITS[GENERATED] for r in LOGITS[~GENERATED]]
     assert verdict.auc == pytest.approx(sum((f > r) + 0.5 * (f == r) for f, r in pairs) / len(pairs))
     assert verdict.p_value == pytest.approx(sum(math.comb(8, k) for k in range(5, 9)) / 2**8)
@@ -34,7 +34,7 @@ def test_the_interval_is_wilsons_and_the_lab_reports_is_found_again() -> None:
 
 def test_a_guess_is_measured_by_the_larger_class() -> None:
     verdict = judge(np.full(10, -1.0), np.array([True] * 2 + [False] * 8))
-    assert (verdict.accuracy, verdict.chance) == (0.8, 0.8)
+    assert (verdict.accuracy, verdict.majority_baseline) == (0.8, 0.8)
     assert verdict.p_value > 0.5
 
 

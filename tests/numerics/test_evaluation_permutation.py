@@ -94,7 +94,9 @@ def test_a_regression_on_noise_is_not_taken_for_a_detector() -> None:
         for dimensions in (60, 200):
             features = random.normal(size=(80, dimensions))
             learn, choose, judge = slice(34), slice(34, 40), slice(40, 80)
-            best = min(trials(features[learn], truth[learn], features[choose], truth[choose]), key=lambda trial: trial.val_loss)
+            best = min(
+                trials(features[learn], truth[learn], features[choose], truth[choose]), key=lambda trial: trial.round.val_loss
+            )
             rows.append(best.regression.logits(features[judge]))
         p_values.append(maximum_test(np.stack(rows), truth[40:], apart(40), permutations=199, seed=seed).p_value)
     assert sum(p <= 0.05 for p in p_values) <= binom.ppf(0.9995, 60, 0.05)

@@ -33,7 +33,7 @@ from fruitgan.cli import explained
 from fruitgan.errors import FruitganError
 from fruitgan.evaluate import job as evaluation_job
 from fruitgan.runs import checkpoint
-from fruitgan.train_detector import job as detector_job
+from fruitgan.train_detector import page as detector_page
 
 LIMITS_BYTES = (100, 1500, 10_000)
 
@@ -113,8 +113,8 @@ def main() -> None:
     checkpoint.MOST_TIME_SHARE = (
         math.inf
     )  # each round is saved, however slow the disk is, and the changes of all cases are the same
-    detector_job.plot_files = lambda _: {"loss.png": b"a plot"}
-    detector_job.detector_report = lambda _: "a page"
+    detector_page.plot_files = lambda _: {"loss.png": b"a plot"}
+    detector_page.detector_report = lambda _: "a page"
     evaluation_job.evaluation_report = lambda values, _: json.dumps(comparable(json.loads(json.dumps(values))))
     torch.set_num_threads(1)
     out = Path(order["out"])

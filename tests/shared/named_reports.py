@@ -17,8 +17,8 @@ from fruitgan.images import Pixels
 from fruitgan.registry import Choice
 from fruitgan.report.grid import grid, png_bytes
 from fruitgan.settings import to_json
-from fruitgan.train_detector.fit import Round
 from fruitgan.train_detector.page import Report, detector_report
+from fruitgan.train_detector.regression import Round
 from fruitgan.train_detector.settings import FitSettings
 from fruitgan.train_gan.page import training_report
 from fruitgan.train_gan.recipes import fast
@@ -126,7 +126,7 @@ def detector_inputs(name: str) -> Report:
         result=found,
         detector=Choice(f"detector {name}", f"package {name}", "1", {f"option {name}": f"value {name}"}),
         augmentation=Choice(f"augmentation {name}", "x", "1", {}),
-        rounds=[Round(number=number, is_best=number == 1, **numbers) for number in (1, 2)],
+        rounds=[Round(number=number, **numbers) for number in (1, 2)],
         logits=np.array([1.0, 2.0, -1.0, -2.0]),
         generated=np.array([True, True, False, False]),
         examples={f"examples {name}": pictures(2)},

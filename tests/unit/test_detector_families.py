@@ -95,6 +95,7 @@ def test_the_regression_is_scikit_learns_with_more_features_than_images_too(dime
     choose = random.normal(3, 2, (10, dimensions))
     for trial in trials(train, truth, choose, truth[:10]):
         scaled = (train - train.mean(0)) / train.std(0)
-        expected = LogisticRegression(C=1 / trial.penalty, solver="newton-cg", tol=1e-10, max_iter=5000).fit(scaled, truth)
+        model = LogisticRegression(C=1 / (trial.round.penalty or 0), solver="newton-cg", tol=1e-10, max_iter=5000)
+        expected = model.fit(scaled, truth)
         logits = expected.decision_function((choose - train.mean(0)) / train.std(0))
         np.testing.assert_allclose(trial.regression.logits(choose), logits, rtol=0.01, atol=0.01)

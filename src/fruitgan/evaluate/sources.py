@@ -211,7 +211,7 @@ def _share(
     fold_of: dict[str, int] = {}
     for number, split in enumerate(grouped_folds(known, FOLDS, seed)):
         trained = trials(known_values[split.train], is_target[split.train], known_values[split.val], is_target[split.val])
-        models.append(min(trained, key=lambda trial: trial.val_loss).regression)
+        models.append(min(trained, key=lambda trial: trial.round.val_loss).regression)
         logits[split.test] = models[-1].logits(known_values[split.test])
         fold_of |= {known[i].group: number for i in split.test}
     tested = ~np.isnan(logits)

@@ -1,1 +1,1 @@
-"""Train a classifier of real against generated images, and say how often it is right."""
+"""Training and test of classifiers of real against generated images."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fruitgan.data.labelled import LabelledImage
 from fruitgan.measures.statistics import auc, binomial_p, wilson
 
 BINS = 10
@@ -70,6 +71,33 @@ def judge(logits: NDArray[np.float64], generated: NDArray[np.bool_] | Sequence[b
         n=n,
         confusion=confusion,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Of the test set's fakes, those whose sources are from one split of the generator's data. Shares in [0, 1]."""
+
+    split: str
+    n: int
+    found: float
+    """The share of them that was recognised as generated."""
+    interval: tuple[float, float]
+
+
+def by_source_split(tested: Sequence[LabelledImage], logits: NDArray[np.float64]) -> tuple[Part, ...]:
+    """How many of the fakes were recognised, by whether their source was in the generator's training; none if unknown."""
+    found = []
+    for split in ("test", "train"):
+        members = [logit > 0 for image, logit in zip(tested, logits, strict=True) if image.generated and image.split == split]
+        if members:
+            hits = int(sum(members))
+            found.append(Part(split=split, n=len(members), found=hits / len(members), interval=wilson(hits, len(members))))
+    return tuple(found)
+
+
+def accuracy(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> float:
+    """Share of the images that are classified correctly; a logit above 0 says generated."""
+    return float(((logits > 0) == generated).mean())
 
 
 def log_loss(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> float:

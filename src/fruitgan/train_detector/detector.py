@@ -241,18 +241,12 @@ def predict(
     size_px = detector.image_size_px
     detector.eval().to(device)
     logits = np.empty(len(paths))
-    waiting: list[Pixels] = []
-
-    def load(path: Path) -> Pixels:
-        return squashed(decode(path).pixels, size_px)
-
-    for done, (_, pixels) in enumerate(in_order(load, paths), start=1):
-        waiting.append(pixels)
-        if len(waiting) == batch_size or done == len(paths):
-            logits[done - len(waiting) : done] = _answers(detector, unit_images(np.stack(waiting), device))
-            waiting = []
-            if on_progress is not None:
-                on_progress(done, len(paths))
+    for start in range(0, len(paths), batch_size):
+        piece = paths[start : start + batch_size]
+        pixels = [found for _, found in in_order(lambda path: squashed(decode(path).pixels, size_px), piece)]
+        logits[start : start + len(piece)] = _answers(detector, unit_images(np.stack(pixels), device))
+        if on_progress is not None:
+            on_progress(start + len(piece), len(paths))
     return logits
 
 

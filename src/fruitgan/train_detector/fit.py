@@ -22,31 +22,15 @@ from fruitgan.networks.contracts import Detector, LinearDetector, detectors
 from fruitgan.registry import Choice
 from fruitgan.runs.checkpoint import State
 from fruitgan.settings import from_json, to_json
-from fruitgan.train_detector.calibration import log_loss
+from fruitgan.train_detector.calibration import accuracy, log_loss
 from fruitgan.train_detector.detector import BATCH_SIZE, LabelledImageDataset, dataset_logits
 from fruitgan.train_detector.protocols import Indices, Split
-from fruitgan.train_detector.regression import PENALTIES, Trial, features_of, store, trials
+from fruitgan.train_detector.regression import PENALTIES, Round, Trial, features_of, store, trials
 from fruitgan.train_detector.settings import FitSettings
 
 
 class NoRoundDone(FruitganError):
     """Stopped before the end of the first round, so that there is no detector to test."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Round:
-    """One epoch, or one penalty that a regression was fitted with. Losses are cross entropies in nats."""
-
-    number: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    is_best: bool
-    """Whether the validation loss was lower than in any round before."""
-    seconds: float
-    penalty: float | None = None
-    """Of a regression: 1 / C, the weight of the squared coefficients."""
 
 
 class Training(ABC):
@@ -63,7 +47,8 @@ class Training(ABC):
 
     @property
     def best(self) -> Round | None:
-        return next((found for found in reversed(self.rounds) if found.is_best), None)
+        """The first round with the lowest validation loss."""
+        return min(self.rounds, key=lambda found: found.val_loss, default=None)
 
     @property
     @abstractmethod
@@ -81,7 +66,7 @@ class Training(ABC):
             if found is None:
                 return False
             self.rounds.append(found)
-            if found.is_best:
+            if found is self.best:
                 weights = self.detector.state_dict().items()
                 self.best_weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights}
             if monitor.round_done(self):
@@ -99,9 +84,6 @@ class Training(ABC):
         self.detector.load_state_dict(self.best_weights)
         return self.best
 
-    def is_gain(self, val_loss: float) -> bool:
-        return self.best is None or val_loss < self.best.val_loss
-
     def state(self) -> State:
         best = {f"best.{name}": tensor for name, tensor in self.best_weights.items()}
         return {"step": self.step, "rounds": to_json(self.rounds), **best}
@@ -111,7 +93,7 @@ class Training(ABC):
             rounds = [from_json(Round, entry, "a round") for entry in state["rounds"]]
         except UsageError as error:
             raise ValueError(str(error)) from error
-        if [found.number for found in rounds] != list(range(1, len(rounds) + 1)) or not rounds or not rounds[0].is_best:
+        if [found.number for found in rounds] != list(range(1, len(rounds) + 1)) or not rounds:
             raise ValueError("its rounds do not follow each other")
         self.step, self.rounds, self.best_weights = state["step"], rounds, _part(state, "best.")
 
@@ -230,19 +212,10 @@ class RegressionTraining(Training):
     def next_round(self, monitor: Monitor) -> Round:
         if self.trials is None:
             self.trials = self._trials()
-        trial = next(self.trials)
-        store(self.detector, trial.regression)
+        regression, found = next(self.trials)
+        store(self.detector, regression)
         self.step += 1
-        return Round(
-            number=self.step,
-            train_loss=trial.train_loss,
-            train_accuracy=trial.train_accuracy,
-            val_loss=trial.val_loss,
-            val_accuracy=trial.val_accuracy,
-            is_best=self.is_gain(trial.val_loss),
-            seconds=trial.seconds,
-            penalty=trial.penalty,
-        )
+        return found
 
     def _trials(self) -> Iterator[Trial]:
         """Those that the rounds so far lack."""
@@ -251,7 +224,7 @@ class RegressionTraining(Training):
             features_of(self.detector, self.dataset, part, self.device, self.batch_size)
             for part in (self.split.train, self.split.val)
         )
-        return trials(train, labels[self.split.train], val, labels[self.split.val], PENALTIES[len(self.rounds) :])
+        return trials(train, labels[self.split.train], val, labels[self.split.val], done=len(self.rounds))
 
 
 class NetworkTraining(Training):
@@ -320,8 +293,7 @@ class NetworkTraining(Training):
             train_loss=train_loss,
             train_accuracy=float(correct) / len(train),
             val_loss=val_loss,
-            val_accuracy=float(((val_logits > 0) == truth).mean()),
-            is_best=self.is_gain(val_loss),
+            val_accuracy=accuracy(val_logits, truth),
             seconds=time.monotonic() - began,
         )
 

@@ -28,10 +28,10 @@ from fruitgan.progress import Event, Note, OnProgress, Progress
 from fruitgan.registry import Choice
 from fruitgan.runs.checkpoint import Checkpoints, SaveClock
 from fruitgan.runs.resume import environment, find_run, keep_environment
-from fruitgan.runs.run import CHECKPOINTS, LOG, PLOTS, Run, refuse_existing
+from fruitgan.runs.run import CHECKPOINTS, LOG, Run, refuse_existing
 from fruitgan.settings import to_json
 from fruitgan.threads import chosen_threads, using_threads
-from fruitgan.train_detector.calibration import judge
+from fruitgan.train_detector.calibration import by_source_split, judge
 from fruitgan.train_detector.detector import (
     FILE_NAME,
     DetectorBundle,
@@ -43,16 +43,16 @@ from fruitgan.train_detector.detector import (
     size_notes,
     sizes_of,
 )
-from fruitgan.train_detector.fit import FittedDetector, Monitor, Round, Training, fit, fitting_augmentation
-from fruitgan.train_detector.page import Report, detector_report, examples, plot_files
+from fruitgan.train_detector.fit import FittedDetector, Monitor, Training, fit, fitting_augmentation
+from fruitgan.train_detector.page import Report, examples, write_report
 from fruitgan.train_detector.protocols import PROTOCOLS, Split
+from fruitgan.train_detector.regression import Round
 from fruitgan.train_detector.settings import (
     DEFAULT_DETECTOR,
     DEFAULT_PROTOCOL,
     FORMAT,
     KIND,
     METRICS,
-    Part,
     RunConfig,
     TrainDetectorResult,
     TrainDetectorSettings,
@@ -67,7 +67,6 @@ from fruitgan.train_detector.settings import (
     tidy,
 )
 
-REPORT = "report.html"
 NAMED_FILES = 3
 SMALL_TEST_SET = 100
 MANY_PARAMETERS = 20_000_000
@@ -244,7 +243,7 @@ class _Job:
             run=run.path,
             detector=fitted.choice.name,
             protocol=protocol,
-            parts=_by_source_split([dataset.images[i] for i in split.test], logits),
+            parts=by_source_split([dataset.images[i] for i in split.test], logits),
             train_images=len(split.train),
             val_images=len(split.val),
             left_out_images=len(split.left_out),
@@ -288,9 +287,7 @@ class _Job:
             settings=self.settings.fitting,
             environment=environment(fitted.device),
         )
-        for name, picture in plot_files(report).items():
-            write_atomically(run.path / PLOTS / name, picture)
-        write_atomically(run.path / REPORT, detector_report(report).encode())
+        write_report(report, run.path)
 
 
 class _Recorder(Monitor):
@@ -309,7 +306,8 @@ class _Recorder(Monitor):
     def begin(self, training: Training) -> None:
         job, run, split = self.job, self.run, self.split
         step, noticed = self.checkpoints.restore_newest({"training": training})
-        lines = "".join(json.dumps(_log_line(found), allow_nan=False) + "\n" for found in training.rounds)
+        entries = [_log_line(training.rounds[: number + 1]) for number in range(len(training.rounds))]
+        lines = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in entries)
         write_atomically(run.path / LOG, lines.encode())  # without what was logged after the checkpoint
         changed = [*keep_settings(run, job.settings), *keep_environment(run, step, environment(self.device))]
         for warning in (*job.warnings, *noticed, *job.resuming, *changed):
@@ -327,7 +325,7 @@ class _Recorder(Monitor):
         return self.job.tell(Progress("training", training.step, training.total_steps)) and self.is_saved
 
     def round_done(self, training: Training) -> bool:
-        line = _log_line(training.rounds[-1])
+        line = _log_line(training.rounds)
         self.run.log(line)
         stop = self.job.tell(Progress("training", training.step, training.total_steps, line))
         if len(training.rounds) == 1 and training.rounds[0].seconds > SLOW_EPOCH_SECONDS:
@@ -342,22 +340,13 @@ class _Recorder(Monitor):
         return stop
 
 
-def _log_line(found: Round) -> dict[str, Any]:
-    """A round as a line of the log; a regression's has its penalty."""
-    line = {key: value for key, value in to_json(found).items() if value is not None}
-    line["seconds"] = round(found.seconds, 3)
-    return {"epoch" if found.penalty is None else "trial": line.pop("number"), **line}
-
-
-def _by_source_split(tested: Sequence[LabelledImage], logits: NDArray[np.float64]) -> tuple[Part, ...]:
-    """How many of the fakes were recognised, by whether their source was in the generator's training; none if unknown."""
-    found = []
-    for split in ("test", "train"):
-        members = [logit > 0 for image, logit in zip(tested, logits, strict=True) if image.generated and image.split == split]
-        if members:
-            hits = int(sum(members))
-            found.append(Part(split=split, n=len(members), found=hits / len(members), interval=wilson(hits, len(members))))
-    return tuple(found)
+def _log_line(rounds: Sequence[Round]) -> dict[str, Any]:
+    """The last of these rounds as a line of the log; a regression's has its penalty."""
+    last = rounds[-1]
+    line = {key: value for key, value in to_json(last).items() if value is not None}
+    line["seconds"] = round(last.seconds, 3)
+    is_best = all(last.val_loss < before.val_loss for before in rounds[:-1])
+    return {"epoch" if last.penalty is None else "trial": line.pop("number"), **line, "is_best": is_best}
 
 
 def _free_name(out: Path, stem: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -12,16 +13,19 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from fruitgan.files import write_atomically
 from fruitgan.images import Pixels
 from fruitgan.registry import Choice
 from fruitgan.report.page import inline_images, number, render, thousands
 from fruitgan.report.plots import Line, line_plot
+from fruitgan.runs.run import PLOTS
 from fruitgan.train_detector.calibration import roc_points
 from fruitgan.train_detector.detector import LabelledImageDataset
-from fruitgan.train_detector.fit import Round
 from fruitgan.train_detector.protocols import Split
+from fruitgan.train_detector.regression import Round
 from fruitgan.train_detector.settings import FitSettings
 
+REPORT = "report.html"
 PICTURES_LIMIT_BYTES = 1_500_000
 EXAMPLES = 6
 COLOURS = ("#c2540a", "#1f66a8")
@@ -66,6 +70,13 @@ class Report:
     """Test images by what they are and were classified as."""
     settings: FitSettings
     environment: Mapping[str, Any]
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Write the page and the plots into the run's folder."""
+    for name, png in plot_files(report).items():
+        write_atomically(folder / PLOTS / name, png)
+    write_atomically(folder / REPORT, detector_report(report).encode())
 
 
 def detector_report(report: Report) -> str:
@@ -177,7 +188,7 @@ def _plots(report: Report) -> list[Plot]:
             name="loss",
             title="Loss",
             caption=f"Cross entropy; 0.693 is a coin. The weights of {x_label.split(',')[0]} {best} were kept: "
-            "the lowest validation loss. Where the lines part, the training images are being learnt by heart.",
+            "the lowest validation loss. Where the lines part, the detector overfits.",
             x_label=x_label,
             lines=(
                 (train, numbers, [round_.train_loss for round_ in report.rounds]),

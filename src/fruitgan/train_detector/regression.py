@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from fruitgan.measures.contracts import Features
 from fruitgan.measures.contracts import features as feature_backends
 from fruitgan.networks.contracts import LinearDetector
 from fruitgan.networks.weights import not_in_weights
-from fruitgan.train_detector.calibration import log_loss
+from fruitgan.train_detector.calibration import accuracy, log_loss
 from fruitgan.train_detector.detector import LabelledImageDataset
 from fruitgan.train_detector.protocols import Indices
 
@@ -46,23 +46,28 @@ class Regression:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
-    """A regression with one penalty, and how well it does. Losses are cross entropies in nats."""
+class Round:
+    """One epoch of training, or one penalty of a regression. Losses are cross entropies in nats."""
 
-    regression: Regression
-    penalty: float
-    """1 / C, the weight of the squared coefficients."""
+    number: int
     train_loss: float
     train_accuracy: float
     val_loss: float
     val_accuracy: float
     seconds: float
+    penalty: float | None = None
+    """Of a regression: 1 / C, the weight of the squared coefficients."""
 
 
-def trials(
-    train: Values, train_truth: Truth, val: Values, val_truth: Truth, penalties: Sequence[float] = PENALTIES
-) -> Iterator[Trial]:
-    """Standardise the features [n, D] by the training images, then fit with one penalty after the other."""
+class Trial(NamedTuple):
+    """A regression with one penalty, and how well it does."""
+
+    regression: Regression
+    round: Round
+
+
+def trials(train: Values, train_truth: Truth, val: Values, val_truth: Truth, done: int = 0) -> Iterator[Trial]:
+    """Standardise the features [n, D] by the training images, then fit with one penalty after another; `done` are left out."""
     from sklearn.linear_model import LogisticRegression  # a second of imports that nobody else needs
     from threadpoolctl import ThreadpoolController
 
@@ -78,23 +83,25 @@ def trials(
         with on_one_core():
             axes, _ = np.linalg.qr(train.T)  # [D, n]
             train, val = train @ axes, val @ axes
-    for penalty in penalties:
+    for number, penalty in enumerate(PENALTIES[done:], start=done + 1):
         began = time.monotonic()
         # Newton's method needs a handful of steps and no tuning; its matrix is [D, D].
         model = LogisticRegression(C=1 / penalty, solver="newton-cholesky", tol=1e-8, max_iter=200)
         with on_one_core():
             model.fit(train, train_truth)
-        train_loss, train_accuracy = _loss_and_accuracy(model.decision_function(train), train_truth)
-        val_loss, val_accuracy = _loss_and_accuracy(model.decision_function(val), val_truth)
+        train_logits, val_logits = model.decision_function(train), model.decision_function(val)
         weight = model.coef_[0] if axes is None else axes @ model.coef_[0]
         yield Trial(
-            regression=Regression(mean, spread, weight, float(model.intercept_[0])),
-            penalty=penalty,
-            train_loss=train_loss,
-            train_accuracy=train_accuracy,
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
-            seconds=time.monotonic() - began,
+            Regression(mean, spread, weight, float(model.intercept_[0])),
+            Round(
+                number=number,
+                train_loss=log_loss(train_logits, train_truth),
+                train_accuracy=accuracy(train_logits, train_truth),
+                val_loss=log_loss(val_logits, val_truth),
+                val_accuracy=accuracy(val_logits, val_truth),
+                seconds=time.monotonic() - began,
+                penalty=penalty,
+            ),
         )
 
 
@@ -121,10 +128,6 @@ def finite(features: Values, name: str) -> Values:
     if not np.isfinite(features).all():
         raise FruitganError(f"the features of {name} are not finite for some image; it cannot be fitted")
     return features
-
-
-def _loss_and_accuracy(logits: Values, generated: Truth) -> tuple[float, float]:
-    return log_loss(logits, generated), float(((logits > 0) == generated).mean())
 
 
 @torch.no_grad()

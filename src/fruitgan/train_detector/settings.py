@@ -17,7 +17,7 @@ from fruitgan.registry import Choice, suggestion
 from fruitgan.runs.resume import changed_settings, merged_settings, resume_command
 from fruitgan.runs.run import CONFIG, LOCK, Run
 from fruitgan.settings import to_json, typed
-from fruitgan.train_detector.calibration import Verdict
+from fruitgan.train_detector.calibration import Part, Verdict
 from fruitgan.train_detector.protocols import PROTOCOLS, Split
 
 OUT = Path("runs/train-detector")
@@ -111,17 +111,6 @@ class TrainDetectorSettings:
         """Raises: UsageError, naming the option."""
         names = ("epochs", "patience", "batch_size", "learning_rate", "augment", "seed")
         return FitSettings(**{name: value for name in names if (value := getattr(self, name)) is not None})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """Of the test set's fakes, those whose sources are from one split of the generator's data. Shares in [0, 1]."""
-
-    split: str
-    n: int
-    found: float
-    """The share of them that was recognised as generated."""
-    interval: tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -111,12 +111,12 @@ class FeatureCandidate(Candidate):
         seen = self.features
         best = min(
             trials(seen[split.train], generated[split.train], seen[split.val], generated[split.val]),
-            key=lambda trial: trial.val_loss,
+            key=lambda trial: trial.round.val_loss,
         )
         detector = self.build().to(self.device)
         store(detector, best.regression)
         return FittedCandidate(
-            detector.eval(), self.prepare, best.val_loss, lambda indices: best.regression.logits(seen[indices])
+            detector.eval(), self.prepare, best.round.val_loss, lambda indices: best.regression.logits(seen[indices])
         )
 
 
