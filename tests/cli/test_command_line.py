@@ -245,7 +245,6 @@ HEAVY = (
     "numpy",
     "jinja2",
     "requests",
-    "pooch",
     "safetensors",
     "pydantic",
 )

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fruitgan.data import download
-from fruitgan.data.download import Archive, Resuming, fetch, unzip
+from fruitgan.data.download import Archive, fetch, unzip
 from fruitgan.errors import DataError
 
 LONG = int(os.environ.get("HOSTILE_EXAMPLES", "3000"))
@@ -293,7 +293,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     thread.start()
     monkeypatch.setenv("FRUITGAN_MIRROR", state.address)
     monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(Resuming.__init__, "__defaults__", (0.0,))  # no pauses between attempts
+    monkeypatch.setattr(download, "PAUSE_SECONDS", 0.0)  # no pauses between attempts
     yield state
     listening.shutdown(socket.SHUT_RDWR)
     listening.close()

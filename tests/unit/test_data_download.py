@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from fruitgan.data import download
-from fruitgan.data.download import Archive, Resuming, SingleFile, fetch, fetch_file, unzip
+from fruitgan.data.download import Archive, SingleFile, fetch, fetch_file, unzip
 from fruitgan.data.named import ArchivedSet
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.machine import cache_folder
@@ -100,7 +100,7 @@ def archive_of(data: bytes, address: str = "https://example.invalid/tiny.zip") -
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(download, "CHUNK_BYTES", 100)
-    monkeypatch.setattr(Resuming.__init__, "__defaults__", (0.0,))  # no pauses between attempts
+    monkeypatch.setattr(download, "PAUSE_SECONDS", 0.0)  # no pauses between attempts
     return tmp_path / "cache"
 
 
@@ -245,7 +245,7 @@ def test_an_interrupted_unpacking_leaves_no_folder(mirror: Server, cache: Path) 
     assert [path for path in in_cache(cache) if path.startswith("datasets")] == unpacked()
 
 
-def test_pooch_says_nothing(mirror: Server, cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_download_says_nothing(mirror: Server, cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     fetch(archive_of(ZIP))
     assert capfd.readouterr() == ("", "")
 

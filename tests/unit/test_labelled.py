@@ -107,6 +107,24 @@ def test_the_same_picture_in_both_bare_folders_is_said(dataset: Path) -> None:
     assert len({image.group for image in found.images}) == 4
 
 
+def test_near_duplicates_in_bare_folders_are_one_group(dataset: Path) -> None:
+    (dataset / MANIFEST).unlink()
+    with Image.open(dataset / "origins/0.png") as image:
+        brighter = np.clip(np.array(image).astype(int) + 2, 0, 255).astype(np.uint8)
+    Image.fromarray(brighter).save(dataset / "origins/brighter.png")
+    groups = {image.path.name: image.group for image in read_dataset(dataset).images if not image.generated}
+    assert (
+        groups["brighter.png"]
+        == groups["0.png"]
+        == min(content_sha256(brighter), content_sha256(read(dataset / "origins/0.png")))
+    )
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.array(image)
+
+
 def test_broken_files_in_bare_folders_are_named_and_left_out(dataset: Path) -> None:
     (dataset / MANIFEST).unlink()
     for number in range(5):

@@ -1,8 +1,7 @@
-"""Archives from the network into the cache: resumed where a connection broke, checked before anything is unpacked."""
+"""Download into the cache: resumed where a connection broke, checked, and unpacked as if a stranger had made the archive."""
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 import struct
@@ -33,6 +32,8 @@ TIMEOUT_SECONDS = (10, 60)
 """To connect, and between two pieces of data."""
 FRUITLESS_ATTEMPTS = 3
 """How often a connection may bring nothing new before the download is given up."""
+PAUSE_SECONDS = 1.0
+"""Between two attempts, longer by as much each time."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MOST_REDIRECTS = 5
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -80,14 +81,8 @@ def fetch(archive: Archive, on_progress: OnStep | None = None) -> Path:
     folder = folder_of(archive.name)
     if folder.is_dir():
         return folder
-    zip_file = cache_folder() / "downloads" / archive.file
-    was_there = os.path.lexists(zip_file)
-    if was_there:
-        _check_sum(archive, zip_file)
-    elif is_offline():
-        raise DataError(f"{archive.name} is not here and FRUITGAN_OFFLINE is set; {_by_hand(archive, zip_file)}")
-    else:
-        _download(archive, zip_file, on_progress or _ignore)
+    was_there = os.path.lexists(_place(archive))
+    zip_file = fetch_file(archive, on_progress)
     try:
         with new_folder(folder) as part:
             unzip(zip_file, archive.name, part, on_progress or _ignore)
@@ -100,44 +95,43 @@ def fetch(archive: Archive, on_progress: OnStep | None = None) -> Path:
     return folder
 
 
-def fetch_file(wanted: SingleFile, on_progress: OnStep | None = None) -> Path:
+def fetch_file(wanted: Archive, on_progress: OnStep | None = None) -> Path:
     """Where the file lies in the cache's folder `downloads`, fetched if it is not here yet; its sum was checked either way.
 
     Raises:
         As `fetch`.
     """
-    path = cache_folder() / "downloads" / wanted.file
+    path = _place(wanted)
     if os.path.lexists(path):
-        _check_sum(wanted, path)
+        if (found := file_sha256(path)) != wanted.sha256:
+            raise DataError(
+                f"{path}: its sha256 is {found}, not {wanted.sha256}: delete it, and have it downloaded or replace it"
+            )
     elif is_offline():
-        raise DataError(f"{wanted.name} is not here and FRUITGAN_OFFLINE is set; {_by_hand(wanted, path)}")
+        raise DataError(f"{wanted.name} is not here and FRUITGAN_OFFLINE is set; {_by_hand(wanted)}")
     else:
         _download(wanted, path, on_progress or _ignore)
     return path
+
+
+def _place(archive: Archive) -> Path:
+    return cache_folder() / "downloads" / archive.file
 
 
 def _ignore(what: str, done: int, total: int) -> None:
     pass
 
 
-def _by_hand(archive: Archive, zip_file: Path) -> str:
+def _by_hand(archive: Archive) -> str:
     return (
         f"put {archive.file} ({archive.size_bytes:,} bytes, sha256 {archive.sha256}) from {_address(archive)} "
-        f"into {zip_file.parent}"
+        f"into {_place(archive).parent}"
     )
 
 
 def _address(archive: Archive) -> str:
     mirror = os.environ.get("FRUITGAN_MIRROR")
     return f"{mirror.rstrip('/')}/{archive.file}" if mirror else archive.address
-
-
-def _check_sum(archive: Archive, zip_file: Path) -> None:
-    found = file_sha256(zip_file)
-    if found != archive.sha256:
-        raise DataError(
-            f"{zip_file}: its sha256 is {found}, not {archive.sha256}: delete it, and have it downloaded or replace it"
-        )
 
 
 def _is_secure(address: str) -> bool:
@@ -153,11 +147,6 @@ def _is_loopback(address: str) -> bool:
         return parts.scheme == "http" and parts.hostname in LOOPBACK
     except ValueError:
         return False
-
-
-def _check_address(address: str) -> None:
-    if not (_is_secure(address) or _is_loopback(address)):
-        raise UsageError(f"{address}: data are fetched by https alone (http on this machine only); see FRUITGAN_MIRROR")
 
 
 def _session() -> requests.Session:
@@ -195,43 +184,30 @@ def _answer(session: requests.Session, url: str, headers: Mapping[str, str]) -> 
     raise DataError(f"{url}: leads on and on")
 
 
-def _download(archive: Archive, zip_file: Path, on_progress: OnStep) -> None:
-    """Through pooch, which gives the file its name only when its sum is right."""
-    import pooch
+def _download(archive: Archive, path: Path, on_progress: OnStep) -> None:
+    """Download beside the path; the file gets its name only when its sum is right."""
     import requests
     import urllib3
 
     address = _address(archive)
-    _check_address(address)
-    part = zip_file.with_name(f"{archive.file}.part")
-    logger = pooch.get_logger()
-    level, was_begun = logger.level, part.exists()
-    logger.setLevel(logging.WARNING)  # it would tell stderr of every download
+    if not (_is_secure(address) or _is_loopback(address)):
+        raise UsageError(f"{address}: data are fetched by https alone (http on this machine only); see FRUITGAN_MIRROR")
+    part = path.with_name(f"{path.name}.part")
+    was_begun = part.exists()
     try:
-        downloader = Resuming(part, archive.size_bytes, lambda done: on_progress(archive.name, done, archive.size_bytes))
-        for is_last in (not was_begun, True):
-            try:
-                pooch.retrieve(
-                    address, f"sha256:{archive.sha256}", fname=archive.file, path=zip_file.parent, downloader=downloader
-                )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # What was begun long ago may be another file's beginning: then once more, from nothing.
+        for _ in range(2 if was_begun else 1):
+            _resume(part, archive.size_bytes, address, lambda done: on_progress(archive.name, done, archive.size_bytes))
+            if part.exists() and file_sha256(part) == archive.sha256:
+                part.replace(path)
                 return
-            except ValueError as error:
-                if isinstance(error, requests.RequestException):  # some are both
-                    raise
-                # What was begun long ago may be another file's beginning: once more, from nothing.
-                if is_last:
-                    raise DataError(
-                        f"{address}: not the file it should be (another sha256), so it was deleted; "
-                        f"{_by_hand(archive, zip_file)}"
-                    ) from error
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:  # requests lets some of urllib3's through
-        raise DataError(
-            f"{address}: cannot be downloaded ({_reason(error)}); try again, or {_by_hand(archive, zip_file)}"
-        ) from error
+            part.unlink(missing_ok=True)
+    except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:  # a hostile server causes the others
+        raise DataError(f"{address}: cannot be downloaded ({_reason(error)}); try again, or {_by_hand(archive)}") from error
     except OSError as error:
-        raise FruitganError(f"{zip_file.parent}: cannot be written ({reason_of(error)})") from error
-    finally:
-        logger.setLevel(level)
+        raise FruitganError(f"{path.parent}: cannot be written ({reason_of(error)})") from error
+    raise DataError(f"{address}: not the file it should be (another sha256), so it was deleted; {_by_hand(archive)}")
 
 
 def _reason(error: Exception) -> str:
@@ -244,61 +220,52 @@ def _reason(error: Exception) -> str:
     return "the connection failed" if isinstance(error, requests.ConnectionError) else shown(str(error))[1:-1]
 
 
-class Resuming:
-    """A downloader for pooch that keeps what it has in a file of its own and goes on from its end, now and in later runs."""
+def _resume(part: Path, size_bytes: int, url: str, on_bytes: Callable[[int], None]) -> None:
+    """Bring `part` to its size, going on from its end, now and in later runs.
 
-    def __init__(self, part: Path, size_bytes: int, on_bytes: Callable[[int], None], pause_seconds: float = 1.0) -> None:
-        self.part = part
-        self.size_bytes = size_bytes
-        self.on_bytes = on_bytes
-        self.pause_seconds = pause_seconds
+    Raises:
+        requests.RequestException: refused, or the connection brought nothing new several times.
+    """
+    import requests
 
-    def __call__(self, url: str, output_file: str, pooch: object) -> None:
-        """Fill `output_file` from `url`; the signature is pooch's.
+    def done() -> int:
+        return part.stat().st_size if part.exists() else 0
 
-        Raises:
-            requests.RequestException: refused, or the connection brought nothing new several times.
-        """
-        import requests
+    fruitless = 0
+    with _session() as session:
+        while done() != size_bytes:
+            before = done()
+            try:
+                _fill(session, part, size_bytes, url, before, on_bytes)
+                if done() <= before or done() > size_bytes:
+                    return  # a file of another size; its sum will show it
+            except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
+                fruitless = 0 if done() > before else fruitless + 1
+                if fruitless == FRUITLESS_ATTEMPTS:
+                    raise
+                time.sleep(PAUSE_SECONDS * fruitless)
 
-        fruitless = 0
-        with _session() as session:
-            while self._done() != self.size_bytes:
-                before = self._done()
-                try:
-                    self._fill(session, url, before)
-                    if self._done() <= before or self._done() > self.size_bytes:
-                        break  # a file of another size; its sum will show it
-                except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
-                    fruitless = 0 if self._done() > before else fruitless + 1
-                    if fruitless == FRUITLESS_ATTEMPTS:
-                        raise
-                    time.sleep(self.pause_seconds * fruitless)
-        self.part.replace(output_file)
 
-    def _done(self) -> int:
-        return self.part.stat().st_size if self.part.exists() else 0
-
-    def _fill(self, session: requests.Session, url: str, done: int) -> None:
-        """Add what one answer of the server brings, one byte more than the file has at most."""
-        headers = {"Accept-Encoding": "identity"}
-        if done:
-            headers["Range"] = f"bytes={done}-"
-        with _answer(session, url, headers) as answer:
-            if answer.status_code == 416:  # there is nothing from there on: what is here is no beginning of this file
-                return
-            answer.raise_for_status()
-            if (packed := answer.headers.get("Content-Encoding", "identity")) != "identity":
-                raise DataError(f"{url}: sent packed ({shown(packed)[1:-1]}) though that was not asked for; try again")
-            goes_on = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {done}-")
-            with self.part.open("ab" if goes_on else "wb") as file:
-                done = done if goes_on else 0
-                for chunk in answer.iter_content(CHUNK_BYTES):
-                    # One byte too many is enough to know that it is another file, whatever the server still sends.
-                    done += file.write(chunk[: self.size_bytes + 1 - done])
-                    self.on_bytes(min(done, self.size_bytes))
-                    if done > self.size_bytes:
-                        return
+def _fill(session: requests.Session, part: Path, size_bytes: int, url: str, done: int, on_bytes: Callable[[int], None]) -> None:
+    """Add what one answer of the server brings, one byte more than the file has at most."""
+    headers = {"Accept-Encoding": "identity"}
+    if done:
+        headers["Range"] = f"bytes={done}-"
+    with _answer(session, url, headers) as answer:
+        if answer.status_code == 416:  # there is nothing from there on: what is here is no beginning of this file
+            return
+        answer.raise_for_status()
+        if (packed := answer.headers.get("Content-Encoding", "identity")) != "identity":
+            raise DataError(f"{url}: sent packed ({shown(packed)[1:-1]}) though that was not asked for; try again")
+        goes_on = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {done}-")
+        with part.open("ab" if goes_on else "wb") as file:
+            done = done if goes_on else 0
+            for chunk in answer.iter_content(CHUNK_BYTES):
+                # One byte too many is enough to know that it is another file, whatever the server still sends.
+                done += file.write(chunk[: size_bytes + 1 - done])
+                on_bytes(min(done, size_bytes))
+                if done > size_bytes:
+                    return
 
 
 LARGEST_GROWTH = 20

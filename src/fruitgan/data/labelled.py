@@ -12,11 +12,11 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 
 from fruitgan.data.decode import decode
-from fruitgan.data.groups import content_sha256
+from fruitgan.data.groups import content_sha256, near_groups, perceptual_hash
 from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import image_files
 from fruitgan.errors import DataError
@@ -135,8 +135,8 @@ def _problem(row: ManifestRow, before: Mapping[str, ManifestRow]) -> str | None:
 def read_dataset(folder: Path) -> LabelledSet:
     """What `export-dataset` wrote, or any folder with `predicted/` and `origins/` in it.
 
-    With a manifest every file must be there, be named in it, and have the bytes that it says. Without one each picture's group
-    is the hash of its own pixels, so that only exact copies are known to belong together, and files that cannot be decoded
+    With a manifest every file must be there, be named in it, and have the bytes that it says. Without one
+    near-duplicates are one group, fakes and their sources are not known to belong together, and files that cannot be decoded
     are left out; the warnings say so.
 
     Raises:
@@ -178,8 +178,10 @@ def read_folders(fake_dir: Path, real_dir: Path) -> LabelledSet:
     for generated, folder in ((True, fake_dir), (False, real_dir)):
         if not files[generated]:
             raise DataError(f"{folder}: holds no images, so there are no {LABELS[generated]} ones to tell from the others")
-    sides = [_side(folder, files[generated], generated) for generated, folder in ((True, fake_dir), (False, real_dir))]
-    images = tuple(image for side in sides for image in side.images)
+    looks: dict[str, int] = {}
+    sides = [_side(folder, files[generated], generated, looks) for generated, folder in ((True, fake_dir), (False, real_dir))]
+    near = near_groups(list(looks), list(looks.values()))
+    images = tuple(replace(image, group=near.get(image.group, image.group)) for side in sides for image in side.images)
     warnings = [warning for side in sides for warning in side.warnings]
     has_manifest = all(side.has_manifest for side in sides)
     if not has_manifest:
@@ -187,11 +189,13 @@ def read_folders(fake_dir: Path, real_dir: Path) -> LabelledSet:
             str(folder) for folder, side in zip((fake_dir, real_dir), sides, strict=True) if not side.has_manifest
         )
         warnings.append(
-            f"{bare}: no {MANIFEST} beside it, so it cannot be checked whether a fake and its source, or near-duplicates, "
-            "are kept on one side of a split, and which pictures the generator was trained on"
+            f"{bare}: no {MANIFEST} beside it, so it cannot be checked whether a fake and its source are kept on one side of a "
+            "split, and which pictures the generator was trained on"
         )
-        if copies := len(_groups(images, True) & _groups(images, False)):
-            warnings.append(f"{copies} picture{'s' if copies > 1 else ''} may be in both folders (same pixels or same source)")
+        if shared := len(_groups(images, True) & _groups(images, False)):
+            warnings.append(
+                f"{shared} picture{'s' if shared > 1 else ''} may be in both folders (nearly alike or of one source)"
+            )
     return LabelledSet(images, has_manifest, tuple(warnings))
 
 
@@ -199,15 +203,15 @@ def _groups(images: Iterable[LabelledImage], generated: bool) -> set[str]:
     return {image.group for image in images if image.generated == generated}
 
 
-def _side(folder: Path, files: Sequence[Path], generated: bool) -> LabelledSet:
-    """One class, from the manifest beside its folder if that speaks of it."""
+def _side(folder: Path, files: Sequence[Path], generated: bool, looks: dict[str, int]) -> LabelledSet:
+    """One class, from the manifest beside its folder if that speaks of it; else `looks` gets what its pictures look like."""
     place = Path(os.path.abspath(folder))  # not resolved: where a link stands is what the manifest speaks of
     manifest = place.parent / MANIFEST
     if manifest.is_file():
         rows = {row.file: row for row in read_manifest(manifest) if row.file.startswith(f"{place.name}/")}
         if rows:
             return _listed(folder, files, generated, rows, manifest)
-    return _unlisted(folder, files, generated)
+    return _unlisted(folder, files, generated, looks)
 
 
 def _listed(
@@ -231,13 +235,14 @@ def _listed(
     return LabelledSet(images, True, ())
 
 
-def _unlisted(folder: Path, files: Sequence[Path], generated: bool) -> LabelledSet:
+def _unlisted(folder: Path, files: Sequence[Path], generated: bool, looks: dict[str, int]) -> LabelledSet:
     images, broken = [], []
-    for path, group in in_order(_group_of, files):
-        if isinstance(group, DataError):
-            broken.append(str(group))
+    for path, hashes in in_order(_hashes_of, files):
+        if isinstance(hashes, DataError):
+            broken.append(str(hashes))
         else:
-            images.append(LabelledImage(path, generated, group, "", ""))
+            content, looks[content] = hashes
+            images.append(LabelledImage(path, generated, content, "", ""))
     if not images:
         raise DataError(f"{folder}: none of {len(files)} files is an image that can be decoded; {broken[0]}")
     warnings: tuple[str, ...] = ()
@@ -247,11 +252,12 @@ def _unlisted(folder: Path, files: Sequence[Path], generated: bool) -> LabelledS
     return LabelledSet(tuple(images), False, warnings)
 
 
-def _group_of(path: Path) -> str | DataError:
+def _hashes_of(path: Path) -> tuple[str, int] | DataError:
     try:
-        return content_sha256(decode(path).pixels)
+        pixels = decode(path).pixels
     except DataError as error:
         return error
+    return content_sha256(pixels), perceptual_hash(pixels)
 
 
 def _some(paths: Iterable[Path]) -> str:
