@@ -31,7 +31,7 @@ def test_a_name_behind_a_colon_is_the_familys_option() -> None:
     ("name", "words"),
     [
         ("torchvision:resnet19", "did you mean resnet1"),
-        ("timm:resnet19", "timm has no classifier named 'resnet19'; did you mean"),
+        ("timm:resnet19", "timm has no classifier named 'resnet19': did you mean"),
         ("spectrum:resnet18", "spectrum is no family"),
         ("torchvison:resnet18", "did you mean torchvision"),
     ],

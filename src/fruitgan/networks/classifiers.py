@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from fruitgan.errors import EnvironmentProblem, UsageError
+from fruitgan.errors import UsageError
 from fruitgan.networks.contracts import Detector
 from fruitgan.networks.detectors import checked_size
-
-# Mean and spread of ImageNet's channels, at which these networks' initial weights expect their images.
-MEAN = (0.485, 0.456, 0.406)
-SPREAD = (0.229, 0.224, 0.225)
-AUXILIARY = ("googlenet", "inception_v3")
-"""They have a second output in training, and draw their weights for minutes unless told not to."""
+from fruitgan.networks.pretrained import AUXILIARY, IMAGENET_MEAN, IMAGENET_SPREAD, import_timm
+from fruitgan.registry import suggestion
 
 
 class Classifier(Detector):
@@ -30,8 +25,8 @@ class Classifier(Detector):
         super().__init__()
         self.image_size_px = image_size_px
         self.network = network
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("spread", torch.tensor(SPREAD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("spread", torch.tensor(IMAGENET_SPREAD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         logit: Tensor = self.network((x - self.get_buffer("mean").to(x.dtype)) / self.get_buffer("spread").to(x.dtype))
@@ -54,19 +49,16 @@ def torchvision(*, network: str = "resnet18", image_size_px: int = 128) -> Class
 
     known = models.list_models(module=models)
     if network not in known:
-        raise UsageError(f"torchvision has no classifier named {network!r}{_near(network, known)}")
+        raise UsageError(f"torchvision has no classifier named {network!r}: {suggestion(network, known)}")
     return _torchvision(network, f"torchvision:{network}", image_size_px)
 
 
 def timm(*, network: str = "mobilenetv3_small_050", image_size_px: int = 128) -> Classifier:
     """Any classifier of timm, from scratch: `timm:convnext_tiny`; needs `pip install "fruitgan[timm]"`."""
     checked_size("timm", image_size_px)
-    try:
-        import timm as package
-    except ImportError as error:
-        raise EnvironmentProblem('the detector timm needs the package timm: pip install "fruitgan[timm]"') from error
+    package = import_timm("the detector timm")
     if not package.is_model(network):
-        raise UsageError(f"timm has no classifier named {network!r}{_near(network, package.list_models())}")
+        raise UsageError(f"timm has no classifier named {network!r}: {suggestion(network, package.list_models())}")
     name = f"timm:{network}"
     with _said(name, image_size_px):
         try:
@@ -82,7 +74,7 @@ def _torchvision(network: str, name: str, image_size_px: int) -> Classifier:
     checked_size(name.partition(":")[0], image_size_px)
     options: dict[str, object] = {}
     if network in AUXILIARY:
-        options = {"aux_logits": False, "init_weights": False}
+        options = {"aux_logits": False, "init_weights": False}  # else two outputs, and minutes of drawing weights
     elif network.startswith("vit_"):
         options = {"image_size": image_size_px}
     elif network.startswith("maxvit"):
@@ -115,9 +107,3 @@ def _tried(name: str, network: nn.Module, image_size_px: int) -> Classifier:
     if answer.shape != (1,):
         raise ValueError(f"it gives {list(answer.shape)} numbers instead of one an image")
     return classifier.train()
-
-
-def _near(name: str, known: Sequence[str]) -> str:
-    """The end of a message: what is near among many hundred names."""
-    near = difflib.get_close_matches(name, known, n=3)
-    return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -23,11 +23,12 @@ from fruitgan.registry import suggestion
 from fruitgan.tensorfile import open_tensors
 
 SAFETENSORS = ".safetensors"
-TIMM_INSTALL = 'pip install "fruitgan[timm]"'
 IMAGENET_MEAN, IMAGENET_SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGENET, NOT_KNOWN = "ImageNet", "not known"
 IMAGENET_TAG = re.compile(r"in(1|12|21|22)k")
 """How timm names weights of ImageNet and its larger kin."""
+AUXILIARY = ("googlenet", "inception_v3")
+"""Networks of torchvision with a second output in training."""
 STRIDES = (2, 4, 8, 16, 32)
 PROBE_PX = 128
 
@@ -60,15 +61,22 @@ def torchvision_classifier(network: str, weights: str) -> Classifier:
     if network not in known:
         raise UsageError(f"torchvision has no classifier named {network!r}: {suggestion(network, known)}")
     published = models.get_model_weights(network).DEFAULT
-    model = models.get_model(
-        network, weights=None, **({"init_weights": False} if network in ("googlenet", "inception_v3") else {})
-    )
+    model = models.get_model(network, weights=None, **({"init_weights": False} if network in AUXILIARY else {}))
     file = Path(weights) if weights else _published_file(published.url)
     _fill(model, file, [entry.url for entry in models.get_model_weights(network)])
     size_px = published.transforms(antialias=True).crop_size[0]
     version = file_sha256(file)[:16]
     trained_on = NOT_KNOWN if file.suffix == SAFETENSORS else IMAGENET
     return Classifier(f"torchvision:{network}", version, model.eval(), size_px, IMAGENET_MEAN, IMAGENET_SPREAD, trained_on)
+
+
+def import_timm(what: str) -> Any:
+    """Raises: EnvironmentProblem if the extra is not installed."""
+    try:
+        import timm
+    except ImportError as error:
+        raise EnvironmentProblem(f'{what} needs the package timm: pip install "fruitgan[timm]"') from error
+    return timm
 
 
 def timm_classifier(network: str, weights: str) -> Classifier:
@@ -79,10 +87,7 @@ def timm_classifier(network: str, weights: str) -> Classifier:
         UsageError: no such network.
         DataError: the weights cannot be had or do not fit.
     """
-    try:
-        import timm as library
-    except ImportError as error:
-        raise EnvironmentProblem(f"timm:{network} needs the package timm: {TIMM_INSTALL}") from error
+    library = import_timm(f"timm:{network}")
     if not library.is_model(network.split(".")[0]):
         raise UsageError(f"timm has no network named {network!r}: {suggestion(network, library.list_models())}")
     if not weights and is_offline():
