@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fruitgan.demo.page import demo_report
-from fruitgan.evaluate.exhibits import Exhibits, Looked, Shown
+from fruitgan.evaluate.exhibits import Exhibits, Shown
 from fruitgan.evaluate.page import evaluation_report
 from fruitgan.images import Pixels
 from fruitgan.registry import Choice
@@ -97,7 +97,6 @@ DETECTED = {
     "interval": [0.4, 0.93],
     "auc": 0.8,
     "p_value": 0.1,
-    "chance": 0.5,
     "majority_baseline": 0.5,
     "n": 8,
     "confusion": CONFUSION,
@@ -176,12 +175,13 @@ COMPARED = {
 
 def exhibits(name: str) -> Exhibits:
     one = pictures(1)[0]
-    shown = Shown(file=f"file {name}", logit=-1.0, source=one, fake=one, cycled=one)
+    shown = Shown(f"file {name}", -1.0, {"source": one, "generated": one, "cycled": one})
     return Exhibits(
         galleries={f"gallery {name}": pictures(2)},
-        most_convincing=[shown],
-        least_convincing=[shown, Shown(file=name, logit=2.0, source=None, fake=one, cycled=None)],
-        looked=[Looked(file=f"seen {name}", kind="surest", logit=3.0, picture=one)],
+        cards={
+            f"title {name}": [shown, Shown(name, 2.0, {f"kind {name}": one})],
+            "Where the detector looked": [Shown(f"seen {name}", 3.0, {"saliency": one})],
+        },
         spectra={f"kind {name}": [-20.0, -30.0], "real": [-21.0, -29.0]},
     )
 
@@ -226,6 +226,7 @@ def judged(name: str) -> dict[str, Any]:
         "detectors": [{**TRAINED, "name": f"detector {name}"}],
         "judged": [{"file": f"{i} {name}", "generated": i < 4, "logit": float(i % 3 - 1)} for i in range(8)],
         "robustness": [{**CHANGED, "change": f"change {name}"}, {**CHANGED, "change": "jpeg", "amount": 75.0}],
+        "saliency": [f"saliency {name}"],
         "reads_as_target": [{**READING, "view": f"view {name}", "features": features}],
         "compare": [
             {

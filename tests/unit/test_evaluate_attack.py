@@ -14,7 +14,7 @@ from PIL import Image
 
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError, UsageError
-from fruitgan.evaluate import controls
+from fruitgan.evaluate import detection
 from fruitgan.evaluate.detectors import detectors_named
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import EvaluateSettings
@@ -132,13 +132,13 @@ def test_fakes_that_are_real_are_not_distinguished(dataset: Path) -> None:
 
 
 def test_an_export_path_that_leaves_a_mark_withholds_the_number(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = controls.encode
+    honest = detection.encode
 
     def marking(pixels: Pixels, form: str) -> bytes:
         neighbours = [np.roll(pixels, step, axis).astype(float) for axis in (0, 1) for step in (-1, 0, 1)]
         return honest(np.mean(neighbours, axis=0).astype(np.uint8), form)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(controls, "encode", marking)
+    monkeypatch.setattr(detection, "encode", marking)
     result = evaluate(settings(dataset))
     assert result.detector is None
     assert "the control identity-export was distinguished" in (result.withheld or "")
@@ -153,7 +153,7 @@ def test_real_images_of_two_kinds_withhold_the_number(dataset: Path, monkeypatch
     def by_kind(reals: Sequence[LabelledImage], seed: int, stream: str) -> list[LabelledImage]:
         return [replace(image, generated=int(image.path.stem) < 20) for image in reals]
 
-    monkeypatch.setattr(controls, "halved", by_kind)
+    monkeypatch.setattr(detection, "halved", by_kind)
     result = evaluate(settings(dataset))
     assert result.as_json()["detector"] is None
     assert "the control reals-against-reals was distinguished" in (result.withheld or "")

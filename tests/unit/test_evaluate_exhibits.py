@@ -62,18 +62,18 @@ def test_the_most_convincing_fakes_are_those_of_the_lowest_logits_beside_their_s
     dataset: Path,
 ) -> None:
     found, fakes = shown_of(dataset)
-    assert [one.logit for one in found.most_convincing] == [-3, -2, -1]
-    assert [one.logit for one in found.least_convincing] == [2, 1, 0]
+    assert [one.logit for one in found.cards["Most convincing"]] == [-3, -2, -1]
+    assert [one.logit for one in found.cards["Least convincing"]] == [2, 1, 0]
     bundle = load(locate("apple2orange"))
     back = engines.get("torch")(generator=bundle.card.generator, weights=bundle.weights["b2a"], gpu=None, device="cpu")
-    for one, image in zip(found.most_convincing, fakes, strict=False):
+    for one, image in zip(found.cards["Most convincing"], fakes, strict=False):
         assert one.file == image.path.name
-        assert np.array_equal(one.fake, decode(image.path).pixels)
+        assert np.array_equal(one.pictures["generated"], decode(image.path).pixels)
         source = decode(dataset.parent / "data" / image.source).pixels
-        assert one.source is not None
-        assert np.array_equal(one.source, resize(source, SIDE_PX, SIDE_PX))
-        assert one.cycled is not None
-        assert np.array_equal(one.cycled, translate_pixels(back, bundle.card, one.fake, "native"))
+        assert "source" in one.pictures
+        assert np.array_equal(one.pictures["source"], resize(source, SIDE_PX, SIDE_PX))
+        assert "cycled" in one.pictures
+        assert np.array_equal(one.pictures["cycled"], translate_pixels(back, bundle.card, one.pictures["generated"], "native"))
     assert len(found.galleries["generated"]) == len(found.galleries["real"]) == 6
 
 
@@ -114,4 +114,4 @@ def test_without_the_very_bundle_there_is_no_way_back_and_still_a_page(dataset: 
         found, _ = shown_of(dataset)
     finally:
         file.write_bytes(before)
-    assert [one.cycled for one in found.most_convincing] == [None] * 3
+    assert ["cycled" in one.pictures for one in found.cards["Most convincing"]] == [False] * 3

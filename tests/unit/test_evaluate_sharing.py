@@ -7,20 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fruitgan.translate.picture_marks import encode
 from PIL import Image
 
 from fruitgan.cli import main
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.evaluate.job import evaluate
-from fruitgan.evaluate.numbers import Numbers
-from fruitgan.evaluate.results import EvaluateResult
+from fruitgan.evaluate.numbers import claims
+from fruitgan.evaluate.results import EvaluateResult, Numbers
 from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.evaluate.sources import dependent, sharing, trained_against
 from fruitgan.measures.contracts import MetricResult, features
 from fruitgan.measures.features.pretrained import Inception
 from fruitgan.measures.features.weightless import RandomNetworks
 from fruitgan.measures.statistics import Interval
+from fruitgan.translate.picture_files import encode
 
 LITE = "EfficientNet-Lite1 (ImageNet)"
 
@@ -109,15 +109,15 @@ def test_no_claim_rests_on_judges_that_share_training(third: tuple[float, float]
     numbers = Numbers()
     for name, interval in (("inception", (0.1, 0.2)), ("torchvision:resnet50", (0.1, 0.2)), ("fruit-embed", third)):
         if interval is not None:
-            numbers.values[f"kid_{name}"] = MetricResult(
+            numbers.numbers[f"kid_{name}"] = MetricResult(
                 value=sum(interval) / 2, interval=Interval(*interval), n_real=9, n_fake=9, features=name, resize="", seconds=0.0
             )
     judges = frozenset({"inception", "torchvision:resnet50"})
-    (claim,) = numbers.claims(judges)
+    (claim,) = claims(numbers, judges)
     assert claim.holds is holds
     assert set(claim.dependent) == judges
     if third is None:
-        assert numbers.claims()[0].holds is True  # where nothing is shared, the two are enough
+        assert claims(numbers)[0].holds is True  # where nothing is shared, the two are enough
 
 
 def evaluated(dataset: Path) -> EvaluateResult:

@@ -15,93 +15,75 @@ from fruitgan.errors import GateFailed, UsageError
 if TYPE_CHECKING:
     from fruitgan.evaluate.results import EvaluateResult
 
-GATES_PANEL = "Gates"
-COMPARE_PANEL = "Side by side"
+DATA, OUTPUT, GATES, COMPARE = options.DATA_PANEL, options.OUTPUT_PANEL, "Gates", "Side by side"
+
+
+def _option(name: str, metavar: str, text: str, panel: str | None = None, shown: str | bool = True, **rest: Any) -> Any:
+    return typer.Option(name, metavar=metavar, help=text, rich_help_panel=panel, show_default=shown, **rest)
 
 
 def evaluate(
     further: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN]...", help="More of them after --compare RUN.", show_default=False)
     ] = None,
-    fake_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--fake-dir", metavar="DIR", help="The generated images.", show_default=False, rich_help_panel=options.DATA_PANEL
-        ),
-    ] = None,
-    real_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--real-dir",
-            metavar="DIR",
-            show_default="origins beside the fakes",
-            help="The real images.",
-            rich_help_panel=options.DATA_PANEL,
-        ),
-    ] = None,
+    fake_dir: Annotated[Path | None, _option("--fake-dir", "DIR", "The generated images.", DATA, False)] = None,
+    real_dir: Annotated[Path | None, _option("--real-dir", "DIR", "The real images.", DATA, "origins beside the fakes")] = None,
     source_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--source-dir",
-            metavar="DIR",
-            help="What the generated images were made of; with it comes R.",
-            rich_help_panel=options.DATA_PANEL,
-        ),
+        Path | None, _option("--source-dir", "DIR", "What the generated images were made of; with it comes R.", DATA)
     ] = None,
     training_dir: Annotated[
         Path | None,
-        typer.Option(
+        _option(
             "--training-dir",
-            metavar="DIR",
-            help="Real images that the generator was trained on; with them comes nearest-training.",
-            rich_help_panel=options.DATA_PANEL,
+            "DIR",
+            "Real images that the generator was trained on; with them comes nearest-training.",
+            DATA,
         ),
     ] = None,
     detector: Annotated[
         str | None,
-        typer.Option(
+        _option(
             "--detector",
-            metavar="FILE|NAME|none",
-            show_default="the strongest of --attackers",
-            help="The detector whose accuracy is measured: a file or run, a name to train it here, or none.",
+            "FILE|NAME|none",
+            "The detector whose accuracy is measured: a file or run, a name to train it here, or none.",
+            shown="the strongest of --attackers",
         ),
     ] = None,
     attackers: Annotated[
         list[str] | None,
-        typer.Option(
+        _option(
             "--attackers",
-            metavar="NAME|all",
-            show_default="spectrum, logistic and small-cnn",
-            help="Detectors to train here, of which the strongest counts; several with commas. With --quick, small-cnn is left "
-            "out.",
+            "NAME|all",
+            "Detectors to train here, of which the strongest counts; several with commas. With --quick, small-cnn is left out.",
+            shown="spectrum, logistic and small-cnn",
         ),
     ] = None,
     features: Annotated[
         list[str] | None,
-        typer.Option(
+        _option(
             "--features",
-            metavar="NAME",
-            show_default="fruit-embed, random and colour",
-            help="Features of images; several with commas, the first gives the headline numbers. "
-            "Any network with its weights: torchvision:resnet50, timm:NAME.",
+            "NAME",
+            "Features of images; several with commas, the first gives the headline numbers. Any network with its weights: "
+            "torchvision:resnet50, timm:NAME.",
+            shown="fruit-embed, random and colour",
         ),
     ] = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option(
+        _option(
             "--metrics",
-            metavar="NAME",
-            show_default="those that take seconds",
-            help="Which numbers; several with commas, or all. `fruitgan list metrics` names them.",
+            "NAME",
+            "Which numbers; several with commas, or all. `fruitgan list metrics` names them.",
+            shown="those that take seconds",
         ),
     ] = None,
     weights: Annotated[
         list[str] | None,
-        typer.Option(
+        _option(
             "--weights",
-            metavar="[NAME=]FILE",
-            show_default="fetched",
-            help="The weights of inception, torchvision:NAME or timm:NAME where they lie here; once for each.",
+            "[NAME=]FILE",
+            "The weights of inception, torchvision:NAME or timm:NAME where they lie here; once for each.",
+            shown="fetched",
         ),
     ] = None,
     quick: Annotated[
@@ -109,76 +91,47 @@ def evaluate(
     ] = False,
     fail_above: Annotated[
         list[str] | None,
-        typer.Option(
-            "--fail-above",
-            metavar="NUMBER=BOUND",
-            help="Exit code 5 if a number is higher: kid=0.05, r=0.8, accuracy=0.9.",
-            rich_help_panel=GATES_PANEL,
-        ),
+        _option("--fail-above", "NUMBER=BOUND", "Exit code 5 if a number is higher: kid=0.05, r=0.8, accuracy=0.9.", GATES),
     ] = None,
     fail_below: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fail-below",
-            metavar="NUMBER=BOUND",
-            help="Exit code 5 if a number is lower.",
-            rich_help_panel=GATES_PANEL,
-        ),
+        list[str] | None, _option("--fail-below", "NUMBER=BOUND", "Exit code 5 if a number is lower.", GATES)
     ] = None,
     compare: Annotated[
         list[str] | None,
-        typer.Option(
+        _option(
             "--compare",
-            metavar="RUN",
-            help="Generators side by side, as in --compare RUN1 RUN2: bundles, runs, exported datasets or folders of images; "
-            "held against the first, or against --fake-dir.",
-            rich_help_panel=COMPARE_PANEL,
+            "RUN",
+            "Generators side by side, as in --compare RUN1 RUN2: bundles, runs, exported datasets or folders of images; held "
+            "against the first, or against --fake-dir.",
+            COMPARE,
         ),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(
+        _option(
             "--data",
-            metavar="NAME|DIR",
-            help="What the bundles of --compare translate, and the real images: as of export-dataset.",
-            rich_help_panel=COMPARE_PANEL,
+            "NAME|DIR",
+            "What the bundles of --compare translate, and the real images: as of export-dataset.",
+            COMPARE,
         ),
     ] = None,
-    domains: Annotated[
-        str | None,
-        typer.Option(
-            "--domains", metavar="A,B", help="What the two domains of --data are called.", rich_help_panel=COMPARE_PANEL
-        ),
-    ] = None,
+    domains: Annotated[str | None, _option("--domains", "A,B", "What the two domains of --data are called.", COMPARE)] = None,
     to: Annotated[
         str | None,
-        typer.Option(
-            "--to",
-            metavar="DOMAIN",
-            show_default="the bundle's second",
-            help="The domain that the bundles of --compare translate to.",
-            rich_help_panel=COMPARE_PANEL,
-        ),
+        _option("--to", "DOMAIN", "The domain that the bundles of --compare translate to.", COMPARE, "the bundle's second"),
     ] = None,
     count: Annotated[
         int | None,
-        typer.Option(
-            "--count",
-            metavar="N",
-            min=1,
-            show_default="the test images",
-            help="Images of each class that the bundles of --compare make.",
-            rich_help_panel=COMPARE_PANEL,
-        ),
+        _option("--count", "N", "Images of each class that the bundles of --compare make.", COMPARE, "the test images", min=1),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
+        _option(
             "--out",
-            metavar="DIR",
-            show_default="runs/evaluate/<folder>",
-            help="Where evaluation.json and report.html go; earlier ones are replaced.",
-            rich_help_panel=options.OUTPUT_PANEL,
+            "DIR",
+            "Where evaluation.json and report.html go; earlier ones are replaced.",
+            OUTPUT,
+            "runs/evaluate/<folder>",
         ),
     ] = None,
     seed: options.Seed = None,
@@ -271,8 +224,8 @@ def _weights(given: list[str], takers: list[str]) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for text in given:
-        name, equals, file = text.partition("=")
-        if not equals or name not in takers:
+        name, _, file = text.partition("=")
+        if name not in takers:
             if len(takers) != 1:
                 whose = " or ".join(takers) or "none of the --features"
                 raise UsageError(f"--weights {text}: whose? {whose} can take weights; write NAME=FILE")
@@ -291,18 +244,14 @@ def _bounds(option: str, given: list[str]) -> dict[str, float]:
     """
     bounds: dict[str, float] = {}
     for text in given:
-        name, equals, bound = text.partition("=")
-        name = name.strip()
+        name, _, bound = text.partition("=")
         try:
             value = float(bound)
         except ValueError:
-            equals = ""
-            value = 0.0
-        if not equals or not name:
-            raise UsageError(f"{option} {text}: expected a number's name and its bound, such as kid=0.05")
-        if name in bounds:
-            raise UsageError(f"{option} {text}: {name} has a bound already")
-        bounds[name] = value
+            raise UsageError(f"{option} {text}: expected a number's name and its bound, such as kid=0.05") from None
+        if name.strip() in bounds:
+            raise UsageError(f"{option} {text}: {name.strip()} has a bound already")
+        bounds[name.strip()] = value
     return bounds
 
 
@@ -319,7 +268,11 @@ def _show(console: Console, result: EvaluateResult, values: dict[str, Any]) -> N
     rows = wording.number_rows(values)
     cells = [(row.title, *row.texts, row.judge, row.images) for row in rows]
     if detector := values["detector"]:
-        numbers = f"{detector['accuracy']:.1%}", wording.percent_interval(detector["interval"]), f"{detector['chance']:.0%}"
+        numbers = (
+            f"{detector['accuracy']:.1%}",
+            wording.percent_interval(detector["interval"]),
+            f"{detector['majority_baseline']:.0%}",
+        )
         name = detector["name"] + (wording.SHARED if detector.get("shares_training") else "")
         cells.append(("test accuracy", *numbers, name, f"{detector['n']:,} test images"))
     console.table("", ("number", "value", "95% interval", "real against real", "features", "images"), cells)

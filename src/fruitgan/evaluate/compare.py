@@ -239,8 +239,8 @@ class _Pairing:
         kid = kid_difference(real, other, first, features=name, paired=True, resamples=RESAMPLES["kid"][quick], seed=seed)
         fid = fid_difference(real, other, first, features=name, paired=True, resamples=RESAMPLES["fid"][quick], seed=seed)
         rows = [
-            _row("kid", kernel_distance(real, first), kernel_distance(real, other), kid),
-            _row("fid", frechet_distance(real, first), frechet_distance(real, other), fid),
+            _row("kid", name, kernel_distance(real, first), kernel_distance(real, other), kid, BOOTSTRAP, kid.n_first),
+            _row("fid", name, frechet_distance(real, first), frechet_distance(real, other), fid, BOOTSTRAP, fid.n_first),
         ]
         if r_of_first is None or settings.source_dir is None:
             return rows
@@ -259,7 +259,7 @@ class _Pairing:
             resamples=RESAMPLES["kid"][quick],
             seed=seed,
         )
-        return [*rows, _row("r", rows[0].first / below, rows[0].value / below, ratio)]
+        return [*rows, _row("r", name, rows[0].first / below, rows[0].value / below, ratio, BOOTSTRAP, ratio.n_first)]
 
     def _by_detectors(self, first: EvaluateResult, other: EvaluateResult, notes: list[str]) -> list[CompareRow]:
         """Whether the strongest detector of each finds its fakes more or less often."""
@@ -285,35 +285,23 @@ class _Pairing:
                 resamples=RESAMPLES["kid"][self.settings.quick],
                 seed=self.settings.seed,
             )
-            rows.append(_detected(name, names, found))
+            rows.append(_row(name, names, found.first, found.second, found, MCNEMAR, found.n))
         return rows
 
 
-def _row(name: str, first: float, value: float, difference: Difference) -> CompareRow:
+def _row(
+    name: str, features: str, first: float, value: float, found: Difference | PairedShares, test: str, pairs: int
+) -> CompareRow:
     return CompareRow(
         name=name,
-        features=difference.features,
+        features=features,
         first=first,
         value=value,
-        difference=difference.value,
-        interval=difference.interval,
-        p_value=difference.p_value,
-        test=BOOTSTRAP,
-        n=difference.n_first,
-    )
-
-
-def _detected(name: str, detectors: str, found: PairedShares) -> CompareRow:
-    return CompareRow(
-        name=name,
-        features=detectors,
-        first=found.first,
-        value=found.second,
-        difference=found.difference,
+        difference=value - first,
         interval=found.interval,
         p_value=found.p_value,
-        test=MCNEMAR,
-        n=found.n,
+        test=test,
+        n=pairs,
     )
 
 

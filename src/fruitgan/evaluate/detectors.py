@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,23 +114,21 @@ def result_of(
     began: float,
 ) -> DetectorResult:
     """All numbers of one detector's logits; `began` is when it did, by the monotonic clock."""
-    verdict = judge(logits, generated)
     return DetectorResult(
+        **vars(judge(logits, generated)) | {"p_value": p_value},
         name=name,
-        accuracy=verdict.accuracy,
-        interval=verdict.interval,
-        auc=verdict.auc,
         auc_interval=auc_interval(logits, generated, groups, seed=seed),
         average_precision=average_precision(logits, generated),
         calibration=calibration(logits, generated),
-        p_value=p_value,
-        n=verdict.n,
-        chance=verdict.majority_baseline,
-        confusion=verdict.confusion,
         protocol=protocol,
         image_size_px=image_size_px,
         seconds=round(time.monotonic() - began, 3),
     )
+
+
+def _accuracy(logits: Logits, generated: Truth) -> dict[str, Any]:
+    verdict = judge(logits, generated)
+    return {"accuracy": verdict.accuracy, "interval": verdict.interval, "auc": verdict.auc}
 
 
 def judged_images(images: Sequence[LabelledImage], logits: Logits) -> tuple[JudgedImage, ...]:
@@ -238,20 +237,17 @@ class TwoSampleTest:
             seed=self.seed,
             began=began,
         )
-        rows = []
-        for one, held_out_auc in zip(trained, test.aucs, strict=True):
-            verdict = judge(found.logits[one.name], truth)
-            row = DetectorRow(
+        rows = [
+            DetectorRow(
+                **_accuracy(found.logits[one.name], truth),
                 name=one.name,
                 image_size_px=one.image_size_px,
-                accuracy=verdict.accuracy,
-                interval=verdict.interval,
-                auc=verdict.auc,
                 held_out_auc=held_out_auc,
                 chosen_folds=found.chosen.count(one.name),
                 seconds=round(one.seconds, 3),
             )
-            rows.append(row)
+            for one, held_out_auc in zip(trained, test.aucs, strict=True)
+        ]
         return detector, tuple(rows), found
 
     def robustness(self, found: CrossValidation) -> tuple[RobustnessResult, ...]:
@@ -278,20 +274,17 @@ class TwoSampleTest:
                     logits[place, piece] = answers(winner.detector, [changed[place] for changed in seen], self.device)
                 done += len(piece)
                 self.tell(Progress("robustness", done, len(chosen)))
-        results = []
-        for change, row in zip(CHANGES, logits, strict=True):
-            verdict = judge(row, truth[chosen])
-            result = RobustnessResult(
+        truth = truth[chosen]
+        return tuple(
+            RobustnessResult(
+                **_accuracy(row, truth),
                 change=change.name,
                 amount=change.amount,
-                accuracy=verdict.accuracy,
-                interval=verdict.interval,
-                auc=verdict.auc,
-                average_precision=average_precision(row, truth[chosen]),
-                n=verdict.n,
+                average_precision=average_precision(row, truth),
+                n=len(truth),
             )
-            results.append(result)
-        return tuple(results)
+            for change, row in zip(CHANGES, logits, strict=True)
+        )
 
     def _changed(self, path: Path, prepare: Callable[[Pixels], Pixels]) -> list[Pixels]:
         """The picture after every change, as the detector wants it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,29 +32,19 @@ from fruitgan.train_detector.calibration import roc_points
 GALLERY = 8
 CONVINCING = 6
 """Pictures of each kind."""
+KINDS = ("surest", "missed")
+"""Of saliency pictures: generated images that the detector recognised, and those that it took for real."""
 BACK = {"a2b": "b2a", "b2a": "a2b"}
 WIDTH_PX, HEIGHT_PX, MARGIN_PX = 300, 84, 12
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A generated picture, the detector's logit, and its source and its way back where they are known."""
+    """A generated image with the detector's logit and its pictures by their words: its source, itself, its way back."""
 
     file: str
     logit: float
-    source: Pixels | None
-    fake: Pixels
-    cycled: Pixels | None
-
-
-@dataclass(frozen=True)
-class Looked:
-    """A generated picture beside itself with the places marked where the detector looked; `kind` as in `SaliencyResult`."""
-
-    file: str
-    kind: str
-    logit: float
-    picture: Pixels
+    pictures: Mapping[str, Pixels]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +53,8 @@ class Exhibits:
 
     galleries: Mapping[str, Sequence[Pixels]]
     """Some of each kind, at random."""
-    most_convincing: Sequence[Shown] = ()
-    least_convincing: Sequence[Shown] = ()
-    looked: Sequence[Looked] = ()
+    cards: Mapping[str, Sequence[Shown]] = field(default_factory=dict)
+    """By title: the most and the least convincing ones, and where the detector looked."""
     spectra: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """By kind, mean decibels at even frequencies up to 1/2 cycle a pixel."""
 
@@ -92,28 +82,31 @@ def exhibits(
     if sources is not None and sources.paired:
         source_of = {fake.path: source for fake, source in zip(fakes, sources.paths, strict=True)}
     logits = {image.file: image.logit for image in result.judged if image.generated}
-    judged = sorted((image for image in fakes if image.path.name in logits), key=lambda image: logits[image.path.name])
-    half = min(CONVINCING, len(judged) // 2)
+    ranked = sorted((image for image in fakes if image.path.name in logits), key=lambda image: logits[image.path.name])
+    half = min(CONVINCING, len(ranked) // 2)
     way_back = _way_back(result.fake_dir, device)
 
     def shown(image: LabelledImage) -> Shown:
         fake = decode(image.path).pixels
-        source = source_of.get(image.path)
-        return Shown(
-            file=image.path.name,
-            logit=logits[image.path.name],
-            source=None if source is None else resize(decode(source).pixels, *fake.shape[:2]),
-            fake=fake,
-            cycled=None if way_back is None else _translated_back(*way_back, fake),
-        )
+        pictures = {"generated": fake}
+        if image.path in source_of:
+            pictures = {"source": resize(decode(source_of[image.path]).pixels, *fake.shape[:2])} | pictures
+        if way_back is not None:
+            with suppress(FruitganError):
+                pictures["cycled"] = translate_pixels(*way_back, fake, "native")
+        return Shown(image.path.name, logits[image.path.name], pictures)
 
+    cards = {"Most convincing": ranked[:half], "Least convincing": ranked[::-1][:half]}
+    looked = {f"Where the detector looked: {kind}": [s for s in result.saliency if s.kind == kind] for kind in KINDS}
     return Exhibits(
         galleries={"generated": _gallery(fakes, result.seed), "real": _gallery(reals, result.seed)},
-        most_convincing=[shown(image) for image in judged[:half]],
-        least_convincing=[shown(image) for image in judged[::-1][:half]],
-        looked=tuple(
-            Looked(seen.file, seen.kind, seen.logit, decode(result.out / seen.picture).pixels) for seen in result.saliency
-        ),
+        cards={
+            **{title: [shown(image) for image in images] for title, images in cards.items()},
+            **{
+                title: [Shown(s.file, s.logit, {"saliency": decode(result.out / s.picture).pixels}) for s in found]
+                for title, found in looked.items()
+            },
+        },
         spectra={"generated": _spectrum(fakes, device), "real": _spectrum(reals, device)},
     )
 
@@ -144,13 +137,6 @@ def _way_back(fake_dir: Path, device: torch.device) -> tuple[Engine, Card] | Non
         return engine, bundle.card
     except (OSError, ValueError, LookupError, TypeError, FruitganError):
         return None  # no dataset of export-dataset, or its bundle is not here: the page does without
-
-
-def _translated_back(engine: Engine, card: Card, fake: Pixels) -> Pixels | None:
-    try:
-        return translate_pixels(engine, card, fake, "native")
-    except FruitganError:
-        return None
 
 
 def detector_panels(result: Mapping[str, Any]) -> list[Panel]:

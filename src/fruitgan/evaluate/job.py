@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from fruitgan.data.groups import merged_groups
-from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage, LabelledSet, read_folders
+from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage, read_folders
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError, FruitganError, UsageError, reason_of
-from fruitgan.evaluate.detection import Detection, detect, is_path
+from fruitgan.evaluate.detection import detect, is_path
 from fruitgan.evaluate.detectors import detectors_named
 from fruitgan.evaluate.exhibits import Exhibits, exhibits
-from fruitgan.evaluate.leaks import Facts, Leak, find_leaks, inspect
-from fruitgan.evaluate.numbers import Measuring, Numbers, build_features, build_metrics, number_keys
+from fruitgan.evaluate.leaks import Facts, find_leaks, inspect
+from fruitgan.evaluate.numbers import Measuring, build_features, build_metrics, claims, number_keys, why_no_ratio
 from fruitgan.evaluate.page import evaluation_report
-from fruitgan.evaluate.results import Comparison, EvaluateResult, Gate, TargetShare
+from fruitgan.evaluate.results import Comparison, Detection, EvaluateResult, Gate, TargetShare
 from fruitgan.evaluate.settings import FRUIT_EMBED, NO_DETECTOR, OUT, RATIO, SHAPELESS, EvaluateSettings, Tell
 from fruitgan.evaluate.sources import Sources, dependent, find_sources, sharing, target_shares, trained_against
 from fruitgan.files import remove_abandoned, write_atomically
@@ -111,59 +111,38 @@ class _Job:
             shares = target_shares(backends[0], reals, fakes, sources, pictures, device, settings.seed, self.tell)
         out = settings.out or OUT / _slug(settings.fake_dir)
         found = detect(settings, images, facts, leaks, backends, pictures, device, out, self.tell)
+        found.notes = [*self.notes, *found.notes]
         against = trained_against(settings.fake_dir, fakes)
         judges = _judges(backends, found)
-        result = replace(
-            self._result(read, real_dir, numbers, leaks, found, out),
-            trained_against=against,
-            judges_sharing_training=sharing(judges, against),
-            claims=numbers.claims(dependent(judges, against)),
-            reads_as_target=shares,
-            environment=environment(device),
-        )
-        result = replace(result, compare=self.beside(result) if self.beside else (), gates=_gates(result, settings))
-        result = replace(result, seconds=round(time.monotonic() - began, 3))
-        _write(result, exhibits(result, fakes, reals, sources, device))
-        return result
-
-    def _result(
-        self,
-        read: LabelledSet,
-        real_dir: Path,
-        numbers: Numbers,
-        leaks: tuple[Leak, ...],
-        found: Detection,
-        out: Path,
-    ) -> EvaluateResult:
-        settings = self.settings
-        n_fake = sum(image.generated for image in read.images)
-        return EvaluateResult(
+        r_withheld = why_no_ratio(numbers)
+        numbers.ratios = numbers.ratios or {RATIO: None}
+        result = EvaluateResult(
+            **vars(numbers),
+            **vars(found),
             fake_dir=settings.fake_dir,
             real_dir=real_dir,
             source_dir=settings.source_dir,
-            n_fake=n_fake,
-            n_real=len(read.images) - n_fake,
-            numbers=numbers.values,
-            floor=numbers.floor,
-            ratios=numbers.ratios or {RATIO: None},
-            r_withheld=numbers.why_no_ratio(),
-            not_measured=numbers.not_measured,
+            n_fake=len(fakes),
+            n_real=len(reals),
+            trained_against=against,
+            judges_sharing_training=sharing(judges, against),
+            r_withheld=r_withheld,
+            claims=claims(numbers, dependent(judges, against)),
             leaks=leaks,
-            detector=found.detector,
-            withheld=found.withheld,
-            controls=found.controls,
-            detectors=found.detectors,
-            judged=found.judged,
-            robustness=found.robustness,
-            saliency=found.saliency,
-            notes=(*self.notes, *found.notes),
+            reads_as_target=shares,
             warnings=read.warnings,
             quick=settings.quick,
             seed=settings.seed,
+            environment=environment(device),
             out=out,
             file=out / FILE,
             report=out / REPORT,
         )
+        result.compare = self.beside(result) if self.beside else ()
+        result.gates = _gates(result, settings)
+        result.seconds = round(time.monotonic() - began, 3)
+        _write(result, exhibits(result, fakes, reals, sources, device))
+        return result
 
     def _note_limits(self, fakes: Sequence[LabelledImage], reals: Sequence[LabelledImage]) -> None:
         """What these numbers cannot say."""
@@ -228,7 +207,7 @@ def _judges(backends: Sequence[Features], found: Detection) -> dict[str, str]:
     judges = {backend.name: backend.trained_on for backend in backends}
     judges |= {f"logistic:{name}": data for name, data in judges.items()}
     if found.detector is not None:
-        judges.setdefault(found.detector.name, found.trained_on)
+        judges.setdefault(found.detector.name, found.detector_trained_on)
     return judges
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from PIL import Image
 from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import image_files
 from fruitgan.errors import DataError, UsageError
-from fruitgan.evaluate.results import FloorResult, RatioResult
+from fruitgan.evaluate.results import FloorResult, Numbers, RatioResult
 from fruitgan.evaluate.settings import (
     ALL,
     DEFAULT_METRICS,
@@ -30,7 +31,6 @@ from fruitgan.measures.contracts import (
     Features,
     FeatureSet,
     Metric,
-    MetricResult,
     PairMetric,
     SetMetric,
     TrainingMetric,
@@ -115,39 +115,28 @@ def ratio_key(settings: EvaluateSettings, name: str) -> str:
     return RATIO if name == settings.features[0] else f"{RATIO}_{name}"
 
 
-@dataclass
-class Numbers:
-    """The results, by the number's key."""
+def claims(found: Numbers, dependent: frozenset[str] = frozenset()) -> tuple[Claim, ...]:
+    """Sentences on which several backends agree; those of `dependent` alone support none."""
+    kid_keys = ("kid", INCEPTION_KEYS["kid"])
+    kids = {n.features: n.interval for key, n in found.numbers.items() if key in kid_keys or key.startswith("kid_")}
+    ratios = {ratio.features: ratio.interval for ratio in found.ratios.values() if ratio is not None}
+    below_zero = {
+        DIFFERENT: {name: (-high, -low) for name, (low, high) in kids.items()},
+        NEARER: {name: (low - NEARER_RATIO, high - NEARER_RATIO) for name, (low, high) in ratios.items()},
+    }
+    return tuple(claim_of(claim, sides, SHAPELESS, dependent) for claim, sides in below_zero.items() if sides)
 
-    values: dict[str, MetricResult] = field(default_factory=dict)
-    floor: dict[str, FloorResult] = field(default_factory=dict)
-    ratios: dict[str, RatioResult | None] = field(default_factory=dict)
-    not_measured: dict[str, str] = field(default_factory=dict)
 
-    def claims(self, sharing: frozenset[str] = frozenset()) -> tuple[Claim, ...]:
-        """Sentences on which several backends agree; those of `sharing` alone support none."""
-        kid_keys = ("kid", INCEPTION_KEYS["kid"])
-        kids = {n.features: n.interval for key, n in self.values.items() if key in kid_keys or key.startswith("kid_")}
-        ratios = {ratio.features: ratio.interval for ratio in self.ratios.values() if ratio is not None}
-        claims = []
-        if kids:
-            below = {name: (-high, -low) for name, (low, high) in kids.items()}
-            claims.append(claim_of(DIFFERENT, below, SHAPELESS, sharing))
-        if ratios:
-            left = {name: (low - NEARER_RATIO, high - NEARER_RATIO) for name, (low, high) in ratios.items()}
-            claims.append(claim_of(NEARER, left, SHAPELESS, sharing))
-        return tuple(claims)
-
-    def why_no_ratio(self) -> str | None:
-        """The reason where an R is missing."""
-        if not self.ratios:
-            return "R needs the images that the generated ones were made of: --source-dir DIR"
-        if missing := [key for key, ratio in self.ratios.items() if ratio is None]:
-            return (
-                f"{', '.join(missing)}: on these features the sources cannot be distinguished from the real images (the "
-                "interval of their distance reaches 0), so there is nothing to divide by; more images may help"
-            )
-        return None
+def why_no_ratio(found: Numbers) -> str | None:
+    """The reason where an R is missing."""
+    if not found.ratios:
+        return "R needs the images that the generated ones were made of: --source-dir DIR"
+    if missing := [key for key, ratio in found.ratios.items() if ratio is None]:
+        return (
+            f"{', '.join(missing)}: on these features the sources cannot be distinguished from the real images (the interval "
+            "of their distance reaches 0), so there is nothing to divide by; more images may help"
+        )
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +151,8 @@ class Measuring:
     device: torch.device
     tell: Tell
     pictures: Pictures
+    extracted: dict[tuple[str, str], FeatureSet] = field(default_factory=dict)
+    """By backend and kind of images."""
 
     def numbers(self, backends: Sequence[Features]) -> Numbers:
         """All numbers on these backends, the first of which gives the headline.
@@ -170,37 +161,29 @@ class Measuring:
             DataError: an image cannot be decoded, too few of a kind, features that are not finite, no training images.
         """
         found = Numbers()
-        for backend in backends:
-            self._on_backend(backend, found, is_headline=backend is backends[0])
-        described: dict[str, tuple[FeatureSet, FeatureSet]] = {}
         for name, metric in self.metrics.items():
-            own = metric.own_features() if isinstance(metric, SetMetric) else None
-            if isinstance(metric, SetMetric) and own is not None:
-                if own.name not in described:
-                    described[own.name] = self._extract(own, self.reals, "real"), self._extract(own, self.fakes, "generated")
-                self._measure(name, metric, *described[own.name], found)
+            if isinstance(metric, SetMetric):
+                own = metric.own_features()
+                for backend in [own] if own else backends if metric.every_features else backends[:1]:
+                    self._measure(name if own else self.settings.key(name, backend.name), metric, backend, found)
+            elif isinstance(metric, TrainingMetric):
+                found.numbers[name] = metric(*self._both(backends[0]), self._extract(backends[0], self._training(), "training"))
+        if self.sources is not None:
+            for backend in backends:
+                found.ratios[ratio_key(self.settings, backend.name)] = self._ratio(backend, self.sources)
         self._pairs(found)
         return found
 
-    def _on_backend(self, backend: Features, found: Numbers, *, is_headline: bool) -> None:
-        real = self._extract(backend, self.reals, "real")
-        fake = self._extract(backend, self.fakes, "generated")
-        for name, metric in self.metrics.items():
-            if isinstance(metric, SetMetric) and metric.own_features() is None and (is_headline or metric.every_features):
-                self._measure(self.settings.key(name, backend.name), metric, real, fake, found)
-            elif isinstance(metric, TrainingMetric) and is_headline:
-                found.values[name] = metric(real, fake, self._training(backend))
-        if self.sources is not None:
-            self.tell(Progress(f"R on {backend.name}", 0, 1))
-            source = self._extract(backend, self.sources.paths, "source")
-            found.ratios[ratio_key(self.settings, backend.name)] = self._ratio(real, fake, source, self.sources.paired)
-            self.tell(Progress(f"R on {backend.name}", 1, 1))
+    def _both(self, backend: Features) -> tuple[FeatureSet, FeatureSet]:
+        """Features of the real and of the generated images."""
+        return self._extract(backend, self.reals, "real"), self._extract(backend, self.fakes, "generated")
 
-    def _measure(self, key: str, metric: SetMetric, real: FeatureSet, fake: FeatureSet, found: Numbers) -> None:
+    def _measure(self, key: str, metric: SetMetric, backend: Features, found: Numbers) -> None:
         """The metric, and its floor between halves of the real images."""
-        label = f"{metric.name} on {real.features}"
+        real, fake = self._both(backend)
+        label = f"{metric.name} on {backend.name}"
         self.tell(Progress(label, 0, 1))
-        found.values[key] = metric(real, fake)
+        found.numbers[key] = metric(real, fake)
         began = time.monotonic()
         value, interval = metric.floor(real.values)
         found.floor[key] = FloorResult(
@@ -215,17 +198,21 @@ class Measuring:
         )
         self.tell(Progress(label, 1, 1))
 
-    def _ratio(self, real: FeatureSet, fake: FeatureSet, source: FeatureSet, paired: bool) -> RatioResult | None:
+    def _ratio(self, backend: Features, sources: Sources) -> RatioResult | None:
         """R, or None where the sources cannot be distinguished from the real images."""
+        real, fake = self._both(backend)
+        source = self._extract(backend, sources.paths, "source")
+        self.tell(Progress(f"R on {backend.name}", 0, 1))
         began = time.monotonic()
         ratio = translation_ratio(
             real.values,
             fake.values,
             source.values,
-            paired=paired,
+            paired=sources.paired,
             resamples=RESAMPLES["kid"][self.settings.quick],
             seed=self.settings.seed,
         )
+        self.tell(Progress(f"R on {backend.name}", 1, 1))
         if ratio.sources_interval.low <= 0:
             return None
         return RatioResult(
@@ -239,10 +226,10 @@ class Measuring:
             n_source=len(source),
             source_value=ratio.sources_distance,
             source_interval=ratio.sources_interval,
-            paired=paired,
+            paired=sources.paired,
         )
 
-    def _training(self, backend: Features) -> FeatureSet:
+    def _training(self) -> Sequence[Path]:
         folder = self.settings.training_dir
         assert folder is not None
         if not folder.is_dir():
@@ -250,43 +237,41 @@ class Measuring:
         paths = image_files(folder)
         if not paths:
             raise DataError(f"--training-dir {folder}: holds no images")
-        return self._extract(backend, paths, "training")
+        return paths
 
     def _extract(self, backend: Features, paths: Sequence[Path], what: str) -> FeatureSet:
-        label, total = f"features {backend.name} of the {what} images", len(paths)
-        return extract(backend, paths, self.device, lambda n: self.tell(Progress(label, n, total)), read=self.pictures)
+        """Features of one kind of images, computed once."""
+        key = backend.name, what
+        if key not in self.extracted:
+            label, total = f"features {backend.name} of the {what} images", len(paths)
+            self.extracted[key] = extract(
+                backend, paths, self.device, lambda n: self.tell(Progress(label, n, total)), read=self.pictures
+            )
+        return self.extracted[key]
 
     def _pairs(self, found: Numbers) -> None:
         """Metrics of each source and its translation; none where a translation's source is not known."""
         chosen = {name: metric for name, metric in self.metrics.items() if isinstance(metric, PairMetric)}
-        if not chosen or self.sources is None:
+        if self.sources is None:
             return
         if not self.sources.paired:
             reason = "needs to know which image each generated one was made of: equal file names, or a manifest"
             found.not_measured |= dict.fromkeys(chosen, reason)
             return
         pairs = list(zip(self.sources.paths, self.fakes, strict=True))
-        values: dict[str, list[float]] = {name: [] for name in chosen}
-        seconds = dict.fromkeys(chosen, 0.0)
-        for done, (_, measured) in enumerate(in_order(lambda pair: self._of_pair(chosen, *pair), pairs), start=1):
-            for name, (value, took) in measured.items():
-                values[name].append(value)
-                seconds[name] += took
-            self.tell(Progress("sources beside their translations", done, len(pairs)))
         for name, metric in chosen.items():
+            began = time.monotonic()
+            values = []
+            for _, value in in_order(partial(self._of_pair, metric), pairs):
+                values.append(value)
+                self.tell(Progress(f"{name} of sources and their translations", len(values), len(pairs)))
             try:
-                found.values[name] = metric.summary(values[name], seconds[name])
+                found.numbers[name] = metric.summary(values, time.monotonic() - began)
             except DataError as error:
                 found.not_measured[name] = str(error)
 
-    def _of_pair(self, chosen: Mapping[str, PairMetric], source_path: Path, fake_path: Path) -> dict[str, tuple[float, float]]:
-        """Each metric's number of one pair and its seconds; the source is brought to its translation's size."""
-        fake = self.pictures(fake_path)
+    def _of_pair(self, metric: PairMetric, pair: tuple[Path, Path]) -> float:
+        """The metric of one pair; the source is brought to its translation's size."""
+        source, fake = (self.pictures(path) for path in pair)
         height_px, width_px = fake.shape[:2]
-        source = resize(self.pictures(source_path), height_px, width_px, Image.Resampling.LANCZOS)
-        found = {}
-        for name, metric in chosen.items():
-            began = time.monotonic()
-            value = metric.of_pair(source, fake)
-            found[name] = value, time.monotonic() - began
-        return found
+        return metric.of_pair(resize(source, height_px, width_px, Image.Resampling.LANCZOS), fake)

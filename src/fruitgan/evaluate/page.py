@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fruitgan.evaluate.exhibits import Exhibits, Panel, Shown, detector_panels, spectrum_panel, whisker
+from fruitgan.evaluate.exhibits import Exhibits, Panel, detector_panels, spectrum_panel, whisker
 from fruitgan.evaluate.wording import (
     FEATURES,
     SHARED,
@@ -42,7 +42,7 @@ def evaluation_report(result: Mapping[str, Any], shown: Exhibits) -> str:
     """The page as HTML text, of about 3 MB at most, from the result's JSON values."""
     result = without_places(result)
     rows = number_rows(result)
-    uris = iter(inline_images(list(_pictures(shown)), PICTURES_LIMIT_BYTES))
+    uris = iter(inline_images(_pictures(shown), PICTURES_LIMIT_BYTES))
     return render(
         "evaluation.html",
         result=result,
@@ -55,16 +55,57 @@ def evaluation_report(result: Mapping[str, Any], shown: Exhibits) -> str:
         claims=[claim_sentence(claim) for claim in result["claims"]],
         compared=[(each, claim_sentence(each["claim"]), compare_rows(each)) for each in result["compare"]],
         detector=detector_details(result["detector"]) if result["detector"] else None,
-        detectors=_detectors(result),
-        controls=_controls(result),
-        leaks=_leaks(result),
-        robustness=_robustness(result),
-        target_shares=_target_shares(result),
+        detectors=_cells(
+            result["detectors"],
+            name="{}",
+            image_size_px="{} px",
+            accuracy="{:.1%}",
+            interval=percent_interval,
+            auc="{:.3f}",
+            chosen_folds="{:,}",
+            seconds=duration,
+        ),
+        controls=_cells(
+            result["controls"],
+            name="{}",
+            detail="{}",
+            n="{:,}",
+            auc="{:.3f}",
+            p_value="{:.2g}",
+            distinguished=lambda yes: "distinguished" if yes else "cannot be distinguished",
+        ),
+        leaks=_cells(
+            result["leaks"],
+            kind="{}",
+            detail="{}",
+            effect="{:.0%}",
+            p_value="{:.1g}",
+            spoils_detector=lambda yes: "spoils a detector's number" if yes else "leaves a detector's number valid",
+        ),
+        robustness=_cells(
+            [row | {"change": change_in_words(row["change"], row["amount"])} for row in result["robustness"]],
+            change="{}",
+            accuracy="{:.1%}",
+            interval=percent_interval,
+            auc="{:.3f}",
+            average_precision="{:.3f}",
+        ),
+        target_shares=_cells(
+            [row | {"view": f"{row['view']}, {row['features']}"} for row in result["reads_as_target"]],
+            view="{}",
+            share="{:.1%}",
+            interval=percent_interval,
+            sources_share="{:.1%}",
+            reals_share="{:.1%}",
+            accuracy="{:.1%}",
+        ),
         charts=[Panel(title=f"{row.title}, {row.features}", plot=whisker(row)) for row in rows if row.says_more],
         curves=[*detector_panels(result), *([spectrum_panel(shown.spectra)] if shown.spectra else [])],
         # in the order of _pictures
-        convincing=[(title, [_with_uris(picture, uris) for picture in group]) for title, group in _convincing(shown)],
-        looked=[(seen, next(uris), _answer(seen.logit)) for seen in shown.looked],
+        cards=[
+            (title, [(one.file, _answer(one.logit), [(kind, next(uris)) for kind in one.pictures]) for one in group])
+            for title, group in shown.cards.items()
+        ],
         galleries=[(kind, _in_rows([next(uris) for _ in pictures])) for kind, pictures in shown.galleries.items()],
         settings=_settings(result, rows),
         citation=citation(result, rows),
@@ -91,25 +132,10 @@ def without_places(result: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _convincing(shown: Exhibits) -> list[tuple[str, Sequence[Shown]]]:
-    return [("Most convincing", shown.most_convincing), ("Least convincing", shown.least_convincing)]
-
-
-def _pictures(shown: Exhibits) -> Iterator[Pixels]:
+def _pictures(shown: Exhibits) -> list[Pixels]:
     """Every picture once; all are encoded alike, so that none looks worse for its encoding."""
-    for _, group in _convincing(shown):
-        for one in group:
-            yield from (picture for picture in (one.source, one.fake, one.cycled) if picture is not None)
-    for seen in shown.looked:
-        yield seen.picture
-    for pictures in shown.galleries.values():
-        yield from pictures
-
-
-def _with_uris(one: Shown, uris: Iterator[str]) -> tuple[str, str, list[tuple[str, str]]]:
-    """File, the detector's answer, and its pictures with their words."""
-    kinds = (("source", one.source), ("generated", one.fake), ("cycled", one.cycled))
-    return one.file, _answer(one.logit), [(kind, next(uris)) for kind, picture in kinds if picture is not None]
+    cards = [picture for group in shown.cards.values() for one in group for picture in one.pictures.values()]
+    return cards + [picture for pictures in shown.galleries.values() for picture in pictures]
 
 
 def _answer(logit: float) -> str:
@@ -132,73 +158,16 @@ def _facts(result: Mapping[str, Any], rows: Sequence[Row]) -> Cells:
     return facts
 
 
-def _detectors(result: Mapping[str, Any]) -> Cells:
-    return [
-        (
-            each["name"] + (SHARED if each.get("shares_training") else ""),
-            f"{each['image_size_px']} px",
-            f"{each['accuracy']:.1%}",
-            percent_interval(each["interval"]),
-            f"{each['auc']:.3f}",
-            thousands(each["chosen_folds"]),
-            duration(each["seconds"]),
-        )
-        for each in result["detectors"]
-    ]
-
-
-def _controls(result: Mapping[str, Any]) -> Cells:
-    return [
-        (
-            each["name"],
-            each["detail"],
-            thousands(each["n"]),
-            "" if each["auc"] is None else f"{each['auc']:.3f}",
-            f"{each['p_value']:.2g}",
-            "distinguished" if each["distinguished"] else "cannot be distinguished",
-        )
-        for each in result["controls"]
-    ]
-
-
-def _robustness(result: Mapping[str, Any]) -> Cells:
-    return [
-        (
-            change_in_words(row["change"], row["amount"]),
-            f"{row['accuracy']:.1%}",
-            percent_interval(row["interval"]),
-            f"{row['auc']:.3f}",
-            f"{row['average_precision']:.3f}",
-        )
-        for row in result["robustness"]
-    ]
-
-
-def _target_shares(result: Mapping[str, Any]) -> Cells:
-    return [
-        (
-            f"{each['view']}, {each['features']}{SHARED if each.get('shares_training') else ''}",
-            f"{each['share']:.1%}",
-            percent_interval(each["interval"]),
-            f"{each['sources_share']:.1%}",
-            f"{each['reals_share']:.1%}",
-            f"{each['accuracy']:.1%}",
-        )
-        for each in result["reads_as_target"]
-    ]
-
-
-def _leaks(result: Mapping[str, Any]) -> Cells:
-    return [
-        (
-            each["kind"],
-            each["detail"],
-            "" if each["effect"] is None else f"{each['effect']:.0%}",
-            "" if each["p_value"] is None else f"{each['p_value']:.1g}",
-            "spoils a detector's number" if each["spoils_detector"] else "is borne in mind",
-        )
-        for each in result["leaks"]
-    ]
+def _cells(entries: Sequence[Mapping[str, Any]], **columns: str | Callable[[Any], str]) -> Cells:
+    """A row an entry: of each column's key the value as its format or function writes it; the first is marked if it shares
+    training, and None is empty.
+    """
+    rows = []
+    for entry in entries:
+        values = [(entry[key], form) for key, form in columns.items()]
+        row = ["" if value is None else form(value) if callable(form) else form.format(value) for value, form in values]
+        rows.append((row[0] + (SHARED if entry.get("shares_training") else ""), *row[1:]))
+    return rows
 
 
 def _settings(result: Mapping[str, Any], rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, str]]]]:

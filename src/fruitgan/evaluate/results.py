@@ -11,7 +11,7 @@ from fruitgan.evaluate.leaks import Leak
 from fruitgan.measures.contracts import MetricResult
 from fruitgan.measures.distances import Claim
 from fruitgan.settings import to_json
-from fruitgan.train_detector.calibration import Calibration, Confusion
+from fruitgan.train_detector.calibration import Calibration, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,24 +35,17 @@ class RatioResult(MetricResult):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorResult:
-    """Accuracy of the strongest detector on held-out images, or of the one that was given."""
+class DetectorResult(Verdict):
+    """Accuracy of the strongest detector on held-out images, or of the one that was given.
+
+    `p_value` is of the one permutation test of all detectors (measures/statistics.py).
+    """
 
     name: str
-    accuracy: float
-    interval: tuple[float, float]
-    """Wilson, over the test images, each counted once."""
-    auc: float
     auc_interval: tuple[float, float]
     """By the bootstrap over groups of images."""
     average_precision: float
     calibration: Calibration
-    p_value: float
-    """Of the one permutation test of all detectors (measures/statistics.py)."""
-    n: int
-    chance: float
-    """Accuracy of the majority baseline."""
-    confusion: Confusion
     protocol: str
     """In words: why the detector learnt nothing from its test images."""
     image_size_px: int
@@ -201,8 +194,36 @@ class Gate:
         return f"{self.name} is {self.value:.4g}, {'above' if self.above else 'below'} {self.bound:g}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluateResult:
+@dataclass(kw_only=True)
+class Numbers:
+    """Numbers by their key: `kid`, `kid_colour` and so on."""
+
+    numbers: dict[str, MetricResult] = field(default_factory=dict)
+    floor: dict[str, FloorResult] = field(default_factory=dict)
+    ratios: dict[str, RatioResult | None] = field(default_factory=dict)
+    """`r`, and `r_colour` and so on for further features; None where it cannot be measured."""
+    not_measured: dict[str, str] = field(default_factory=dict)
+    """By a metric's name, why it has no number."""
+
+
+@dataclass(kw_only=True)
+class Detection:
+    """Results of detectors; without a detector `withheld` says why."""
+
+    detector: DetectorResult | None = None
+    withheld: str | None = None
+    detector_trained_on: str = ""
+    """The data that the features of a given detector were trained on elsewhere."""
+    controls: tuple[ControlResult, ...] = ()
+    detectors: tuple[DetectorRow, ...] = ()
+    judged: tuple[JudgedImage, ...] = ()
+    robustness: tuple[RobustnessResult, ...] = ()
+    saliency: tuple[SaliencyResult, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class EvaluateResult(Numbers, Detection):
     """What `--json` prints and `evaluation.json` holds; `as_json` has the numbers under their own names."""
 
     fake_dir: Path
@@ -210,43 +231,28 @@ class EvaluateResult:
     source_dir: Path | None
     n_fake: int
     n_real: int
-    numbers: Mapping[str, MetricResult]
-    floor: Mapping[str, FloorResult]
-    ratios: Mapping[str, RatioResult | None]
-    """`r`, and `r_colour` and so on for further features."""
-    r_withheld: str | None
-    not_measured: Mapping[str, str]
-    """By a metric's name, why it has no number."""
-    leaks: tuple[Leak, ...]
-    detector: DetectorResult | None
-    withheld: str | None
-    """Why there is no detector's number."""
-    controls: tuple[ControlResult, ...]
-    detectors: tuple[DetectorRow, ...]
-    judged: tuple[JudgedImage, ...]
-    robustness: tuple[RobustnessResult, ...]
-    saliency: tuple[SaliencyResult, ...]
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...]
-    quick: bool
-    seed: int
-    out: Path
-    file: Path
-    report: Path
-    trained_against: tuple[str, ...] | None = None
+    trained_against: tuple[str, ...] | None
     """Names of the pretrained networks that judged the generator in training; None where they are not known."""
-    judges_sharing_training: tuple[str, ...] = ()
+    judges_sharing_training: tuple[str, ...]
     """Features and detectors here that share training data or weights with those."""
-    claims: tuple[Claim, ...] = ()
+    r_withheld: str | None
+    claims: tuple[Claim, ...]
     """Sentences on which several feature backends agree, and those on which they do not."""
-    reads_as_target: tuple[TargetShare, ...] = ()
+    leaks: tuple[Leak, ...]
+    reads_as_target: tuple[TargetShare, ...]
     """Only where the sources are known."""
     compare: tuple[Comparison, ...] = ()
     """Further generators held against this one."""
     gates: tuple[Gate, ...] = ()
-    environment: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...]
+    quick: bool
+    seed: int
+    environment: Mapping[str, Any]
     """Versions of what computed it, and the machine's kind."""
     seconds: float = 0.0
+    out: Path
+    file: Path
+    report: Path
 
     @property
     def failed_gates(self) -> tuple[Gate, ...]:

@@ -204,7 +204,7 @@ def verdict(result: Mapping[str, Any]) -> str:
         who += SHARED
     accuracy = (
         f"{who} classifies {detector['accuracy']:.1%} of {thousands(detector['n'])} images correctly (95% interval {low:.1%} "
-        f"to {high:.1%}; majority baseline {detector['chance']:.0%})"
+        f"to {high:.1%}; majority baseline {detector['majority_baseline']:.0%})"
     )
     if detector["p_value"] <= ALPHA:
         return f"The generated images can be distinguished from real ones: {accuracy}."
