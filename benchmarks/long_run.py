@@ -36,9 +36,10 @@ import torch
 from PIL import Image
 from scipy import stats
 
+from fruitgan.progress import Event, Progress
 from fruitgan.train_gan.assemble import make_plan
 from fruitgan.train_gan.job import train_gan
-from fruitgan.train_gan.settings import Event, Started, Stepped, TrainGanSettings
+from fruitgan.train_gan.settings import TrainGanSettings
 
 WARM_UP_STEPS = 1000
 """Of each sitting: pools and the watch's windows fill, and what is made once is made."""
@@ -148,16 +149,14 @@ def sitting(settings: TrainGanSettings, kill_at_step: int | None) -> list[Seen]:
                 break
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code != (0 if kill_at_step is None else -signal.SIGKILL):
-        raise SystemExit(f"a sitting ended with {code}")
+        raise SystemExit(f"a run segment ended with {code}")
     return seen
 
 
 def _tell(event: Event, told: TextIO) -> None:
     match event:
-        case Started(_, step):
+        case Progress(done=step, details={"run": _}) | Progress(done=step, details={"losses": {}}):
             pass
-        case Stepped(report) if report.losses is not None:
-            step = report.step
         case _:
             return
     gc.collect()

@@ -29,7 +29,7 @@ from fruitgan.measures.contracts import Features, Values
 from fruitgan.measures.contracts import features as registry
 from fruitgan.measures.distances import kernel_distance
 from fruitgan.report.grid import fit_square
-from fruitgan.train_gan.assemble import Banks, load_banks, make_objective, make_plan, make_trainer
+from fruitgan.train_gan.assemble import Datasets, load_datasets, make_objective, make_plan, make_trainer
 from fruitgan.train_gan.samples import translate_batch
 from fruitgan.train_gan.settings import TrainGanSettings
 
@@ -50,12 +50,12 @@ def described(features: Features, images: list[Pixels]) -> Values:
 
 
 def train(
-    settings: TrainGanSettings, source: Source, banks: Banks | None
-) -> tuple[dict[str, list[Pixels]], Banks, float, dict[str, float]]:
+    settings: TrainGanSettings, source: Source, banks: Datasets | None
+) -> tuple[dict[str, list[Pixels]], Datasets, float, dict[str, float]]:
     """The fakes of the held-out images by direction, the banks, seconds a step and the last losses."""
     cpu = torch.device("cpu")
     plan = make_plan(settings, cpu)
-    banks = banks or load_banks(plan, source, lambda *_: None)
+    banks = banks or load_datasets(plan, source, lambda *_: None)
     trainer = make_trainer(plan, banks, make_objective(plan), cpu, 25)
     began = time.perf_counter()
     losses: dict[str, float] = {}

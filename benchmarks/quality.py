@@ -39,8 +39,8 @@ from fruitgan.measures.statistics import percentile_interval, resample_weights
 from fruitgan.networks.contracts import discriminators, generators
 from fruitgan.report.grid import fit_square, png_bytes
 from fruitgan.runs.checkpoint import Checkpoints
-from fruitgan.train_gan.assemble import Plan, load_banks, make_objective, make_plan, make_trainer
-from fruitgan.train_gan.multiply_adds import work_of
+from fruitgan.train_gan.assemble import Plan, load_datasets, make_objective, make_plan, make_trainer
+from fruitgan.train_gan.estimate import work_of
 from fruitgan.train_gan.objectives.contracts import objectives
 from fruitgan.train_gan.recipe import Recipe
 from fruitgan.train_gan.samples import translate_batch
@@ -94,7 +94,7 @@ def mean_work(plan: Plan) -> float:
 
 def train(plan: Plan, source: Source, folder: Path, device: torch.device) -> dict[str, torch.nn.Module]:
     """The last weights by direction; goes on from the newest checkpoint."""
-    banks = load_banks(plan, source, lambda *_: None)
+    banks = load_datasets(plan, source, lambda *_: None)
     trainer = make_trainer(plan, banks, make_objective(plan), device, log_every=100)
     checkpoints = Checkpoints(folder / "checkpoints", keep=1)
     trainer.step, _ = checkpoints.restore_newest(trainer.stateful())

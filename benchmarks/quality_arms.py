@@ -5,19 +5,18 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from fruitgan.train_gan.recipe import Adam, Part, Recipe, recipes
-from fruitgan.train_gan.schedules import Schedule, constant, until
+from fruitgan.train_gan.recipe import Adam, Part, Recipe, Schedule, constant, recipes, until
 
 
 def of_fruit() -> dict[str, Recipe]:
-    """The reference, then one change more in each row up to `fruit`; then that with a gradient penalty, which it has not."""
+    """The reference, then one change more in each row up to `fruit`."""
     fruit = recipes.get("fruit")
     rows = {"cyclegan": recipes.get("cyclegan")}
 
     def add(name: str, **changes: Any) -> None:
         rows[name] = dataclasses.replace(list(rows.values())[-1], **changes)
 
-    add("+ averages, decay", averaging=0.999, learning_rate=Schedule(start=1.0, end=0.0, begin=0.6, shape="cosine"))
+    add("+ averages, decay", ema_decay=0.999, learning_rate=Schedule(start=1.0, end=0.0, begin=0.6, shape="cosine"))
     weights = {
         "adversarial": constant(1.0),
         "cycle": Schedule(start=10.0, end=2.5, shape="cosine"),
@@ -32,16 +31,10 @@ def of_fruit() -> dict[str, Recipe]:
     add("+ antialiased", generator=Part(name="resnet-aa", options={"residual": False}))
     add("+ change of the source", generator=Part(name="resnet-aa", options={"mask": False}))
     rows["fruit (+ mask, adaptive changes)"] = fruit
-    for weight in (0.4, 4.0):
-        add(
-            f"fruit + penalty {weight:g}",
-            objective=Part(name="cyclegan", options={**fruit.objective.options, "penalty": True}),
-            weights={**fruit.weights, "gradient_penalty": Schedule(start=weight, end=weight, every=8)},
-        )
     return rows
 
 
-SMALL = (0, 2, 3, 6, 7, 8)
+SMALL = (0, 2, 3, 6)
 """The rows of a CPU's form."""
 LARGE = (0, 6)
 

@@ -30,12 +30,11 @@ from fruitgan.data.loader import Batch, Sampler
 from fruitgan.device import Precision, keep_freed_memory, memory_format_of
 from fruitgan.networks import layers
 from fruitgan.train_gan import trainer as training
-from fruitgan.train_gan.assemble import Plan, make_objective, make_plan
-from fruitgan.train_gan.compilation import compile_networks
+from fruitgan.train_gan.assemble import Plan, compile_networks, make_objective, make_plan
 from fruitgan.train_gan.cuda_graphs import WARM_UP_STEPS, CudaGraphs
 from fruitgan.train_gan.objectives.adversarial import discriminator_loss, generator_loss
 from fruitgan.train_gan.objectives.contracts import Objective
-from fruitgan.train_gan.objectives.replay_buffer import ReplayPool
+from fruitgan.train_gan.objectives.replay_buffer import ReplayBuffer
 from fruitgan.train_gan.recipe import Recipe
 from fruitgan.train_gan.settings import TrainGanSettings
 
@@ -64,7 +63,7 @@ class PlainStep:
         self.networks, self.weights, self.feed = objective.networks, objective.weights, feed
         self.mode = str(recipe.objective.options["gan_mode"])
         pool_size = int(recipe.objective.options["pool_size"])
-        self.pools = {domain: ReplayPool(pool_size) if pool_size else None for domain in "ab"}
+        self.pools = {domain: ReplayBuffer(pool_size) if pool_size else None for domain in "ab"}
         self.optimizers = {}
         for kind in ("generator", "discriminator"):
             parameters = [p for name, net in objective.networks.items() if name.startswith(kind) for p in net.parameters()]

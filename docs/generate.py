@@ -148,11 +148,10 @@ def shown(value: Any) -> str:
     if "name" in value:
         return f"`{value['name']}`" + "".join(f", {key} `{entry}`" for key, entry in value["options"].items())
     if "begin" in value:
-        lazily = f", every {value['every']} steps, times {value['every']}" if value["every"] > 1 else ""
         if value["start"] == value["end"]:
-            return f"`{value['start']:g}`{lazily}"
+            return f"`{value['start']:g}`"
         course = f"{value['shape']} from {value['begin']:.0%} to {value['finish']:.0%} of the training"
-        return f"`{value['start']:g}` to `{value['end']:g}`, {course}, by {value['unit']}{lazily}"
+        return f"`{value['start']:g}` to `{value['end']:g}`, {course}, by {value['unit']}"
     return "; ".join(f"{key} {shown(entry)}" for key, entry in value.items())
 
 

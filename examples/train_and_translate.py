@@ -8,16 +8,17 @@ The steps are few so that it ends within a minute; for something to look at take
 import sys
 from pathlib import Path
 
+from fruitgan.progress import Event, Progress
 from fruitgan.train_gan.job import train_gan
-from fruitgan.train_gan.settings import Event, Stepped, TrainGanSettings
+from fruitgan.train_gan.settings import TrainGanSettings
 from fruitgan.translate.job import TranslateSettings, translate
 
 
 def show(event: Event) -> bool:
     """Called with each event; a True would stop the training after its step, saved."""
-    if isinstance(event, Stepped) and event.report.losses is not None:
-        losses = ", ".join(f"{term} {value:.2f}" for term, value in event.report.losses.items())
-        print(f"step {event.report.step}: {losses}")
+    if isinstance(event, Progress) and event.details.get("losses"):
+        losses = ", ".join(f"{term} {value:.2f}" for term, value in event.details["losses"].items())
+        print(f"step {event.done}: {losses}")
     return False
 
 

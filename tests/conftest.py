@@ -55,7 +55,7 @@ def repeatable() -> Iterator[None]:
 def no_report() -> Iterator[None]:
     """No page at the end of a training: it takes longer than a few small steps, and is another test's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fruitgan.train_gan.job.training_report", lambda *_: "")
+        patch.setattr("fruitgan.train_gan.segment.training_report", lambda *_: "")
         yield
 
 

@@ -54,6 +54,8 @@ class Card:
     size_multiple_px: int
     """The generator's size rule, for engines that cannot ask it."""
     recipe: str
+    resolved_recipe: Mapping[str, Any] | None = None
+    """Every field of the recipe, with all that was changed in it. None: not known."""
     steps: int
     images: int
     data: str

@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 MOST_LEVELS = 32
 LARGEST_INTEGER = 2**64
+LARGEST_TOML_BYTES = 1 << 20
 LARGEST_JSON_BYTES = 8 << 20
 """Of a file: some hundred times what a run of ours writes, and few enough bytes for nothing to become large of them."""
 
@@ -85,6 +86,28 @@ def read_json(path: Path) -> Any:
         return parse_json(text)
     except ValueError as error:
         raise DataError(f"{path}: not what it should be ({reason_of(error)})") from error
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        DataError: it cannot be read, or is too large to be a file of settings.
+        UsageError: it is not TOML.
+    """
+    import tomllib  # few runs read a settings file
+
+    with reading(file), open_regular(file) as opened:
+        data = opened.read(LARGEST_TOML_BYTES + 1)
+    try:
+        if len(data) > LARGEST_TOML_BYTES:
+            raise DataError(f"{file}: more than {LARGEST_TOML_BYTES:,} bytes; not a settings file")
+        return tomllib.loads(data.decode())
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: cannot be read (not UTF-8)") from error
+    except (ValueError, RecursionError) as error:  # besides its own error the reader lets Python's on giant numbers through
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
+        raise UsageError(f"{file} is not TOML: {reason}") from error
 
 
 def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

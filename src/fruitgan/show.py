@@ -34,29 +34,24 @@ def show(
 
 
 def _show_recipe(name: str | None, console: Console) -> None:
-    from fruitgan.train_gan.multiply_adds import count_work
-    from fruitgan.train_gan.recipe import recipes
+    from fruitgan.train_gan.estimate import count_work
+    from fruitgan.train_gan.recipe import recipe_toml, recipes
 
     if name is None:
         raise UsageError(f"which recipe? Known are {', '.join(recipes.names())}")
-    recipe = to_json(recipes.get(name))
+    recipe = recipes.get(name)
     work = count_work(name)
-    console.result({"name": name, **recipe, "multiply_adds_per_step": work.mean, "kinds_of_step": to_json(work.kinds)})
-    reasons = recipe.pop("why")
-    console.out(f"{name}: {recipe.pop('summary')}")
-    rows = [(field, _brief(value), reasons.get(field, "")) for field, value in recipe.items() if value is not None]
-    console.table("", ("setting", "value", "why"), rows)
-    console.table(
-        f"multiply-adds a step, counted: {work.mean / 1e9:,.1f} G in the mean",
-        ("of the steps", "multiply-adds", "losses"),
-        [(f"{kind.share:.1%}", f"{kind.multiply_adds / 1e9:,.1f} G", ", ".join(kind.weights)) for kind in work.kinds],
-    )
+    console.result({"name": name, **to_json(recipe), "multiply_adds_per_step": work.mean, "kinds_of_step": to_json(work.kinds)})
+    console.out(recipe_toml(recipe))
+    console.out(f"# multiply-adds a step, counted: {work.mean / 1e9:,.1f} G in the mean")
+    for kind in work.kinds:
+        console.out(f"# {kind.share:.1%} of the steps: {kind.multiply_adds / 1e9:,.1f} G, {', '.join(kind.weights)}")
 
 
 def _show_run(path: Path, console: Console) -> None:
     from fruitgan.runs.resume import resume_command
     from fruitgan.runs.run import Run, training_config
-    from fruitgan.train_gan.incidents import incidents
+    from fruitgan.train_gan.monitor import incidents
 
     run = Run(path)
     config, result, entries = training_config(run), run.result, run.entries()
@@ -106,10 +101,9 @@ def _brief(value: Any) -> str:
 
 def _schedule(value: Mapping[str, Any]) -> str:
     start, end, begin, finish = value["start"], value["end"], value["begin"], value["finish"]
-    lazily = f", every {value['every']} steps, times {value['every']}" if value["every"] > 1 else ""
     if start == end:
-        return f"{start:g}{lazily}"
+        return f"{start:g}"
     if begin == finish:
-        return f"{start:g}, from {begin:.0%} on {end:g}{lazily}"
+        return f"{start:g}, from {begin:.0%} on {end:g}"
     hold = f" until {begin:.0%}" if begin else ""
-    return f"{start:g}{hold}, {value['shape']} to {end:g} at {finish:.0%}{lazily}"
+    return f"{start:g}{hold}, {value['shape']} to {end:g} at {finish:.0%}"

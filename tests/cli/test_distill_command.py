@@ -14,7 +14,7 @@ from typed_commands import run_json
 
 from fruitgan import bundle as bundles
 from fruitgan.cli import main
-from fruitgan.distill import gates
+from fruitgan.distill import job as gates
 from fruitgan.networks.mobile import lite_u
 from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.settings import TrainGanSettings
@@ -53,7 +53,13 @@ def test_a_student_is_taught_on_its_teachers_images_and_measured(
     run = Path(result["run"])
     assert run.parent == tmp_path
     card = bundles.load_card(Path(result["bundle"]))
-    assert (card.generator.name, card.recipe, card.image_size_px, card.data) == ("lite-u", "lesson", 48, "pear2plum")
+    size_px = bundles.load_card(bundles.locate(str(teacher))).image_size_px
+    assert (card.generator.name, card.recipe, card.image_size_px, card.data) == (
+        "lite-u",
+        "lesson",
+        size_px,
+        "pear2plum",
+    )
     names = [gate["name"] for gate in result["gates"]]
     assert names == [
         *(f"{what}_{way}" for way in ("a2b", "b2a") for what in ("psnr", "kid_ratio", "detector_points")),
@@ -89,7 +95,7 @@ def test_another_teacher_is_refused_on_resuming(teacher: Path, tmp_path: Path, c
 
 def test_what_cannot_be_is_said_in_one_line(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = [
-        (["distill"], 2, "who teaches?"),
+        (["distill"], 2, "which teacher?"),
         (["distill", "--teacher", "nobody"], 2, "no file, run or shipped bundle named 'nobody'"),
         (["distill", "--teacher", "apple2orange"], 2, "a bundle does not hold its images; give --data"),
         (["train-gan", "--data", str(tmp_path), "--recipe", "lesson"], 2, "needs a teacher: fruitgan distill --teacher RUN"),

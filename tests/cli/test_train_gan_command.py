@@ -18,9 +18,9 @@ from fruitgan.console import Console, duration, options
 from fruitgan.console.signals import PoliteStop
 from fruitgan.demo.fruit import draw
 from fruitgan.errors import Stopped, UsageError
-from fruitgan.train_gan.command import Telling
-from fruitgan.train_gan.settings import Loading, Stepped
-from fruitgan.train_gan.trainer import StepReport, Trainer
+from fruitgan.progress import Progress
+from fruitgan.train_gan.command import TrainingDisplay
+from fruitgan.train_gan.trainer import Trainer
 
 # The smallest training there is: a step takes some hundredths of a second.
 TINY = [
@@ -111,7 +111,7 @@ def test_a_resumed_run_keeps_its_habits_unless_told_otherwise(
         (["--data", "DATA", "--generator-option", "blocks=many"], 2, "'many' is not of type int"),
         (["--data", "DATA", "--generator-option", "blocks"], 2, "expected KEY=VALUE"),
         (["--data", "DATA", "--recipe", "fast", "--image-size", "130"], 2, "in multiples of 4; the next is 132"),
-        (["--data", "DATA", "--recipe", "fast", "--image-size", "16"], 2, "takes 48 px or more"),
+        (["--data", "DATA", "--recipe", "fast", "--image-size", "16"], 2, "takes 32 px or more"),
         (["--data", "DATA", "--epochs", "1", "--steps", "1"], 2, "give one of them"),
         (["--data", "DATA", "--max-time", "soon"], 2, "such as 90s, 10m or 1h30m"),
         (["--data", "DATA", "--gpu", "99"], 4, "GPU 99"),
@@ -237,20 +237,20 @@ def test_fewer_steps_than_a_run_has_done_are_refused(
 
 def test_a_training_that_takes_days_says_so_once(capsys: pytest.CaptureFixture[str]) -> None:
     with PoliteStop() as stop, ExitStack() as stack:
-        telling = Telling(Console(), stop, stack)
+        display = TrainingDisplay(Console(), stop, stack)
         for step in range(1, 9):
-            telling(Stepped(StepReport(step, 2e-4, None), 0.1, 27 * 86400.0))
+            display(Progress("training", step, 9, {"losses": None, "seconds_left": 27 * 86400.0}))
     said = capsys.readouterr().err
     assert said.count("at this pace it takes 3.9 weeks; --recipe fast is made for machines without a GPU") == 1
 
 
 def test_being_stopped_while_images_are_read_makes_nothing() -> None:
     with PoliteStop() as stop, ExitStack() as stack:
-        telling = Telling(Console(), stop, stack)
-        telling(Loading("decoding apple", 1, 9))
+        display = TrainingDisplay(Console(), stop, stack)
+        display(Progress("decoding apple", 1, 9))
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(Stopped, match="before the first step") as stopped:
-            telling(Loading("decoding apple", 2, 9))
+            display(Progress("decoding apple", 2, 9))
     assert stopped.value.exit_code == 143
 
 
@@ -288,7 +288,7 @@ def test_a_profile_is_left_beside_the_run(pictures: Path, out: list[str], capfd:
     run = Path(json.loads(written.out)["run"])
     assert "ERROR" not in written.err  # what the profiler's own library would say of a missing GPU
     names = {event.get("name") for event in json.loads((run / "profile" / "trace.json").read_text())["traceEvents"]}
-    stages = ("draw", "batch", "images forward", "generators backward", "discriminators backward", "optimise", "average")
+    stages = ("draw", "batch", "images forward", "generators backward", "discriminators backward", "optimise", "ema")
     assert names >= {f"fruitgan: {stage}" for stage in stages}
     summary = (run / "profile" / "summary.txt").read_text()
     assert all(f"\n{stage} " in summary for stage in stages)

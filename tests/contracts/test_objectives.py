@@ -18,8 +18,7 @@ from fruitgan.networks.contracts import SizeRule, discriminators, generators
 from fruitgan.registry import Registry
 from fruitgan.settings import from_json, to_json
 from fruitgan.train_gan.objectives.contracts import Objective, objectives
-from fruitgan.train_gan.recipe import Recipe, recipes
-from fruitgan.train_gan.schedules import Clock
+from fruitgan.train_gan.recipe import Clock, Recipe, recipes
 
 SIDE_PX = 48
 DIRECTIONS = {"a2b", "b2a"}

@@ -12,6 +12,7 @@ import torch
 from picture_files import write_noise_domains
 from PIL import Image
 from torch import Tensor
+from training_events import is_warning, step_of
 
 from fruitgan.progress import Progress
 from fruitgan.train_detector.job import train_detector
@@ -20,7 +21,7 @@ from fruitgan.train_gan import assemble
 from fruitgan.train_gan.cuda_graphs import WARM_UP_STEPS
 from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.objectives.cyclegan import CycleGAN
-from fruitgan.train_gan.settings import Noted, Stepped, TrainGanSettings
+from fruitgan.train_gan.settings import TrainGanSettings
 from fruitgan.train_gan.trainer import StepReport, Trainer
 
 pytestmark = [
@@ -71,8 +72,8 @@ def test_a_gpu_starts_with_the_losses_of_a_cpu(folder: Path, recipe: str) -> Non
     for gpu in ("none", "0"):
 
         def keep_first(event: object, gpu: str = gpu) -> bool:
-            if isinstance(event, Stepped) and event.report.losses is not None:
-                first.setdefault(gpu, dict(event.report.losses))
+            if step_of(event) > 0 and event.details["losses"] is not None:
+                first.setdefault(gpu, dict(event.details["losses"]))
                 return True
             return False
 
@@ -83,7 +84,7 @@ def test_a_gpu_starts_with_the_losses_of_a_cpu(folder: Path, recipe: str) -> Non
 @pytest.mark.parametrize("recipe", ["fast", "cyclegan"])  # the second has a pool of past fakes
 def test_a_run_on_a_gpu_stops_resumes_and_finishes(folder: Path, recipe: str) -> None:
     def stop_at_five(event: object) -> bool:
-        return isinstance(event, Stepped) and event.report.step == 5
+        return step_of(event) == 5
 
     stopped = train_gan(settings(folder, "stopped", recipe=recipe), stop_at_five)
     assert (stopped.step, stopped.finished) == (5, False)
@@ -112,9 +113,9 @@ def test_captured_steps_train_as_steps_as_they_are(
 
     def train(way: str) -> None:
         def keep(event: object) -> None:
-            if isinstance(event, Stepped) and event.report.losses is not None:
-                losses[way].append(dict(event.report.losses))
-            if isinstance(event, Noted) and "CUDA graphs" in event.text:
+            if step_of(event) > 0 and event.details["losses"] is not None:
+                losses[way].append(dict(event.details["losses"]))
+            if is_warning(event) and "CUDA graphs" in event.text:
                 notes.append(event.text)
 
         train_gan(settings(folder, way, recipe=recipe, **RECIPES[recipe] | {"steps": 12}), keep)
@@ -138,7 +139,7 @@ def test_a_step_that_cannot_be_captured_trains_as_it_is_and_says_why(folder: Pat
     notes: list[str] = []
 
     def note(event: object) -> None:
-        if isinstance(event, Noted):
+        if is_warning(event):
             notes.append(event.text)
 
     assert train_gan(settings(folder, "waits"), note).finished

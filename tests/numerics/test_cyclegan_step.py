@@ -25,8 +25,7 @@ from fruitgan.networks.resnet import resnet_6
 from fruitgan.networks.unet import unet_128
 from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.objectives.cyclegan import cyclegan
-from fruitgan.train_gan.recipe import Adam, Recipe, recipes
-from fruitgan.train_gan.schedules import constant
+from fruitgan.train_gan.recipe import Adam, Recipe, constant, recipes
 from fruitgan.train_gan.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("repeatable")

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from fruitgan.data.loader import Batch
-from fruitgan.train_gan.ema import Average
+from fruitgan.train_gan.ema import EMA
 from fruitgan.train_gan.objectives.contracts import Objective, Player
-from fruitgan.train_gan.recipe import Adam, recipes
-from fruitgan.train_gan.schedules import Schedule
+from fruitgan.train_gan.recipe import Adam, Schedule, recipes
 from fruitgan.train_gan.trainer import Trainer
 
 START = [0.5, -2.0, 3.0]
@@ -85,7 +84,7 @@ def springs_trainer(steps: int, averaging: float | None) -> Trainer:
         weights={"pull": Schedule(start=2.0, end=3.0)},
         optimizers={"points": ADAM},
         learning_rate=Schedule(start=1.0, end=0.0),
-        averaging=averaging,
+        ema_decay=averaging,
     )
     return Trainer(
         Springs(),
@@ -120,7 +119,7 @@ def test_averaged_weights_follow_those_of_the_trainer() -> None:
 def test_an_average_equals_a_naive_loop_and_takes_buffers_over() -> None:
     torch.manual_seed(0)
     networks = {"one": nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)).double(), "other": nn.Linear(2, 1).double()}
-    average = Average(networks, 0.999)
+    average = EMA(networks, 0.999)
     expected = {f"{n}.{key}": p.detach().clone() for n, net in networks.items() for key, p in net.named_parameters()}
     for n in range(12):
         counts = n % 4 != 2

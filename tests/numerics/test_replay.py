@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fruitgan.train_gan.objectives.replay_buffer import ReplayPool
+from fruitgan.train_gan.objectives.replay_buffer import ReplayBuffer
 
 KEEP, UNDO = torch.ones(()), torch.zeros(())
 
@@ -38,7 +38,7 @@ def fakes(step: int, n: int) -> Tensor:
     return (step * 100 + torch.arange(n, dtype=torch.float32)).view(n, 1, 1, 1).expand(n, 3, 2, 2).clone()
 
 
-def kept(pool: ReplayPool) -> list[float]:
+def kept(pool: ReplayBuffer) -> list[float]:
     assert pool.images is not None
     return [float(image.mean()) for image in pool.images[: int(pool.count)]]
 
@@ -47,7 +47,7 @@ def kept(pool: ReplayPool) -> list[float]:
 @pytest.mark.parametrize("size", [1, 4, 50])
 def test_the_pool_shows_and_keeps_what_the_plain_loop_does(size: int, n: int) -> None:
     random = torch.Generator().manual_seed(size * 10 + n)
-    pool, naive = ReplayPool(size), NaivePool(size)
+    pool, naive = ReplayBuffer(size), NaivePool(size)
     older = 0
     for step in range(80):
         draws = torch.rand((n, 2), generator=random, dtype=torch.float64)
@@ -65,7 +65,7 @@ def test_the_pool_shows_and_keeps_what_the_plain_loop_does(size: int, n: int) ->
 @pytest.mark.parametrize("bad_steps", [{0}, {1, 2, 5}, set(range(10, 20))])
 def test_a_step_that_does_not_count_leaves_no_trace(n: int, bad_steps: set[int]) -> None:
     random = torch.Generator().manual_seed(1)
-    pool, naive = ReplayPool(4), NaivePool(4)
+    pool, naive = ReplayBuffer(4), NaivePool(4)
     for step in range(30):
         draws = torch.rand((n, 2), generator=random)
         draws[:, 1] /= 3  # few places, so that images of one batch meet each other
@@ -79,7 +79,7 @@ def test_a_step_that_does_not_count_leaves_no_trace(n: int, bad_steps: set[int])
 
 
 def test_two_queries_before_the_verdict_are_taken_back_together() -> None:
-    pool = ReplayPool(3)
+    pool = ReplayBuffer(3)
     pool.query(fakes(0, 1), torch.zeros(1, 2))
     pool.settle(KEEP)
     for step in (1, 2):
@@ -89,7 +89,7 @@ def test_two_queries_before_the_verdict_are_taken_back_together() -> None:
 
 
 def test_a_new_image_replaces_a_kept_one_for_the_highest_draw_too() -> None:
-    pool = ReplayPool(2)
+    pool = ReplayBuffer(2)
     pool.query(fakes(0, 2), torch.zeros(2, 2))
     pool.settle(KEEP)
     assert float(pool.query(fakes(1, 1), torch.ones(1, 2)).mean()) == 1.0
@@ -97,7 +97,7 @@ def test_a_new_image_replaces_a_kept_one_for_the_highest_draw_too() -> None:
 
 
 def test_the_pool_is_detached_and_keeps_full_precision() -> None:
-    pool = ReplayPool(2)
+    pool = ReplayBuffer(2)
     shown = pool.query(fakes(0, 1).bfloat16().requires_grad_(), torch.zeros(1, 2))
     assert not shown.requires_grad
     assert shown.dtype == torch.float32
@@ -105,12 +105,12 @@ def test_the_pool_is_detached_and_keeps_full_precision() -> None:
 
 def test_a_restored_pool_goes_on_as_the_one_it_was_saved_from() -> None:
     random = torch.Generator().manual_seed(4)
-    pool = ReplayPool(3)
+    pool = ReplayBuffer(3)
     for step in range(6):
         pool.query(fakes(step, 1), torch.rand((1, 2), generator=random))
         pool.settle(KEEP)
     state = pool.state()
-    other = ReplayPool(3)
+    other = ReplayBuffer(3)
     other.restore({key: value.clone() if isinstance(value, Tensor) else value for key, value in state.items()})
     for step in range(6, 30):
         draws = torch.rand((2, 2), generator=random)
@@ -121,7 +121,7 @@ def test_a_restored_pool_goes_on_as_the_one_it_was_saved_from() -> None:
 
 
 def test_an_untouched_pool_has_a_state_of_its_own() -> None:
-    pool = ReplayPool(3)
+    pool = ReplayBuffer(3)
     assert pool.state() == {"count": 0}
     pool.settle(UNDO)
     pool.restore({"count": 0})

@@ -7,9 +7,8 @@ import math
 import pytest
 
 from fruitgan.errors import UsageError
-from fruitgan.train_gan.ema import averaging_factor
-from fruitgan.train_gan.recipe import recipes
-from fruitgan.train_gan.schedules import Clock, Schedule, constant, until
+from fruitgan.train_gan.ema import decay_after
+from fruitgan.train_gan.recipe import Clock, Schedule, constant, recipes, until
 
 STEPS_PER_EPOCH = 1019  # the oranges of apple2orange, a step each
 
@@ -59,16 +58,13 @@ def test_the_seeds_learning_rate_and_weights_never_change() -> None:
 
 
 @pytest.mark.parametrize("total", [4000, 1000, 20_000])
-def test_the_fast_recipes_weights_and_learning_rate_move_with_the_share_of_the_training(total: int) -> None:
-    recipe = recipes.get("fast")
+def test_schedules_move_with_the_share_of_the_training(total: int) -> None:
+    cycle, rate = Schedule(start=8.0, end=2.0), Schedule(start=1.0, end=0.02, begin=0.6)
     for step in range(0, total, total // 100):
         share, clock = step / total, Clock(step, total, 255)
-        assert recipe.weights["adversarial"].at(clock) == 1
-        assert recipe.weights["cycle"].at(clock) == pytest.approx(8 - 6 * share)
-        assert recipe.weights["identity"].at(clock) == (5 if share < 0.35 else 0)
-        falling = max(0.0, share - 0.6) / 0.4
-        assert recipe.learning_rate.at(clock) == pytest.approx(1 - 0.98 * falling)
-    last = recipe.learning_rate.at(Clock(total - 1, total, 255))
+        assert cycle.at(clock) == pytest.approx(8 - 6 * share)
+        assert rate.at(clock) == pytest.approx(1 - 0.98 * max(0.0, share - 0.6) / 0.4)
+    last = rate.at(Clock(total - 1, total, 255))
     assert last == pytest.approx(0.02, abs=0.98 / 0.4 / total * 1.01)
 
 
@@ -90,8 +86,8 @@ def test_a_schedule_that_does_not_rise_within_0_to_1_is_refused(begin: float, fi
         Schedule(start=1.0, end=0.0, begin=begin, finish=finish)
 
 
-def test_the_averaging_factor_ramps_up_to_its_limit() -> None:
-    assert averaging_factor(0, 0.999) == 1 / 10
-    assert averaging_factor(90, 0.999) == 91 / 100
-    assert averaging_factor(8990, 0.999) == pytest.approx(0.999)
-    assert averaging_factor(8992, 0.999) == averaging_factor(10**6, 0.999) == 0.999
+def test_the_ema_decay_ramps_up_to_its_limit() -> None:
+    assert decay_after(0, 0.999) == 1 / 10
+    assert decay_after(90, 0.999) == 91 / 100
+    assert decay_after(8990, 0.999) == pytest.approx(0.999)
+    assert decay_after(8992, 0.999) == decay_after(10**6, 0.999) == 0.999

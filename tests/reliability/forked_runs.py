@@ -28,13 +28,15 @@ from typing import Any
 import torch
 from counted_disk import cases, disk, watch_the_disk
 from forks import Tell, forked
+from training_events import is_saved, start_of, step_of
 
 from fruitgan.cli import explained
 from fruitgan.data import decoded_cache
-from fruitgan.train_gan import job
+from fruitgan.progress import Event, Note
+from fruitgan.train_gan import segment
 from fruitgan.train_gan.assemble import make_plan
 from fruitgan.train_gan.job import train_gan
-from fruitgan.train_gan.settings import Event, Saved, Started, Stepped, TrainGanSettings
+from fruitgan.train_gan.settings import TrainGanSettings
 
 TINY: dict[str, Any] = {
     "recipe": "fast",
@@ -94,13 +96,12 @@ class Runs:
         """Tells where it starts, of each step, what is saved, and the exit code and the message of a command that did this."""
 
         def on_progress(event: Event) -> None:
-            match event:
-                case Started(_, step):
-                    tell(started=step)
-                case Stepped(report):
-                    tell(step=report.step)
-                case Saved(step):
-                    tell(saved=step)
+            if start_of(event) >= 0:
+                tell(started=start_of(event))
+            elif step_of(event) > 0:
+                tell(step=step_of(event))
+            elif isinstance(event, Note) and is_saved(event):
+                tell(saved=int(event.text[-8:]))
 
         os.environ["FRUITGAN_CACHE"] = str(self.caches / out.name)  # of decoded images: each case decodes them anew
         given = {**settings} if "resume" in settings else {**settings, "data": self.data}
@@ -186,7 +187,7 @@ def main() -> None:
     order = json.load(sys.stdin)
     watch_the_disk()
     decoded_cache.RACY_SECONDS = 0.0  # else the first runs, on images just written, have fewer changes than the others
-    job.training_report = lambda *_: "a page"  # it takes longer than all the rest
+    segment.training_report = lambda *_: "a page"  # it takes longer than all the rest
     make_plan(TrainGanSettings(**TINY, data=order["data"]), torch.device("cpu"))  # which imports what else it takes
     gc.freeze()
     runs: dict[str, Runs] = {}

@@ -24,7 +24,7 @@ import torch
 
 from fruitgan.cli import main as fruitgan
 from fruitgan.data.loader import Batch, BatchLoader
-from fruitgan.train_gan import job
+from fruitgan.train_gan import segment
 from fruitgan.train_gan.assemble import make_plan
 from fruitgan.train_gan.settings import TrainGanSettings
 
@@ -104,7 +104,7 @@ def act(then: list[list[str]], process: int) -> None:
 
 
 def main() -> None:
-    job.training_report = lambda *_: "a page"  # it takes longer than all the rest
+    segment.training_report = lambda *_: "a page"  # it takes longer than all the rest
     tiny = TrainGanSettings(data="demo", recipe="fast", gpu="none")
     make_plan(tiny, torch.device("cpu"))  # which imports what else it takes
     for line in sys.stdin:

@@ -27,7 +27,7 @@ from fruitgan.cli import main
 from fruitgan.errors import DataError, FruitganError
 from fruitgan.runs.checkpoint import SUMS, TENSORS, VALUES, Checkpoints, Stateful
 from fruitgan.train_gan.job import train_gan
-from fruitgan.train_gan.objectives.replay_buffer import ReplayPool
+from fruitgan.train_gan.objectives.replay_buffer import ReplayBuffer
 from fruitgan.train_gan.settings import TrainGanSettings
 from fruitgan.train_gan.trainer import Trainer
 
@@ -131,7 +131,7 @@ def copied(good: Good, folder: Path) -> Path:
 
 def test_the_good_checkpoint_is_restored_and_goes_on(good: Good, tmp_path: Path) -> None:
     assert fate(good, copied(good, tmp_path).parent) == "whole"
-    assert {"average", "trainer"} < set(good.parts)
+    assert {"ema", "trainer"} < set(good.parts)
 
 
 def attack(hostile: SimpleNamespace, data: st.DataObject, good: Good, folder: Path) -> None:
@@ -216,8 +216,8 @@ def test_many_spoilt_checkpoints_are_restored_or_refused(
         ("trainer", "counts", {"cycle_a": 0}),
         ("trainer", "rollbacks", [1]),
         ("trainer", "rollbacks", [{"terms": "x"}]),
-        ("average", "updates", "many"),
-        ("average", "updates", -1),
+        ("ema", "updates", "many"),
+        ("ema", "updates", -1),
     ],
 )
 def test_values_of_another_kind_are_refused_though_the_sums_are_right(
@@ -234,7 +234,7 @@ def test_values_of_another_kind_are_refused_though_the_sums_are_right(
 
 
 @pytest.mark.parametrize("change", ["flat", "double", "nan", "missing"])
-@pytest.mark.parametrize("part", ["network.generator_ab", "optimizer.generators", "average"])
+@pytest.mark.parametrize("part", ["network.generator_ab", "optimizer.generators", "ema"])
 def test_tensors_of_another_kind_are_refused_though_the_sums_are_right(
     change: str, part: str, good: Good, tmp_path: Path
 ) -> None:
@@ -265,11 +265,11 @@ def test_tensors_of_another_kind_are_refused_though_the_sums_are_right(
 )
 def test_a_pool_of_past_images_takes_only_its_own_kind(state: dict[str, Any]) -> None:
     with pytest.raises((ValueError, TypeError, KeyError)):  # which restoring a checkpoint tells of
-        ReplayPool(2).restore(state)
+        ReplayBuffer(2).restore(state)
 
 
 def test_a_pool_of_images_of_another_size_is_refused_at_the_first_step() -> None:
-    pool = ReplayPool(2)
+    pool = ReplayBuffer(2)
     pool.restore({"count": 1, "images": torch.zeros(2, 3, 4, 4)})
     with pytest.raises(DataError, match=r"holds \[3, 4, 4\], not \[3, 8, 8\]"):
         pool.query(torch.zeros(1, 3, 8, 8), torch.zeros(1, 2))

@@ -16,16 +16,19 @@ from typing import Any
 import pytest
 import torch
 from picture_files import write_ramp_domains
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from training_events import is_saved, start_of, step_of, warnings_of
 
 from fruitgan import bundle as bundles
 from fruitgan.data.loader import Batch, BatchLoader
 from fruitgan.errors import DataError, UsageError
-from fruitgan.train_gan import recipes
+from fruitgan.files import file_sha256
+from fruitgan.progress import Event, OnProgress
+from fruitgan.runs import checkpoint
+from fruitgan.train_gan import recipes, segment
 from fruitgan.train_gan.job import train_gan
-from fruitgan.train_gan.recipe import Part
-from fruitgan.train_gan.schedules import Schedule
-from fruitgan.train_gan.settings import Event, OnProgress, Saved, Started, Stepped, TrainGanResult, TrainGanSettings
+from fruitgan.train_gan.recipe import Part, until
+from fruitgan.train_gan.settings import TrainGanResult, TrainGanSettings
 from fruitgan.train_gan.trainer import LossNotFinite
 
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -46,7 +49,7 @@ KINDS: dict[str, tuple[dict[str, Any], int, int]] = {
     ),
     # large enough batches for the pool of 50 to be full, and to swap, before the stop
     "cyclegan": ({"recipe": "cyclegan", "generator": "resnet-6", "image_size": 24, "batch_size": 11}, 8, 6),
-    # a lazy penalty at steps 0 and 8, masks, a strength that adapts, identity for the first half
+    # masks, a strength that adapts, identity for the first half
     "fruit": (
         {
             "recipe": "fruit",
@@ -65,13 +68,13 @@ RARELY = 1000
 
 
 @pytest.fixture(scope="module", autouse=True)
-def penalised_fruit() -> Iterator[None]:
-    """The recipe as it is, and a lazy penalty, which no recipe of ours has."""
-    options = {**recipes.fruit.objective.options, "penalty": True}
-    weights = {**recipes.fruit.weights, "gradient_penalty": Schedule(start=4.0, end=4.0, every=8)}
-    penalised = dataclasses.replace(recipes.fruit, objective=Part(name="cyclegan", options=options), weights=weights)
+def rich_fruit() -> Iterator[None]:
+    """The recipe with what else an objective can keep, and a loss that ends halfway."""
+    options = {**recipes.fruit.objective.options, "augment_target": 0.6, "pool_size": 3}
+    weights = {**recipes.fruit.weights, "identity": until(0.5, 5.0)}
+    rich = dataclasses.replace(recipes.fruit, objective=Part(name="cyclegan", options=options), weights=weights)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipes, "fruit", penalised)
+        patch.setattr(recipes, "fruit", rich)
         yield
 
 
@@ -98,7 +101,7 @@ def resumed(out: Path, name: str, on_progress: OnProgress | None = None, **chang
 
 
 def stop_after(step: int) -> Callable[[Event], bool]:
-    return lambda event: isinstance(event, Stepped) and event.report.step >= step
+    return lambda event: step_of(event) >= step
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +116,9 @@ from pathlib import Path
 from fruitgan.settings import from_json
 from fruitgan.train_gan.settings import TrainGanSettings
 from fruitgan.train_gan.job import train_gan
-from fruitgan.train_gan.settings import Stepped
 
 def kill_at_five(event):
-    if isinstance(event, Stepped) and event.report.step == 5:
+    if getattr(event, "details", {}).get("losses", 0) != 0 and event.done == 5:
         os.kill(os.getpid(), signal.SIGKILL)
 
 work = json.loads(sys.argv[1])
@@ -187,8 +189,8 @@ def test_the_checkpoints_compared_hold_every_part_that_moves(whole: Mapping[str,
     }
     always = networks | {"optimizer.generators", "optimizer.discriminators", "trainer"}
     more = {
-        "fast": {"average"},
-        "fruit": {"average", "extra.pool_a", "extra.pool_b", "extra.strength"},
+        "fast": {"ema"},
+        "fruit": {"ema", "extra.pool_a", "extra.pool_b", "extra.strength"},
         "cyclegan": {"extra.pool_a", "extra.pool_b"},
         "seed-unet": set(),
     }
@@ -205,11 +207,10 @@ def test_a_killed_run_goes_on_bit_for_bit(
 ) -> None:
     assert new_process.returncode == -signal.SIGKILL, new_process.stderr
     assert not (out / "killed" / "result.json").exists()
-    started = []
-    result = resumed(out, "killed", lambda event: started.append(event) if isinstance(event, Started) else None)
-    assert [(event.step, event.total_steps, event.notes) for event in started] == [
-        (4, 7, ("goes on with --save-every 1000 instead of 2",))
-    ]
+    events: list[Event] = []
+    result = resumed(out, "killed", events.append)
+    assert [start_of(event) for event in events if start_of(event) >= 0] == [4]
+    assert warnings_of(events) == ["goes on with --save-every 1000 instead of 2"]
     assert result.finished
     assert_same_end(result.run, whole["fast"].run)
 
@@ -218,7 +219,7 @@ def test_a_run_stopped_before_its_first_checkpoint_starts_at_0_again(
     whole: Mapping[str, TrainGanResult], data: Path, out: Path
 ) -> None:
     def interrupt(event: Event) -> None:
-        if isinstance(event, Stepped) and event.report.step == 4:
+        if step_of(event) == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -239,9 +240,8 @@ def test_a_damaged_newest_checkpoint_is_passed_over_said_and_made_anew(
     notes: list[str] = []
 
     def keep_notes(event: Event) -> None:
-        if isinstance(event, Started):
-            notes.extend(event.notes)
-            assert event.step == 2
+        notes.extend(warnings_of([event]))
+        assert start_of(event) in (-1, 2)
 
     result = resumed(out, "damaged", keep_notes, save_every=2, keep=9)
     assert len(notes) == 2
@@ -382,7 +382,7 @@ def test_a_bundle_that_a_kill_left_behind_its_checkpoint_is_made_anew(
     older: list[bytes] = []
 
     def keep_bundle(event: Event) -> None:
-        if isinstance(event, Saved) and not older:
+        if is_saved(event) and not older:
             older.append((out / "behind" / bundles.FILE_NAME).read_bytes())
 
     first = train_gan(settings(data, out, "fast", "behind", save_every=3), keep_bundle)
@@ -414,3 +414,44 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
     assert bundles.load(run / bundles.FILE_NAME).card.steps == 4
     monkeypatch.undo()
     assert resumed(out, "spoilt").finished
+
+
+def test_a_run_of_an_older_version_goes_on_bit_for_bit(whole: Mapping[str, TrainGanResult], data: Path, out: Path) -> None:
+    run = train_gan(settings(data, out, "fast", "older"), stop_after(3)).run
+    config = json.loads((run / "config.json").read_text())
+    recipe = config["plan"]["recipe"]
+    recipe["averaging"] = recipe.pop("ema_decay")
+    for schedule in (*recipe["weights"].values(), recipe["learning_rate"]):
+        schedule["every"] = 1
+    config["plan"]["objective"]["options"]["penalty"] = False
+    for gone in ("recipe_changes", "learning_rate", "cycle_weight", "objective_options"):
+        del config["settings"][gone]
+    (run / "config.json").write_text(json.dumps(config))
+    (folder,) = (run / "checkpoints").iterdir()
+    tensors, document = last_checkpoint(run)
+    former = {name.replace("ema/", "average/"): tensor for name, tensor in tensors.items()}
+    save_file(former, folder / "state.safetensors")
+    document["format"] = 1
+    document["parts"] = sorted(part.replace("ema", "average") for part in document["parts"])
+    document["values"] = {name.replace("ema/", "average/"): value for name, value in document["values"].items()}
+    del document["about"]
+    document["sha256"] = {"state.safetensors": file_sha256(folder / "state.safetensors")}  # as the first had it
+    (folder / "state.json").write_text(json.dumps(document))
+    assert_same_end(resumed(out, "older").run, whole["fast"].run)
+
+
+def test_time_between_the_last_line_of_the_log_and_the_checkpoint_is_counted(data: Path, out: Path) -> None:
+    first = train_gan(settings(data, out, "fast", "timed", log_every=RARELY), stop_after(2))
+    assert log_lines(first.run) == []
+    assert resumed(out, "timed", stop_after(3), log_every=RARELY).seconds > first.seconds > 0
+
+
+def test_without_an_interval_a_run_saves_by_time(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Event] = []
+    train_gan(settings(data, tmp_path, "fast", "seldom", save_every=None), events.append)
+    assert sum(is_saved(event) for event in events) == 1  # at the end, which comes within a minute
+    events.clear()
+    monkeypatch.setattr(checkpoint, "MOST_TIME_SHARE", 1e9)
+    monkeypatch.setattr(segment, "SaveClock", lambda: checkpoint.SaveClock(0.0))
+    train_gan(settings(data, tmp_path, "fast", "often", save_every=None), events.append)
+    assert sum(is_saved(event) for event in events) == KINDS["fast"][1]

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from picture_files import write_noise_domains
+from training_events import step_of, warnings_of
 
+from fruitgan.progress import Event
 from fruitgan.runs.run import Run
 from fruitgan.train_gan.job import train_gan
-from fruitgan.train_gan.settings import Event, Started, Stepped, TrainGanResult, TrainGanSettings
+from fruitgan.train_gan.settings import TrainGanResult, TrainGanSettings
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -33,7 +35,7 @@ def stopped(data: Path, tmp_path: Path) -> Stopped:
             **{"data": str(data), "out": tmp_path, "name": "run", "steps": 6, "gpu": "none", "recipe": "cyclegan"},
             **{"generator": "resnet-6", "generator_options": {"base_channels": "2"}, "image_size": 24, "precision": "fp32"},
         )
-        run = train_gan(settings, lambda event: isinstance(event, Stepped) and event.report.step == at).run
+        run = train_gan(settings, lambda event: step_of(event) == at).run
         file = run / "environment.json"
         here = json.loads(file.read_text())
         file.write_text(json.dumps({**here, **machine, "packages": {**here["packages"], **(packages or {})}}))
@@ -46,9 +48,8 @@ def going_on(run: Path, until: int | None = None) -> tuple[TrainGanResult, tuple
     notes: list[str] = []
 
     def watch(event: Event) -> bool:
-        if isinstance(event, Started):
-            notes.extend(event.notes)
-        return isinstance(event, Stepped) and event.report.step == until
+        notes.extend(warnings_of([event]))
+        return step_of(event) == until
 
     return train_gan(TrainGanSettings(resume="run", out=run.parent, gpu="none"), watch), tuple(notes)
 

@@ -15,21 +15,22 @@ import pytest
 import torch
 from picture_files import write_ramp_domains
 from safetensors.torch import load_file
+from training_events import is_warning, start_of, step_of, warnings_of
 
 from fruitgan import randomness
 from fruitgan.cli import main
 from fruitgan.data.loader import Batch, BatchLoader
 from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.progress import Event, OnProgress
 from fruitgan.runs.run import Run
-from fruitgan.train_gan import job
-from fruitgan.train_gan.job import train_gan
-from fruitgan.train_gan.out_of_memory import OutOfMemory
-from fruitgan.train_gan.settings import Event, Noted, OnProgress, Started, Stepped, TrainGanResult, TrainGanSettings
+from fruitgan.train_gan import job, segment
+from fruitgan.train_gan.job import OutOfMemory, train_gan
+from fruitgan.train_gan.settings import TrainGanResult, TrainGanSettings
 from fruitgan.train_gan.trainer import LossNotFinite, Trainer
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
-REPORT = job.training_report
+REPORT = segment.training_report
 SEED = 3
 STEPS = 8
 RARELY = 1000
@@ -57,11 +58,11 @@ def resumed(out: Path, on_progress: OnProgress | None = None, **changes: Any) ->
 
 
 def texts(events: list[Event]) -> list[str]:
-    return [event.text for event in events if isinstance(event, Noted)]
+    return [text for text in warnings_of(events) if text.startswith("step ")]
 
 
 def stop_after(step: int) -> Callable[[Event], bool]:
-    return lambda event: isinstance(event, Stepped) and event.report.step == step
+    return lambda event: step_of(event) == step
 
 
 def log_lines(run: Path) -> list[dict[str, Any]]:
@@ -165,8 +166,8 @@ def test_a_run_that_went_back_resumes_bit_for_bit(
     rolled = []
 
     def stop(event: Event) -> bool:
-        rolled.append(isinstance(event, Noted))
-        return any(rolled) and isinstance(event, Stepped) and event.report.step == split
+        rolled.append(is_warning(event))
+        return any(rolled) and step_of(event) == split
 
     stopped = train_gan(settings(data, tmp_path, kind, on_nan="rollback"), stop)
     assert (stopped.step, stopped.finished) == (split, False)
@@ -192,7 +193,7 @@ def test_a_run_killed_between_a_rollback_and_its_next_checkpoint_goes_back_again
 
     def die(event: Event) -> None:
         events.append(event)
-        if texts(events) and isinstance(event, Stepped):
+        if texts(events) and step_of(event) > 0:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -229,7 +230,7 @@ def test_rollback_passes_over_a_checkpoint_that_was_damaged_meanwhile(
 
     def damage(event: Event) -> None:
         events.append(event)
-        if isinstance(event, Stepped) and event.report.step == 4 and not texts(events):
+        if step_of(event) == 4 and not texts(events):
             (tmp_path / "run" / "checkpoints" / "step-00000004" / "state.json").write_text("{")
 
     assert train_gan(settings(data, tmp_path, on_nan="rollback"), damage).finished
@@ -285,11 +286,11 @@ def test_a_rollback_takes_its_later_samples_with_it_and_stands_in_the_report(
     data: Path, tmp_path: Path, spoil: Callable[[Spoil], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil(lambda feed, step: step == 4 and feed.seed in seeds(1))
-    monkeypatch.setattr(job, "training_report", REPORT)
+    monkeypatch.setattr(segment, "training_report", REPORT)
     sheets: list[list[str]] = []
 
     def look(event: Event) -> None:
-        if isinstance(event, Noted):
+        if is_warning(event):
             sheets.append(sorted(path.name for path in (tmp_path / "run" / "samples").iterdir()))
 
     result = train_gan(settings(data, tmp_path, on_nan="rollback", sample_every=1), look)
@@ -399,11 +400,11 @@ def copied(data: Path, tmp_path: Path) -> Path:
 def test_the_datas_folder_may_disappear_while_a_run_goes_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "training_report", REPORT)
+    monkeypatch.setattr(segment, "training_report", REPORT)
     mine = copied(data, tmp_path)
 
     def remove(event: Event) -> None:
-        if isinstance(event, Stepped) and event.report.step == 1:
+        if step_of(event) == 1:
             shutil.rmtree(mine)
 
     whole = train_gan(settings(data, tmp_path / "whole", sample_every=4))
@@ -419,18 +420,18 @@ def test_a_folder_that_disappears_before_the_samples_are_read_costs_a_note_and_n
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = copied(data, tmp_path)
-    load_banks = job.load_banks
+    load_datasets = job.load_datasets
 
     def load_and_lose(*arguments: Any) -> Any:
-        banks = load_banks(*arguments)
+        banks = load_datasets(*arguments)
         shutil.rmtree(mine)
         return banks
 
     events: list[Event] = []
     with monkeypatch.context() as patch:
-        patch.setattr(job, "load_banks", load_and_lose)
+        patch.setattr(job, "load_datasets", load_and_lose)
         result = train_gan(settings(mine, tmp_path), events.append)
-    notes = next(event.notes for event in events if isinstance(event, Started))
+    notes = warnings_of(events)
     assert [note.split(" can be read")[0] for note in notes] == ["no image of dark", "no image of light"]
     assert result.finished
     assert (result.run / "samples" / "step-00000008.png").is_file()
@@ -464,8 +465,8 @@ def test_a_clock_that_goes_back_changes_neither_durations_nor_the_run(
     seconds_left: list[float] = []
 
     def keep_forecasts(event: Event) -> None:
-        if isinstance(event, Stepped):
-            seconds_left.append(event.seconds_left)
+        if step_of(event) > 0:
+            seconds_left.append(event.details["seconds_left"])
 
     train_gan(settings(data, tmp_path, max_seconds=3600.0), stop_after(3))
     result = resumed(tmp_path, keep_forecasts)
@@ -491,12 +492,12 @@ def test_files_from_the_future_do_not_matter(data: Path, tmp_path: Path) -> None
     older = tmp_path / "run" / "checkpoints" / "step-00000004"
     os.utime(older, (future + 1, future + 1))  # the newest checkpoint is the one with the most steps, whatever the files say
     os.utime(tmp_path / "finished", (future + 2, future + 2))
-    started: list[int] = []
+    starts: list[int] = []
 
     def keep_start(event: Event) -> None:
-        if isinstance(event, Started):
-            started.append(event.step)
+        if start_of(event) >= 0:
+            starts.append(start_of(event))
 
     result = train_gan(TrainGanSettings(resume="newest", out=tmp_path, gpu="none"), keep_start)
-    assert (result.run.name, result.finished, started) == ("run", True, [5])
+    assert (result.run.name, result.finished, starts) == ("run", True, [5])
     assert train_gan(TrainGanSettings(resume="newest", out=tmp_path, gpu="none")).run.name == "old"

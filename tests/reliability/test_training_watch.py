@@ -12,18 +12,20 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from training_events import step_of, warnings_of
 
 from fruitgan.cli import main
 from fruitgan.images import Pixels
 from fruitgan.networks.contracts import generators
-from fruitgan.train_gan import job, run_log
+from fruitgan.progress import Event
 from fruitgan.train_gan import monitor as watching
+from fruitgan.train_gan import segment
 from fruitgan.train_gan.job import train_gan
-from fruitgan.train_gan.monitor import PATIENCE, SENTENCES, Patience, Watch, describe, swings
+from fruitgan.train_gan.monitor import PATIENCE, SENTENCES, Monitor, Patience, describe, swings
 from fruitgan.train_gan.samples import translate_batch
-from fruitgan.train_gan.settings import Event, Noted, Stepped, TrainGanSettings
+from fruitgan.train_gan.settings import TrainGanSettings
 
-REPORT = job.training_report
+REPORT = segment.training_report
 RECORDED = Path(__file__).parent / "recorded"
 TOTAL = 100_000
 
@@ -103,8 +105,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -
     for kind in PATIENCE:
         monkeypatch.setitem(PATIENCE, kind, Patience(0.0, 40, 40))
     monkeypatch.setattr(watching, "LEAST_SPAN_STEPS", 40)
-    monkeypatch.setattr(run_log, "OBSERVE_STEPS", 10)
-    monkeypatch.setattr(job, "training_report", lambda *_: "")
+    monkeypatch.setattr(segment, "OBSERVE_STEPS", 10)
+    monkeypatch.setattr(segment, "training_report", lambda *_: "")
 
 
 @pytest.fixture
@@ -153,7 +155,7 @@ def test_each_collapse_is_seen_on_networks_made_to_collapse_so_and_said_once_wit
     result = train_gan(settings(data, tmp_path, generator, discriminator), events.append)
     found = warned(result.run)
     assert [(kind, said in text) for _, kind, text in found] == [(kind, True)]
-    assert [(event.step, event.text) for event in events if isinstance(event, Noted)] == [(found[0][0], found[0][2])]
+    assert warnings_of(events) == [f"step {found[0][0]}: {found[0][2]}"]
     assert "\n" not in found[0][2]
     assert any(word in found[0][2] for word in ("help", "lets more change"))
 
@@ -168,7 +170,7 @@ def test_a_resumed_run_neither_repeats_nor_forgets_a_warning(split: int, made: N
     whole = train_gan(settings(data, tmp_path / "whole", "still", "swinging"))
     stopped = train_gan(
         settings(data, tmp_path, "still", "swinging"),
-        lambda event: isinstance(event, Stepped) and event.report.step == split,
+        lambda event: step_of(event) == split,
     )
     assert not stopped.finished
     train_gan(TrainGanSettings(resume="run", out=tmp_path, gpu="none"))
@@ -179,10 +181,10 @@ def test_a_resumed_run_neither_repeats_nor_forgets_a_warning(split: int, made: N
 def test_a_warning_is_told_on_stderr_shown_later_and_stands_in_the_report(
     made: None, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(job, "training_report", REPORT)
+    monkeypatch.setattr(segment, "training_report", REPORT)
     asked = ["--recipe", "cyclegan", "--augment", "none", "--image-size", "12", "--generator", "made-still"]
     more = ["--discriminator", "made-fair", "--steps", "100", "--gpu", "none", "--name", "run", "--out", str(tmp_path)]
-    monkeypatch.setattr(run_log, "OBSERVE_STEPS", 25)
+    monkeypatch.setattr(segment, "OBSERVE_STEPS", 25)
     assert main(["train-gan", "--data", str(data), *asked, *more]) == 0
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: step ")]
     assert [line[:60] for line in told] == ["warning: step 75: a2b: for 50 steps the outputs have been th"]
@@ -226,7 +228,7 @@ def lines(steps: range, outputs: Mapping[str, float] | None = None, **losses: fl
         yield {"step": step, "losses": losses} | ({"outputs": {"a2b": outputs}} if outputs else {})
 
 
-def first_warning(watch: Watch, entries: Iterator[dict[str, Any]]) -> tuple[int, list[str]] | None:
+def first_warning(watch: Monitor, entries: Iterator[dict[str, Any]]) -> tuple[int, list[str]] | None:
     return next(((entry["step"], list(found)) for entry in entries if (found := watch.see(entry))), None)
 
 
@@ -236,12 +238,12 @@ CHANGED = {"changed": 0.1, "variety": 0.9, "likeness": 0.8}
 
 @pytest.mark.parametrize(("total", "patience"), [(500, 1000), (4000, 1000), (20_000, 5000), (1_000_000, 20_000)])
 def test_patience_is_a_share_of_the_training_within_bounds(total: int, patience: int) -> None:
-    found = first_warning(Watch(total, None), lines(range(100, 30_000, 100), UNCHANGED))
+    found = first_warning(Monitor(total, None), lines(range(100, 30_000, 100), UNCHANGED))
     assert found == (100 + patience, ["unchanged"])
 
 
 def test_a_collapse_that_passes_is_not_said() -> None:
-    watch = Watch(4000, None)
+    watch = Monitor(4000, None)
     for begin in range(0, 20_000, 1000):
         assert first_warning(watch, lines(range(begin + 100, begin + 1000, 100), UNCHANGED)) is None
         assert watch.see(next(lines(range(begin + 1000, begin + 1001), CHANGED))) == {}
@@ -249,14 +251,14 @@ def test_a_collapse_that_passes_is_not_said() -> None:
 
 def test_a_discriminator_near_zero_is_judged_by_what_it_would_lose_undecided() -> None:
     steps = range(25, 3000, 25)
-    assert first_warning(Watch(4000, 0.25), lines(steps, discriminator_a=0.2, discriminator_b=0.009)) == (
+    assert first_warning(Monitor(4000, 0.25), lines(steps, discriminator_a=0.2, discriminator_b=0.009)) == (
         1000,
         ["discriminator-won"],
     )
-    assert first_warning(Watch(4000, 0.25), lines(steps, discriminator_a=0.011)) is None
-    assert first_warning(Watch(4000, 0.5), lines(steps, discriminator_a=0.011)) == (1000, ["discriminator-won"])
-    assert first_warning(Watch(4000, None), lines(steps, discriminator_a=0.0)) is None  # who knows what the term means
-    assert first_warning(Watch(4000, 0.25), lines(steps, adversarial_ab=0.0, cycle_a=0.0)) is None
+    assert first_warning(Monitor(4000, 0.25), lines(steps, discriminator_a=0.011)) is None
+    assert first_warning(Monitor(4000, 0.5), lines(steps, discriminator_a=0.011)) == (1000, ["discriminator-won"])
+    assert first_warning(Monitor(4000, None), lines(steps, discriminator_a=0.0)) is None  # who knows what the term means
+    assert first_warning(Monitor(4000, 0.25), lines(steps, adversarial_ab=0.0, cycle_a=0.0)) is None
 
 
 def test_every_sentence_names_its_place_and_its_remedy() -> None:
@@ -274,12 +276,12 @@ def test_a_watch_that_replayed_the_lines_goes_on_as_one_that_saw_them() -> None:
         loss = {"discriminator_a": near, "discriminator_b": float(0.1 + swing + 0.01 * random.random())}
         outputs = {"outputs": {"b2a": UNCHANGED if number > 60 else CHANGED}} if number % 4 == 0 else {}
         entries.append({"step": 25 * number, "losses": loss, **outputs})
-    straight = Watch(8000, 0.25)
+    straight = Monitor(8000, 0.25)
     expected = [straight.see(entry) for entry in entries]
     assert sorted(kind for found in expected for kind in found) == ["discriminator-won", "oscillating", "unchanged"]
     for split in (1, 100, 130, 200, 260, 398):
         logged = [entry | ({"warnings": found} if found else {}) for entry, found in zip(entries, expected, strict=True)]
-        watch = Watch(8000, 0.25)
+        watch = Monitor(8000, 0.25)
         watch.replay(logged[:split])
         assert [watch.see(entry) for entry in entries[split:]] == expected[split:]
 
@@ -308,7 +310,7 @@ def test_drifts_steps_small_swings_and_constants_are_no_swings() -> None:
 
 
 def test_slow_swings_are_seen_in_means_of_lines() -> None:
-    watch = Watch(TOTAL, None)
+    watch = Monitor(TOTAL, None)
     entries = ({"step": 25 * n, "losses": {"adversarial_ab": 0.3 + 0.25 * np.sin(2 * np.pi * n / 30)}} for n in range(1, 1000))
     step, kinds = first_warning(watch, entries) or (0, [])
     assert kinds == ["oscillating"]
@@ -319,7 +321,7 @@ def test_slow_swings_are_seen_in_means_of_lines() -> None:
 def test_noise_however_strong_is_no_oscillation(memory: float) -> None:
     """Twenty losses of 500 lines that remember so much of the line before."""
     random = np.random.default_rng(7)
-    watch = Watch(TOTAL, None)
+    watch = Monitor(TOTAL, None)
     level = np.zeros(20)
     for number in range(1, 501):
         level = memory * level + np.sqrt(1 - memory**2) * random.standard_normal(20)
@@ -336,7 +338,7 @@ def test_recorded_trainings_that_went_well_give_no_alarm(recording: str) -> None
     """Of `--data demo`: every line, and again as if they had been the beginning of a longer or all of a shorter training."""
     found = json.loads((RECORDED / f"{recording}.json").read_text())
     for total in (1000, found["total_steps"], 200_000):
-        watch = Watch(total, found["undecided"])
+        watch = Monitor(total, found["undecided"])
         for number, step in enumerate(found["steps"]):
             losses = {term: values[number] for term, values in found["losses"].items()}
             observed = {"outputs": found["outputs"][str(step)]} if str(step) in found["outputs"] else {}
@@ -353,5 +355,5 @@ def test_a_generators_beginning_is_no_collapse(name: str, kind: str) -> None:
     seen = describe(sources, translate_batch(generator, sources, torch.device("cpu")))
     assert seen["changed"] < watching.SAME if kind == "unchanged" else seen["variety"] < watching.ALIKE
     for total in (200, 4000, 200_000):
-        assert first_warning(Watch(total, 0.25), lines(range(100, 1100, 100), seen)) is None
-    assert first_warning(Watch(4000, 0.25), lines(range(100, 1200, 100), seen)) == (1100, [kind])
+        assert first_warning(Monitor(total, 0.25), lines(range(100, 1100, 100), seen)) is None
+    assert first_warning(Monitor(4000, 0.25), lines(range(100, 1200, 100), seen)) == (1100, [kind])

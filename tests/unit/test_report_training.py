@@ -15,9 +15,8 @@ from fruitgan.report.grid import grid, png_bytes
 from fruitgan.settings import to_json
 from fruitgan.train_gan.curves import Story, in_words, loss_panels, schedule_panels
 from fruitgan.train_gan.page import training_report
-from fruitgan.train_gan.recipe import Recipe
+from fruitgan.train_gan.recipe import Clock, Recipe, Schedule, constant, until
 from fruitgan.train_gan.recipes import cyclegan, fast
-from fruitgan.train_gan.schedules import Clock, Schedule, constant, until
 
 STEPS_PER_EPOCH = 50
 LOADING = {"src", "href", "srcset", "data", "action", "poster", "background", "xlink:href"}
@@ -43,7 +42,10 @@ class Page(HTMLParser):
 
 
 def recipe_of(steps: int = 400, base: Recipe = fast) -> Recipe:
-    return dataclasses.replace(base, steps=steps, epochs=None, image_size_px=8)
+    weights = {"adversarial": constant(1.0), "cycle": Schedule(start=8.0, end=2.0), "identity": until(0.35, 5.0)}
+    return dataclasses.replace(
+        base, steps=steps, epochs=None, image_size_px=8, **({"weights": weights} if base is fast else {})
+    )
 
 
 def config_of(recipe: Recipe, **changes: Any) -> dict[str, Any]:

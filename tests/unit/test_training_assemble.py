@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from fruitgan.errors import UsageError
+from fruitgan.errors import DataError, UsageError
 from fruitgan.settings import from_json, to_json
-from fruitgan.train_gan.assemble import Plan, make_objective, make_plan
+from fruitgan.train_gan.assemble import Plan, make_objective, make_plan, read_plan
 from fruitgan.train_gan.settings import TrainGanSettings
 
 CPU = torch.device("cpu")
@@ -46,7 +47,6 @@ def test_a_plan_has_every_option_of_every_part() -> None:
         "pool_size": 50,
         "augment_target": 0.0,
         "mask_losses": False,
-        "penalty": False,
         "shift": 0.0,
         "cutout": 0.0,
     }
@@ -154,3 +154,39 @@ def test_no_two_networks_start_alike() -> None:
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         TrainGanSettings(**settings)
+
+
+def as_formerly(made: Plan) -> dict[str, Any]:
+    """A plan as a config of an older version has it."""
+    table: dict[str, Any] = to_json(made)
+    table["recipe"]["averaging"] = table["recipe"].pop("ema_decay")
+    for schedule in (*table["recipe"]["weights"].values(), table["recipe"]["learning_rate"]):
+        schedule["every"] = 1
+    table["objective"]["options"]["penalty"] = False
+    table["discriminator"]["options"]["batch_head"] = False
+    return table
+
+
+def test_a_plan_of_an_older_version_is_read() -> None:
+    made = plan(recipe="fast")
+    assert read_plan(as_formerly(made), Path("config.json")) == made
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda table: table["objective"]["options"].update(penalty=True), "trains with penalty, which"),
+        (lambda table: table["discriminator"]["options"].update(batch_head=True), "trains with batch_head, which"),
+        (lambda table: table["recipe"]["weights"]["cycle"].update(every=8), "trains with a cycle that counts only every few"),
+        (lambda table: table.pop("recipe"), "'recipe' is missing"),
+        (lambda table: table["recipe"].update(weights=[1]), "expected a table"),
+    ],
+)
+def test_a_plan_that_computes_what_is_gone_or_is_damaged_is_refused_in_one_line(
+    change: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    table = as_formerly(plan(recipe="fast"))
+    change(table)
+    with pytest.raises(DataError, match=said) as refused:
+        read_plan(table, Path("config.json"))
+    assert "\n" not in str(refused.value)

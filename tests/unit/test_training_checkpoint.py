@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from fruitgan.errors import DataError, FruitganError
 from fruitgan.files import PART_PREFIX, new_folder
-from fruitgan.runs.checkpoint import FORMAT, TENSORS, VALUES, Checkpoints
+from fruitgan.runs.checkpoint import FORMAT, TENSORS, VALUES, Checkpoints, SaveClock
 
 
 class Notes:
@@ -280,3 +281,32 @@ def test_a_damaged_later_checkpoint_never_crowds_out_a_whole_one(tmp_path: Path)
     assert restored(checkpoints)[0] == 500
     saved(tmp_path, 750, keep=1)
     assert restored(checkpoints)[0] == 750
+
+
+def test_saving_takes_its_share_of_the_time_and_else_comes_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    clock = SaveClock()
+
+    def seconds_until_due() -> float:
+        began = now[0]
+        while not clock.is_due:
+            now[0] += 1
+        return now[0] - began
+
+    assert seconds_until_due() == 60
+    for took, pause in ((0.5, 60), (1.2, 60), (3.0, 150), (0.1, 60)):
+        with clock.saving():
+            now[0] += took
+        assert seconds_until_due() == pause
+
+
+def test_a_part_of_an_older_checkpoint_is_restored_under_its_name_now(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, former={"former": "now"})
+    checkpoints.save(3, {"former": Notes(3)}, {"seconds": 1.5})
+    notes = Notes(0)
+    assert checkpoints.restore_newest({"now": notes}) == (3, [])
+    assert notes.number == 3
+    assert (checkpoints.about(3), checkpoints.about(0)) == ({"seconds": 1.5}, {})
+    with pytest.raises(DataError, match="holds other parts"):
+        Checkpoints(tmp_path).restore_newest({"now": notes})

@@ -12,11 +12,12 @@ import pytest
 import torch
 from picture_files import write_noise_domains
 from torch import nn
+from training_events import step_of
 
 from fruitgan.errors import EnvironmentProblem
-from fruitgan.train_gan.compilation import compile_networks
+from fruitgan.train_gan.assemble import compile_networks
 from fruitgan.train_gan.job import train_gan
-from fruitgan.train_gan.settings import Stepped, TrainGanSettings
+from fruitgan.train_gan.settings import TrainGanSettings
 
 
 def test_where_nothing_can_be_compiled_one_line_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,8 +53,8 @@ def test_compiled_networks_train_as_those_that_are_not(tmp_path: Path) -> None:
     for compiled in losses:
 
         def keep(event: object, compiled: bool = compiled) -> None:
-            if isinstance(event, Stepped) and event.report.losses is not None:
-                losses[compiled].append(dict(event.report.losses))
+            if step_of(event) > 0 and event.details["losses"] is not None:
+                losses[compiled].append(dict(event.details["losses"]))
 
         settings = TrainGanSettings(
             data=str(tmp_path / "data"),

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fruitgan.train_gan.profile import PROFILED_STEPS, SKIPPED_STEPS, SUMMARY, TRACE, profiled, stage
+from fruitgan.train_gan.speed import PROFILED_STEPS, SKIPPED_STEPS, SUMMARY, TRACE, profiled
+from fruitgan.train_gan.trainer import stage
 
 CPU = torch.device("cpu")
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fruitgan.train_gan.multiply_adds import count_work
-from fruitgan.train_gan.recipe import Adam, Part, Recipe, recipes
-from fruitgan.train_gan.schedules import Schedule, constant
+from fruitgan.train_gan.estimate import count_work
+from fruitgan.train_gan.recipe import Adam, Part, Recipe, Schedule, constant, recipes
 
 
 def common(recipe: Recipe) -> None:
@@ -15,7 +14,7 @@ def common(recipe: Recipe) -> None:
     assert recipe.augmentation == Part(name="jitter-mirror")  # to 286 for 256, a random crop, half of them mirrored
     assert recipe.weights == {"adversarial": constant(1.0), "cycle": constant(10.0), "identity": constant(5.0)}
     assert (recipe.image_size_px, recipe.batch_size, recipe.fit) == (256, 1, "squash")
-    assert recipe.averaging is None
+    assert recipe.ema_decay is None
     assert recipe.precision == "fp32"
     assert recipe.steps is None
 
@@ -57,7 +56,7 @@ def test_fruit_and_fast_learn_against_pretrained_features(name: str) -> None:
         "discriminators": Adam(learning_rate=4e-4, beta_1=0.0, beta_2=0.99),
     }
     assert recipe.weights["identity"] == recipe.weights["mask_area"] == constant(0.0)
-    assert recipe.averaging == 0.999
+    assert recipe.ema_decay == 0.999
     assert recipe.precision == "auto"
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 from picture_files import save_noise
+from training_events import warnings_of
 
 from fruitgan import threads
+from fruitgan.progress import Event, Note
 from fruitgan.settings import read_json
-from fruitgan.train_gan import job as job_module
-from fruitgan.train_gan import thread_trial
+from fruitgan.train_gan import segment, speed
 from fruitgan.train_gan.job import train_gan
-from fruitgan.train_gan.settings import Event, Noted, Started, TrainGanSettings
+from fruitgan.train_gan.settings import TrainGanSettings
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -54,7 +55,7 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
 
 
 def number_of(events: list[Event]) -> str:
-    return str(next(event.threads for event in events if isinstance(event, Started)))
+    return next(event.text.partition(", ")[2] for event in events if isinstance(event, Note) and ": step " in event.text)
 
 
 def recorded(tmp_path: Path) -> int:
@@ -93,7 +94,7 @@ def test_the_trial_changes_nothing_of_the_run(started: Callable[..., list[Event]
 def test_a_number_that_has_become_much_faster_is_named_once(
     started: Callable[..., list[Event]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_module, "THREADS_CHECK_SECONDS", 0)
-    monkeypatch.setattr(thread_trial, "seconds_by_threads", lambda *_: {1: 1.0, 2: 4.0})
+    monkeypatch.setattr(segment, "THREADS_CHECK_SECONDS", 0)
+    monkeypatch.setattr(speed, "seconds_by_threads", lambda *_: {1: 1.0, 2: 4.0})
     events = started(threads=2, steps=3)
-    assert [event.step for event in events if isinstance(event, Noted) and "--threads 1" in event.text] == [1]
+    assert [text[:7] for text in warnings_of(events) if "--threads 1" in text] == ["step 1:"]

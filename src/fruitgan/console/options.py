@@ -16,15 +16,14 @@ from typing import Annotated, Any, Literal
 import typer
 
 from fruitgan.console.values import Kind
-from fruitgan.errors import DataError, UsageError, shown
-from fruitgan.files import open_regular, reading
+from fruitgan.errors import UsageError, shown
 from fruitgan.registry import suggestion
+from fruitgan.settings import read_toml
 
 DATA_PANEL = "Data"
 MACHINE_PANEL = "Machine"
 OUTPUT_PANEL = "Output"
 
-LARGEST_CONFIG_BYTES = 1 << 20
 LARGEST_IMAGE_PX = 8192
 LARGEST_BATCH = 65536
 
@@ -61,7 +60,7 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
     """
     if file is None or context.resilient_parsing:
         return file
-    table = _toml(file)
+    table = read_toml(file)
     parameters = {parameter.name: parameter for parameter in context.command.params if parameter.name not in NOT_IN_CONFIG}
     defaults: dict[str, Any] = dict(context.default_map or {})
     seen: dict[str, str] = {}
@@ -76,22 +75,6 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
         defaults[name] = _checked(parameters[name], value, f"{file}: {key}")
     context.default_map = defaults
     return file
-
-
-def _toml(file: Path) -> dict[str, Any]:
-    import tomllib  # few runs read a settings file
-
-    with reading(file), open_regular(file) as opened:
-        data = opened.read(LARGEST_CONFIG_BYTES + 1)
-    try:
-        if len(data) > LARGEST_CONFIG_BYTES:
-            raise DataError(f"{file}: more than {LARGEST_CONFIG_BYTES:,} bytes; not a settings file")
-        return tomllib.loads(data.decode())
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: cannot be read (not UTF-8)") from error
-    except (ValueError, RecursionError) as error:  # besides its own error the reader lets Python's on giant numbers through
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
-        raise UsageError(f"{file} is not TOML: {reason}") from error
 
 
 def _checked(parameter: Any, value: Any, where: str) -> Any:

@@ -15,14 +15,13 @@ from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.export_dataset.job import ExportSettings, export_dataset
 from fruitgan.files import new_folder, remove_abandoned, write_atomically
-from fruitgan.progress import OnProgress, Progress
+from fruitgan.progress import Event, OnProgress, Progress
 from fruitgan.runs.run import CONFIG, Run, locked
 from fruitgan.settings import read_json, to_json
 from fruitgan.train_detector.job import train_detector
 from fruitgan.train_detector.settings import TrainDetectorSettings
-from fruitgan.train_gan import settings as training
 from fruitgan.train_gan.job import train_gan
-from fruitgan.train_gan.settings import TrainGanSettings
+from fruitgan.train_gan.settings import TRAINING, TrainGanSettings
 from fruitgan.translate.job import TranslateSettings, translate
 
 MARK = "demo.json"
@@ -109,12 +108,9 @@ def _run(settings: DemoSettings, on_progress: OnProgress | None) -> DemoResult:
         if on_progress is not None:
             on_progress(Progress(what, done, total))
 
-    def tell_training(event: training.Event) -> None:
-        match event:
-            case training.Loading(label, done, total):
-                tell(label, done, total)
-            case training.Stepped(report):
-                tell("training the generators", report.step, size.steps)
+    def tell_training(event: Event) -> None:
+        if isinstance(event, Progress):
+            tell("training the generators" if event.what == TRAINING else event.what, event.done, event.total)
 
     if not fruit.exists():
         counts = {"train_count": size.train_images, "test_count": size.test_images}

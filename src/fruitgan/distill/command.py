@@ -1,4 +1,4 @@
-"""`fruitgan distill`: a run's generators in, small ones that imitate them out, with what they are worth."""
+"""`fruitgan distill`: trains small student generators on a teacher's images, and measures them beside the teacher."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import typer
 from fruitgan.console import Console, options
 from fruitgan.console.signals import INTERRUPTED, PoliteStop
 from fruitgan.errors import GateFailed, Stopped, UsageError
-from fruitgan.train_gan.progress_display import LENGTH_PANEL, NETWORKS_PANEL, MaxTime, Resume, SaveEvery, Steps, Telling
+from fruitgan.train_gan.command import LENGTH_PANEL, NETWORKS_PANEL, MaxTime, Resume, SaveEvery, Steps, TrainingDisplay
 
 if TYPE_CHECKING:
-    from fruitgan.distill.gates import Gate
+    from fruitgan.distill.job import Gate
 
 
 def distill(
@@ -23,7 +23,7 @@ def distill(
         str | None,
         typer.Option(
             metavar="RUN|FILE|NAME",
-            help="Whose pictures are imitated: a run or a bundle.",
+            help="What the student imitates: a run or a bundle.",
             rich_help_panel=NETWORKS_PANEL,
         ),
     ] = None,
@@ -51,7 +51,7 @@ def distill(
     ] = Path("runs/distill"),
     resume: Resume = None,
     save_every: SaveEvery = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 5 if a gate stays shut.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 5 if a gate fails.")] = False,
     seed: options.Seed = None,
     gpu: options.Gpu = None,
     device: options.Device = None,
@@ -61,14 +61,14 @@ def distill(
     json: options.Json = False,
     config: options.Config = None,
 ) -> None:
-    """Teach a small generator the pictures of a large one, and measure it beside its teacher."""
+    """Train a small generator (student) to imitate a large one (teacher), and measure it beside its teacher."""
     from fruitgan.data.sources import parse_domains
     from fruitgan.distill.job import DistillSettings
     from fruitgan.distill.job import distill as job
     from fruitgan.train_gan.settings import TrainGanSettings
 
     if teacher is None and resume is None:
-        raise UsageError("who teaches? Give --teacher RUN, or --resume to go on with a lesson")
+        raise UsageError("which teacher? Give --teacher RUN, or --resume to go on with a run")
     console = Console(json=json, quiet=quiet)
     training = TrainGanSettings(
         data=data,
@@ -92,9 +92,9 @@ def distill(
         threads=options.parse_threads(threads),
     )
     with PoliteStop() as stop, ExitStack() as stack:
-        telling = Telling(console, stop, stack)
+        display = TrainingDisplay(console, stop, stack)
         try:
-            result = job(DistillSettings(teacher=teacher, training=training), telling, telling.measured)
+            result = job(DistillSettings(teacher=teacher, training=training), display)
         except KeyboardInterrupt:
             raise Stopped(
                 "stopped at once; the last checkpoint stays; go on with: fruitgan distill --resume", INTERRUPTED
@@ -109,10 +109,10 @@ def distill(
     )
     console.out(f"  translate with it: fruitgan translate photo.jpg --bundle {run}")
     if strict and not result.passed:
-        shut = ", ".join(gate.name for gate in result.gates if gate.passed is False)
-        raise GateFailed(f"the student's {shut} did not pass")
+        failed = ", ".join(gate.name for gate in result.gates if gate.passed is False)
+        raise GateFailed(f"the student's {failed} did not pass")
 
 
 def _row(gate: Gate) -> tuple[str, str, str, str, str]:
     value = "" if gate.value is None else f"{gate.value:.2f}"
-    return gate.name, value, f"{gate.limit:g}", {True: "passed", False: "shut", None: "not measured"}[gate.passed], gate.said
+    return gate.name, value, f"{gate.limit:g}", {True: "passed", False: "failed", None: "not measured"}[gate.passed], gate.said

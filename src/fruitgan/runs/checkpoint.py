@@ -24,7 +24,10 @@ from fruitgan.runs.run import step_folders, step_name
 from fruitgan.settings import read_json
 from fruitgan.tensorfile import open_tensors
 
-FORMAT = 1
+FORMAT = 2
+"""Format 1 has nothing under `about`, and calls the part `ema` `average`."""
+ABOUT = "about"
+"""Values beside the state, for which no sum is recorded: the state of equal runs has equal sums."""
 MOST_TIME_SHARE = 0.02
 MOST_LOST_SECONDS = 60.0
 TENSORS = "state.safetensors"
@@ -78,16 +81,12 @@ class Checkpoints:
     """The checkpoints of one run; keeps the newest `keep` that are whole.
 
     Args:
-        about: JSON values that each checkpoint records for people.
         former: of parts that older checkpoints have under another name, the name now.
     """
 
-    def __init__(
-        self, folder: Path, keep: int = 2, *, about: Mapping[str, Any] | None = None, former: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, keep: int = 2, former: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         self.keep = keep
-        self.about = dict(about or {})
         self.former = dict(former or {})
         self._seen_whole: set[Path] = set()
 
@@ -95,8 +94,8 @@ class Checkpoints:
         """Those there are, whole or not, oldest first."""
         return list(step_folders(self.folder).values())
 
-    def save(self, step: int, parts: Mapping[str, Stateful]) -> Path:
-        """Write a checkpoint, read it again, and only then remove what is too old.
+    def save(self, step: int, parts: Mapping[str, Stateful], about: Mapping[str, Any] | None = None) -> Path:
+        """Write a checkpoint, read it again, and only then remove what is too old; `about` are JSON values beside the state.
 
         Raises:
             FruitganError: it cannot be written, or does not read as it was written; those before stay.
@@ -105,7 +104,7 @@ class Checkpoints:
         if target.exists() and not self._is_whole(target):
             remove_folder(target)  # a run resumed from an older checkpoint passes a damaged one again
         if not target.exists():
-            _write(target, step, parts, self.about)
+            _write(target, step, parts, about or {})
         try:
             _checked(target)
         except DataError as error:
@@ -139,6 +138,12 @@ class Checkpoints:
                 f"{self.folder}: no checkpoint is whole; the newest: {problems[0]}; remove the folder to start at step 0 again"
             )
         return 0, strays
+
+    def about(self, step: int) -> dict[str, Any]:
+        """The values beside the state of a whole checkpoint; empty where it has none, or there is no checkpoint."""
+        path = self.folder / step_name(step)
+        found = read_json(path / VALUES).get(ABOUT) if path.is_dir() else None
+        return found if isinstance(found, dict) else {}
 
     def _strays(self) -> list[str]:
         known = set(self.paths())
@@ -191,16 +196,10 @@ def _write(target: Path, step: int, parts: Mapping[str, Stateful], about: Mappin
             save_file(tensors, folder / TENSORS)
         except SafetensorError as error:  # a full disk is one
             raise FruitganError(f"{target}: cannot be written ({str(error).partition(chr(10))[0]})") from error
-        document = {
-            "format": FORMAT,
-            "step": step,
-            "torch": torch.__version__,
-            "parts": sorted(parts),
-            "values": values,
-            "about": about,
-        }
+        document = {"format": FORMAT, "step": step, "torch": torch.__version__, "parts": sorted(parts), "values": values}
         sums = {TENSORS: file_sha256(folder / TENSORS), VALUES: _own_sha256(document)}
-        (folder / VALUES).write_text(json.dumps({**document, SUMS: sums}, indent=1, allow_nan=False), encoding="utf-8")
+        text = json.dumps({**document, ABOUT: dict(about), SUMS: sums}, indent=1, allow_nan=False)
+        (folder / VALUES).write_text(text, encoding="utf-8")
 
 
 def _read(path: Path, parts: Mapping[str, Stateful], former: Mapping[str, str]) -> tuple[int, State]:
@@ -235,6 +234,7 @@ def _checked(path: Path) -> dict[str, Any]:
     if document["format"] > FORMAT:
         raise _Newer(f"{path}: its format {document['format']} is newer than this fruitgan's {FORMAT}; update fruitgan")
     sums = document.pop(SUMS, None)
+    document.pop(ABOUT, None)
     # The first checkpoints had no sum of this file itself; a damaged name of a sum must not make one look like these.
     if not isinstance(sums, dict) or not {TENSORS} <= set(sums) <= {TENSORS, VALUES}:
         raise DataError(f"{path}: {VALUES} does not have the sums that it should; it is damaged")

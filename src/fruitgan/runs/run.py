@@ -69,6 +69,7 @@ class _LogLine:
     outputs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     rollbacks: tuple[_Rollback, ...] = ()
     warnings: Mapping[str, str] = field(default_factory=dict)
+    changes: Mapping[str, str] = field(default_factory=dict)
     not_finite: tuple[str, ...] = ()
 
 

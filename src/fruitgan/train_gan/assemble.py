@@ -1,15 +1,21 @@
-"""From settings to a trainer: every choice resolved, every name looked up, every size checked."""
+"""From settings to a trainer and from a trainer to a bundle: names resolved, sizes checked, networks built, weights loaded."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import datetime
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from torch import nn
 
+import fruitgan
+from fruitgan import bundle as bundles
 from fruitgan import randomness
 from fruitgan.data.augment import augmentations
 from fruitgan.data.decoded_cache import DecodeSettings, cached_dataset
@@ -17,12 +23,17 @@ from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.loader import BatchLoader, Sampler
 from fruitgan.data.sources import Domain, Source
 from fruitgan.device import Precision, has_fast_bf16, has_room_for, keep_freed_memory
-from fruitgan.errors import UsageError
+from fruitgan.engines.torch_engine import arrays_of
+from fruitgan.errors import DataError, EnvironmentProblem, UsageError, shown
+from fruitgan.networks.backbones import trained_against
 from fruitgan.networks.contracts import SizeRule, discriminators, generators
-from fruitgan.registry import Choice, Registry
+from fruitgan.networks.weights import build_for, load_arrays
+from fruitgan.registry import Choice, Registry, suggestion
+from fruitgan.settings import to_json, typed
 from fruitgan.train_gan.cuda_graphs import CudaGraphs
 from fruitgan.train_gan.objectives.contracts import Objective, objectives
-from fruitgan.train_gan.recipe import Part, Recipe, recipes
+from fruitgan.train_gan.objectives.distillation import Distillation
+from fruitgan.train_gan.recipe import Part, Recipe, constant, resolve_recipe
 from fruitgan.train_gan.settings import TrainGanSettings
 from fruitgan.train_gan.trainer import Trainer
 
@@ -44,6 +55,34 @@ class Plan:
     seed: int
 
 
+GONE_OPTIONS = ("penalty", "batch_head")
+"""Switches of objectives and discriminators that older runs' configs have."""
+
+
+def read_plan(table: Any, file: Path) -> Plan:
+    """The plan that a run's config holds, also as an older version wrote it.
+
+    Raises:
+        DataError: it is damaged, or the run computes what this version no longer can.
+    """
+    plan = copy.deepcopy(table)
+    try:
+        recipe = plan["recipe"]
+        if "averaging" in recipe:
+            recipe["ema_decay"] = recipe.pop("averaging")
+        switches = [part["options"] for part in (plan["objective"], plan["discriminator"])]
+        switches += [recipe[kind]["options"] for kind in ("objective", "discriminator")]
+        gone = [name for options in switches for name in GONE_OPTIONS if options.pop(name, False) not in (False, "false")]
+        for name, schedule in {**recipe["weights"], "learning rate": recipe["learning_rate"]}.items():
+            if schedule.pop("every", 1) != 1:
+                gone.append(f"a {name} that counts only every few steps")
+    except (KeyError, TypeError, AttributeError):
+        gone = []  # damaged, and refused below
+    if gone:
+        raise DataError(f"{file}: this run trains with {gone[0]}, which this fruitgan no longer has; start a new one")
+    return typed(Plan, plan, file)
+
+
 def default_recipe(device: torch.device) -> str:
     """The recipe for a machine: the light one where there is no GPU."""
     return "fast" if device.type == "cpu" else "fruit"
@@ -55,13 +94,13 @@ def make_plan(settings: TrainGanSettings, device: torch.device) -> Plan:
     Raises:
         UsageError: an unknown name or option, or an augmentation that gives images of another size.
     """
-    recipe_name = settings.recipe or default_recipe(device)
-    recipe = recipes.get(recipe_name)
+    asked = settings.recipe or default_recipe(device)
+    recipe_name, recipe = resolve_recipe(asked, settings.recipe_changes, settings.learning_rate, settings.cycle_weight)
     recipe = dataclasses.replace(
         recipe,
         generator=_part(recipe.generator, settings.generator, settings.generator_options),
         discriminator=_part(recipe.discriminator, settings.discriminator, settings.discriminator_options),
-        objective=_part(recipe.objective, settings.objective, {}),
+        objective=_part(recipe.objective, settings.objective, settings.objective_options),
         augmentation=_part(recipe.augmentation, settings.augment, {}),
         image_size_px=settings.image_size or recipe.image_size_px,
         batch_size=settings.batch_size or recipe.batch_size,
@@ -98,22 +137,22 @@ def _choice(registry: Registry[Any], part: Part) -> Choice:
 
 
 @dataclass(frozen=True)
-class Banks:
+class Datasets:
     """The training images of both domains, decoded."""
 
     a: ImageDataset
     b: ImageDataset
     notes: tuple[str, ...] = ()
-    """What is to be known of how they were had."""
+    """On how they were decoded or cached."""
 
     @property
     def fingerprint(self) -> str:
         return f"{self.a.fingerprint}/{self.b.fingerprint}"
 
 
-def load_banks(plan: Plan, source: Source, on_loading: Callable[[str, int, int], None]) -> Banks:
+def load_datasets(plan: Plan, source: Source, on_loading: Callable[[str, int, int], None]) -> Datasets:
     """The training images at the size that the augmentation crops from: decoded, or out of the cache."""
-    making = DecodeSettings(
+    settings = DecodeSettings(
         load_size_px=augmentations.build(plan.augmentation).load_size_px(plan.recipe.image_size_px),
         fit=plan.recipe.fit,
         resample=Image.Resampling[plan.recipe.resample.upper()],
@@ -121,24 +160,25 @@ def load_banks(plan: Plan, source: Source, on_loading: Callable[[str, int, int],
 
     def load(domain: Domain) -> tuple[ImageDataset, str | None]:
         return cached_dataset(
-            domain.train, making, on_progress=lambda done, total: on_loading(f"decoding {domain.name}", done, total)
+            domain.train, settings, on_progress=lambda done, total: on_loading(f"decoding {domain.name}", done, total)
         )
 
     (a, note_a), (b, note_b) = load(source.a), load(source.b)
-    return Banks(a, b, tuple(note for note in (note_a, note_b) if note is not None))
+    return Datasets(a, b, tuple(note for note in (note_a, note_b) if note is not None))
 
 
 def make_objective(plan: Plan) -> Objective:
     """The objective with fresh networks, the same for the same seed, whatever torch drew before.
 
     Raises:
-        UsageError: the image size does not fit a network.
+        UsageError: the recipe does not fit the objective, or the image size a network.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(randomness.torch_seed(plan.seed, 0, "initial weights"))
         objective: Objective = objectives.build(plan.objective)(
             lambda: generators.build(plan.generator), lambda: discriminators.build(plan.discriminator)
         )
+    _check_fit(plan, objective)
     size = plan.recipe.image_size_px
     for name, network in objective.networks.items():
         rule = getattr(network, "size_rule", None)
@@ -151,30 +191,51 @@ def make_objective(plan: Plan) -> Objective:
     return objective
 
 
+def _check_fit(plan: Plan, objective: Objective) -> None:
+    """Raises: UsageError unless the recipe has what the objective weighs and optimises, and nothing that it does not know."""
+    kinds = {
+        "loss weight": (plan.recipe.weights, objective.weights, "weights.{}=1"),
+        "optimizer": (plan.recipe.optimizers, [p.name for p in objective.players], "optimizers.{}.learning_rate=2e-4"),
+    }
+    for kind, (given, known, example) in kinds.items():
+        # A weight of 0 takes away what the recipe has and the objective, with other options, has not.
+        needless = (name for name, value in given.items() if name not in known and value != constant(0.0))
+        if (unknown := next(needless, None)) is not None:
+            raise UsageError(
+                f"the objective {plan.objective.name} has no {kind} {shown(unknown)}, which the recipe {plan.recipe_name} "
+                f"sets: {suggestion(unknown, sorted(known))}"
+            )
+        if (missing := next((name for name in known if name not in given), None)) is not None:
+            raise UsageError(
+                f"the recipe {plan.recipe_name} has no {kind} {shown(missing)}, which the objective {plan.objective.name} "
+                f"needs: choose another recipe, or give it with --set {example.format(missing)}"
+            )
+
+
 def make_sampler(plan: Plan, n_a: int, n_b: int) -> Sampler:
     """Which images each step sees."""
     return Sampler(n_a, n_b, plan.recipe.batch_size, plan.seed, plan.recipe.pairing)
 
 
-def make_trainer(plan: Plan, banks: Banks, objective: Objective, device: torch.device, log_every: int) -> Trainer:
+def make_trainer(plan: Plan, datasets: Datasets, objective: Objective, device: torch.device, log_every: int) -> Trainer:
     """The trainer at step 0."""
     if device.type == "cpu":
         keep_freed_memory()
-    sampler = make_sampler(plan, len(banks.a), len(banks.b))
-    feed = BatchLoader(
-        banks.a,
-        banks.b,
+    sampler = make_sampler(plan, len(datasets.a), len(datasets.b))
+    loader = BatchLoader(
+        datasets.a,
+        datasets.b,
         sampler,
         augmentations.build(plan.augmentation),
         image_size_px=plan.recipe.image_size_px,
         seed=plan.seed,
         device=device,
-        images_on_device=has_room_for(device, banks.a.flat.size + banks.b.flat.size),
+        images_on_device=has_room_for(device, datasets.a.flat.size + datasets.b.flat.size),
     )
     return Trainer(
         objective,
         plan.recipe,
-        feed,
+        loader,
         total_steps=plan.recipe.total_steps(sampler.steps_per_epoch),
         steps_per_epoch=sampler.steps_per_epoch,
         seed=plan.seed,
@@ -183,3 +244,88 @@ def make_trainer(plan: Plan, banks: Banks, objective: Objective, device: torch.d
         log_every=log_every,
         capture=CudaGraphs(device) if device.type == "cuda" else None,
     )
+
+
+def compile_networks(networks: nn.Module, device: torch.device) -> None:
+    """Compile each of the networks in a ModuleDict with torch.compile at its first call; parameters keep their names.
+
+    Raises:
+        EnvironmentProblem: torch's compiler does not work here, found out on a sum of two numbers.
+    """
+    _check_compiler(device)
+    for network in networks.children():
+        network.compile(dynamic=False)  # a step calls with two sizes of batch at most
+
+
+def _check_compiler(device: torch.device) -> None:
+    numbers = torch.ones(8, device=device)
+    try:
+        torch.compile(lambda x: x + x * x, dynamic=False)(numbers)
+    except Exception as error:  # the compiler's own errors, and those of what it calls, have no base of theirs
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        needed = "triton" if device.type == "cuda" else "a C++ compiler, such as g++ (apt install g++)"
+        raise EnvironmentProblem(
+            f"--compile: torch cannot compile for {device} here ({reason}); it needs {needed}; or leave --compile out"
+        ) from error
+
+
+def make_bundle(name: str, trainer: Trainer, plan: Plan, source: Source, data_fingerprint: str) -> bundles.Bundle:
+    """The generators as they are now, EMA weights where the recipe has them, with their card."""
+    trained = {direction: trainer.generator(direction) for direction in trainer.objective.generators}
+    rule = next(iter(trained.values())).size_rule
+    card = bundles.Card(
+        name=name,
+        domains=(source.a.name, source.b.name),
+        generator=plan.generator,
+        directions=tuple(trained),
+        image_size_px=augmentations.build(plan.augmentation).picture_size_px(plan.recipe.image_size_px),
+        size_minimum_px=rule.minimum_px,
+        size_multiple_px=rule.multiple_of_px,
+        recipe=plan.recipe_name,
+        resolved_recipe=to_json(dataclasses.replace(plan.recipe, why={})),
+        steps=trainer.step,
+        images=trainer.step * plan.recipe.batch_size,
+        data=source.name,
+        data_fingerprint=data_fingerprint,
+        trained_against=trained_against(trainer.objective.networks),
+        licence="that of the training images",
+        fruitgan_version=fruitgan.__version__,
+        created=datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )
+    return bundles.Bundle(card, {direction: arrays_of(generator) for direction, generator in trained.items()})
+
+
+def load_generators(objective: Objective, name: str, plan: Plan) -> None:
+    """Start from a bundle's weights.
+
+    Raises:
+        UsageError: its generator is another than the plan's.
+    """
+    found = bundles.load(bundles.locate(name))
+    theirs, ours = found.card.generator, plan.generator
+    if (theirs.name, dict(theirs.options)) != (ours.name, dict(ours.options)):
+        raise UsageError(
+            f"--init-from {name}: its generator is {theirs.name} {shown(dict(theirs.options))}, this training's is {ours.name} "
+            f"{dict(ours.options)}; give the same with --generator and --generator-option"
+        )
+    for direction, weights in found.weights.items():
+        load_arrays(objective.networks[objective.generators[direction]], weights, f"generator {ours.name}")
+
+
+def give_teacher(objective: Objective, name: str | None) -> None:
+    """Give the generators of a bundle to the objective `distillation`, as its teachers; nothing for other objectives.
+
+    Raises:
+        UsageError: one is there without the other, or the bundle has one direction alone.
+    """
+    if not isinstance(objective, Distillation):
+        if name is not None:
+            raise UsageError(f"the teacher {name}: this objective has no teacher; fruitgan distill has")
+        return
+    if name is None:
+        raise UsageError("the objective distillation needs a teacher: fruitgan distill --teacher RUN")
+    found = bundles.load(bundles.locate(name))
+    if missing := set(objective.generators) - set(found.weights):
+        raise UsageError(f"--teacher {name}: has no {' and no '.join(sorted(missing))}; a teacher needs both directions")
+    teachers = {way: build_for(generators, found.card.generator, weights) for way, weights in found.weights.items()}
+    objective.take_teachers(teachers, bundles.weights_sha256(found))

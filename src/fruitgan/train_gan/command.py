@@ -3,20 +3,49 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fruitgan.console import Console, duration, options
+from fruitgan.console import Bar, Console, duration, options
 from fruitgan.console.signals import INTERRUPTED, PoliteStop
 from fruitgan.errors import Stopped, UsageError
-from fruitgan.train_gan.progress_display import LENGTH_PANEL, NETWORKS_PANEL, MaxTime, Resume, SaveEvery, Steps, Telling
+from fruitgan.progress import Event, Note
 
 if TYPE_CHECKING:
     from fruitgan.train_gan.settings import TrainGanSettings
 
+NETWORKS_PANEL = "Recipe and networks"
+LENGTH_PANEL = "Length, saving, resuming"
+LONG_SECONDS = 24 * 3600
+STEPS_BEFORE_A_FORECAST = 5
+
+Steps = Annotated[
+    int | None, typer.Option(min=1, help="How long, in steps.", show_default="the recipe's", rich_help_panel=LENGTH_PANEL)
+]
+MaxTime = Annotated[
+    str | None,
+    typer.Option(metavar="10m|1h30m", help="Save and stop after this time; resume later.", rich_help_panel=LENGTH_PANEL),
+]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[RUN]", help="Go on with a run; without a name with the newest unfinished.", rich_help_panel=LENGTH_PANEL
+    ),
+]
+SaveEvery = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="STEPS",
+        help="A checkpoint and a bundle this often.",
+        show_default="once a minute, in at most 2% of the time",
+        rich_help_panel=LENGTH_PANEL,
+    ),
+]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the run.", show_default="from the data and the recipe")]
 
 
@@ -27,7 +56,38 @@ def train_gan(
     domains: options.Domains = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="What is computed.", show_default="fast on a CPU, else fruit", rich_help_panel=NETWORKS_PANEL),
+        typer.Option(
+            metavar="NAME|FILE.toml",
+            help='What is computed; a file may begin with extends = "fast". fruitgan show recipe NAME prints one.',
+            show_default="fast on a CPU, else fruit",
+            rich_help_panel=NETWORKS_PANEL,
+        ),
+    ] = None,
+    set_field: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A field of the recipe by its dotted name: weights.cycle=5, optimizers.generators.learning_rate=1e-4.",
+            rich_help_panel=NETWORKS_PANEL,
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Of the generators; the discriminators' keeps its ratio to it.",
+            show_default="the recipe's",
+            rich_help_panel=NETWORKS_PANEL,
+        ),
+    ] = None,
+    cycle_weight: Annotated[
+        str | None,
+        typer.Option(
+            metavar="W|START:END",
+            help="Weight of the cycle loss: 5, or 8:2 for one that falls linearly.",
+            show_default="the recipe's",
+            rich_help_panel=NETWORKS_PANEL,
+        ),
     ] = None,
     generator: Annotated[
         str | None, typer.Option(help="Another generator than the recipe's.", rich_help_panel=NETWORKS_PANEL)
@@ -45,6 +105,10 @@ def train_gan(
     ] = None,
     objective: Annotated[
         str | None, typer.Option(help="Another objective than the recipe's.", rich_help_panel=NETWORKS_PANEL)
+    ] = None,
+    objective_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An option of the objective: pool_size=50.", rich_help_panel=NETWORKS_PANEL),
     ] = None,
     augment: Annotated[
         str | None, typer.Option(help="Another augmentation than the recipe's.", rich_help_panel=NETWORKS_PANEL)
@@ -130,11 +194,15 @@ def train_gan(
         data_b=data_b,
         domains=parse_domains(domains),
         recipe=recipe,
+        recipe_changes=options.pairs("--set", set_field),
+        learning_rate=learning_rate,
+        cycle_weight=cycle_weight,
         generator=generator,
         generator_options=options.pairs("--generator-option", generator_option),
         discriminator=discriminator,
         discriminator_options=options.pairs("--discriminator-option", discriminator_option),
         objective=objective,
+        objective_options=options.pairs("--objective-option", objective_option),
         augment=augment,
         image_size=image_size,
         batch_size=batch_size,
@@ -166,16 +234,54 @@ def train_gan(
         _train(settings, console)
 
 
+class TrainingDisplay:
+    """Shows a training's events: a bar for each part of the work, a line for each note; asks the job to stop on a signal."""
+
+    def __init__(self, console: Console, stop: PoliteStop, stack: ExitStack) -> None:
+        self.console = console
+        self.stop = stop
+        self.stack = stack
+        self.bar: Bar | None = None
+        self.shown = ""
+        self.run: Path | None = None
+        """Known when training begins."""
+        self.first_step = 0
+
+    def __call__(self, event: Event) -> bool:
+        if isinstance(event, Note):
+            (self.console.warn if event.is_warning else self.console.say)(event.text)
+            return self.stop.signal is not None
+        details: Mapping[str, Any] = event.details
+        if "run" in details:
+            self.run, self.first_step = details["run"], event.done
+        if self.run is None and self.stop.signal is not None:
+            raise Stopped("stopped before the first step; nothing was changed", self.stop.exit_code)
+        if self.bar is None or event.what != self.shown:
+            self.stack.close()
+            is_training = self.run is not None
+            bar = self.console.bar(event.total, event.what, "step" if is_training else "", event.done if is_training else 0)
+            self.bar, self.shown = self.stack.enter_context(bar), event.what
+        rate = details.get("images_per_second")
+        self.bar.update(event.done, **({"img/s": f"{rate:.2f}"} if rate else {}))
+        if event.done - self.first_step == STEPS_BEFORE_A_FORECAST and details.get("seconds_left", 0) > LONG_SECONDS:
+            # A word in time: the reference recipes take weeks on a CPU.
+            self.console.warn(
+                f"at this pace it takes {duration(details['seconds_left'])}; --recipe fast is made for machines without a GPU, "
+                "--dry-run estimates what to expect"
+            )
+        return self.stop.signal is not None
+
+
 def _train(settings: TrainGanSettings, console: Console) -> None:
+    from fruitgan.train_gan.job import resume_line
     from fruitgan.train_gan.job import train_gan as job
-    from fruitgan.train_gan.resume import resume_line
 
     with PoliteStop() as stop, ExitStack() as stack:
-        telling = Telling(console, stop, stack)
+        display = TrainingDisplay(console, stop, stack)
         try:
-            result = job(settings, telling)
+            result = job(settings, display)
         except KeyboardInterrupt:
-            raise Stopped(_left_at_once(telling.run, settings), INTERRUPTED) from None
+            raise Stopped(_stopped_at_once(display.run, settings), INTERRUPTED) from None
     console.result(result)
     console.out(f"{result.run}: step {result.step}, {result.images_per_second:.2f} images/s")
     console.out(f"  translate with it: fruitgan translate photo.jpg --bundle {shlex.quote(str(result.run))}")
@@ -183,10 +289,10 @@ def _train(settings: TrainGanSettings, console: Console) -> None:
         raise Stopped(f"stopped, saved; go on with: {resume_line(result.run, settings)}", stop.exit_code)
 
 
-def _left_at_once(run: Path | None, settings: TrainGanSettings) -> str:
+def _stopped_at_once(run: Path | None, settings: TrainGanSettings) -> str:
     """What to say after a second Ctrl-C."""
     from fruitgan.runs.run import Run
-    from fruitgan.train_gan.resume import resume_line
+    from fruitgan.train_gan.job import resume_line
 
     if run is None:
         return "stopped at once, before the first step; nothing was changed"

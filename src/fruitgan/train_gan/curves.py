@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,7 @@ from markupsafe import Markup
 from fruitgan.registry import Choice
 from fruitgan.report.page import number, thousands
 from fruitgan.report.plots import Line, line_plot, smoothed
-from fruitgan.train_gan.recipe import Recipe
-from fruitgan.train_gan.schedules import Clock, Schedule
+from fruitgan.train_gan.recipe import Clock, Recipe, Schedule
 
 SCHEDULE_POINTS = 200
 WEIGHT_SAMPLES = 64
@@ -133,7 +131,9 @@ def _stem(term: str) -> str:
 
 
 def _as_planned(entries: Sequence[Mapping[str, Any]], story: Story) -> bool:
-    """Whether the log follows the schedules: a run that was lengthened began with others, so that its weights are not known."""
+    """Whether the log follows the schedules: one that was lengthened or changed began with other weights."""
+    if any("changes" in entry for entry in entries):
+        return False
     rate = next(iter(story.recipe.optimizers.values())).learning_rate
     planned = (rate * story.recipe.learning_rate.at(story.clock(entry["step"] - 1)) for entry in entries)
     return all(math.isclose(entry["learning_rate"], p, rel_tol=1e-6) for entry, p in zip(entries, planned, strict=True))
@@ -260,8 +260,7 @@ def _weights_panel(story: Story, steps: list[int], done: int, end: int) -> Panel
     for index, (name, schedule) in enumerate(story.recipe.weights.items()):
         colour = 1 + index % COLOURS
         legend.append((name, colour))
-        each_step = dataclasses.replace(schedule, every=1)
-        lines += _so_far_and_to_come([each_step.at(story.clock(step)) for step in steps], steps, done, colour)
+        lines += _so_far_and_to_come([schedule.at(story.clock(step)) for step in steps], steps, done, colour)
     told = ", ".join(f"{name} {in_words(schedule)}" for name, schedule in story.recipe.weights.items())
     return Panel(
         title="Weights of the losses",
@@ -283,9 +282,6 @@ def _so_far_and_to_come(values: list[float], steps: list[int], done: int, colour
 
 def in_words(schedule: Schedule, unit: float = 1.0) -> str:
     """`8`, or `8, from 60% of the training towards 2`."""
-    if schedule.every > 1:
-        every_step = dataclasses.replace(schedule, every=1)
-        return f"{in_words(every_step, unit)} (every {schedule.every} steps, times {schedule.every})"
     start, end = f"{schedule.start * unit:.4g}", f"{schedule.end * unit:.4g}"
     if schedule.start == schedule.end:
         return start

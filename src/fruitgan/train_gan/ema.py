@@ -1,54 +1,113 @@
-"""Averaged generators: smoother than the last step's (Yazici et al. 2019; Karras et al. 2018)."""
+"""How a step moves weights: Adam for each player, and the exponential moving average (EMA) of generator weights."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from fruitgan.runs.checkpoint import State
+from fruitgan.train_gan.recipe import Adam
 
 
-def averaging_factor(updates: int, limit: float) -> float:
-    """min(limit, (1 + n) / (10 + n)): after n updates; the ramp forgets the untrained start."""
-    return min(limit, (1 + updates) / (10 + updates))
+class PlayerAdam:
+    """Kingma & Ba 2015, algorithm 1, by torch's fused kernels.
+
+    They are called without torch's optimiser class, whose making alone imports torch's compiler (seconds, before the first
+    step), and which takes neither the learning rate nor whether the step counts from the device.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], settings: Adam) -> None:
+        self.parameters = list(parameters)
+        self.settings = settings
+        device = self.parameters[0].device
+        self.learning_rate = torch.zeros((), device=device)
+        """Filled before each step."""
+        self.counts = [torch.zeros((), device=device) for _ in self.parameters]
+        self.means = [torch.zeros_like(p) for p in self.parameters]
+        self.squares = [torch.zeros_like(p) for p in self.parameters]
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        return [p.grad for p in self.parameters if p.grad is not None]
+
+    @torch.no_grad()
+    def step(self, ok: Tensor) -> None:
+        """Move by the gradients if the scalar `ok` is 1, change nothing if it is 0; then drop the gradients."""
+        moved = [index for index, p in enumerate(self.parameters) if p.grad is not None]
+        adam(
+            [self.parameters[index] for index in moved],
+            self.gradients,
+            [self.means[index] for index in moved],
+            [self.squares[index] for index in moved],
+            [],
+            [self.counts[index] for index in moved],
+            fused=True,
+            found_inf=1 - ok,
+            amsgrad=False,
+            beta1=self.settings.beta_1,
+            beta2=self.settings.beta_2,
+            lr=self.learning_rate,
+            weight_decay=0.0,
+            eps=self.settings.epsilon,
+            maximize=False,
+        )
+        self.drop_gradients()
+
+    def drop_gradients(self) -> None:
+        for p in self.parameters:
+            p.grad = None
+
+    def state(self) -> State:
+        """The counts and means of each parameter; without momentum the mean of the gradients is the last one, and left out."""
+        named = {"step": self.counts, "exp_avg_sq": self.squares} | ({"exp_avg": self.means} if self.settings.beta_1 else {})
+        return {f"{index}.{key}": value for key, values in named.items() for index, value in enumerate(values)}
+
+    def restore(self, state: State) -> None:
+        for key, value in self.state().items():
+            value.copy_(state[key])
 
 
-class Average:
-    """An exponential moving average of networks' weights; buffers are taken over as they are."""
+def decay_after(updates: int, ema_decay: float) -> float:
+    """min(ema_decay, (1 + n) / (10 + n)) after n updates: the ramp forgets the untrained start."""
+    return min(ema_decay, (1 + updates) / (10 + updates))
 
-    def __init__(self, networks: Mapping[str, nn.Module], limit: float) -> None:
+
+class EMA:
+    """Exponential moving average of networks' weights (Yazici et al. 2019; Karras et al. 2018); buffers are copied."""
+
+    def __init__(self, networks: Mapping[str, nn.Module], ema_decay: float) -> None:
         self.networks = {name: copy.deepcopy(network).requires_grad_(False).eval() for name, network in networks.items()}
-        self.limit = limit
+        self.ema_decay = ema_decay
         self.updates = 0
-        """Steps taken over, those that did not count included."""
-        self._mine: list[Tensor] = [p for name in networks for p in self.networks[name].parameters()]
-        self._theirs: list[Tensor] = [p for network in networks.values() for p in network.parameters()]
+        """Steps averaged over, those that did not count included."""
+        self._averaged: list[Tensor] = [p for name in networks for p in self.networks[name].parameters()]
+        self._trained: list[Tensor] = [p for network in networks.values() for p in network.parameters()]
         self._buffers = [
             pair
             for name, network in networks.items()
             for pair in zip(self.networks[name].buffers(), network.buffers(), strict=True)
         ]
-
-        self._weight = torch.zeros((), dtype=self._mine[0].dtype, device=self._mine[0].device)
+        self._weight = torch.zeros((), dtype=self._averaged[0].dtype, device=self._averaged[0].device)
 
     def begin_step(self) -> None:
         """Put this step's weight where `update` reads it; outside of what is captured and repeated."""
-        self._weight.fill_(1 - averaging_factor(self.updates, self.limit))
+        self._weight.fill_(1 - decay_after(self.updates, self.ema_decay))
         self.updates += 1
 
     @torch.no_grad()
     def update(self, ok: Tensor) -> None:
-        """w <- w + (1 - factor) ok (theirs - w); `ok` is a scalar, 0 where the step does not count."""
+        """averaged <- averaged + (1 - decay) ok (trained - averaged); `ok` is a scalar, 0 where the step does not count."""
         weight = ok.to(self._weight.dtype) * self._weight
         # Not _foreach_lerp_: that reads the weight back to the host.
-        ways = torch._foreach_sub(self._theirs, self._mine)
+        ways = torch._foreach_sub(self._trained, self._averaged)
         torch._foreach_mul_(ways, weight)
-        torch._foreach_add_(self._mine, ways)
-        for mine, theirs in self._buffers:
-            mine.copy_(theirs)
+        torch._foreach_add_(self._averaged, ways)
+        for averaged, trained in self._buffers:
+            averaged.copy_(trained)
 
     def state(self) -> State:
         state: State = {"updates": self.updates}

@@ -1,12 +1,12 @@
-"""The job: train on two folders of images until done, asked to stop, or out of time."""
+"""The job: train on two folders of images, or resume a run, until done, asked to stop, or out of time."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,43 +14,39 @@ import torch
 from fruitgan import bundle as bundles
 from fruitgan.data.sources import Source, find_source
 from fruitgan.device import be_deterministic, choose_device
-from fruitgan.errors import DataError, UsageError
-from fruitgan.files import write_atomically
-from fruitgan.runs.checkpoint import Checkpoints
-from fruitgan.runs.resume import environment, find_run
-from fruitgan.runs.run import RESULT, Run, refuse_existing
+from fruitgan.errors import DataError, FruitganError, UsageError, is_out_of_memory
+from fruitgan.progress import Event, Note, OnProgress, Progress
+from fruitgan.runs.resume import changed_settings, environment, find_run, keep_environment, merged_settings, resume_command
+from fruitgan.runs.run import CONFIG, RESULT, Run, refuse_existing, training_config
 from fruitgan.settings import to_json, typed
 from fruitgan.threads import Threads, using_threads
-from fruitgan.train_gan.assemble import Banks, Plan, load_banks, make_objective, make_plan, make_trainer
-from fruitgan.train_gan.compilation import compile_networks
-from fruitgan.train_gan.export_bundle import give_teacher, load_generators, make_bundle
-from fruitgan.train_gan.incidents import went_back
-from fruitgan.train_gan.objectives.contracts import Objective
-from fruitgan.train_gan.out_of_memory import memory_told
-from fruitgan.train_gan.page import training_report
-from fruitgan.train_gan.pictures import Pictures
-from fruitgan.train_gan.profile import profiled
-from fruitgan.train_gan.resume import absolute, extends, merged_settings, resumed_plan, take_up
-from fruitgan.train_gan.run_log import Diary
-from fruitgan.train_gan.settings import (
-    Event,
-    Habits,
-    Loading,
-    Noted,
-    OnProgress,
-    Saved,
-    Started,
-    Stepped,
-    TrainGanResult,
-    TrainGanSettings,
+from fruitgan.train_gan.assemble import (
+    Datasets,
+    Plan,
+    compile_networks,
+    give_teacher,
+    load_datasets,
+    load_generators,
+    make_objective,
+    make_plan,
+    make_trainer,
+    read_plan,
 )
-from fruitgan.train_gan.thread_trial import faster_threads, training_threads
-from fruitgan.train_gan.trainer import LossNotFinite, StepReport, Trainer
+from fruitgan.train_gan.objectives.contracts import Objective
+from fruitgan.train_gan.recipe import LENGTHS, changed_fields, changed_recipe
+from fruitgan.train_gan.segment import Segment
+from fruitgan.train_gan.settings import FIXED, KEPT, LOG_EVERY, TrainGanResult, TrainGanSettings
+from fruitgan.train_gan.speed import training_threads
+from fruitgan.train_gan.trainer import Trainer
 
-MAX_ROLLBACKS = 3
-PROFILE = "profile"
-THREADS_CHECK_SECONDS = 600
-MUCH_FASTER = 1.5
+LATER_FIELDS = re.compile(
+    r"steps|epochs|ema_decay|(weights|learning_rate)\b.*|optimizers\.[^.]+\.(learning_rate|beta_2|epsilon)"
+)
+"""Fields of a recipe that only affect the steps to come, so that a resumed run may change them."""
+
+
+class OutOfMemory(FruitganError):
+    """A step takes more memory than there is."""
 
 
 def train_gan(settings: TrainGanSettings, on_progress: OnProgress | None = None) -> TrainGanResult:
@@ -63,8 +59,7 @@ def train_gan(settings: TrainGanSettings, on_progress: OnProgress | None = None)
         UsageError, DataError, EnvironmentProblem: as cli.md's table of exit codes says.
         LossNotFinite, OutOfMemory: the last checkpoint stays.
     """
-    job = _Job(settings, on_progress)
-    return job.run()
+    return _Job(settings, on_progress).run()
 
 
 @dataclass
@@ -72,67 +67,83 @@ class _Job:
     settings: TrainGanSettings
     on_progress: OnProgress | None
     stopped: bool = False
-    notes: list[str] = field(default_factory=list)
     threads: Threads | None = None
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: Event) -> bool:
+        """Report an event; whether to stop."""
         if self.on_progress is not None and self.on_progress(event):
             self.stopped = True
+        return self.stopped
+
+    def warn(self, *notes: str) -> None:
+        for note in notes:
+            self.tell(Note(note, is_warning=True))
 
     def run(self) -> TrainGanResult:
-        with ExitStack() as mine:
+        with ExitStack() as stack:
             if self.settings.resume is None:
                 if self.settings.name is not None:
                     refuse_existing(self.settings.out / self.settings.name)
-                return self._train(None, mine)
+                return self._train(None, stack)
             run = find_run(self.settings.out, self.settings.resume)
             asked = self.settings
-            self.settings = merged_settings(asked, run)
+            self.settings = resumed_settings(run, asked)
             if (result := self._finished(run)) is not None:  # such a run need not be writable
                 return result
-            self.notes += (*run.notes, *mine.enter_context(run.taken()))
-            self.settings = merged_settings(asked, run)  # another process may have gone on with it until now
-            return self._finished(run) or self._train(run, mine)
+            notes = (*run.notes, *stack.enter_context(run.taken()))
+            self.settings = resumed_settings(run, asked)  # another process may have gone on with it until now
+            if (result := self._finished(run)) is not None:
+                return result
+            self.warn(*notes)
+            return self._train(run, stack)
 
     def _finished(self, run: Run) -> TrainGanResult | None:
-        """What the run gave, if no more is asked of it."""
+        """The run's result, if no more is asked of it."""
         if (kept := run.result) is None:
             return None
         result = typed(TrainGanResult, kept, run.path / RESULT)
-        if extends(run, self.settings, result):
+        steps = self.settings.steps
+        if steps is None and self.settings.epochs is not None:
+            steps = self.settings.epochs * int(run.config["steps_per_epoch"])
+        if steps is not None and steps > result.step:
             return None
         return dataclasses.replace(result, run=run.path, bundle=run.path / bundles.FILE_NAME)  # wherever it lay at its end
 
-    def _train(self, run: Run | None, mine: ExitStack) -> TrainGanResult:
+    def _train(self, run: Run | None, stack: ExitStack) -> TrainGanResult:
         device = choose_device(self.settings.gpu, self.settings.device)
         if self.settings.deterministic:
             be_deterministic(device)
-        plan = make_plan(self.settings, device) if run is None else resumed_plan(run, self.settings)
+        plan = make_plan(self.settings, device) if run is None else _resumed_plan(run, self.settings)
         self.threads = self._threads(plan, run) if device.type == "cpu" else None
         if self.threads is not None:
-            mine.enter_context(using_threads(self.threads.number))
+            stack.enter_context(using_threads(self.threads.number))
             self.settings = dataclasses.replace(self.settings, threads=self.threads.number)
         objective = self._objective(plan, run is None or not run.saved_step)
         source = find_source(
             self.settings.data, self.settings.data_a, self.settings.data_b, self.settings.domains, on_progress=self._loading
         )
-        banks = load_banks(plan, source, self._loading)
-        self._note_broken(banks)
-        log_every = Habits.of(self.settings).log_every
-        with memory_told(plan, device, lambda: run.saved_step if run is not None else 0):
-            trainer = make_trainer(plan, banks, objective, device, log_every)
+        datasets = load_datasets(plan, source, self._loading)
+        self.warn(*datasets.notes, *_broken(datasets))
+        log_every = self.settings.log_every or LOG_EVERY
+        with _memory_reported(plan, device, lambda: run.saved_step if run is not None else 0):
+            trainer = make_trainer(plan, datasets, objective, device, log_every)
             if self.settings.compile:
                 compile_networks(objective.networks, device)
             if run is None:
-                run = self._create(plan, banks, source, trainer, device)
-                self.notes += mine.enter_context(run.taken())
-            elif run.config["data_fingerprint"] != banks.fingerprint:
+                run = self._create(plan, datasets, source, trainer, device)
+                self.warn(*stack.enter_context(run.taken()))
+            elif run.config["data_fingerprint"] != datasets.fingerprint:
                 raise DataError(f"{run.path}: the training images are not those of the run; resume with the same images")
 
             def at_step_0() -> Trainer:
-                return make_trainer(plan, banks, self._objective(plan, True), torch.device("cpu"), log_every)
+                return make_trainer(plan, datasets, self._objective(plan, True), torch.device("cpu"), log_every)
 
-            return _Loop(self, run, plan, source, banks, trainer, at_step_0).go()
+            segment = Segment(self.settings, run, plan, source, datasets, trainer, at_step_0, self.threads, self.tell)
+            first = segment.restore()
+            here = environment(device)
+            notes, changes = _keep(run, self.settings, plan, trainer.total_steps)
+            self.warn(*notes, *keep_environment(run, first, here))
+            return segment.go(changes)
 
     def _threads(self, plan: Plan, run: Run | None) -> Threads:
         if run is None:
@@ -150,29 +161,17 @@ class _Job:
         return objective
 
     def _loading(self, label: str, done: int, total: int) -> None:
-        self.tell(Loading(label, done, total))
+        self.tell(Progress(label, done, total))
 
-    def _note_broken(self, banks: Banks) -> None:
-        self.notes += banks.notes
-        for bank in (banks.a, banks.b):
-            if bank.broken:
-                path, reason = bank.broken[0]
-                count = len(bank.broken)
-                self.notes.append(f"{count} unreadable image{'s' * (count > 1)} left out; the first: {path}: {reason}")
-
-    def _create(self, plan: Plan, banks: Banks, source: Source, trainer: Trainer, device: torch.device) -> Run:
+    def _create(self, plan: Plan, datasets: Datasets, source: Source, trainer: Trainer, device: torch.device) -> Run:
         name = self.settings.name or _free_name(self.settings.out, f"{source.name}-{plan.recipe_name}")
         asked = dataclasses.replace(
-            self.settings,
+            _located(self.settings),
             recipe=plan.recipe_name,
             image_size=plan.recipe.image_size_px,
             batch_size=plan.recipe.batch_size,
             precision=plan.precision,
             seed=plan.seed,
-            data=absolute(self.settings.data),
-            **dataclasses.asdict(Habits.of(self.settings)),
-            data_a=self.settings.data_a and self.settings.data_a.resolve(),
-            data_b=self.settings.data_b and self.settings.data_b.resolve(),
         )
         config = {
             "format": 1,
@@ -181,150 +180,81 @@ class _Job:
             "total_steps": trainer.total_steps,
             "steps_per_epoch": trainer.steps_per_epoch,
             "domains": [source.a.name, source.b.name],
-            "training_images": [len(banks.a), len(banks.b)],
-            "data_fingerprint": banks.fingerprint,
+            "training_images": [len(datasets.a), len(datasets.b)],
+            "data_fingerprint": datasets.fingerprint,
         }
         return Run.create(self.settings.out / name, config, environment(device))
 
 
-@dataclass
-class _Loop:
-    """One sitting: from the newest checkpoint to wherever it gets."""
+def stored_settings(run: Run) -> TrainGanSettings:
+    """The settings that the run was made with, or last resumed with."""
+    return typed(TrainGanSettings, training_config(run)["settings"], run.path / CONFIG)
 
-    job: _Job
-    run: Run
-    plan: Plan
-    source: Source
-    banks: Banks
-    trainer: Trainer
-    at_step_0: Callable[[], Trainer]
-    saved_step: int | None = None
-    note_told: str | None = None
-    threads_checked: float = 0.0
-    """In seconds of this run segment; infinite once there is nothing more to say of them."""
 
-    def go(self) -> TrainGanResult:
-        settings, run, trainer = self.job.settings, self.run, self.trainer
-        self.habits = Habits.of(settings)
-        self.checkpoints = Checkpoints(run.path / "checkpoints", self.habits.keep)
-        first, problems = self.checkpoints.restore_newest(trainer.stateful())
-        trainer.step = first
-        if trainer.total_steps < first:
-            raise UsageError(f"{run.path}: has done {first} steps already, more than the {trainer.total_steps} now asked for")
-        run.reopen()
-        problems += take_up(run, settings, self.plan, trainer.total_steps, first, environment(trainer.device))
-        self.pictures = Pictures(self.source, self.banks, trainer, self.plan.recipe.image_size_px)
-        notes = (*problems, *self.job.notes, *self.pictures.notes)
-        threads = None if self.job.threads is None else str(self.job.threads)
-        self.job.tell(Started(run.path, first, trainer.total_steps, notes, threads))
-        self.diary = Diary(run, self.plan, trainer.total_steps)
-        self.diary.begin(first)
-        while (error := self._train()) is not None:
-            self._go_back(error)
-            if self.job.stopped:
-                break
-        return self._end()
+def resumed_settings(run: Run, asked: TrainGanSettings) -> TrainGanSettings:
+    """The run's settings with what may change taken from those asked for.
 
-    def _train(self) -> LossNotFinite | None:
-        """Until the steps are done, the time is up or somebody asks to stop; what went wrong, if a step was not finite."""
-        limit = self.job.settings.max_seconds
-        try:
-            for report in self._steps():
-                self._after(report)
-                if self.job.stopped or (limit is not None and self.diary.seconds_here >= limit):
-                    break
-            self.trainer.confirm()
-        except LossNotFinite as error:
-            return error.with_traceback(None)  # which would keep the images of the step alive
-        return None
+    Raises:
+        UsageError: something that decides the mathematics was given another value, or the run another name.
+    """
+    stored = stored_settings(run)
+    located = _located(asked)
+    if located.precision == "auto":  # the run has what the machine's choice was when it began
+        located = dataclasses.replace(located, precision=None)
+    has_length = asked.steps is not None or asked.epochs is not None
+    merged = merged_settings(run, located, stored, fixed=FIXED, kept=KEPT)
+    return merged if has_length else dataclasses.replace(merged, steps=stored.steps, epochs=stored.epochs)
 
-    def _steps(self) -> Iterator[StepReport]:
-        steps = self.trainer.steps(self.trainer.total_steps)
-        return profiled(steps, self.trainer.device, self.run.path / PROFILE) if self.job.settings.profile else steps
 
-    def _go_back(self, error: LossNotFinite) -> None:
-        """Restore the newest checkpoint, or the start, and draw by another seed from there on.
+def _resumed_plan(run: Run, settings: TrainGanSettings) -> Plan:
+    """The plan of the run, so that a recipe that was edited since does not change it, with what is asked to change now.
 
-        Raises:
-            LossNotFinite: that is not wanted, or was done too often.
-        """
-        before = self.trainer.rollbacks
-        if self.habits.on_nan == "stop" or len(before) >= MAX_ROLLBACKS:
-            self.diary.log_failure(error, self.trainer)
-            raise error
-        parts = self.trainer.stateful()
-        step, _ = self.checkpoints.restore_newest(parts)
-        if not step:
-            for part, stateful in self.at_step_0().stateful().items():
-                parts[part].restore(stateful.state())
-        rollback = {"from_step": error.step, "to_step": step, "terms": list(error.terms)}
-        self.trainer.draw_anew([*before, rollback])
-        self.diary.take_up(step)
-        self.job.tell(Noted(step, f"{went_back(rollback)} ({len(before) + 1} of {MAX_ROLLBACKS} times)"))
+    Raises:
+        UsageError: a change that the steps done so far would not have.
+    """
+    plan = read_plan(run.config["plan"], run.path / CONFIG)
+    recipe = changed_recipe(plan.recipe, settings.recipe_changes, settings.learning_rate, settings.cycle_weight)
+    for field in changed_fields(plan.recipe, recipe):
+        if field in LENGTHS:
+            raise UsageError(f"--set {field} with --resume: give --{field}")
+        if not LATER_FIELDS.fullmatch(field) or (field == "ema_decay" and None in (plan.recipe.ema_decay, recipe.ema_decay)):
+            raise UsageError(f"--set {field} cannot change in a resumed run ({run.path}); start a new one for it")
+    if settings.steps is not None or settings.epochs is not None:
+        recipe = dataclasses.replace(recipe, steps=settings.steps, epochs=settings.epochs)
+    return dataclasses.replace(plan, recipe=recipe)
 
-    def _after(self, report: StepReport) -> None:
-        self.diary.steps_done += 1
-        if (note := self.trainer.note) is not None and note != self.note_told:
-            self.note_told = note
-            self.job.tell(Noted(report.step, note))
-        self._check_threads(report.step)
-        for warning in self.diary.log(report, self.trainer, lambda: self.pictures.outputs(self.trainer)):
-            self.job.tell(Noted(report.step, warning))
-        if report.step % self.habits.sample_every == 0:
-            self._sample()
-        if report.step % self.habits.save_every == 0:
-            self._save()
-        images_left = (self.trainer.total_steps - report.step) * self.plan.recipe.batch_size
-        rate = self.diary.images_per_second
-        self.job.tell(Stepped(report, rate, images_left / rate))
 
-    def _check_threads(self, step: int) -> None:
-        """Say it, once, if another number of CPU threads has become much faster than the one that the run keeps."""
-        threads, seconds = self.job.threads, self.diary.seconds_here
-        if threads is None or self.job.settings.deterministic or seconds - self.threads_checked < THREADS_CHECK_SECONDS:
-            return
-        self.threads_checked = seconds
-        if (better := faster_threads(self.plan, threads.number, MUCH_FASTER)) is not None:
-            self.threads_checked = math.inf
-            self.job.tell(Noted(step, _much_faster(better, threads.number, self.run.path)))
+def _keep(run: Run, settings: TrainGanSettings, plan: Plan, total_steps: int) -> tuple[list[str], dict[str, str]]:
+    """Keep in the run's config what it is resumed with; notes on what changed, and the changed fields of the recipe."""
+    config, stored = run.config, stored_settings(run)
+    fields = changed_fields(read_plan(config["plan"], run.path / CONFIG).recipe, plan.recipe)
+    fields = {field: change for field, change in fields.items() if field not in LENGTHS}
+    merged = {name: getattr(settings, name) for name in (*KEPT, "steps", "epochs")}
+    kept = {"total_steps": total_steps, "plan": to_json(plan), "settings": to_json(dataclasses.replace(stored, **merged))}
+    if config | kept != config:
+        run.write_config(config | kept)
+    changes = changed_settings(settings, stored, KEPT)
+    if total_steps != config["total_steps"]:
+        changes.append(f"{total_steps} steps instead of {config['total_steps']}, over which the schedules now run")
+    changes += [f"{field} {change}" for field, change in fields.items()]
+    return [f"goes on with {', '.join(changes)}"] if changes else [], fields
 
-    def _save(self) -> None:
-        self.trainer.confirm()
-        path = self.checkpoints.save(self.trainer.step, self.trainer.stateful())
-        bundles.save(self._bundle(), self.run.path / bundles.FILE_NAME)
-        self.saved_step = self.trainer.step
-        self.job.tell(Saved(self.trainer.step, path))
 
-    def _end(self) -> TrainGanResult:
-        trainer, run = self.trainer, self.run
-        if self.saved_step != trainer.step:
-            self._save()  # also where no step was left to do: a kill may have come between the last checkpoint and its bundle
-        self._sample()
-        finished = trainer.step >= trainer.total_steps
-        result = TrainGanResult(
-            run=run.path,
-            step=trainer.step,
-            finished=finished,
-            images=trainer.step * self.plan.recipe.batch_size,
-            seconds=round(self.diary.seconds, 3),
-            images_per_second=round(self.diary.images_per_second, 3),
-            bundle=run.path / bundles.FILE_NAME,
-            final_losses=self.diary.last_losses,
-            weights_sha256=bundles.weights_sha256(self._bundle()),
-        )
-        rows = {direction: len(images) for direction, images in self.pictures.samples.items()}
-        page = training_report(run.path, run.config, run.entries(), to_json(result), rows)
-        write_atomically(run.path / "report.html", page.encode())
-        if finished:
-            run.finish(result)
-        return result
+def _located(settings: TrainGanSettings) -> TrainGanSettings:
+    """With whole paths of the data, so that a run can be resumed from another folder; a set's name stays."""
+    data = settings.data
+    return dataclasses.replace(
+        settings,
+        data=str(Path(data).resolve()) if data is not None and Path(data).exists() else data,
+        data_a=settings.data_a and settings.data_a.resolve(),
+        data_b=settings.data_b and settings.data_b.resolve(),
+    )
 
-    def _sample(self) -> None:
-        path = self.run.path / "samples" / f"step-{self.trainer.step:08d}.png"
-        write_atomically(path, self.pictures.sheet(self.trainer))
 
-    def _bundle(self) -> bundles.Bundle:
-        return make_bundle(self.run.path.name, self.trainer, self.plan, self.source, self.banks.fingerprint)
+def resume_line(run: Path, settings: TrainGanSettings) -> str:
+    """The command that goes on with a run where this one was asked to compute."""
+    device = ("--gpu", settings.gpu) if settings.gpu is not None else ("--device", settings.device)
+    return resume_command(run, [word for word in device if word is not None] if device[1] is not None else [])
 
 
 def _free_name(out: Path, stem: str) -> str:
@@ -332,8 +262,33 @@ def _free_name(out: Path, stem: str) -> str:
     return next(name for name in (stem, *numbers) if not (out / name).exists())
 
 
-def _much_faster(better: int, now: int, run: Path) -> str:
-    return (
-        f"--threads {better} instead of {now} would now be more than {MUCH_FASTER} times as fast: stop it and give that with "
-        f"--resume {run.name} (bit for bit it is another run from there on)"
-    )
+def _broken(datasets: Datasets) -> Iterator[str]:
+    for dataset in (datasets.a, datasets.b):
+        if dataset.broken:
+            path, reason = dataset.broken[0]
+            count = len(dataset.broken)
+            yield f"{count} unreadable image{'s' * (count > 1)} left out; the first: {path}: {reason}"
+
+
+@contextmanager
+def _memory_reported(plan: Plan, device: torch.device, saved_step: Callable[[], int]) -> Iterator[None]:
+    """Turn any lack of memory into one line; `saved_step` gives the step of the newest checkpoint, or 0.
+
+    Raises:
+        OutOfMemory: naming batch size, image size and precision with their values.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        step = saved_step()
+        kept = (
+            f"the checkpoint of step {step} stays, and --resume goes on from it where there is more"
+            if step
+            else "nothing was saved yet"
+        )
+        raise OutOfMemory(
+            f"out of memory on {device} with --batch-size {plan.recipe.batch_size}, --image-size {plan.recipe.image_size_px} "
+            f"and --precision {plan.precision}: a new run with one of them lower (bf16 takes less than fp32) needs less; {kept}"
+        ) from error

@@ -1,6 +1,6 @@
-"""Known collapses of adversarial training, seen in the lines of the log and each said once, with what helps.
+"""Monitor: warns of known collapses of adversarial training, found in the run log, each once and with what helps.
 
-A watch knows nothing but the log's lines: fed with those of the run that is resumed, it goes on as if it had never stopped.
+It reads nothing but the log's lines: given those of a run that is resumed, it continues as if the run had never stopped.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ PATIENCE = {
 SENTENCES = {
     "discriminator-won": "{where} has lost next to nothing for {steps} steps: the discriminator has won and teaches little; "
     "more or more varied images help, or a new run with a weaker one (--discriminator-option base_channels=32)",
-    "unchanged": "{where}: for {steps} steps the outputs have been the inputs; a new run by a recipe with lower weights of "
-    "cycle and identity lets more change",
+    "unchanged": "{where}: for {steps} steps the outputs have been the inputs; a new run with a lower --cycle-weight "
+    "and --set weights.identity=0 lets more change",
     "constant": "{where}: for {steps} steps all inputs have given nearly one output, the generator has collapsed; a new run "
     "with another --seed, a larger --batch-size or a higher weight of cycle helps",
     "inverted": "{where}: for {steps} steps light has come out dark and colours as their opposites; a new run with another "
     "--seed, or by --recipe fast, which starts as the identity, helps, unless that is what the domains are",
     "oscillating": "{where} has swung up and down for {steps} steps, once in {period}: the networks chase each other; a larger "
-    "--batch-size, a lower learning rate in a recipe of your own or averaged weights (--recipe fast) help",
+    "--batch-size, a lower --learning-rate or EMA weights (--set ema_decay=0.999) help",
 }
 
 
@@ -84,8 +84,8 @@ def describe(sources: Sequence[Pixels], fakes: Sequence[Pixels]) -> dict[str, fl
     return {name: round(value, 4) for name, value in found.items()}
 
 
-class Watch:
-    """Takes the log's lines in their order and says what each is the first to show.
+class Monitor:
+    """Takes the log's lines in their order and gives the warnings that each is the first to justify.
 
     Args:
         total_steps: of the whole training.
@@ -201,3 +201,21 @@ def swings(values: NDArray[np.float64]) -> int | None:
     # Three neighbours hold what lies between two frequencies.
     regular = power[max(0, peak - 1) : peak + 2].sum() >= REGULAR * power.sum()
     return peak + 1 if regular and SLOWEST <= peak + 1 <= FASTEST else None
+
+
+def incidents(entries: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:
+    """Rollbacks, warnings, changed settings and the final failure by a training's log, each with the step of its line."""
+    found = []
+    for entry in entries:
+        found += [(entry["step"], f"from here on {field} {change}") for field, change in entry.get("changes", {}).items()]
+        found += [(entry["step"], went_back(rollback)) for rollback in entry.get("rollbacks", ())]
+        found += [(entry["step"], text) for text in entry.get("warnings", {}).values()]
+        if "not_finite" in entry:
+            found.append((entry["step"], f"not finite: {', '.join(entry['not_finite'])}; the run gave up"))
+    return found
+
+
+def went_back(rollback: Mapping[str, Any]) -> str:
+    """A rollback of the log in words."""
+    terms = ", ".join(rollback["terms"])
+    return f"not finite before step {rollback['from_step']}: {terms}; back to step {rollback['to_step']}, on with another seed"

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fruitgan.registry import Choice
 from fruitgan.report.grid import sample_sheets
 from fruitgan.report.page import render, thousands
-from fruitgan.runs.run import Run
-from fruitgan.settings import from_json
+from fruitgan.runs.run import CONFIG, Run
+from fruitgan.train_gan.assemble import read_plan
 from fruitgan.train_gan.curves import Story, in_words, loss_panels, reach, schedule_panels
-from fruitgan.train_gan.incidents import incidents
+from fruitgan.train_gan.monitor import incidents
 from fruitgan.train_gan.recipe import Adam, Pairing, Recipe
 
 SHORT_HASH = 12
@@ -73,15 +72,14 @@ def training_report(
 
 
 def story_of(config: Mapping[str, Any]) -> Story:
-    plan = config["plan"]
-    recipe = from_json(Recipe, plan["recipe"], "config.json: recipe")
+    plan = read_plan(config["plan"], Path(CONFIG))
     a, b = config["domains"]
     return Story(
-        recipe=recipe,
-        objective=from_json(Choice, plan["objective"], "config.json: objective"),
-        discriminator=from_json(Choice, plan["discriminator"], "config.json: discriminator"),
+        recipe=plan.recipe,
+        objective=plan.objective,
+        discriminator=plan.discriminator,
         domains=(a, b),
-        total_steps=recipe.total_steps(config["steps_per_epoch"]),
+        total_steps=plan.recipe.total_steps(config["steps_per_epoch"]),
         steps_per_epoch=config["steps_per_epoch"],
     )
 
@@ -108,11 +106,11 @@ def _training_rows(config: Mapping[str, Any], story: Story) -> Rows:
         ("batch size", str(recipe.batch_size)),
         ("image size", f"{recipe.image_size_px} x {recipe.image_size_px} px"),
         ("precision", plan["precision"]),
-        ("seed", str(plan["seed"])),
+        ("random seed", str(plan["seed"])),
     ]
     rows += [(f"optimiser of the {player}", _adam(adam, recipe)) for player, adam in recipe.optimizers.items()]
     rows += [(f"weight of {name}", in_words(schedule)) for name, schedule in recipe.weights.items()]
-    rows.append(("averaging of weights", "none" if recipe.averaging is None else f"factor up to {recipe.averaging:g}"))
+    rows.append(("EMA of weights", "none" if recipe.ema_decay is None else f"decay up to {recipe.ema_decay:g}"))
     if config["settings"].get("init_from"):
         rows.append(("started from", Path(config["settings"]["init_from"]).name))
     return rows
@@ -161,7 +159,7 @@ def _environment(run: Path) -> Rows:
     packages, later = found.pop("packages", {}), found.pop("later", [])
     words = {name.replace("_", " "): str(value) for name, value in found.items() if value is not None}
     words["packages"] = ", ".join(f"{name} {version}" for name, version in packages.items())
-    for sitting in later:
-        where = f"{sitting.get('gpu') or sitting.get('cpu')}, torch {sitting['packages'].get('torch')}"
-        words[f"from step {thousands(sitting['from_step'])} on"] = where
+    for segment in later:
+        where = f"{segment.get('gpu') or segment.get('cpu')}, torch {segment['packages'].get('torch')}"
+        words[f"from step {thousands(segment['from_step'])} on"] = where
     return list(words.items())

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from fruitgan.train_gan.recipe import Adam, Part, Recipe
-from fruitgan.train_gan.schedules import Schedule, constant
+from fruitgan.train_gan.recipe import Adam, Part, Recipe, Schedule, constant
 
 cyclegan = Recipe(
-    summary="The CycleGAN paper: ResNet-9, 70 x 70 PatchGAN, least squares, pool of 50, 100 + 100 epochs.",
+    summary="The CycleGAN paper: ResNet-9, 70 x 70 PatchGAN, least squares, replay buffer of 50, 100 + 100 epochs.",
     why={
         "generator": "the paper's for 256 px; biases before its norms are dead weight, and kept",
         "weights": "cycle 10 and identity 5, as the paper has for paintings and as its authors' published models have",
         "learning_rate": "constant for half the epochs, then linear towards 0, stepping once an epoch",
-        "averaging": "none: the paper's result is the last step's weights",
+        "ema_decay": "none: the paper's result is the last step's weights",
         "pairing": "one pass through the larger domain is an epoch; its partner is drawn at random",
     },
     objective=Part(name="cyclegan", options={"gan_mode": "lsgan", "pool_size": 50}),
@@ -21,7 +20,7 @@ cyclegan = Recipe(
     weights={"adversarial": constant(1.0), "cycle": constant(10.0), "identity": constant(5.0)},
     optimizers={"generators": Adam(), "discriminators": Adam()},
     learning_rate=Schedule(start=1.0, end=0.0, begin=0.5, unit="epoch"),
-    averaging=None,
+    ema_decay=None,
     pairing="random-b",
     resample="bicubic",
     fit="squash",
@@ -48,7 +47,7 @@ seed_unet = Recipe(
     weights={"adversarial": constant(1.0), "cycle": constant(10.0), "identity": constant(5.0)},
     optimizers={"generators": _KERAS_ADAM, "discriminators": _KERAS_ADAM},
     learning_rate=constant(1.0),
-    averaging=None,
+    ema_decay=None,
     pairing="zip",
     resample="nearest",
     fit="squash",
@@ -77,7 +76,7 @@ _PROJECTED_WHY = {
     "left one apple in fourteen as it was; the mask is kept smooth, and its area is free",
     "optimizers": "no momentum, since the target moves; discriminators twice as fast as generators",
     "learning_rate": "constant for 60% of the training, then down to 0 within it: the last averaged weights are the result",
-    "averaging": "steadier pictures than any single step's",
+    "ema_decay": "steadier pictures than any single step's",
     "precision": "chosen for the machine: bf16 where a product is faster in it",
 }
 
@@ -85,8 +84,8 @@ fruit = Recipe(
     summary="For GPUs: no aliasing, heads on pretrained features as discriminators, a loose cycle, averaged weights.",
     why=_PROJECTED_WHY
     | {
-        "generator": "blurred halvings and bilinear doublings leave no checkerboard; it changes the source where its mask says "
-        "and starts as the identity; as many multiply-adds as the reference's",
+        "generator": "blurred downsampling and bilinear upsampling leave no checkerboard; it changes the source where its mask "
+        "says and starts as the identity; as many multiply-adds as the reference's",
     },
     objective=_PROJECTED,
     generator=Part(name="resnet-aa"),
@@ -95,7 +94,7 @@ fruit = Recipe(
     weights=_PROJECTED_WEIGHTS,
     optimizers=_PROJECTED_OPTIMIZERS,
     learning_rate=Schedule(start=1.0, end=0.0, begin=0.6),
-    averaging=0.999,
+    ema_decay=0.999,
     pairing="passes",
     resample="lanczos",
     fit="squash",
@@ -121,7 +120,7 @@ fast = Recipe(
     weights=_PROJECTED_WEIGHTS,
     optimizers=_PROJECTED_OPTIMIZERS,
     learning_rate=Schedule(start=1.0, end=0.0, begin=0.6),
-    averaging=0.999,
+    ema_decay=0.999,
     pairing="passes",
     resample="lanczos",
     fit="squash",
@@ -153,7 +152,7 @@ lesson = Recipe(
     },
     optimizers={"students": Adam(learning_rate=4e-4, beta_1=0.9, beta_2=0.99), "discriminators": Adam(beta_2=0.99)},
     learning_rate=Schedule(start=1.0, end=0.0, shape="cosine"),
-    averaging=0.999,
+    ema_decay=0.999,
     pairing="passes",
     resample="lanczos",
     fit="squash",

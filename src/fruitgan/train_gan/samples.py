@@ -1,14 +1,25 @@
-"""What fixed images look like at the moment: source, fake, cycled."""
+"""Translations of fixed images during training: the sample sheets, and the outputs that the monitor describes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from fruitgan.data.decode import decode
+from fruitgan.data.image_dataset import ImageDataset
+from fruitgan.data.sources import Source
+from fruitgan.errors import DataError
 from fruitgan.images import Pixels, bytes_from_unit, signed_from_unit, unit_from_bytes, unit_from_signed
+from fruitgan.report.grid import fit_square, grid, png_bytes
+from fruitgan.train_gan.assemble import Datasets
+from fruitgan.train_gan.monitor import describe
+from fruitgan.train_gan.trainer import Trainer
+
+SAMPLES_PER_DOMAIN = 4
 
 
 @torch.inference_mode()
@@ -42,3 +53,55 @@ def sample_rows(
             columns.append(translate_batch(generators[back], fakes, device))
         rows += [list(row) for row in zip(*columns, strict=True)]
     return rows
+
+
+class SampleImages:
+    """The same images each time. They are read once, so that the folder of the data may go away while the run goes on."""
+
+    def __init__(self, source: Source, datasets: Datasets, trainer: Trainer, size_px: int) -> None:
+        self.notes: list[str] = []
+        self.samples: dict[str, list[Pixels]] = {}
+        """By direction."""
+        self.monitored: dict[str, list[Pixels]] = {}
+        """By direction; training images, which are there whatever becomes of the others."""
+        for direction, domain, dataset in (("a2b", source.a, datasets.a), ("b2a", source.b, datasets.b)):
+            if direction not in trainer.objective.generators:
+                continue
+            self.monitored[direction] = _spread(dataset, size_px)
+            self.samples[direction] = _first_images(domain.test or domain.train, size_px)
+            if not self.samples[direction]:
+                self.samples[direction] = self.monitored[direction]
+                self.notes.append(
+                    f"no image of {domain.name} can be read any more; the samples show training images as decoded"
+                )
+
+    def sheet(self, trainer: Trainer) -> bytes:
+        """A PNG file: rows of source, fake and, with both directions, cycled."""
+        generators = {direction: trainer.generator(direction) for direction in trainer.objective.generators}
+        return png_bytes(grid(sample_rows(generators, self.samples, trainer.device)))
+
+    def outputs(self, trainer: Trainer) -> dict[str, dict[str, float]]:
+        """`monitor.describe` of the outputs, by direction."""
+        return {
+            direction: describe(images, translate_batch(trainer.generator(direction), images, trainer.device))
+            for direction, images in self.monitored.items()
+        }
+
+
+def _first_images(paths: tuple[Path, ...], size_px: int) -> list[Pixels]:
+    """The first that can be read."""
+    images: list[Pixels] = []
+    for path in paths:
+        if len(images) == SAMPLES_PER_DOMAIN:
+            break
+        try:
+            images.append(fit_square(decode(path).pixels, size_px))
+        except DataError:
+            continue
+    return images
+
+
+def _spread(dataset: ImageDataset, size_px: int) -> list[Pixels]:
+    """Images from the first to the last, evenly."""
+    places = np.linspace(0, len(dataset) - 1, min(SAMPLES_PER_DOMAIN, len(dataset))).round().astype(int)
+    return [fit_square(dataset.image(int(place)), size_px) for place in places]

@@ -1,18 +1,21 @@
-"""What `train_gan` is asked, what it tells while it works, and what it gives back."""
+"""Settings and result of the job `train_gan`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fruitgan.device import Precision
 from fruitgan.errors import UsageError
-from fruitgan.train_gan.trainer import StepReport
 
 OUT = Path("runs/train-gan")
+TRAINING = "training"
+"""What the events of a training's steps are called."""
 OnNan = Literal["stop", "rollback"]
+# Where nothing else is asked for: intervals in steps, and how many checkpoints stay.
+SAMPLE_EVERY, LOG_EVERY, KEEP = 500, 25, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +27,19 @@ class TrainGanSettings:
     data_b: Path | None = None
     domains: tuple[str, str] | None = None
     recipe: str | None = None
+    """A name, or a TOML file."""
+    recipe_changes: Mapping[str, str] = field(default_factory=dict)
+    """Fields of the recipe by dotted name (`--set`); a resumed run may change those that only affect later steps."""
+    learning_rate: float | None = None
+    """Of the generators; the discriminators' keeps its ratio to it."""
+    cycle_weight: str | None = None
+    """`5`, or `8:2` for a weight that falls linearly."""
     generator: str | None = None
     generator_options: Mapping[str, Any] = field(default_factory=dict)
     discriminator: str | None = None
     discriminator_options: Mapping[str, Any] = field(default_factory=dict)
     objective: str | None = None
+    objective_options: Mapping[str, Any] = field(default_factory=dict)
     augment: str | None = None
     image_size: int | None = None
     batch_size: int | None = None
@@ -38,7 +49,7 @@ class TrainGanSettings:
     seed: int | None = None
     init_from: str | None = None
     teacher: str | None = None
-    """The file of the bundle whose pictures an objective of imitation imitates."""
+    """The bundle's file whose generators teach the objective `distillation`."""
     max_seconds: float | None = None
     name: str | None = None
     out: Path = OUT
@@ -46,6 +57,7 @@ class TrainGanSettings:
     """A run's name or folder, or `newest`."""
     sample_every: int | None = None
     save_every: int | None = None
+    """In steps; None: by time, see `runs.checkpoint.SaveClock`."""
     log_every: int | None = None
     keep: int | None = None
     on_nan: OnNan | None = None
@@ -63,6 +75,8 @@ class TrainGanSettings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"--{name.replace('_', '-')} {value}: {least} or more is needed")
+        if self.learning_rate is not None and not 0 < self.learning_rate <= 1:
+            raise UsageError(f"--learning-rate {self.learning_rate:g}: expected more than 0 and at most 1, such as 2e-4")
         if self.on_nan not in (None, *get_args(OnNan)):
             raise UsageError(f"--on-nan {self.on_nan}: expected {' or '.join(get_args(OnNan))}")
         if self.epochs is not None and self.steps is not None:
@@ -73,83 +87,13 @@ class TrainGanSettings:
             raise UsageError(f"--seed {self.seed}: 0 or more is needed")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Habits:
-    """How often a run tells, shows and saves, in steps; how many checkpoints it keeps; what it does if a loss is not finite."""
-
-    sample_every: int = 500
-    save_every: int = 500
-    log_every: int = 25
-    keep: int = 2
-    on_nan: OnNan = "stop"
-
-    @classmethod
-    def of(cls, *settings: TrainGanSettings) -> Habits:
-        """From the first of the settings that says something: the new ones, then those of the run that is resumed."""
-        found: dict[str, Any] = {}
-        for given in settings:
-            for habit in fields(cls):
-                if (value := getattr(given, habit.name)) is not None:
-                    found.setdefault(habit.name, value)
-        return cls(**found)
-
-
-# What decides the mathematics: a resumed run cannot change these.
+# What decides the mathematics from the first step on: a resumed run cannot change these.
 FIXED = (
     "data", "data_a", "data_b", "domains", "recipe", "generator", "generator_options", "discriminator", "discriminator_options",
-    "objective", "augment", "image_size", "batch_size", "precision", "seed", "init_from", "teacher",
+    "objective", "objective_options", "augment", "image_size", "batch_size", "precision", "seed", "init_from", "teacher",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Loading:
-    """Images are being fetched, drawn or decoded."""
-
-    label: str
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Started:
-    """The run folder stands and training begins."""
-
-    run: Path
-    step: int
-    total_steps: int
-    notes: tuple[str, ...]
-    threads: str | None
-    """How many CPU threads compute, and why; None on another device."""
-
-
-@dataclass(frozen=True)
-class Stepped:
-    """One step is done."""
-
-    report: StepReport
-    images_per_second: float
-    seconds_left: float
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A checkpoint and a bundle of this step are on the disk."""
-
-    step: int
-    checkpoint: Path
-
-
-@dataclass(frozen=True)
-class Noted:
-    """Something that one should know and perhaps act on: a warning of the watch, a rollback."""
-
-    step: int
-    text: str
-
-
-Event = Loading | Started | Stepped | Saved | Noted
-OnProgress = Callable[[Event], bool | None]
-"""Called with each event; if it returns True, the job finishes its step, saves and returns unfinished."""
+KEPT = ("sample_every", "save_every", "log_every", "keep", "on_nan", "deterministic", "threads")
+"""A resumed run keeps these unless they are given anew; on the same machine the last two decide the bits."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The loop. It trains and yields; it prints nothing and saves nothing."""
+"""The training loop: takes steps and yields a report of each; it prints nothing and saves nothing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.profiler import record_function
 
 from fruitgan import randomness
 from fruitgan.data.loader import BatchBuffer, Loader
@@ -18,12 +19,17 @@ from fruitgan.networks.backbones import frozen_sums
 from fruitgan.networks.contracts import Generator
 from fruitgan.runs.checkpoint import State, Stateful
 from fruitgan.train_gan.cuda_graphs import Capture, StepRunner
-from fruitgan.train_gan.ema import Average
+from fruitgan.train_gan.ema import EMA, PlayerAdam
 from fruitgan.train_gan.objectives.contracts import Objective
-from fruitgan.train_gan.optimizer import PlayerAdam
-from fruitgan.train_gan.profile import stage
-from fruitgan.train_gan.recipe import Recipe
-from fruitgan.train_gan.schedules import Clock
+from fruitgan.train_gan.recipe import Clock, Recipe
+
+STAGE = "fruitgan: "
+"""How the names of a step's stages begin in a profile."""
+
+
+def stage(name: str) -> record_function:
+    """Name a part of the step for the profiler, in a `with`."""
+    return record_function(STAGE + name)
 
 
 class LossNotFinite(FruitganError):
@@ -50,7 +56,7 @@ class LossNotFinite(FruitganError):
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step tells. `losses` (means by term since the last report of losses) only every `log_every` steps."""
+    """A step's number and learning rate; `losses` (means by term since the last report with losses) every `log_every` steps."""
 
     step: int
     learning_rate: float
@@ -60,7 +66,7 @@ class StepReport:
 class Trainer:
     """Trains an objective by a recipe, one step after another, each a function of (seed, step, state).
 
-    A step whose loss or gradient is not finite changes nothing; that is decided on the device, and learned here when losses are
+    A step whose loss or gradient is not finite changes nothing; that is decided on the device, and known here when losses are
     logged.
 
     Args:
@@ -72,7 +78,7 @@ class Trainer:
         self,
         objective: Objective,
         recipe: Recipe,
-        feed: Loader,
+        loader: Loader,
         *,
         total_steps: int,
         steps_per_epoch: int,
@@ -86,7 +92,7 @@ class Trainer:
         objective.networks.to(memory_format=memory_format_of(device))
         self.objective = objective
         self.recipe = recipe
-        self.feed = feed
+        self.loader = loader
         self.total_steps = total_steps
         self.steps_per_epoch = steps_per_epoch
         self.seed = seed
@@ -103,10 +109,10 @@ class Trainer:
             for player in objective.players
         }
         generators = {name: networks[name] for name in objective.generators.values()}
-        self.average = Average(generators, recipe.averaging) if recipe.averaging is not None else None
+        self.ema = EMA(generators, recipe.ema_decay) if recipe.ema_decay is not None else None
         kept = networks.state_dict(keep_vars=True)
         self._buffers = [buffer for name, buffer in networks.named_buffers() if name in kept]  # a backbone's are frozen
-        self._inputs = BatchBuffer(feed, device)
+        self._inputs = BatchBuffer(loader, device)
         self._sums: dict[str, Tensor] = {}
         self._counts: collections.Counter[str] = collections.Counter()
         self._terms: dict[frozenset[str], tuple[str, ...]] = {}
@@ -115,18 +121,24 @@ class Trainer:
         self._left_out = torch.zeros((), device=device)
 
     def generator(self, direction: str) -> Generator:
-        """What a user gets: the averaged generator, or the trained one where the recipe has no averaging."""
+        """What a user gets: the EMA generator, or the trained one where the recipe has no EMA."""
         name = self.objective.generators[direction]
-        return cast(Generator, self.average.networks[name] if self.average else self.objective.networks[name])
+        return cast(Generator, self.ema.networks[name] if self.ema else self.objective.networks[name])
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the first player in the next step."""
+        factor = self.recipe.learning_rate.at(Clock(self.step, self.total_steps, self.steps_per_epoch))
+        return factor * self.recipe.optimizers[self.objective.players[0].name].learning_rate
 
     def draw_anew(self, rollbacks: Sequence[Mapping[str, Any]]) -> None:
         """From here on draw as after these rollbacks, which the state keeps as JSON values: their number makes another seed."""
         self.rollbacks = [dict(rollback) for rollback in rollbacks]
-        self.feed.reseed(self._seed)
+        self.loader.reseed(self._seed)
 
     @property
     def note(self) -> str | None:
-        """What a person should know of how the steps are run; None: nothing."""
+        """Why no steps are captured although they were to be; None: nothing to note."""
         return self._run.note
 
     @property
@@ -134,7 +146,7 @@ class Trainer:
         return randomness.another_seed(self.seed, len(self.rollbacks))
 
     def steps(self, until: int) -> Iterator[StepReport]:
-        """Train up to `until` steps in all and tell of each.
+        """Train up to `until` steps in all, and report each.
 
         Raises:
             LossNotFinite: at a step that logs, naming the terms.
@@ -186,22 +198,22 @@ class Trainer:
     def _recover(self) -> None:
         """Take back what half a step may have left behind on the host."""
         for optimizer in self.optimizers.values():
-            optimizer.forget_gradients()
+            optimizer.drop_gradients()
         for extra in self.objective.extras.values():
             extra.restore(extra.state())
 
     def _fill_scalars(self) -> tuple[float, dict[str, float]]:
         """Put this step's values where the step reads them; the first player's learning rate, and the loss weights."""
         clock = Clock(self.step, self.total_steps, self.steps_per_epoch)
-        weights = {name: schedule.at(clock) for name, schedule in self.recipe.weights.items()}
+        weights = {name: self.recipe.weights[name].at(clock) for name in self.objective.weights}
         for name, value in weights.items():
             self.objective.weights[name].fill_(value)
         factor = self.recipe.learning_rate.at(clock)
-        if self.average is not None:
-            self.average.begin_step()
+        if self.ema is not None:
+            self.ema.begin_step()
         for optimizer in self.optimizers.values():
             optimizer.learning_rate.fill_(factor * optimizer.settings.learning_rate)
-        return factor * self.recipe.optimizers[self.objective.players[0].name].learning_rate, weights
+        return self.learning_rate, weights
 
     @torch.no_grad()
     def _all_finite(self, losses: list[Tensor]) -> Tensor:
@@ -217,9 +229,9 @@ class Trainer:
                 optimizer.step(ok)
         for extra in self.objective.extras.values():
             extra.settle(ok)
-        if self.average is not None:
-            with stage("average"):
-                self.average.update(ok)
+        if self.ema is not None:
+            with stage("ema"):
+                self.ema.update(ok)
 
     def _logged(self) -> dict[str, float]:
         self.confirm()
@@ -247,8 +259,8 @@ class Trainer:
         parts |= {f"network.{name}": NetworkState(network) for name, network in self.objective.networks.items()}
         parts |= {f"optimizer.{name}": optimizer for name, optimizer in self.optimizers.items()}
         parts |= {f"extra.{name}": extra for name, extra in self.objective.extras.items()}
-        if self.average is not None:
-            parts["average"] = self.average
+        if self.ema is not None:
+            parts["ema"] = self.ema
         return parts
 
     def state(self) -> State:

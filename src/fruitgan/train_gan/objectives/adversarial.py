@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fruitgan.device import at_least_fp32, without_autocast
+from fruitgan.device import at_least_fp32
 
 Logits = Sequence[Tensor]
 
@@ -64,19 +64,3 @@ def discriminator_loss(mode: str, real: Logits, fake: Logits) -> Tensor:
     """Half the sum over real and generated images; the half slows the discriminator down (Zhu et al. 2017, appendix 7.1)."""
     distance = GAN_MODES[mode].distance
     return 0.5 * (_summed(real, lambda logits: distance(logits, 1.0)) + _summed(fake, lambda logits: distance(logits, 0.0)))
-
-
-def gradient_penalty(discriminator: Callable[[Tensor], Logits], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
-    """How steep the discriminator is between real and generated images: the mean over images of |grad s(x)|^2.
-
-    At x = mix real + (1 - mix) fake, [N, 3, H, W], with a mix for each image, [N, 1] in [0, 1]; s is the mean of an image's
-    logits, summed over the scales. Gulrajani et al. 2017 (equation 3) for the points, Mescheder et al. 2018 (equation 9) for
-    the centre 0, Torbunov et al. 2023 (UVCGAN v2) for both with this loss; a weight of 1 on images in [0, 1] is 4 on [-1, 1].
-    In float32 at least, whatever the autocast around it.
-    """
-    with without_autocast(real.device):
-        real, fake = at_least_fp32(real.detach()), at_least_fp32(fake.detach())
-        x = torch.lerp(fake, real, mix.to(real).view(-1, 1, 1, 1)).requires_grad_()
-        total = torch.stack([scale.mean((1, 2, 3)).sum() for scale in discriminator(x)]).sum()
-        (gradient,) = torch.autograd.grad(total, x, create_graph=True)
-        return gradient.square().sum((1, 2, 3)).mean()

@@ -1,4 +1,4 @@
-"""CycleGAN: two generators, two discriminators, and the wish to come back (Zhu et al. 2017)."""
+"""CycleGAN: two generators, two discriminators, adversarial, cycle-consistency and identity losses (Zhu et al. 2017)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from torch import Tensor, nn
 
 from fruitgan.data.augment.training import DRAWS, MOVING_DRAWS, mildly_changed, shifted_and_cut
 from fruitgan.data.loader import Batch
+from fruitgan.device import at_least_fp32
 from fruitgan.errors import UsageError
 from fruitgan.networks.contracts import Discriminator, Generator, MaskedGenerator
-from fruitgan.train_gan.objectives.adaptation import AdaptiveStrength
-from fruitgan.train_gan.objectives.adversarial import GAN_MODES, discriminator_loss, generator_loss, gradient_penalty
+from fruitgan.runs.checkpoint import State
+from fruitgan.train_gan.objectives.adversarial import GAN_MODES, discriminator_loss, generator_loss
 from fruitgan.train_gan.objectives.contracts import Objective, ObjectiveFactory, Player, Replay
-from fruitgan.train_gan.objectives.masks import area, roughness
-from fruitgan.train_gan.objectives.replay_buffer import ReplayPool
+from fruitgan.train_gan.objectives.replay_buffer import ReplayBuffer
+
+MASK_WEIGHTS = ("mask_roughness", "mask_area")
+EVERY_STEPS = 4  # Karras et al. 2020, appendix D
+IMAGES_TO_FULL = 50_000  # real images in which the strength could go from 0 to 1; 500,000 there, for trainings 100 times longer
+STRONGEST = 0.8
 
 
 def cycle_loss(real: Tensor, cycled: Tensor, weight: Tensor | float) -> Tensor:
@@ -37,7 +42,64 @@ def identity_loss(real: Tensor, same: Tensor, weight: Tensor | float) -> Tensor:
     return weight * (same - real).abs().mean()
 
 
-MASK_WEIGHTS = ("mask_roughness", "mask_area")
+def mask_roughness(mask: Tensor) -> Tensor:
+    """Total variation, the mean over neighbours down plus the mean over neighbours across of |difference|; [N, 1, H, W].
+
+    Rudin et al. 1992, equation 2.2, in its anisotropic form: edges cost their length, halos and speckles more.
+    """
+    mask = at_least_fp32(mask)
+    return mask.diff(dim=-2).abs().mean() + mask.diff(dim=-1).abs().mean()
+
+
+def mask_area(mask: Tensor) -> Tensor:
+    """Mean of a mask: changing pixels costs, so that the background stays the source's."""
+    return at_least_fp32(mask).mean()
+
+
+class AdaptiveStrength:
+    """The probability p of each change; on its device, where nothing waits for the host.
+
+    With r the mean sign of the real images' logits about the line between real and generated, over EVERY_STEPS steps:
+    p <- clip(p + sign(r - target) EVERY_STEPS n / IMAGES_TO_FULL, 0, STRONGEST), n real images a step. Karras et al. 2020,
+    section 3.1, r_t of equation 1.
+    """
+
+    def __init__(self, target: float) -> None:
+        self.target = target
+        self._values = torch.zeros(3)  # p, the sum of r, the steps in it
+        self._before = torch.zeros(3)
+
+    def on(self, device: torch.device) -> Tensor:
+        """The strength now, a scalar."""
+        if self._values.device != device:  # at the first step; a restored one comes from the host
+            self._values, self._before = self._values.to(device), self._before.to(device)
+        return self._values[0]
+
+    @torch.no_grad()
+    def observe(self, certainty: Tensor, images: int) -> None:
+        """Take in a step's r, a scalar in [-1, 1], found on so many real images."""
+        p, total, steps = self._values.unbind()
+        total, steps = total + certainty, steps + 1
+        due = steps >= EVERY_STEPS
+        way = torch.sign(total / steps - self.target) * (EVERY_STEPS * images / IMAGES_TO_FULL)
+        p = torch.where(due, (p + way).clamp(0.0, STRONGEST), p)
+        self._values.copy_(torch.stack([p, torch.where(due, 0.0, total), torch.where(due, 0.0, steps)]))
+
+    @torch.no_grad()
+    def settle(self, ok: Tensor) -> None:
+        """Keep what was taken in since the last call if the scalar `ok` is 1, forget it if it is 0."""
+        self._values.copy_(torch.where(ok > 0, self._values, self._before))
+        self._before.copy_(self._values)
+
+    def state(self) -> State:
+        return {"values": self._values}
+
+    def restore(self, state: State) -> None:
+        values = state["values"]
+        if values.shape != (3,) or not bool(((values >= -EVERY_STEPS) & (values <= EVERY_STEPS)).all()):
+            raise ValueError("it is no strength of changes")
+        self._values = values.clone().float()
+        self._before = self._values.clone()
 
 
 @dataclass(frozen=True)
@@ -56,14 +118,13 @@ class CycleStep:
     """[N, 1, H, W] in [0, 1], of the fakes."""
     judged_a: Tensor
     judged_b: Tensor
-    penalised: bool
 
 
 class CycleGAN(Objective):
     """`generator_ab` and `generator_ba` with adversarial, cycle and identity losses; `discriminator_b` judges domain b.
 
-    The calls are batched where the mathematics allow it (every network treats images one by one, but for a discriminator
-    that says otherwise): a generator's fake and identity images in one call, a discriminator's real and generated images too.
+    Every network treats images one by one, so calls are batched: a generator's fake and identity images, a discriminator's real
+    and generated images.
     """
 
     def __init__(
@@ -74,7 +135,6 @@ class CycleGAN(Objective):
         gan_mode: str,
         pool_size: int,
         mask_losses: bool,
-        penalty: bool,
         augment_target: float,
         shift: float,
         cutout: float,
@@ -92,19 +152,18 @@ class CycleGAN(Objective):
             Player("discriminators", ("discriminator_a", "discriminator_b"), self._discriminators_loss),
         )
         self.generators = {"a2b": "generator_ab", "b2a": "generator_ba"}
-        weights = ("adversarial", "cycle", "identity") + MASK_WEIGHTS * mask_losses + ("gradient_penalty",) * penalty
+        weights = ("adversarial", "cycle", "identity") + MASK_WEIGHTS * mask_losses
         self.weights = {name: torch.ones(()) for name in weights}
-        self.pools = {name: ReplayPool(pool_size) for name in ("pool_a", "pool_b")} if pool_size else {}
+        # Their names are those of random streams, and so part of the seed.
+        self.replay = {name: ReplayBuffer(pool_size) for name in ("pool_a", "pool_b")} if pool_size else {}
         self.strength = AdaptiveStrength(augment_target) if augment_target else None
-        self.extras: Mapping[str, Replay] = {**self.pools, **({"strength": self.strength} if self.strength else {})}
-        self.draws = dict.fromkeys(self.pools, 2)
+        self.extras: Mapping[str, Replay] = {**self.replay, **({"strength": self.strength} if self.strength else {})}
+        self.draws = dict.fromkeys(self.replay, 2)
         self.shift, self.cutout = shift, cutout
         if self.strength:
             self.draws |= {"shown_to_fool": DRAWS, "shown_to_learn": DRAWS}
         if shift or cutout:
             self.draws |= {f"moved_to_{end}": MOVING_DRAWS for end in ("fool", "learn")}
-        if penalty:
-            self.draws |= {"mix_a": 1, "mix_b": 1}
         self.gan_mode = gan_mode
 
     def prepare(self, batch: Batch, variant: frozenset[str]) -> CycleStep:
@@ -127,11 +186,11 @@ class CycleGAN(Objective):
             mask_b=None if mask_b is None else mask_b[:n],
             judged_a=self._judged("pool_a", fake_a, batch.draws),
             judged_b=self._judged("pool_b", fake_b, batch.draws),
-            penalised="gradient_penalty" in variant,
         )
 
-    def _judged(self, pool: str, fake: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-        return self.pools[pool].query(fake, draws[pool]) if pool in self.pools else fake.detach()
+    def _judged(self, name: str, fake: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        """The fakes that a discriminator is trained on: from the replay buffer, if there is one."""
+        return self.replay[name].query(fake, draws[name]) if name in self.replay else fake.detach()
 
     def _discriminator(self, domain: str) -> Discriminator:
         return cast(Discriminator, self.networks[f"discriminator_{domain}"])
@@ -157,8 +216,8 @@ class CycleGAN(Objective):
             terms["identity_b"] = identity_loss(real.b, step.same_b, weights["identity"])
         for direction, mask in (("ab", step.mask_b), ("ba", step.mask_a)):
             if mask is not None:
-                terms[f"mask_roughness_{direction}"] = weights["mask_roughness"] * roughness(mask)
-                terms[f"mask_area_{direction}"] = weights["mask_area"] * area(mask)
+                terms[f"mask_roughness_{direction}"] = weights["mask_roughness"] * mask_roughness(mask)
+                terms[f"mask_area_{direction}"] = weights["mask_area"] * mask_area(mask)
         return terms
 
     def _discriminators_loss(self, step: CycleStep) -> dict[str, Tensor]:
@@ -167,9 +226,6 @@ class CycleGAN(Objective):
             judged = judged.to(real.dtype)
             on_real, on_fake = self._both_judged(domain, self._shown(real, draws, "learn"), self._shown(judged, draws, "learn"))
             terms[f"discriminator_{domain}"] = discriminator_loss(self.gan_mode, on_real, on_fake)
-            if step.penalised:
-                steepness = gradient_penalty(self._discriminator(domain), real, judged, draws[f"mix_{domain}"])
-                terms[f"penalty_{domain}"] = self.weights["gradient_penalty"] * steepness
             certain += [torch.sign(scale.detach() - GAN_MODES[self.gan_mode].undecided).mean() for scale in on_real]
         if self.strength is not None:
             self.strength.observe(torch.stack(certain).mean(), 2 * len(step.batch.a))
@@ -177,8 +233,7 @@ class CycleGAN(Objective):
 
     def _both_judged(self, domain: str, real: Tensor, fake: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """The logit maps of real and of generated images."""
-        discriminator = self._discriminator(domain)
-        halves = [scale.chunk(2) for scale in discriminator(torch.cat([real, fake]))]
+        halves = [scale.chunk(2) for scale in self._discriminator(domain)(torch.cat([real, fake]))]
         return [half[0] for half in halves], [half[1] for half in halves]
 
 
@@ -195,17 +250,16 @@ def cyclegan(
     gan_mode: str = "lsgan",
     pool_size: int = 50,
     mask_losses: bool = False,
-    penalty: bool = False,
     augment_target: float = 0.0,
     shift: float = 0.0,
     cutout: float = 0.0,
 ) -> ObjectiveFactory:
-    """CycleGAN's losses: adversarial (`lsgan`, `bce` or `hinge`), cycle, identity; a pool of past fakes to judge (0: none).
+    """CycleGAN's losses: adversarial (`lsgan`, `bce`, `hinge`), cycle, identity; a replay buffer of `pool_size`.
 
-    `mask_losses` adds the weights mask_roughness and mask_area on the masks of generators that have them; `penalty` the
-    weight gradient_penalty on how steep the discriminators are; `augment_target` changes what they are shown, so strongly that
-    their mean sign on real images stays there (0: not at all; 0.6 in Karras et al. 2020); `shift` moves what they are shown by
-    up to this share of the side, always, and `cutout` greys a square of this share of the side, half the time.
+    `mask_losses` adds the weights mask_roughness and mask_area on the masks of generators that have them; `augment_target`
+    augments what discriminators are shown, so strongly that their mean sign on real images stays there (0: not at all; 0.6 in
+    Karras et al. 2020); `shift` moves what they are shown by up to this share of the side, always, and `cutout` greys a square
+    of this share of the side, half the time.
     """
     if gan_mode not in GAN_MODES:
         raise UsageError(f"objective cyclegan, option gan_mode: {gan_mode!r} is not one of {', '.join(GAN_MODES)}")
@@ -220,7 +274,6 @@ def cyclegan(
         gan_mode=gan_mode,
         pool_size=pool_size,
         mask_losses=mask_losses,
-        penalty=penalty,
         augment_target=augment_target,
         shift=shift,
         cutout=cutout,

@@ -1,4 +1,4 @@
-"""A small generator imitates a large one (Hinton et al. 2015, section 2, with pictures in place of class probabilities)."""
+"""Distillation: student generators imitate a teacher (Hinton et al. 2015, section 2, with images for class probabilities)."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def _similarity(x: Tensor, y: Tensor) -> Tensor:
     return ((2 * product + C1) * (2 * covariance + C2) / ((squares + C1) * (variances + C2))).mean()
 
 
-class TeacherMark:
-    """Which teacher it is, so that a run does not go on with another."""
+class TeacherHash:
+    """The SHA-256 of the teacher's weights, so that a run does not go on with another."""
 
     def __init__(self, sha256: str) -> None:
         self.sha256 = sha256
@@ -71,15 +71,15 @@ class TeacherMark:
 
 
 @dataclass(frozen=True)
-class LessonStep:
+class DistillationStep:
     """What students and teachers made of both domains' images, [2 N, 3, H, W] in [-1, 1], the direction's own domain first.
 
     `adversarial` says whether the students hear of the discriminators.
     """
 
     batch: Batch
-    said: Mapping[str, Tensor]
-    right: Mapping[str, Tensor]
+    student: Mapping[str, Tensor]
+    teacher: Mapping[str, Tensor]
     adversarial: bool
 
 
@@ -111,36 +111,36 @@ class Distillation(Objective):
     def take_teachers(self, teachers: Mapping[str, Generator], sha256: str) -> None:
         """Imitate these, by direction; the sum is of their weights."""
         self.teachers = {name: teacher.requires_grad_(False).eval() for name, teacher in teachers.items()}
-        self.extras: Mapping[str, Replay] = {"teacher": TeacherMark(sha256)}
+        self.extras: Mapping[str, Replay] = {"teacher": TeacherHash(sha256)}
 
     def to(self, device: torch.device) -> None:
         super().to(device)
         for teacher in self.teachers.values():
             teacher.to(device).to(memory_format=memory_format_of(device))
 
-    def prepare(self, batch: Batch, variant: frozenset[str]) -> LessonStep:
+    def prepare(self, batch: Batch, variant: frozenset[str]) -> DistillationStep:
         shown = {"a2b": torch.cat([batch.a, batch.b]), "b2a": torch.cat([batch.b, batch.a])}
         with torch.no_grad():
-            right = {way: self.teachers[way](x) if way in self.teachers else x for way, x in shown.items()}
-        said = {way: self.networks[name](shown[way]) for way, name in self.generators.items()}
-        return LessonStep(batch, said, right, adversarial="adversarial" in variant)
+            teacher = {way: self.teachers[way](x) if way in self.teachers else x for way, x in shown.items()}
+        student = {way: self.networks[name](shown[way]) for way, name in self.generators.items()}
+        return DistillationStep(batch, student, teacher, adversarial="adversarial" in variant)
 
-    def _students_loss(self, step: LessonStep) -> dict[str, Tensor]:
+    def _students_loss(self, step: DistillationStep) -> dict[str, Tensor]:
         terms = {}
         n = len(step.batch.a)
         for way, domain, letters in (("a2b", "b", "ab"), ("b2a", "a", "ba")):
-            said, right = step.said[way], step.right[way]
-            terms[f"imitation_{letters}"] = self.weights["imitation"] * (said - right).abs().mean()
-            terms[f"structure_{letters}"] = self.weights["structure"] * (1 - structural_similarity(said, right))
+            student, teacher = step.student[way], step.teacher[way]
+            terms[f"imitation_{letters}"] = self.weights["imitation"] * (student - teacher).abs().mean()
+            terms[f"structure_{letters}"] = self.weights["structure"] * (1 - structural_similarity(student, teacher))
             if step.adversarial:
-                logits = self._discriminator(domain)(said[:n])
+                logits = self._discriminator(domain)(student[:n])
                 terms[f"adversarial_{letters}"] = self.weights["adversarial"] * generator_loss("lsgan", logits)
         return terms
 
-    def _discriminators_loss(self, step: LessonStep) -> dict[str, Tensor]:
+    def _discriminators_loss(self, step: DistillationStep) -> dict[str, Tensor]:
         terms = {}
         for way, domain, real in (("a2b", "b", step.batch.b), ("b2a", "a", step.batch.a)):
-            fake = step.said[way][: len(real)].detach().to(real.dtype)
+            fake = step.student[way][: len(real)].detach().to(real.dtype)
             discriminator = self._discriminator(domain)
             terms[f"discriminator_{domain}"] = discriminator_loss("lsgan", discriminator(real), discriminator(fake))
         return terms

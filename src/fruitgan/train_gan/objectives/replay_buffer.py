@@ -1,4 +1,4 @@
-"""The pool of past fakes that discriminators are shown, so that they don't forget (Shrivastava et al. 2017, section 2.3)."""
+"""Image replay buffer: past fakes that discriminators are trained on again (Shrivastava et al. 2017, section 2.3)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fruitgan.errors import DataError
 from fruitgan.runs.checkpoint import State
 
 
-class ReplayPool:
+class ReplayBuffer:
     """Holds up to `size` images on their device and decides there: nothing waits for the host.
 
     Its tensors stay where they are from the first query on, so that a captured step can be repeated.
@@ -34,12 +34,12 @@ class ReplayPool:
         fakes = at_least_fp32(fakes.detach())
         if self.images is None:
             self.images = fakes.new_zeros((self.size, *fakes.shape[1:]))
-        if self.count.device != fakes.device:  # at the first step; a restored pool comes from the host
+        if self.count.device != fakes.device:  # at the first step; a restored buffer comes from the host
             self.images = self.images.to(fakes.device)
             self.count, self._count_before = self.count.to(fakes.device), self._count_before.to(fakes.device)
         if self.images.shape[1:] != fakes.shape[1:] or self.images.dtype != fakes.dtype:
             raise DataError(
-                f"the pool of past images holds {list(self.images.shape[1:])}, not {list(fakes.shape[1:])}: another run's"
+                f"the replay buffer holds {list(self.images.shape[1:])}, not {list(fakes.shape[1:])}: another run's"
             )
         if not self._undo:
             self._count_before.copy_(self.count)
@@ -73,7 +73,7 @@ class ReplayPool:
         images = state.get("images")
         filled = 0 if images is None else len(images)
         if not 0 <= state["count"] <= filled or filled not in (0, self.size) or (images is not None and images.ndim != 4):
-            raise ValueError(f"{state['count']} images in a pool of {filled} are none of this one, which has {self.size}")
+            raise ValueError(f"{state['count']} images in a replay buffer of {filled} do not fit this one of {self.size}")
         self.images = None if images is None else images.clone()
         self.count = torch.tensor(state["count"])
         self._count_before = torch.zeros_like(self.count)

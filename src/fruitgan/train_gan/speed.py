@@ -1,26 +1,39 @@
-"""Which number of CPU threads is fastest for a training: timed on a throw-away copy of it, on noise."""
+"""How fast a step is on this machine: the fastest number of CPU threads, and a profile of where a step's time goes."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from fruitgan.data.loader import Batch
+from fruitgan.files import write_atomically
 from fruitgan.networks.contracts import SizeRule
 from fruitgan.threads import TRIAL_SECONDS, Threads, fastest_threads, fixed_threads, seconds_by_threads, using_threads
 from fruitgan.train_gan.assemble import Plan, make_objective
 from fruitgan.train_gan.objectives.contracts import Objective
-from fruitgan.train_gan.trainer import Trainer
+from fruitgan.train_gan.trainer import STAGE, Trainer
 
 SMALLEST_PX = 32
 ENOUGH_SECONDS = 0.15
 """A step this long is timed as it is; larger images and batches would make the trial too long."""
 FOREVER = 1 << 30
+SKIPPED_STEPS = 2
+"""The first ones choose kernels and lay out memory."""
+PROFILED_STEPS = 6
+"""On a GPU the first of them run as they are, or while they are recorded, the others as recorded: those have no stages."""
+TRACE, SUMMARY = "trace.json", "summary.txt"
+SHOWN_OPERATIONS = 15
+Steps = Iterator[Any]
 
 
-class NoiseFeed:
+class NoiseLoader:
     """Noise instead of photographs: the work is the same."""
 
     def __init__(self, plan: Plan, device: torch.device) -> None:
@@ -52,11 +65,11 @@ def throw_away_step(plan: Plan) -> Callable[[], None]:
     """A step of the plan's networks on noise, on as much of it as takes about a tenth of a second with one thread."""
     objective = make_objective(plan)
     device = torch.device("cpu")
-    feed = NoiseFeed(plan, device)
+    loader = NoiseLoader(plan, device)
     trainer = Trainer(
         objective,
         plan.recipe,
-        feed,
+        loader,
         total_steps=FOREVER,
         steps_per_epoch=FOREVER,
         seed=plan.seed,
@@ -71,7 +84,7 @@ def throw_away_step(plan: Plan) -> Callable[[], None]:
 
     with torch.random.fork_rng(devices=[]), using_threads(1):
         for batch_size, side_px in _shapes(plan, size_rules(objective)):
-            feed.shape = (batch_size, 3, side_px, side_px)
+            loader.shape = (batch_size, 3, side_px, side_px)
             for name, extra in objective.extras.items():  # a replay buffer holds images of one size
                 extra.restore(fresh[name])
             step()
@@ -97,3 +110,66 @@ def _shapes(plan: Plan, rules: list[SizeRule]) -> list[tuple[int, int]]:
             sides.append(side)
         side *= 2
     return [(1, side) for side in [*sides, size_px]] + [(plan.recipe.batch_size, size_px)]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What was found in the steps that were profiled."""
+
+    steps: int
+    stages_ms: Mapping[str, float]
+    """By name, of one step: the host's time, on a CPU that of the work itself."""
+    operations: str
+    """A table of the operations that take longest."""
+
+    def text(self, device: torch.device) -> str:
+        """The share of each stage, then the table."""
+        total = sum(self.stages_ms.values())
+        lines = [f"{self.steps} steps on {device}, {total:.1f} ms each within the stages", ""]
+        if device.type != "cpu":
+            lines[1:1] = ["the stages' times are the host's, which launches the work and does not wait for it"]
+        for name, spent in sorted(self.stages_ms.items(), key=lambda item: -item[1]):
+            lines.append(f"{name:32} {spent:10.2f} ms {100 * spent / max(total, 1e-9):6.1f}%")
+        return "\n".join([*lines, "", self.operations])
+
+
+def profiled(steps: Steps, device: torch.device, folder: Path) -> Steps:
+    """The same steps; behind the first few, some are profiled, and what was found is written to the folder.
+
+    Fewer steps than that leave what there is, or nothing.
+
+    Raises:
+        FruitganError: the folder cannot be written.
+    """
+    for _, report in zip(range(SKIPPED_STEPS), steps, strict=False):
+        yield report
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else its library tells stderr when it starts, and that there is no GPU
+    count = 0
+    with torch.profiler.profile(activities=kinds) as profiler:
+        for _, report in zip(range(PROFILED_STEPS), steps, strict=False):
+            count += 1
+            yield report
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    if count:
+        _write(profiler, count, device, folder)
+    yield from steps
+
+
+def _write(profiler: Any, steps: int, device: torch.device, folder: Path) -> None:
+    averages = profiler.key_averages()
+    stages = {
+        event.key.removeprefix(STAGE): event.cpu_time_total / 1000 / event.count
+        for event in averages
+        if event.key.startswith(STAGE)
+    }
+    order = "self_cpu_time_total" if device.type == "cpu" else "self_device_time_total"
+    found = Profile(steps, stages, averages.table(sort_by=order, row_limit=SHOWN_OPERATIONS, max_name_column_width=50))
+    with tempfile.TemporaryDirectory(prefix="fruitgan-") as scratch:
+        trace = Path(scratch, TRACE)
+        profiler.export_chrome_trace(str(trace))
+        write_atomically(folder / TRACE, trace.read_bytes())
+    write_atomically(folder / SUMMARY, found.text(device).encode())

@@ -1,0 +1,309 @@
+"""One run segment, from the newest checkpoint on: trains, saves, draws samples, and writes the run log."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from fruitgan import bundle as bundles
+from fruitgan.data.sources import Source
+from fruitgan.errors import UsageError
+from fruitgan.files import write_atomically
+from fruitgan.progress import Event, Note, Progress
+from fruitgan.report.grid import sample_files
+from fruitgan.runs.checkpoint import Checkpoints, SaveClock
+from fruitgan.runs.run import CHECKPOINTS, SAMPLES, Run
+from fruitgan.settings import to_json
+from fruitgan.threads import Threads
+from fruitgan.train_gan.assemble import Datasets, Plan, make_bundle
+from fruitgan.train_gan.curves import undecided_loss
+from fruitgan.train_gan.monitor import OBSERVE_STEPS, Monitor, went_back
+from fruitgan.train_gan.page import training_report
+from fruitgan.train_gan.samples import SampleImages
+from fruitgan.train_gan.settings import KEEP, SAMPLE_EVERY, TRAINING, TrainGanResult, TrainGanSettings
+from fruitgan.train_gan.speed import faster_threads, profiled
+from fruitgan.train_gan.trainer import LossNotFinite, StepReport, Trainer
+
+MAX_ROLLBACKS = 3
+PROFILE = "profile"
+THREADS_CHECK_SECONDS = 600
+MUCH_FASTER = 1.5
+FORMER_PARTS = {"average": "ema"}
+"""Parts of checkpoints that were written under another name."""
+
+
+class Segment:
+    """Trains from the newest checkpoint on.
+
+    Args:
+        at_step_0: makes a trainer as it was before the first step, to go back to.
+        tell: takes an event; whether to stop.
+    """
+
+    def __init__(
+        self,
+        settings: TrainGanSettings,
+        run: Run,
+        plan: Plan,
+        source: Source,
+        datasets: Datasets,
+        trainer: Trainer,
+        at_step_0: Callable[[], Trainer],
+        threads: Threads | None,
+        tell: Callable[[Event], bool],
+    ) -> None:
+        self.settings = settings
+        self.run = run
+        self.plan = plan
+        self.source = source
+        self.datasets = datasets
+        self.trainer = trainer
+        self.at_step_0 = at_step_0
+        self.threads = threads
+        self.tell = tell
+        self.checkpoints = Checkpoints(run.path / CHECKPOINTS, settings.keep or KEEP, FORMER_PARTS)
+        self.stopped = False
+        self.saved_step: int | None = None
+        self.noted: str | None = None
+        self.threads_checked = 0.0
+        """In seconds of this run segment; infinite once there is nothing more to say of them."""
+
+    def restore(self) -> int:
+        """Restore the newest checkpoint that is whole; its step.
+
+        Raises:
+            UsageError: more steps are done than are asked for.
+            DataError: there are checkpoints, but none is whole.
+        """
+        first, problems = self.checkpoints.restore_newest(self.trainer.stateful())
+        self.trainer.step = first
+        total = self.trainer.total_steps
+        if total < first:
+            raise UsageError(f"{self.run.path}: has done {first} steps already, more than the {total} now asked for")
+        self._warn(*problems)
+        return first
+
+    def go(self, changes: Mapping[str, str]) -> TrainGanResult:
+        """Train until the steps are done, the time is up, or somebody asks to stop; save, and write the report.
+
+        Args:
+            changes: fields of the recipe that change with this segment, for the run log.
+        """
+        first, total = self.trainer.step, self.trainer.total_steps
+        self.run.reopen()
+        self.samples = SampleImages(self.source, self.datasets, self.trainer, self.plan.recipe.image_size_px)
+        self._warn(*self.samples.notes)
+        self._tell(Note(f"{self.run.path}: step {first} of {total}{f', {self.threads}' if self.threads else ''}"))
+        self._tell(Progress(TRAINING, first, total, {"run": self.run.path}))
+        self.log = RunLog(self.run, self.plan, total)
+        self.log.begin(first, self.checkpoints.about(first).get("seconds", 0.0))
+        self.save_clock = SaveClock()
+        if changes:
+            self.log.add_changes(first, changes, self.trainer)
+        while (error := self._train()) is not None:
+            self._go_back(error)
+            if self.stopped:
+                break
+        return self._end()
+
+    def _tell(self, event: Event) -> None:
+        self.stopped |= self.tell(event)
+
+    def _warn(self, *notes: str) -> None:
+        for note in notes:
+            self._tell(Note(note, is_warning=True))
+
+    def _train(self) -> LossNotFinite | None:
+        """Train as long as it goes; what went wrong, if a step was not finite."""
+        limit = self.settings.max_seconds
+        try:
+            for report in self._steps():
+                self._after(report)
+                if self.stopped or (limit is not None and self.log.seconds_here >= limit):
+                    break
+            self.trainer.confirm()
+        except LossNotFinite as error:
+            return error.with_traceback(None)  # which would keep the images of the step alive
+        return None
+
+    def _steps(self) -> Iterator[StepReport]:
+        steps = self.trainer.steps(self.trainer.total_steps)
+        return profiled(steps, self.trainer.device, self.run.path / PROFILE) if self.settings.profile else steps
+
+    def _go_back(self, error: LossNotFinite) -> None:
+        """Restore the newest checkpoint, or the start, and draw by another seed from there on.
+
+        Raises:
+            LossNotFinite: that is not wanted, or was done too often.
+        """
+        before = self.trainer.rollbacks
+        if self.settings.on_nan != "rollback" or len(before) >= MAX_ROLLBACKS:
+            self.log.add_failure(error, self.trainer)
+            raise error
+        parts = self.trainer.stateful()
+        step, _ = self.checkpoints.restore_newest(parts)
+        if not step:
+            for part, stateful in self.at_step_0().stateful().items():
+                parts[part].restore(stateful.state())
+        rollback = {"from_step": error.step, "to_step": step, "terms": list(error.terms)}
+        self.trainer.draw_anew([*before, rollback])
+        self.log.take_back(step)
+        self._warn(f"step {step}: {went_back(rollback)} ({len(before) + 1} of {MAX_ROLLBACKS} times)")
+
+    def _after(self, report: StepReport) -> None:
+        self.log.steps_done += 1
+        if (note := self.trainer.note) is not None and note != self.noted:
+            self.noted = note
+            self._warn(f"step {report.step}: {note}")
+        self._check_threads(report.step)
+        for warning in self.log.add(report, self.trainer, self.samples.outputs):
+            self._warn(f"step {report.step}: {warning}")
+        if report.step % (self.settings.sample_every or SAMPLE_EVERY) == 0:
+            self._sample()
+        every = self.settings.save_every
+        if report.step % every == 0 if every else self.save_clock.is_due:
+            self._save()
+        total, rate = self.trainer.total_steps, self.log.images_per_second
+        seconds_left = (total - report.step) * self.plan.recipe.batch_size / rate
+        details = {"losses": report.losses, "images_per_second": rate, "seconds_left": seconds_left}
+        self._tell(Progress(TRAINING, report.step, total, details))
+
+    def _check_threads(self, step: int) -> None:
+        """Note, once, if another number of CPU threads has become much faster than the run's."""
+        threads, seconds = self.threads, self.log.seconds_here
+        if threads is None or self.settings.deterministic or seconds - self.threads_checked < THREADS_CHECK_SECONDS:
+            return
+        self.threads_checked = seconds
+        if (better := faster_threads(self.plan, threads.number, MUCH_FASTER)) is not None:
+            self.threads_checked = math.inf
+            self._warn(
+                f"step {step}: --threads {better} instead of {threads.number} would now be more than {MUCH_FASTER} times as "
+                f"fast: stop it and give that with --resume {self.run.path.name} (no longer bit-identical from there on)"
+            )
+
+    def _save(self) -> None:
+        self.trainer.confirm()
+        about = {"recipe": to_json(self.plan.recipe), "seconds": self.log.seconds}
+        with self.save_clock.saving():
+            path = self.checkpoints.save(self.trainer.step, self.trainer.stateful(), about)
+            bundles.save(self._bundle(), self.run.path / bundles.FILE_NAME)
+        self.saved_step = self.trainer.step
+        self._tell(Note(f"saved {path}"))
+
+    def _end(self) -> TrainGanResult:
+        trainer, run = self.trainer, self.run
+        if self.saved_step != trainer.step:
+            self._save()  # also where no step was left to do: a kill may have come between the last checkpoint and its bundle
+        self._sample()
+        finished = trainer.step >= trainer.total_steps
+        result = TrainGanResult(
+            run=run.path,
+            step=trainer.step,
+            finished=finished,
+            images=trainer.step * self.plan.recipe.batch_size,
+            seconds=round(self.log.seconds, 3),
+            images_per_second=round(self.log.images_per_second, 3),
+            bundle=run.path / bundles.FILE_NAME,
+            final_losses=self.log.last_losses,
+            weights_sha256=bundles.weights_sha256(self._bundle()),
+        )
+        rows = {direction: len(images) for direction, images in self.samples.samples.items()}
+        page = training_report(run.path, run.config, run.entries(), to_json(result), rows)
+        write_atomically(run.path / "report.html", page.encode())
+        if finished:
+            run.finish(result)
+        return result
+
+    def _sample(self) -> None:
+        path = self.run.path / SAMPLES / f"step-{self.trainer.step:08d}.png"
+        write_atomically(path, self.samples.sheet(self.trainer))
+
+    def _bundle(self) -> bundles.Bundle:
+        return make_bundle(self.run.path.name, self.trainer, self.plan, self.source, self.datasets.fingerprint)
+
+
+class RunLog:
+    """Writes the run log's lines of one segment, without gap or duplicate where it meets those before.
+
+    Times are of a clock that never goes back.
+    """
+
+    def __init__(self, run: Run, plan: Plan, total_steps: int) -> None:
+        self.run = run
+        self.plan = plan
+        self.total_steps = total_steps
+        self.last_losses: Mapping[str, float] = {}
+        self.seconds_before = 0.0
+        self.steps_done = 0
+        """In this segment, those that were rolled back among them."""
+        self.began = time.monotonic()
+
+    def begin(self, step: int, seconds: float) -> None:
+        """A segment begins at this step; time counts from here; `seconds` are the checkpoint's, perhaps more than the log's."""
+        kept = self.take_back(step)
+        self.seconds_before = seconds
+        if kept:
+            self.last_losses = next((entry["losses"] for entry in reversed(kept) if entry["losses"]), {})
+            self.seconds_before = max(seconds, kept[-1]["seconds"])
+        self.began = time.monotonic()
+
+    def take_back(self, step: int) -> list[dict[str, Any]]:
+        """Remove lines and sample sheets after this step; the lines that stay."""
+        kept = self.run.forget_after(step)
+        for later, sheet in sample_files(self.run.path / SAMPLES).items():
+            if later > step:
+                sheet.unlink(missing_ok=True)
+        self.monitor = Monitor(self.total_steps, undecided_loss(self.plan.objective, self.plan.discriminator))
+        self.monitor.replay(kept)
+        self.rollbacks_logged = sum(len(entry.get("rollbacks", ())) for entry in kept)
+        return kept
+
+    @property
+    def seconds_here(self) -> float:
+        """Since this segment began."""
+        return time.monotonic() - self.began
+
+    @property
+    def seconds(self) -> float:
+        """Of training, all segments together."""
+        return self.seconds_before + self.seconds_here
+
+    @property
+    def images_per_second(self) -> float:
+        return self.steps_done * self.plan.recipe.batch_size / max(1e-9, self.seconds_here)
+
+    def add(self, report: StepReport, trainer: Trainer, outputs: Callable[[Trainer], Mapping[str, Any]]) -> list[str]:
+        """Write the step's line, if it has losses; `outputs` is asked now and then. Returns the monitor's warnings."""
+        if report.losses is None:
+            return []
+        self.last_losses = report.losses
+        entry = self._line(report.step, report.losses, report.learning_rate)
+        if report.step % (-(-OBSERVE_STEPS // trainer.log_every) * trainer.log_every) == 0:
+            entry["outputs"] = outputs(trainer)
+        if rollbacks := trainer.rollbacks[self.rollbacks_logged :]:
+            entry["rollbacks"] = rollbacks
+            self.rollbacks_logged = len(trainer.rollbacks)
+        if warnings := self.monitor.see(entry):
+            entry["warnings"] = warnings
+        self.run.log(entry)
+        return list(warnings.values())
+
+    def add_changes(self, step: int, changes: Mapping[str, str], trainer: Trainer) -> None:
+        """A line that says what changes in the steps after this one."""
+        self.run.log(self._line(step, {}, trainer.learning_rate) | {"changes": dict(changes)})
+
+    def add_failure(self, error: LossNotFinite, trainer: Trainer) -> None:
+        """The last line before the run gives up; one that is resumed forgets it."""
+        self.run.log(self._line(error.step, {}, trainer.learning_rate) | {"not_finite": list(error.terms)})
+
+    def _line(self, step: int, losses: Mapping[str, float], learning_rate: float) -> dict[str, Any]:
+        return {
+            "step": step,
+            "images": step * self.plan.recipe.batch_size,
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.images_per_second, 3),
+            "losses": dict(losses),
+            "learning_rate": learning_rate,
+        }
