@@ -40,7 +40,7 @@ Weights = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """The model card: what the bundle is, what it was made of, and what somebody measured on it."""
+    """The model card: what the bundle is, how it was trained, and what was measured on it."""
 
     name: str
     domains: tuple[str, str]
@@ -61,7 +61,7 @@ class Card:
     data: str
     data_fingerprint: str
     trained_against: tuple[str, ...] | None = None
-    """The pretrained networks that judged it in training, with their data: these are not fit to judge it. None: not known."""
+    """The pretrained networks that it was trained against, with their data: none of them can evaluate it. None: not known."""
     value_range: tuple[float, float] | None = None
     """The values that [0, 1] stands for in the training images. None: all that their type can hold."""
     background: str = "white"
@@ -87,7 +87,7 @@ class Card:
         if min(self.size_minimum_px, self.size_multiple_px) < 1 or self.padded(1) > LARGEST_RULE_PX:
             raise UsageError(f"the sizes that a bundle takes are not from 1 to {LARGEST_RULE_PX} px")
         if self.steps < 0 or self.images < 0:
-            raise UsageError("a bundle was trained for less than nothing")
+            raise UsageError("the steps and images of a bundle must not be negative")
         if not all(math.isfinite(value) for value in self.measured.values() if isinstance(value, float)):
             raise UsageError("a measured number of a bundle is not finite")
 

@@ -74,12 +74,12 @@ def test_both_directions_are_written_with_paths_and_a_table_or_as_json(capsys: p
 
 
 def test_a_model_whose_pictures_are_not_torchs_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = Graph.fed
+    right = Graph.inputs
 
     def wrong(self: Any, given: Any) -> Any:
         return {**right(self, given), "head.bias": np.ones(16, np.float32)}
 
-    monkeypatch.setattr(Graph, "fed", wrong)
+    monkeypatch.setattr(Graph, "inputs", wrong)
     with pytest.raises(FruitganError, match=r"grey levels from torch at .* not written"):
         export_model(ExportModelSettings(bundle="apple2orange", to="orange"))
     assert not any(path.is_file() for path in Path("exported").rglob("*"))

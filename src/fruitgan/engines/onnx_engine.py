@@ -60,8 +60,8 @@ class Graph:
     onnx: bytes
     about: About
 
-    def fed(self, weights: Weights) -> dict[str, NDArray[Any]]:
-        """What the operations use of these weights, in full precision.
+    def inputs(self, weights: Weights) -> dict[str, NDArray[Any]]:
+        """Those of the weights that the operations use, in full precision.
 
         Raises:
             DataError: the weights are not this generator's.
@@ -109,14 +109,14 @@ class OnnxEngine(Engine):
         import onnxruntime  # here: what runs through torch does without it
 
         graph = obtain_graph(generator, weights)
-        fed = graph.fed(weights)
+        inputs = graph.inputs(weights)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors alone, which are raised as well
         # No more threads than were given, and none that spins while others of this program have work to do.
         options.intra_op_num_threads = threads or 0
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_external_initializers(
-            list(fed), [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in fed.values()]
+            list(inputs), [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in inputs.values()]
         )
         self.session = onnxruntime.InferenceSession(graph.onnx, options, providers=["CPUExecutionProvider"])
 

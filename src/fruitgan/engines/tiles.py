@@ -60,7 +60,7 @@ class Reach:
         return round(self.bytes_per_pixel * height_px * width_px)
 
 
-class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the tensors that live and how far the operations look; `side_px` is the width of the picture."""
 
     def __init__(self, side_px: int) -> None:
@@ -107,15 +107,15 @@ class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @torch.no_grad()  # not inference mode, in which operations arrive undivided
 def reach_of(network: Generator) -> Reach:
-    """Watches the network at a small size; what it takes grows with the pixels."""
+    """Runs the network at a small size without numbers; what it takes grows with the pixels."""
     multiple = network.size_rule.multiple_of_px
     side = network.size_rule.padded(max(64, 2 * multiple))
     sketch = copy.deepcopy(network).to("meta")
     picture = torch.empty((1, 3, side, side), device="meta")
-    with _Watching(side) as watching:
+    with _Tracing(side) as traced:
         sketch(picture)
-    halo = -(-int(watching.reach + 1) // multiple) * multiple + multiple
-    return Reach(bytes_per_pixel=ROOM * (watching.peak / side**2 + AROUND_BYTES), halo_px=halo, is_local=watching.seen <= LOCAL)
+    halo = -(-int(traced.reach + 1) // multiple) * multiple + multiple
+    return Reach(bytes_per_pixel=ROOM * (traced.peak / side**2 + AROUND_BYTES), halo_px=halo, is_local=traced.seen <= LOCAL)
 
 
 def tile_px(reach: Reach, room_bytes: int, multiple_px: int) -> int | None:
@@ -178,7 +178,7 @@ class _FarEnough(Exception):
 class SharedNorms:
     """While it is entered, a network's instance norms use the moments found so far, and the first without any gathers its own.
 
-    Calls are told apart by their order, so that a norm may be called several times.
+    Calls are counted, so that a norm may be called several times.
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -25,7 +25,7 @@ from fruitgan.engines.onnx_engine import AUTO, check_engine, choose_engine
 from fruitgan.engines.padding import translate_pixels
 from fruitgan.errors import DataError, Stopped, UsageError
 from fruitgan.export_dataset.folder import FORMAT, DatasetFolder
-from fruitgan.export_dataset.survey import Item, LeftOut, choose, name_items, oriented, remarks, survey
+from fruitgan.export_dataset.survey import Item, LeftOut, choose, name_items, oriented, survey, warnings_of
 from fruitgan.files import write_atomically
 from fruitgan.images import Pixels, resize, signed_from_unit, to_pillow, unit_from_signed
 from fruitgan.progress import OnProgress, Progress
@@ -279,10 +279,12 @@ def _plan(settings: ExportSettings, bundle: Bundle, direction: str, data: Source
     found = survey(data, tell)
     sources, reals = choose(found, source, target if settings.origins == "target" else source, settings.count)
     items = name_items(sources, reals, found.groups, settings.format)
-    said = [] if odd is None else [odd]
-    said += remarks(items, found, made_of["image_size_px"])
+    warnings = [] if odd is None else [odd]
+    warnings += warnings_of(items, found, made_of["image_size_px"])
     if settings.format == "jpg":
-        said.append("jpg loses detail, and with it traces of the generator, in both classes alike; png and webp keep every bit")
+        warnings.append(
+            "jpg loses detail, and with it traces of the generator, in both classes alike; png and webp keep every bit"
+        )
     lines = [[item.file, item.picture.name, item.picture.split, item.picture.content, item.group] for item in items]
     return _Export(
         settings=settings,
@@ -297,7 +299,7 @@ def _plan(settings: ExportSettings, bundle: Bundle, direction: str, data: Source
         target=target.name,
         data=data.name,
         left_out=found.left_out,
-        warnings=tuple(said),
+        warnings=tuple(warnings),
     )
 
 

@@ -212,29 +212,29 @@ def name_items(sources: Sequence[Picture], reals: Sequence[Picture], groups: Map
     return sorted(items, key=lambda item: (item.file.partition("/")[2], not item.generated))
 
 
-def remarks(items: Sequence[Item], found: Survey, size_px: int) -> list[str]:
+def warnings_of(items: Sequence[Item], found: Survey, size_px: int) -> list[str]:
     """What a person should know before believing a number made with these images."""
-    said = []
+    warnings = []
     tested = [item for item in items if item.picture.split == "test"]
     if known := sum(item.group in found.trained_groups for item in tested):
-        said.append(f"{known} of the {len(tested)} test images look nearly like a training image, whose group they share")
+        warnings.append(f"{known} of the {len(tested)} test images look nearly like a training image, whose group they share")
     generated, real = ([item.picture for item in items if item.generated == label] for label in (True, False))
     trained = [sum(picture.split == "train" for picture in pictures) for pictures in (generated, real)]
     if any(trained):
-        said.append(
+        warnings.append(
             f"{trained[0]} generated and {trained[1]} real images come from the training split, "
             "which the generator has seen; the manifest flags them"
         )
     usual = [median(picture.shorter_px for picture in pictures) for pictures in (generated, real)]
     if max(usual) > UNLIKE * min(usual) and min(usual) < 2 * size_px:
-        said.append(
+        warnings.append(
             f"the sources of the fakes are about {usual[0]:.0f} px, the real images {usual[1]:.0f} px: at {size_px} px "
             "sharpness alone may tell them apart"
         )
     kinds = [Counter(sorted(picture.format for picture in pictures)).most_common(1)[0][0] for pictures in (generated, real)]
     if kinds[0] != kinds[1]:
-        said.append(
+        warnings.append(
             f"the sources of the fakes are mostly {kinds[0]} files, the real images {kinds[1]}: traces of the compression "
             "alone may tell them apart"
         )
-    return said
+    return warnings

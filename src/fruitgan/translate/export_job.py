@@ -122,7 +122,7 @@ def _export(bundle: Bundle, way: str, place: Path) -> ExportedModel:
     kept = ("name", "domains", "image_size_px", "size_minimum_px", "size_multiple_px", "licence", "notes", "data")
     about = {key: value for key, value in to_json(card).items() if key in kept}
     model = standalone(
-        graph.onnx, graph.fed(weights), json.dumps({**about, "direction": way, "to": card.target(way)}, sort_keys=True)
+        graph.onnx, graph.inputs(weights), json.dumps({**about, "direction": way, "to": card.target(way)}, sort_keys=True)
     )
     torchs = engines.get("torch")(generator=card.generator, weights=weights, gpu="none")
     parity = tuple(_compared(card, model, torchs))

@@ -32,7 +32,7 @@ from fruitgan.images import Pixels
 Format = Literal["png", "jpg", "webp"]
 OPENING = '{"fruitgan-translate": '
 TRAINED_AGAINST = "trained_against"
-"""The entry with the pretrained networks that judged the generator in training; it tells, and does not make another result."""
+"""The entry with the pretrained networks that the generator was trained against: information that makes no other result."""
 SEARCHED_BYTES = 4096  # PNG and JPEG hold the mark near their beginning, WebP at its end
 HEAD_BYTES = 1 << 16
 LARGEST_SNIFFED_BYTES = 1 << 26  # a film among the images must not be read whole to learn that it is none
