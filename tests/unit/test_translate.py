@@ -20,7 +20,6 @@ from toy_bundles import save_toy
 from fruitgan import bundle as bundles
 from fruitgan.engines.contracts import Engine, Images, engines
 from fruitgan.errors import DataError, FruitganError, UsageError
-from fruitgan.progress import Event, Progress
 from fruitgan.translate.job import TranslateResult, TranslateSettings, translate
 from fruitgan.translate.picture_files import encode, read_mark
 
@@ -267,19 +266,6 @@ class TestAgain:
         bundle = bundles.load(Path("../toy.safetensors"))
         bundles.save(bundles.Bundle(replace(bundle.card, notes="measured later"), bundle.weights), Path("../b.safetensors"))
         assert run("a.png", bundle="../b.safetensors").translated == 0
-
-    def test_a_run_that_was_killed_leaves_whole_files_and_is_finished_by_the_next(self, run: Run) -> None:
-        for seed in range(5):
-            save_noise(f"in/{seed}.png", seed=seed)
-
-        def kill(progress: Event) -> None:
-            if isinstance(progress, Progress) and progress.done == 2:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            run("in", on_progress=kill)
-        assert files() == ["0.png", "1.png"]
-        assert run("in").translated == 3
 
     def test_unfinished_files_of_a_dead_process_are_no_pictures(self, run: Run) -> None:
         save_noise("in/a.png")
