@@ -1,4 +1,4 @@
-"""Files to pixels: orientation, colour profile, depth and transparency dealt with, so that all else sees uint8 sRGB."""
+"""Decode image files: whatever their orientation, colour profile, depth and transparency, the result is uint8 sRGB."""
 
 from __future__ import annotations
 

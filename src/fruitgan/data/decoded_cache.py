@@ -56,19 +56,14 @@ class DecodeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Broken:
-    number: int
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class _About:
     """What `about.json` holds."""
 
     format: int
     load_size_px: int
     files: int
-    broken: tuple[_Broken, ...]
+    broken: dict[str, str]
+    """Why a file could not be decoded, by its number."""
     fingerprint: str
 
 
@@ -152,7 +147,7 @@ def _fill(part: Path, dataset: ImageDataset, paths: Sequence[Path]) -> None:
         format=1,
         load_size_px=dataset.load_size_px,
         files=len(paths),
-        broken=tuple(_Broken(number=n, reason=reasons[path]) for n, path in enumerate(paths) if path in reasons),
+        broken={str(n): reasons[path] for n, path in enumerate(paths) if path in reasons},
         fingerprint=dataset.fingerprint,
     )
     (part / ABOUT).write_text(json.dumps(to_json(about)), encoding="utf-8")
@@ -166,7 +161,7 @@ def _opened(folder: Path, paths: Sequence[Path], settings: DecodeSettings, room:
     try:
         about = from_json(_About, read_json(folder / ABOUT), str(folder / ABOUT))
         shapes = np.fromfile(folder / SHAPES, dtype="<i4").reshape(-1, 2).astype(np.int64)
-        reasons = {broken.number: broken.reason for broken in about.broken}
+        reasons = {int(number): reason for number, reason in about.broken.items()}
         size = (folder / PIXELS).stat().st_size
         counted = len(paths) == about.files == len(shapes) + len(reasons) and int(shapes.prod(axis=1).sum()) * 3 == size
         if about.format != 1 or about.load_size_px != settings.load_size_px or not counted:

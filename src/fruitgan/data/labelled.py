@@ -1,4 +1,4 @@
-"""Pictures that are known to be real or generated: the dataset folder of export-dataset, or two bare folders.
+"""Images that are known to be real or generated: the dataset folder of export-dataset, or two bare folders.
 
 dataset/predicted/000000.png ...   generated
 dataset/origins/000000.png ...     real

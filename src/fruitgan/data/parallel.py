@@ -1,4 +1,4 @@
-"""Several at a time, results in order."""
+"""Run work on several items at a time and give the results in order."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Features, statistics, numbers: how far generated images are from real ones, and how sure that is. Pure: nothing printed."""
+"""Features, metrics and statistics: how far generated images are from real ones, with intervals. Nothing is printed."""

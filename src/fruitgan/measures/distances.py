@@ -1,4 +1,4 @@
-"""The mathematics of distances between two sets of feature vectors, in float64.
+"""Kernel and Frechet distances between two sets of feature vectors, and differences of such distances, in float64.
 
 Everything takes weights [B, n] too: how often each image counts in each of B resamples. So a bootstrap or a random halving
 costs a few matrix products instead of computing all kernels anew. n and m images, D features.

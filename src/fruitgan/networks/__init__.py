@@ -1,1 +1,1 @@
-"""The networks: their contracts, their catalog, and those that come with fruitgan."""
+"""Generators, discriminators and detectors: contracts, registries, and the networks that come with fruitgan."""

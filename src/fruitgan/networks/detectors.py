@@ -1,4 +1,4 @@
-"""A small convolutional detector that cannot learn a data set by heart."""
+"""Detectors of generated images that are small or simple: `small-cnn`, the lab report's `seed-cnn`, and `spectrum`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights into networks; a network built from options that a stranger may have written is never larger than its weights."""
+"""Load weights into networks. A network built from a stranger's options is never larger than its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turned, shifted and mirrored pictures, as the lab report's detector saw them."""
+"""Augmentations for detectors: rotation, shift, mirroring, parts of pictures, blur and JPEG compression."""
 
 from __future__ import annotations
 

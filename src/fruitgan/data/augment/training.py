@@ -1,4 +1,4 @@
-"""Random jitter and mirroring, as every paper of this family does it."""
+"""Augmentations for training a GAN: random jitter, crops at random scales, and differentiable changes for discriminators."""
 
 from __future__ import annotations
 

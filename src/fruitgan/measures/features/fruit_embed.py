@@ -1,4 +1,4 @@
-"""fruit-embed: a small network of our own that knows apples from oranges by more than their colour.
+"""The features `fruit-embed`: a small network of our own that tells apples from oranges by more than their colour.
 
 Eight 3x3 convolutions, at 64, 32, 16 and 8 positions a side. `benchmarks/train_embedding.py` trained it on real photographs
 alone, while hue, saturation, brightness and the channels' order changed from view to view, so that colour told it nothing.

@@ -1,4 +1,4 @@
-"""Random convolutional networks as features: no weights to fetch, no training set whose taste they inherit.
+"""Features that need no weights from anywhere: `random`, an ensemble of random convolutional networks, and `colour`.
 
 Each of five networks is four times [3x3 convolution, stride 2, reflected border -> ReLU] with 16, 32, 64 and 128 channels and
 no bias. Every filter sums to zero, so that even grey gives nothing and what is seen is contrast: edges, texture, and colour

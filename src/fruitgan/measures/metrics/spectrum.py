@@ -1,4 +1,4 @@
-"""How power spectra of generated pictures differ from those of real ones, and the peaks that up-sampling leaves in them."""
+"""Metrics of power spectra: how they differ from those of real images, and the peaks that upsampling leaves in them."""
 
 from __future__ import annotations
 

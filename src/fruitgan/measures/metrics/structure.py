@@ -1,4 +1,4 @@
-"""What a translation does to its source: whether its structure stays, and whether the background is left alone."""
+"""Metrics of pairs of source and translation: whether the structure stays, and whether the background is left alone."""
 
 from __future__ import annotations
 

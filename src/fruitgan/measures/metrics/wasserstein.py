@@ -1,4 +1,4 @@
-"""Sliced Wasserstein distance between patches of Laplacian pyramids: sharpness and texture, scale by scale."""
+"""Sliced Wasserstein metrics: `swd` on patches of Laplacian pyramids, `colour-lab` on the colours of all pixels."""
 
 from __future__ import annotations
 
