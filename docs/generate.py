@@ -39,9 +39,9 @@ def commands_page() -> str:
         "",
         "# Commands",
         "",
-        "What `fruitgan COMMAND --help` shows. An option that is not typed is looked for in the",
+        "What `fruitgan COMMAND --help` shows. Options you leave out come from the environment, then the file that",
     ]
-    lines += ["environment, then in the file that `--config` names, then in the recipe.", ""]
+    lines += ["`--config` names, then the recipe.", ""]
     lines += table(("option", "value", "meaning"), [(opts, value, help) for opts, value, _, _, help in options(root)])
     for name in root.list_commands(None):
         if name in own_names("commands"):

@@ -169,7 +169,8 @@ app = typer.Typer(
     name="fruitgan",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Every option can also come from the environment as FRUITGAN_<OPTION> (FRUITGAN_BATCH_SIZE=4).",
+    epilog="Options you leave out come from the environment (FRUITGAN_BATCH_SIZE=4), then the file that --config names, then "
+    "the recipe or the default.",
 )
 
 
@@ -180,7 +181,7 @@ def fruitgan(
     ] = False,
     debug: options.Debug = False,
 ) -> None:
-    """Unpaired image translation, and an honest audit of its results."""
+    """Unpaired image translation (CycleGAN), and an honest audit of its results."""
 
 
 def command_line() -> Any:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Generic, TypeVar, cast
 
-from fruitgan.errors import EnvironmentProblem, UsageError, shown
+from fruitgan.errors import EnvironmentProblem, UsageError, is_out_of_memory, shown
 
 T = TypeVar("T")
 
@@ -180,7 +180,7 @@ class Registry(Generic[T]):
         try:
             return builder(**options)
         except BUILDERS_ERRORS as error:
-            if "memory" in str(error):  # which is not the options' fault
+            if is_out_of_memory(error):  # which is not the options' fault
                 raise
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise UsageError(f"the {self.noun} {choice.name} cannot be built with {shown(options)}: {reason}") from error

@@ -7,6 +7,7 @@ every option of every subcommand the variable `FRUITGAN_<OPTION>`, and `--debug`
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from datetime import date, time
@@ -127,112 +128,55 @@ def _check_device(value: str | None) -> str | None:
     return value
 
 
+_data = functools.partial(typer.Option, rich_help_panel=DATA_PANEL)
+_machine = functools.partial(typer.Option, rich_help_panel=MACHINE_PANEL)
+_output = functools.partial(typer.Option, rich_help_panel=OUTPUT_PANEL)
+
 Config = Annotated[
     Path | None,
-    typer.Option(
+    _output(
         "--config",
         metavar="FILE.toml",
         callback=read_config,
         is_eager=True,
         help="Options from a file, one key each; what is typed or set in the environment wins.",
-        rich_help_panel=OUTPUT_PANEL,
     ),
 ]
+BUNDLE_DEFAULT = "the newest run here, else the one that ships"
 Bundle = Annotated[
-    str | None,
-    typer.Option(
-        "--bundle",
-        metavar="FILE|NAME|RUN",
-        show_default="the newest run here, else the one that ships",
-        help="What translates.",
-    ),
+    str | None, typer.Option("--bundle", metavar="FILE|NAME|RUN", show_default=BUNDLE_DEFAULT, help="The generators to use.")
 ]
-To = Annotated[str | None, typer.Option("--to", metavar="DOMAIN", help="Where to: orange or apple, as the bundle names them.")]
+To = Annotated[
+    str | None,
+    typer.Option("--to", metavar="DOMAIN", help="The domain to translate to, as the bundle names it: orange."),
+]
 Direction = Annotated[
     Literal["a2b", "b2a"] | None,
-    typer.Option("--direction", show_default="the bundle's first", help="The same by letters."),
+    typer.Option("--direction", show_default="the bundle's first", help="The same as --to, by the letters of the domains."),
 ]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        metavar="NAME|DIR",
-        help="A named set, or a folder with trainA and trainB; a path that exists wins over a name.",
-        rich_help_panel=DATA_PANEL,
-    ),
-]
-DataA = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-a",
-        metavar="DIR",
-        help="Images of domain a, where they lie in a folder of their own.",
-        rich_help_panel=DATA_PANEL,
-    ),
-]
-DataB = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-b",
-        metavar="DIR",
-        help="Images of domain b, where they lie in a folder of their own.",
-        rich_help_panel=DATA_PANEL,
-    ),
-]
-Domains = Annotated[
-    str | None,
-    typer.Option("--domains", metavar="A,B", help="What the two domains are called: apple,orange.", rich_help_panel=DATA_PANEL),
-]
+DATA_HELP = "A named set, or a folder with trainA and trainB; a path that exists wins over a name."
+Data = Annotated[str | None, _data("--data", metavar="NAME|DIR", help=DATA_HELP)]
+DataA = Annotated[Path | None, _data("--data-a", metavar="DIR", help="A folder of images of domain a, instead of --data.")]
+DataB = Annotated[Path | None, _data("--data-b", metavar="DIR", help="A folder of images of domain b, instead of --data.")]
+Domains = Annotated[str | None, _data("--domains", metavar="A,B", help="The names of the two domains: apple,orange.")]
 Engine = Annotated[
-    str,
-    typer.Option(
-        "--engine",
-        metavar="auto|NAME",
-        help="What runs the generator: torch or onnx; auto picks the fastest.",
-        rich_help_panel=MACHINE_PANEL,
-    ),
+    str, _machine("--engine", metavar="auto|NAME", help="What runs the generator: torch or onnx; auto picks the fastest.")
 ]
-Gpu = Annotated[
-    str | None,
-    typer.Option(
-        "--gpu",
-        metavar="auto|none|0",
-        callback=_check_gpu,
-        show_default="auto",
-        help="The best there is, the CPU, or the GPU of this number.",
-        rich_help_panel=MACHINE_PANEL,
-    ),
-]
+GPU_HELP = "auto picks the best GPU or else the CPU, none is the CPU, a number is that GPU."
+Gpu = Annotated[str | None, _machine("--gpu", metavar="auto|none|0", callback=_check_gpu, show_default="auto", help=GPU_HELP)]
 Device = Annotated[
     str | None,
-    typer.Option(
-        "--device",
-        metavar="cpu|mps|cuda:1",
-        callback=_check_device,
-        help="The same in PyTorch's words.",
-        rich_help_panel=MACHINE_PANEL,
-    ),
+    _machine("--device", metavar="cpu|mps|cuda:1", callback=_check_device, help="The same as --gpu, in PyTorch's words."),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, show_default="0", help="Where everything random starts.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, show_default="0", help="Random seed.")]
 Deterministic = Annotated[
-    bool,
-    typer.Option(
-        "--deterministic", help="Only operations that give the same bits every time; slower.", rich_help_panel=MACHINE_PANEL
-    ),
+    bool, _machine("--deterministic", help="Use only operations that give the same bits every time; slower.")
 ]
-Threads = Annotated[
-    str | None,
-    typer.Option(
-        "--threads",
-        metavar="auto|N",
-        show_default="auto",
-        help="CPU threads; auto picks the fastest here and now. The same seed gives the same bits at the same number.",
-        rich_help_panel=MACHINE_PANEL,
-    ),
-]
+THREADS_HELP = "CPU threads; auto picks the fastest here and now. The same seed gives the same bits at the same number."
+Threads = Annotated[str | None, _machine("--threads", metavar="auto|N", show_default="auto", help=THREADS_HELP)]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16"] | None,
-    typer.Option("--precision", show_default="the recipe's", help="Arithmetic of the networks.", rich_help_panel=MACHINE_PANEL),
+    _machine("--precision", show_default="the recipe's", help="Number format of networks; auto is bf16 where that is fast."),
 ]
 ImageSize = Annotated[
     int | None,
@@ -257,10 +201,8 @@ BatchSize = Annotated[
         help="Images of each domain per step.",
     ),
 ]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress on stderr; warnings and errors stay.", rich_help_panel=OUTPUT_PANEL)
-]
-Json = Annotated[bool, typer.Option("--json", help="The result as one JSON object on stdout.", rich_help_panel=OUTPUT_PANEL)]
+Quiet = Annotated[bool, _output("--quiet", "-q", help="No progress on stderr; warnings and errors stay.")]
+Json = Annotated[bool, _output("--json", help="The result as one JSON object on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 

@@ -51,7 +51,7 @@ def distill(
     ] = Path("runs/distill"),
     resume: Resume = None,
     save_every: SaveEvery = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit code 5 if a gate fails.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 5 if a check fails.")] = False,
     seed: options.Seed = None,
     gpu: options.Gpu = None,
     device: options.Device = None,
