@@ -276,9 +276,8 @@ def _show(console: Console, result: EvaluateResult, values: dict[str, Any]) -> N
         name = detector["name"] + (wording.SHARED if detector.get("shares_training") else "")
         cells.append(("test accuracy", *numbers, name, f"{detector['n']:,} test images"))
     console.table("", ("number", "value", "95% interval", "real against real", "features", "images"), cells)
-    for row in rows:
-        if row.says_more:
-            console.out(wording.meaning(row))
+    for sentence in wording.meanings(rows).values():
+        console.out(sentence)
     for claim in values["claims"]:
         console.out(wording.claim_sentence(claim))
     for name, reason in result.not_measured.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -256,7 +257,7 @@ def _real_dir(settings: EvaluateSettings) -> Path:
     fake_dir = settings.fake_dir
     if (fake_dir / PREDICTED).is_dir() and (fake_dir / ORIGINS).is_dir():
         raise DataError(f"{fake_dir}: is a dataset folder; give --fake-dir {fake_dir / PREDICTED}")
-    beside = fake_dir.absolute().parent / ORIGINS
+    beside = Path(os.path.normpath(fake_dir / ".." / ORIGINS))  # relative where the generated images' folder is
     if not fake_dir.is_dir() or beside.is_dir():
         return beside  # a missing folder of generated images is told of first
     raise DataError(f"{fake_dir}: there is no folder {ORIGINS} beside it; give the real images with --real-dir DIR")

@@ -16,7 +16,7 @@ from fruitgan.evaluate.wording import (
     compare_rows,
     detector_details,
     figure,
-    meaning,
+    meanings,
     number_rows,
     percent_interval,
     trained_against_sentence,
@@ -42,16 +42,17 @@ def evaluation_report(result: Mapping[str, Any], shown: Exhibits) -> str:
     """The page as HTML text, of about 3 MB at most, from the result's JSON values."""
     result = without_places(result)
     rows = number_rows(result)
+    said = meanings(rows)
     uris = iter(inline_images(_pictures(shown), PICTURES_LIMIT_BYTES))
     return render(
         "evaluation.html",
         result=result,
         verdict=verdict(result),
-        headline=next((meaning(row) for row in sorted(rows, key=lambda row: row.key != "r")), None),  # R says most
+        headline=next(iter(said.values()), None),  # of R, if there is one
         trained_against=trained_against_sentence(result),
         facts=_facts(result, rows),
         rows=[(f"{row.title}, {row.judge}", *row.texts, row.images) for row in rows],
-        meanings=[meaning(row) for row in rows if row.says_more],
+        meanings=list(said.values()),
         claims=[claim_sentence(claim) for claim in result["claims"]],
         compared=[(each, claim_sentence(each["claim"]), compare_rows(each)) for each in result["compare"]],
         detector=detector_details(result["detector"]) if result["detector"] else None,

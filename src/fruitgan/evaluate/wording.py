@@ -29,11 +29,6 @@ FEATURES = {
     "colour": "histograms and moments of Lab colours, whatever they show",
     "inception": "the network of published FIDs and KIDs",
 }
-SEEN = {
-    "fruit-embed": "fruit-embed features (shape and texture)",
-    "random": "random features (texture and colour)",
-    "colour": "colour features (colours alone)",
-}
 COMPARED = {"kid": KID, "fid": FID, "r": R, "recognised": "fakes recognised", "accuracy": "accuracy of the detectors"}
 CHANGES = {
     "jpeg": "JPEG, quality {:g}",
@@ -155,33 +150,40 @@ def trained_against_sentence(result: Mapping[str, Any]) -> str:
     )
 
 
-def meaning(row: Row) -> str:
-    """What a number says, in a sentence or three."""
-    value, low, high = figure(row.value), figure(row.low), figure(row.high)
-    start = f"{row.title} on {SEEN.get(row.features, f'{row.features} features')} is {value} (95% interval {low} to {high})"
-    if row.title == R:
-        if row.value < 0:
-            return f"{start}: nothing is left of the distance between the sources and the real images."
-        rest = "0 is perfect, 1 has changed nothing that counts, and above 1 it would have been better not to translate."
-        return f"{start}: {row.value:.0%} of the distance between the sources and the real images is left. {rest}"
-    if row.floor is None:
+def meanings(rows: Sequence[Row]) -> dict[str, str]:
+    """By title, what KID, FID and R say on all features together."""
+    found = {}
+    for title, sentence in ((R, _ratio_meaning), (KID, _kid_meaning), (FID, _fid_meaning)):
+        if mine := [row for row in rows if row.title == title]:
+            found[title] = sentence(mine)
+    return found
+
+
+def _ratio_meaning(rows: Sequence[Row]) -> str:
+    left = ", ".join(f"{max(0, row.value):.0%} on {row.features}" for row in rows)
+    return (
+        f"R: {left} of the distance between the sources and the real images is left. 0 is perfect, 1 has changed nothing that "
+        "counts, and above 1 it would have been better not to translate."
+    )
+
+
+def _kid_meaning(rows: Sequence[Row]) -> str:
+    above, reaching = ([row.features for row in rows if (row.low > 0) == is_above] for is_above in (True, False))
+    parts = [f"lies above that on {' and '.join(above)}, which distinguish the images"] if above else []
+    parts += [f"reaches it on {' and '.join(reaching)}, which do not"] if reaching else []
+    return f"{KID}: a perfect generator scores 0 on average; the interval {', and '.join(parts)}."
+
+
+def _fid_meaning(rows: Sequence[Row]) -> str:
+    start = f"{FID} comes out too high where images are few: compare it with FIDs of as many images on the same features alone"
+    pairs = [
+        f"{figure(row.at_size)} and {figure(row.floor[0])} on {row.features}"
+        for row in rows
+        if row.floor is not None and row.at_size is not None
+    ]
+    if not pairs:
         return f"{start}."
-    floor_value, floor_low, floor_high = map(figure, row.floor)
-    if row.title == KID:
-        verdict = (
-            "lies above that, so these features distinguish them" if row.low > 0 else "reaches that, so these features do not"
-        )
-        return (
-            f"{start}. A perfect generator scores 0 on average, and the interval {verdict}; two random halves of the real "
-            f"images ({row.floor_images} each) score {floor_low} to {floor_high}."
-        )
-    if row.at_size is not None:
-        return (
-            f"{start}. It comes out too high where images are few: two halves of the real images ({row.floor_images} each) are "
-            f"{floor_value} apart, though both are real, and the generated images are {figure(row.at_size)} from as many. "
-            f"Compare it with numbers of the same images and features alone."
-        )
-    return f"{start}. Two halves of the real images ({row.floor_images} each) score {floor_value}."
+    return f"{start}. From {rows[0].floor_images} images each, generated and real ones score {', '.join(pairs)}."
 
 
 def detector_details(detector: Mapping[str, Any]) -> str:
