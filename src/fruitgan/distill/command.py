@@ -12,7 +12,7 @@ import typer
 from fruitgan.console import Console, options
 from fruitgan.console.signals import INTERRUPTED, PoliteStop
 from fruitgan.errors import GateFailed, Stopped, UsageError
-from fruitgan.train_gan.command import LENGTH_PANEL, NETWORKS_PANEL, MaxTime, Resume, SaveEvery, Steps, TrainingDisplay
+from fruitgan.train_gan.command import MaxTime, Out, Resume, SaveEvery, Steps, TrainingDisplay, length, network
 
 if TYPE_CHECKING:
     from fruitgan.distill.job import Gate
@@ -21,19 +21,15 @@ if TYPE_CHECKING:
 def distill(
     teacher: Annotated[
         str | None,
-        typer.Option(
-            metavar="RUN|FILE|NAME",
-            help="What the student imitates: a run or a bundle.",
-            rich_help_panel=NETWORKS_PANEL,
-        ),
+        network(metavar="RUN|FILE|NAME", help="What the student imitates: a run or a bundle."),
     ] = None,
     student: Annotated[
         Literal["lite-u", "lite", "mobile-resnet"] | None,
-        typer.Option(help="The small generator.", show_default="lite-u", rich_help_panel=NETWORKS_PANEL),
+        network(help="The small generator.", show_default="lite-u"),
     ] = None,
     student_option: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="An option of the student: base_channels=24.", rich_help_panel=NETWORKS_PANEL),
+        network(metavar="KEY=VALUE", help="An option of the student: base_channels=24."),
     ] = None,
     data: options.Data = None,
     data_a: options.DataA = None,
@@ -43,12 +39,8 @@ def distill(
     batch_size: options.BatchSize = None,
     steps: Steps = None,
     max_time: MaxTime = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the run.", show_default="from the data", rich_help_panel=LENGTH_PANEL)
-    ] = None,
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="The folder of the run folders.", rich_help_panel=LENGTH_PANEL)
-    ] = Path("runs/distill"),
+    name: Annotated[str | None, length(help="Name of the run.", show_default="from the data")] = None,
+    out: Out = Path("runs/distill"),
     resume: Resume = None,
     save_every: SaveEvery = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 5 if a check fails.")] = False,

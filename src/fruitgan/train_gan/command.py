@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -23,30 +24,22 @@ LENGTH_PANEL = "Length, saving, resuming"
 LONG_SECONDS = 24 * 3600
 STEPS_BEFORE_A_FORECAST = 5
 
-Steps = Annotated[
-    int | None, typer.Option(min=1, help="How long, in steps.", show_default="the recipe's", rich_help_panel=LENGTH_PANEL)
-]
-MaxTime = Annotated[
-    str | None,
-    typer.Option(metavar="10m|1h30m", help="Save and stop after this time; resume later.", rich_help_panel=LENGTH_PANEL),
-]
-Resume = Annotated[
-    str | None,
-    typer.Option(
-        metavar="[RUN]", help="Go on with a run; without a name with the newest unfinished.", rich_help_panel=LENGTH_PANEL
-    ),
-]
+network = functools.partial(typer.Option, rich_help_panel=NETWORKS_PANEL)
+length = functools.partial(typer.Option, rich_help_panel=LENGTH_PANEL)
+
+Steps = Annotated[int | None, length(min=1, help="How long, in steps.", show_default="the recipe's")]
+MaxTime = Annotated[str | None, length(metavar="10m|1h30m", help="Save and stop after this time; resume later.")]
+Resume = Annotated[str | None, length(metavar="[RUN]", help="Go on with a run; without a name with the newest unfinished.")]
 SaveEvery = Annotated[
     int | None,
-    typer.Option(
+    length(
         min=1,
         metavar="STEPS",
         help="A checkpoint and a bundle this often.",
         show_default="once a minute, in at most 2% of the time",
-        rich_help_panel=LENGTH_PANEL,
     ),
 ]
-Name = Annotated[str | None, typer.Option("--name", help="Name of the run.", show_default="from the data and the recipe")]
+Out = Annotated[Path, length(metavar="DIR", help="The folder of the run folders.")]
 
 
 def train_gan(
@@ -56,100 +49,66 @@ def train_gan(
     domains: options.Domains = None,
     recipe: Annotated[
         str | None,
-        typer.Option(
+        network(
             metavar="NAME|FILE.toml",
             help='What is computed; a file may begin with extends = "fast". fruitgan show recipe NAME prints one.',
             show_default="fast on a CPU, else fruit",
-            rich_help_panel=NETWORKS_PANEL,
         ),
     ] = None,
     set_field: Annotated[
         list[str] | None,
-        typer.Option(
+        network(
             "--set",
             metavar="KEY=VALUE",
             help="A field of the recipe by its dotted name: weights.cycle=5, optimizers.generators.learning_rate=1e-4.",
-            rich_help_panel=NETWORKS_PANEL,
         ),
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(
-            help="Of the generators; the discriminators' keeps its ratio to it.",
-            show_default="the recipe's",
-            rich_help_panel=NETWORKS_PANEL,
-        ),
+        network(help="Of the generators; the discriminators' keeps its ratio to it.", show_default="the recipe's"),
     ] = None,
     cycle_weight: Annotated[
         str | None,
-        typer.Option(
+        network(
             metavar="W|START:END",
             help="Weight of the cycle loss: 5, or 8:2 for one that falls linearly.",
             show_default="the recipe's",
-            rich_help_panel=NETWORKS_PANEL,
         ),
     ] = None,
-    generator: Annotated[
-        str | None, typer.Option(help="Another generator than the recipe's.", rich_help_panel=NETWORKS_PANEL)
-    ] = None,
+    generator: Annotated[str | None, network(help="Another generator than the recipe's.")] = None,
     generator_option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="An option of the generator: base_channels=32.", rich_help_panel=NETWORKS_PANEL),
+        list[str] | None, network(metavar="KEY=VALUE", help="An option of the generator: base_channels=32.")
     ] = None,
-    discriminator: Annotated[
-        str | None, typer.Option(help="Another discriminator than the recipe's.", rich_help_panel=NETWORKS_PANEL)
-    ] = None,
+    discriminator: Annotated[str | None, network(help="Another discriminator than the recipe's.")] = None,
     discriminator_option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="An option of the discriminator.", rich_help_panel=NETWORKS_PANEL),
+        list[str] | None, network(metavar="KEY=VALUE", help="An option of the discriminator.")
     ] = None,
-    objective: Annotated[
-        str | None, typer.Option(help="Another objective than the recipe's.", rich_help_panel=NETWORKS_PANEL)
-    ] = None,
+    objective: Annotated[str | None, network(help="Another objective than the recipe's.")] = None,
     objective_option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="An option of the objective: pool_size=50.", rich_help_panel=NETWORKS_PANEL),
+        list[str] | None, network(metavar="KEY=VALUE", help="An option of the objective: pool_size=50.")
     ] = None,
-    augment: Annotated[
-        str | None, typer.Option(help="Another augmentation than the recipe's.", rich_help_panel=NETWORKS_PANEL)
-    ] = None,
+    augment: Annotated[str | None, network(help="Another augmentation than the recipe's.")] = None,
     image_size: options.ImageSize = None,
     batch_size: options.BatchSize = None,
-    init_from: Annotated[
-        str | None,
-        typer.Option(metavar="BUNDLE", help="Start from the generators of a bundle.", rich_help_panel=NETWORKS_PANEL),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="How long.", show_default="the recipe's", rich_help_panel=LENGTH_PANEL)
-    ] = None,
+    init_from: Annotated[str | None, network(metavar="BUNDLE", help="Start from the generators of a bundle.")] = None,
+    epochs: Annotated[int | None, length(min=1, help="How long.", show_default="the recipe's")] = None,
     steps: Steps = None,
     max_time: MaxTime = None,
-    name: Name = None,
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="The folder of the run folders.", rich_help_panel=LENGTH_PANEL)
-    ] = Path("runs/train-gan"),
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the run.", show_default="from the data and the recipe")
+    ] = None,
+    out: Out = Path("runs/train-gan"),
     resume: Resume = None,
     sample_every: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="STEPS",
-            help="A grid of samples this often.",
-            show_default="500",
-            rich_help_panel=LENGTH_PANEL,
-        ),
+        int | None, length(min=1, metavar="STEPS", help="A grid of samples this often.", show_default="500")
     ] = None,
     save_every: SaveEvery = None,
-    keep: Annotated[
-        int | None,
-        typer.Option(min=1, help="How many checkpoints stay.", show_default="2", rich_help_panel=LENGTH_PANEL),
-    ] = None,
+    keep: Annotated[int | None, length(min=1, help="How many checkpoints stay.", show_default="2")] = None,
     on_nan: Annotated[
         Literal["stop", "rollback"] | None,
-        typer.Option(
+        length(
             help="When a loss is not finite: stop, or go back to the last checkpoint with another seed, at most 3 times.",
             show_default="stop",
-            rich_help_panel=LENGTH_PANEL,
         ),
     ] = None,
     dry_run: Annotated[
