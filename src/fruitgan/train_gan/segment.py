@@ -98,7 +98,8 @@ class Segment:
         self._tell(Note(f"{self.run.path}: step {first} of {total}{f', {self.threads}' if self.threads else ''}"))
         self._tell(Progress(TRAINING, first, total, {"run": self.run.path}))
         self.log = RunLog(self.run, self.plan, total)
-        self.log.begin(first, self.checkpoints.about(first).get("seconds", 0.0))
+        seconds = self.checkpoints.about(first).get("seconds")
+        self.log.begin(first, seconds if isinstance(seconds, float) and seconds > 0 else 0.0)
         self.save_clock = SaveClock()
         if changes:
             self.log.add_changes(first, changes, self.trainer)
