@@ -11,7 +11,6 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Generic, TypeVar, cast
@@ -83,10 +82,6 @@ def _scan() -> dict[str, tuple[tuple[Entry, metadata.EntryPoint], ...]]:
     return {kind: tuple(points[key] for key in sorted(points)) for kind, points in found.items()}
 
 
-def _entries(kind: str) -> tuple[tuple[Entry, metadata.EntryPoint], ...]:
-    return _scan().get(kind, ())
-
-
 def forget() -> None:
     """Read the installed packages anew at the next look (after an install in the same process)."""
     _scan.cache_clear()
@@ -111,7 +106,7 @@ class Registry(Generic[T]):
         return self.kind.removesuffix("s")
 
     def entries(self) -> list[Entry]:
-        return [entry for entry, _ in _entries(self.kind)]
+        return [entry for entry, _ in _scan().get(self.kind, ())]
 
     def names(self) -> list[str]:
         return sorted({entry.name for entry in self.entries()})
@@ -139,7 +134,7 @@ class Registry(Generic[T]):
             EnvironmentProblem: its package fails to import; names the package and the reason.
         """
         owner = self.owner(name)
-        point = next(point for entry, point in _entries(self.kind) if entry == owner)
+        point = next(point for entry, point in _scan().get(self.kind, ()) if entry == owner)
         try:
             return cast(T, point.load())
         except (Exception, SystemExit) as error:  # a stranger's module may raise anything at import; it must break only itself
@@ -190,15 +185,9 @@ def _from_package(choice: Choice) -> str:
     """Where a thing comes from that is not installed; only a real package's name is ever offered as a thing to install."""
     if not PACKAGE_NAME.fullmatch(choice.package):
         return f"is not registered here, and the package named with it, {shown(choice.package)}, cannot be one"
-    with suppress(metadata.PackageNotFoundError):
-        here = metadata.version(choice.package)
-        return (
-            f"comes from {choice.package} {shown(choice.version)[1:-1]}, and the {here} that is installed does not have it: "
-            f"pip install -U {choice.package}"
-        )
     return (
         f"comes from the package {choice.package} {shown(choice.version)[1:-1]}, which is not installed: "
-        f"pip install {choice.package}, if you trust it"
+        f"pip install -U {choice.package}, if you trust it"
     )
 
 

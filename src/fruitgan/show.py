@@ -88,8 +88,6 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 def _brief(value: Any) -> str:
     """A value of a setting in one short line."""
-    if isinstance(value, Mapping) and "start" in value and "end" in value:
-        return _schedule(value)
     if isinstance(value, Mapping) and "name" in value and "options" in value:
         return " ".join([value["name"], *(f"{key}={entry}" for key, entry in value["options"].items())])
     if isinstance(value, Mapping):
@@ -97,13 +95,3 @@ def _brief(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return str(value)
-
-
-def _schedule(value: Mapping[str, Any]) -> str:
-    start, end, begin, finish = value["start"], value["end"], value["begin"], value["finish"]
-    if start == end:
-        return f"{start:g}"
-    if begin == finish:
-        return f"{start:g}, from {begin:.0%} on {end:g}"
-    hold = f" until {begin:.0%}" if begin else ""
-    return f"{start:g}{hold}, {value['shape']} to {end:g} at {finish:.0%}"
