@@ -101,6 +101,7 @@ def test_every_option_does_something(cli: Cli) -> None:
         (("--resume", "nowhere"), 2, "no run 'nowhere'"),
         (("--data", "dataset", "--detector-option", "bins"), 2, "expected KEY=VALUE"),
         (("--data", "dataset", "--protocol", "leaky"), 2, "--protocol"),
+        (("--data", "dataset", "--out", ".", "--name", "dataset"), 2, "choose another --name"),
         (("--data", "dataset", "--gpu", "7"), 4, "GPU 7"),
         (("--data", "dataset", "--image-size", "17"), 2, "--image-size 16 would do"),
         ((*FAST, "--augment", "mirror"), 2, "fitted to the images as they are"),
@@ -112,21 +113,6 @@ def test_a_mistake_is_one_line_with_its_exit_code(cli: Cli, arguments: tuple[str
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert said in errors[0]
-
-
-def test_one_class_only_is_a_data_error(cli: Cli) -> None:
-    for path in Path("dataset/origins").iterdir():
-        path.unlink()
-    code, _, err = cli(*FAST)
-    assert code == 3
-    assert "dataset/origins: holds no images" in err
-
-
-def test_an_existing_name_is_a_usage_error(cli: Cli) -> None:
-    assert cli(*FAST, "--name", "one")[0] == 0
-    code, _, err = cli(*FAST, "--name", "one")
-    assert code == 2
-    assert "choose another --name" in err
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGUSR1", 0)])

@@ -94,6 +94,8 @@ def test_a_planted_difference_is_found_by_the_spectrum(trained: TrainDetectorRes
     assert result.auc > 0.99
     assert result.p_value < 0.001
     assert (result.n, result.train_images + result.val_images + result.n) == (24, 120)
+    assert result.image_size_px == SIDE  # never larger than the images
+    assert any("manifest.csv" in warning for warning in result.warnings)  # two bare folders
 
 
 def test_a_planted_difference_is_found_by_the_small_network(easy: Path, tmp_path: Path) -> None:
@@ -201,10 +203,6 @@ def test_seed_cnn_trains_at_a_small_size(easy: Path, tmp_path: Path) -> None:
     assert 0 <= result.accuracy <= 1
 
 
-def test_a_detector_is_never_larger_than_the_images(trained: TrainDetectorResult) -> None:
-    assert trained.image_size_px == SIDE
-
-
 def test_many_weights_on_a_cpu_are_a_warning(easy: Path, tmp_path: Path) -> None:
     def stop(event: Event) -> bool:
         if isinstance(event, Note) and "seed-cnn at 128 px has 34 million weights" in event.text:
@@ -214,10 +212,6 @@ def test_many_weights_on_a_cpu_are_a_warning(easy: Path, tmp_path: Path) -> None
 
     with pytest.raises(KeyboardInterrupt):
         train_detector(settings(easy, tmp_path, detector="seed-cnn", image_size=128), stop)
-
-
-def test_two_bare_folders_work_with_a_warning(trained: TrainDetectorResult) -> None:
-    assert any("manifest.csv" in warning for warning in trained.warnings)
 
 
 def test_unreadable_images_are_named_and_counted(tmp_path: Path) -> None:

@@ -329,10 +329,8 @@ class _Recorder(Monitor):
         self.run.log(line)
         stop = self.job.tell(Progress("training", training.step, training.total_steps, line))
         if len(training.rounds) == 1 and training.rounds[0].seconds > SLOW_EPOCH_SECONDS:
-            slow = (
-                f"an epoch takes {training.rounds[0].seconds:.0f} seconds; a smaller --image-size or --detector small-cnn is "
-            )
-            self.job.tell(Note(f"{slow}faster; Ctrl-C tests the best weights so far", is_warning=True))
+            slow = f"an epoch takes {training.rounds[0].seconds:.0f} seconds; a smaller --image-size is faster"
+            self.job.tell(Note(f"{slow}; Ctrl-C tests the best weights so far", is_warning=True))
         self.is_saved = stop or training.is_over or self.clock.is_due
         if self.is_saved:
             with self.clock.saving():
