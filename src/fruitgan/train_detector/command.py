@@ -56,10 +56,10 @@ def train_detector(
             help="Side of the square images that the detector sees.",
         ),
     ] = None,
-    epochs: Annotated[int | None, _option(min=1, metavar="N", help="The most epochs.", show_default="100")] = None,
+    epochs: Annotated[int | None, _option(min=1, metavar="N", help="Train for at most N epochs.", show_default="100")] = None,
     patience: Annotated[
         int | None,
-        _option(min=1, metavar="N", help="Stop after so many epochs without a lower validation loss.", show_default="10"),
+        _option(min=1, metavar="N", help="Stop after N epochs without a lower validation loss.", show_default="10"),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -72,7 +72,7 @@ def train_detector(
             help="Images per step.",
         ),
     ] = None,
-    learning_rate: Annotated[float | None, _option(metavar="X", help="Of Adam.", show_default="0.001")] = None,
+    learning_rate: Annotated[float | None, _option(metavar="X", help="Learning rate (Adam).", show_default="0.001")] = None,
     name: Annotated[
         str | None,
         _output_option(metavar="NAME", help="Name of the run.", show_default="from the data and the detector"),
