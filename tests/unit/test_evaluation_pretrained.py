@@ -34,6 +34,7 @@ def safetensors_file(network: torch.nn.Module, tmp_path_factory: pytest.TempPath
 
 def test_the_features_are_what_the_last_layer_is_given(network: torch.nn.Module, safetensors_file: Path) -> None:
     features = pretrained.torchvision(network=NETWORK, weights=str(safetensors_file))
+    assert features.trained_on == "not known"  # weights of one's own
     given: list[torch.Tensor] = []
     handle = network.classifier[3].register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
     images = torch.rand(2, 3, 224, 224)
@@ -61,7 +62,8 @@ def test_a_pth_file_is_opened_only_with_the_published_sum(
             pretrained.torchvision(network=NETWORK, weights=str(file))
     right = classifiers.file_sha256(file)[:8]
     monkeypatch.setattr(classifiers, "_published_sum", lambda url: right)
-    assert pretrained.torchvision(network=NETWORK, weights=str(file)).dimensions == 1024
+    features = pretrained.torchvision(network=NETWORK, weights=str(file))
+    assert (features.dimensions, features.trained_on) == (1024, "ImageNet")
 
 
 def test_published_weights_are_taken_from_the_cache_and_asked_for_where_offline(
@@ -98,6 +100,7 @@ def test_timm_networks_need_the_extra_and_safetensors(tmp_path: Path, monkeypatc
     file = tmp_path / "own.safetensors"
     save_file(model.state_dict(), file)
     features = pretrained.timm(network="mobilenetv3_small_050", weights=str(file))
+    assert features.trained_on == "not known"
     images = torch.rand(1, 3, features.size_px, features.size_px)
     with torch.inference_mode():
         inner = (images - features.get_buffer("mean")) / features.get_buffer("spread")
