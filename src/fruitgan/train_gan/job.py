@@ -35,7 +35,7 @@ from fruitgan.train_gan.assemble import (
 from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.recipe import LENGTHS, changed_fields, changed_recipe
 from fruitgan.train_gan.segment import Segment
-from fruitgan.train_gan.settings import FIXED, KEPT, LOG_EVERY, TrainGanResult, TrainGanSettings
+from fruitgan.train_gan.settings import FIXED, KEEP, KEPT, LOG_EVERY, SAMPLE_EVERY, TrainGanResult, TrainGanSettings
 from fruitgan.train_gan.speed import training_threads
 from fruitgan.train_gan.trainer import Trainer
 
@@ -172,6 +172,10 @@ class _Job:
             batch_size=plan.recipe.batch_size,
             precision=plan.precision,
             seed=plan.seed,
+            sample_every=self.settings.sample_every or SAMPLE_EVERY,
+            log_every=self.settings.log_every or LOG_EVERY,
+            keep=self.settings.keep or KEEP,
+            on_nan=self.settings.on_nan or "stop",
         )
         config = {
             "format": 1,
