@@ -84,6 +84,7 @@ class _Job:
             if self.settings.resume is None:
                 if self.settings.name is not None:
                     refuse_existing(self.settings.out / self.settings.name)
+                self.settings = _with_defaults(self.settings)
                 return self._train(None, stack)
             run = find_run(self.settings.out, self.settings.resume)
             asked = self.settings
@@ -172,10 +173,6 @@ class _Job:
             batch_size=plan.recipe.batch_size,
             precision=plan.precision,
             seed=plan.seed,
-            sample_every=self.settings.sample_every or SAMPLE_EVERY,
-            log_every=self.settings.log_every or LOG_EVERY,
-            keep=self.settings.keep or KEEP,
-            on_nan=self.settings.on_nan or "stop",
         )
         config = {
             "format": 1,
@@ -242,6 +239,17 @@ def _keep(run: Run, settings: TrainGanSettings, plan: Plan, total_steps: int) ->
         changes.append(f"{total_steps} steps instead of {config['total_steps']}, over which the schedules now run")
     changes += [f"{field} {change}" for field, change in fields.items()]
     return [f"goes on with {', '.join(changes)}"] if changes else [], fields
+
+
+def _with_defaults(settings: TrainGanSettings) -> TrainGanSettings:
+    """With the intervals of a new run filled in, so that its config keeps them."""
+    return dataclasses.replace(
+        settings,
+        sample_every=settings.sample_every or SAMPLE_EVERY,
+        log_every=settings.log_every or LOG_EVERY,
+        keep=settings.keep or KEEP,
+        on_nan=settings.on_nan or "stop",
+    )
 
 
 def _located(settings: TrainGanSettings) -> TrainGanSettings:
