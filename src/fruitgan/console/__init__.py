@@ -9,7 +9,7 @@ import json as json_module
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -101,30 +101,20 @@ class Console:
                 self._bar = None
 
     @contextmanager
-    def bars(self, unit: str = "it") -> Iterator[Callable[[str, int, int], None]]:
-        """A callback for jobs that tell what they do, how much is done and of how much: a bar a stage, one after the other."""
-        with ExitStack() as stack:
-            shown: dict[str, Bar] = {}
-
-            def on_progress(label: str, done: int, total: int) -> None:
-                if label not in shown:
-                    stack.close()  # the bar before
-                    shown.clear()
-                    shown[label] = stack.enter_context(self.bar(total or None, label, unit))
-                shown[label].update(done)
-
-            yield on_progress
-
-    @contextmanager
     def events(self, unit: str = "it") -> Iterator[OnProgress]:
         """A callback for a job's events: a bar for each part of its work, one after the other, and a line for each note."""
-        with self.bars(unit) as show:
+        with ExitStack() as stack:
+            shown: dict[str, Bar] = {}
 
             def on_event(event: Event) -> None:
                 if isinstance(event, Note):
                     (self.warn if event.is_warning else self.say)(event.text)
-                else:
-                    show(event.what, event.done, event.total)
+                    return
+                if event.what not in shown:
+                    stack.close()  # the bar before
+                    shown.clear()
+                    shown[event.what] = stack.enter_context(self.bar(event.total or None, event.what, unit))
+                shown[event.what].update(event.done)
 
             yield on_event
 
