@@ -93,8 +93,8 @@ def test_paired_differences_of_distances_are_those_of_a_loop_that_draws_both_fak
         r, f, s, o = drawn(real, wr), drawn(first, wf), drawn(second, wf), drawn(source, wf)
         kids.append(naive_kid(r, f) - naive_kid(r, s))
         ratios.append((naive_kid(r, f) - naive_kid(r, s)) / naive_kid(r, o))
-    kid = kid_difference(real, first, second, features="x", paired=True, resamples=25, seed=3)
-    ratio = ratio_difference(real, first, second, source, features="x", sources_paired=True, resamples=25, seed=3)
+    kid = kid_difference(real, first, second, resamples=25, seed=3)
+    ratio = ratio_difference(real, first, second, source, sources_paired=True, resamples=25, seed=3)
     below = naive_kid(real, source)
     for found, values, scale in ((kid, kids, 1.0), (ratio, ratios, below)):
         value = (naive_kid(real, first) - naive_kid(real, second)) / scale
@@ -109,8 +109,8 @@ def test_a_ratios_difference_is_the_difference_of_the_ratios_and_nothing_for_one
     sets: tuple[np.ndarray, ...],
 ) -> None:
     real, first, second, source = sets
-    found = ratio_difference(real, first, second, source[:7], features="x", sources_paired=False, resamples=50)
+    found = ratio_difference(real, first, second, source[:7], sources_paired=False, resamples=50)
     below = kernel_distance(real, source[:7])
     assert found.value == pytest.approx(kernel_distance(real, first) / below - kernel_distance(real, second) / below)
-    same = ratio_difference(real, first, first, source, features="x", sources_paired=True, resamples=50)
+    same = ratio_difference(real, first, first, source, sources_paired=True, resamples=50)
     assert (same.value, same.interval, same.p_value) == (0, (0, 0), 1)

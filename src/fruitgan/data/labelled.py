@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from fruitgan.data.decode import decode
 from fruitgan.data.groups import content_sha256, near_groups, perceptual_hash
 from fruitgan.data.parallel import in_order
-from fruitgan.data.sources import image_files
+from fruitgan.data.sources import image_files, must_be_folder
 from fruitgan.errors import DataError
 from fruitgan.files import file_sha256, reading
 
@@ -143,7 +143,7 @@ def read_dataset(folder: Path) -> LabelledSet:
         DataError: the folder or one of the two in it is missing or without images, the export is not finished, or the manifest
             disagrees with the folders.
     """
-    _must_be_folder(folder)
+    must_be_folder(folder)
     if (folder / UNFINISHED).exists() and not (folder / MANIFEST).exists():
         raise DataError(
             f"{folder}: the export is not finished; give the same export-dataset command again "
@@ -168,7 +168,7 @@ def read_folders(fake_dir: Path, real_dir: Path) -> LabelledSet:
             folder that it speaks of.
     """
     for folder in (fake_dir, real_dir):
-        _must_be_folder(folder)
+        must_be_folder(folder)
     fake, real = fake_dir.resolve(), real_dir.resolve()
     if fake == real:
         raise DataError(f"{fake_dir}: the generated and the real images are the same folder; give two")
@@ -264,8 +264,3 @@ def _some(paths: Iterable[Path]) -> str:
     names = [f"{path.parent.name}/{path.name}" for path in sorted(paths)]
     more = f" and {len(names) - NAMED_FILES} more" if len(names) > NAMED_FILES else ""
     return ", ".join(names[:NAMED_FILES]) + more
-
-
-def _must_be_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")

@@ -37,8 +37,7 @@ class Source:
     b: Domain
 
     def __post_init__(self) -> None:
-        if self.a.name == self.b.name:
-            raise DataError(f"{self.name}: both domains are called {self.a.name!r}; give --domains two names")
+        _must_differ((self.a.name, self.b.name))
 
 
 def find_source(
@@ -66,15 +65,12 @@ def find_source(
     path = Path(data).expanduser()
     if path.exists() or data.startswith((".", "~")) or any(mark in data for mark in ("/", os.sep)):
         return folder_source(path, domains)
-    from fruitgan.data.sources import registry  # here, since the data sets build on this module
-
     known = registry.names()
     if data not in known:
         raise UsageError(f"no folder and no data set named {data!r}: {suggestion(data, known)}")
     source = registry.get(data).source(on_progress)
     if domains is None:
         return source
-    _must_differ(domains)
     return replace(source, a=replace(source.a, name=domains[0]), b=replace(source.b, name=domains[1]))
 
 
@@ -102,9 +98,7 @@ def folder_source(root: Path, domains: tuple[str, str] | None = None) -> Source:
     Raises:
         DataError: the folder or a training split is missing, or holds no images.
     """
-    _must_be_folder(root)
-    if domains is not None:
-        _must_differ(domains)
+    must_be_folder(root)
     for split in SPLITS[:2]:
         if not (root / split).is_dir():
             raise DataError(
@@ -126,13 +120,11 @@ def loose_source(dir_a: Path, dir_b: Path, domains: tuple[str, str] | None = Non
         DataError: a folder is missing or holds no images, or both are the same.
     """
     for folder in (dir_a, dir_b):
-        _must_be_folder(folder)
+        must_be_folder(folder)
     if dir_a.resolve() == dir_b.resolve():
         raise DataError(f"{dir_a}: both domains are the same folder; give two")
     names = domains or (dir_a.resolve().name, dir_b.resolve().name)
-    if domains is not None:
-        _must_differ(domains)
-    elif names[0] == names[1]:
+    if domains is None and names[0] == names[1]:
         names = ("a", "b")
     return Source(f"{names[0]}2{names[1]}", _domain(names[0], dir_a, None), _domain(names[1], dir_b, None))
 
@@ -187,7 +179,7 @@ def _digest(path: Path) -> bytes | None:
         return None
 
 
-def _must_be_folder(folder: Path) -> None:
+def must_be_folder(folder: Path) -> None:
     if not folder.exists():
         raise DataError(f"{folder}: no such folder")
     if not folder.is_dir():

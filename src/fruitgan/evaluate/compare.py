@@ -236,11 +236,11 @@ class _Pairing:
         real = described([image.path for image in self.reals]).values
         first, other = (described([image.path for image in side]).values for side in self.fakes)
         quick, seed, name = settings.quick, settings.seed, backend.name
-        kid = kid_difference(real, other, first, features=name, paired=True, resamples=RESAMPLES["kid"][quick], seed=seed)
-        fid = fid_difference(real, other, first, features=name, paired=True, resamples=RESAMPLES["fid"][quick], seed=seed)
+        kid = kid_difference(real, other, first, resamples=RESAMPLES["kid"][quick], seed=seed)
+        fid = fid_difference(real, other, first, resamples=RESAMPLES["fid"][quick], seed=seed)
         rows = [
-            _row("kid", name, kernel_distance(real, first), kernel_distance(real, other), kid, BOOTSTRAP, kid.n_first),
-            _row("fid", name, frechet_distance(real, first), frechet_distance(real, other), fid, BOOTSTRAP, fid.n_first),
+            _row("kid", name, kernel_distance(real, first), kernel_distance(real, other), kid, BOOTSTRAP, kid.n),
+            _row("fid", name, frechet_distance(real, first), frechet_distance(real, other), fid, BOOTSTRAP, fid.n),
         ]
         if r_of_first is None or settings.source_dir is None:
             return rows
@@ -254,12 +254,11 @@ class _Pairing:
             other,
             first,
             source,
-            features=name,
             sources_paired=sources.paired,
             resamples=RESAMPLES["kid"][quick],
             seed=seed,
         )
-        return [*rows, _row("r", name, rows[0].first / below, rows[0].value / below, ratio, BOOTSTRAP, ratio.n_first)]
+        return [*rows, _row("r", name, rows[0].first / below, rows[0].value / below, ratio, BOOTSTRAP, ratio.n)]
 
     def _by_detectors(self, first: EvaluateResult, other: EvaluateResult, notes: list[str]) -> list[CompareRow]:
         """Whether the strongest detector of each finds its fakes more or less often."""

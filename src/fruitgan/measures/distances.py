@@ -125,16 +125,15 @@ Resampled = Callable[[Array, Array, Weights, Weights], Array]
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """The distance of a first set from the real images, less that of a second; below 0 the first is nearer."""
+    """The distance of a first set from the real images, less that of a second; below 0 the first is nearer.
+
+    Image i of both sets was made of one source, so both are drawn together.
+    """
 
     value: float
     interval: tuple[float, float]
-    n_real: int
-    n_first: int
-    n_second: int
-    features: str
-    paired: bool
-    """Whether image i of both sets was made of one source (or is it), and they were drawn together."""
+    n: int
+    """Pairs."""
 
     @property
     def p_value(self) -> float:
@@ -147,46 +146,28 @@ class Difference:
         return float(2 * norm.sf(abs(self.value) / reach * norm.ppf(0.5 + CONFIDENCE / 2)))
 
 
-def kid_difference(
-    real: Array, first: Array, second: Array, *, features: str, paired: bool, resamples: int = 1000, seed: int = 0
-) -> Difference:
-    """Of kernel distances, from [N, D], [M, D] and [K, D]; the real images are resampled once for both."""
-    value = kernel_distance(real, first) - kernel_distance(real, second)
-    return _difference(kernel_distances, value, real, first, second, features, paired, resamples, seed)
-
-
-def fid_difference(
-    real: Array, first: Array, second: Array, *, features: str, paired: bool, resamples: int = 200, seed: int = 0
-) -> Difference:
-    """Of Frechet distances; at one number of images their biases, which are much alike, cancel.
+def kid_difference(real: Array, first: Array, second: Array, *, resamples: int = 1000, seed: int = 0) -> Difference:
+    """Of kernel distances, from [N, D] and twice [M, D]; the real images are resampled once for both.
 
     Raises:
-        ValueError: the two sets hold different numbers of images.
+        ValueError: the two sets are no pairs; so do the other differences.
     """
-    if len(first) != len(second):
-        raise ValueError(f"Frechet distances of {len(first)} and {len(second)} images cannot be compared")
+    value = kernel_distance(real, first) - kernel_distance(real, second)
+    return _difference(kernel_distances, value, real, first, second, resamples, seed)
+
+
+def fid_difference(real: Array, first: Array, second: Array, *, resamples: int = 200, seed: int = 0) -> Difference:
+    """Of Frechet distances; at one number of images their biases, which are much alike, cancel."""
     value = frechet_distance(real, first) - frechet_distance(real, second)
-    count = affordable(resamples, max(len(real), len(first)))
-    return _difference(frechet_distances, value, real, first, second, features, paired, count, seed)
+    return _difference(frechet_distances, value, real, first, second, affordable(resamples, max(len(real), len(first))), seed)
 
 
 def ratio_difference(
-    real: Array,
-    first: Array,
-    second: Array,
-    source: Array,
-    *,
-    features: str,
-    sources_paired: bool,
-    resamples: int = 1000,
-    seed: int = 0,
+    real: Array, first: Array, second: Array, source: Array, *, sources_paired: bool, resamples: int = 1000, seed: int = 0
 ) -> Difference:
-    """Of R = KID(fakes, reals) / KID(sources, reals), from [N, D], twice [M, D], and [S, D]; the fakes are pairs.
+    """Of R = KID(fakes, reals) / KID(sources, reals), from [N, D], twice [M, D], and [S, D].
 
     `sources_paired` says that source i is what both fakes i were made of, so that all three are drawn together.
-
-    Raises:
-        ValueError: the fakes are no pairs.
     """
 
     def over_sources(x: Array, y: Array, weights_x: Array, weights_y: Array) -> Array:
@@ -195,35 +176,18 @@ def ratio_difference(
 
     weights_source = resample_weights(len(source), resamples, seed, "source")
     value = (kernel_distance(real, first) - kernel_distance(real, second)) / kernel_distance(real, source)
-    return _difference(over_sources, value, real, first, second, features, True, resamples, seed)
+    return _difference(over_sources, value, real, first, second, resamples, seed)
 
 
 def _difference(
-    distances: Resampled,
-    value: float,
-    real: Array,
-    first: Array,
-    second: Array,
-    features: str,
-    paired: bool,
-    resamples: int,
-    seed: int,
+    distances: Resampled, value: float, real: Array, first: Array, second: Array, resamples: int, seed: int
 ) -> Difference:
-    if paired and len(first) != len(second):
+    if len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} images are no pairs")
     weights_real = resample_weights(len(real), resamples, seed, "real")
-    weights_first = resample_weights(len(first), resamples, seed, "fake")
-    weights_second = weights_first if paired else resample_weights(len(second), resamples, seed, "source")
-    drawn = distances(real, first, weights_real, weights_first) - distances(real, second, weights_real, weights_second)
-    return Difference(
-        value=value,
-        interval=normal_interval(value, drawn),
-        n_real=len(real),
-        n_first=len(first),
-        n_second=len(second),
-        features=features,
-        paired=paired,
-    )
+    weights_pair = resample_weights(len(first), resamples, seed, "fake")
+    drawn = distances(real, first, weights_real, weights_pair) - distances(real, second, weights_real, weights_pair)
+    return Difference(value=value, interval=normal_interval(value, drawn), n=len(first))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -271,7 +271,7 @@ def answers(detector: Detector, pictures: Sequence[Pixels], device: torch.device
 
 @torch.no_grad()
 def _answers(detector: Detector, images: Tensor) -> NDArray[np.float64]:
-    return np.asarray(detector(images).double().cpu().numpy())
+    return np.asarray(detector(images).cpu().double().numpy())
 
 
 def sizes_of(images: Sequence[LabelledImage]) -> Sizes:

@@ -107,7 +107,7 @@ def saliency(detector: Detector, pixels: NDArray[np.uint8], device: torch.device
         total += torch.nan_to_num(slope).square().sum(dim=1, keepdim=True)
     smoothed = _smoothed(total)
     top = smoothed.amax(dim=(2, 3), keepdim=True)
-    return np.asarray((smoothed / top.clamp_min(torch.finfo(top.dtype).tiny))[:, 0].double().cpu().numpy())
+    return np.asarray((smoothed / top.clamp_min(torch.finfo(top.dtype).tiny))[:, 0].cpu().double().numpy())
 
 
 def _smoothed(maps: Tensor) -> Tensor:

@@ -16,9 +16,9 @@ class Augmentation(ABC):
     draws: int
     """How many random numbers an image it wants."""
 
-    @abstractmethod
     def load_size_px(self, image_size_px: int) -> int:
-        """The side at which images are kept so that `apply` can give `image_size_px`."""
+        """The side at which images are kept so that `apply` can give `image_size_px`: that, unless it crops."""
+        return image_size_px
 
     def picture_size_px(self, image_size_px: int) -> int:
         """The side at which whole pictures are translated by what was trained on `image_size_px`: its finest scale."""

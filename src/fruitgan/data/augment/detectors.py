@@ -29,9 +29,6 @@ class RotateShiftMirror(Augmentation):
         self.shift = shift
         self.mirror = mirror
 
-    def load_size_px(self, image_size_px: int) -> int:
-        return image_size_px
-
     def apply(self, images: Tensor, draws: Tensor, image_size_px: int) -> Tensor:
         if self.degrees or self.shift:
             matrices = self.matrices(draws, images.shape[-1]).to(images.device, images.dtype)
@@ -58,9 +55,6 @@ class Mirror(Augmentation):
 
     draws = 1
 
-    def load_size_px(self, image_size_px: int) -> int:
-        return image_size_px
-
     def apply(self, images: Tensor, draws: Tensor, image_size_px: int) -> Tensor:
         return mirrored(images, draws[:, 0] < 0.5)
 
@@ -73,9 +67,6 @@ class PartMirror(Augmentation):
     """
 
     draws = 3
-
-    def load_size_px(self, image_size_px: int) -> int:
-        return image_size_px
 
     def gives_size_px(self, image_size_px: int) -> int:
         return image_size_px // 2
@@ -129,9 +120,6 @@ class BlurJpeg(Augmentation):
 
     def __init__(self, probability: float) -> None:
         self.probability = probability
-
-    def load_size_px(self, image_size_px: int) -> int:
-        return image_size_px
 
     def apply(self, images: Tensor, draws: Tensor, image_size_px: int) -> Tensor:
         images = self._changed(images, draws[:, 0], self._blurred, draws[:, 1])

@@ -44,9 +44,6 @@ class NoAugmentation(Augmentation):
 
     draws = 0
 
-    def load_size_px(self, image_size_px: int) -> int:
-        return image_size_px
-
     def apply(self, images: Tensor, draws: Tensor, image_size_px: int) -> Tensor:
         return images
 
