@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fruitgan.errors import DataError
+from fruitgan.files import file_sha256
 from fruitgan.measures.features import fruit_embed as embed
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/train_embedding.py"
@@ -29,7 +30,7 @@ def script() -> ModuleType:
 
 def test_the_shipped_file_is_small_and_any_other_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert embed.FILE.stat().st_size <= 1_000_000
-    assert embed.file_sha256(embed.FILE) == embed.SHA256
+    assert file_sha256(embed.FILE) == embed.SHA256
     other = tmp_path / "fruit_embed.safetensors"
     changed = bytearray(embed.FILE.read_bytes())
     changed[-1] ^= 1

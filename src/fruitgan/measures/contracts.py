@@ -20,6 +20,9 @@ from fruitgan.randomness import generator
 from fruitgan.registry import Registry
 
 Values = NDArray[np.float64]
+
+MINIMUM_IMAGES = 8
+"""Below it an interval by resampling says nothing, and the floor's halves are no sets any more."""
 NOT_KNOWN = "not known"
 
 
@@ -102,7 +105,7 @@ class Metric(ABC):
     """A number for a set of images. `MetricResult` carries it with its protocol; resamples give its interval."""
 
     name: str
-    minimum_images: int
+    minimum_images: int = MINIMUM_IMAGES
     """How many images of each kind it needs."""
     lower_is_better: bool = True
 
@@ -232,10 +235,6 @@ features: Registry[Callable[..., Features]] = Registry("features")
 metrics: Registry[Callable[..., Metric]] = Registry("metrics")
 
 
-MINIMUM_IMAGES = 8
-"""Below it an interval by resampling says nothing, and the floor's halves are no sets any more."""
-
-
 def subsets(n: int, size: int, count: int, seed: int, stream: str) -> Weights:
     """[count, n]: random subsets, 1 for the images that are in."""
     order = generator(seed, 0, f"subsets/{stream}").random((count, n)).argsort(1)
@@ -257,7 +256,6 @@ class HalvedMetric(SetMetric):
     agree by half of that. The interval lies about the measured value, so that a bias by the number of images does not move it.
     """
 
-    minimum_images = MINIMUM_IMAGES
     bounds: tuple[float, float] = (-np.inf, np.inf)
     """What the number can be; the interval is cut there."""
     most_resamples: ClassVar[int] = 200

@@ -58,6 +58,19 @@ def build_backbone(name: str, strides: Sequence[int]) -> Backbone:
     return made
 
 
+def shipped_tensors(file: Path, sha256: str) -> dict[str, Tensor]:
+    """The weights in a file that comes with fruitgan, in float32.
+
+    Raises:
+        DataError: the installed file is not the one that belongs to this version.
+    """
+    found = file_sha256(file)
+    if found != sha256:
+        raise DataError(f"{file}: its sha256 is {found}, not {sha256}; install fruitgan anew")
+    with open_tensors(file, "file of weights") as opened:
+        return {name: torch.from_numpy(array.astype("float32")) for name, array in opened.arrays().items()}
+
+
 def freeze(network: nn.Module) -> None:
     """Turn every parameter and buffer into a non-persistent buffer."""
     for module in network.modules():
@@ -165,13 +178,10 @@ def efficientnet_lite1() -> EfficientNetLite1:
     Raises:
         DataError: the installed file is not the one that belongs to this version.
     """
-    found = file_sha256(FILE)
-    if found != SHA256:
-        raise DataError(f"{FILE}: its sha256 is {found}, not {SHA256}; install fruitgan anew")
     network = EfficientNetLite1()
-    with open_tensors(FILE, "file of a backbone's weights") as file, torch.no_grad():
-        arrays = file.arrays()
+    tensors = shipped_tensors(FILE, SHA256)
+    with torch.no_grad():
         for name, parameter in network.named_parameters():
-            parameter.copy_(torch.from_numpy(arrays[name].astype("float32")))
+            parameter.copy_(tensors[name])
     freeze(network)
     return network.to(memory_format=torch.channels_last)

@@ -44,7 +44,6 @@ class ProjectedDiscriminator(Discriminator):
                 spectral_norm(convolution)
         minimum = max(max(strides), 8 * PIXEL_SCALE ** max(0, pixel_scales - 1))
         self.size_rule = SizeRule(minimum_px=minimum, multiple_of_px=1)
-        self.maps = len(strides) + pixel_scales
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         logits = []

@@ -15,10 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fruitgan.errors import DataError
-from fruitgan.files import file_sha256
 from fruitgan.measures.contracts import SquashedFeatures
-from fruitgan.tensorfile import open_tensors
+from fruitgan.networks.backbones import shipped_tensors
 
 FILE = Path(__file__).with_name("fruit_embed.safetensors")
 SHA256 = "16fead0bfc99d8a0656c4b01346f9a923b1aeb3e4bda2615a78773c8c6ded17f"
@@ -87,7 +85,7 @@ class FruitEmbed(SquashedFeatures):
 
     def __init__(self) -> None:
         super().__init__()
-        tensors = _tensors()
+        tensors = shipped_tensors(FILE, SHA256)
         self.network = _network(tensors)
         for name in BESIDE:
             self.register_buffer(name, tensors[name], persistent=False)
@@ -104,21 +102,13 @@ def load_network() -> EmbedNetwork:
     Raises:
         DataError: the installed file is not the one that belongs to this version.
     """
-    return _network(_tensors())
+    return _network(shipped_tensors(FILE, SHA256))
 
 
 def _network(tensors: dict[str, Tensor]) -> EmbedNetwork:
     network = EmbedNetwork(norm=False)
     network.load_state_dict({name: tensor for name, tensor in tensors.items() if name not in BESIDE})
     return network.eval().requires_grad_(False)
-
-
-def _tensors() -> dict[str, Tensor]:
-    found = file_sha256(FILE)
-    if found != SHA256:
-        raise DataError(f"{FILE}: its sha256 is {found}, not {SHA256}; install fruitgan anew")
-    with open_tensors(FILE, "file of fruit-embed's weights") as file:
-        return {name: torch.from_numpy(array.astype("float32")) for name, array in file.arrays().items()}
 
 
 def fruit_embed() -> FruitEmbed:

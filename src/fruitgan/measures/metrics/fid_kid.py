@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fruitgan.measures.contracts import MINIMUM_IMAGES, Measured, SetMetric, Values, halvings, subsets
+from fruitgan.measures.contracts import Measured, SetMetric, Values, halvings, subsets
 from fruitgan.measures.distances import affordable, frechet_distance, frechet_distances, kernel_distance, kernel_distances
 from fruitgan.measures.statistics import Interval, Weights, normal_interval, percentile_interval, resample_weights
 
@@ -20,7 +20,6 @@ class Kid(SetMetric):
     """Kernel distance: unbiased, so that its expectation is 0 for a perfect generator at any number of images."""
 
     name = "kid"
-    minimum_images = MINIMUM_IMAGES
     every_features = True
 
     def measure(self, real: Values, fake: Values) -> Measured:
@@ -37,7 +36,6 @@ class Fid(SetMetric):
     """Frechet distance between Gaussians: the literature's number, but biased at few images; read it beside its floor."""
 
     name = "fid"
-    minimum_images = MINIMUM_IMAGES
     every_features = True
 
     def measure(self, real: Values, fake: Values) -> Measured:

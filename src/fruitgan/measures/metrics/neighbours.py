@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fruitgan.errors import DataError
-from fruitgan.measures.contracts import MINIMUM_IMAGES, HalvedMetric, Measured, TrainingMetric, Values
+from fruitgan.measures.contracts import HalvedMetric, Measured, TrainingMetric, Values
 from fruitgan.measures.distances import Array, squared_distances
 from fruitgan.measures.statistics import percentile_interval
 from fruitgan.randomness import generator
@@ -84,7 +84,6 @@ class NearestTraining(TrainingMetric):
     """How near a generated image lies to a training image, where the measure is how near an unseen real one does."""
 
     name = "nearest-training"
-    minimum_images = MINIMUM_IMAGES
     lower_is_better = False
 
     def measure(self, real: Values, fake: Values, training: Values) -> Measured:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from fruitgan.images import Pixels, resize
-from fruitgan.measures.contracts import MINIMUM_IMAGES, PairMetric
+from fruitgan.measures.contracts import PairMetric
 from fruitgan.measures.features.fruit_embed import SIZE_PX, EmbedNetwork, load_network
 from fruitgan.measures.features.weightless import lab_of_srgb
 
@@ -28,7 +28,6 @@ class Structure(PairMetric):
     """How the likeness of a picture's places to one another changes."""
 
     name = "structure"
-    minimum_images = MINIMUM_IMAGES
     features = "fruit-embed maps"
     resize = f"squashed to {SIZE_PX} px (Lanczos, antialiased, 8 bits), 16 x 16 places"
 
@@ -60,7 +59,6 @@ class Background(PairMetric):
     """How much what surrounds the fruit changes its colour."""
 
     name = "background"
-    minimum_images = MINIMUM_IMAGES
     features = "Lab colours outside the object"
     resize = f"squashed to {GRID_PX} px (Lanczos, antialiased, 8 bits)"
 
