@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fruitgan.data.groups import merged_groups
 from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage, read_folders
 from fruitgan.device import choose_device
@@ -23,7 +25,7 @@ from fruitgan.evaluate.exhibits import Exhibits, exhibits
 from fruitgan.evaluate.leaks import Facts, find_leaks, inspect
 from fruitgan.evaluate.numbers import Measuring, build_features, build_metrics, claims, number_keys, why_no_ratio
 from fruitgan.evaluate.page import evaluation_report
-from fruitgan.evaluate.results import Comparison, Detection, EvaluateResult, Gate, TargetShare
+from fruitgan.evaluate.results import Comparison, Detection, EvaluateResult, Gate, Numbers, TargetShare
 from fruitgan.evaluate.settings import FRUIT_EMBED, NO_DETECTOR, OUT, RATIO, SHAPELESS, EvaluateSettings, Tell
 from fruitgan.evaluate.sources import Sources, dependent, find_sources, sharing, target_shares, trained_against
 from fruitgan.files import remove_abandoned, write_atomically
@@ -96,16 +98,7 @@ class _Job:
         fakes, reals = _sides(images)
         leaks = find_leaks(facts, [image.group for image in images], [image.split for image in images])
         pictures = Pictures()
-        numbers = Measuring(
-            settings=settings,
-            metrics=chosen_metrics,
-            reals=[image.path for image in reals],
-            fakes=[image.path for image in fakes],
-            sources=sources,
-            device=device,
-            tell=self.tell,
-            pictures=pictures,
-        ).numbers(backends)
+        numbers = self._numbers(chosen_metrics, backends, fakes, reals, sources, pictures, device)
         numbers.not_measured |= left_out
         shares: tuple[TargetShare, ...] = ()
         if sources is not None:
@@ -144,6 +137,28 @@ class _Job:
         result.seconds = round(time.monotonic() - began, 3)
         _write(result, exhibits(result, fakes, reals, sources, device))
         return result
+
+    def _numbers(
+        self,
+        chosen: Mapping[str, Metric],
+        backends: Sequence[Features],
+        fakes: Sequence[LabelledImage],
+        reals: Sequence[LabelledImage],
+        sources: Sources | None,
+        pictures: Pictures,
+        device: torch.device,
+    ) -> Numbers:
+        """All numbers of these metrics."""
+        return Measuring(
+            settings=self.settings,
+            metrics=chosen,
+            reals=[image.path for image in reals],
+            fakes=[image.path for image in fakes],
+            sources=sources,
+            device=device,
+            tell=self.tell,
+            pictures=pictures,
+        ).numbers(backends)
 
     def _note_limits(self, fakes: Sequence[LabelledImage], reals: Sequence[LabelledImage]) -> None:
         """What these numbers cannot say."""

@@ -56,50 +56,7 @@ def evaluation_report(result: Mapping[str, Any], shown: Exhibits) -> str:
         claims=[claim_sentence(claim) for claim in result["claims"]],
         compared=[(each, claim_sentence(each["claim"]), compare_rows(each)) for each in result["compare"]],
         detector=detector_details(result["detector"]) if result["detector"] else None,
-        detectors=_cells(
-            result["detectors"],
-            name="{}",
-            image_size_px="{} px",
-            accuracy="{:.1%}",
-            interval=percent_interval,
-            auc="{:.3f}",
-            chosen_folds="{:,}",
-            seconds=duration,
-        ),
-        controls=_cells(
-            result["controls"],
-            name="{}",
-            detail="{}",
-            n="{:,}",
-            auc="{:.3f}",
-            p_value="{:.2g}",
-            distinguished=lambda yes: "distinguished" if yes else "cannot be distinguished",
-        ),
-        leaks=_cells(
-            result["leaks"],
-            kind="{}",
-            detail="{}",
-            effect="{:.0%}",
-            p_value="{:.1g}",
-            spoils_detector=lambda yes: "spoils a detector's number" if yes else "leaves a detector's number valid",
-        ),
-        robustness=_cells(
-            [row | {"change": change_in_words(row["change"], row["amount"])} for row in result["robustness"]],
-            change="{}",
-            accuracy="{:.1%}",
-            interval=percent_interval,
-            auc="{:.3f}",
-            average_precision="{:.3f}",
-        ),
-        target_shares=_cells(
-            [row | {"view": f"{row['view']}, {row['features']}"} for row in result["reads_as_target"]],
-            view="{}",
-            share="{:.1%}",
-            interval=percent_interval,
-            sources_share="{:.1%}",
-            reals_share="{:.1%}",
-            accuracy="{:.1%}",
-        ),
+        **_tables(result),
         charts=[Panel(title=f"{row.title}, {row.features}", plot=whisker(row)) for row in rows if row.says_more],
         curves=[*detector_panels(result), *([spectrum_panel(shown.spectra)] if shown.spectra else [])],
         # in the order of _pictures
@@ -112,6 +69,56 @@ def evaluation_report(result: Mapping[str, Any], shown: Exhibits) -> str:
         citation=citation(result, rows),
         read_more=READ_MORE,
     )
+
+
+def _tables(result: Mapping[str, Any]) -> dict[str, Cells]:
+    """The rows of the page's tables, by the template's names for them."""
+    return {
+        "detectors": _cells(
+            result["detectors"],
+            name="{}",
+            image_size_px="{} px",
+            accuracy="{:.1%}",
+            interval=percent_interval,
+            auc="{:.3f}",
+            chosen_folds="{:,}",
+            seconds=duration,
+        ),
+        "controls": _cells(
+            result["controls"],
+            name="{}",
+            detail="{}",
+            n="{:,}",
+            auc="{:.3f}",
+            p_value="{:.2g}",
+            distinguished=lambda yes: "distinguished" if yes else "cannot be distinguished",
+        ),
+        "leaks": _cells(
+            result["leaks"],
+            kind="{}",
+            detail="{}",
+            effect="{:.0%}",
+            p_value="{:.1g}",
+            spoils_detector=lambda yes: "spoils a detector's number" if yes else "leaves a detector's number valid",
+        ),
+        "robustness": _cells(
+            [row | {"change": change_in_words(row["change"], row["amount"])} for row in result["robustness"]],
+            change="{}",
+            accuracy="{:.1%}",
+            interval=percent_interval,
+            auc="{:.3f}",
+            average_precision="{:.3f}",
+        ),
+        "target_shares": _cells(
+            [row | {"view": f"{row['view']}, {row['features']}"} for row in result["reads_as_target"]],
+            view="{}",
+            share="{:.1%}",
+            interval=percent_interval,
+            sources_share="{:.1%}",
+            reals_share="{:.1%}",
+            accuracy="{:.1%}",
+        ),
+    }
 
 
 def without_places(result: Mapping[str, Any]) -> dict[str, Any]:
