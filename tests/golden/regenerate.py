@@ -37,6 +37,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "cyclegan": {"generator_options": {"base_channels": "4"}, "image_size": 24},
     "seed-unet": {"generator_options": {"base_channels": "4"}, "generator": "unet-128", "image_size": 128},
     "fruit": {"generator_options": {"base_channels": "4", "blocks": "1"}, "image_size": 96},
+    "cut": {"generator_options": {"base_channels": "4", "blocks": "1"}, "image_size": 48, "batch_size": 2},
     "lesson": {"generator_options": {"base_channels": "4", "blocks": "1"}, "image_size": 48},
     "fast": {"generator_options": {"base_channels": "4", "blocks": "2"}, "image_size": 48, "batch_size": 2},
 }

@@ -20,7 +20,7 @@ from fruitgan.train_detector.settings import TrainDetectorSettings
 from fruitgan.train_gan import assemble
 from fruitgan.train_gan.cuda_graphs import WARM_UP_STEPS
 from fruitgan.train_gan.job import train_gan
-from fruitgan.train_gan.objectives.cyclegan import CycleGAN
+from fruitgan.train_gan.objectives.adversarial import Judges
 from fruitgan.train_gan.settings import TrainGanSettings
 from fruitgan.train_gan.trainer import StepReport, Trainer
 
@@ -130,12 +130,12 @@ def test_captured_steps_train_as_steps_as_they_are(
 
 
 def test_a_step_that_cannot_be_captured_trains_as_it_is_and_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    judged = CycleGAN._judged
+    judged = Judges.to_judge
 
-    def waiting(objective: CycleGAN, pool: str, fake: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-        return judged(objective, pool, fake, draws) + 0 * float(fake.mean())
+    def waiting(judges: Judges, domain: str, fake: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        return judged(judges, domain, fake, draws) + 0 * float(fake.mean())
 
-    monkeypatch.setattr(CycleGAN, "_judged", waiting)
+    monkeypatch.setattr(Judges, "to_judge", waiting)
     notes: list[str] = []
 
     def note(event: object) -> None:

@@ -92,5 +92,5 @@ def test_an_unknown_loss_or_an_impossible_pool_is_refused() -> None:
         cyclegan(gan_mode="wgan")
     with pytest.raises(UsageError, match="pool_size: -1 is less than 0"):
         cyclegan(pool_size=-1)
-    with pytest.raises(UsageError, match=r"shift 0\.5"):
+    with pytest.raises(UsageError, match=r"shift: 0\.5"):
         cyclegan(shift=0.5)

@@ -49,7 +49,7 @@ KINDS: dict[str, tuple[dict[str, Any], int, int]] = {
     ),
     # large enough batches for the pool of 50 to be full, and to swap, before the stop
     "cyclegan": ({"recipe": "cyclegan", "generator": "resnet-6", "image_size": 24, "batch_size": 11}, 8, 6),
-    # masks, a strength that adapts, identity for the first half
+    # masks, a replay buffer, a strength that adapts
     "fruit": (
         {
             "recipe": "fruit",
@@ -57,12 +57,19 @@ KINDS: dict[str, tuple[dict[str, Any], int, int]] = {
             "batch_size": 2,
             "generator_options": {"base_channels": "4", "blocks": "1"},
             "discriminator_options": {"base_channels": "4"},
+            "objective_options": {"augment_target": "0.6", "pool_size": "5"},
         },
         10,
         7,
     ),
     # with dropout, and an epoch that ends
     "seed-unet": ({"recipe": "seed-unet", "generator": "unet-128", "image_size": 128}, 5, 2),
+    # one direction, positions that are drawn, and a network beside the generator
+    "cut": (
+        {"recipe": "cut", "image_size": 48, "batch_size": 2, "generator_options": {"base_channels": "4", "blocks": "1"}},
+        5,
+        2,
+    ),
 }
 RARELY = 1000
 

@@ -278,10 +278,10 @@ def test_a_projected_discriminator_has_a_map_a_stride_and_a_pixel_scale() -> Non
 
 def test_the_terms_of_a_strangers_objective_are_shown_by_their_names() -> None:
     story = story_of(recipe_of(), objective=Choice("other", "fruitgan-other", "1", {}))
-    log = [{"step": 10, "losses": {"nce_a": 3.0, "nce_b": 2.0, "total": 1.0}, "learning_rate": 1.0}]
+    log = [{"step": 10, "losses": {"hue_a": 3.0, "hue_b": 2.0, "total": 1.0}, "learning_rate": 1.0}]
     panels = loss_panels(log, story)
     assert [(panel.title, [track.label for track in panel.tracks]) for panel in panels] == [
-        ("nce", ["nce_a", "nce_b"]),
+        ("hue", ["hue_a", "hue_b"]),
         ("total", ["total"]),
     ]
     assert not any(panel.level for panel in panels)

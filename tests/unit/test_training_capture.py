@@ -241,13 +241,13 @@ def test_an_objective_that_waits_for_the_device_is_trained_as_it_is_and_a_note_s
 ) -> None:
     trainer, plain = trainer_of("cyclegan", Tapes()), trainer_of("cyclegan", None)
     for one in (trainer, plain):
-        inner = one.objective._judged  # type: ignore[attr-defined]
+        inner = one.objective.judges.to_judge  # type: ignore[attr-defined]
 
         def waiting(pool: str, fake: Tensor, draws: Mapping[str, Tensor], inner: Any = inner) -> Tensor:
             judged: Tensor = inner(pool, fake, draws)
             return judged + 0 * float(judged.mean())
 
-        monkeypatch.setattr(one.objective, "_judged", waiting)
+        monkeypatch.setattr(one.objective.judges, "to_judge", waiting)  # type: ignore[attr-defined]
         assert isinstance(one.objective.prepare(one.loader.batch(0, one.objective.draws), frozenset()), CycleStep)
         for extra in one.objective.extras.values():
             extra.settle(torch.zeros(()))

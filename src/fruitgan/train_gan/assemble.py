@@ -296,10 +296,10 @@ def make_bundle(name: str, trainer: Trainer, plan: Plan, source: Source, data_fi
 
 
 def load_generators(objective: Objective, name: str, plan: Plan) -> None:
-    """Start from a bundle's weights.
+    """Start from a bundle's weights; a direction that is not trained here is left aside.
 
     Raises:
-        UsageError: its generator is another than the plan's.
+        UsageError: its generator is another than the plan's, or it lacks a direction.
     """
     found = bundles.load(bundles.locate(name))
     theirs, ours = found.card.generator, plan.generator
@@ -308,8 +308,10 @@ def load_generators(objective: Objective, name: str, plan: Plan) -> None:
             f"--init-from {name}: its generator is {theirs.name} {shown(dict(theirs.options))}, this training's is {ours.name} "
             f"{dict(ours.options)}; give the same with --generator and --generator-option"
         )
-    for direction, weights in found.weights.items():
-        load_arrays(objective.networks[objective.generators[direction]], weights, f"generator {ours.name}")
+    if missing := set(objective.generators) - set(found.weights):
+        raise UsageError(f"--init-from {name}: has no {' and no '.join(sorted(missing))}, which this training starts from")
+    for direction, network in objective.generators.items():
+        load_arrays(objective.networks[network], found.weights[direction], f"generator {ours.name}")
 
 
 def give_teacher(objective: Objective, name: str | None) -> None:

@@ -269,8 +269,8 @@ def _dry_run(settings: TrainGanSettings, console: Console) -> None:
     rows = [
         ("recipe", found.recipe),
         ("device, precision", f"{found.device}, {found.precision}{f', {found.threads} threads' if found.threads else ''}"),
-        ("generator", f"{found.generator}: {found.generator_parameters:,} parameters each of two"),
-        ("discriminator", f"{found.discriminator}: {found.discriminator_parameters:,} parameters each of two"),
+        ("generator", f"{found.generator}: {found.generator_parameters:,} parameters"),
+        ("discriminator", f"{found.discriminator}: {found.discriminator_parameters:,} parameters"),
         (
             "images",
             " and ".join(map(str, found.training_images)) + f", {found.image_size_px} px, {found.batch_size} of each a step",

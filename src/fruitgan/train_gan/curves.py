@@ -22,18 +22,24 @@ LINES_TO_SMOOTH = 12
 UNDECIDED = {"lsgan": 0.25, "bce": math.log(2), "hinge": 1.0}
 COLOURS = 3
 PEAKS_KEPT = 1.5
-ORDER = ("adversarial", "discriminator", "cycle", "identity")
+KNOWN_OBJECTIVES = {("fruitgan", "cyclegan"), ("fruitgan", "cut")}
+"""By package and name: those whose terms are captioned here."""
+ORDER = ("adversarial", "discriminator", "cycle", "identity", "nce", "identity_nce")
 TITLES = {
     "adversarial": "Generators: adversarial",
     "discriminator": "Discriminators",
     "cycle": "Generators: cycle",
     "identity": "Generators: identity",
+    "nce": "Generator: content",
+    "identity_nce": "Generator: identity by content",
 }
 CAPTIONS = {
     "adversarial": "How far the discriminators are from calling the fakes real.",
     "discriminator": "How often, and how surely, they are wrong about real and generated images.",
     "cycle": "How far a picture that went there and back lands from where it started: mean absolute difference on [-1, 1].",
     "identity": "How much a generator changes what is already of its target domain: mean absolute difference on [-1, 1].",
+    "nce": "How hard it is to tell where in the source a feature of the output belongs: half the cross entropy, in nats.",
+    "identity_nce": "The same for what is already of the target domain: half the cross entropy, in nats.",
 }
 
 
@@ -78,7 +84,7 @@ def undecided_loss(objective: Choice, discriminator: Choice) -> float | None:
 
 
 def _is_ours(objective: Choice) -> bool:
-    return (objective.package, objective.name) == ("fruitgan", "cyclegan")
+    return (objective.package, objective.name) in KNOWN_OBJECTIVES
 
 
 def _maps(discriminator: Choice) -> int | None:
@@ -217,6 +223,8 @@ def _label(term: str, domains: tuple[str, str]) -> str:
         ("adversarial", "ba"): f"{b} → {a}",
         ("cycle", "a"): f"{a} → {b} → {a}",
         ("cycle", "b"): f"{b} → {a} → {b}",
+        ("nce", "a"): f"{a} → {b}",
+        ("identity_nce", "b"): f"{b} → {b}",
         ("identity", "a"): f"{a} → {a}",
         ("identity", "b"): f"{b} → {b}",
         ("discriminator", "a"): f"judging {a}",

@@ -130,6 +130,36 @@ fast = Recipe(
     precision="auto",
 )
 
+cut = Recipe(
+    summary="One direction, from a to b: one generator, and content kept by contrast of features instead of a cycle.",
+    why={
+        "objective": "the paper's contrast: 5 inner maps, 256 positions of each, temperature 0.07; no replay buffer, as there",
+        "generator": "that of `fast`; the one network serves as translator and as the encoder that is contrasted",
+        "discriminator": "two scales: the finer has instance norm and learns texture soon, the coarser sees colour",
+        "weights": "the paper's 1, 1 and 1; what is b already is to keep its content too, which holds the generator back",
+        "optimizers": "the paper's code: betas 0.5 and 0.999",
+        "learning_rate": "constant for 60% of the training, then down",
+        "ema_decay": "steadier pictures than any single step's",
+        "image_size_px": "a quarter of the pixels of the reference",
+        "precision": "chosen for the machine: bf16 where a product is faster in it",
+    },
+    objective=Part(name="cut"),
+    generator=Part(name="mobile"),
+    discriminator=Part(name="patch-multiscale", options={"base_channels": 32, "norm": "mixed"}),
+    augmentation=Part(name="jitter-mirror"),
+    weights={"adversarial": constant(1.0), "nce": constant(1.0), "identity_nce": constant(1.0)},
+    optimizers={"generators": Adam(), "discriminators": Adam()},
+    learning_rate=Schedule(start=1.0, end=0.02, begin=0.6),
+    ema_decay=0.999,
+    pairing="passes",
+    resample="lanczos",
+    fit="squash",
+    image_size_px=128,
+    batch_size=4,
+    steps=4000,
+    precision="auto",
+)
+
 lesson = Recipe(
     summary="For `fruitgan distill`: a small generator imitates a large one's pictures.",
     why={
