@@ -2,9 +2,9 @@
 
     python benchmarks/threads.py --neighbours 0,1,2
 
-For each number of neighbours (processes that compute without a pause) the same training of `fast` on noise runs with the number of
-threads that its trial chooses, and with 1, half and all cores, in turns. Prints steps a second of each, and the choice's share of
-the best fixed number's; the aim is 0.8 or more.
+For each number of neighbours (busy processes) the same training of `fast` on noise runs with the number of
+threads that its trial chooses, and with 1, half and all cores, in turns. Prints steps a second of each, and the share of
+the best fixed number that the choice reaches; the aim is 0.8 or more.
 """
 
 from __future__ import annotations
