@@ -68,9 +68,9 @@ def good(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Good:
     seen: list[Parts] = []
     save_it = Checkpoints.save
 
-    def watched(self: Checkpoints, step: int, parts: Parts) -> Path:
+    def watched(self: Checkpoints, step: int, parts: Parts, about: dict[str, Any] | None = None) -> Path:
         seen.append(parts)
-        return save_it(self, step, parts)
+        return save_it(self, step, parts, about)
 
     asked = TrainGanSettings(
         data=str(data),
@@ -99,6 +99,7 @@ def signed(folder: Path) -> None:
     try:
         document = json.loads((folder / VALUES).read_text())
         del document[SUMS]
+        document.pop("about", None)  # of which there is no sum
     except (ValueError, TypeError, KeyError, RecursionError):
         return
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
