@@ -18,16 +18,15 @@ from fruitgan.networks.layers import BilinearUpsample, BlurPool, composed, spect
 from fruitgan.networks.mobile import mobile
 from fruitgan.networks.patch import patch_multiscale
 from fruitgan.networks.resnet import resnet_aa
-from fruitgan.train_gan.objectives.adversarial import discriminator_loss, generator_loss
-from fruitgan.train_gan.objectives.contracts import Objective
-from fruitgan.train_gan.objectives.cyclegan import (
+from fruitgan.train_gan.objectives.adversarial import (
     IMAGES_TO_FULL,
     STRONGEST,
     AdaptiveStrength,
-    cyclegan,
-    mask_area,
-    mask_roughness,
+    discriminator_loss,
+    generator_loss,
 )
+from fruitgan.train_gan.objectives.contracts import Objective
+from fruitgan.train_gan.objectives.cyclegan import cyclegan, mask_area, mask_roughness
 
 pytestmark = pytest.mark.usefixtures("repeatable")
 
