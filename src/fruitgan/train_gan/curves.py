@@ -77,9 +77,12 @@ class Story:
         return Clock(step, self.total_steps, self.steps_per_epoch)
 
 
-def undecided_loss(objective: Choice, discriminator: Choice) -> float | None:
-    """What a discriminator loses that cannot tell; None where another package's objective may call its terms as it likes."""
-    maps, mode = _maps(discriminator), str(objective.options.get("gan_mode"))
+def undecided_loss(objective: Choice, discriminator: Choice, maps_of_strangers: int | None = None) -> float | None:
+    """What a discriminator loses that cannot tell; None where another package's objective may call its terms as it likes.
+
+    Of another package's discriminator it is not known how many logit maps it gives, unless a number is assumed.
+    """
+    maps, mode = _maps(discriminator) or maps_of_strangers, str(objective.options.get("gan_mode"))
     return UNDECIDED[mode] * maps if _is_ours(objective) and mode in UNDECIDED and maps else None
 
 

@@ -256,7 +256,7 @@ class RunLog:
         for later, sheet in sample_files(self.run.path / SAMPLES).items():
             if later > step:
                 sheet.unlink(missing_ok=True)
-        self.monitor = Monitor(self.total_steps, undecided_loss(self.plan.objective, self.plan.discriminator))
+        self.monitor = Monitor(self.total_steps, undecided_loss(self.plan.objective, self.plan.discriminator, 1))
         self.monitor.replay(kept)
         self.rollbacks_logged = sum(len(entry.get("rollbacks", ())) for entry in kept)
         return kept
