@@ -185,10 +185,12 @@ def _from_package(choice: Choice) -> str:
     """Where a thing comes from that is not installed; only a real package's name is ever offered as a thing to install."""
     if not PACKAGE_NAME.fullmatch(choice.package):
         return f"is not registered here, and the package named with it, {shown(choice.package)}, cannot be one"
-    return (
-        f"comes from the package {choice.package} {shown(choice.version)[1:-1]}, which is not installed: "
-        f"pip install -U {choice.package}, if you trust it"
-    )
+    named = f"comes from {choice.package} {shown(choice.version)[1:-1]}"
+    try:
+        here = metadata.version(choice.package)
+    except metadata.PackageNotFoundError:
+        return f"{named}, which is not installed: pip install {choice.package}, if you trust it"
+    return f"{named}, and the {here} that is installed does not have it: pip install -U {choice.package}"
 
 
 def resolve_options(builder: Callable[..., Any], given: Mapping[str, Any], what: str) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def config(name: str) -> dict[str, Any]:
             "recipe_name": f"recipe {name}",
             "recipe": to_json(recipe),
             **{kind: choice_of(f"{kind} {name}") for kind in ("objective", "generator", "discriminator", "augmentation")},
-            "precision": f"precision {name}",
+            "precision": "fp32",
             "seed": 0,
         },
         "steps_per_epoch": STEPS_PER_EPOCH,
