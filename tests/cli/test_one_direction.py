@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from fruitgan.evaluate.page_images import _Back
 from picture_files import write_fruit_domains
 
 from fruitgan import bundle as bundles
 from fruitgan.cli import main
 from fruitgan.data.decode import decode
+from fruitgan.evaluate.exhibits import _way_back
 from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.settings import TrainGanSettings
 
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("one-direction")
     data = write_fruit_domains(folder / "pear2plum", 3, 48)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fruitgan.workflows.train_gan.diary.OBSERVE_STEPS", 1)
+        patch.setattr("fruitgan.train_gan.segment.OBSERVE_STEPS", 1)
         for name, recipe in (("one", "cut"), ("both", "fast")):
             out = folder / "runs" / "train-gan"
             train_gan(TrainGanSettings(data=str(data), out=out, name=name, recipe=recipe, log_every=1, **SMALL))
@@ -78,8 +78,7 @@ def test_it_translates_and_exports_its_direction_and_no_other(folder: Path, type
         assert (code, said) == (2, "error: --direction b2a: the bundle one only has a2b\n")
     code, out, _ = typed("export-dataset", *data, "--out", "dataset")
     assert (code, out.splitlines()[0]) == (0, "one to plum, 48 px, png")
-    back = _Back(folder / "dataset" / "predicted", torch.device("cpu"))
-    assert back(decode(folder / "dataset" / "predicted" / "000000.png").pixels) is None  # an evaluation shows no way back
+    assert _way_back(folder / "dataset" / "predicted", torch.device("cpu")) is None  # an evaluation shows none
 
 
 def test_a_training_starts_from_a_bundle_that_has_all_its_directions(typed: Typed) -> None:
