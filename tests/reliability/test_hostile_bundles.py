@@ -336,9 +336,7 @@ def test_a_name_on_a_card_is_looked_up_and_never_imported(
 ) -> None:
     choice = {"name": name, "package": "orchard-networks"}
     bundle = bundles.load(with_card(good, hostile, tmp_path / "b", choice=choice))
-    with pytest.raises(
-        EnvironmentProblem, match=r"orchard-networks .*not installed: pip install -U orchard-networks"
-    ) as raised:
+    with pytest.raises(EnvironmentProblem, match=r"orchard-networks .*not installed: pip install orchard-networks") as raised:
         TorchEngine(generator=bundle.card.generator, weights=bundle.weights["a2b"], device="cpu")
     assert raised.value.exit_code == 4
 
@@ -346,7 +344,7 @@ def test_a_name_on_a_card_is_looked_up_and_never_imported(
 def test_a_name_that_only_a_later_version_has_asks_for_that(good: Path, hostile: SimpleNamespace, tmp_path: Path) -> None:
     choice = {"name": "plum", "package": "fruitgan", "version": "99.0"}
     bundle = bundles.load(with_card(good, hostile, tmp_path / "b", choice=choice))
-    with pytest.raises(EnvironmentProblem, match=r"comes from the package fruitgan 99\.0, .* pip install -U fruitgan"):
+    with pytest.raises(EnvironmentProblem, match=r"comes from fruitgan 99\.0, and the .* pip install -U fruitgan$"):
         TorchEngine(generator=bundle.card.generator, weights=bundle.weights["a2b"], device="cpu")
 
 
