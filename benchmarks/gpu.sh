@@ -3,7 +3,7 @@
 # compiler's), sweep 3, training MINUTES and one more. None has been run yet.
 #
 #     benchmarks/gpu.sh tests|steps|compiled|sweep OUT
-#     benchmarks/gpu.sh training OUT DATA [MINUTES]     DATA has trainA and trainB; 5 minutes, and resumable
+#     benchmarks/gpu.sh training OUT DATA [MINUTES]     DATA has trainA and trainB; 8 minutes of `fruit` at 256 px, and resumable: after the tests
 #
 # Run it from the checkout; results are added to files in OUT.
 set -euo pipefail
@@ -38,10 +38,12 @@ sweep)
     done
     ;;
 training)
-    data=$3 minutes=${4:-5}
-    fruitgan train-gan --data "$data" --recipe seed-unet --precision bf16 --gpu 0 --steps 500 --profile --name profile --out "$out/runs"
-    fruitgan train-gan --data "$data" --recipe fast --gpu 0 --image-size 256 --batch-size 8 --steps 20000 --max-time "${minutes}m" \
-        --name gpu --out "$out/runs" --json >"$out/training.json"
+    data=$3 minutes=${4:-8}
+    [ -d "$out/runs/profile" ] ||
+        fruitgan train-gan --data "$data" --recipe seed-unet --precision bf16 --gpu 0 --steps 500 --profile --name profile --out "$out/runs"
+    new=(--data "$data" --recipe fruit --batch-size 4 --steps 20000 --keep 1 --name gpu) # against pretrained features, at 256 px
+    [ -d "$out/runs/gpu" ] && new=(--resume gpu --data "$data")
+    fruitgan train-gan "${new[@]}" --gpu 0 --max-time "${minutes}m" --out "$out/runs" --json >"$out/training.json"
     ;;
 *)
     echo "gpu.sh: $question: expected tests, steps, compiled, sweep or training" >&2
