@@ -1,27 +1,31 @@
 #!/usr/bin/env bash
 # What a machine with a CUDA GPU is to show, a question a call. Expected on one NVIDIA H200: tests 4 minutes, steps 5, compiled 9 (the
-# compiler's), sweep 3, training MINUTES and one more. None has been run yet.
+# compiler's), sweep 3, training MINUTES and at most four more. None has been run on a GPU yet.
 #
 #     benchmarks/gpu.sh tests|steps|compiled|sweep OUT
-#     benchmarks/gpu.sh training OUT DATA [MINUTES]     DATA has trainA and trainB; 8 minutes of `fruit` at 256 px, and resumable: after the tests
+#     benchmarks/gpu.sh training OUT DATA [MINUTES]     DATA has trainA and trainB; the tests, then 8 minutes of `fruit` at 256 px, resumable
 #
-# Run it from the checkout; results are added to files in OUT.
+# Run it from the checkout; results are added to files in OUT. `DEVICE=cpu SIZE=64 STEPS=2` rehearses the training without a GPU.
 set -euo pipefail
-question=$1 out=$2
+question=$1 out=$2 device=${DEVICE:-cuda} size=${SIZE:-256}
 mkdir -p "$out"
-nvidia-smi >"$out/machine.txt"
+[ "$device" = cpu ] || nvidia-smi >"$out/machine.txt"
+
+run_tests() { # three minutes at most; a failure is no reason to know nothing of what follows
+    timeout 180 python -m pytest -m gpu tests 2>&1 | tee "$out/tests.txt" || true
+}
 
 time_steps() { # what is asked of benchmarks/train_step.py beside the recipe
     local recipe
     for recipe in seed-unet cyclegan fast fruit; do
-        python benchmarks/train_step.py --recipe "$recipe" --device cuda --image-size 256 --batch-size 1 --rounds 10 --repeats 10 "$@" 2>&1 |
+        python benchmarks/train_step.py --recipe "$recipe" --device "$device" --image-size "$size" --batch-size 1 --rounds 10 --repeats 10 "$@" 2>&1 |
             tee -a "$out/steps.txt" || true # one recipe's failure is no reason to know nothing of the others
     done
 }
 
 case $question in
 tests)
-    python -m pytest -m gpu tests 2>&1 | tee "$out/tests.txt"
+    run_tests
     ;;
 steps)
     time_steps --precision bf16,fp32
@@ -33,17 +37,19 @@ compiled)
     ;;
 sweep)
     for recipe in seed-unet cyclegan; do
-        python benchmarks/scaling.py --recipe "$recipe" --device cuda --precision bf16 --batches 1,2,4,8,16,32 --rounds 10 |
+        python benchmarks/scaling.py --recipe "$recipe" --device "$device" --precision bf16 --batches 1,2,4,8,16,32 --rounds 10 |
             tee -a "$out/sweep.txt"
     done
     ;;
 training)
     data=$3 minutes=${4:-8}
+    [ -d "$out/runs" ] || run_tests
     [ -d "$out/runs/profile" ] ||
-        fruitgan train-gan --data "$data" --recipe seed-unet --precision bf16 --gpu 0 --steps 500 --profile --name profile --out "$out/runs"
-    new=(--data "$data" --recipe fruit --batch-size 4 --steps 20000 --keep 1 --name gpu) # against pretrained features, at 256 px
+        fruitgan train-gan --data "$data" --recipe seed-unet --precision bf16 --device "$device" \
+            --steps "${STEPS:-500}" --profile --name profile --out "$out/runs"
+    new=(--data "$data" --recipe fruit --batch-size 4 --image-size "$size" --steps 20000 --keep 1 --name gpu) # against pretrained features, at 256 px
     [ -d "$out/runs/gpu" ] && new=(--resume gpu --data "$data")
-    fruitgan train-gan "${new[@]}" --gpu 0 --max-time "${minutes}m" --out "$out/runs" --json >"$out/training.json"
+    fruitgan train-gan "${new[@]}" --device "$device" --max-time "${minutes}m" --out "$out/runs" --json >"$out/training.json"
     ;;
 *)
     echo "gpu.sh: $question: expected tests, steps, compiled, sweep or training" >&2

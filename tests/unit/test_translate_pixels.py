@@ -204,6 +204,7 @@ def test_running_out_of_memory_says_what_to_lower(error: Exception, monkeypatch:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("name", GENERATORS)
 def test_a_gpu_gives_the_same_picture_within_two_grey_levels(name: str) -> None:
     choice, weights = weights_of(name)
