@@ -5,24 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from fruitgan.data.decode import decode
-from fruitgan.data.download import OnStep
-from fruitgan.data.groups import content_sha256
-from fruitgan.data.parallel import in_order
-from fruitgan.data.sources import Source, find_source, registry
+from fruitgan.data.sources import find_source, registry
+from fruitgan.data.survey import BrokenFile, Picture, pictures_of, survey
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError
-from fruitgan.images import Pixels
-from fruitgan.progress import OnProgress, Progress
+from fruitgan.progress import OnProgress, silent
 
 TINY_PX = 64
 """Images whose shorter side is below this hold little to learn from."""
-GREY_DIFFERENCE = 3.0
-"""Mean difference of the colour channels, of 255, up to which a picture is greyscale (JPEG adds about 1)."""
 FEW_IMAGES = 20
 
 
@@ -34,12 +27,6 @@ class CheckSettings:
     data_a: Path | None = None
     data_b: Path | None = None
     domains: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class BrokenFile:
-    path: Path
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,19 +84,33 @@ def check(settings: CheckSettings, on_progress: OnProgress | None = None) -> Che
         UsageError: an unknown name.
     """
     begin = time.monotonic()
-    source = find_source(settings.data, settings.data_a, settings.data_b, settings.domains, _steps(on_progress))
-    looked = {key: _look_at(source, key, on_progress) for key in _splits(source)}
-    for (domain, split), pictures in looked.items():
-        if split == "train" and not any(isinstance(picture, _Picture) for picture in pictures.values()):
-            path, first = next(iter(pictures.items()))
-            raise DataError(f"the domain {domain!r} has no image that can be decoded; {path}: {first}")
-    splits = tuple(_report(domain, split, pictures) for (domain, split), pictures in looked.items())
-    duplicates, leaks, in_both = _duplicates(looked)
+    tell = on_progress or silent
+    source = find_source(settings.data, settings.data_a, settings.data_b, settings.domains, tell)
+    looked = survey(source, tell)
+    for (domain, split), files in looked.items():
+        if split == "train" and not pictures_of(files):
+            first = next(file for file in files if isinstance(file, BrokenFile))
+            raise DataError(f"the domain {domain!r} has no image that can be decoded; {first.path}: {first.reason}")
+    splits = tuple(_report(domain, split, files) for (domain, split), files in looked.items())
+    places: dict[str, list[Picture]] = {}
+    for files in looked.values():
+        for picture in pictures_of(files):
+            places.setdefault(picture.content, []).append(picture)
+    several = [found for found in places.values() if len(found) > 1]
+    trained = [found for found in several if any(picture.split == "train" for picture in found)]
+    leaks = sum(picture.split == "test" for found in trained for picture in found)
+    in_both = sum(len({picture.domain for picture in found}) > 1 for found in several)
     return CheckResult(
         source=source.name,
         domains=(source.a.name, source.b.name),
         splits=splits,
-        duplicates=duplicates,
+        duplicates=tuple(
+            Duplicates(
+                files=tuple(picture.path for picture in found),
+                splits=tuple(f"{picture.split} {picture.domain}" for picture in found),
+            )
+            for found in several
+        ),
         leaks=leaks,
         in_both_domains=in_both,
         problems=tuple(_problems(splits, leaks, in_both)),
@@ -117,101 +118,24 @@ def check(settings: CheckSettings, on_progress: OnProgress | None = None) -> Che
     )
 
 
-@dataclass(frozen=True)
-class _Picture:
-    """What is kept of a decoded file."""
-
-    digest: str
-    width: int
-    height: int
-    format: str
-    mode: str
-    is_transparent: bool
-    is_greyscale: bool
-
-
-_Key = tuple[str, str]
-"""The domain and "train" or "test"."""
-_Looked = dict[_Key, dict[Path, _Picture | str]]
-"""The pictures of each split, or why a file is none."""
-
-
-def _splits(source: Source) -> dict[_Key, tuple[Path, ...]]:
-    domains = (source.a, source.b)
-    trains = {(domain.name, "train"): domain.train for domain in domains}
-    return trains | {(domain.name, "test"): domain.test for domain in domains}
-
-
-def _look_at(source: Source, key: _Key, on_progress: OnProgress | None) -> dict[Path, _Picture | str]:
-    files = _splits(source)[key]
-    label = f"looking at {key[1]} {key[0]}"
-    looked: dict[Path, _Picture | str] = {}
-    for done, (path, picture) in enumerate(in_order(_picture, files), start=1):
-        looked[path] = picture
-        if on_progress is not None:
-            on_progress(Progress(label, done, len(files)))
-    return looked
-
-
-def _picture(path: Path) -> _Picture | str:
-    try:
-        decoded = decode(path)
-    except DataError as error:
-        return str(error).removeprefix(f"{path}: ")
-    height, width = decoded.pixels.shape[:2]
-    return _Picture(
-        digest=content_sha256(decoded.pixels),
-        width=width,
-        height=height,
-        format=decoded.format,
-        mode=decoded.mode,
-        is_transparent=decoded.alpha is not None,
-        is_greyscale=_is_greyscale(decoded.pixels),
-    )
-
-
-def _is_greyscale(pixels: Pixels) -> bool:
-    values = pixels.astype(np.int16)
-    return float((values.max(axis=2) - values.min(axis=2)).mean()) <= GREY_DIFFERENCE
-
-
-def _report(domain: str, split: str, looked: dict[Path, _Picture | str]) -> SplitReport:
-    pictures = {path: picture for path, picture in looked.items() if isinstance(picture, _Picture)}
-    widths = [picture.width for picture in pictures.values()]
-    heights = [picture.height for picture in pictures.values()]
+def _report(domain: str, split: str, files: Sequence[Picture | BrokenFile]) -> SplitReport:
+    pictures = pictures_of(files)
+    widths, heights = ([getattr(picture, side) for picture in pictures] for side in ("width_px", "height_px"))
     return SplitReport(
         domain=domain,
         split=split,
-        files=len(looked),
+        files=len(files),
         images=len(pictures),
-        broken=tuple(BrokenFile(path=path, reason=reason) for path, reason in looked.items() if isinstance(reason, str)),
-        distinct=len({picture.digest for picture in pictures.values()}),
+        broken=tuple(file for file in files if isinstance(file, BrokenFile)),
+        distinct=len({picture.content for picture in pictures}),
         width_px=(min(widths), max(widths)) if widths else None,
         height_px=(min(heights), max(heights)) if heights else None,
-        formats=dict(Counter(picture.format for picture in pictures.values()).most_common()),
-        modes=dict(Counter(picture.mode for picture in pictures.values()).most_common()),
-        transparent=sum(picture.is_transparent for picture in pictures.values()),
-        tiny=tuple(path for path, picture in pictures.items() if min(picture.width, picture.height) < TINY_PX),
-        greyscale=tuple(path for path, picture in pictures.items() if picture.is_greyscale),
+        formats=dict(Counter(picture.format for picture in pictures).most_common()),
+        modes=dict(Counter(picture.mode for picture in pictures).most_common()),
+        transparent=sum(picture.is_transparent for picture in pictures),
+        tiny=tuple(picture.path for picture in pictures if min(picture.width_px, picture.height_px) < TINY_PX),
+        greyscale=tuple(picture.path for picture in pictures if picture.is_greyscale),
     )
-
-
-def _duplicates(looked: _Looked) -> tuple[tuple[Duplicates, ...], int, int]:
-    """Pictures that are there twice or more; test images among them that training knows; pictures in both domains."""
-    places: dict[str, list[tuple[Path, _Key]]] = {}
-    for key, pictures in looked.items():
-        for path, picture in pictures.items():
-            if isinstance(picture, _Picture):
-                places.setdefault(picture.digest, []).append((path, key))
-    several = [found for found in places.values() if len(found) > 1]
-    duplicates = tuple(
-        Duplicates(files=tuple(path for path, _ in found), splits=tuple(f"{split} {domain}" for _, (domain, split) in found))
-        for found in several
-    )
-    trained = [found for found in several if any(split == "train" for _, (_, split) in found)]
-    leaks = sum(split == "test" for found in trained for _, (_, split) in found)
-    in_both = sum(len({domain for _, (domain, _) in found}) > 1 for found in several)
-    return duplicates, leaks, in_both
 
 
 def _problems(splits: tuple[SplitReport, ...], leaks: int, in_both_domains: int) -> list[str]:
@@ -271,7 +195,7 @@ def fetch(name: str, on_progress: OnProgress | None = None) -> FetchResult:
         DataError: it cannot be had.
     """
     begin = time.monotonic()
-    source = registry.get(name).source(_steps(on_progress))
+    source = registry.get(name).source(on_progress or silent)
     splits = {"trainA": source.a.train, "trainB": source.b.train, "testA": source.a.test, "testB": source.b.test}
     return FetchResult(
         name=name,
@@ -301,13 +225,3 @@ def known_sets() -> list[KnownSet]:
             )
         )
     return found
-
-
-def _steps(on_progress: OnProgress | None) -> OnStep:
-    """The callback of a source, which becomes events."""
-
-    def step(what: str, done: int, total: int) -> None:
-        if on_progress is not None:
-            on_progress(Progress(what, done, total))
-
-    return step

@@ -28,3 +28,7 @@ class Note:
 Event = Progress | Note
 OnProgress = Callable[[Event], bool | None]
 """Called with each event; if it returns True, the job comes to a clean stop and gives what it has."""
+
+
+def silent(event: Event) -> None:
+    """For those who want no events."""

@@ -98,7 +98,7 @@ def test_other_options_in_the_way_are_refused_until_overwritten(cli: Cli) -> Non
     assert cli("--data", "fruit")[0] == 0
     code, _, err = cli("--data", "fruit", "--image-size", "8")
     assert code == 2
-    assert "made with another --image-size (16)): --overwrite replaces" in err
+    assert "(not the same image size): --overwrite replaces" in err
     assert cli("--data", "fruit", "--image-size", "8", "--overwrite")[0] == 0
     with Image.open("dataset/origins/000003.png") as image:
         assert image.size == (8, 8)

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fruitgan.data import download
-from fruitgan.data.download import Archive, fetch, unzip
+from fruitgan.data.download import RemoteFile, fetch, unzip
 from fruitgan.errors import DataError
 
 LONG = int(os.environ.get("HOSTILE_EXAMPLES", "3000"))
@@ -51,7 +51,7 @@ def unpack(folder: Path, data: bytes) -> Path:
     """Unpack into `folder`/out, which only `fetch` would remove."""
     (folder / "bad.zip").write_bytes(data)
     (folder / "out").mkdir()
-    unzip(folder / "bad.zip", "tiny", folder / "out", lambda *event: None)
+    unzip(folder / "bad.zip", "tiny", folder / "out")
     return folder / "out"
 
 
@@ -73,13 +73,6 @@ def test_the_good_archive_is_unpacked(tmp_path: Path) -> None:
         ("C:/tiny/evil.jpg", "leaves the folder"),
         ("tiny/trainA/evil.jpg:stream.jpg", "leaves the folder"),
         ("tiny\\..\\..\\evil.jpg", "leaves the folder"),
-        ("tiny/trainA/evil\u202egpj.jpg", "signs that cannot be seen"),
-        ("tiny/trainA/evil\n.jpg", "signs that cannot be seen"),
-        ("tiny/trainA/evil\x1b[2J.jpg", "signs that cannot be seen"),
-        ("tiny/trainA/" + "e" * 250 + ".jpg", "not every system can hold"),
-        ("tiny/trainA/" + "é" * 125 + ".jpg", "not every system can hold"),
-        ("tiny/" + "d/" * 20 + "evil.jpg", "not every system can hold"),
-        ("tiny/" + "d/" * 20_000 + "evil.jpg", "not every system can hold"),
     ],
 )
 def test_an_entry_whose_name_is_a_trap_is_refused_before_anything_is_written(name: str, said: str, tmp_path: Path) -> None:
@@ -91,27 +84,6 @@ def test_an_entry_whose_name_is_a_trap_is_refused_before_anything_is_written(nam
     assert not [path for path in tmp_path.rglob("*") if "evil" in path.name]
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "said"),
-    [
-        ("trainA/a.jpg", "trainA/a.jpg", "stands there twice"),
-        ("trainA/a.jpg", "trainA/A.JPG", "stands there twice"),
-        ("trainA/a.jpg", "TRAINA/b.jpg", "stands there twice"),
-        ("trainA/\u00e9.jpg", "trainA/e\u0301.jpg", "stands there twice"),
-        ("trainA/stra\u00dfe.jpg", "trainA/STRASSE.jpg", "stands there twice"),
-        ("trainA/a.jpg", "trainA/a.jpg/b.jpg", "is a file and a folder"),
-        ("trainA/a.jpg/b/c.jpg", "trainA/A.jpg", "stands there twice"),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_names_that_are_one_file_somewhere_are_refused(first: str, second: str, said: str, tmp_path: Path) -> None:
-    for number, pair in enumerate([(first, second), (second, first)]):
-        (tmp_path / str(number)).mkdir()
-        with pytest.raises(DataError, match=said):
-            unpack(tmp_path / str(number), zipped(*((f"tiny/{name}", b"x") for name in pair)))
-        assert not list((tmp_path / str(number) / "out").iterdir())
-
-
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK])
 @pytest.mark.parametrize("name", ["tiny/trainA/x.jpg", "tiny/trainA", "elsewhere/link"])
 def test_links_and_devices_are_refused_wherever_they_stand(kind: int, name: str, tmp_path: Path) -> None:
@@ -120,15 +92,6 @@ def test_links_and_devices_are_refused_wherever_they_stand(kind: int, name: str,
     with pytest.raises(DataError, match="is a link or device"):
         unpack(tmp_path, zipped(("tiny/trainA/fine.jpg", b"fine"), (link, b"/etc/passwd")))
     assert not list((tmp_path / "out").iterdir())
-
-
-@pytest.mark.parametrize("flag", [0x1, 0x40, 0x2000])
-def test_what_is_encrypted_is_refused(flag: int, tmp_path: Path) -> None:
-    data = bytearray(zipped(("tiny/trainA/x.jpg", b"x" * 100)))
-    at = data.index(b"PK\x01\x02") + 8
-    data[at : at + 2] = struct.pack("<H", struct.unpack("<H", data[at : at + 2])[0] | flag)
-    with pytest.raises(DataError, match="is encrypted"):
-        unpack(tmp_path, bytes(data))
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 9, 93, 97, 1])
@@ -182,12 +145,6 @@ def test_entries_that_share_their_bytes_count_each(tmp_path: Path, monkeypatch: 
     tail[12:16] = struct.pack("<I", len(listed))
     with pytest.raises(DataError, match="unpacks to more than images can be"):
         unpack(tmp_path, one[:start] + listed + bytes(tail))
-
-
-def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fruitgan.data.download.MOST_ENTRIES", 100)
-    with pytest.raises(DataError, match="unpacks to more than images can be"):
-        unpack(tmp_path, zipped(*((f"tiny/trainA/{number}.jpg", b"") for number in range(101))))
 
 
 @pytest.mark.parametrize(
@@ -304,9 +261,12 @@ def raw(text: str, body: bytes = b"") -> Answer:
     return lambda connection, head: connection.sendall(text.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
 
 
-def archive(data: bytes = GOOD) -> Archive:
-    return Archive(
-        name="tiny", address="https://example.invalid/tiny.zip", size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
+def archive(data: bytes = GOOD) -> RemoteFile:
+    return RemoteFile(
+        name="tiny.zip",
+        address="https://example.invalid/tiny.zip",
+        size_bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
     )
 
 
@@ -335,14 +295,19 @@ def test_a_redirect_to_anything_but_https_is_never_followed(target: str, server:
     assert left_in(tmp_path / "cache") == []
 
 
-def test_a_strangers_server_cannot_lead_to_what_listens_here(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first address counts as a stranger's where it is taken for https, as in a real download."""
-    monkeypatch.setattr(download, "_is_loopback", lambda address: address.endswith("/secret"))
-    monkeypatch.setattr(download, "_is_secure", lambda address: address.endswith("/tiny.zip"))
-    server.answers = [raw(f"HTTP/1.1 302 Found\nLocation: {server.address}/secret\nContent-Length: 0")]
-    with pytest.raises(DataError, match="but data are fetched by https alone"):
-        fetch(archive())
-    assert server.asked == ["GET /tiny.zip HTTP/1.1"]
+@pytest.mark.parametrize(
+    ("address", "led_from", "may"),
+    [
+        ("https://example.org/a.zip", None, True),
+        ("https://example.org/a.zip", "http://localhost/a.zip", True),
+        ("http://localhost:8000/a.zip", None, True),
+        ("http://127.0.0.1/a.zip", "http://localhost/a.zip", True),
+        ("http://127.0.0.1/secret", "https://example.org/a.zip", False),
+        ("http://example.org/a.zip", None, False),
+    ],
+)
+def test_a_strangers_server_cannot_lead_to_what_listens_here(address: str, led_from: str | None, may: bool) -> None:
+    assert download._may_ask(address, led_from) == may
 
 
 def test_a_mirror_on_this_machine_may_lead_on_within_it(server: Server, tmp_path: Path) -> None:

@@ -25,11 +25,11 @@ from fruitgan.data.decode import formats
 from fruitgan.data.decoded_cache import DecodeSettings, cached_dataset
 from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.sources import Source, image_files, loose_source
+from fruitgan.data.survey import pictures_of, survey
 from fruitgan.data_job import CheckSettings, check
 from fruitgan.engines.contracts import engines
 from fruitgan.errors import DataError
 from fruitgan.evaluate.leaks import inspect
-from fruitgan.export_dataset.survey import survey
 from fruitgan.files import file_sha256
 from fruitgan.translate.job import TranslateSettings, translate
 
@@ -290,7 +290,7 @@ def test_a_folder_of_horrors_can_be_checked_and_held_in_a_bank(here: Path, capfd
     assert (cached.names, cached.broken, cached.fingerprint, note) == (bank.names, bank.broken, bank.fingerprint, None)
 
     looked = survey(loose_source(here / "horrors", here / "fine"))
-    assert sum(len(pictures) for pictures in looked.pictures["fine"].values()) == 12
+    assert sum(len(pictures_of(looked["fine", split])) for split in ("train", "test")) == 12
     assert entries(here) == before
     assert capfd.readouterr() == ("", "")
 

@@ -19,6 +19,7 @@ from fruitgan.data import decoded_cache
 from fruitgan.data.decoded_cache import DecodeSettings, cached_dataset, decoded_folder
 from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.errors import DataError, FruitganError, Stopped
+from fruitgan.progress import Event, Progress
 
 SQUARES = DecodeSettings(load_size_px=9, fit="squash", resample=Image.Resampling.LANCZOS)
 PLENTY = 1 << 30
@@ -29,8 +30,8 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path / "cache"))
 
 
-def write_pictures(folder: Path, n: int = 4, *, age_seconds: float = 0) -> list[Path]:
-    return write_noise(folder, [(12, 10 + number) for number in range(n)], seed=1)
+def write_pictures(folder: Path) -> list[Path]:
+    return write_noise(folder, [(12, 10 + number) for number in range(4)], seed=1)
 
 
 def plain(paths: list[Path], making: DecodeSettings = SQUARES) -> ImageDataset:
@@ -43,12 +44,13 @@ class Counting:
     def __init__(self) -> None:
         self.done = 0
 
-    def __call__(self, done: int, total: int) -> None:
-        self.done = done
+    def __call__(self, event: Event) -> None:
+        assert isinstance(event, Progress)
+        self.done = event.done
 
     def load(self, paths: list[Path], making: DecodeSettings = SQUARES, **more: Any) -> ImageDataset:
         self.done = 0
-        dataset, note = cached_dataset(paths, making, on_progress=self, **more)
+        dataset, note = cached_dataset(paths, making, tell=self, **more)
         assert note is None
         return dataset
 
@@ -90,15 +92,6 @@ def test_the_spare_memory_decides_where_nobody_else_does(tmp_path: Path, monkeyp
         assert isinstance(Counting().load(paths).flat, np.memmap) == mapped
 
 
-def test_the_same_pictures_elsewhere_are_the_same_bank(tmp_path: Path) -> None:
-    paths, counting = write_pictures(tmp_path / "a"), Counting()
-    counting.load(paths)
-    moved = [path.rename(tmp_path / f"other {path.name}") for path in paths]
-    dataset = counting.load(moved)
-    assert counting.done == 0
-    assert dataset.names == tuple(moved)
-
-
 def test_another_content_order_or_size_is_another_bank(tmp_path: Path) -> None:
     paths, counting = write_pictures(tmp_path / "a"), Counting()
     counting.load(paths)
@@ -119,20 +112,6 @@ def test_another_content_order_or_size_is_another_bank(tmp_path: Path) -> None:
     ):
         assert same(counting.load(paths, making), plain(paths, making))
         assert counting.done == 4
-
-
-def test_files_that_did_not_change_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths, counting = write_pictures(tmp_path / "a"), Counting()
-    monkeypatch.setattr(decoded_cache, "RACY_SECONDS", -1.0)
-    counting.load(paths)
-    monkeypatch.setattr(decoded_cache, "_content", None)  # calling it would fail
-    counting.load(paths)
-    assert counting.done == 0
-
-
-def test_files_written_this_moment_are_read_again_next_time(tmp_path: Path) -> None:
-    Counting().load(write_pictures(tmp_path / "a"))
-    assert not list((decoded_folder() / "stamps").glob("*"))
 
 
 def test_broken_files_are_remembered_with_their_reasons(tmp_path: Path) -> None:
@@ -180,11 +159,11 @@ def test_a_changed_byte_is_found_where_the_dataset_is_read_into_memory(tmp_path:
 def test_a_dataset_whose_making_was_interrupted_is_not_there(tmp_path: Path, reason: BaseException) -> None:
     paths = write_pictures(tmp_path / "a")
 
-    def stop(done: int, total: int) -> None:
+    def stop(event: Event) -> None:
         raise reason
 
     with pytest.raises(type(reason)):
-        cached_dataset(paths, SQUARES, on_progress=stop)
+        cached_dataset(paths, SQUARES, tell=stop)
     assert list(decoded_folder().iterdir()) == []
 
 
@@ -220,7 +199,7 @@ def test_a_full_disk_is_noticed_before_and_during_the_decoding(tmp_path: Path, m
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoded_cache, "_fill", full)
+        patch.setattr(decoded_cache, "to_json", full)
         dataset, note = cached_dataset(paths, SQUARES)
     assert same(dataset, plain(paths))
     assert note is not None
@@ -231,18 +210,16 @@ def test_a_full_disk_is_noticed_before_and_during_the_decoding(tmp_path: Path, m
 def test_the_datasets_that_were_not_used_for_longest_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = 4 * 9 * 9 * 3
     monkeypatch.setattr(decoded_cache, "LIMIT_BYTES", 2 * size)
-    monkeypatch.setattr(decoded_cache, "RACY_SECONDS", -1.0)
     paths, counting = write_pictures(tmp_path / "a"), Counting()
     orders = [paths, paths[::-1], [paths[1], paths[0], *paths[2:]]]
     for age, order in ((200, orders[0]), (100, orders[1])):
-        before = set(decoded_folder().glob("*/used"))
+        before = set(decoded_folder().glob("*"))
         counting.load(order)
-        (new,) = set(decoded_folder().glob("*/used")) - before
+        (new,) = set(decoded_folder().glob("*")) - before
         os.utime(new, (new.stat().st_mtime - age,) * 2)
     counting.load(orders[0])  # used again: now the other is the oldest
     counting.load(orders[2])
-    assert len(list(decoded_folder().glob("*/used"))) == 2
-    assert len(list((decoded_folder() / "stamps").iterdir())) == 2
+    assert len(list(decoded_folder().glob("*"))) == 2
     assert [counting.load(order).names and counting.done for order in (orders[0], orders[2])] == [0, 0]
 
 
@@ -251,7 +228,7 @@ def test_a_limit_below_one_dataset_keeps_the_newest(tmp_path: Path, monkeypatch:
     paths, counting = write_pictures(tmp_path / "a"), Counting()
     counting.load(paths)
     counting.load(paths[::-1])
-    assert len(list(decoded_folder().glob("*/used"))) == 1
+    assert len(list(decoded_folder().glob("*"))) == 1
     counting.load(paths[::-1])
     assert counting.done == 0
 
@@ -259,37 +236,14 @@ def test_a_limit_below_one_dataset_keeps_the_newest(tmp_path: Path, monkeypatch:
 def test_two_that_make_the_same_dataset_at_once_both_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = write_pictures(tmp_path / "a")
 
-    def meanwhile(done: int, total: int) -> None:
-        if done == 1:
+    def meanwhile(event: Event) -> None:
+        if event == Progress("decoding", 1, 4):
             Counting().load(paths)
 
-    dataset, note = cached_dataset(paths, SQUARES, on_progress=meanwhile)
+    dataset, note = cached_dataset(paths, SQUARES, tell=meanwhile)
     assert note is None
     assert same(dataset, plain(paths))
-    assert len(list(decoded_folder().glob("*/used"))) == 1
-
-
-def test_a_million_images_are_found_without_a_search(tmp_path: Path) -> None:
-    n, size = 1_000_000, 32
-    hole = tmp_path / "pixels.bin"
-    with hole.open("wb") as file:
-        file.truncate(n * size * size * 3)  # takes no room
-        file.seek((n - 2) * size * size * 3)
-        file.write(bytes([7]) * (size * size * 3))
-    pixels = np.memmap(hole, dtype=np.uint8, mode="r")
-    dataset = ImageDataset(pixels, np.full((n, 2), size), (), (), size, fingerprint="")
-    assert np.array_equal(dataset.offsets, np.arange(n) * size * size * 3)
-    touched: list[tuple[int, int]] = []
-
-    class Watched(np.memmap[Any, Any]):  # what is asked of the file, and no more of it is read
-        def __getitem__(self, place: Any) -> Any:
-            touched.append((place.start, place.stop))
-            return super().__getitem__(place)
-
-    dataset.flat = pixels.view(Watched)
-    assert dataset.image(n - 2).min() == 7
-    assert dataset.image(0).max() == 0
-    assert touched == [((n - 2) * 3072, (n - 1) * 3072), (0, 3072)]
+    assert len(list(decoded_folder().glob("*"))) == 1
 
 
 def test_a_containers_limit_counts_where_it_is_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from fruitgan.demo.dataset import draw_folder
 from fruitgan.demo.fruit import KINDS, Kind, Shape, draw, seen
 from fruitgan.errors import FruitganError, UsageError
 from fruitgan.images import Pixels, resize
+from fruitgan.progress import Event, Progress
 
 APPLE_SHAPE = Shape(hollow_depth=0.5, hollow_width=0.09, base_depth=0.2, base_width=0.05, taper=0.1, stretch=0.05)
 BALL = Shape(hollow_depth=0, hollow_width=0.1, base_depth=0, base_width=0.1, taper=0, stretch=0)
@@ -115,12 +116,12 @@ def test_a_drawn_folder_is_whole_and_its_test_images_do_not_depend_on_the_others
 
 
 def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path) -> None:
-    def stop(done: int, total: int) -> None:
-        if done == 2:
+    def stop(event: Event) -> None:
+        if event == Progress("drawing", 2, 4):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        draw_folder(tmp_path / "out", train_count=2, test_count=0, size_px=16, seed=0, on_progress=stop)
+        draw_folder(tmp_path / "out", train_count=2, test_count=0, size_px=16, seed=0, tell=stop)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.errors import DataError, FruitganError
+from fruitgan.progress import Progress
 
 
 def test_squash_makes_every_image_a_square(tmp_path: Path) -> None:
@@ -120,8 +122,6 @@ def test_gather_of_squares_ignores_the_window_and_copies(tmp_path: Path) -> None
 
 
 def test_progress_counts_every_file(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    ImageDataset.build(
-        write_noise(tmp_path, [(9, 9)] * 4), load_size_px=8, on_progress=lambda done, of: seen.append((done, of))
-    )
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    seen: list[Any] = []
+    ImageDataset.build(write_noise(tmp_path, [(9, 9)] * 4), load_size_px=8, tell=seen.append)
+    assert seen == [Progress("decoding", done, 4) for done in (1, 2, 3, 4)]

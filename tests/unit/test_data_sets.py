@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from fruitgan.data.named import ArchivedSet
 from fruitgan.data.sources import Dataset, find_source, registry
 from fruitgan.demo.dataset import demo
 from fruitgan.errors import UsageError
+from fruitgan.progress import Progress
 
 ARCHIVED = (
     "apple2orange",
@@ -53,11 +55,11 @@ def test_an_archived_set_is_fetched_by_https_and_has_a_sum(name: str) -> None:
 def test_drawn_fruit_is_a_source_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRUITGAN_OFFLINE", "1")
     small = dataclasses.replace(demo, train_count=2, test_count=1, size_px=16, edition=0)
-    seen: list[tuple[str, int, int]] = []
-    source = small.source(lambda *event: seen.append(event))
+    seen: list[Any] = []
+    source = small.source(seen.append)
     assert [len(part) for part in (source.a.train, source.b.train, source.a.test, source.b.test)] == [2, 2, 1, 1]
     assert (source.name, source.a.name, source.b.name) == ("demo", "apple", "orange")
-    assert seen[-1] == ("drawing demo", 6, 6)
+    assert seen[-1] == Progress("drawing demo", 6, 6)
     assert small.is_present()
     seen.clear()
     assert small.source(lambda *event: seen.append(event)) == source

@@ -365,7 +365,7 @@ def test_inception_offline_says_which_file_goes_where(monkeypatch: pytest.Monkey
     monkeypatch.setenv("FRUITGAN_OFFLINE", "1")
     with pytest.raises(DataError) as caught:
         inception_module.inception()
-    for part in (inception_module.WEIGHTS.file, inception_module.WEIGHTS.address, inception_module.WEIGHTS.sha256):
+    for part in (inception_module.WEIGHTS.name, inception_module.WEIGHTS.address, inception_module.WEIGHTS.sha256):
         assert part in str(caught.value)
     assert str(cache_folder / "downloads") in str(caught.value)
 

@@ -8,13 +8,12 @@ import io
 import logging
 import os
 import re
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
 import PIL
@@ -88,7 +87,7 @@ def decode(source: Path | bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Dec
     """
     name = str(source) if isinstance(source, Path) else "the given data"
     data = _content(source, name)
-    with quietly(), _opened(io.BytesIO(data), data[:HEAD_BYTES], name) as image:
+    with _opened(io.BytesIO(data), data[:HEAD_BYTES], name) as image:
         _must_have_at_most(max_pixels, image, name)
         try:
             image.load()
@@ -118,7 +117,7 @@ def _content(source: Path | bytes | BinaryIO, name: str) -> bytes:
             with open_regular(source) as file:
                 size_bytes = os.fstat(file.fileno()).st_size
                 if size_bytes > LARGE_BYTES:
-                    with quietly(), _opened(file, file.read(HEAD_BYTES), name):
+                    with _opened(file, file.read(HEAD_BYTES), name):
                         pass
                     file.seek(0)
                 data = file.read() if size_bytes <= MAX_BYTES else b""
@@ -145,6 +144,7 @@ def _must_have_at_most(max_pixels: int, image: Image.Image, name: str) -> None:
 @contextmanager
 def _opened(stream: BinaryIO, head: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
     """The image at the beginning of a stream, its pixels not yet read; `head` are the stream's first bytes."""
+    _ignore_warnings_of_pillow()
     stream.seek(0)
     try:
         image = Image.open(stream, formats=formats())
@@ -256,11 +256,8 @@ def _transformed(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image
 LEFT_OUT = frozenset({"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"})
 """What Pillow opens and cannot decode by itself; for the first it would start another program."""
 
-# A filter for all warnings that arise in Pillow's modules, as `warnings.filters` holds it.
-_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-
-_lock = threading.Lock()
-_inside = 0
+IGNORED = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+"""All warnings that arise in Pillow's modules, as `warnings.filters` holds it."""
 
 
 @functools.cache
@@ -277,28 +274,13 @@ def has_signature(name: str | None) -> bool:
     return Image.OPEN.get(name or "", (None, True))[1] is not None
 
 
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Pillow's warnings on odd files off: the number of pixels has its own limit here, and odd metadata are ignored.
+def _ignore_warnings_of_pillow() -> None:
+    """On odd files: the number of pixels has its own limit here, and odd metadata are ignored.
 
-    The filter stands among those of the process while any thread is inside. It is put in and taken out in place, since
-    `warnings.catch_warnings` exchanges the whole list, and threads that overlap would bring back each other's.
+    For good: `warnings.catch_warnings` exchanges all filters, and threads that overlap would bring back each other's.
     """
-    global _inside
-    filters = cast("list[Any]", warnings.filters)
-    with _lock:
-        if _inside == 0:
-            filters.insert(0, _FILTER)
-        _inside += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _inside -= 1
-            if _inside == 0:
-                # Another's `catch_warnings` may have come between, with a list of its own.
-                with suppress(ValueError):
-                    cast("list[Any]", warnings.filters).remove(_FILTER)
+    if IGNORED not in warnings.filters:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _silence_libtiff() -> None:

@@ -1,4 +1,4 @@
-"""Download into the cache: resumed where a connection broke, checked, and unpacked as if a stranger had made the archive."""
+"""Download into the cache: resumed where a connection broke, checked by its sha256, and unpacked."""
 
 from __future__ import annotations
 
@@ -6,25 +6,22 @@ import os
 import stat
 import struct
 import time
-import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from fruitgan.errors import DataError, FruitganError, UsageError, reason_of, shown
-from fruitgan.files import file_sha256, new_folder
+from fruitgan.files import REAL_TROUBLE, file_sha256, new_folder
 from fruitgan.images import SUFFIXES
 from fruitgan.machine import cache_folder, is_offline
+from fruitgan.progress import OnProgress, Progress, silent
 
 if TYPE_CHECKING:
     import requests
-
-OnStep = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done and how much there is (0 if not known)."""
 
 CHUNK_BYTES = 1 << 14
 """The most that a broken connection loses: urllib3 throws away a piece that it could not fill."""
@@ -40,26 +37,13 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Archive:
-    """A zip file in the network that holds one folder of its own name."""
+class RemoteFile:
+    """A file in the network; a zip file holds one folder of its own name."""
 
     name: str
     address: str
     size_bytes: int
     sha256: str
-
-    @property
-    def file(self) -> str:
-        return f"{self.name}.zip"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SingleFile(Archive):
-    """A file in the network that is used as it is; `name` is the file's whole name."""
-
-    @property
-    def file(self) -> str:
-        return self.name
 
 
 def folder_of(name: str) -> Path:
@@ -67,35 +51,35 @@ def folder_of(name: str) -> Path:
     return cache_folder() / "datasets" / name
 
 
-def fetch(archive: Archive, on_progress: OnStep | None = None) -> Path:
-    """The unpacked folder of an archive, downloaded if it is not here yet.
+def fetch(archive: RemoteFile, tell: OnProgress = silent) -> Path:
+    """The unpacked folder of a zip file, downloaded if it is not here yet.
 
-    A zip file that somebody put into the cache's folder `downloads` is taken instead of a download. `FRUITGAN_MIRROR=URL`
-    names another place for all archives, `FRUITGAN_OFFLINE=1` forbids the network.
+    A file that somebody put into the cache's folder `downloads` is taken instead of a download. `FRUITGAN_MIRROR=URL`
+    names another place for all of them, `FRUITGAN_OFFLINE=1` forbids the network.
 
     Raises:
         DataError: offline or unreachable (says what to put where), a wrong checksum, a zip that is not what it should be.
         UsageError: an address that is not https (http is allowed on this machine alone).
         FruitganError: the cache cannot be written.
     """
-    folder = folder_of(archive.name)
+    name = Path(archive.name).stem
+    folder = folder_of(name)
     if folder.is_dir():
         return folder
     was_there = os.path.lexists(_place(archive))
-    zip_file = fetch_file(archive, on_progress)
+    zip_file = fetch_file(archive, tell)
     try:
         with new_folder(folder) as part:
-            unzip(zip_file, archive.name, part, on_progress or _ignore)
+            unzip(zip_file, name, part, tell)
     except FruitganError:
-        # Another process may have been quicker.
-        if not folder.is_dir():
+        if not folder.is_dir():  # else another process was quicker
             raise
     if not was_there:
         zip_file.unlink(missing_ok=True)
     return folder
 
 
-def fetch_file(wanted: Archive, on_progress: OnStep | None = None) -> Path:
+def fetch_file(wanted: RemoteFile, tell: OnProgress = silent) -> Path:
     """Where the file lies in the cache's folder `downloads`, fetched if it is not here yet; its sum was checked either way.
 
     Raises:
@@ -110,41 +94,33 @@ def fetch_file(wanted: Archive, on_progress: OnStep | None = None) -> Path:
     elif is_offline():
         raise DataError(f"{wanted.name} is not here and FRUITGAN_OFFLINE is set; {_by_hand(wanted)}")
     else:
-        _download(wanted, path, on_progress or _ignore)
+        _download(wanted, path, tell)
     return path
 
 
-def _place(archive: Archive) -> Path:
-    return cache_folder() / "downloads" / archive.file
+def _place(wanted: RemoteFile) -> Path:
+    return cache_folder() / "downloads" / wanted.name
 
 
-def _ignore(what: str, done: int, total: int) -> None:
-    pass
-
-
-def _by_hand(archive: Archive) -> str:
+def _by_hand(wanted: RemoteFile) -> str:
     return (
-        f"put {archive.file} ({archive.size_bytes:,} bytes, sha256 {archive.sha256}) from {_address(archive)} "
-        f"into {_place(archive).parent}"
+        f"put {wanted.name} ({wanted.size_bytes:,} bytes, sha256 {wanted.sha256}) from {_address(wanted)} "
+        f"into {_place(wanted).parent}"
     )
 
 
-def _address(archive: Archive) -> str:
+def _address(wanted: RemoteFile) -> str:
     mirror = os.environ.get("FRUITGAN_MIRROR")
-    return f"{mirror.rstrip('/')}/{archive.file}" if mirror else archive.address
+    return f"{mirror.rstrip('/')}/{wanted.name}" if mirror else wanted.address
 
 
-def _is_secure(address: str) -> bool:
-    try:
-        return urlsplit(address).scheme == "https"
-    except ValueError:
-        return False
-
-
-def _is_loopback(address: str) -> bool:
+def _may_ask(address: str, led_from: str | None = None) -> bool:
+    """https; also this machine's own server, but not where another leads to it: what listens here is not for strangers."""
     try:
         parts = urlsplit(address)
-        return parts.scheme == "http" and parts.hostname in LOOPBACK
+        if parts.scheme == "http":
+            return parts.hostname in LOOPBACK and (led_from is None or urlsplit(led_from).scheme == "http")
+        return parts.scheme == "https"
     except ValueError:
         return False
 
@@ -160,15 +136,8 @@ def _session() -> requests.Session:
     return Session()
 
 
-def _answer(session: requests.Session, url: str, headers: Mapping[str, str]) -> requests.Response:
-    """The answer behind all redirects, its body not yet read.
-
-    A redirect may lead to https alone; from this machine's own server also back to it, but not from elsewhere: what listens
-    here is not for strangers.
-
-    Raises:
-        DataError: a redirect leads elsewhere, or there is no end of them.
-    """
+def _answer(session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
+    """The answer behind all redirects, its body not yet read. Raises: DataError if one may not be followed."""
     for _ in range(1 + MOST_REDIRECTS):
         answer = session.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS)
         if answer.status_code not in REDIRECTS or "Location" not in answer.headers:
@@ -178,36 +147,35 @@ def _answer(session: requests.Session, url: str, headers: Mapping[str, str]) -> 
             address = urljoin(url, answer.headers["Location"])
         except ValueError:
             address = ""
-        if not (_is_secure(address) or (_is_loopback(address) and _is_loopback(url))):
+        if not _may_ask(address, led_from=url):
             raise DataError(f"{url}: leads on to {shown(address)}, but data are fetched by https alone")
         url = address
     raise DataError(f"{url}: leads on and on")
 
 
-def _download(archive: Archive, path: Path, on_progress: OnStep) -> None:
+def _download(wanted: RemoteFile, path: Path, tell: OnProgress) -> None:
     """Download beside the path; the file gets its name only when its sum is right."""
     import requests
     import urllib3
 
-    address = _address(archive)
-    if not (_is_secure(address) or _is_loopback(address)):
+    address = _address(wanted)
+    if not _may_ask(address):
         raise UsageError(f"{address}: data are fetched by https alone (http on this machine only); see FRUITGAN_MIRROR")
     part = path.with_name(f"{path.name}.part")
-    was_begun = part.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # What was begun long ago may be another file's beginning: then once more, from nothing.
-        for _ in range(2 if was_begun else 1):
-            _resume(part, archive.size_bytes, address, lambda done: on_progress(archive.name, done, archive.size_bytes))
-            if part.exists() and file_sha256(part) == archive.sha256:
+        for _ in range(2 if part.exists() else 1):
+            _resume(part, wanted.size_bytes, address, lambda done: tell(Progress(wanted.name, done, wanted.size_bytes)))
+            if part.exists() and file_sha256(part) == wanted.sha256:
                 part.replace(path)
                 return
             part.unlink(missing_ok=True)
     except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:  # a hostile server causes the others
-        raise DataError(f"{address}: cannot be downloaded ({_reason(error)}); try again, or {_by_hand(archive)}") from error
+        raise DataError(f"{address}: cannot be downloaded ({_reason(error)}); try again, or {_by_hand(wanted)}") from error
     except OSError as error:
         raise FruitganError(f"{path.parent}: cannot be written ({reason_of(error)})") from error
-    raise DataError(f"{address}: not the file it should be (another sha256), so it was deleted; {_by_hand(archive)}")
+    raise DataError(f"{address}: not the file it should be (another sha256), so it was deleted; {_by_hand(wanted)}")
 
 
 def _reason(error: Exception) -> str:
@@ -220,7 +188,7 @@ def _reason(error: Exception) -> str:
     return "the connection failed" if isinstance(error, requests.ConnectionError) else shown(str(error))[1:-1]
 
 
-def _resume(part: Path, size_bytes: int, url: str, on_bytes: Callable[[int], None]) -> None:
+def _resume(part: Path, size_bytes: int, url: str, on_bytes: Callable[[int], object]) -> None:
     """Bring `part` to its size, going on from its end, now and in later runs.
 
     Raises:
@@ -246,7 +214,9 @@ def _resume(part: Path, size_bytes: int, url: str, on_bytes: Callable[[int], Non
                 time.sleep(PAUSE_SECONDS * fruitless)
 
 
-def _fill(session: requests.Session, part: Path, size_bytes: int, url: str, done: int, on_bytes: Callable[[int], None]) -> None:
+def _fill(
+    session: requests.Session, part: Path, size_bytes: int, url: str, done: int, on_bytes: Callable[[int], object]
+) -> None:
     """Add what one answer of the server brings, one byte more than the file has at most."""
     headers = {"Accept-Encoding": "identity"}
     if done:
@@ -255,8 +225,6 @@ def _fill(session: requests.Session, part: Path, size_bytes: int, url: str, done
         if answer.status_code == 416:  # there is nothing from there on: what is here is no beginning of this file
             return
         answer.raise_for_status()
-        if (packed := answer.headers.get("Content-Encoding", "identity")) != "identity":
-            raise DataError(f"{url}: sent packed ({shown(packed)[1:-1]}) though that was not asked for; try again")
         goes_on = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {done}-")
         with part.open("ab" if goes_on else "wb") as file:
             done = done if goes_on else 0
@@ -272,121 +240,57 @@ LARGEST_GROWTH = 20
 """Photographs hardly shrink in a zip file; what grows more than this is a bomb."""
 SMALL_BYTES = 50_000_000
 """Up to here the growth does not matter."""
-MOST_ENTRIES = 1_000_000
-UNZIPPED_BYTES = 1 << 20
-DEEPEST = 16
-LONGEST_NAME_BYTES = 240
 METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 """The others can ask for gigabytes of memory in a few bytes, and no set of images needs them."""
-ENCRYPTED = 0x1 | 0x40 | 0x2000
 ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    NotImplementedError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    OverflowError,
-    struct.error,
-    zlib.error,
+    *(zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError, OverflowError),
+    *(struct.error, zlib.error, OSError),
 )
-"""What zipfile raises for one that is damaged or made to confuse it."""
-
-Place = tuple[str, ...]
+"""What zipfile raises for a file that is damaged or made to confuse it."""
 
 
-def unzip(zip_file: Path, root: str, folder: Path, on_progress: OnStep) -> None:
+def unzip(zip_file: Path, root: str, folder: Path, tell: OnProgress = silent) -> None:
     """Put the images below the zip file's folder `root` into `folder`, at the places they have below it.
 
     Raises:
         DataError: not a zip file, a damaged one, one without images there, or with an entry that leaves the folder, is a link
-            or device, stands there twice, is encrypted, is packed in a rare way or has a name that not every system takes, or
-            with more content than photographs can have. What was written by then is for the caller to remove.
+            or device or is packed in a rare way, or with more content than photographs can have. What was written by then is
+            for the caller to remove.
     """
     try:
         with zipfile.ZipFile(zip_file) as archive:
             entries = _checked(archive, zip_file, root)
-            for done, (place, entry) in enumerate(entries.items(), start=1):
-                target = folder.joinpath(*place)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                _write(archive, entry, target)
-                on_progress(f"unpacking {root}", done, len(entries))
+            for done, entry in enumerate(entries, start=1):
+                entry.filename = "/".join(PurePosixPath(entry.filename).parts[1:])
+                archive.extract(entry, folder)  # no more than the size that it states, and of the right sum
+                tell(Progress(f"unpacking {root}", done, len(entries)))
     except ZIP_ERRORS as error:
+        if isinstance(error, OSError) and error.errno in REAL_TROUBLE:  # the disk's; any other is an impossible place or name
+            raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(f"{zip_file}: cannot be unpacked ({reason})") from error
 
 
-def _checked(archive: zipfile.ZipFile, zip_file: Path, root: str) -> dict[Place, zipfile.ZipInfo]:
-    """The images to write, by the parts of their places; every entry is looked at before the first is written."""
+def _checked(archive: zipfile.ZipFile, zip_file: Path, root: str) -> list[zipfile.ZipInfo]:
+    """The images to write; every entry is looked at before the first is written."""
     infos = archive.infolist()
     limit = max(SMALL_BYTES, LARGEST_GROWTH * zip_file.stat().st_size)
-    if len(infos) > MOST_ENTRIES or sum(info.file_size for info in infos) > limit:
+    if sum(info.file_size for info in infos) > limit:
         raise DataError(f"{zip_file}: unpacks to more than images can be ({len(infos):,} entries, over {limit:,} bytes)")
-    found: dict[Place, zipfile.ZipInfo] = {}
+    found = []
     for info in infos:
         parts = PurePosixPath(info.filename).parts
-        if problem := _problem(info, parts):
+        problem = None
+        if info.filename.startswith("/") or any(part == ".." or "\\" in part or ":" in part for part in parts):
+            problem = "leaves the folder"
+        elif stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            problem = "is a link or device"
+        elif info.compress_type not in METHODS:
+            problem = "is packed in a way that is not used for images"
+        if problem is not None:
             raise DataError(f"{zip_file}: refused, since the entry {shown(info.filename)} {problem}")
-        if not info.is_dir() and len(parts) > 1 and parts[0] == root and Path(parts[-1]).suffix.lower() in SUFFIXES:
-            if parts[1:] in found:
-                raise DataError(f"{zip_file}: refused, since the entry {shown(info.filename)} stands there twice")
-            found[parts[1:]] = info
+        if len(parts) > 1 and not info.is_dir() and parts[0] == root and Path(parts[-1]).suffix.lower() in SUFFIXES:
+            found.append(info)
     if not found:
         raise DataError(f"{zip_file}: holds no images in a folder {root}")
-    _refuse_collisions(found, zip_file)
     return found
-
-
-def _problem(info: zipfile.ZipInfo, parts: Place) -> str | None:
-    """What is wrong with an entry, whether it would be written or not."""
-    if not parts:
-        return "has no name"
-    if info.filename.startswith("/") or any(part == ".." or "\\" in part or ":" in part for part in parts):
-        return "leaves the folder"
-    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "is a link or device"
-    if info.flag_bits & ENCRYPTED:
-        return "is encrypted"
-    if info.compress_type not in METHODS:
-        return "is packed in a way that is not used for images"
-    if len(parts) > DEEPEST or any(len(os.fsencode(part)) > LONGEST_NAME_BYTES for part in parts):
-        return "has a name that not every system can hold"
-    if not info.filename.isprintable():
-        return "has a name with signs that cannot be seen"
-    return None
-
-
-def _refuse_collisions(entries: dict[Place, zipfile.ZipInfo], zip_file: Path) -> None:
-    """Raises: DataError where two names are one file on some systems (A.jpg and a.jpg, or é in two spellings), or where one is
-    a file and another's folder.
-    """
-    spelling: dict[Place, Place] = {}
-    files = set()
-    for place, info in entries.items():
-        folded = tuple(unicodedata.normalize("NFC", unicodedata.normalize("NFC", part).casefold()) for part in place)
-        files.add(folded)
-        for end in range(1, len(place) + 1):
-            if spelling.setdefault(folded[:end], place[:end]) != place[:end]:
-                raise DataError(f"{zip_file}: refused, since the entry {shown(info.filename)} stands there twice")
-    for folded, place in spelling.items():
-        if folded[:-1] in files:
-            raise DataError(f"{zip_file}: refused, since {shown('/'.join(place[:-1]))} is a file and a folder in it")
-
-
-def _write(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
-    """Copy one entry; no more than its stated size is ever written."""
-    with target.open("xb") as file:
-        for chunk in _content(archive, entry):
-            file.write(chunk)
-
-
-def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
-    left = entry.file_size
-    try:
-        with archive.open(entry) as source:
-            while left > 0 and (chunk := source.read(min(UNZIPPED_BYTES, left))):
-                yield chunk
-                left -= len(chunk)
-            if left or source.read(1):
-                raise zipfile.BadZipFile("an entry has another size than stated")
-    except OSError as error:  # an impossible place in the file
-        raise zipfile.BadZipFile(str(error)) from error

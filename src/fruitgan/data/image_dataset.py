@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ from fruitgan.data.decode import decode
 from fruitgan.data.parallel import in_order
 from fruitgan.errors import DataError, FruitganError, reason_of
 from fruitgan.images import Pixels, resize
+from fruitgan.progress import OnProgress, silent
 
 Fit = Literal["squash", "cover"]
 
@@ -58,8 +59,9 @@ class ImageDataset:
         fit: Fit = "squash",
         resample: Image.Resampling = Image.Resampling.BICUBIC,
         workers: int | None = None,
-        on_progress: Callable[[int, int], None] | None = None,
         memory_map: Path | None = None,
+        what: str = "decoding",
+        tell: OnProgress = silent,
     ) -> ImageDataset:
         """Decode and resize every file.
 
@@ -85,15 +87,13 @@ class ImageDataset:
         broken: list[tuple[Path, str]] = []
         try:
             with nullcontext(io.BytesIO()) if memory_map is None else memory_map.open("wb") as file:
-                for done, (path, result) in enumerate(in_order(load, paths, workers), start=1):
+                for path, result in in_order(load, paths, workers, what=what, tell=tell):
                     if isinstance(result, str):
                         broken.append((path, result))
                     else:
                         file.write(np.ascontiguousarray(result).data)
                         shapes.append((result.shape[0], result.shape[1]))
                         names.append(path)
-                    if on_progress is not None:
-                        on_progress(done, len(paths))
         except OSError as error:
             raise FruitganError(f"{memory_map}: cannot be written ({reason_of(error)})") from error
         if not names:

@@ -179,63 +179,57 @@ def read_folders(fake_dir: Path, real_dir: Path) -> LabelledSet:
         if not files[generated]:
             raise DataError(f"{folder}: holds no images, so there are no {LABELS[generated]} ones to tell from the others")
     looks: dict[str, int] = {}
-    sides = [_side(folder, files[generated], generated, looks) for generated, folder in ((True, fake_dir), (False, real_dir))]
+    images: list[LabelledImage] = []
+    warnings: list[str] = []
+    bare: list[str] = []
+    for generated, folder in ((True, fake_dir), (False, real_dir)):
+        place = Path(os.path.abspath(folder))  # not resolved: where a link stands is what the manifest speaks of
+        manifest = place.parent / MANIFEST
+        listed = read_manifest(manifest) if manifest.is_file() else ()
+        rows = {place.parent / row.file: row for row in listed if row.file.startswith(f"{place.name}/")}
+        if rows:
+            images += _listed(folder, files[generated], generated, rows, manifest)
+        else:
+            images += _unlisted(folder, files[generated], generated, looks, warnings)
+            bare.append(str(folder))
     near = near_groups(list(looks), list(looks.values()))
-    images = tuple(replace(image, group=near.get(image.group, image.group)) for side in sides for image in side.images)
-    warnings = [warning for side in sides for warning in side.warnings]
-    has_manifest = all(side.has_manifest for side in sides)
-    if not has_manifest:
-        bare = " and ".join(
-            str(folder) for folder, side in zip((fake_dir, real_dir), sides, strict=True) if not side.has_manifest
-        )
+    images = [replace(image, group=near.get(image.group, image.group)) for image in images]
+    if bare:
         warnings.append(
-            f"{bare}: no {MANIFEST} beside it, so it cannot be checked whether a fake and its source are kept on one side of a "
-            "split, and which pictures the generator was trained on"
+            f"{' and '.join(bare)}: no {MANIFEST} beside it, so it cannot be checked whether a fake and its source are kept on "
+            "one side of a split, and which pictures the generator was trained on"
         )
-        if shared := len(_groups(images, True) & _groups(images, False)):
+        groups = [{image.group for image in images if image.generated == generated} for generated in (True, False)]
+        if shared := len(groups[0] & groups[1]):
             warnings.append(
                 f"{shared} picture{'s' if shared > 1 else ''} may be in both folders (nearly alike or of one source)"
             )
-    return LabelledSet(images, has_manifest, tuple(warnings))
-
-
-def _groups(images: Iterable[LabelledImage], generated: bool) -> set[str]:
-    return {image.group for image in images if image.generated == generated}
-
-
-def _side(folder: Path, files: Sequence[Path], generated: bool, looks: dict[str, int]) -> LabelledSet:
-    """One class, from the manifest beside its folder if that speaks of it; else `looks` gets what its pictures look like."""
-    place = Path(os.path.abspath(folder))  # not resolved: where a link stands is what the manifest speaks of
-    manifest = place.parent / MANIFEST
-    if manifest.is_file():
-        rows = {row.file: row for row in read_manifest(manifest) if row.file.startswith(f"{place.name}/")}
-        if rows:
-            return _listed(folder, files, generated, rows, manifest)
-    return _unlisted(folder, files, generated, looks)
+    return LabelledSet(tuple(images), not bare, tuple(warnings))
 
 
 def _listed(
-    folder: Path, files: Sequence[Path], generated: bool, rows: Mapping[str, ManifestRow], manifest: Path
-) -> LabelledSet:
+    folder: Path, files: Sequence[Path], generated: bool, rows: Mapping[Path, ManifestRow], manifest: Path
+) -> list[LabelledImage]:
+    """One class as the manifest has it, whose rows are given by the place of their file."""
     wrong = next((row for row in rows.values() if row.label != LABELS[generated]), None)
     if wrong is not None:
         raise DataError(f"{folder}: taken for {LABELS[generated]} images, but {manifest} calls {wrong.file} {wrong.label}")
     place = Path(os.path.abspath(folder))
-    by_name = {manifest.parent / row.file: row for row in rows.values()}
     there = {place / path.relative_to(folder): path for path in files}
-    for what, odd in (("is missing", by_name.keys() - there.keys()), ("is not named in it", there.keys() - by_name.keys())):
+    for what, odd in (("is missing", rows.keys() - there.keys()), ("is not named in it", there.keys() - rows.keys())):
         if odd:
-            raise DataError(f"{manifest}: disagrees with the folder: {_some(odd)} {what}; export it again")
-    for (name, path), digest in in_order(lambda item: file_sha256(item[1]), sorted(there.items())):
-        if digest != by_name[name].sha256:
+            names = _some([f"{path.parent.name}/{path.name}" for path in sorted(odd)], ", ")
+            raise DataError(f"{manifest}: disagrees with the folder: {names} {what}; export it again")
+    for path, digest in in_order(file_sha256, files):
+        if digest != rows[place / path.relative_to(folder)].sha256:
             raise DataError(f"{path}: is not the file that {manifest} speaks of (another sha256); export it again")
-    images = tuple(
-        LabelledImage(there[name], generated, row.group, row.split, row.source) for name, row in sorted(by_name.items())
-    )
-    return LabelledSet(images, True, ())
+    return [LabelledImage(there[name], generated, row.group, row.split, row.source) for name, row in sorted(rows.items())]
 
 
-def _unlisted(folder: Path, files: Sequence[Path], generated: bool, looks: dict[str, int]) -> LabelledSet:
+def _unlisted(
+    folder: Path, files: Sequence[Path], generated: bool, looks: dict[str, int], warnings: list[str]
+) -> list[LabelledImage]:
+    """One class of which nothing is known; `looks` gets what its pictures look like, `warnings` which cannot be decoded."""
     images, broken = [], []
     for path, hashes in in_order(_hashes_of, files):
         if isinstance(hashes, DataError):
@@ -245,11 +239,9 @@ def _unlisted(folder: Path, files: Sequence[Path], generated: bool, looks: dict[
             images.append(LabelledImage(path, generated, content, "", ""))
     if not images:
         raise DataError(f"{folder}: none of {len(files)} files is an image that can be decoded; {broken[0]}")
-    warnings: tuple[str, ...] = ()
     if broken:
-        more = f" and {len(broken) - NAMED_FILES} more" if len(broken) > NAMED_FILES else ""
-        warnings = (f"{len(broken)} of {len(files)} files left out: {'; '.join(broken[:NAMED_FILES])}{more}",)
-    return LabelledSet(tuple(images), False, warnings)
+        warnings.append(f"{len(broken)} of {len(files)} files left out: {_some(broken, '; ')}")
+    return images
 
 
 def _hashes_of(path: Path) -> tuple[str, int] | DataError:
@@ -260,7 +252,6 @@ def _hashes_of(path: Path) -> tuple[str, int] | DataError:
     return content_sha256(pixels), perceptual_hash(pixels)
 
 
-def _some(paths: Iterable[Path]) -> str:
-    names = [f"{path.parent.name}/{path.name}" for path in sorted(paths)]
+def _some(names: Sequence[str], between: str) -> str:
     more = f" and {len(names) - NAMED_FILES} more" if len(names) > NAMED_FILES else ""
-    return ", ".join(names[:NAMED_FILES]) + more
+    return between.join(names[:NAMED_FILES]) + more

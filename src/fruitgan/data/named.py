@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fruitgan.data import download
-from fruitgan.data.download import Archive, OnStep
+from fruitgan.data.download import RemoteFile
 from fruitgan.data.sources import Dataset, Source, folder_source
+from fruitgan.progress import OnProgress, silent
 
 ADDRESS = "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets"
 
@@ -25,11 +26,12 @@ class ArchivedSet(Dataset):
     sha256: str
 
     @property
-    def archive(self) -> Archive:
-        return Archive(name=self.name, address=f"{ADDRESS}/{self.name}.zip", size_bytes=self.size_bytes, sha256=self.sha256)
+    def archive(self) -> RemoteFile:
+        file = f"{self.name}.zip"
+        return RemoteFile(name=file, address=f"{ADDRESS}/{file}", size_bytes=self.size_bytes, sha256=self.sha256)
 
-    def source(self, on_progress: OnStep | None = None) -> Source:
-        folder = download.fetch(self.archive, on_progress)
+    def source(self, tell: OnProgress = silent) -> Source:
+        folder = download.fetch(self.archive, tell)
         return replace(folder_source(folder, self.domains), name=self.name)
 
     def is_present(self) -> bool:

@@ -8,10 +8,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fruitgan.data.download import OnStep
 from fruitgan.errors import DataError, UsageError, reason_of
 from fruitgan.files import file_sha256
 from fruitgan.images import SUFFIXES
+from fruitgan.progress import OnProgress, silent
 from fruitgan.registry import Registry, suggestion
 
 SPLITS = ("trainA", "trainB", "testA", "testB")
@@ -45,12 +45,12 @@ def find_source(
     data_a: Path | None = None,
     data_b: Path | None = None,
     domains: tuple[str, str] | None = None,
-    on_progress: OnStep | None = None,
+    tell: OnProgress = silent,
 ) -> Source:
     """What `--data NAME|DIR`, or `--data-a DIR --data-b DIR`, means.
 
     A path that exists wins over a name; what holds a separator (`./apples`) is always a path. A name is looked up in the
-    registry `datasets` and fetched if need be; `on_progress` is called with what is done, how far, and of how much.
+    registry `datasets` and fetched if need be.
 
     Raises:
         UsageError: neither or both forms given, or an unknown name.
@@ -68,7 +68,7 @@ def find_source(
     known = registry.names()
     if data not in known:
         raise UsageError(f"no folder and no data set named {data!r}: {suggestion(data, known)}")
-    source = registry.get(data).source(on_progress)
+    source = registry.get(data).source(tell)
     if domains is None:
         return source
     return replace(source, a=replace(source.a, name=domains[0]), b=replace(source.b, name=domains[1]))
@@ -206,7 +206,7 @@ class Dataset(ABC):
     """One line for lists."""
 
     @abstractmethod
-    def source(self, on_progress: OnStep | None = None) -> Source:
+    def source(self, tell: OnProgress = silent) -> Source:
         """The images' paths, after what it takes to have them here.
 
         Raises:

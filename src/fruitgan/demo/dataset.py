@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
 
-from fruitgan.data.download import OnStep, folder_of
+from fruitgan.data.download import folder_of
 from fruitgan.data.sources import Dataset, Source, folder_source
 from fruitgan.demo import fruit
 from fruitgan.errors import UsageError
 from fruitgan.files import new_folder
-from fruitgan.progress import OnProgress, Progress
+from fruitgan.progress import OnProgress, Progress, silent
 
 LARGEST_DRAWN_PX = 4096
 FIRST_TEST_INDEX = 1_000_000_000
@@ -59,17 +58,13 @@ def draw(settings: DrawSettings, on_progress: OnProgress | None = None) -> DrawR
     if settings.out.exists() or settings.out.is_symlink():
         raise UsageError(f"{settings.out} exists already: choose another folder, or remove it")
 
-    def drawn(done: int, total: int) -> None:
-        if on_progress is not None:
-            on_progress(Progress("drawing", done, total))
-
     draw_folder(
         settings.out,
         train_count=settings.train_count,
         test_count=settings.test_count,
         size_px=settings.size_px,
         seed=settings.seed,
-        on_progress=drawn,
+        tell=on_progress or silent,
     )
     counts = {"train": settings.train_count, "test": settings.test_count}
     return DrawResult(
@@ -88,7 +83,8 @@ def draw_folder(
     test_count: int,
     size_px: int,
     seed: int,
-    on_progress: Callable[[int, int], None] | None = None,
+    what: str = "drawing",
+    tell: OnProgress = silent,
 ) -> None:
     """Draw so many apples into trainA and testA and so many oranges into trainB and testB, as PNG; whole or not at all.
 
@@ -107,8 +103,7 @@ def draw_folder(
             (part / split).mkdir(exist_ok=True)
             picture = Image.fromarray(fruit.draw(kind, size_px, seed, index))
             picture.save(part / split / f"{kind}-{index % FIRST_TEST_INDEX:05}.png")
-            if on_progress is not None:
-                on_progress(done, len(jobs))
+            tell(Progress(what, done, len(jobs)))
 
 
 @dataclass(frozen=True)
@@ -129,7 +124,7 @@ class DrawnSet(Dataset):
     def _folder(self) -> Path:
         return folder_of(f"{self.name}-{self.edition}")
 
-    def source(self, on_progress: OnStep | None = None) -> Source:
+    def source(self, tell: OnProgress = silent) -> Source:
         if not self.is_present():
             draw_folder(
                 self._folder,
@@ -137,7 +132,8 @@ class DrawnSet(Dataset):
                 test_count=self.test_count,
                 size_px=self.size_px,
                 seed=self.seed,
-                on_progress=None if on_progress is None else lambda done, all: on_progress(f"drawing {self.name}", done, all),
+                what=f"drawing {self.name}",
+                tell=tell,
             )
         return replace(folder_source(self._folder, self.domains), name=self.name)
 

@@ -155,9 +155,7 @@ def judge_by_given(
     notes = []
     tested: Sequence[LabelledImage] = images
     protocol = "trained elsewhere; whether on some of these images cannot be known"
-    with open_image_dataset(
-        images, card.image_size_px, on_progress=lambda n, total: tell(Progress("reading", n, total))
-    ) as dataset:
+    with open_image_dataset(images, card.image_size_px, what="reading", tell=tell) as dataset:
         refuse_broken(dataset)
         is_its_own = dataset.fingerprint == card.data_fingerprint
         if is_its_own:

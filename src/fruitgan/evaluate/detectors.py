@@ -201,9 +201,7 @@ class TwoSampleTest:
         size_px = network.image_size_px
         if size_px not in datasets:
             datasets[size_px] = self.stack.enter_context(
-                open_image_dataset(
-                    images, size_px, on_progress=lambda n, total: self.tell(Progress(f"reading at {size_px} px", n, total))
-                )
+                open_image_dataset(images, size_px, what=f"reading at {size_px} px", tell=self.tell)
             )
             refuse_broken(datasets[size_px])
         dataset = datasets[size_px]

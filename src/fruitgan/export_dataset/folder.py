@@ -19,27 +19,17 @@ from fruitgan.data.labelled import LABELS, MANIFEST, ORIGINS, PREDICTED, UNFINIS
 from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import image_files
 from fruitgan.errors import DataError, FruitganError, UsageError, reason_of
-from fruitgan.export_dataset.survey import Item
+from fruitgan.export_dataset.selection import Item
 from fruitgan.files import file_sha256, remove_abandoned, write_atomically, writing
-from fruitgan.runs.run import LOCK, locked
+from fruitgan.runs.run import locked
 
 CARD = "dataset.json"
 FORMAT = 1
 OWN_NAME = re.compile(r"\d{6,}\.(png|webp|jpg)")
+WHAT_TO_DO = "--overwrite replaces, --out writes elsewhere"
 STRANGE = "is in the way, and export-dataset did not make it; remove it or give another --out"
 SAME_TIME = 315532800
 """1980-01-01 in seconds: when the pictures were made says nothing of how; a zip file holds no older time."""
-WORDS = {
-    "bundle": "made by another bundle",
-    "generator": "made by another bundle",
-    "direction": "made in the other direction",
-    "image_size_px": "made with another --image-size ({})",
-    "format": "made with another --format ({})",
-    "origins": "made with other --origins ({})",
-    "count": "made with another --count ({})",
-    "pictures": "made from other pictures",
-}
-"""Of a difference, by its name in `made_of`; with what the folder has."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +66,6 @@ class DatasetFolder:
             remove_abandoned(self.path, deep=True)
             yield
 
-    def tidy(self) -> None:
-        """Take away the file of a lock whose process was killed when the dataset was finished; another's is left."""
-        if (self.path / LOCK).is_file():
-            with suppress(FruitganError), self.taken():
-                pass
-
     def made_of(self) -> Mapping[str, Any] | None:
         """What made the folder, or is making it; None if it was not exported or is half cleared."""
         for file in (self.unfinished, self.card):
@@ -108,12 +92,12 @@ class DatasetFolder:
         there = self.made_of()
         if there is None:
             if any(self._lies_there(name) for name in (PREDICTED, ORIGINS, MANIFEST, CARD, UNFINISHED)):
-                raise UsageError(f"{self.path}: is in the way (not a dataset of export-dataset): {self._what_to_do()}")
+                raise UsageError(f"{self.path}: is in the way (not a dataset of export-dataset): {WHAT_TO_DO}")
             return
         other = next((key for key, value in made_of.items() if there.get(key) != value), None)
         if other is not None:
-            reason = WORDS[other].format(there.get(other))
-            raise UsageError(f"{self.path}: is in the way ({reason}): {self._what_to_do()}")
+            what = other.removesuffix("_px").replace("_", " ")
+            raise UsageError(f"{self.path}: is in the way (not the same {what}): {WHAT_TO_DO}")
 
     def _refuse_file(self) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -123,18 +107,14 @@ class DatasetFolder:
         path = self.path / name
         return any(path.iterdir()) if path.is_dir() else os.path.lexists(path)
 
-    @staticmethod
-    def _what_to_do() -> str:
-        return "--overwrite replaces, --out writes elsewhere"
-
     def clear(self) -> None:
         """Take away what an export left, and nothing else.
 
         Raises:
             UsageError: what is there was not exported, or images of others lie among it; nothing is taken away.
         """
-        own = self._own_pictures()
-        if self._is_exported():
+        if self.unfinished.exists() or self.made_of() is not None:
+            own = [path for folder in self._folders for path in folder.iterdir() if OWN_NAME.fullmatch(path.name)]
             self.refuse_strangers(own)
             self._mark(None)  # so that the rest of a clearing that was killed is not taken for a dataset
             for file in (self.card, self.manifest, *own, self.unfinished):
@@ -145,24 +125,16 @@ class DatasetFolder:
                 if os.path.lexists(file):
                     raise UsageError(f"{file}: {STRANGE}")
 
-    def _is_exported(self) -> bool:
-        if self.unfinished.exists() or self.made_of() is not None:
-            return True
-        try:
-            return bool(read_manifest(self.manifest))
-        except DataError:
-            return False
-
-    def _own_pictures(self) -> list[Path]:
-        folders = [self.path / name for name in (PREDICTED, ORIGINS)]
-        return [path for folder in folders if folder.is_dir() for path in folder.iterdir() if OWN_NAME.fullmatch(path.name)]
+    @property
+    def _folders(self) -> list[Path]:
+        """Those of the pictures, as far as they are there."""
+        return [self.path / name for name in (PREDICTED, ORIGINS) if (self.path / name).is_dir()]
 
     def refuse_strangers(self, known: Collection[Path]) -> None:
         """Raises UsageError if there are images in the folders of the pictures that are not known."""
-        for folder in (self.path / PREDICTED, self.path / ORIGINS):
-            for path in image_files(folder) if folder.is_dir() else ():
-                if path not in known:
-                    raise UsageError(f"{path}: {STRANGE}")
+        for path in (path for folder in self._folders for path in image_files(folder)):
+            if path not in known:
+                raise UsageError(f"{path}: {STRANGE}")
 
     def missing(self, items: Sequence[Item]) -> list[Item]:
         """The items to make: absent, or not the file that the manifest speaks of."""
@@ -215,7 +187,7 @@ class DatasetFolder:
                 ManifestRow(
                     file=item.file,
                     label=LABELS[item.generated],
-                    source=item.picture.name,
+                    source=item.source,
                     split=item.picture.split,
                     group=item.group,
                     sha256=digest,

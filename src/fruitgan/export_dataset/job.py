@@ -9,26 +9,27 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from fruitgan import __version__
-from fruitgan.bundle import RUNS, Bundle, load, locate, weights_sha256
+from fruitgan.bundle import RUNS, Bundle, Card, load, locate, weights_sha256
 from fruitgan.data.decode import decode
 from fruitgan.data.groups import content_sha256
 from fruitgan.data.labelled import ORIGINS, PREDICTED
 from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import Source, find_source
+from fruitgan.data.survey import survey
 from fruitgan.engines.contracts import Engine, Images, engines, for_threads
 from fruitgan.engines.onnx_engine import AUTO, check_engine, choose_engine
 from fruitgan.engines.padding import translate_pixels
 from fruitgan.errors import DataError, Stopped, UsageError
 from fruitgan.export_dataset.folder import FORMAT, DatasetFolder
-from fruitgan.export_dataset.survey import Item, LeftOut, choose, name_items, oriented, survey, warnings_of
+from fruitgan.export_dataset.selection import Item, LeftOut, choose, name_items, oriented, usable, warnings_of
 from fruitgan.files import write_atomically
 from fruitgan.images import Pixels, resize, signed_from_unit, to_pillow, unit_from_signed
-from fruitgan.progress import OnProgress, Progress
+from fruitgan.progress import OnProgress, Progress, silent
 from fruitgan.settings import to_json
 from fruitgan.translate.job import choose_direction
 from fruitgan.translate.pipeline import threads_of_a_call, worker_count
@@ -141,39 +142,64 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
         FruitganError: the dataset cannot be written, no memory, or the generator gave numbers that are not finite.
     """
     begin = time.monotonic()
-    tell = on_progress or (lambda event: None)
+    tell = on_progress or silent
     check_engine(settings.engine)  # an unknown name is refused even where nothing is left to do
     bundle = load(locate(settings.bundle, settings.runs))
     direction = choose_direction(bundle.card, settings.to, settings.direction)
-
-    def on_fetch(what: str, done: int, total: int) -> None:
-        tell(Progress(what, done, total))
-
-    source = find_source(settings.data, settings.data_a, settings.data_b, settings.domains, on_fetch)
+    data = find_source(settings.data, settings.data_a, settings.data_b, settings.domains, tell)
     folder = DatasetFolder(settings.out)
-    _keep_apart(settings.out, source)
+    _keep_apart(settings.out, data)
+    made_of = _made_of(settings, bundle, direction)
     if not settings.overwrite:
-        folder.refuse_others(_made_of(settings, bundle, direction))  # before the long look at the images
-    export = _plan(settings, bundle, direction, source, tell)
-    made_of, items = export.made_of, export.items
+        folder.refuse_others(made_of)  # before the long look at the images
+    source, target, odd = oriented(data, bundle.card.domains, direction)
+    found = usable(survey(data, tell))
+    chosen = choose(found, source, target if settings.origins == "target" else source, settings.count)
+    items = name_items(data, *chosen, found, settings.format)
+    lines = [[item.file, item.source, item.picture.split, item.picture.content, item.group] for item in items]
+    made_of |= {"count": len(items) // 2, "pictures": hashlib.sha256(json.dumps(lines).encode()).hexdigest()}
+    warnings = ([odd] if odd else []) + warnings_of(items, found, made_of["image_size_px"])
+    if settings.format == "jpg":
+        warnings.append(
+            "jpg loses detail, and with it traces of the generator, in both classes alike; png and webp keep every bit"
+        )
     replaces = settings.overwrite and not folder.is_unfinished(made_of)  # else the same command goes on after a stop
     todo = items if replaces else _todo(folder, made_of, items)
-    name = None
+    result = ExportResult(
+        dataset=settings.out,
+        predicted=len(items) // 2,
+        origins=len(items) // 2,
+        made=len(todo),
+        kept=len(items) - len(todo),
+        splits={
+            name: dict(sorted(Counter(item.picture.split for item in items if item.generated == generated).items()))
+            for generated, name in ((True, PREDICTED), (False, ORIGINS))
+        },
+        image_size_px=made_of["image_size_px"],
+        format=settings.format,
+        direction=direction,
+        engine=None,
+        target=target.name,
+        bundle=bundle.card.name,
+        weights_sha256=made_of["bundle"],
+        left_out=found.left_out,
+        warnings=tuple(warnings),
+        seconds=0,
+    )
     if todo or not folder.is_finished(items):
-        generator = None
+        name, generator = None, None
         if any(item.generated for item in todo):  # else no network is built; one that cannot be built must leave nothing
-            name, generator = _engine(export, tell)
+            name, generator = _engine(settings, bundle, made_of, len(items), tell)
         with folder.taken():
             if replaces:
                 folder.clear()
             else:
                 todo = _todo(folder, made_of, items)  # another process may have been at work until now
             folder.begin(made_of, todo)
-            _make(export, generator, todo, tell)
-            folder.finish(items, made_of["bundle"], export.dataset_card())
-    else:
-        folder.tidy()
-    return export.result(made=len(todo), engine=name, seconds=round(time.monotonic() - begin, 3))
+            _make(settings, bundle.card, made_of["image_size_px"], generator, todo, worker_count(len(items)), tell)
+            folder.finish(items, made_of["bundle"], _card(result, bundle, made_of, data.name, source.name))
+        result = replace(result, engine=name, made=len(todo), kept=len(items) - len(todo))
+    return replace(result, seconds=round(time.monotonic() - begin, 3))
 
 
 def _todo(folder: DatasetFolder, made_of: Mapping[str, Any], items: Sequence[Item]) -> Sequence[Item]:
@@ -205,122 +231,50 @@ def _made_of(settings: ExportSettings, bundle: Bundle, direction: str) -> dict[s
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Export:
-    """One export, planned."""
-
-    settings: ExportSettings
-    bundle: Bundle
-    items: Sequence[Item]
-    made_of: Mapping[str, Any]
-    source: str
-    target: str
-    """The names of the domains."""
-    data: str
-    left_out: LeftOut
-    warnings: tuple[str, ...]
-
-    @property
-    def side_px(self) -> int:
-        side: int = self.made_of["image_size_px"]
-        return side
-
-    @property
-    def splits(self) -> dict[str, dict[str, int]]:
-        """By folder, how many sources are of which split."""
-        return {
-            folder: dict(sorted(Counter(item.picture.split for item in self.items if item.generated == generated).items()))
-            for generated, folder in ((True, PREDICTED), (False, ORIGINS))
-        }
-
-    def result(self, *, made: int, engine: str | None, seconds: float) -> ExportResult:
-        return ExportResult(
-            dataset=self.settings.out,
-            predicted=len(self.items) // 2,
-            origins=len(self.items) // 2,
-            made=made,
-            kept=len(self.items) - made,
-            splits=self.splits,
-            image_size_px=self.side_px,
-            format=self.settings.format,
-            direction=self.made_of["direction"],
-            engine=engine,
-            target=self.target,
-            bundle=self.bundle.card.name,
-            weights_sha256=self.made_of["bundle"],
-            left_out=self.left_out,
-            warnings=self.warnings,
-            seconds=seconds,
-        )
-
-    def dataset_card(self) -> dict[str, Any]:
-        """dataset.json: the same for the same export, wherever and whenever it is made; no path of this machine is in it."""
-        made_of, count = self.made_of, self.made_of["count"]
-        card = to_json(self.bundle.card)
-        kept = ("name", "generator", "image_size_px", "recipe", "steps", "data", "licence", "trained_against")
-        return {
-            "format": FORMAT,
-            "image_size_px": self.side_px,
-            "settings": {key: made_of[key] for key in ("direction", "format", "origins", "count")},
-            "counts": {"predicted": count, "origins": count, "splits": self.splits},
-            "data": {"name": self.data, "source": self.source, "target": self.target},
-            "bundle": {**{key: card[key] for key in kept}, "weights_sha256": made_of["bundle"]},
-            "left_out": {**to_json(self.left_out), "unreadable": len(self.left_out.unreadable)},
-            "warnings": list(self.warnings),
-            "made_of": dict(made_of),
-            "fruitgan_version": __version__,
-        }
+def _card(result: ExportResult, bundle: Bundle, made_of: Mapping[str, Any], data: str, source: str) -> dict[str, Any]:
+    """dataset.json: the same for the same export, wherever and whenever it is made; no path of this machine is in it."""
+    card = to_json(bundle.card)
+    kept = ("name", "generator", "image_size_px", "recipe", "steps", "data", "licence", "trained_against")
+    return {
+        "format": FORMAT,
+        "image_size_px": result.image_size_px,
+        "settings": {key: made_of[key] for key in ("direction", "format", "origins", "count")},
+        "counts": {"predicted": result.predicted, "origins": result.origins, "splits": result.splits},
+        "data": {"name": data, "source": source, "target": result.target},
+        "bundle": {**{key: card[key] for key in kept}, "weights_sha256": made_of["bundle"]},
+        "left_out": {**to_json(result.left_out), "unreadable": len(result.left_out.unreadable)},
+        "warnings": list(result.warnings),
+        "made_of": dict(made_of),
+        "fruitgan_version": __version__,
+    }
 
 
-def _plan(settings: ExportSettings, bundle: Bundle, direction: str, data: Source, tell: OnProgress) -> _Export:
-    """Look at the data and choose. Raises: DataError, for fewer images than wanted."""
-    made_of = _made_of(settings, bundle, direction)
-    source, target, odd = oriented(data, bundle.card.domains, direction)
-    found = survey(data, tell)
-    sources, reals = choose(found, source, target if settings.origins == "target" else source, settings.count)
-    items = name_items(sources, reals, found.groups, settings.format)
-    warnings = [] if odd is None else [odd]
-    warnings += warnings_of(items, found, made_of["image_size_px"])
-    if settings.format == "jpg":
-        warnings.append(
-            "jpg loses detail, and with it traces of the generator, in both classes alike; png and webp keep every bit"
-        )
-    lines = [[item.file, item.picture.name, item.picture.split, item.picture.content, item.group] for item in items]
-    return _Export(
-        settings=settings,
-        bundle=bundle,
-        items=items,
-        made_of={
-            **made_of,
-            "count": len(items) // 2,
-            "pictures": hashlib.sha256(json.dumps(lines).encode()).hexdigest(),
-        },
-        source=source.name,
-        target=target.name,
-        data=data.name,
-        left_out=found.left_out,
-        warnings=tuple(warnings),
-    )
-
-
-def _engine(export: _Export, tell: OnProgress) -> tuple[str, Engine]:
+def _engine(
+    settings: ExportSettings, bundle: Bundle, made_of: Mapping[str, Any], images: int, tell: OnProgress
+) -> tuple[str, Engine]:
     """The engine, which several threads may call, and its name."""
-    settings, generator = export.settings, export.bundle.card.generator
-    weights = export.bundle.weights[export.made_of["direction"]]
+    generator, weights = bundle.card.generator, bundle.weights[made_of["direction"]]
     asked: dict[str, Any] = {"gpu": settings.gpu, "device": settings.device}
-    scale = "native" if export.side_px > WHOLE_SIDE_PX else AUTO
+    scale = "native" if made_of["image_size_px"] > WHOLE_SIDE_PX else AUTO
     name = choose_engine(settings.engine, generator, weights, scale=scale, tell=tell, **asked)
-    engine = engines.get(name)(generator=generator, weights=weights, threads=threads_of_a_call(len(export.items)), **asked)
+    engine = engines.get(name)(generator=generator, weights=weights, threads=threads_of_a_call(images), **asked)
     return name, for_threads(engine)
 
 
-def _make(export: _Export, generator: Engine | None, todo: Sequence[Item], tell: OnProgress) -> None:
+def _make(
+    settings: ExportSettings,
+    card: Card,
+    side_px: int,
+    generator: Engine | None,
+    todo: Sequence[Item],
+    workers: int,
+    tell: OnProgress,
+) -> None:
     """Write the files of these items: the one path of real and generated images.
 
     Decoded, squeezed to a square as in training (Lanczos, antialiased), padded to what the generator takes, to floats, the
     generator or nothing, clipped, rounded, cropped, written. No image is stretched to a range of its own.
     """
-    settings, side_px = export.settings, export.side_px
     unchanged = Unchanged()
 
     def file_of(item: Item) -> bytes:
@@ -331,10 +285,9 @@ def _make(export: _Export, generator: Engine | None, todo: Sequence[Item], tell:
         if content_sha256(pixels) != item.picture.content:
             raise DataError(f"{item.picture.path}: changed while the export was at work; give the command again")
         # One image a call: with other batches, as after a stop, some devices give other last digits.
-        square = resize(pixels, side_px, side_px)
-        return encode(translate_pixels(engine, export.bundle.card, square, "native"), settings.format)
+        return encode(translate_pixels(engine, card, resize(pixels, side_px, side_px), "native"), settings.format)
 
-    with closing(in_order(file_of, todo, worker_count(len(export.items)))) as made:
+    with closing(in_order(file_of, todo, workers)) as made:
         for done, (item, file) in enumerate(made, start=1):
             write_atomically(settings.out / item.file, file)
             if tell(Progress("exporting", done, len(todo))):

@@ -29,6 +29,7 @@ from fruitgan.files import write_atomically
 from fruitgan.images import Pixels, resize, unit_from_bytes
 from fruitgan.networks.contracts import Detector, detectors
 from fruitgan.networks.weights import build_for
+from fruitgan.progress import OnProgress, silent
 from fruitgan.registry import Choice
 from fruitgan.settings import from_json, parse_json, to_json
 from fruitgan.tensorfile import TensorFile, open_tensors
@@ -201,7 +202,8 @@ def open_image_dataset(
     images: Sequence[LabelledImage],
     size_px: int,
     *,
-    on_progress: Callable[[int, int], None] | None = None,
+    what: str = "loading images",
+    tell: OnProgress = silent,
     memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
 ) -> Iterator[LabelledImageDataset]:
     """Decode every image once and squash it to `size_px`; what cannot be decoded is left out and listed in `broken`.
@@ -219,7 +221,8 @@ def open_image_dataset(
                 paths,
                 load_size_px=size_px,
                 resample=RESAMPLE,
-                on_progress=on_progress,
+                what=what,
+                tell=tell,
                 memory_map=None if in_memory else Path(folder, "images"),
             ),
         )

@@ -135,7 +135,7 @@ class _Job:
         labelled = read_dataset(data)
         self.warnings += labelled.warnings
         choice, size_px = self._choose(run, labelled.images, device)
-        with open_image_dataset(labelled.images, size_px, on_progress=self._loading) as dataset:
+        with open_image_dataset(labelled.images, size_px, tell=self.tell) as dataset:
             self._note_broken(dataset)
             split = self._split(dataset)
             if run is None:
@@ -180,9 +180,6 @@ class _Job:
                 f"about {needed:,} images in all would make it 4"
             )
         return split
-
-    def _loading(self, done: int, total: int) -> None:
-        self.tell(Progress("loading images", done, total))
 
     def _note_broken(self, dataset: LabelledImageDataset) -> None:
         if gone := [path for path, _ in dataset.broken if not os.path.lexists(path)]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from fruitgan.errors import DataError, EnvironmentProblem, UsageError, shown
 from fruitgan.networks.backbones import trained_against
 from fruitgan.networks.contracts import SizeRule, discriminators, generators
 from fruitgan.networks.weights import build_for, load_arrays
+from fruitgan.progress import OnProgress
 from fruitgan.registry import Choice, Registry, suggestion
 from fruitgan.settings import to_json, typed
 from fruitgan.train_gan.cuda_graphs import CudaGraphs
@@ -150,7 +151,7 @@ class Datasets:
         return f"{self.a.fingerprint}/{self.b.fingerprint}"
 
 
-def load_datasets(plan: Plan, source: Source, on_loading: Callable[[str, int, int], None]) -> Datasets:
+def load_datasets(plan: Plan, source: Source, tell: OnProgress) -> Datasets:
     """The training images at the size that the augmentation crops from: decoded, or out of the cache."""
     settings = DecodeSettings(
         load_size_px=augmentations.build(plan.augmentation).load_size_px(plan.recipe.image_size_px),
@@ -159,9 +160,7 @@ def load_datasets(plan: Plan, source: Source, on_loading: Callable[[str, int, in
     )
 
     def load(domain: Domain) -> tuple[ImageDataset, str | None]:
-        return cached_dataset(
-            domain.train, settings, on_progress=lambda done, total: on_loading(f"decoding {domain.name}", done, total)
-        )
+        return cached_dataset(domain.train, settings, what=f"decoding {domain.name}", tell=tell)
 
     (a, note_a), (b, note_b) = load(source.a), load(source.b)
     return Datasets(a, b, tuple(note for note in (note_a, note_b) if note is not None))

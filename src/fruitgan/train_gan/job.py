@@ -15,7 +15,7 @@ from fruitgan import bundle as bundles
 from fruitgan.data.sources import Source, find_source
 from fruitgan.device import be_deterministic, choose_device
 from fruitgan.errors import DataError, FruitganError, UsageError, is_out_of_memory
-from fruitgan.progress import Event, Note, OnProgress, Progress
+from fruitgan.progress import Event, Note, OnProgress
 from fruitgan.runs.resume import changed_settings, environment, find_run, keep_environment, merged_settings, resume_command
 from fruitgan.runs.run import CONFIG, RESULT, Run, refuse_existing, training_config
 from fruitgan.settings import to_json, typed
@@ -120,10 +120,8 @@ class _Job:
             stack.enter_context(using_threads(self.threads.number))
             self.settings = dataclasses.replace(self.settings, threads=self.threads.number)
         objective = self._objective(plan, run is None or not run.saved_step)
-        source = find_source(
-            self.settings.data, self.settings.data_a, self.settings.data_b, self.settings.domains, on_progress=self._loading
-        )
-        datasets = load_datasets(plan, source, self._loading)
+        source = find_source(self.settings.data, self.settings.data_a, self.settings.data_b, self.settings.domains, self.tell)
+        datasets = load_datasets(plan, source, self.tell)
         self.warn(*datasets.notes, *_broken(datasets))
         log_every = self.settings.log_every or LOG_EVERY
         with _memory_reported(plan, device, lambda: run.saved_step if run is not None else 0):
@@ -160,9 +158,6 @@ class _Job:
             load_generators(objective, self.settings.init_from, plan)
         give_teacher(objective, self.settings.teacher)
         return objective
-
-    def _loading(self, label: str, done: int, total: int) -> None:
-        self.tell(Progress(label, done, total))
 
     def _create(self, plan: Plan, datasets: Datasets, source: Source, trainer: Trainer, device: torch.device) -> Run:
         name = self.settings.name or _free_name(self.settings.out, f"{source.name}-{plan.recipe_name}")

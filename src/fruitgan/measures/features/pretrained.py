@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fruitgan.data.download import SingleFile, fetch_file
+from fruitgan.data.download import RemoteFile, fetch_file
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError
 from fruitgan.files import file_sha256
 from fruitgan.images import Pixels, resize
@@ -81,7 +81,7 @@ def _take_head_off(model: nn.Module, network: str) -> None:
 
 LAYER = "2048"
 
-WEIGHTS = SingleFile(
+WEIGHTS = RemoteFile(
     name="weights-inception-2015-12-05-6726825d.pth",
     address=("https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"),
     size_bytes=95_628_359,
@@ -125,7 +125,7 @@ def inception(*, weights: str = "") -> Inception:
     path = Path(weights) if weights else fetch_file(WEIGHTS)
     if weights and (found := file_sha256(path)) != WEIGHTS.sha256:
         raise DataError(
-            f"--weights {path}: its sha256 is {found}, not {WEIGHTS.sha256}; the right file is {WEIGHTS.file} "
+            f"--weights {path}: its sha256 is {found}, not {WEIGHTS.sha256}; the right file is {WEIGHTS.name} "
             f"({WEIGHTS.size_bytes:,} bytes) from {WEIGHTS.address}"
         )
     # Another project's format; the sum is known to be right, and only tensors are let through.
