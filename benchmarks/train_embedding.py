@@ -30,7 +30,8 @@ from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import loose_source
 from fruitgan.files import file_sha256
 from fruitgan.images import resize
-from fruitgan.measures.features.fruit_embed import BESIDE, CHANNELS, SIZE_PX, EmbedNetwork, pooled
+from fruitgan.measures.features.fruit_embed import BESIDE, CHANNELS, SIZE_PX, EmbedNetwork
+from fruitgan.networks.backbones import pooled
 
 STORED_PX = 144
 VIEW_PX = 96
@@ -63,7 +64,7 @@ class Pupil(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = EmbedNetwork(norm=True)
+        self.network = with_norms(EmbedNetwork())
         width = CHANNELS[-1]
         self.kind = nn.Linear(width, 1)
         self.instance = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 64))
@@ -72,6 +73,24 @@ class Pupil(nn.Module):
         """[N, 3, H, W] to logits [N] of being of the second kind, and unit vectors [N, 64]."""
         last = self.network(images)[-1].float().mean((2, 3))
         return self.kind(F.dropout(last, 0.2, self.training))[:, 0], F.normalize(self.instance(last), dim=1)
+
+
+def with_norms(network: EmbedNetwork) -> EmbedNetwork:
+    """The network with a batch norm behind each convolution, which then needs no bias."""
+    for name, conv in list(network.named_children()):
+        assert isinstance(conv, nn.Conv2d)
+        conv.register_parameter("bias", None)
+        setattr(network, name, nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels)))
+    return network
+
+
+def folded(network: EmbedNetwork) -> EmbedNetwork:
+    """The same function in eval mode, with every batch norm in its convolution."""
+    plain = EmbedNetwork()
+    for name, unit in network.named_children():
+        conv, norm = unit.children()
+        setattr(plain, name, torch.nn.utils.fusion.fuse_conv_bn_eval(conv.eval(), norm.eval()))
+    return plain.eval()
 
 
 def read(paths: tuple[Path, ...], side_px: int) -> Tensor:
@@ -229,7 +248,7 @@ def main() -> None:
     kinds, held_kinds = (torch.cat([torch.zeros(len(a)), torch.ones(len(b))]) for a, b in (learnt, held))
     print(f"{len(kinds)} photographs teach, {len(held_kinds)} are held out", flush=True)
     pupil = train(torch.cat(learnt), kinds, torch.cat(held), held_kinds, given.epochs, given.seed)
-    tensors = finished(pupil.network.folded(), (*source.a.train, *source.b.train), given.seed)
+    tensors = finished(folded(pupil.network), (*source.a.train, *source.b.train), given.seed)
     save_file(tensors, given.out, metadata={"card": json.dumps(CARD)})
     print(f"{given.out}: {given.out.stat().st_size:,} bytes, sha256 {file_sha256(given.out)}")
 

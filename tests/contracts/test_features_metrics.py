@@ -169,12 +169,12 @@ def test_a_picture_turned_upside_down_and_recoloured_scores_a_change(pair_metric
 
 def test_pairs_give_their_mean_with_an_interval_and_too_few_are_refused(pair_metric: PairMetric) -> None:
     values = [0.1 * i for i in range(10)]
-    found = pair_metric.summary([*values, math.nan], seconds=1.0)
+    found = pair_metric.result([*values, math.nan], seconds=1.0)
     assert math.isclose(found.value, 0.45)
     assert found.interval.low < 0.45 < found.interval.high
     assert found.details["pairs_without"] == 1
     with pytest.raises(DataError, match="needs at least"):
-        pair_metric.summary([math.nan] * 20, seconds=1.0)
+        pair_metric.result([math.nan] * 20, seconds=1.0)
 
 
 @pytest.mark.parametrize("name", OF_TRAINING)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from pathlib import Path
 from types import ModuleType
 
@@ -37,16 +36,16 @@ def test_the_shipped_file_is_small_and_any_other_is_refused(tmp_path: Path, monk
     other.write_bytes(bytes(changed))
     monkeypatch.setattr(embed, "FILE", other)
     with pytest.raises(DataError, match="install fruitgan anew"):
-        embed.fruit_embed()
+        embed.FruitEmbed()
 
 
-def test_the_network_with_its_norms_folded_gives_the_same_answers() -> None:
+def test_the_network_with_its_norms_folded_gives_the_same_answers(script: ModuleType) -> None:
     torch.manual_seed(0)
-    trained = embed.EmbedNetwork(norm=True)
+    trained = script.with_norms(embed.EmbedNetwork())
     images = torch.rand(6, 3, 64, 64)
     for _ in range(3):
         trained(images)  # moves the running statistics
-    folded = trained.eval().folded()
+    folded = script.folded(trained.eval())
     assert not [module for module in folded.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     with torch.inference_mode():
         for with_norms, without in zip(trained(images), folded(images), strict=True):
@@ -67,7 +66,7 @@ def striped(period_px: int, colours: tuple[tuple[int, int, int], tuple[int, int,
 
 
 def test_a_change_of_hue_moves_the_features_less_than_a_change_of_texture() -> None:
-    features = embed.fruit_embed().eval()
+    features = embed.FruitEmbed().eval()
     red = (200, 60, 40), (120, 30, 30)
     turned = tuple((b, r, g) for r, g, b in red)
     pictures = [striped(8, red), striped(8, turned), striped(3, red)]
@@ -75,37 +74,3 @@ def test_a_change_of_hue_moves_the_features_less_than_a_change_of_texture() -> N
     with torch.inference_mode():
         plain, hue, texture = features(batch)
     assert (hue - plain).norm() < 0.6 * (texture - plain).norm()
-
-
-def test_the_instance_loss_is_that_of_the_paper_pair_by_pair(script: ModuleType) -> None:
-    torch.manual_seed(0)
-    first, second = (torch.nn.functional.normalize(torch.randn(4, 5, dtype=torch.float64), dim=1) for _ in range(2))
-    both = torch.cat([first, second]).numpy()
-
-    def loss(i: int, j: int) -> float:
-        others = [math.exp(both[i] @ both[k] / script.TEMPERATURE) for k in range(8) if k != i]
-        return -math.log(math.exp(both[i] @ both[j] / script.TEMPERATURE) / sum(others))
-
-    expected = sum(loss(i, i + 4) + loss(i + 4, i) for i in range(4)) / 8
-    assert float(script.instance_loss(first, second)) == pytest.approx(expected)
-
-
-def test_a_turn_of_hue_keeps_the_mean_and_the_grey_and_scales_the_chroma(script: ModuleType) -> None:
-    angles, saturations = torch.tensor([0.0, 2 * math.pi / 3, 1.1]), torch.tensor([1.0, 1.0, 0.5])
-    turns = script._hue_turns(angles, saturations)
-    assert torch.allclose(turns[0], torch.eye(3), atol=1e-6)
-    assert torch.allclose(turns[1], torch.tensor([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]]), atol=1e-6)
-    colour = torch.tensor([0.9, 0.2, 0.4])
-    changed = turns[2] @ colour
-    assert float(changed.mean()) == pytest.approx(0.5)
-    assert float((changed - 0.5).norm()) == pytest.approx(0.5 * float((colour - 0.5).norm()))
-    assert torch.allclose(turns[2] @ torch.full((3,), 0.3), torch.full((3,), 0.3))
-
-
-def test_views_have_the_promised_size_and_range_and_repeat_with_the_generator(script: ModuleType) -> None:
-    images = torch.randint(0, 256, (5, 3, script.STORED_PX, script.STORED_PX), dtype=torch.uint8)
-    first, again = (script.views(images, torch.Generator().manual_seed(1)) for _ in range(2))
-    assert first.shape == (5, 3, script.VIEW_PX, script.VIEW_PX)
-    assert float(first.min()) >= 0
-    assert float(first.max()) <= 1
-    assert torch.equal(first, again)

@@ -17,7 +17,7 @@ from fruitgan.measures.distances import (
     kid_difference,
     squared_distances,
 )
-from fruitgan.measures.metrics.fid_kid import SUBSETS, kid_subsets
+from fruitgan.measures.metrics.fid_kid import SUBSETS, KidSubsets
 from fruitgan.measures.metrics.neighbours import NEIGHBOURS, coverage, density, nearest_distances, precision, radii, recall
 
 
@@ -82,13 +82,13 @@ def test_the_interval_by_halves_is_as_wide_as_the_scatter() -> None:
 
 def test_kid_over_subsets_is_the_mean_of_kernel_distances_over_the_drawn_subsets() -> None:
     real, fake = draw(140, 0), draw(120, 1, shift=0.4)
-    found = kid_subsets(seed=3)(feature_set(real), feature_set(fake))
+    found = KidSubsets(seed=3)(feature_set(real), feature_set(fake))
     drawn = [subsets(len(x), 100, SUBSETS, 3, f"kid/{kind}") > 0 for kind, x in (("real", real), ("fake", fake))]
     values = [kernel_distance(real[r], fake[f]) for r, f in zip(*drawn, strict=True)]
     assert math.isclose(found.value, float(np.mean(values)), rel_tol=1e-9)
     assert math.isclose(found.details["sd"], float(np.std(values, ddof=1)), rel_tol=1e-6)
     assert (found.details["subsets"], found.details["subset_images"]) == (100, 100)
-    few = kid_subsets()(feature_set(real[:50]), feature_set(fake[:50]))
+    few = KidSubsets()(feature_set(real[:50]), feature_set(fake[:50]))
     assert few.value == pytest.approx(kernel_distance(real[:50], fake[:50]))
     assert few.details["sd"] == pytest.approx(0, abs=1e-9)
 

@@ -31,8 +31,8 @@ def test_paired_shares_count_who_alone_is_right() -> None:
     second = np.array([True, False, False, True, False, True])
     found = paired_shares(first, second)
     assert (found.only_first, found.only_second, found.n) == (2, 1, 6)
-    assert found.difference == pytest.approx(3 / 6 - 4 / 6)
-    assert found.interval.low <= found.difference <= found.interval.high
+    assert found.second - found.first == pytest.approx(3 / 6 - 4 / 6)
+    assert found.interval.low <= found.second - found.first <= found.interval.high
     with pytest.raises(ValueError, match="no pairs"):
         paired_shares(first, second[:3])
 

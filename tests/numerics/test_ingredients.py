@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from fruitgan.data.augment.training import BRIGHTNESS, CONTRAST, DRAWS, SHIFT, mildly_changed
 from fruitgan.data.loader import Batch
 from fruitgan.errors import UsageError
-from fruitgan.networks.layers import BilinearUpsample, BlurPool, composed, spectral_norm
+from fruitgan.networks.layers import BilinearUpsample, composed, spectral_norm
 from fruitgan.networks.mobile import mobile
 from fruitgan.networks.patch import patch_multiscale
 from fruitgan.networks.resnet import resnet_aa
@@ -45,23 +44,6 @@ def shaken(network: nn.Module) -> nn.Module:
     for parameter in network.double().parameters():
         nn.init.normal_(parameter, 0, 0.2)
     return network
-
-
-def mirrored_index(i: int, size: int) -> int:
-    """Where a reflected edge looks: -1 is 1, size is size - 2."""
-    return -i if i < 0 else 2 * (size - 1) - i if i >= size else i
-
-
-def test_a_blurred_halving_equals_a_naive_loop() -> None:
-    x = noise(1, 2, 6, 4)
-    out = BlurPool(stride=2)(x)
-    assert out.shape == (1, 2, 3, 2)
-    for c, row, column in itertools.product(range(2), range(3), range(2)):
-        expected = 0.0
-        for (down, weight), (right, other) in itertools.product([(-1, 1), (0, 2), (1, 1)], repeat=2):
-            at = mirrored_index(2 * row + down, 6), mirrored_index(2 * column + right, 4)
-            expected += weight * other * float(x[0, c, at[0], at[1]]) / 16
-        assert float(out[0, c, row, column]) == pytest.approx(expected, abs=1e-12)
 
 
 def test_enlarging_equals_a_naive_bilinear_loop() -> None:
@@ -151,35 +133,6 @@ def test_the_norm_of_the_scales_is_the_one_asked_for(norm: str, instance_scales:
     assert any(type(module).__name__ == "InstanceNorm" for module in alone.modules()) == bool(instance_scales)
     with pytest.raises(UsageError, match="layer"):
         patch_multiscale(norm="layer")
-
-
-def test_spectral_norm_leaves_a_layer_with_a_largest_singular_value_of_1() -> None:
-    network = patch_multiscale(base_channels=4, scales=1).double()
-    x = images(1, 24)
-    for _ in range(200):
-        network(x)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            assert float(torch.linalg.matrix_norm(module.weight.detach().flatten(1), 2)) == pytest.approx(1, abs=1e-6)
-
-
-def test_spectral_norm_is_torchs_through_several_steps() -> None:
-    ours = nn.Conv2d(3, 5, 4).double()
-    torchs = copy.deepcopy(ours)
-    for layer, wrap in ((ours, spectral_norm), (torchs, torch.nn.utils.parametrizations.spectral_norm)):
-        torch.manual_seed(4)  # both draw their vectors
-        wrap(layer)
-    x = noise(2, 3, 6, 6)
-    for _ in range(3):
-        for layer in (ours, torchs):
-            loss = (layer(x) ** 2).mean() + layer(x).sum()  # two calls before the gradients
-            loss.backward()
-            with torch.no_grad():
-                for parameter in layer.parameters():
-                    parameter -= 0.1 * parameter.grad
-                    parameter.grad = None
-        torch.testing.assert_close(ours.state_dict(), torchs.state_dict(), rtol=0, atol=1e-13)
-    torch.testing.assert_close(ours.eval()(x), torchs.eval()(x), rtol=0, atol=1e-13)
 
 
 def test_spectral_norm_is_computed_in_full_precision_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fruitgan.networks import layers
-from fruitgan.networks.layers import BlurPool, Downsample, InstanceNorm, Reflect, ReflectConv2d, Upsample
+from fruitgan.networks.layers import BlurPool, Downsample, InstanceNorm, Reflect, ReflectConv2d, Upsample, composed
 from fruitgan.networks.mobile import MobileGenerator, mobile
 from fruitgan.networks.patch import patch_multiscale
 
@@ -44,30 +45,18 @@ def test_instance_norm_equals_a_naive_loop(affine: bool, size: tuple[int, int]) 
     torch.testing.assert_close(layer.float()(x.float()), expected.float(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [Downsample, Upsample])
 @pytest.mark.parametrize("size", [(2, 2), (4, 6), (16, 2)])
 @pytest.mark.parametrize("bias", [False, True])
-def test_halving_as_a_matrix_product_equals_the_convolution(
-    size: tuple[int, int], bias: bool, monkeypatch: pytest.MonkeyPatch
+def test_resampling_as_a_matrix_product_equals_the_convolution(
+    kind: type[Downsample | Upsample], size: tuple[int, int], bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layers, "MATMUL_WEIGHTS", 0)
     monkeypatch.setattr(layers, "MATMUL_SIDE_PX", 16)
-    layer = Downsample(3, 5, bias=bias).double()
+    layer = kind(3, 5, bias=bias).double()
     x = torch.randn(2, 3, *size, dtype=torch.float64)
-    expected = F.conv2d(x, layer.weight, layer.bias, stride=2, padding=1)
-    compare_with_gradients(layer, x, expected)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (16, 2)])
-@pytest.mark.parametrize("bias", [False, True])
-def test_doubling_as_a_matrix_product_equals_the_convolution(
-    size: tuple[int, int], bias: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(layers, "MATMUL_WEIGHTS", 0)
-    monkeypatch.setattr(layers, "MATMUL_SIDE_PX", 16)
-    layer = Upsample(3, 5, bias=bias).double()
-    x = torch.randn(2, 3, *size, dtype=torch.float64)
-    expected = F.conv_transpose2d(x, layer.weight, layer.bias, stride=2, padding=1)
-    compare_with_gradients(layer, x, expected)
+    convolve = F.conv2d if kind is Downsample else F.conv_transpose2d
+    compare_with_gradients(layer, x, convolve(x, layer.weight, layer.bias, stride=2, padding=1))
 
 
 def compare_with_gradients(layer: nn.Module, x: Tensor, expected: Tensor) -> None:
@@ -211,16 +200,17 @@ def test_what_reflects_is_exported_without_gradients_of_its_own() -> None:
     assert {"pad", "conv2d"} <= {str(node.target).split(".")[1] for node in exported.graph.nodes if "aten" in str(node.target)}
 
 
-def test_smoothing_equals_a_naive_loop_and_takes_the_finest_grid_away() -> None:
-    x = torch.randn(2, 3, 5, 7, dtype=torch.float64)
+@pytest.mark.parametrize(("stride", "size"), [(1, (5, 7)), (2, (6, 4))])
+def test_smoothing_equals_a_naive_loop_and_takes_the_finest_grid_away(stride: int, size: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
     expected = torch.stack([torch.stack([naive_smooth(channel) for channel in image]) for image in x])
-    torch.testing.assert_close(BlurPool()(x), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(BlurPool(stride)(x), expected[..., ::stride, ::stride], rtol=0, atol=1e-12)
     checkers = (torch.arange(8).view(-1, 1) + torch.arange(8)).remainder(2).double() * 2 - 1
-    assert BlurPool()(checkers.view(1, 1, 8, 8)).abs().max() == 0
+    assert BlurPool(stride)(checkers.view(1, 1, 8, 8)).abs().max() == 0
 
 
 @pytest.mark.parametrize("mask", [True, False])
-def test_the_light_generators_output_is_the_masked_formula(mask: bool) -> None:
+def test_the_light_generator_composes_its_source_with_its_shuffled_and_smoothed_maps(mask: bool) -> None:
     network: MobileGenerator = mobile(base_channels=4, mask=mask).double()
     for parameter in network.head.parameters():
         nn.init.normal_(parameter, 0, 0.5)
@@ -231,18 +221,9 @@ def test_the_light_generators_output_is_the_masked_formula(mask: bool) -> None:
         parts = network.parts(x)
     # A pixel's maps lie beside each other in the head: four to a map, one for each of the 2 x 2 pixels.
     maps = torch.empty(3 + mask, 8, 12, dtype=torch.float64)
-    for k in range(3 + mask):
-        for row in range(8):
-            for column in range(12):
-                maps[k, row, column] = heads[0][0, 4 * k + 2 * (row % 2) + column % 2, row // 2, column // 2]
-    maps = torch.stack([naive_smooth(one) for one in maps])
-    for row in range(8):
-        for column in range(12):
-            m = 1 / (1 + math.exp(-float(maps[3, row, column]) - 1)) if mask else 1.0
-            for colour in range(3):
-                source = float(x[0, colour, row, column])
-                changed = math.tanh(float(maps[colour, row, column]) + math.atanh(min(max(source, -0.97), 0.97)))
-                assert float(parts.image[0, colour, row, column]) == pytest.approx(m * changed + (1 - m) * source, abs=1e-12)
-            if parts.mask is not None:
-                assert float(parts.mask[0, 0, row, column]) == pytest.approx(m, abs=1e-12)
+    for k, row, column in itertools.product(range(3 + mask), range(8), range(12)):
+        maps[k, row, column] = heads[0][0, 4 * k + 2 * (row % 2) + column % 2, row // 2, column // 2]
+    expected = composed(x, torch.stack([naive_smooth(one) for one in maps])[None])
+    torch.testing.assert_close(parts.image, expected.image, rtol=0, atol=1e-12)
+    torch.testing.assert_close(parts.mask, expected.mask, rtol=0, atol=1e-12)
     assert (parts.mask is not None) == mask

@@ -15,7 +15,7 @@ from torch import Tensor
 from fruitgan.errors import DataError
 from fruitgan.images import Pixels
 from fruitgan.measures.contracts import Features
-from fruitgan.measures.features import FeatureCache, extract
+from fruitgan.measures.features import extract
 
 
 class Counting(Features):
@@ -103,12 +103,6 @@ def test_a_cache_that_cannot_be_written_is_no_failure(
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path / "file"))
     assert len(extract(Counting(), pictures)) == 6
-
-
-def test_very_wide_rows_are_not_kept(pictures: list[Path]) -> None:
-    backend = Counting()
-    backend.dimensions = 5000
-    assert not FeatureCache(backend, "cpu").is_used
 
 
 def test_an_image_that_cannot_be_read_or_decoded_is_named(pictures: list[Path], tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_timm_networks_need_the_extra_and_safetensors(tmp_path: Path, monkeypatc
         assert torch.allclose(features(images), expected, atol=1e-5)
     with pytest.raises(DataError, match="safetensors alone"):
         pretrained.timm(network="mobilenetv3_small_050", weights="weights.pth")
-    with pytest.raises(UsageError, match="no network named"):
+    with pytest.raises(UsageError, match="no classifier named"):
         pretrained.timm(network="mobilenetv9")
     monkeypatch.setenv("FRUITGAN_OFFLINE", "1")
     with pytest.raises(DataError, match="FRUITGAN_OFFLINE"):

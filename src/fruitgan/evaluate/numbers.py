@@ -46,7 +46,6 @@ RESAMPLES = {
     "kid": (1000, 200),
     "kid-subsets": (1000, 200),
     "fid": (200, 50),
-    "swd": (20, 10),
     **dict.fromkeys(("precision", "recall", "density", "coverage"), (200, 50)),
     **dict.fromkeys(("colour-lab", "spectrum", "upsampling-peaks"), (200, 50)),
     **dict.fromkeys(("structure", "background", "nearest-training"), (1000, 200)),
@@ -266,7 +265,7 @@ class Measuring:
                 values.append(value)
                 self.tell(Progress(f"{name} of sources and their translations", len(values), len(pairs)))
             try:
-                found.numbers[name] = metric.summary(values, time.monotonic() - began)
+                found.numbers[name] = metric.result(values, time.monotonic() - began)
             except DataError as error:
                 found.not_measured[name] = str(error)
 

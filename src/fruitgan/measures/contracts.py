@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,13 +51,14 @@ class SquashedFeatures(Features):
     """Features of pictures that are squashed to a square of `size_px`."""
 
     size_px: int
+    filter: Image.Resampling = Image.Resampling.LANCZOS
 
     def __init__(self) -> None:
         super().__init__()
         self.resize = f"squashed to {self.size_px} px (Lanczos, antialiased, 8 bits)"
 
     def prepare(self, pixels: Pixels) -> Pixels:
-        return resize(pixels, self.size_px, self.size_px, Image.Resampling.LANCZOS)
+        return resize(pixels, self.size_px, self.size_px, self.filter)
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,6 @@ class FeatureSet:
     """[N, D] in float64."""
     features: str
     resize: str
-
-    def __post_init__(self) -> None:
-        if self.values.ndim != 2:
-            raise ValueError(f"features are [N, D], not {list(self.values.shape)}")
 
     def __len__(self) -> int:
         return len(self.values)
@@ -102,23 +99,19 @@ class Measured(NamedTuple):
 
 
 class Metric(ABC):
-    """A number for a set of images. `MetricResult` carries it with its protocol; resamples give its interval."""
+    """A number for a set of images, with an interval by resampling. Registered are the classes themselves."""
 
     name: str
     minimum_images: int = MINIMUM_IMAGES
     """How many images of each kind it needs."""
     lower_is_better: bool = True
 
-    def __init__(self, resamples: int, seed: int) -> None:
+    def __init__(self, *, resamples: int = 1000, seed: int = 0) -> None:
         self.resamples = resamples
         self.seed = seed
 
     def check_counts(self, n_real: int, n_fake: int) -> None:
-        """Whether there are enough images.
-
-        Raises:
-            DataError: too few; says how many are needed.
-        """
+        """Raises: DataError if there are too few images; it says how many are needed."""
         for kind, count in (("real", n_real), ("generated", n_fake)):
             if count < self.minimum_images:
                 raise DataError(
@@ -132,6 +125,8 @@ class SetMetric(Metric):
 
     every_features: bool = False
     """Whether it is computed on all feature backends that were asked for; else on the first of them alone."""
+    is_biased: bool = True
+    """Whether the number's expectation depends on how many images there are."""
 
     def own_features(self) -> Features | None:
         """What it describes pictures by, where it needs no backend; None is the backend that was asked for."""
@@ -151,19 +146,35 @@ class SetMetric(Metric):
             if not np.isfinite(features.values).all():
                 raise DataError(f"the features {features.features} of the {kind} images are not all finite")
         begin = time.monotonic()
-        return _result(Measured(*self.measure(real.values, fake.values)), real, fake, begin)
+        return _result(self.measure(real.values, fake.values), real, fake, begin)
 
     @abstractmethod
-    def measure(self, real: Values, fake: Values) -> Measured | tuple[float, Interval]:
+    def measure(self, real: Values, fake: Values) -> Measured:
         """The number and its interval, from [N, D] and [M, D]."""
 
     @abstractmethod
+    def weighted(self, real: Values, fake: Values, weights_real: Weights, weights_fake: Weights) -> Values:
+        """[B]: the number of each of B resamples, from [N, D], [M, D], and how often each image counts, [B, N] and [B, M]."""
+
+    def floor_repeats(self, n: int) -> int:
+        """How many halvings of n real images the floor takes."""
+        return max(20, self.resamples // 4)
+
     def floor(self, real: Values) -> tuple[float, Interval]:
         """What a perfect generator would score: halves of the real images against each other, over many random halvings."""
+        order = generator(self.seed, 0, "halvings").random((self.floor_repeats(len(real)), len(real))).argsort(1)
+        half = len(real) // 2
+        values = self.weighted(real, real, (order < half).astype(np.float64), (order >= len(real) - half).astype(np.float64))
+        return float(values.mean()), percentile_interval(values)
 
     def at_floor_size(self, real: Values, fake: Values) -> float | None:
-        """The value for as many images as the floor's halves have; None where the number does not depend on how many."""
-        return None
+        """The value for as many images as the floor's halves have, to be compared with the floor; None where it is unbiased."""
+        if not self.is_biased:
+            return None
+        half, repeats = len(real) // 2, self.floor_repeats(len(real))
+        chosen_real = subsets(len(real), half, repeats, self.seed, "size/real")
+        chosen_fake = subsets(len(fake), min(half, len(fake)), repeats, self.seed, "size/fake")
+        return float(self.weighted(real, fake, chosen_real, chosen_fake).mean())
 
 
 class PairMetric(Metric):
@@ -177,7 +188,7 @@ class PairMetric(Metric):
     def of_pair(self, source: Pixels, fake: Pixels) -> float:
         """The number of one source and its translation, uint8 [H, W, 3] of one size; NaN where it has none."""
 
-    def summary(self, values: Sequence[float], seconds: float) -> MetricResult:
+    def result(self, values: Sequence[float], seconds: float) -> MetricResult:
         """The mean over the pairs that have a number, with its bootstrap interval over pairs.
 
         Raises:
@@ -220,14 +231,12 @@ class TrainingMetric(Metric):
 
 def _result(measured: Measured, real: FeatureSet, fake: FeatureSet, begin: float) -> MetricResult:
     return MetricResult(
-        value=measured.value,
-        interval=measured.interval,
+        **measured._asdict(),
         n_real=len(real),
         n_fake=len(fake),
         features=real.features,
         resize=real.resize,
         seconds=round(time.monotonic() - begin, 3),
-        details=measured.details,
     )
 
 
@@ -241,27 +250,19 @@ def subsets(n: int, size: int, count: int, seed: int, stream: str) -> Weights:
     return (order < size).astype(np.float64)
 
 
-def halvings(n: int, count: int, seed: int) -> tuple[Weights, Weights]:
-    """Two disjoint random halves [count, n] each, `n // 2` images in either."""
-    order = generator(seed, 0, "halvings").random((count, n)).argsort(1)
-    half = n // 2
-    return (order < half).astype(np.float64), (order >= n - half).astype(np.float64)
-
-
 class HalvedMetric(SetMetric):
-    """A metric of which a copy of an image would make nonsense, or that is dear: resampled by halves, without putting back.
+    """A metric resampled by random halves without replacement: a repeated image would make nonsense of it, or it is expensive.
 
-    The spread of a statistic over random halves of n images is that of the statistic over samples of n images (the delete-half
-    jackknife: Efron 1982, section 6; Shao and Wu 1989), since half as many images vary twice as much, and halves of one set
-    agree by half of that. The interval lies about the measured value, so that a bias by the number of images does not move it.
+    Over random halves of n images a statistic has the same spread as over samples of n images (the delete-half jackknife: Efron
+    1982, section 6; Shao and Wu 1989): half as many images vary twice as much, and halves of one set agree by half of that.
+    The interval lies about the measured value, so that a bias by the number of images does not move it.
     """
 
     bounds: tuple[float, float] = (-np.inf, np.inf)
     """What the number can be; the interval is cut there."""
-    most_resamples: ClassVar[int] = 200
 
-    def __init__(self, resamples: int, seed: int) -> None:
-        super().__init__(min(resamples, self.most_resamples), seed)
+    def __init__(self, *, resamples: int = 200, seed: int = 0) -> None:
+        super().__init__(resamples=resamples, seed=seed)
 
     @abstractmethod
     def compute(self, real: Values, fake: Values) -> float:
@@ -273,25 +274,10 @@ class HalvedMetric(SetMetric):
 
     def measure(self, real: Values, fake: Values) -> Measured:
         value = self.compute(real, fake)
-        spread = self._computed(
-            real,
-            fake,
-            subsets(len(real), len(real) // 2, self.resamples, self.seed, "half/real"),
-            subsets(len(fake), len(fake) // 2, self.resamples, self.seed, "half/fake"),
-        )
-        low, high = normal_interval(value, spread)
+        halves_real = subsets(len(real), len(real) // 2, self.resamples, self.seed, "half/real")
+        halves_fake = subsets(len(fake), len(fake) // 2, self.resamples, self.seed, "half/fake")
+        low, high = normal_interval(value, self.weighted(real, fake, halves_real, halves_fake))
         return Measured(value, Interval(max(low, self.bounds[0]), min(high, self.bounds[1])), self.details(real, fake))
 
-    def floor(self, real: Values) -> tuple[float, Interval]:
-        values = self._computed(real, real, *halvings(len(real), max(20, self.resamples // 4), self.seed))
-        return float(values.mean()), percentile_interval(values)
-
-    def at_floor_size(self, real: Values, fake: Values) -> float:
-        half = len(real) // 2
-        count = max(20, self.resamples // 4)
-        chosen_real = subsets(len(real), half, count, self.seed, "size/real")
-        chosen_fake = subsets(len(fake), min(half, len(fake)), count, self.seed, "size/fake")
-        return float(self._computed(real, fake, chosen_real, chosen_fake).mean())
-
-    def _computed(self, real: Values, fake: Values, chosen_real: Weights, chosen_fake: Weights) -> Values:
-        return np.array([self.compute(real[r > 0], fake[f > 0]) for r, f in zip(chosen_real, chosen_fake, strict=True)])
+    def weighted(self, real: Values, fake: Values, weights_real: Weights, weights_fake: Weights) -> Values:
+        return np.array([self.compute(real[r > 0], fake[f > 0]) for r, f in zip(weights_real, weights_fake, strict=True)])

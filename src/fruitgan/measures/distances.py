@@ -120,8 +120,6 @@ def affordable(resamples: int, images: int) -> int:
 LEAST_AGREEING = 2
 """How many feature backends have to agree before anything is claimed."""
 
-Resampled = Callable[[Array, Array, Weights, Weights], Array]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
@@ -131,7 +129,7 @@ class Difference:
     """
 
     value: float
-    interval: tuple[float, float]
+    interval: Interval
     n: int
     """Pairs."""
 
@@ -140,7 +138,7 @@ class Difference:
         """Two-sided, of no difference, by the normal distribution that the interval is of."""
         from scipy.stats import norm
 
-        reach = self.interval[1] - self.value
+        reach = self.interval.high - self.value
         if not reach:
             return 1.0 if not self.value else 0.0
         return float(2 * norm.sf(abs(self.value) / reach * norm.ppf(0.5 + CONFIDENCE / 2)))
@@ -152,14 +150,13 @@ def kid_difference(real: Array, first: Array, second: Array, *, resamples: int =
     Raises:
         ValueError: the two sets are no pairs; so do the other differences.
     """
-    value = kernel_distance(real, first) - kernel_distance(real, second)
-    return _difference(kernel_distances, value, real, first, second, resamples, seed)
+    return _difference(kernel_distances, real, first, second, resamples, seed)
 
 
 def fid_difference(real: Array, first: Array, second: Array, *, resamples: int = 200, seed: int = 0) -> Difference:
     """Of Frechet distances; at one number of images their biases, which are much alike, cancel."""
-    value = frechet_distance(real, first) - frechet_distance(real, second)
-    return _difference(frechet_distances, value, real, first, second, affordable(resamples, max(len(real), len(first))), seed)
+    resamples = affordable(resamples, max(len(real), len(first)))
+    return _difference(frechet_distances, real, first, second, resamples, seed)
 
 
 def ratio_difference(
@@ -174,20 +171,29 @@ def ratio_difference(
         below = kernel_distances(x, source, weights_x, weights_y if sources_paired else weights_source)
         return kernel_distances(x, y, weights_x, weights_y) / below
 
-    weights_source = resample_weights(len(source), resamples, seed, "source")
-    value = (kernel_distance(real, first) - kernel_distance(real, second)) / kernel_distance(real, source)
-    return _difference(over_sources, value, real, first, second, resamples, seed)
+    weights_source = _all_then_resampled(len(source), resamples, seed, "source")
+    return _difference(over_sources, real, first, second, resamples, seed)
 
 
 def _difference(
-    distances: Resampled, value: float, real: Array, first: Array, second: Array, resamples: int, seed: int
+    distances: Callable[[Array, Array, Weights, Weights], Array],
+    real: Array,
+    first: Array,
+    second: Array,
+    resamples: int,
+    seed: int,
 ) -> Difference:
     if len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} images are no pairs")
-    weights_real = resample_weights(len(real), resamples, seed, "real")
-    weights_pair = resample_weights(len(first), resamples, seed, "fake")
-    drawn = distances(real, first, weights_real, weights_pair) - distances(real, second, weights_real, weights_pair)
-    return Difference(value=value, interval=normal_interval(value, drawn), n=len(first))
+    weights_real = _all_then_resampled(len(real), resamples, seed, "real")
+    weights_pair = _all_then_resampled(len(first), resamples, seed, "fake")
+    found = distances(real, first, weights_real, weights_pair) - distances(real, second, weights_real, weights_pair)
+    return Difference(value=float(found[0]), interval=normal_interval(float(found[0]), found[1:]), n=len(first))
+
+
+def _all_then_resampled(n: int, resamples: int, seed: int, stream: str) -> Weights:
+    """[1 + B, n]: each image once, then the resamples."""
+    return np.concatenate([np.ones((1, n)), resample_weights(n, resamples, seed, stream)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,15 +233,7 @@ def claim_of(
     contrary = tuple(name for name, (low, _) in below_zero.items() if low > 0)
     undecided = tuple(name for name in below_zero if name not in agreeing and name not in contrary)
     holds = None
-    if are_enough(agreeing) and not contrary:
-        holds = True
-    elif are_enough(contrary) and not agreeing:
-        holds = False
-    return Claim(
-        claim=claim,
-        holds=holds,
-        agreeing=agreeing,
-        contrary=contrary,
-        undecided=undecided,
-        dependent=tuple(name for name in below_zero if name in dependent),
-    )
+    if not (agreeing and contrary) and are_enough(agreeing or contrary):
+        holds = bool(agreeing)
+    judges = tuple(name for name in below_zero if name in dependent)
+    return Claim(claim=claim, holds=holds, agreeing=agreeing, contrary=contrary, undecided=undecided, dependent=judges)

@@ -12,19 +12,25 @@ from numpy.typing import ArrayLike, NDArray
 from fruitgan.randomness import generator
 
 CONFIDENCE = 0.95
+ALPHA = 0.001
+PERMUTATIONS = 9999
+CHUNK = 500
+"""Permutations drawn at a time: a thousand images then take 20 MB."""
 
 Weights = NDArray[np.float64]
 """[B, n]: in each of B resamples, how often each of n images was drawn (whole numbers)."""
+Scores = NDArray[np.float64]
+Labels = NDArray[np.bool_]
 
 
 class Interval(NamedTuple):
-    """Both ends included."""
+    """Both ends included; of 95% confidence."""
 
     low: float
     high: float
 
 
-def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
+def wilson(successes: int, n: int) -> Interval:
     """The score interval of a proportion (Wilson 1927), which stays in [0, 1] and honest at small n.
 
     Raises:
@@ -32,7 +38,7 @@ def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
     """
     from scipy.stats import binomtest
 
-    found = binomtest(successes, n).proportion_ci(confidence_level=confidence, method="wilson")
+    found = binomtest(successes, n).proportion_ci(confidence_level=CONFIDENCE, method="wilson")
     return Interval(float(found.low), float(found.high))
 
 
@@ -56,15 +62,24 @@ def auc(scores: ArrayLike, generated: ArrayLike) -> float:
     Raises:
         ValueError: one kind only.
     """
+    return float(_aucs(_ranks(scores), np.asarray(generated, dtype=bool)[None])[0, 0])
+
+
+def _ranks(scores: ArrayLike) -> Scores:
+    """[A, n] or [n] scores to their ranks in each row, [A, n]; ties share the mean of theirs."""
     from scipy.stats import rankdata
 
-    truth = np.asarray(generated, dtype=bool)
-    positives = int(truth.sum())
-    negatives = len(truth) - positives
+    return np.atleast_2d(np.asarray(rankdata(scores, axis=-1), dtype=np.float64))
+
+
+def _aucs(ranks: Scores, labels: Labels) -> NDArray[np.float64]:
+    """[B, A]: the AUC of each of [A, n] rows of ranks by each of [B, n] labellings, all with as many generated images."""
+    positives = int(labels[0].sum())
+    negatives = labels.shape[1] - positives
     if not positives or not negatives:
         raise ValueError("an AUC needs both real and generated images")
-    rank_sum = float(rankdata(np.asarray(scores, dtype=np.float64))[truth].sum())
-    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+    found: NDArray[np.float64] = labels.astype(np.float64) @ ranks.T - positives * (positives + 1) / 2
+    return found / (positives * negatives)
 
 
 def resample_weights(n: int, resamples: int, seed: int, stream: str) -> Weights:
@@ -75,8 +90,8 @@ def resample_weights(n: int, resamples: int, seed: int, stream: str) -> Weights:
     return counts
 
 
-def percentile_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """The middle part of the resampled values; those that are not finite are left out.
+def percentile_interval(values: ArrayLike) -> Interval:
+    """The middle 95% of the resampled values; those that are not finite are left out.
 
     Raises:
         ValueError: none is finite.
@@ -85,20 +100,19 @@ def percentile_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> In
     finite = finite[np.isfinite(finite)]
     if not finite.size:
         raise ValueError("no resample gave a finite number")
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(finite, (tail, 1 - tail))
-    return Interval(float(low), float(high))
+    tail = (1 - CONFIDENCE) / 2
+    return Interval(*np.quantile(finite, (tail, 1 - tail)).tolist())
 
 
-def normal_interval(value: float, values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """The measured value and the resampled values' standard deviation to either side, as a normal distribution has it.
+def normal_interval(value: float, values: ArrayLike) -> Interval:
+    """The measured value and 1.96 standard deviations of the resampled values to either side.
 
     For numbers whose bias depends on how many *different* images there are (a Frechet distance): a resample holds fewer of
     them, so its values lie too high and their percentiles would miss the measured value, while their spread is right.
     """
     from scipy.stats import norm
 
-    reach = float(norm.ppf(0.5 + confidence / 2)) * float(np.std(np.asarray(values, dtype=np.float64), ddof=1))
+    reach = float(norm.ppf(0.5 + CONFIDENCE / 2)) * float(np.std(np.asarray(values, dtype=np.float64), ddof=1))
     return Interval(value - reach, value + reach)
 
 
@@ -108,7 +122,6 @@ def bootstrap_interval(
     *,
     resamples: int = 1000,
     seed: int = 0,
-    confidence: float = CONFIDENCE,
 ) -> Interval:
     """The percentile interval of a statistic over images, or over groups of images that are drawn together.
 
@@ -116,20 +129,24 @@ def bootstrap_interval(
         statistic: a number from the positions of the images drawn; ValueError where it has none (that resample is left out).
         groups: the group of each image, or how many images there are if each is a group of its own.
     """
-    keys: Sequence[Hashable] = range(groups) if isinstance(groups, int) else groups
-    members: dict[Hashable, list[int]] = {}
-    for position, key in enumerate(keys):
-        members.setdefault(key, []).append(position)
-    lists = [np.array(positions, dtype=np.int64) for positions in members.values()]
+    members = _members(groups)
     random = generator(seed, 0, "bootstrap/groups")
     values: list[float] = []
     for _ in range(resamples):
-        drawn = random.integers(len(lists), size=len(lists))
+        drawn = random.integers(len(members), size=len(members))
         try:
-            values.append(statistic(np.concatenate([lists[i] for i in drawn])))
+            values.append(statistic(np.concatenate([members[i] for i in drawn])))
         except ValueError:
             continue
-    return percentile_interval(values, confidence)
+    return percentile_interval(values)
+
+
+def _members(groups: Sequence[Hashable] | int) -> list[NDArray[np.int64]]:
+    """The positions of each group's images; a number is so many groups of one image."""
+    members: dict[Hashable, list[int]] = {}
+    for position, key in enumerate(range(groups) if isinstance(groups, int) else groups):
+        members.setdefault(key, []).append(position)
+    return [np.array(positions, dtype=np.int64) for positions in members.values()]
 
 
 def auc_interval(
@@ -141,8 +158,7 @@ def auc_interval(
     seed: int = 0,
 ) -> Interval:
     """The interval of an AUC by the bootstrap over groups (an image and its source are one group)."""
-    values = np.asarray(scores, dtype=np.float64)
-    truth = np.asarray(generated, dtype=bool)
+    values, truth = np.asarray(scores, dtype=np.float64), np.asarray(generated, dtype=bool)
     return bootstrap_interval(
         lambda drawn: auc(values[drawn], truth[drawn]),
         len(values) if groups is None else groups,
@@ -157,9 +173,8 @@ class PairedShares:
 
     first: float
     second: float
-    difference: float
     interval: Interval
-    """95%, by the bootstrap over groups of questions."""
+    """Of the difference, by the bootstrap over groups."""
     p_value: float
     """McNemar's test, exact and two-sided."""
     only_first: int
@@ -180,8 +195,8 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
 
 
 def paired_shares(
-    first: NDArray[np.bool_],
-    second: NDArray[np.bool_],
+    first: Labels,
+    second: Labels,
     groups: Sequence[Hashable] | int | None = None,
     *,
     resamples: int = 1000,
@@ -190,36 +205,22 @@ def paired_shares(
     """From [n] of whether each detector was right on an image, in the same order.
 
     Raises:
-        ValueError: no questions, or not as many of the one as of the other.
+        ValueError: no images, or not as many of the one as of the other.
     """
     if len(first) != len(second) or not len(first):
         raise ValueError(f"{len(first)} and {len(second)} answers are no pairs")
     gains = second.astype(np.float64) - first.astype(np.float64)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    groups = len(first) if groups is None else groups
     return PairedShares(
         first=float(first.mean()),
         second=float(second.mean()),
-        difference=float(gains.mean()),
-        interval=bootstrap_interval(
-            lambda drawn: float(gains[drawn].mean()),
-            len(first) if groups is None else groups,
-            resamples=resamples,
-            seed=seed,
-        ),
+        interval=bootstrap_interval(lambda drawn: float(gains[drawn].mean()), groups, resamples=resamples, seed=seed),
         p_value=mcnemar_p(only_first, only_second),
         only_first=only_first,
         only_second=only_second,
         n=len(first),
     )
-
-
-ALPHA = 0.001
-PERMUTATIONS = 9999
-CHUNK = 500
-"""Permutations drawn at a time: a thousand images then take 20 MB."""
-
-Scores = NDArray[np.float64]
-Labels = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +230,6 @@ class MaximumTest:
     p_value: float
     aucs: tuple[float, ...]
     """Of each detector on the tested images."""
-    permutations: int
 
     @property
     def rejects(self) -> bool:
@@ -237,12 +237,7 @@ class MaximumTest:
 
 
 def maximum_test(
-    scores: Scores,
-    generated: Labels,
-    groups: Sequence[Hashable],
-    *,
-    permutations: int = PERMUTATIONS,
-    seed: int = 0,
+    scores: Scores, generated: Labels, groups: Sequence[Hashable], *, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> MaximumTest:
     """Permutation test of the largest AUC: its p-value if the labels said nothing about the images (Westfall and Young 1993).
 
@@ -259,49 +254,22 @@ def maximum_test(
     Raises:
         ValueError: one kind only.
     """
-    positives = int(generated.sum())
-    negatives = len(generated) - positives
-    if not positives or not negatives:
-        raise ValueError("a test needs images of both kinds")
-    from scipy.stats import rankdata
-
-    ranks = np.asarray(rankdata(scores, axis=1), dtype=np.float64)
-    least = positives * (positives + 1) / 2
-
-    def aucs(labels: NDArray[np.float64]) -> NDArray[np.float64]:
-        """[B, n] of 0 and 1 to [B, A]: Mann and Whitney's U over the pairs."""
-        found: NDArray[np.float64] = (labels @ ranks.T - least) / (positives * negatives)
-        return found
-
-    measured = aucs(generated[None].astype(np.float64))[0]
+    ranks = _ranks(scores)
+    measured = _aucs(ranks, generated[None])[0]
     random = generator(seed, 0, "evaluation/permutations")
-    sizes = _by_size(groups)
+    members = _members(groups)
+    by_size = [np.stack([one for one in members if len(one) == size]) for size in sorted(set(map(len, members)))]
     as_high = 0
     for start in range(0, permutations, CHUNK):
-        labels = _permuted(generated, sizes, min(CHUNK, permutations - start), random)
-        as_high += int((aucs(labels).max(axis=1) >= measured.max() - 1e-12).sum())  # ties count against the detectors
-    return MaximumTest(
-        p_value=(1 + as_high) / (1 + permutations), aucs=tuple(float(auc) for auc in measured), permutations=permutations
-    )
+        labels = _permuted(generated, by_size, min(CHUNK, permutations - start), random)
+        as_high += int((_aucs(ranks, labels).max(axis=1) >= measured.max() - 1e-12).sum())  # ties count against the detectors
+    return MaximumTest(p_value=(1 + as_high) / (1 + permutations), aucs=tuple(measured.tolist()))
 
 
-def _by_size(groups: Sequence[Hashable]) -> list[NDArray[np.int64]]:
-    """For each size of groups that occurs the positions of their images, [groups, size]."""
-    members: dict[Hashable, list[int]] = {}
-    for position, group in enumerate(groups):
-        members.setdefault(group, []).append(position)
-    by_size: dict[int, list[list[int]]] = {}
-    for positions in members.values():
-        by_size.setdefault(len(positions), []).append(positions)
-    return [np.array(by_size[size], dtype=np.int64) for size in sorted(by_size)]
-
-
-def _permuted(
-    generated: Labels, sizes: Sequence[NDArray[np.int64]], count: int, random: np.random.Generator
-) -> NDArray[np.float64]:
-    """[count, n] of 0 and 1."""
-    labels = np.empty((count, len(generated)))
-    for positions in sizes:
+def _permuted(generated: Labels, by_size: Sequence[NDArray[np.int64]], count: int, random: np.random.Generator) -> Labels:
+    """[count, n] permuted labels; `by_size` has for each size of groups the positions of their images, [groups, size]."""
+    labels = np.empty((count, len(generated)), dtype=np.bool_)
+    for positions in by_size:
         groups, size = positions.shape
         order = random.random((count, groups)).argsort(axis=1)  # [count, groups]: whose labels each group takes over
         taken = generated[positions][order]  # [count, groups, size]

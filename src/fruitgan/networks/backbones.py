@@ -71,6 +71,16 @@ def shipped_tensors(file: Path, sha256: str) -> dict[str, Tensor]:
         return {name: torch.from_numpy(array.astype("float32")) for name, array in opened.arrays().items()}
 
 
+def pooled(maps: Sequence[Tensor]) -> Tensor:
+    """[N, 2 x the channels]: each map's mean and standard deviation over the positions."""
+    parts = []
+    for x in maps:
+        mean = x.mean((2, 3))
+        # By the second moment: torch.std takes longer than the convolutions.
+        parts += [mean, (x.square().mean((2, 3)) - mean.square()).clamp_min(0).sqrt()]
+    return torch.cat(parts, dim=1)
+
+
 def freeze(network: nn.Module) -> None:
     """Turn every parameter and buffer into a non-persistent buffer."""
     for module in network.modules():

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from fruitgan.errors import UsageError
+from fruitgan.errors import UsageError, is_out_of_memory
 from fruitgan.networks.contracts import Detector
 from fruitgan.networks.detectors import checked_size
-from fruitgan.networks.pretrained import AUXILIARY, IMAGENET_MEAN, IMAGENET_SPREAD, import_timm
-from fruitgan.registry import suggestion
+from fruitgan.networks.pretrained import AUXILIARY, IMAGENET_MEAN, IMAGENET_SPREAD, import_timm, torchvision_models
 
 
 class Classifier(Detector):
@@ -45,33 +45,25 @@ def resnet50(*, image_size_px: int = 128) -> Classifier:
 
 def torchvision(*, network: str = "resnet18", image_size_px: int = 128) -> Classifier:
     """Any classifier of torchvision, from scratch: `torchvision:efficientnet_b0`."""
-    from torchvision import models
-
-    known = models.list_models(module=models)
-    if network not in known:
-        raise UsageError(f"torchvision has no classifier named {network!r}: {suggestion(network, known)}")
     return _torchvision(network, f"torchvision:{network}", image_size_px)
 
 
 def timm(*, network: str = "mobilenetv3_small_050", image_size_px: int = 128) -> Classifier:
     """Any classifier of timm, from scratch: `timm:convnext_tiny`; needs `pip install "fruitgan[timm]"`."""
-    checked_size("timm", image_size_px)
-    package = import_timm("the detector timm")
-    if not package.is_model(network):
-        raise UsageError(f"timm has no classifier named {network!r}: {suggestion(network, package.list_models())}")
-    name = f"timm:{network}"
-    with _said(name, image_size_px):
+    package = import_timm("the detector timm", network)
+
+    def built() -> nn.Module:
+        create = functools.partial(package.create_model, network, pretrained=False, num_classes=1)
         try:
-            built = package.create_model(network, pretrained=False, num_classes=1, img_size=image_size_px)
+            return cast(nn.Module, create(img_size=image_size_px))
         except TypeError:  # convolutional networks take any size, and no such option
-            built = package.create_model(network, pretrained=False, num_classes=1)
-        return _tried(name, built, image_size_px)
+            return cast(nn.Module, create())
+
+    return _tried(f"timm:{network}", built, image_size_px)
 
 
 def _torchvision(network: str, name: str, image_size_px: int) -> Classifier:
-    from torchvision import models
-
-    checked_size(name.partition(":")[0], image_size_px)
+    models = torchvision_models(network)
     options: dict[str, object] = {}
     if network in AUXILIARY:
         options = {"aux_logits": False, "init_weights": False}  # else two outputs, and minutes of drawing weights
@@ -79,31 +71,28 @@ def _torchvision(network: str, name: str, image_size_px: int) -> Classifier:
         options = {"image_size": image_size_px}
     elif network.startswith("maxvit"):
         options = {"input_size": (image_size_px, image_size_px)}
-    with _said(name, image_size_px):
-        return _tried(name, models.get_model(network, weights=None, num_classes=1, **options), image_size_px)
+    return _tried(name, lambda: models.get_model(network, weights=None, num_classes=1, **options), image_size_px)
 
 
-@contextlib.contextmanager
-def _said(name: str, image_size_px: int) -> Iterator[None]:
-    """What a stranger's network raises where it cannot take images of this size, as a user's error."""
+def _tried(name: str, build: Callable[[], nn.Module], image_size_px: int) -> Classifier:
+    """The network as a detector, after it has looked at one image: some take few sizes, and say so only then.
+
+    Raises:
+        UsageError: it cannot take images of this size.
+    """
+    checked_size(name.partition(":")[0], image_size_px)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of coming changes in packages that are not ours
-            yield
+            classifier = Classifier(build(), image_size_px).eval()
+            answer = classifier(torch.zeros(1, 3, image_size_px, image_size_px))
+        if answer.shape != (1,):
+            raise ValueError(f"it gives {list(answer.shape)} numbers instead of one an image")
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
-        if "memory" in str(error):
+        if is_out_of_memory(error):
             raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UsageError(
             f"detector {name} cannot look at images of {image_size_px} px ({reason}); try --image-size 224"
         ) from error
-
-
-def _tried(name: str, network: nn.Module, image_size_px: int) -> Classifier:
-    """The network as a detector, after it has looked at one image: some take few sizes, and say so only then."""
-    classifier = Classifier(network, image_size_px).eval()
-    with torch.no_grad():
-        answer = classifier(torch.zeros(1, 3, image_size_px, image_size_px))
-    if answer.shape != (1,):
-        raise ValueError(f"it gives {list(answer.shape)} numbers instead of one an image")
     return classifier.train()

@@ -120,9 +120,7 @@ def seed_cnn(*, image_size_px: int = 256) -> SeedCnn:
 
 # Brightness (ITU-R BT.601) and two colour differences, one a row.
 OPPONENT = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
-FLOOR = (
-    1e-8  # what quantisation to 8 bits leaves is some 1e-6; without a floor, the log of a flat image would be minus infinity
-)
+FLOOR = 1e-8  # far below what 8 bits leave (some 1e-6); without it the logarithm of a flat image would be minus infinity
 
 
 def power_spectrum(planes: Tensor) -> Tensor:

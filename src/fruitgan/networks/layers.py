@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import register_parametrization
 
 from fruitgan.device import at_least_fp32, without_autocast
@@ -143,8 +144,7 @@ class Reflect(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if _has_own_gradient(x):
-            bordered: Tensor = cast(Any, _Reflection).apply(x, self.border)  # typed in some versions of torch alone
-            return bordered
+            return _apply(_Reflection, x, self.border)
         return F.pad(x, (self.border,) * 4, mode="reflect")
 
     def extra_repr(self) -> str:
@@ -170,11 +170,8 @@ class ReflectConv2d(nn.Conv2d):
 class BlurPool(nn.Module):
     """[1, 2, 1] in both directions, reflected at the edges, at every `stride`th pixel: [N, C, H, W] to [N, C, H / s, W / s].
 
-    H and W are multiples of the stride.
-
-    Behind a pixel shuffle it takes away the finest grid, which the shuffle's neighbouring outputs, each with weights of its
-    own, would leave (Odena et al. 2016). With stride 2 it is a halving that takes away before what a stride would fold back as
-    false patterns (Zhang 2019, section 3.2; the filter is the same).
+    H and W are multiples of the stride. Behind a pixel shuffle it removes the finest grid, which neighbouring outputs with
+    weights of their own would leave (Odena et al. 2016); with stride 2 it halves without aliasing (Zhang 2019, section 3.2).
     """
 
     def __init__(self, stride: int = 1) -> None:
@@ -183,8 +180,7 @@ class BlurPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if _has_own_gradient(x):
-            smoothed: Tensor = cast(Any, _Blurring).apply(x)
-            return smoothed[..., :: self.stride, :: self.stride]
+            return _apply(_Blurring, x)[..., :: self.stride, :: self.stride]
         x = F.pad(x, (1, 1, 1, 1), mode="reflect")
         return F.avg_pool2d(F.avg_pool2d(x, 2, stride=1), 2, stride=self.stride)  # two means of 2 x 2 make [1, 2, 1]
 
@@ -201,8 +197,7 @@ class BilinearUpsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if _has_own_gradient(x):
-            enlarged: Tensor = cast(Any, _BilinearUpsampling).apply(x)
-            return enlarged
+            return _apply(_BilinearUpsampling, x)
         return _twice_the_size(x)
 
 
@@ -212,6 +207,11 @@ def _twice_the_size(x: Tensor) -> Tensor:
 
 def _has_own_gradient(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _apply(function: Any, *inputs: Any) -> Tensor:
+    """`torch.autograd.Function.apply`, which has types in some versions of torch alone."""
+    return cast(Tensor, function.apply(*inputs))
 
 
 class _Reflection(torch.autograd.Function):
@@ -246,28 +246,21 @@ class _Blurring(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _weighted_transposed(_weighted_transposed(gradients[0], -2), -1)
+        return _weighted(_weighted(gradients[0], -2, backward=True), -1, backward=True)
 
 
-def _weighted(x: Tensor, axis: int) -> Tensor:
-    """Half of each place and a quarter of both neighbours along the axis; beyond an edge lies the one before it."""
+def _weighted(x: Tensor, axis: int, *, backward: bool = False) -> Tensor:
+    """Half of each place and a quarter of both neighbours along the axis; beyond an edge lies the place before it.
+
+    `backward` passes a gradient on: what an edge took twice of the place before it goes there.
+    """
     last = x.shape[axis] - 1
     out = x * 0.5
     out.narrow(axis, 1, last).add_(x.narrow(axis, 0, last), alpha=0.25)
     out.narrow(axis, 0, last).add_(x.narrow(axis, 1, last), alpha=0.25)
-    out.narrow(axis, 0, 1).add_(x.narrow(axis, 1, 1), alpha=0.25)
-    out.narrow(axis, last, 1).add_(x.narrow(axis, last - 1, 1), alpha=0.25)
-    return out
-
-
-def _weighted_transposed(gradient: Tensor, axis: int) -> Tensor:
-    """What `_weighted` passes back: inside the same, and what the edges took of the ones before them goes there."""
-    last = gradient.shape[axis] - 1
-    out = gradient * 0.5
-    out.narrow(axis, 1, last).add_(gradient.narrow(axis, 0, last), alpha=0.25)
-    out.narrow(axis, 0, last).add_(gradient.narrow(axis, 1, last), alpha=0.25)
-    out.narrow(axis, 1, 1).add_(gradient.narrow(axis, 0, 1), alpha=0.25)
-    out.narrow(axis, last - 1, 1).add_(gradient.narrow(axis, last, 1), alpha=0.25)
+    for edge, inner in ((0, 1), (last, last - 1)):
+        into, of = (inner, edge) if backward else (edge, inner)
+        out.narrow(axis, into, 1).add_(x.narrow(axis, of, 1), alpha=0.25)
     return out
 
 
@@ -296,42 +289,15 @@ def _halved(gradient: Tensor, axis: int) -> Tensor:
     return out
 
 
-FIRST_ITERATIONS = 15
-EPSILON = 1e-12
+class SpectralNorm(_SpectralNorm):
+    """torch's W / sigma(W) (Miyato et al. 2018, equation 8 and algorithm 1), in full precision whatever the autocast around it.
 
-
-class SpectralNorm(nn.Module):
-    """W / sigma(W), with W as a matrix of a row an output channel: Miyato et al. 2018, equation 8 and algorithm 1.
-
-    One power iteration a call in training, none otherwise. In full precision whatever the autocast around it: a GPU's would
-    have sigma in bf16, and with it every weight off by up to 0.4%. Names and numbers are those of torch's own.
+    A GPU's autocast would have sigma in bf16, and with it every weight off by up to 0.4%.
     """
-
-    _u: Tensor
-    _v: Tensor
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        with torch.no_grad():
-            matrix = weight.flatten(1)
-            self.register_buffer("_u", F.normalize(matrix.new_empty(matrix.shape[0]).normal_(), dim=0, eps=EPSILON))
-            self.register_buffer("_v", F.normalize(matrix.new_empty(matrix.shape[1]).normal_(), dim=0, eps=EPSILON))
-            for _ in range(FIRST_ITERATIONS):
-                self._iterate(matrix)
 
     def forward(self, weight: Tensor) -> Tensor:
         with without_autocast(weight.device):
-            matrix = weight.flatten(1)
-            if self.training:
-                with torch.no_grad():
-                    self._iterate(matrix)
-            # Copies, since the next call moves the vectors before this one's gradient is taken.
-            sigma = torch.dot(self._u.clone(), torch.mv(matrix, self._v.clone()))
-            return weight / sigma
-
-    def _iterate(self, matrix: Tensor) -> None:
-        self._u.copy_(F.normalize(torch.mv(matrix, self._v), dim=0, eps=EPSILON))
-        self._v.copy_(F.normalize(torch.mv(matrix.t(), self._u), dim=0, eps=EPSILON))
+            return super().forward(weight)
 
 
 def spectral_norm(convolution: nn.Conv2d) -> None:

@@ -67,7 +67,7 @@ class MobileGenerator(_ShuffledGenerator):
         down = nn.Sequential(
             ReflectConv2d(c, 4 * c, stride=2, bias=False), InstanceNorm(4 * c, affine=True), nn.ReLU(inplace=True)
         )
-        self.trunk = nn.ModuleList([down, *(separable_block(4 * c) for _ in range(blocks))])
+        self.trunk = nn.Sequential(down, *(separable_block(4 * c) for _ in range(blocks)))
         self.widen = nn.Sequential(nn.Conv2d(4 * c, 4 * c, 1), nn.PixelShuffle(2), BlurPool())
         self.join = nn.Sequential(ReflectConv2d(2 * c, c), nn.ReLU(inplace=True))
         self.head = ReflectConv2d(c, 16 if mask else 12)
@@ -77,10 +77,7 @@ class MobileGenerator(_ShuffledGenerator):
 
     def parts(self, x: Tensor) -> GeneratorParts:
         skip = self.stem(x)
-        inner = skip
-        for layer in self.trunk:
-            inner = layer(inner)
-        return self._composed(x, self.join(torch.cat([self.widen(inner), skip], dim=1)))
+        return self._composed(x, self.join(torch.cat([self.widen(self.trunk(skip)), skip], dim=1)))
 
     def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
         return inner_maps([self.stem, *self.trunk], x, points)
@@ -94,19 +91,14 @@ class LiteGenerator(_ShuffledGenerator):
 
     def __init__(self, base_channels: int, blocks: int) -> None:
         super().__init__()
-        self.trunk = nn.ModuleList(
-            [_stem(base_channels, self.factor), *(separable_block(base_channels) for _ in range(blocks))]
-        )
+        self.trunk = nn.Sequential(_stem(base_channels, self.factor), *(separable_block(base_channels) for _ in range(blocks)))
         self.head = ReflectConv2d(base_channels, 3 * self.factor**2)
         self.smooth = BlurPool()
         self.encode_points = len(self.trunk)
         self._start_as_identity()
 
     def parts(self, x: Tensor) -> GeneratorParts:
-        inner = x
-        for layer in self.trunk:
-            inner = layer(inner)
-        return self._composed(x, inner)
+        return self._composed(x, self.trunk(x))
 
     def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
         return inner_maps(self.trunk, x, points)

@@ -6,11 +6,12 @@ is let through; weights of your own come as safetensors.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,16 @@ class Classifier:
     """The data of its weights."""
 
 
+def torchvision_models(network: str) -> Any:
+    """torchvision's module of classifiers; Raises: UsageError if it has none of this name."""
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if network not in known:
+        raise UsageError(f"torchvision has no classifier named {network!r}: {suggestion(network, known)}")
+    return models
+
+
 def torchvision_classifier(network: str, weights: str) -> Classifier:
     """A classifier of torchvision; without a file of weights with its published ones.
 
@@ -55,11 +66,7 @@ def torchvision_classifier(network: str, weights: str) -> Classifier:
         UsageError: no such classifier.
         DataError: the weights cannot be had, are not the published ones, or do not fit.
     """
-    from torchvision import models
-
-    known = models.list_models(module=models)
-    if network not in known:
-        raise UsageError(f"torchvision has no classifier named {network!r}: {suggestion(network, known)}")
+    models = torchvision_models(network)
     published = models.get_model_weights(network).DEFAULT
     model = models.get_model(network, weights=None, **({"init_weights": False} if network in AUXILIARY else {}))
     file = Path(weights) if weights else _published_file(published.url)
@@ -70,12 +77,19 @@ def torchvision_classifier(network: str, weights: str) -> Classifier:
     return Classifier(f"torchvision:{network}", version, model.eval(), size_px, IMAGENET_MEAN, IMAGENET_SPREAD, trained_on)
 
 
-def import_timm(what: str) -> Any:
-    """Raises: EnvironmentProblem if the extra is not installed."""
+def import_timm(what: str, network: str) -> Any:
+    """The library timm, which has this network.
+
+    Raises:
+        EnvironmentProblem: the extra is not installed.
+        UsageError: no such network.
+    """
     try:
         import timm
     except ImportError as error:
         raise EnvironmentProblem(f'{what} needs the package timm: pip install "fruitgan[timm]"') from error
+    if not timm.is_model(network.split(".")[0]):
+        raise UsageError(f"timm has no classifier named {network!r}: {suggestion(network, timm.list_models())}")
     return timm
 
 
@@ -87,9 +101,7 @@ def timm_classifier(network: str, weights: str) -> Classifier:
         UsageError: no such network.
         DataError: the weights cannot be had or do not fit.
     """
-    library = import_timm(f"timm:{network}")
-    if not library.is_model(network.split(".")[0]):
-        raise UsageError(f"timm has no network named {network!r}: {suggestion(network, library.list_models())}")
+    library = import_timm(f"timm:{network}", network)
     if not weights and is_offline():
         raise DataError(f"timm:{network}: FRUITGAN_OFFLINE is set; give its weights with --weights FILE{SAFETENSORS}")
     if weights and Path(weights).suffix != SAFETENSORS:
@@ -131,26 +143,19 @@ def _published_sum(url: str) -> str:
 
 
 def _fill(model: nn.Module, file: Path, urls: list[str]) -> None:
+    """Load the weights: a safetensors file's, or a `.pth` file's that was published at one of the addresses."""
     if file.suffix == SAFETENSORS:
         with open_tensors(file, "file of weights") as opened:
             tensors = {name: torch.from_numpy(array.copy()) for name, array in opened.arrays().items()}
     else:
-        tensors = _published_tensors(file, [_published_sum(url) for url in urls])
-    _load(model, tensors, file)
-
-
-def _published_tensors(file: Path, sums: list[str]) -> dict[str, Tensor]:
-    found = file_sha256(file)
-    if not any(found.startswith(published) for published in sums):
-        raise DataError(
-            f"--weights {file}: its sha256 is {found}, and the published ones begin with {' or '.join(sums)}; "
-            "weights of your own are taken as safetensors alone"
-        )
-    # Another project's format; the sum is known to be right, and only tensors are let through.
-    return cast(dict[str, Tensor], torch.load(file, map_location="cpu", weights_only=True))
-
-
-def _load(model: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
+        found, sums = file_sha256(file), [_published_sum(url) for url in urls]
+        if not any(found.startswith(published) for published in sums):
+            raise DataError(
+                f"--weights {file}: its sha256 is {found}, and the published ones begin with {' or '.join(sums)}; "
+                "weights of your own are taken as safetensors alone"
+            )
+        # Another project's format; the sum is known to be right, and only tensors are let through.
+        tensors = torch.load(file, map_location="cpu", weights_only=True)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -171,33 +176,27 @@ class ClassifierBackbone(Backbone):
         self._maps: dict[int, Tensor] = {}
         layers = self._last_layers()
         self.channels = {stride: channels for stride, (_, channels) in layers.items()}
-        for stride, (path, _) in layers.items():
-            self.network.get_submodule(path).register_forward_hook(self._keeper(stride))
+        for stride, (layer, _) in layers.items():
+            layer.register_forward_hook(functools.partial(self._keep, stride))
 
     def forward(self, x: Tensor, strides: Sequence[int]) -> list[Tensor]:
         self.network(((x + 1) / 2 - self.get_buffer("mean")) / self.get_buffer("spread"))
         maps, self._maps = self._maps, {}
         return [maps[stride] for stride in sorted(strides)]
 
-    def _keeper(self, stride: int) -> Callable[[nn.Module, Any, Tensor], None]:
-        def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            self._maps[stride] = output
-
-        return keep
+    def _keep(self, stride: int, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        self._maps[stride] = output
 
     @torch.no_grad()
-    def _last_layers(self) -> dict[int, tuple[str, int]]:
-        """The path of the last layer and its channels, by stride: found by sending an image through."""
-        found: dict[int, tuple[str, int]] = {}
-        handles = []
-        for path, module in self.network.named_modules():
-            if not any(module.children()):
+    def _last_layers(self) -> dict[int, tuple[nn.Module, int]]:
+        """The last layer and its channels, by stride: found by sending an image through."""
+        found: dict[int, tuple[nn.Module, int]] = {}
 
-                def look(_module: nn.Module, _inputs: Any, output: Any, path: str = path) -> None:
-                    if isinstance(output, Tensor) and output.ndim == 4 and PROBE_PX // output.shape[-1] in STRIDES:
-                        found[PROBE_PX // output.shape[-1]] = (path, output.shape[1])
+        def look(module: nn.Module, _inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.ndim == 4 and PROBE_PX // output.shape[-1] in STRIDES:
+                found[PROBE_PX // output.shape[-1]] = (module, output.shape[1])
 
-                handles.append(module.register_forward_hook(look))
+        handles = [leaf.register_forward_hook(look) for leaf in self.network.modules() if not any(leaf.children())]
         self.network(torch.zeros(1, 3, PROBE_PX, PROBE_PX))
         for handle in handles:
             handle.remove()

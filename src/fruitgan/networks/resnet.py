@@ -52,15 +52,13 @@ class ResNetGenerator(Generator):
             )
             for n in (4 * c, 2 * c)
         ]
-        self.encoder = nn.ModuleList([stem, *downs, *(block(4 * c) for _ in range(blocks))])
+        self.encoder = nn.Sequential(stem, *downs, *(block(4 * c) for _ in range(blocks)))
         self.decoder = nn.Sequential(*ups, Reflect(3), nn.Conv2d(c, 3, 7), nn.Tanh())
         self.encode_points = len(self.encoder)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer in self.encoder:
-            x = layer(x)
-        image: Tensor = self.decoder(x)
+        image: Tensor = self.decoder(self.encoder(x))
         return image
 
     def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
@@ -90,7 +88,7 @@ class AntialiasedGenerator(MaskedGenerator):
         downs = [nn.Sequential(*_normed(n, 2 * n), nn.ReLU(inplace=True), BlurPool(stride=2)) for n in (c, 2 * c)]
         ups = [nn.Sequential(BilinearUpsample(), *_normed(n, n // 2), nn.ReLU(inplace=True)) for n in (4 * c, 2 * c)]
         residuals = (Residual(*_normed(4 * c, 4 * c), nn.ReLU(inplace=True), *_normed(4 * c, 4 * c)) for _ in range(blocks))
-        self.encoder = nn.ModuleList([stem, *downs, *residuals])
+        self.encoder = nn.Sequential(stem, *downs, *residuals)
         self.decoder = nn.Sequential(*ups)
         self.head = ReflectConv2d(c, 4 if mask else 3, 7)
         self.encode_points = len(self.encoder)
@@ -99,10 +97,7 @@ class AntialiasedGenerator(MaskedGenerator):
             nn.init.zeros_(self.head.weight)
 
     def parts(self, x: Tensor) -> GeneratorParts:
-        inner = x
-        for layer in self.encoder:
-            inner = layer(inner)
-        maps = self.head(self.decoder(inner))
+        maps = self.head(self.decoder(self.encoder(x)))
         return composed(x, maps) if self.residual else GeneratorParts(torch.tanh(maps), None)
 
     def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:

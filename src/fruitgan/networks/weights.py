@@ -139,18 +139,16 @@ def not_in_weights() -> Iterator[None]:
 def _check(network: nn.Module, weights: Arrays, what: str) -> None:
     """Raises: DataError, naming the first tensor that is missing, unknown, of another shape or another kind of number."""
     expected = network.state_dict()
-    problem = next((f"{name} is missing" for name in expected if name not in weights), None)
-    problem = problem or next((f"{name} is unknown" for name in weights if name not in expected), None)
-    for name, array in weights.items() if problem is None else ():
+    problems = [f"{name} is missing" for name in expected if name not in weights]
+    problems += [f"{name} is unknown" for name in weights if name not in expected]
+    for name, array in weights.items() if not problems else ():
         tensor = expected[name]
         if tuple(array.shape) != tuple(tensor.shape):
-            problem = f"{name} has the shape {list(array.shape)}, not {list(tensor.shape)}"
-            break
-        if (array.dtype.kind == "f") != tensor.is_floating_point():
-            problem = f"{name} is of {array.dtype.name}, not {str(tensor.dtype).removeprefix('torch.')}"
-            break
-    if problem is not None:
-        raise DataError(f"the weights are not those of {what} as installed here: {problem}")
+            problems.append(f"{name} has the shape {list(array.shape)}, not {list(tensor.shape)}")
+        elif (array.dtype.kind == "f") != tensor.is_floating_point():
+            problems.append(f"{name} is of {array.dtype.name}, not {str(tensor.dtype).removeprefix('torch.')}")
+    if problems:
+        raise DataError(f"the weights are not those of {what} as installed here: {problems[0]}")
 
 
 def load_arrays(network: nn.Module, weights: Arrays, what: str) -> None:

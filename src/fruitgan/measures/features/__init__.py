@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,8 +28,6 @@ BATCH_IMAGES = 16
 KEPT_BYTES = 256 << 20
 """Of decoded pictures: some 1,300 of 256 px, each of which several backends look at."""
 
-WIDEST_ROW = 4096
-"""Numbers an image; wider rows would fill the disk for less than they save."""
 LIMIT_BYTES = 1 << 30
 """Of all cached features: some 100,000 images described by 2,400 numbers each."""
 
@@ -90,80 +89,61 @@ def extract(
 def _computed(
     features: Features, paths: Sequence[Path], device: torch.device, batch_images: int, read: Callable[[Path], Pixels]
 ) -> Iterator[Row]:
-    """The images' features in float32, one by one."""
-    if not paths:
-        return
-    features = features.to(device).eval()
-    for batch in _batches(features, paths, batch_images, read):
-        with torch.inference_mode():
-            images = torch.from_numpy(np.stack(batch)).to(device).permute(0, 3, 1, 2).contiguous().float()
-            yield from features(unit_from_bytes(images)).float().cpu().numpy()
-
-
-def _batches(
-    features: Features, paths: Sequence[Path], batch_images: int, read: Callable[[Path], Pixels]
-) -> Iterator[list[Pixels]]:
-    """Prepared images, never more than `batch_images` and all of one size, in the order of the paths."""
-    batch: list[Pixels] = []
-    for _, pixels in in_order(lambda path: features.prepare(read(path)), paths):
-        if batch and (len(batch) == batch_images or batch[0].shape != pixels.shape):
-            yield batch
-            batch = []
-        batch.append(pixels)
-    if batch:
-        yield batch
+    """The images' features in float32, one by one; computed in batches of neighbours of one size."""
+    if paths:
+        features = features.to(device).eval()
+    prepared = (pixels for _, pixels in in_order(lambda path: features.prepare(read(path)), paths))
+    for _, alike in itertools.groupby(prepared, key=np.shape):
+        while batch := list(itertools.islice(alike, batch_images)):
+            with torch.inference_mode():
+                images = torch.from_numpy(np.stack(batch)).to(device).permute(0, 3, 1, 2).contiguous().float()
+                rows = features(unit_from_bytes(images)).float().cpu().numpy()
+            yield from rows
 
 
 class FeatureCache:
     """Features that were computed before, by the sha256 of the image's file: the rows of one backend on one kind of device.
 
     A folder for each backend, version, resize and kind of device; in it one safetensors file for every time that something new
-    was computed, with the sums of the images' files, the rows, and a sum over both. A file that is damaged or of another shape
-    counts as absent. Above `LIMIT_BYTES` in all folders together, the files go first that were not used for longest; all of
+    was computed, with the sums of the images' files and the rows. It is named after its own sum, so that a damaged one is known
+    and counts as absent. Above `LIMIT_BYTES` in all folders together, the files go first that were not used for longest; all of
     them may be deleted at any time.
     """
 
     def __init__(self, features: Features, device_type: str) -> None:
         named = f"{features.name}/{features.version}/{features.resize}/{features.dimensions}/{device_type}"
         slug = re.sub(r"[^A-Za-z0-9-]+", "-", features.name)[:40]
-        self.dimensions = features.dimensions
-        self.is_used = features.dimensions <= WIDEST_ROW
         self.folder = cache_folder() / "features" / f"{slug}-{hashlib.sha256(named.encode()).hexdigest()[:16]}"
 
     def rows(self) -> dict[bytes, Row]:
         """All rows that are here and sound, by the sha256 of the image's file."""
         found: dict[bytes, Row] = {}
-        if self.is_used and self.folder.is_dir():
-            for path in sorted(self.folder.glob("*.safetensors")):
-                found.update(self._read(path))
+        for path in sorted(self.folder.glob("*.safetensors")):
+            found.update(self._read(path))
         return found
 
     def keep(self, rows: Mapping[bytes, Row]) -> None:
         """Add rows; a cache that cannot be written is no reason to fail."""
-        if not self.is_used or not rows:
+        if not rows:
             return
         keys = np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(len(rows), 32)
-        values = np.stack(list(rows.values())).astype(np.float32)
-        digest = _sum(keys, values)
-        newest = self.folder / f"{digest.tobytes().hex()[:32]}.safetensors"
+        data = save({"keys": keys.copy(), "values": np.stack(list(rows.values())).astype(np.float32)})
+        newest = self.folder / f"{hashlib.sha256(data).hexdigest()}.safetensors"
         with suppress(FruitganError):
-            write_atomically(newest, save({"keys": keys.copy(), "values": values, "sum": digest}))
+            write_atomically(newest, data)
             _make_room(newest)
 
     def _read(self, path: Path) -> dict[bytes, Row]:
         try:
+            if file_sha256(path) != path.stem:
+                return {}
             with open_tensors(path, "file of cached features") as file:
                 arrays = file.arrays()
-            keys, values, digest = arrays["keys"], arrays["values"], arrays["sum"]
-        except (DataError, KeyError):
-            return {}
-        shapes_fit = keys.shape == (len(keys), 32) and values.shape == (len(keys), self.dimensions)
-        kinds_fit = keys.dtype == np.uint8 and values.dtype == np.float32
-        if not (shapes_fit and kinds_fit and digest.tobytes() == _sum(keys, values).tobytes()):
+        except DataError:
             return {}
         with suppress(OSError):  # a cache that can only be read is one all the same
             os.utime(path)
-        return {key.tobytes(): row for key, row in zip(keys, values, strict=True)}
+        return {key.tobytes(): row for key, row in zip(arrays["keys"], arrays["values"], strict=True)}
 
 
 def _make_room(newest: Path) -> None:
@@ -175,8 +155,3 @@ def _make_room(newest: Path) -> None:
             taken += about.st_size
             if taken > LIMIT_BYTES and path != newest:
                 path.unlink()
-
-
-def _sum(keys: NDArray[np.uint8], values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    digest = hashlib.sha256(keys.tobytes() + values.tobytes()).digest()
-    return np.frombuffer(digest, dtype=np.uint8).copy()

@@ -9,14 +9,12 @@ which a mere turn of hue moves them most are taken out (Solomonoff et al. 2005, 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fruitgan.measures.contracts import SquashedFeatures
-from fruitgan.networks.backbones import shipped_tensors
+from fruitgan.networks.backbones import pooled, shipped_tensors
 
 FILE = Path(__file__).with_name("fruit_embed.safetensors")
 SHA256 = "16fead0bfc99d8a0656c4b01346f9a923b1aeb3e4bda2615a78773c8c6ded17f"
@@ -29,17 +27,17 @@ CHANNELS = (24, 48, 80, 128)
 class EmbedNetwork(nn.Module):
     """The network without its use: [N, 3, H, W] in [0, 1] to the maps of three stages, 1/4, 1/8 and 1/16 of the size.
 
-    In training every convolution is followed by batch norm; `folded` has the same answers without them.
+    In training each convolution has a batch norm behind it, which was folded into it since (`benchmarks/train_embedding.py`).
     """
 
-    def __init__(self, *, norm: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
         first, second, third, fourth = CHANNELS
-        self.stem = _unit(3, first, 2, norm)
-        self.down_1, self.block_1 = _unit(first, second, 2, norm), _unit(second, second, 1, norm)
-        self.down_2 = _unit(second, third, 2, norm)
-        self.block_2a, self.block_2b = _unit(third, third, 1, norm), _unit(third, third, 1, norm)
-        self.down_3, self.block_3 = _unit(third, fourth, 2, norm), _unit(fourth, fourth, 1, norm)
+        self.stem = _conv(3, first, 2)
+        self.down_1, self.block_1 = _conv(first, second, 2), _conv(second, second, 1)
+        self.down_2 = _conv(second, third, 2)
+        self.block_2a, self.block_2b = _conv(third, third, 1), _conv(third, third, 1)
+        self.down_3, self.block_3 = _conv(third, fourth, 2), _conv(fourth, fourth, 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = F.relu(self.stem(images * 2 - 1))
@@ -51,31 +49,20 @@ class EmbedNetwork(nn.Module):
         three = F.relu(x + self.block_3(x))
         return one, two, three
 
-    def folded(self) -> EmbedNetwork:
-        """The same function in eval mode, with every batch norm in its convolution."""
-        plain = EmbedNetwork(norm=False)
-        for name, unit in self.named_children():
-            conv, norm = cast(tuple[nn.Conv2d, nn.BatchNorm2d], unit)
-            setattr(plain, name, torch.nn.utils.fusion.fuse_conv_bn_eval(conv.eval(), norm.eval()))
-        return plain.eval()
 
-
-def _unit(inputs: int, outputs: int, stride: int, norm: bool) -> nn.Module:
-    conv = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=not norm)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs)) if norm else conv
-
-
-def pooled(maps: tuple[Tensor, ...]) -> Tensor:
-    """[N, 2 x the channels]: each map's mean and standard deviation over the positions."""
-    parts = []
-    for x in maps:
-        mean = x.mean((2, 3))
-        parts += [mean, (x.square().mean((2, 3)) - mean.square()).clamp_min(0).sqrt()]
-    return torch.cat(parts, dim=1)
+def _conv(inputs: int, outputs: int, stride: int) -> nn.Module:
+    return nn.Conv2d(inputs, outputs, 3, stride, 1)
 
 
 class FruitEmbed(SquashedFeatures):
-    """The pooled maps, each number of mean 0 and deviation 1 over the photographs that taught the network, blind to hue."""
+    """A network of our own, trained on real apples and oranges in false colours: shape and texture. Its photographs are
+    research only.
+
+    The pooled maps, each number of mean 0 and deviation 1 over the photographs that taught the network, blind to hue.
+
+    Raises:
+        DataError: the installed file is not the one that belongs to this version.
+    """
 
     name = "fruit-embed"
     trained_on = "photographs of apples and oranges (apple2orange)"
@@ -86,33 +73,13 @@ class FruitEmbed(SquashedFeatures):
     def __init__(self) -> None:
         super().__init__()
         tensors = shipped_tensors(FILE, SHA256)
-        self.network = _network(tensors)
         for name in BESIDE:
-            self.register_buffer(name, tensors[name], persistent=False)
+            self.register_buffer(name, tensors.pop(name), persistent=False)
+        self.network = EmbedNetwork()
+        self.network.load_state_dict(tensors)
+        self.network.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         scaled = (pooled(self.network(images)[1:]) - self.get_buffer("mean")) / self.get_buffer("spread")
         hue = self.get_buffer("hue")
         return scaled - scaled @ hue @ hue.T
-
-
-def load_network() -> EmbedNetwork:
-    """The trained network in eval mode, in float32.
-
-    Raises:
-        DataError: the installed file is not the one that belongs to this version.
-    """
-    return _network(shipped_tensors(FILE, SHA256))
-
-
-def _network(tensors: dict[str, Tensor]) -> EmbedNetwork:
-    network = EmbedNetwork(norm=False)
-    network.load_state_dict({name: tensor for name, tensor in tensors.items() if name not in BESIDE})
-    return network.eval().requires_grad_(False)
-
-
-def fruit_embed() -> FruitEmbed:
-    """A network of our own, trained on real apples and oranges in false colours: shape and texture. Its photographs are
-    research only.
-    """
-    return FruitEmbed()

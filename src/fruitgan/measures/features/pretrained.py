@@ -12,21 +12,23 @@ from torch import Tensor, nn
 from fruitgan.data.download import RemoteFile, fetch_file
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError
 from fruitgan.files import file_sha256
-from fruitgan.images import Pixels, resize
-from fruitgan.measures.contracts import Features
+from fruitgan.images import Pixels
+from fruitgan.measures.contracts import Features, SquashedFeatures
 from fruitgan.networks.pretrained import Classifier, timm_classifier, torchvision_classifier
 
 
-class Pretrained(Features):
+class Pretrained(SquashedFeatures):
     """A network with its own size and scaling of the pixels; the picture is squashed to the size."""
 
+    filter = Image.Resampling.BICUBIC
+
     def __init__(self, classifier: Classifier) -> None:
+        self.size_px = classifier.size_px
         super().__init__()
         self.name = classifier.name
         self.version = classifier.version
         self.trained_on = classifier.trained_on
         self.network = classifier.network
-        self.size_px = classifier.size_px
         self.resize = f"squashed to {self.size_px} px (bicubic, antialiased, 8 bits); weights {self.version}"
         for name, values in (("mean", classifier.mean), ("spread", classifier.spread)):
             self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1), persistent=False)
@@ -36,9 +38,6 @@ class Pretrained(Features):
     def _dimensions(self) -> int:
         self.network.eval()
         return int(self(torch.zeros(1, 3, self.size_px, self.size_px)).shape[1])
-
-    def prepare(self, pixels: Pixels) -> Pixels:
-        return resize(pixels, self.size_px, self.size_px, Image.Resampling.BICUBIC)
 
     def forward(self, images: Tensor) -> Tensor:
         return cast(Tensor, self.network((images - self.get_buffer("mean")) / self.get_buffer("spread"))).flatten(1)

@@ -9,8 +9,6 @@ sets of real photographs scatters thirteen times as much (measured; apples again
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fruitgan.measures.contracts import SquashedFeatures
+from fruitgan.networks.backbones import pooled
 from fruitgan.randomness import generator
 
 NETWORKS = 5
@@ -51,17 +50,8 @@ def random_filters(network: int, layer: int) -> NDArray[np.float64]:
     return scaled.reshape(CHANNELS[layer], inputs, 3, 3)
 
 
-def weights_sha256() -> str:
-    """Of all filters as float32, network by network and layer by layer."""
-    digest = hashlib.sha256()
-    for network in range(NETWORKS):
-        for layer in range(len(CHANNELS)):
-            digest.update(random_filters(network, layer).astype("<f4").tobytes())
-    return digest.hexdigest()
-
-
 class RandomNetworks(SquashedFeatures):
-    """The ensemble; the features of its networks stand side by side."""
+    """Five fixed random networks: texture and colour contrast."""
 
     name = "random"
     trained_on = ""
@@ -78,21 +68,13 @@ class RandomNetworks(SquashedFeatures):
 
     def forward(self, images: Tensor) -> Tensor:
         x = (images * 2 - 1).contiguous(memory_format=torch.channels_last)
-        parts = []
+        maps = []
         for layer in range(len(CHANNELS)):
             filters = self.get_buffer(f"filters_{layer}")
             x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), filters, stride=2, groups=NETWORKS if layer else 1)
             x = F.relu(x)  # [N, networks * C, h, w]
-            mean = x.mean((2, 3))
-            # By the second moment: torch.std takes longer than the convolutions.
-            spread = (x.square().mean((2, 3)) - mean.square()).clamp_min(0).sqrt()
-            parts += [mean, spread]
-        return torch.cat(parts, dim=1).sqrt()
-
-
-def random() -> RandomNetworks:
-    """Five fixed random networks: texture and colour contrast."""
-    return RandomNetworks()
+            maps.append(x)
+        return pooled(maps).sqrt()
 
 
 COLOUR_SIZE_PX = 128
@@ -120,7 +102,10 @@ def lab_of_srgb(images: Tensor) -> Tensor:
 
 
 class Colour(SquashedFeatures):
-    """Square roots of histograms of L, a, b and of a with b, and the pixels' mean, spread, skewness and correlations."""
+    """Lab histograms and moments: which colours, and how much of each.
+
+    Square roots of histograms of L, a, b and of a with b, and the pixels' mean, spread, skewness and correlations.
+    """
 
     trained_on = ""
     name = "colour"
@@ -169,8 +154,3 @@ def _moments(lab: Tensor) -> Tensor:
     pairs = torch.stack([(unit[:, i] * unit[:, j]).mean(1) for i, j in ((0, 1), (0, 2), (1, 2))], dim=1)
     lightness = torch.tensor([50.0, 0.0, 0.0], device=lab.device)
     return torch.cat([(mean[:, :, 0] - lightness) / MOMENT_SCALE, spread / MOMENT_SCALE, skew / MOMENT_SCALE, pairs], dim=1)
-
-
-def colour() -> Colour:
-    """Lab histograms and moments: which colours, and how much of each."""
-    return Colour()

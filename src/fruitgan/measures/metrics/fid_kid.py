@@ -6,37 +6,47 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fruitgan.measures.contracts import Measured, SetMetric, Values, halvings, subsets
+from fruitgan.measures.contracts import Measured, SetMetric, Values, subsets
 from fruitgan.measures.distances import affordable, frechet_distance, frechet_distances, kernel_distance, kernel_distances
 from fruitgan.measures.statistics import Interval, Weights, normal_interval, percentile_interval, resample_weights
 
 HALVINGS = 100
-
 SUBSETS, SUBSET_IMAGES = 100, 100
 """The literature's subsets, of at most so many images: it often takes 1,000, which such sets do not have."""
 
 
 class Kid(SetMetric):
-    """Kernel distance: unbiased, so that its expectation is 0 for a perfect generator at any number of images."""
+    """Binkowski et al. 2018: the unbiased U-statistic with a cubic polynomial kernel on all images.
+
+    Its expectation is 0 for a perfect generator, whatever the number of images.
+    """
 
     name = "kid"
     every_features = True
+    is_biased = False
 
     def measure(self, real: Values, fake: Values) -> Measured:
         drawn = kernel_distances(real, fake, *_both(len(real), len(fake), self.resamples, self.seed))
         return Measured(kernel_distance(real, fake), percentile_interval(drawn))
 
-    def floor(self, real: Values) -> tuple[float, Interval]:
-        first, second = halvings(len(real), HALVINGS, self.seed)
-        values = kernel_distances(real, real, first, second)
-        return float(values.mean()), percentile_interval(values)
+    def weighted(self, real: Values, fake: Values, weights_real: Weights, weights_fake: Weights) -> Values:
+        return kernel_distances(real, fake, weights_real, weights_fake)
+
+    def floor_repeats(self, n: int) -> int:
+        return HALVINGS
 
 
 class Fid(SetMetric):
-    """Frechet distance between Gaussians: the literature's number, but biased at few images; read it beside its floor."""
+    """Heusel et al. 2017, through the nuclear norm.
+
+    The Frechet distance between Gaussians: the literature's number, but biased at few images; read it beside its floor.
+    """
 
     name = "fid"
     every_features = True
+
+    def __init__(self, *, resamples: int = 200, seed: int = 0) -> None:
+        super().__init__(resamples=resamples, seed=seed)
 
     def measure(self, real: Values, fake: Values) -> Measured:
         value = frechet_distance(real, fake)
@@ -44,19 +54,11 @@ class Fid(SetMetric):
         drawn = frechet_distances(real, fake, *_both(len(real), len(fake), resamples, self.seed))
         return Measured(value, normal_interval(value, drawn))
 
-    def floor(self, real: Values) -> tuple[float, Interval]:
-        first, second = halvings(len(real), affordable(self.resamples // 4, len(real) // 2), self.seed)
-        values = frechet_distances(real, real, first, second)
-        return float(values.mean()), percentile_interval(values)
+    def weighted(self, real: Values, fake: Values, weights_real: Weights, weights_fake: Weights) -> Values:
+        return frechet_distances(real, fake, weights_real, weights_fake)
 
-    def at_floor_size(self, real: Values, fake: Values) -> float:
-        """The value for as many images as the floor had, which alone may be held against it: the bias depends on the number."""
-        half = len(real) // 2
-        count = min(half, len(fake))
-        resamples = affordable(self.resamples // 4, half)
-        chosen_real = subsets(len(real), half, resamples, self.seed, "size/real")
-        chosen_fake = subsets(len(fake), count, resamples, self.seed, "size/fake")
-        return float(frechet_distances(real, fake, chosen_real, chosen_fake).mean())
+    def floor_repeats(self, n: int) -> int:
+        return affordable(self.resamples // 4, n // 2)
 
 
 def _both(n_real: int, n_fake: int, resamples: int, seed: int) -> tuple[Weights, Weights]:
@@ -64,7 +66,7 @@ def _both(n_real: int, n_fake: int, resamples: int, seed: int) -> tuple[Weights,
 
 
 class KidSubsets(Kid):
-    """The kernel distance as it is usually published: the mean over random subsets, with their standard deviation.
+    """KID as the literature has it: mean over 100 subsets of at most 100 images (Binkowski et al. 2018, section 4).
 
     Its expectation is that of `kid`, and so is its interval's width; the standard deviation is that of subsets of one set,
     and no measure of how sure the mean is. With as few images as a subset holds, all subsets are one set, and it is 0.
@@ -75,12 +77,8 @@ class KidSubsets(Kid):
 
     def measure(self, real: Values, fake: Values) -> Measured:
         size = min(SUBSET_IMAGES, len(real), len(fake))
-        values = kernel_distances(
-            real,
-            fake,
-            subsets(len(real), size, SUBSETS, self.seed, "kid/real"),
-            subsets(len(fake), size, SUBSETS, self.seed, "kid/fake"),
-        )
+        chosen = [subsets(len(x), size, SUBSETS, self.seed, f"kid/{kind}") for kind, x in (("real", real), ("fake", fake))]
+        values = kernel_distances(real, fake, *chosen)
         value = float(values.mean())
         drawn = kernel_distances(real, fake, *_both(len(real), len(fake), self.resamples, self.seed))
         details = {"subsets": float(SUBSETS), "subset_images": float(size), "sd": float(values.std(ddof=1))}
@@ -110,18 +108,3 @@ def translation_ratio(real: Values, fake: Values, source: Values, *, paired: boo
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = above / below
     return Ratio(kernel_distance(real, fake) / distance, percentile_interval(ratios), distance, percentile_interval(below))
-
-
-def kid(*, resamples: int = 1000, seed: int = 0) -> Kid:
-    """Binkowski et al. 2018: the unbiased U-statistic with a cubic polynomial kernel on all images."""
-    return Kid(resamples, seed)
-
-
-def fid(*, resamples: int = 200, seed: int = 0) -> Fid:
-    """Heusel et al. 2017, through the nuclear norm."""
-    return Fid(resamples, seed)
-
-
-def kid_subsets(*, resamples: int = 1000, seed: int = 0) -> KidSubsets:
-    """KID as the literature has it: mean over 100 subsets of at most 100 images (Binkowski et al. 2018, section 4)."""
-    return KidSubsets(resamples, seed)

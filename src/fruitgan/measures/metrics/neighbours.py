@@ -39,7 +39,7 @@ class NeighbourMetric(HalvedMetric):
     def __init__(
         self, name: str, resamples: int, seed: int, compute: Callable[[Array, Array], float], most: float = 1.0
     ) -> None:
-        super().__init__(resamples, seed)
+        super().__init__(resamples=resamples, seed=seed)
         self.name = name
         self.bounds = (0.0, most)
         self._compute = compute
@@ -81,7 +81,9 @@ COPY_SHARE = 0.5
 
 
 class NearestTraining(TrainingMetric):
-    """How near a generated image lies to a training image, where the measure is how near an unseen real one does."""
+    """Median distance to the nearest training image, generated over unseen real (after Meehan et al. 2020); well below 1 is
+    copying.
+    """
 
     name = "nearest-training"
     lower_is_better = False
@@ -104,10 +106,3 @@ def nearest_distances(points: Values, training: Values) -> Values:
     """[N]: the Euclidean distance of each of [N, D] to the nearest of [T, D]."""
     nearest: Values = np.sqrt(squared_distances(points, training).min(1))
     return nearest
-
-
-def nearest_training(*, resamples: int = 1000, seed: int = 0) -> NearestTraining:
-    """Median distance to the nearest training image, generated over unseen real (after Meehan et al. 2020); well below 1 is
-    copying.
-    """
-    return NearestTraining(resamples, seed)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from fruitgan.images import Pixels
 from fruitgan.measures.contracts import Features, HalvedMetric, Values
-from fruitgan.networks.detectors import power_spectrum
+from fruitgan.networks.detectors import FLOOR, OPPONENT, power_spectrum
 
-LUMA = (0.299, 0.587, 0.114)
-"""ITU-R BT.601."""
 FREQUENCIES = 64
 """From 1/128 to 1/2 cycle a pixel, evenly: what a picture of 128 px can hold."""
-FLOOR = 1e-8
-"""Far below what 8 bits leave (some 1e-6); without it the logarithm of a flat picture would be minus infinity."""
 
 
 class PowerSpectrum(Features):
@@ -48,7 +42,8 @@ def decibels(found: Tensor) -> Tensor:
 
 def power(images: Tensor) -> Tensor:
     """[N, 3, H, W] in [0, 1] to [N, H, W]: the power of the brightness at each frequency, frequency 0 first."""
-    return power_spectrum(torch.einsum("c,nchw->nhw", torch.tensor(LUMA, dtype=images.dtype, device=images.device), images))
+    luma = torch.tensor(OPPONENT[0], dtype=images.dtype, device=images.device)
+    return power_spectrum(torch.einsum("c,nchw->nhw", luma, images))
 
 
 def radial_means(decibel: Tensor) -> Tensor:
@@ -70,11 +65,7 @@ def radial_means(decibel: Tensor) -> Tensor:
     return means[:, low] * (1 - share) + means[:, (low + 1).clamp(max=steps - 1)] * share
 
 
-def peak_places(height: int, width: int, quarters: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Where multiples of 1/4 cycle a pixel (down, across) stand in a spectrum of this size."""
-    return [(round(down * height / 4) % height, round(across * width / 4) % width) for down, across in quarters]
-
-
+# Where the peaks of patterns of period 2 and 4 px lie, (down, across) in quarters of a cycle a pixel.
 BY_TWO = ((2, 0), (0, 2), (2, 2))
 BY_FOUR = ((1, 0), (0, 1), (1, 1), (1, 3), (1, 2), (2, 1))
 
@@ -92,7 +83,7 @@ def peak_excess(found: Tensor) -> Tensor:
     excesses = []
     for family in (BY_TWO, BY_FOUR):
         of_places = []
-        for down, across in peak_places(height, width, family):
+        for down, across in ((round(v * height / 4), round(u * width / 4)) for v, u in family):
             block = found[:, (down + rows) % height][:, :, (across + rows) % width]  # [N, 11, 11]
             of_places.append(decibels(block[:, away <= 1].mean(1)) - decibels(block[:, away >= 3].mean(1)))
         excesses.append(torch.stack(of_places).mean(0))
@@ -100,7 +91,9 @@ def peak_excess(found: Tensor) -> Tensor:
 
 
 class SpectrumMetric(HalvedMetric):
-    """The mean difference of two mean spectra."""
+    """Mean absolute difference of the mean log power spectra over direction-averaged frequencies, in dB (Durall et al. 2020,
+    equation 3).
+    """
 
     name = "spectrum"
     bounds = (0.0, np.inf)
@@ -113,7 +106,9 @@ class SpectrumMetric(HalvedMetric):
 
 
 class UpsamplingPeaks(HalvedMetric):
-    """How much more generated pictures stand out at an upsampling's frequencies than real ones do."""
+    """How far patterns of period 2 or 4 px stand out of the spectrum, generated less real, in dB (Odena et al. 2016); about
+    0 is good.
+    """
 
     name = "upsampling-peaks"
 
@@ -129,17 +124,3 @@ class UpsamplingPeaks(HalvedMetric):
             for kind, side in (("real", real), ("fake", fake))
             for place, period in enumerate((2, 4))
         }
-
-
-def spectrum(*, resamples: int = 200, seed: int = 0) -> SpectrumMetric:
-    """Mean absolute difference of the mean log power spectra over direction-averaged frequencies, in dB (Durall et al. 2020,
-    equation 3).
-    """
-    return SpectrumMetric(resamples, seed)
-
-
-def upsampling_peaks(*, resamples: int = 200, seed: int = 0) -> UpsamplingPeaks:
-    """How far patterns of period 2 or 4 px stand out of the spectrum, generated less real, in dB (Odena et al. 2016); about
-    0 is good.
-    """
-    return UpsamplingPeaks(resamples, seed)

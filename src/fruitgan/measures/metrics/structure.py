@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fruitgan.images import Pixels, resize
 from fruitgan.measures.contracts import PairMetric
-from fruitgan.measures.features.fruit_embed import SIZE_PX, EmbedNetwork, load_network
+from fruitgan.measures.features.fruit_embed import SIZE_PX, EmbedNetwork, FruitEmbed
 from fruitgan.measures.features.weightless import lab_of_srgb
 
 Plane = NDArray[np.float64]
@@ -25,7 +25,9 @@ LEAST_BACKGROUND = 0.05
 
 
 class Structure(PairMetric):
-    """How the likeness of a picture's places to one another changes."""
+    """Change of the self-similarity of 16 x 16 places on fruit-embed's maps (Tumanyan et al. 2022, equation 4); 0 to 4, 0 is
+    none.
+    """
 
     name = "structure"
     features = "fruit-embed maps"
@@ -33,7 +35,7 @@ class Structure(PairMetric):
 
     @functools.cached_property
     def _network(self) -> EmbedNetwork:
-        return load_network()
+        return FruitEmbed().network
 
     def of_pair(self, source: Pixels, fake: Pixels) -> float:
         images = torch.stack([_squashed(pixels) for pixels in (source, fake)])
@@ -56,7 +58,7 @@ def _squashed(pixels: Pixels) -> Tensor:
 
 
 class Background(PairMetric):
-    """How much what surrounds the fruit changes its colour."""
+    """Mean colour change outside the object (CIE76, Lab units; the object by Wei et al. 2012, equation 1); 0 is untouched."""
 
     name = "background"
     features = "Lab colours outside the object"
@@ -115,15 +117,3 @@ def otsu(values: Plane, bins: int = 128) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         between = (partial[-1] * share - partial) ** 2 / (share * (1 - share))
     return float(edges[1:][np.nanargmax(between[:-1])]) if counts.max() < counts.sum() else float(edges[-1])
-
-
-def structure(*, resamples: int = 1000, seed: int = 0) -> Structure:
-    """Change of the self-similarity of 16 x 16 places on fruit-embed's maps (Tumanyan et al. 2022, equation 4); 0 to 4, 0 is
-    none.
-    """
-    return Structure(resamples, seed)
-
-
-def background_change(*, resamples: int = 1000, seed: int = 0) -> Background:
-    """Mean colour change outside the object (CIE76, Lab units; the object by Wei et al. 2012, equation 1); 0 is untouched."""
-    return Background(resamples, seed)
