@@ -14,10 +14,10 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from fruitgan.errors import DataError, FruitganError, UsageError, reason_of, shown
+from fruitgan.errors import DataError, FruitganError, UsageError, shown
 from fruitgan.files import write_atomically
 from fruitgan.registry import Choice, suggestion
-from fruitgan.settings import from_json, parse_json, to_json
+from fruitgan.settings import to_json
 from fruitgan.tensorfile import TensorFile, open_tensors
 
 FORMAT = 2
@@ -192,22 +192,9 @@ def load_card(path: Path) -> Card:
 
 
 def _card(file: TensorFile) -> Card:
-    path = file.path
     if KEY not in file.metadata:
-        raise DataError(f"{path}: not a bundle: a safetensors file without fruitgan's model card")
-    try:
-        table = parse_json(file.metadata[KEY])
-    except ValueError as error:
-        raise DataError(f"{path}: not a bundle: its model card cannot be read ({reason_of(error)})") from error
-    version = table.pop("format", None) if isinstance(table, dict) else None
-    if type(version) is not int or version < 1:
-        raise DataError(f"{path}: not a bundle: its model card has no format")
-    if version > FORMAT:
-        raise DataError(f"{path}: has format {version}, newer than this program's {FORMAT}: pip install -U fruitgan")
-    try:
-        return from_json(Card, table, "model card")
-    except UsageError as error:
-        raise DataError(f"{path}: not a bundle: {error}") from error
+        raise DataError(f"{file.path}: not a bundle: a safetensors file without fruitgan's model card")
+    return file.card(Card, KEY, FORMAT)
 
 
 def locate(wanted: str | None = None, runs: Path = RUNS) -> Path:

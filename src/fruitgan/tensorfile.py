@@ -9,19 +9,20 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fruitgan.errors import DataError, reason_of, shown
+from fruitgan.errors import DataError, UsageError, reason_of, shown
 from fruitgan.files import open_regular, reading
-from fruitgan.settings import parse_json
+from fruitgan.settings import from_json, parse_json
 
+T = TypeVar("T")
 LARGEST_HEADER_BYTES = 2 << 20
 """Room for some 15,000 tensors; what JSON can become in memory is a few ten times as much."""
 LARGEST_FILE_BYTES = 8 << 30
@@ -85,6 +86,28 @@ class TensorFile:
         if len(content) < self.content_bytes:
             raise DataError(f"{self.path}: torn: it became shorter while it was read")
         return {name: self._array(content, name, stored) for name, stored in self.tensors.items()}
+
+    def card(self, kind: type[T], key: str, newest: int, upgrade: Callable[[int, dict[str, Any]], None] | None = None) -> T:
+        """The card in its metadata, as the dataclass; `upgrade` is given its format's version and, to change it, its table.
+
+        Raises:
+            DataError: there is none, it cannot be read, is of a newer format than `newest`, or says something else.
+        """
+        try:
+            table = parse_json(self.metadata[key])
+        except ValueError as error:
+            raise DataError(f"{self.path}: not a {self.what}: its card cannot be read ({reason_of(error)})") from error
+        version = table.pop("format", None) if isinstance(table, dict) else None
+        if type(version) is not int or version < 1:
+            raise DataError(f"{self.path}: not a {self.what}: its card has no format")
+        if version > newest:
+            raise DataError(f"{self.path}: has format {version}, newer than this program's {newest}: pip install -U fruitgan")
+        if upgrade is not None:
+            upgrade(version, table)
+        try:
+            return from_json(kind, table, "card")
+        except UsageError as error:
+            raise DataError(f"{self.path}: not a {self.what}: {error}") from error
 
     def _array(self, content: bytes, name: str, stored: Stored) -> NDArray[Any]:
         kind = np.dtype(NUMPY_TYPES[stored.kind])

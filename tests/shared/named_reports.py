@@ -111,7 +111,6 @@ def detector_inputs(name: str) -> Report:
         "train_images": 8,
         "val_images": 4,
         "left_out_images": 0,
-        "unreadable_images": 0,
         "image_size_px": 16,
         "rounds": 2,
         "best_round": 1,

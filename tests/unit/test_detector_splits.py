@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError
-from fruitgan.train_detector.protocols import PROTOCOLS, Split, grouped_split, seed_split
+from fruitgan.train_detector.protocols import Split, explained, grouped_split, seed_split
 
 
 def labelled(fakes: Sequence[str], reals: Sequence[str], split: str = "") -> list[LabelledImage]:
@@ -110,7 +110,7 @@ def test_the_seed_protocol_says_why_it_leaks_with_counts() -> None:
     images = labelled(names("apple", 20), names("apple", 20), split="train")
     images += [LabelledImage(Path("predicted/x.png"), True, "apple0", "train", "")]
     parts = seed_split(images)
-    said = "\n".join(PROTOCOLS["seed"].explained(images, parts))
+    said = "\n".join(explained("seed", images, parts))
     assert "reads too high" in said
     assert "are also the validation images" in said
     assert "2 of them show what a training image shows" in said

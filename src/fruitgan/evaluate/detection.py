@@ -29,7 +29,6 @@ from fruitgan.evaluate.detectors import (
     detectors_named,
     judged_images,
     need,
-    refuse_broken,
     result_of,
 )
 from fruitgan.evaluate.leaks import Facts, Leak
@@ -156,10 +155,9 @@ def judge_by_given(
     tested: Sequence[LabelledImage] = images
     protocol = "trained elsewhere; whether on some of these images cannot be known"
     with open_image_dataset(images, card.image_size_px, what="reading", tell=tell) as dataset:
-        refuse_broken(dataset)
         is_its_own = dataset.fingerprint == card.data_fingerprint
         if is_its_own:
-            tested = [dataset.images[i] for i in PROTOCOLS[card.protocol].split(dataset.images, card.seed).test]
+            tested = [dataset.images[i] for i in PROTOCOLS[card.protocol](dataset.images, card.seed).test]
     if is_its_own:
         protocol = f"trained on other images of this set, by its protocol {card.protocol}"
         notes.append(f"the detector was trained on images of this set: its accuracy is that of its {len(tested)} test images")

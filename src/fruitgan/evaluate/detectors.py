@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fruitgan import randomness
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.parallel import in_order
-from fruitgan.errors import DataError, UsageError
+from fruitgan.errors import UsageError
 from fruitgan.evaluate.results import DetectorResult, DetectorRow, JudgedImage, RobustnessResult, SaliencyResult
 from fruitgan.evaluate.settings import ALL, NETWORK_FAMILIES, Tell
 from fruitgan.files import write_atomically
@@ -203,7 +203,6 @@ class TwoSampleTest:
             datasets[size_px] = self.stack.enter_context(
                 open_image_dataset(images, size_px, what=f"reading at {size_px} px", tell=self.tell)
             )
-            refuse_broken(datasets[size_px])
         dataset = datasets[size_px]
         if not isinstance(network, LinearDetector):
             return PixelCandidate(name, choice, dataset, self.fitting, self.device)
@@ -309,10 +308,3 @@ class TwoSampleTest:
                 write_atomically(out / name, png_bytes(picture))
                 results.append(SaliencyResult(file=image.path.name, kind=kind, logit=float(logits[row]), picture=name))
         return tuple(results)
-
-
-def refuse_broken(dataset: LabelledImageDataset) -> None:
-    """Raises: DataError if an image could not be decoded."""
-    if dataset.broken:
-        path, reason = dataset.broken[0]
-        raise DataError(f"{path}: {reason}")

@@ -25,7 +25,6 @@ from fruitgan.measures.contracts import NOT_KNOWN, Features
 from fruitgan.measures.features import Pictures, extract
 from fruitgan.measures.statistics import wilson
 from fruitgan.progress import Progress
-from fruitgan.train_detector.calibration import balanced_accuracy
 from fruitgan.train_detector.protocols import grouped_folds
 from fruitgan.train_detector.regression import Regression, trials
 from fruitgan.translate.picture_files import TRAINED_AGAINST, read_mark
@@ -222,14 +221,15 @@ def _share(
         fake_logits[places == number] = model.logits(fake_values[places == number])
     hits = int((fake_logits > 0).sum())
     low, high = wilson(hits, len(fakes))
+    sources_share, reals_share = (float((logits[tested & side] > 0).mean()) for side in (~is_target, is_target))
     return TargetShare(
         view=view,
         features=features,
         share=hits / len(fakes),
         interval=(low, high),
         n=len(fakes),
-        sources_share=float((logits[tested & ~is_target] > 0).mean()),
-        reals_share=float((logits[tested & is_target] > 0).mean()),
-        accuracy=balanced_accuracy(logits[tested], is_target[tested]),
+        sources_share=sources_share,
+        reals_share=reals_share,
+        accuracy=(reals_share + 1 - sources_share) / 2,
         n_known=int(tested.sum()),
     )

@@ -122,12 +122,6 @@ def average_precision(logits: NDArray[np.float64], generated: NDArray[np.bool_])
     return float(average_precision_score(generated, logits))
 
 
-def balanced_accuracy(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> float:
-    """Mean of the accuracies on generated and on real images; a logit above 0 says generated."""
-    said = logits > 0
-    return float(((said[generated]).mean() + (~said[~generated]).mean()) / 2)
-
-
 @dataclass(frozen=True, kw_only=True)
 class ReliabilityBin:
     """The images to which the detector gave a probability of being generated from `low` up to `high`."""

@@ -11,11 +11,11 @@ import typer
 from fruitgan.console import Console, options
 from fruitgan.console.signals import INTERRUPTED, PoliteStop
 from fruitgan.errors import Stopped
+from fruitgan.progress import Event, Note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fruitgan.progress import Event, OnProgress
     from fruitgan.train_detector.settings import TrainDetectorResult, TrainDetectorSettings
 
 DETECTOR_PANEL = "Detector and training"
@@ -37,8 +37,7 @@ def train_detector(
         ),
     ] = None,
     detector: Annotated[
-        str | None,
-        _option(metavar="NAME", help="small-cnn, seed-cnn (the lab report's), spectrum, ...", show_default="small-cnn"),
+        str | None, _option(metavar="NAME", help="spectrum, seed-cnn (the lab report's), ...", show_default="small-cnn")
     ] = None,
     detector_option: Annotated[
         list[str] | None, _option(metavar="KEY=VALUE", help="An option of the detector: base_channels=24.")
@@ -49,33 +48,19 @@ def train_detector(
     ] = None,
     image_size: Annotated[
         int | None,
-        _option(
-            min=1,
-            metavar="PIXELS",
-            show_default="the detector's, no larger than the images",
-            help="Side of the square images that the detector sees.",
-        ),
+        _option(min=1, metavar="PIXELS", help="Side of the square images.", show_default="the detector's, or the images'"),
     ] = None,
     epochs: Annotated[int | None, _option(min=1, metavar="N", help="Train for at most N epochs.", show_default="100")] = None,
     patience: Annotated[
-        int | None,
-        _option(min=1, metavar="N", help="Stop after N epochs without a lower validation loss.", show_default="10"),
+        int | None, _option(min=1, metavar="N", help="Stop after N epochs without a lower validation loss.", show_default="10")
     ] = None,
     batch_size: Annotated[
         int | None,
-        _option(
-            "--batch-size",
-            "-b",
-            min=2,
-            metavar="N",
-            show_default="64, or fewer for 16 steps an epoch",
-            help="Images per step.",
-        ),
+        _option("--batch-size", "-b", min=2, metavar="N", help="Images per step.", show_default="64, or 16 steps an epoch"),
     ] = None,
     learning_rate: Annotated[float | None, _option(metavar="X", help="Learning rate (Adam).", show_default="0.001")] = None,
     name: Annotated[
-        str | None,
-        _output_option(metavar="NAME", help="Name of the run.", show_default="from the data and the detector"),
+        str | None, _output_option(metavar="NAME", help="Name of the run.", show_default="from the data and the detector")
     ] = None,
     out: Annotated[Path, _output_option(metavar="DIR", help="The folder of the run folders.")] = Path("runs/train-detector"),
     resume: Annotated[
@@ -120,47 +105,37 @@ def _train(settings: TrainDetectorSettings, console: Console) -> None:
     from fruitgan.train_detector.job import train_detector as job
     from fruitgan.train_detector.settings import resume_line
 
+    run: Path | None = None
+
+    def on_progress(event: Event) -> bool:
+        nonlocal run
+        show(event)
+        if not isinstance(event, Note):
+            if event.what != "training" and stop.signal is not None:
+                raise Stopped("stopped before the first epoch; nothing was changed", stop.exit_code)
+            run = event.details.get("run", run)
+            if "val_loss" in event.details:
+                console.say(_in_a_line(event.details))
+        return stop.signal is not None
+
     with PoliteStop() as stop, console.events() as show:
-        display = _Display(console, stop, show)
         try:
-            result = job(settings, display)
+            result = job(settings, on_progress)
         except NoRoundDone:
-            assert display.run is not None
-            console.result({"run": str(display.run), "rounds": 0, "finished": False})
-            line = resume_line(display.run, settings)
+            assert run is not None
+            console.result({"run": str(run), "rounds": 0, "finished": False})
+            line = resume_line(run, settings)
             raise Stopped(f"stopped before the end of the first epoch; start it again with: {line}", stop.exit_code) from None
         except KeyboardInterrupt:
             said = "before the first epoch; nothing was changed"
-            if display.run is not None:
-                said = f"since the last save nothing is kept; go on with: {resume_line(display.run, settings)}"
+            if run is not None:
+                said = f"since the last save nothing is kept; go on with: {resume_line(run, settings)}"
             raise Stopped(f"stopped at once; {said}", INTERRUPTED) from None
     console.result(result)
     _show(result, console)
     if not result.finished:
         line = resume_line(result.run, settings)
         raise Stopped(f"stopped, saved, the best weights so far tested; go on with: {line}", stop.exit_code)
-
-
-class _Display:
-    """What a person sees during training: a bar, and a line per epoch."""
-
-    def __init__(self, console: Console, stop: PoliteStop, show: OnProgress) -> None:
-        self.console = console
-        self.stop = stop
-        self.show = show
-        self.run: Path | None = None
-
-    def __call__(self, event: Event) -> bool:
-        from fruitgan.progress import Progress
-
-        self.show(event)
-        if isinstance(event, Progress):
-            if event.what != "training" and self.stop.signal is not None:
-                raise Stopped("stopped before the first epoch; nothing was changed", self.stop.exit_code)
-            self.run = event.details.get("run", self.run)
-            if "val_loss" in event.details:
-                self.console.say(_in_a_line(event.details))
-        return self.stop.signal is not None
 
 
 def _in_a_line(entry: Mapping[str, Any]) -> str:
@@ -181,13 +156,9 @@ def _show(result: TrainDetectorResult, console: Console) -> None:
         ("generated", f"{found.generated_as_generated} recognised, {found.generated_as_real} classified as real"),
         ("real", f"{found.real_as_real} recognised, {found.real_as_generated} classified as generated"),
     ]
-    rows += [
-        (
-            f"fakes of {part.split} sources",
-            f"{part.found:.2%} of {part.n} recognised ({part.interval[0]:.1%} to {part.interval[1]:.1%})",
-        )
-        for part in result.parts
-    ]
+    for part in result.parts:
+        low, high = part.interval
+        rows.append((f"fakes of {part.split} sources", f"{part.found:.2%} of {part.n} recognised ({low:.1%} to {high:.1%})"))
     console.table(f"{result.detector}, {result.protocol} protocol", ("what", "on the test images"), rows)
     if result.protocol == "seed":
         console.out("  reads too high: the test images chose the weights (--protocol grouped does not)")

@@ -9,9 +9,10 @@ import statistics
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -24,15 +25,15 @@ from fruitgan.data.decode import decode
 from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.parallel import in_order
-from fruitgan.errors import DataError, FruitganError, UsageError, reason_of, shown
+from fruitgan.errors import DataError, FruitganError, UsageError, shown
 from fruitgan.files import write_atomically
 from fruitgan.images import Pixels, resize, unit_from_bytes
 from fruitgan.networks.contracts import Detector, detectors
 from fruitgan.networks.weights import build_for
 from fruitgan.progress import OnProgress, silent
 from fruitgan.registry import Choice
-from fruitgan.settings import from_json, parse_json, to_json
-from fruitgan.tensorfile import TensorFile, open_tensors
+from fruitgan.settings import to_json
+from fruitgan.tensorfile import open_tensors
 from fruitgan.train_detector.calibration import Verdict
 from fruitgan.train_detector.protocols import PROTOCOLS, Indices
 from fruitgan.train_detector.settings import SIZE_OPTION
@@ -73,6 +74,12 @@ class DetectorCard:
     seed: int
     fruitgan_version: str
 
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise UsageError(f"its protocol {shown(self.protocol)} is none of {', '.join(PROTOCOLS)}")
+        if not 1 <= self.image_size_px <= LARGEST_SIZE_PX:
+            raise UsageError(f"its images of {self.image_size_px} px are not from 1 to {LARGEST_SIZE_PX} px")
+
 
 @dataclass(frozen=True)
 class DetectorBundle:
@@ -106,7 +113,10 @@ def load_detector(path: Path) -> DetectorBundle:
     """
     path = path / FILE_NAME if path.is_dir() else path
     with open_tensors(path, "detector") as file:
-        card = _card(file)
+        if KEY not in file.metadata:
+            what = "a generators' bundle" if BUNDLE_KEY in file.metadata else "a safetensors file without a detector's card"
+            raise DataError(f"{path}: not a detector but {what}; train one with fruitgan train-detector")
+        card = file.card(DetectorCard, KEY, FORMAT, _upgrade)
         arrays = file.arrays()
     try:
         detector = build_for(detectors, card.detector, arrays)
@@ -119,42 +129,17 @@ def load_detector(path: Path) -> DetectorBundle:
     return DetectorBundle(card, detector.eval())
 
 
-def _card(file: TensorFile) -> DetectorCard:
-    path = file.path
-    if KEY not in file.metadata:
-        what = "a generators' bundle" if BUNDLE_KEY in file.metadata else "a safetensors file without fruitgan's detector card"
-        raise DataError(f"{path}: not a detector but {what}; train one with fruitgan train-detector")
-    try:
-        table = parse_json(file.metadata[KEY])
-    except ValueError as error:
-        raise DataError(f"{path}: not a detector: its card cannot be read ({reason_of(error)})") from error
-    version = table.pop("format", None) if isinstance(table, dict) else None
-    if type(version) is not int or version < 1:
-        raise DataError(f"{path}: not a detector: its card has no format")
-    if version > FORMAT:
-        raise DataError(f"{path}: has format {version}, newer than this program's {FORMAT}: pip install -U fruitgan")
-    verdict = table.get("verdict")
-    if version == 1 and isinstance(verdict, dict):
-        verdict["majority_baseline"] = verdict.pop("chance", None)
-    try:
-        card = from_json(DetectorCard, table, "detector card")
-    except UsageError as error:
-        raise DataError(f"{path}: not a detector: {error}") from error
-    if card.protocol not in PROTOCOLS:
-        raise DataError(f"{path}: not a detector: its protocol {shown(card.protocol)} is none of {', '.join(PROTOCOLS)}")
-    if not 1 <= card.image_size_px <= LARGEST_SIZE_PX:
-        raise DataError(f"{path}: not a detector: its images of {card.image_size_px} px are not from 1 to {LARGEST_SIZE_PX} px")
-    return card
+def _upgrade(version: int, table: dict[str, Any]) -> None:
+    if version == 1 and isinstance(table.get("verdict"), dict):
+        table["verdict"]["majority_baseline"] = table["verdict"].pop("chance", None)
 
 
 class LabelledImageDataset:
-    """The images that can be decoded, in the order given; float only a batch at a time."""
+    """The images in the order given; float only a batch at a time."""
 
     def __init__(self, images: Sequence[LabelledImage], bank: ImageDataset) -> None:
         """Use `open_image_dataset`."""
-        by_path = {image.path: image for image in images}
-        self.images = tuple(by_path[path] for path in bank.names)
-        self.broken = bank.broken
+        self.images = tuple(images)
         self.size_px = bank.load_size_px
         self.generated: NDArray[np.bool_] = np.array([image.generated for image in self.images], dtype=np.bool_)
         self._bank = bank
@@ -186,6 +171,26 @@ class LabelledImageDataset:
         """[n] float32: 1 for a generated image, 0 for a real one."""
         return torch.from_numpy(self.generated[indices].astype(np.float32)).to(device)
 
+    def logits(
+        self, detector: Detector, indices: Indices, device: torch.device, batch_size: int = BATCH_SIZE
+    ) -> NDArray[np.float64]:
+        """The detector's logits [n] of the images with these numbers."""
+        return self.outputs(detector.eval(), indices, device, batch_size)
+
+    @torch.no_grad()
+    def outputs(
+        self, network: Callable[[Tensor], Tensor], indices: Indices, device: torch.device, batch_size: int
+    ) -> NDArray[np.float64]:
+        """What the network gives for the images with these numbers, a batch at a time: [n] logits, or [n, D] features."""
+        found = np.empty(0)
+        for start in range(0, len(indices), batch_size):
+            piece = indices[start : start + batch_size]
+            values = network(self.batch(piece, device)).cpu().double().numpy()
+            if not start:  # filled in place: small results kept one by one would pin the memory of the batches between them
+                found = np.empty((len(indices), *values.shape[1:]))
+            found[start : start + len(piece)] = values
+        return found
+
 
 def squashed(pixels: Pixels, side_px: int) -> Pixels:
     """One image as a dataset of this size holds it."""
@@ -206,26 +211,20 @@ def open_image_dataset(
     tell: OnProgress = silent,
     memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
 ) -> Iterator[LabelledImageDataset]:
-    """Decode every image once and squash it to `size_px`; what cannot be decoded is left out and listed in `broken`.
+    """Decode every image once and squash it to `size_px`.
 
     Raises:
-        DataError: no images, or none can be decoded.
+        DataError: no images, or one cannot be decoded.
     """
     paths = [image.path for image in images]
     in_memory = len(paths) * size_px**2 * 3 <= memory_limit_bytes
     # ignore_cleanup_errors: Windows cannot delete a file that is still mapped.
     with tempfile.TemporaryDirectory(prefix="fruitgan-", ignore_cleanup_errors=True) as folder:
-        yield LabelledImageDataset(
-            images,
-            ImageDataset.build(
-                paths,
-                load_size_px=size_px,
-                resample=RESAMPLE,
-                what=what,
-                tell=tell,
-                memory_map=None if in_memory else Path(folder, "images"),
-            ),
-        )
+        file = None if in_memory else Path(folder, "images")
+        found = ImageDataset.build(paths, load_size_px=size_px, resample=RESAMPLE, what=what, tell=tell, memory_map=file)
+        for path, reason in found.broken:
+            raise DataError(f"{path}: {reason}")
+        yield LabelledImageDataset(images, found)
 
 
 def predict(
@@ -241,57 +240,32 @@ def predict(
     Raises:
         DataError: an image cannot be decoded.
     """
-    size_px = detector.image_size_px
     detector.eval().to(device)
     logits = np.empty(len(paths))
     for start in range(0, len(paths), batch_size):
         piece = paths[start : start + batch_size]
-        pixels = [found for _, found in in_order(lambda path: squashed(decode(path).pixels, size_px), piece)]
-        logits[start : start + len(piece)] = _answers(detector, unit_images(np.stack(pixels), device))
+        pixels = [found for _, found in in_order(lambda path: squashed(decode(path).pixels, detector.image_size_px), piece)]
+        logits[start : start + len(piece)] = answers(detector, pixels, device)
         if on_progress is not None:
             on_progress(start + len(piece), len(paths))
     return logits
 
 
-def dataset_logits(
-    detector: Detector, dataset: LabelledImageDataset, indices: Indices, device: torch.device, batch_size: int
-) -> NDArray[np.float64]:
-    """Logits [n] of the dataset's images with these numbers."""
-    detector.eval()
-    logits = np.empty(len(indices))
-    for start in range(0, len(indices), batch_size):
-        piece = indices[start : start + batch_size]
-        logits[start : start + len(piece)] = _answers(detector, dataset.batch(piece, device))
-    return logits
-
-
+@torch.no_grad()
 def answers(detector: Detector, pictures: Sequence[Pixels], device: torch.device) -> NDArray[np.float64]:
     """Logits [n] of images that are as the detector wants them; those of several sizes one by one."""
     if len({picture.shape for picture in pictures}) > 1:
         return np.concatenate([answers(detector, [picture], device) for picture in pictures])
-    return _answers(detector, unit_images(np.stack(pictures), device))
-
-
-@torch.no_grad()
-def _answers(detector: Detector, images: Tensor) -> NDArray[np.float64]:
-    return np.asarray(detector(images).cpu().double().numpy())
+    return np.asarray(detector(unit_images(np.stack(pictures), device)).cpu().double().numpy())
 
 
 def sizes_of(images: Sequence[LabelledImage]) -> Sizes:
     """From the files' headers alone; a file that has none counts for nothing here and is named when it is decoded."""
     sizes: dict[bool, Counter[tuple[int, int]]] = {True: Counter(), False: Counter()}
     for image in images:
-        if size := _header(image.path):
-            sizes[image.generated][size] += 1
+        with suppress(Exception), Image.open(image.path) as header:  # whatever is wrong with it is said where it is decoded
+            sizes[image.generated][header.size] += 1
     return sizes
-
-
-def _header(path: Path) -> tuple[int, int] | None:
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except Exception:  # whatever is wrong with it is said where it is decoded
-        return None
 
 
 def choose_detector(name: str, options: Mapping[str, str], image_size: int | None, sizes: Sizes) -> Choice:
@@ -300,13 +274,12 @@ def choose_detector(name: str, options: Mapping[str, str], image_size: int | Non
     Raises:
         UsageError: an unknown name or option, or a size that the detector does not take.
     """
-    builder = detectors.get(name)
-    has_size = SIZE_OPTION in inspect.signature(builder).parameters
     given: dict[str, object] = dict(options)
+    parameters = inspect.signature(detectors.get(name)).parameters
     if image_size is not None:
         given[SIZE_OPTION] = image_size  # where the detector has no such option, `choose` says so
-    elif has_size and SIZE_OPTION not in given:
-        default = int(inspect.signature(builder).parameters[SIZE_OPTION].default)
+    elif SIZE_OPTION in parameters and SIZE_OPTION not in given:
+        default = int(parameters[SIZE_OPTION].default)
         given[SIZE_OPTION] = min(default, max(LEAST_PX, _usual_side(sizes, default) // MULTIPLE_PX * MULTIPLE_PX))
     return detectors.choose(name, given)
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fruitgan import randomness
@@ -23,112 +21,14 @@ from fruitgan.registry import Choice
 from fruitgan.runs.checkpoint import State
 from fruitgan.settings import from_json, to_json
 from fruitgan.train_detector.calibration import accuracy, log_loss
-from fruitgan.train_detector.detector import BATCH_SIZE, LabelledImageDataset, dataset_logits
+from fruitgan.train_detector.detector import BATCH_SIZE, LabelledImageDataset
 from fruitgan.train_detector.protocols import Indices, Split
-from fruitgan.train_detector.regression import PENALTIES, Round, Trial, features_of, store, trials
+from fruitgan.train_detector.regression import PENALTIES, Round, features_of, store, trials
 from fruitgan.train_detector.settings import FitSettings
 
 
 class NoRoundDone(FruitganError):
     """Stopped before the end of the first round, so that there is no detector to test."""
-
-
-class Training(ABC):
-    """Rounds of training until it is over, with the weights of the best round. At the end of a round it can be saved."""
-
-    total_steps: int
-
-    def __init__(self, detector: Detector) -> None:
-        self.detector = detector
-        self.step = 0
-        self.rounds: list[Round] = []
-        self.best_weights: dict[str, Tensor] = {}
-        """On the host: a second copy of 540 MB is not to fill a GPU."""
-
-    @property
-    def best(self) -> Round | None:
-        """The first round with the lowest validation loss."""
-        return min(self.rounds, key=lambda found: found.val_loss, default=None)
-
-    @property
-    @abstractmethod
-    def is_over(self) -> bool: ...
-
-    @abstractmethod
-    def next_round(self, monitor: Monitor) -> Round | None:
-        """Train for a round; None if the monitor stopped it on the way."""
-
-    def run(self, monitor: Monitor) -> bool:
-        """Train until it is over, or the monitor stops it; whether it came to its end."""
-        monitor.begin(self)
-        while not self.is_over:
-            found = self.next_round(monitor)
-            if found is None:
-                return False
-            self.rounds.append(found)
-            if found is self.best:
-                weights = self.detector.state_dict().items()
-                self.best_weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights}
-            if monitor.round_done(self):
-                return False
-        return True
-
-    def load_best(self) -> Round:
-        """Give the detector its best weights.
-
-        Raises:
-            NoRoundDone: there are none.
-        """
-        if self.best is None:
-            raise NoRoundDone("stopped before the end of the first epoch; there is nothing to test yet")
-        self.detector.load_state_dict(self.best_weights)
-        return self.best
-
-    def state(self) -> State:
-        best = {f"best.{name}": tensor for name, tensor in self.best_weights.items()}
-        return {"step": self.step, "rounds": to_json(self.rounds), **best}
-
-    def restore(self, state: State) -> None:
-        try:
-            rounds = [from_json(Round, entry, "a round") for entry in state["rounds"]]
-        except UsageError as error:
-            raise ValueError(str(error)) from error
-        if [found.number for found in rounds] != list(range(1, len(rounds) + 1)) or not rounds:
-            raise ValueError("its rounds do not follow each other")
-        self.step, self.rounds, self.best_weights = state["step"], rounds, _part(state, "best.")
-
-
-class Monitor:
-    """Is told of a training's course, may restore its state and stop it. This one lets it run to its end."""
-
-    def begin(self, training: Training) -> None:
-        """Called before the first round."""
-
-    def step_done(self, training: Training) -> bool:
-        """Called after each step that does not end a round. Returns: whether to stop here, and lose the round so far."""
-        return False
-
-    def round_done(self, training: Training) -> bool:
-        """Called after each round. Returns: whether to stop."""
-        return False
-
-
-@dataclass(frozen=True)
-class FittedDetector:
-    """A detector in evaluation mode with its best weights, and how it came to them."""
-
-    choice: Choice
-    detector: Detector
-    device: torch.device
-    augmentation: Choice
-    rounds: tuple[Round, ...]
-    best: Round
-    finished: bool
-    """False if it was stopped before its end."""
-
-    def logits(self, dataset: LabelledImageDataset, indices: Indices, batch_size: int = BATCH_SIZE) -> NDArray[np.float64]:
-        """[n] for the dataset's images with these numbers."""
-        return dataset_logits(self.detector, dataset, indices, self.device, batch_size)
 
 
 def fitting_augmentation(choice: Choice, detector: Detector, wanted: str | None) -> Choice:
@@ -152,158 +52,179 @@ def fitting_augmentation(choice: Choice, detector: Detector, wanted: str | None)
 
 
 def fit(
-    choice: Choice,
-    dataset: LabelledImageDataset,
-    split: Split,
-    settings: FitSettings,
-    *,
-    device: torch.device,
-    monitor: Monitor | None = None,
-) -> FittedDetector:
-    """Train on `split.train` and keep the weights of the lowest loss on `split.val`; `split.test` is not looked at.
+    choice: Choice, dataset: LabelledImageDataset, split: Split, settings: FitSettings, device: torch.device
+) -> tuple[Detector, Round]:
+    """The detector trained on `split.train` with the weights of the lowest loss on `split.val`, and the round of these.
 
-    All that is random is a function of the seed and the step. If the monitor stops it, it ends with the best weights so far.
+    `split.test` is not looked at; all that is random is a function of the seed and the step.
 
     Raises:
-        UsageError: the images have another size than the detector wants, or an augmentation for what is fitted in one go.
-        NoRoundDone: stopped before the end of the first round.
-        FruitganError: the loss is not finite.
+        UsageError, FruitganError: as `Training` and its `run`.
     """
-    # Weights and dropout are drawn from torch's own generator, which is given back as it was.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], device_type="cuda"):
+    with own_randomness(device):
+        training = Training(choice, dataset, split, settings, device)
+        for _ in training.run():
+            pass
+        return training.detector, training.load_best()
+
+
+def own_randomness(device: torch.device) -> AbstractContextManager[None]:
+    """Weights and dropout are drawn from torch's own generator; after this it is given back as it was."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], device_type="cuda")
+
+
+class Training:
+    """Rounds of training, with the weights of the best one; it can be saved and restored between two rounds.
+
+    A round is an epoch of Adam on the cross entropy, or of a logistic regression a fit with one penalty. Use it within
+    `own_randomness`.
+    """
+
+    def __init__(
+        self, choice: Choice, dataset: LabelledImageDataset, split: Split, settings: FitSettings, device: torch.device
+    ) -> None:
+        """Raises: UsageError for images of another size than the detector wants, or an augmentation that does not fit it."""
         torch.manual_seed(randomness.torch_seed(settings.seed, 0, "detector/weights"))
-        detector: Detector = detectors.build(choice)
-        if detector.image_size_px != dataset.size_px:
+        self.detector: Detector = detectors.build(choice)
+        if self.detector.image_size_px != dataset.size_px:
             raise UsageError(
-                f"the detector {choice.name} wants images of {detector.image_size_px} px and would get {dataset.size_px} px"
+                f"the detector {choice.name} wants images of {self.detector.image_size_px} px and would get "
+                f"{dataset.size_px} px"
             )
-        augmentation = fitting_augmentation(choice, detector, settings.augment)
-        detector.to(device)
-        training: Training
-        if isinstance(detector, LinearDetector):
-            training = RegressionTraining(detector, dataset, split, settings, device)
-        else:
-            training = NetworkTraining(detector, dataset, split, settings, augmentations.build(augmentation), device)
-        finished = training.run(monitor or Monitor())
-        best = training.load_best()
-    return FittedDetector(choice, detector.eval(), device, augmentation, tuple(training.rounds), best, finished)
-
-
-class RegressionTraining(Training):
-    """A logistic regression, fitted with each penalty in turn."""
-
-    total_steps = len(PENALTIES)
-    detector: LinearDetector
-
-    def __init__(
-        self, detector: LinearDetector, dataset: LabelledImageDataset, split: Split, settings: FitSettings, device: torch.device
-    ) -> None:
-        super().__init__(detector)
-        self.dataset = dataset
-        self.split = split
-        self.device = device
-        self.batch_size = settings.batch_size or BATCH_SIZE
-        self.trials: Iterator[Trial] | None = None
-
-    @property
-    def is_over(self) -> bool:
-        return len(self.rounds) == len(PENALTIES)
-
-    def next_round(self, monitor: Monitor) -> Round:
-        if self.trials is None:
-            self.trials = self._trials()
-        regression, found = next(self.trials)
-        store(self.detector, regression)
-        self.step += 1
-        return found
-
-    def _trials(self) -> Iterator[Trial]:
-        """Those that the rounds so far lack."""
-        labels = self.dataset.generated
-        train, val = (
-            features_of(self.detector, self.dataset, part, self.device, self.batch_size)
-            for part in (self.split.train, self.split.val)
-        )
-        return trials(train, labels[self.split.train], val, labels[self.split.val], done=len(self.rounds))
-
-
-class NetworkTraining(Training):
-    """Adam on the cross entropy, epoch after epoch, until the validation loss has not fallen for a while."""
-
-    def __init__(
-        self,
-        detector: Detector,
-        dataset: LabelledImageDataset,
-        split: Split,
-        settings: FitSettings,
-        augmentation: Augmentation,
-        device: torch.device,
-    ) -> None:
-        super().__init__(detector.to(memory_format=torch.channels_last))  # the faster order for convolutions, on CPUs above all
         self.dataset = dataset
         self.split = split
         self.settings = settings
-        self.augmentation = augmentation
         self.device = device
-        self.optimizer = torch.optim.Adam(detector.parameters(), lr=settings.learning_rate, eps=settings.epsilon)
+        self.augmentation = fitting_augmentation(choice, self.detector, settings.augment)
+        self.augment: Augmentation = augmentations.build(self.augmentation)
+        self.step = 0
+        self.rounds: list[Round] = []
+        self.best_weights: dict[str, Tensor] = {}
+        """On the host: a second copy of 540 MB is not to fill a GPU."""
         self.batch_size = settings.batch_size_for(len(split.train))
-        self.total_steps = settings.epochs * len(batches(split.train, self.batch_size))
+        self.optimizer: torch.optim.Adam | None = None
+        self.total_steps = len(PENALTIES)
+        self.detector.to(device)
+        if not isinstance(self.detector, LinearDetector):
+            self.detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster, on CPUs above all
+            self.optimizer = torch.optim.Adam(self.detector.parameters(), lr=settings.learning_rate, eps=settings.epsilon)
+            self.total_steps = settings.epochs * len(batches(split.train, self.batch_size))
 
-    def state(self) -> State:
-        network = {f"network.{name}": tensor for name, tensor in self.detector.state_dict().items()}
-        moments = self.optimizer.state_dict()["state"].items()  # none before the first step
-        optimizer = {f"optimizer.{index}.{key}": value for index, kept in moments for key, value in kept.items()}
-        return super().state() | network | optimizer
-
-    def restore(self, state: State) -> None:
-        super().restore(state)
-        self.detector.load_state_dict(_part(state, "network."))
-        moments: dict[int, dict[str, Any]] = {}
-        for name, value in _part(state, "optimizer.").items():
-            index, _, key = name.partition(".")
-            moments.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+    @property
+    def best(self) -> Round | None:
+        """The first round with the lowest validation loss."""
+        return min(self.rounds, key=lambda found: found.val_loss, default=None)
 
     @property
     def is_over(self) -> bool:
+        """Whether all penalties were tried, all epochs done, or the validation loss has not fallen for a while."""
         done = len(self.rounds)
+        if self.optimizer is None:
+            return done == len(PENALTIES)
         return done >= self.settings.epochs or (self.best is not None and done - self.best.number >= self.settings.patience)
 
-    def next_round(self, monitor: Monitor) -> Round | None:
+    def run(self) -> Iterator[Round | None]:
+        """Train until it is over: yields each round at its end, and None after every other step.
+
+        Raises:
+            FruitganError: the loss is not finite.
+        """
+        for found in self._trials(self.detector) if isinstance(self.detector, LinearDetector) else self._epochs():
+            if found is not None:
+                self.rounds.append(found)
+                if found is self.best:
+                    weights = self.detector.state_dict().items()
+                    self.best_weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights}
+            yield found
+
+    def load_best(self) -> Round:
+        """Give the detector its best weights, and put it in evaluation mode.
+
+        Raises:
+            NoRoundDone: there are none.
+        """
+        if self.best is None:
+            raise NoRoundDone("stopped before the end of the first epoch; there is nothing to test yet")
+        self.detector.load_state_dict(self.best_weights)
+        self.detector.eval()
+        return self.best
+
+    def state(self) -> State:
+        kept: State = {"step": self.step, "rounds": to_json(self.rounds)}
+        kept |= {f"best.{name}": tensor for name, tensor in self.best_weights.items()}
+        if self.optimizer is not None:
+            kept |= {f"network.{name}": tensor for name, tensor in self.detector.state_dict().items()}
+            moments = self.optimizer.state_dict()["state"].items()  # none before the first step
+            kept |= {f"optimizer.{index}.{key}": value for index, entry in moments for key, value in entry.items()}
+        return kept
+
+    def restore(self, state: State) -> None:
+        try:
+            rounds = [from_json(Round, entry, "a round") for entry in state["rounds"]]
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        if [found.number for found in rounds] != list(range(1, len(rounds) + 1)) or not rounds:
+            raise ValueError("its rounds do not follow each other")
+        self.step, self.rounds, self.best_weights = state["step"], rounds, _part(state, "best.")
+        if self.optimizer is not None:
+            self.detector.load_state_dict(_part(state, "network."))
+            moments: dict[int, dict[str, Any]] = {}
+            for name, value in _part(state, "optimizer.").items():
+                index, _, key = name.partition(".")
+                moments.setdefault(int(index), {})[key] = value
+            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+
+    def _trials(self, detector: LinearDetector) -> Iterator[Round]:
+        """A fit with each penalty that was not tried yet."""
+        if self.is_over:
+            return
+        labels, split, batch_size = self.dataset.generated, self.split, self.settings.batch_size or BATCH_SIZE
+        train, val = (features_of(detector, self.dataset, part, self.device, batch_size) for part in (split.train, split.val))
+        for regression, found in trials(train, labels[split.train], val, labels[split.val], done=len(self.rounds)):
+            store(detector, regression)
+            self.step += 1
+            yield found
+
+    def _epochs(self) -> Iterator[Round | None]:
         """Each training image once, augmented and with dropout; then the loss on the validation set."""
-        began = time.monotonic()
-        self.detector.train()
-        number, train = len(self.rounds) + 1, self.split.train
-        loss_sum, correct = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        order = train[randomness.permutation(self.settings.seed, number, len(train), "detector/order")]
-        pieces = batches(order, self.batch_size)
-        for place, indices in enumerate(pieces, start=1):
-            loss, logits = self._train_step(indices)
-            loss_sum += loss * len(indices)
-            correct += ((logits > 0) == (self.dataset.labels(indices, self.device) > 0)).sum()
-            if place < len(pieces) and monitor.step_done(self):
-                return None
-        val_logits = dataset_logits(self.detector, self.dataset, self.split.val, self.device, self.batch_size)
-        truth = self.dataset.generated[self.split.val]
-        train_loss, val_loss = float(loss_sum) / len(train), log_loss(val_logits, truth)
-        if not math.isfinite(train_loss) or not math.isfinite(val_loss):
-            raise FruitganError(f"the loss is not finite in epoch {number}; a lower --learning-rate or another --seed may help")
-        return Round(
-            number=number,
-            train_loss=train_loss,
-            train_accuracy=float(correct) / len(train),
-            val_loss=val_loss,
-            val_accuracy=accuracy(val_logits, truth),
-            seconds=time.monotonic() - began,
-        )
+        train, val = self.split.train, self.split.val
+        truth = self.dataset.generated[val]
+        while not self.is_over:
+            began = time.monotonic()
+            self.detector.train()
+            number = len(self.rounds) + 1
+            loss_sum, correct = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+            order = train[randomness.permutation(self.settings.seed, number, len(train), "detector/order")]
+            pieces = batches(order, self.batch_size)
+            for place, indices in enumerate(pieces, start=1):
+                loss, logits = self._train_step(indices)
+                loss_sum += loss * len(indices)
+                correct += ((logits > 0) == (self.dataset.labels(indices, self.device) > 0)).sum()
+                if place < len(pieces):
+                    yield None
+            val_logits = self.dataset.logits(self.detector, val, self.device, self.batch_size)
+            train_loss, val_loss = float(loss_sum) / len(train), log_loss(val_logits, truth)
+            if not math.isfinite(train_loss) or not math.isfinite(val_loss):
+                raise FruitganError(
+                    f"the loss is not finite in epoch {number}; a lower --learning-rate or another --seed may help"
+                )
+            yield Round(
+                number=number,
+                train_loss=train_loss,
+                train_accuracy=float(correct) / len(train),
+                val_loss=val_loss,
+                val_accuracy=accuracy(val_logits, truth),
+                seconds=time.monotonic() - began,
+            )
 
     def _train_step(self, indices: Indices) -> tuple[Tensor, Tensor]:
         """One step of Adam: its loss, and the logits [n] of the batch."""
+        assert self.optimizer is not None
         seed, n = self.settings.seed, len(indices)
-        draws = randomness.sample(seed, self.step, n * self.augmentation.draws, "detector/augment")
+        draws = randomness.sample(seed, self.step, n * self.augment.draws, "detector/augment")
         torch.manual_seed(randomness.torch_seed(seed, self.step, "detector/dropout"))
         images = self.dataset.batch(indices, self.device)
-        images = self.augmentation.apply(images, torch.from_numpy(draws.reshape(n, -1)), self.dataset.size_px)
+        images = self.augment.apply(images, torch.from_numpy(draws.reshape(n, -1)), self.dataset.size_px)
         logits = self.detector(images.contiguous(memory_format=torch.channels_last))
         loss = F.binary_cross_entropy_with_logits(logits, self.dataset.labels(indices, self.device))
         self.optimizer.zero_grad(set_to_none=True)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import fruitgan
 from fruitgan.data.augment import augmentations
 from fruitgan.data.labelled import LabelledImage, read_dataset
 from fruitgan.device import choose_device
-from fruitgan.errors import DataError, UsageError
+from fruitgan.errors import FruitganError, UsageError
 from fruitgan.files import write_atomically
 from fruitgan.measures.statistics import wilson
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
@@ -28,7 +24,7 @@ from fruitgan.progress import Event, Note, OnProgress, Progress
 from fruitgan.registry import Choice
 from fruitgan.runs.checkpoint import Checkpoints, SaveClock
 from fruitgan.runs.resume import environment, find_run, keep_environment
-from fruitgan.runs.run import CHECKPOINTS, LOG, Run, refuse_existing
+from fruitgan.runs.run import CHECKPOINTS, LOCK, LOG, Run, refuse_existing
 from fruitgan.settings import to_json
 from fruitgan.threads import chosen_threads, using_threads
 from fruitgan.train_detector.calibration import by_source_split, judge
@@ -43,31 +39,25 @@ from fruitgan.train_detector.detector import (
     size_notes,
     sizes_of,
 )
-from fruitgan.train_detector.fit import FittedDetector, Monitor, Training, fit, fitting_augmentation
+from fruitgan.train_detector.fit import Training, fitting_augmentation, own_randomness
 from fruitgan.train_detector.page import Report, examples, write_report
-from fruitgan.train_detector.protocols import PROTOCOLS, Split
+from fruitgan.train_detector.protocols import PROTOCOLS, Split, explained
 from fruitgan.train_detector.regression import Round
 from fruitgan.train_detector.settings import (
     DEFAULT_DETECTOR,
     DEFAULT_PROTOCOL,
-    FORMAT,
-    KIND,
     METRICS,
     RunConfig,
     TrainDetectorResult,
     TrainDetectorSettings,
-    data_folder,
     finished_result,
-    forget_place,
     keep_settings,
     read_config,
     refuse_other_images,
     settings_of_resumed,
     split_sha256,
-    tidy,
 )
 
-NAMED_FILES = 3
 SMALL_TEST_SET = 100
 MANY_PARAMETERS = 20_000_000
 SLOW_EPOCH_SECONDS = 60
@@ -92,20 +82,23 @@ def train_detector(settings: TrainDetectorSettings, on_progress: OnProgress | No
         if settings.resume is None:
             if settings.name is not None:
                 refuse_existing(settings.out / settings.name)
-            return _Job(settings, on_progress, stack).train(None)
+            return _Job(settings.filled(), on_progress, stack).train(None)
         run = find_run(settings.out, settings.resume, METRICS)
         merged = settings_of_resumed(settings, run)
-        if (result := finished_result(run, merged)) is not None:  # such a run need not be writable
-            tidy(run)
+        if (result := finished_result(run, merged)) is not None:
+            if (run.path / LOCK).is_file():  # left by a death right after its end
+                with suppress(FruitganError), run.taken():  # such a run need not be writable
+                    return result
             return result
         noticed = [*run.notes, *stack.enter_context(run.taken())]
         merged = settings_of_resumed(settings, run)  # another process may have gone on with it until now
-        return finished_result(run, merged) or _Job(merged, on_progress, stack, resuming=noticed).train(run)
+        return finished_result(run, merged) or _Job(merged, on_progress, stack, noticed).train(run)
 
 
 @dataclass
 class _Job:
     settings: TrainDetectorSettings
+    """With every default filled in."""
     on_progress: OnProgress | None
     stack: ExitStack
     resuming: list[str] = field(default_factory=list)
@@ -126,9 +119,11 @@ class _Job:
         if device.type == "cpu":
             threads = chosen_threads(self.settings.threads).number
             self.stack.enter_context(using_threads(threads))
-            self.settings = dataclasses.replace(self.settings, threads=threads)
-        data = data_folder(self.settings)
-        self.settings = settings = dataclasses.replace(self.settings, data=data.resolve())
+            self.settings = replace(self.settings, threads=threads)
+        settings, data = self.settings, self.settings.data
+        assert data is not None
+        if run is not None and not data.exists():
+            raise UsageError(f"{data}: not here, and {run.path} was trained on it; give --data DIR to resume it")
         detectors.owner(settings.detector or DEFAULT_DETECTOR)  # a wrong name is said before a thousand images are read
         if settings.augment is not None:
             augmentations.owner(settings.augment)
@@ -136,15 +131,64 @@ class _Job:
         self.warnings += labelled.warnings
         choice, size_px = self._choose(run, labelled.images, device)
         with open_image_dataset(labelled.images, size_px, tell=self.tell) as dataset:
-            self._note_broken(dataset)
             split = self._split(dataset)
+            config = RunConfig(
+                settings=replace(settings, out=Path(settings.out.name)),
+                detector=choice,
+                data_fingerprint=dataset.fingerprint,
+                split=split_sha256(split),
+            )
             if run is None:
-                run = self._create(choice, device, dataset, split, data)
+                name = settings.name or _free_name(settings.out, f"{data.resolve().name}-{choice.name}")
+                run = Run.create(settings.out / name, config, environment(device))
+                self.resuming += self.stack.enter_context(run.taken())
             else:
-                refuse_other_images(run, dataset.fingerprint, split)
+                refuse_other_images(run, config)
                 (run.path / METRICS).unlink(missing_ok=True)
-            fitted = fit(choice, dataset, split, settings.fitting, device=device, monitor=_Recorder(self, run, device, split))
-            return self._finish(run, data, dataset, split, fitted, began)
+            with own_randomness(device):
+                training = Training(choice, dataset, split, settings.fitting, device)
+                self._train(run, training)
+                best = training.load_best()
+            return self._finish(run, choice, training, best, began)
+
+    def _train(self, run: Run, training: Training) -> None:
+        """Go on from the newest checkpoint until the training is over, or it was asked to stop and loses nothing by it."""
+        checkpoints, clock, total = Checkpoints(run.path / CHECKPOINTS), SaveClock(0.0), training.total_steps
+        self._begin(run, training, checkpoints)
+        is_saved = True
+        for found in training.run():
+            if found is None:
+                # An epoch whose start is in no checkpoint is worth finishing: epochs are short where not each end is saved.
+                if self.tell(Progress("training", training.step, total)) and is_saved:
+                    return
+                continue
+            line = _log_line(training.rounds)
+            run.log(line)
+            self.tell(Progress("training", training.step, total, line))
+            if found.number == 1 and found.seconds > SLOW_EPOCH_SECONDS:
+                slow = f"an epoch takes {found.seconds:.0f} seconds; a smaller --image-size is faster"
+                self.tell(Note(f"{slow}; Ctrl-C tests the best weights so far", is_warning=True))
+            is_saved = self.stopped or training.is_over or clock.is_due
+            if is_saved:
+                with clock.saving():
+                    checkpoints.save(training.step, {"training": training})
+            if self.stopped:
+                return
+
+    def _begin(self, run: Run, training: Training, checkpoints: Checkpoints) -> None:
+        """Take up the newest checkpoint, and tell all that is to know before the training."""
+        step, noticed = checkpoints.restore_newest({"training": training})
+        entries = [_log_line(training.rounds[: number + 1]) for number in range(len(training.rounds))]
+        lines = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in entries)
+        write_atomically(run.path / LOG, lines.encode())  # without what was logged after the checkpoint
+        changed = [*keep_settings(run, self.settings), *keep_environment(run, step, environment(training.device))]
+        for warning in (*self.warnings, *noticed, *self.resuming, *changed):
+            self.tell(Note(warning, is_warning=True))
+        split, epoch = training.split, len(training.rounds)
+        counts = f"{run.path}: {len(split.train)} train, {len(split.val)} val and {len(split.test)} test images"
+        for note in (*self.notes, counts, *([f"resumed after epoch {epoch}"] if epoch else [])):
+            self.tell(Note(note))
+        self.tell(Progress("training", training.step, training.total_steps, {"run": run.path, "epoch": epoch}))
 
     def _choose(self, run: Run | None, images: Sequence[LabelledImage], device: torch.device) -> tuple[Choice, int]:
         """The detector and its image size; what does not fit it is refused before anything is made."""
@@ -152,8 +196,9 @@ class _Job:
         if run is not None:
             choice = read_config(run).detector
         else:
-            name = settings.detector or DEFAULT_DETECTOR
-            choice = choose_detector(name, settings.detector_options, settings.image_size, sizes)
+            choice = choose_detector(
+                settings.detector or DEFAULT_DETECTOR, settings.detector_options, settings.image_size, sizes
+            )
         with torch.device("meta"):  # to ask it, without its weights
             detector: Detector = detectors.build(choice)
         fitting_augmentation(choice, detector, settings.augment)
@@ -169,9 +214,9 @@ class _Job:
         return choice, detector.image_size_px
 
     def _split(self, dataset: LabelledImageDataset) -> Split:
-        protocol = PROTOCOLS[self.settings.protocol or DEFAULT_PROTOCOL]
-        split = protocol.split(dataset.images, self.settings.fitting.seed)
-        self.notes = [*protocol.explained(dataset.images, split), *self.notes]
+        protocol = self.settings.protocol or DEFAULT_PROTOCOL
+        split = PROTOCOLS[protocol](dataset.images, self.settings.fitting.seed)
+        self.notes = [*explained(protocol, dataset.images, split), *self.notes]
         if (n := len(split.test)) < SMALL_TEST_SET:
             low, high = wilson(n // 2, n)
             needed = -(-500 * len(dataset) // max(1, n) // 50) * 50  # 500 test images give 4.4 points either way
@@ -181,158 +226,63 @@ class _Job:
             )
         return split
 
-    def _note_broken(self, dataset: LabelledImageDataset) -> None:
-        if gone := [path for path, _ in dataset.broken if not os.path.lexists(path)]:
-            raise DataError(f"{gone[0]}: disappeared while the dataset was read; see to the folder and give the command again")
-        if dataset.broken:
-            named = "; ".join(f"{path}: {reason}" for path, reason in dataset.broken[:NAMED_FILES])
-            more = f" and {len(dataset.broken) - NAMED_FILES} more" if len(dataset.broken) > NAMED_FILES else ""
-            total = len(dataset) + len(dataset.broken)
-            self.warnings.append(f"{len(dataset.broken)} of {total} images cannot be decoded and are left out: {named}{more}")
-
-    def _create(self, choice: Choice, device: torch.device, dataset: LabelledImageDataset, split: Split, data: Path) -> Run:
-        settings, fitting = self.settings, self.settings.fitting
-        filled = dataclasses.replace(
-            settings,
-            out=Path(settings.out.name),
-            detector=choice.name,
-            protocol=settings.protocol or DEFAULT_PROTOCOL,
-            epochs=fitting.epochs,
-            patience=fitting.patience,
-            seed=fitting.seed,
-        )
-        config = RunConfig(
-            format=FORMAT,
-            kind=KIND,
-            settings=filled,
-            detector=choice,
-            data_fingerprint=dataset.fingerprint,
-            split=split_sha256(split),
-        )
-        self.settings = dataclasses.replace(filled, out=settings.out)
-        name = settings.name or _free_name(settings.out, f"{data.resolve().name}-{choice.name}")
-        run = Run.create(settings.out / name, config, environment(device))
-        self.resuming += self.stack.enter_context(run.taken())
-        return run
-
-    def _finish(
-        self, run: Run, data: Path, dataset: LabelledImageDataset, split: Split, fitted: FittedDetector, began: float
-    ) -> TrainDetectorResult:
+    def _finish(self, run: Run, choice: Choice, training: Training, best: Round, began: float) -> TrainDetectorResult:
         """Test the detector and write the files; `metrics.json`, which marks a finished run, comes last and only for one."""
-        logits = fitted.logits(dataset, split.test)
-        protocol, verdict = self.settings.protocol or DEFAULT_PROTOCOL, judge(logits, dataset.generated[split.test])
+        settings, dataset, split = self.settings, training.dataset, training.split
+        logits, truth = dataset.logits(training.detector, split.test, training.device), dataset.generated[split.test]
+        verdict = judge(logits, truth)
+        assert settings.data is not None
+        data, protocol = settings.data.resolve().name, settings.protocol or DEFAULT_PROTOCOL
         card = DetectorCard(
             name=run.path.name,
-            detector=fitted.choice,
+            detector=choice,
             image_size_px=dataset.size_px,
             protocol=protocol,
             verdict=verdict,
             training_images=len(split.train),
-            rounds=len(fitted.rounds),
-            data=data.resolve().name,
+            rounds=len(training.rounds),
+            data=data,
             data_fingerprint=dataset.fingerprint,
-            seed=self.settings.fitting.seed,
+            seed=settings.fitting.seed,
             fruitgan_version=fruitgan.__version__,
         )
-        save_detector(DetectorBundle(card, fitted.detector), run.path / FILE_NAME)
+        save_detector(DetectorBundle(card, training.detector), run.path / FILE_NAME)
         result = TrainDetectorResult(
             **vars(verdict),
             run=run.path,
-            detector=fitted.choice.name,
+            detector=choice.name,
             protocol=protocol,
             parts=by_source_split([dataset.images[i] for i in split.test], logits),
             train_images=len(split.train),
             val_images=len(split.val),
             left_out_images=len(split.left_out),
-            unreadable_images=len(dataset.broken),
             image_size_px=dataset.size_px,
-            rounds=len(fitted.rounds),
-            best_round=fitted.best.number,
-            finished=fitted.finished,
+            rounds=len(training.rounds),
+            best_round=best.number,
+            finished=training.is_over,
             seconds=round(time.monotonic() - began, 3),
             file=run.path / FILE_NAME,
             notes=tuple(self.notes),
             warnings=tuple(self.warnings),
         )
-        self._report(run, data, dataset, split, fitted, logits, to_json(result))
-        if result.finished:
-            write_atomically(run.path / METRICS, json.dumps(to_json(result), indent=1, allow_nan=False).encode())
-            forget_place(run)
-        return result
-
-    def _report(
-        self,
-        run: Run,
-        data: Path,
-        dataset: LabelledImageDataset,
-        split: Split,
-        fitted: FittedDetector,
-        logits: NDArray[np.float64],
-        result: dict[str, Any],
-    ) -> None:
         # A report is passed on, and where its maker keeps files is nobody's business.
-        result["warnings"] = [warning.replace(str(data), data.resolve().name) for warning in self.warnings]
+        warnings = [warning.replace(str(settings.data), data) for warning in self.warnings]
         report = Report(
             name=run.path.name,
-            result=result,
-            detector=fitted.choice,
-            augmentation=fitted.augmentation,
-            rounds=fitted.rounds,
+            result={**to_json(result), "warnings": warnings},
+            detector=choice,
+            augmentation=training.augmentation,
+            rounds=training.rounds,
             logits=logits,
-            generated=dataset.generated[split.test],
+            generated=truth,
             examples=examples(dataset, split, logits),
-            settings=self.settings.fitting,
-            environment=environment(fitted.device),
+            settings=settings.fitting,
+            environment=environment(training.device),
         )
         write_report(report, run.path)
-
-
-class _Recorder(Monitor):
-    """Resumes the training from the newest checkpoint, and keeps its log and checkpoints; tells the job's caller."""
-
-    def __init__(self, job: _Job, run: Run, device: torch.device, split: Split) -> None:
-        self.job = job
-        self.run = run
-        self.device = device
-        self.split = split
-        self.checkpoints = Checkpoints(run.path / CHECKPOINTS)
-        self.clock = SaveClock(0.0)
-        self.is_saved = True
-        """Whether the end of the last epoch is in a checkpoint."""
-
-    def begin(self, training: Training) -> None:
-        job, run, split = self.job, self.run, self.split
-        step, noticed = self.checkpoints.restore_newest({"training": training})
-        entries = [_log_line(training.rounds[: number + 1]) for number in range(len(training.rounds))]
-        lines = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in entries)
-        write_atomically(run.path / LOG, lines.encode())  # without what was logged after the checkpoint
-        changed = [*keep_settings(run, job.settings), *keep_environment(run, step, environment(self.device))]
-        for warning in (*job.warnings, *noticed, *job.resuming, *changed):
-            job.tell(Note(warning, is_warning=True))
-        for note in job.notes:
-            job.tell(Note(note))
-        job.tell(Note(f"{run.path}: {len(split.train)} train, {len(split.val)} val and {len(split.test)} test images"))
-        epoch = len(training.rounds)
-        if epoch:
-            job.tell(Note(f"resumed after epoch {epoch}"))
-        job.tell(Progress("training", training.step, training.total_steps, {"run": run.path, "epoch": epoch}))
-
-    def step_done(self, training: Training) -> bool:
-        # An epoch whose start is in no checkpoint is worth finishing: epochs are short where not each end is saved.
-        return self.job.tell(Progress("training", training.step, training.total_steps)) and self.is_saved
-
-    def round_done(self, training: Training) -> bool:
-        line = _log_line(training.rounds)
-        self.run.log(line)
-        stop = self.job.tell(Progress("training", training.step, training.total_steps, line))
-        if len(training.rounds) == 1 and training.rounds[0].seconds > SLOW_EPOCH_SECONDS:
-            slow = f"an epoch takes {training.rounds[0].seconds:.0f} seconds; a smaller --image-size is faster"
-            self.job.tell(Note(f"{slow}; Ctrl-C tests the best weights so far", is_warning=True))
-        self.is_saved = stop or training.is_over or self.clock.is_due
-        if self.is_saved:
-            with self.clock.saving():
-                self.checkpoints.save(training.step, {"training": training})
-        return stop
+        if result.finished:
+            write_atomically(run.path / METRICS, json.dumps(to_json(result), indent=1, allow_nan=False).encode())
+        return result
 
 
 def _log_line(rounds: Sequence[Round]) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -36,20 +38,36 @@ Rows = list[tuple[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """A plot and its words; `lines` are (label, x, y), two at most."""
+    """A plot and its words: `lines` are x and y by label, two at most."""
 
     name: str
     title: str
     caption: str
     x_label: str
-    lines: tuple[tuple[str, Sequence[float], Sequence[float]], ...]
-    x_end: float
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    x_end: float = 1.0
     y_end: float | None = None
 
-    @property
-    def legend(self) -> list[tuple[str, int]]:
-        """Label and the number of the colour."""
-        return [(label, colour) for colour, (label, _, _) in enumerate(self.lines, start=1)]
+    def svg(self) -> Markup:
+        """For the page."""
+        lines = [
+            Line(x=x, y=y, colour=colour, style="dashed" if label == "a coin" else "strong")
+            for colour, (label, (x, y)) in enumerate(self.lines.items(), start=1)
+        ]
+        told = "; ".join(f"{label}: {number(y[0])} to {number(y[-1])}" for label, (_, y) in self.lines.items())
+        words = f"{self.title}. {told}."
+        return line_plot(self.name, lines, description=words, x_end=self.x_end, y_end=self.y_end, x_label=self.x_label)
+
+    def png(self) -> bytes:
+        """A file of its own, with title and legend."""
+        with _figure(5.6, 3.4) as (figure, file):
+            axes = figure.add_axes((0.11, 0.15, 0.86, 0.76))
+            for (label, (x, y)), colour in zip(self.lines.items(), COLOURS, strict=False):
+                axes.plot(x, y, color=colour, label=label, marker="o" if len(x) == 1 else "")
+            axes.set(title=self.title, xlabel=self.x_label)
+            axes.set_ylim(bottom=0, top=self.y_end)
+            axes.legend(frameon=False)
+        return file.getvalue()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +100,7 @@ def write_report(report: Report, folder: Path) -> None:
 def detector_report(report: Report) -> str:
     """The page as HTML text, of about 2 MB at most."""
     result = report.result
+    uris = iter(inline_images([picture for group in report.examples.values() for picture in group], PICTURES_LIMIT_BYTES))
     return render(
         "detector.html",
         name=report.name,
@@ -95,15 +114,15 @@ def detector_report(report: Report) -> str:
             (part["split"], thousands(part["n"]), percent(part["found"]), " to ".join(percent(end) for end in part["interval"]))
             for part in result["parts"]
         ],
-        examples=_examples(report.examples),
-        panels=[(plot, _drawn(plot)) for plot in _plots(report)],
+        examples=[(kind, [next(uris) for _ in group]) for kind, group in report.examples.items() if len(group)],
+        panels=[(plot, list(enumerate(plot.lines, start=1)), plot.svg()) for plot in _plots(report)],
         settings=_settings(report),
     )
 
 
 def plot_files(report: Report) -> dict[str, bytes]:
     """The plots as PNG files, by name."""
-    files = {f"{plot.name}.png": plot_png(plot) for plot in _plots(report)}
+    files = {f"{plot.name}.png": plot.png() for plot in _plots(report)}
     return files | {"confusion.png": confusion_png(report.result["confusion"])}
 
 
@@ -170,31 +189,25 @@ def _confusion(counts: Mapping[str, int]) -> list[tuple[str, list[tuple[str, str
     return rows
 
 
-def _examples(examples: Mapping[str, Sequence[Pixels]]) -> list[tuple[str, list[str]]]:
-    pictures = [picture for group in examples.values() for picture in group]
-    uris = iter(inline_images(pictures, PICTURES_LIMIT_BYTES))
-    return [(kind, [next(uris) for _ in group]) for kind, group in examples.items() if len(group)]
-
-
 def _plots(report: Report) -> list[Plot]:
-    numbers = [float(round_.number) for round_ in report.rounds]
-    is_regression = report.rounds[0].penalty is not None
+    rounds, protocol = report.rounds, report.result["protocol"]
+    numbers = [float(found.number) for found in rounds]
+    is_regression = rounds[0].penalty is not None
     x_label = "trial, from the strongest penalty to the weakest" if is_regression else "epoch"
-    best = int(report.result["best_round"])
-    train, val = "train", "val" if report.result["protocol"] != "seed" else "val, which is also test"
+    val = "val" if protocol != "seed" else "val, which is also test"
     false, true = roc_points(report.logits, report.generated)
     return [
         Plot(
             name="loss",
             title="Loss",
-            caption=f"Cross entropy; 0.693 is a coin. The weights of {x_label.split(',')[0]} {best} were kept: "
-            "the lowest validation loss. Where the lines part, the detector overfits.",
+            caption=f"Cross entropy; 0.693 is a coin. The weights of {x_label.split(',')[0]} {report.result['best_round']} "
+            "were kept: the lowest validation loss. Where the lines part, the detector overfits.",
             x_label=x_label,
-            lines=(
-                (train, numbers, [round_.train_loss for round_ in report.rounds]),
-                (val, numbers, [round_.val_loss for round_ in report.rounds]),
-            ),
             x_end=numbers[-1],
+            lines={
+                "train": (numbers, [found.train_loss for found in rounds]),
+                val: (numbers, [found.val_loss for found in rounds]),
+            },
         ),
         Plot(
             name="accuracy",
@@ -202,12 +215,12 @@ def _plots(report: Report) -> list[Plot]:
             caption="During training the images are augmented and parts of the network switched off, "
             "so that the line of the training images may lie lower.",
             x_label=x_label,
-            lines=(
-                (train, numbers, [round_.train_accuracy for round_ in report.rounds]),
-                (val, numbers, [round_.val_accuracy for round_ in report.rounds]),
-            ),
             x_end=numbers[-1],
             y_end=1.02,
+            lines={
+                "train": (numbers, [found.train_accuracy for found in rounds]),
+                val: (numbers, [found.val_accuracy for found in rounds]),
+            },
         ),
         Plot(
             name="roc",
@@ -215,22 +228,10 @@ def _plots(report: Report) -> list[Plot]:
             caption="For each threshold: share of the fakes recognised over share of the real images classified as generated. "
             f"The area below is the AUC, {report.result['auc']:.3f}; a coin gives the diagonal.",
             x_label="real images classified as generated",
-            lines=(("this detector", list(false), list(true)), ("a coin", [0.0, 1.0], [0.0, 1.0])),
-            x_end=1.0,
             y_end=1.02,
+            lines={"this detector": (false, true), "a coin": ([0.0, 1.0], [0.0, 1.0])},
         ),
     ]
-
-
-def _drawn(plot: Plot) -> Any:
-    lines = [
-        Line(x=x, y=y, colour=colour, style="dashed" if label == "a coin" else "strong")
-        for colour, (label, x, y) in enumerate(plot.lines, start=1)
-    ]
-    told = "; ".join(f"{label}: {number(y[0])} to {number(y[-1])}" for label, _, y in plot.lines)
-    return line_plot(
-        plot.name, lines, description=f"{plot.title}. {told}.", x_end=plot.x_end, y_end=plot.y_end, x_label=plot.x_label
-    )
 
 
 def _settings(report: Report) -> list[tuple[str, Rows]]:
@@ -241,7 +242,6 @@ def _settings(report: Report) -> list[tuple[str, Rows]]:
         ("val", f"{thousands(result['val_images'])} images"),
         ("test", f"{thousands(result['n'])} images"),
         ("left out for balance", thousands(result["left_out_images"])),
-        ("could not be read", thousands(result["unreadable_images"])),
         ("image size", f"{result['image_size_px']} x {result['image_size_px']} px"),
     ]
     training = [("detector", report.detector.name), ("its options", options or "none"), ("protocol", result["protocol"])]
@@ -263,43 +263,27 @@ def _settings(report: Report) -> list[tuple[str, Rows]]:
     return [("Images", data), ("Training", training), ("Machine", rows)]
 
 
-def plot_png(plot: Plot) -> bytes:
-    """The plot with its title and legend as a PNG file."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # a person's matplotlibrc must not change a report
-        figure = Figure(figsize=(5.6, 3.4), dpi=DPI)
-        axes = figure.add_axes((0.11, 0.15, 0.86, 0.76))
-        for (label, x, y), colour in zip(plot.lines, COLOURS, strict=False):
-            axes.plot(x, y, color=colour, label=label, marker="o" if len(x) == 1 else "")
-        axes.set_title(plot.title)
-        axes.set_xlabel(plot.x_label)
-        axes.set_ylim(bottom=0, top=plot.y_end)
-        axes.legend(frameon=False)
-        return _png(figure)
-
-
 def confusion_png(counts: Mapping[str, int]) -> bytes:
     """The confusion matrix as a PNG file."""
     classes = ("generated", "real")
     matrix = np.array([[counts[f"{truth}_as_{answer}"] for answer in classes] for truth in classes])
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        figure = Figure(figsize=(3.8, 3.4), dpi=DPI)
+    with _figure(3.8, 3.4) as (figure, file):
         axes = figure.add_axes((0.25, 0.16, 0.72, 0.8))
         axes.imshow(matrix, cmap="Oranges", vmin=0)
-        for row in range(2):
-            for column in range(2):
-                dark = matrix[row, column] > 0.6 * matrix.max()
-                colour = "white" if dark else "black"
-                axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", color=colour, fontsize=14)
+        for (row, column), count in np.ndenumerate(matrix):
+            colour = "white" if count > 0.6 * matrix.max() else "black"
+            axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=14)
         axes.set_xticks(range(2), classes)
         axes.set_yticks(range(2), classes)
-        axes.set_xlabel("classified as")
-        axes.set_ylabel("is", rotation=0)
-        return _png(figure)
+        axes.set(xlabel="classified as", ylabel="is")
+    return file.getvalue()
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})  # else the version of matplotlib is in the file
-    return buffer.getvalue()
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
+    """A figure of this size in inches to draw on, and the file that it is in afterwards."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a person's matplotlibrc must not change a report
+        figure, file = Figure(figsize=(width, height), dpi=DPI), io.BytesIO()
+        yield figure, file
+        figure.savefig(file, format="png", metadata={"Software": None})  # else the version of matplotlib is in the file

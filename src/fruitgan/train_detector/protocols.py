@@ -35,15 +35,6 @@ class Split:
     """Surplus of the larger class."""
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """A way to split, and what to know about its accuracy."""
-
-    split: Callable[[Sequence[LabelledImage], int], Split]
-    explained: Callable[[Sequence[LabelledImage], Split], tuple[str, ...]]
-    """Sentences for people, the first one about the protocol as such."""
-
-
 def grouped_split(images: Sequence[LabelledImage], seed: int) -> Split:
     """Three sets in which the classes are balanced and no group is in two of them.
 
@@ -55,14 +46,12 @@ def grouped_split(images: Sequence[LabelledImage], seed: int) -> Split:
     """
     _need(images)
     kept = _balanced(images, seed)
-    split = _split(images, kept, SHARES, seed, "detector/groups")
-    if split is None:
-        groups = len({images[index].group for index in kept})
-        raise DataError(
-            f"train, val and test need images of both classes: the {len(kept)} images show only {groups} different things; "
-            "at least three of each class are needed"
-        )
-    return split
+    groups = len({images[index].group for index in kept})
+    too_few = (
+        f"train, val and test need images of both classes: the {len(kept)} images show only {groups} different things; "
+        "at least three of each class are needed"
+    )
+    return _split(images, _dealt(images, kept, SHARES, seed, "detector/groups"), too_few)
 
 
 def grouped_folds(images: Sequence[LabelledImage], folds: int, seed: int) -> list[Split]:
@@ -74,16 +63,13 @@ def grouped_folds(images: Sequence[LabelledImage], folds: int, seed: int) -> lis
         DataError: a side would lack a class.
     """
     kept = _balanced(images, seed)
+    too_few = f"the images show too few different things for {folds} folds: at least {folds} groups of each class are needed"
     found = []
     for number, test in enumerate(_dealt(images, kept, (1 / folds,) * folds, seed, "evaluate/folds")):
         rest = sorted(set(kept) - set(test))
-        shares = (1 - INNER_SHARE, INNER_SHARE)
-        found.append(_split(images, rest, shares, seed, f"evaluate/inner/{number}", test))
-    if None in found:
-        raise DataError(
-            f"the images show too few different things for {folds} folds: at least {folds} groups of each class are needed"
-        )
-    return [split for split in found if split is not None]
+        inner = _dealt(images, rest, (1 - INNER_SHARE, INNER_SHARE), seed, f"evaluate/inner/{number}")
+        found.append(_split(images, [*inner, test], too_few))
+    return found
 
 
 def half_split(images: Sequence[LabelledImage], seed: int) -> Split:
@@ -92,27 +78,14 @@ def half_split(images: Sequence[LabelledImage], seed: int) -> Split:
     Raises:
         DataError: a side would lack a class.
     """
-    split = _split(images, _balanced(images, seed), HALVES, seed, "evaluate/halves")
-    if split is None:
-        raise DataError(
-            "the images show too few different things for two halves: at least four groups of each class are needed"
-        )
-    return split
+    too_few = "the images show too few different things for two halves: at least four groups of each class are needed"
+    return _split(images, _dealt(images, _balanced(images, seed), HALVES, seed, "evaluate/halves"), too_few)
 
 
-def _split(
-    images: Sequence[LabelledImage],
-    members: Sequence[int],
-    shares: Sequence[float],
-    seed: int,
-    stream: str,
-    test: Sequence[int] | None = None,
-) -> Split | None:
-    """The members by these shares, `test` apart if it is given; None if a set would lack a class."""
-    dealt = _dealt(images, members, shares, seed, stream)
-    sets = dealt if test is None else [*dealt, list(test)]
+def _split(images: Sequence[LabelledImage], sets: Sequence[Sequence[int]], too_few: str) -> Split:
+    """Train, val and test as given, and what is in none of them. Raises: DataError if one lacks a class."""
     if any(len({images[index].generated for index in part}) < 2 for part in sets):
-        return None
+        raise DataError(too_few)
     used = {index for part in sets for index in part}
     return Split(*(_indices(part) for part in (*sets, set(range(len(images))) - used)))
 
@@ -184,28 +157,31 @@ def _indices(values: Iterable[int]) -> Indices:
     return np.array(sorted(values), dtype=np.int64)
 
 
-def _explain_grouped(images: Sequence[LabelledImage], split: Split) -> tuple[str, ...]:
+def explained(protocol: str, images: Sequence[LabelledImage], split: Split) -> list[str]:
+    """What to know about the protocol's accuracy, a sentence each, the first one about the protocol as such."""
+    if protocol == "seed":
+        return _why_the_seed_protocol_leaks(images, split)
     notes = [
         "grouped protocol: no source image is in two of train, val and test, the classes are balanced, and the test images "
         "chose neither weights nor when to stop"
     ]
     if len(split.left_out):
         notes.append(f"{len(split.left_out)} images of the larger class left out, so that the majority baseline is 50%")
-    return tuple(notes)
+    return notes
 
 
-def _explain_seed(images: Sequence[LabelledImage], split: Split) -> tuple[str, ...]:
-    """Why the accuracy is too high, with counts where there are any."""
+def _why_the_seed_protocol_leaks(images: Sequence[LabelledImage], split: Split) -> list[str]:
+    """With counts where there are any."""
     has_splits = any(image.split for image in images)
+    neighbours = (
+        "; in the report's folders neighbours are alike, the neutral names of this dataset make it a random part"
+        if has_splits
+        else ", not a random part: neighbours in a folder are alike"
+    )
     notes = [
         "seed protocol, the lab report's: its accuracy leaks and reads too high",
         f"the {len(split.test)} test images are also the validation images, so the best of many looks at them is reported",
-        "they are the first fifth of each class by name"
-        + (
-            "; in the report's folders neighbours are alike, the neutral names of this dataset make it a random part"
-            if has_splits
-            else ", not a random part: neighbours in a folder are alike"
-        ),
+        f"they are the first fifth of each class by name{neighbours}",
     ]
     trained = {images[i].group for i in split.train}
     if shared := sum(images[i].group in trained for i in split.test):
@@ -216,10 +192,7 @@ def _explain_seed(images: Sequence[LabelledImage], split: Split) -> tuple[str, .
     elif not has_splits:
         notes.append("the report's fakes were made from images that the generator was trained on; of these it is not known")
     notes.append("the report's fakes were also stretched in brightness one by one as they were saved, the real images were not")
-    return tuple(notes)
+    return notes
 
 
-PROTOCOLS: Mapping[str, Protocol] = {
-    "grouped": Protocol(grouped_split, _explain_grouped),
-    "seed": Protocol(seed_split, _explain_seed),
-}
+PROTOCOLS: Mapping[str, Callable[[Sequence[LabelledImage], int], Split]] = {"grouped": grouped_split, "seed": seed_split}

@@ -105,7 +105,6 @@ def trials(train: Values, train_truth: Truth, val: Values, val_truth: Truth, don
         )
 
 
-@torch.no_grad()
 def features_of(
     detector: LinearDetector, dataset: LabelledImageDataset, indices: Indices, device: torch.device, batch_size: int
 ) -> Values:
@@ -114,13 +113,7 @@ def features_of(
     Raises:
         FruitganError: a feature is not finite.
     """
-    detector.eval()
-    # Filled in place: many small results kept one by one would pin the memory of the batches between them.
-    features = np.empty((len(indices), detector.mean.numel()))
-    for start in range(0, len(indices), batch_size):
-        piece = indices[start : start + batch_size]
-        features[start : start + len(piece)] = detector.features(dataset.batch(piece, device)).cpu().numpy()
-    return finite(features, type(detector).__name__)
+    return finite(dataset.outputs(detector.eval().features, indices, device, batch_size), type(detector).__name__)
 
 
 def finite(features: Values, name: str) -> Values:

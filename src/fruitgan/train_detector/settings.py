@@ -6,16 +6,15 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.errors import DataError, UsageError
 from fruitgan.registry import Choice, suggestion
 from fruitgan.runs.resume import changed_settings, merged_settings, resume_command
-from fruitgan.runs.run import CONFIG, LOCK, Run
+from fruitgan.runs.run import CONFIG, Run
 from fruitgan.settings import to_json, typed
 from fruitgan.train_detector.calibration import Part, Verdict
 from fruitgan.train_detector.protocols import PROTOCOLS, Split
@@ -112,6 +111,18 @@ class TrainDetectorSettings:
         names = ("epochs", "patience", "batch_size", "learning_rate", "augment", "seed")
         return FitSettings(**{name: value for name in names if (value := getattr(self, name)) is not None})
 
+    def filled(self) -> TrainDetectorSettings:
+        """With every default that a run keeps."""
+        fitting = self.fitting
+        return dataclasses.replace(
+            self,
+            detector=self.detector or DEFAULT_DETECTOR,
+            protocol=self.protocol or DEFAULT_PROTOCOL,
+            epochs=fitting.epochs,
+            patience=fitting.patience,
+            seed=fitting.seed,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainDetectorResult(Verdict):
@@ -124,7 +135,6 @@ class TrainDetectorResult(Verdict):
     train_images: int
     val_images: int
     left_out_images: int
-    unreadable_images: int
     image_size_px: int
     rounds: int
     """Epochs, or trials of a logistic regression; `best_round` had the lowest validation loss, and its weights are kept."""
@@ -140,10 +150,10 @@ class TrainDetectorResult(Verdict):
 class RunConfig:
     """A detector's `config.json`."""
 
-    format: int
-    kind: str
+    format: int = FORMAT
+    kind: str = KIND
     settings: TrainDetectorSettings
-    """With its defaults filled in; of a finished run `data` is a name alone: where its maker keeps files is not passed on."""
+    """With its defaults filled in."""
     detector: Choice
     data_fingerprint: str
     split: str
@@ -152,18 +162,18 @@ class RunConfig:
 
 def read_config(run: Run) -> RunConfig:
     """Raises: DataError if the run is of another kind or of another version's format, or its config is damaged."""
-    file, table = run.path / CONFIG, run.config
+    table = run.config
+    version = table.get("format")
     if table.get("kind") != KIND:
         raise DataError(f"{run.path}: not a run of {KIND}")
-    version = table.get("format")
     if type(version) is int and version > FORMAT:
-        raise DataError(f"{file}: its format {version} is newer than this fruitgan's {FORMAT}; update fruitgan")
+        raise DataError(f"{run.path}: its format {version} is newer than this fruitgan's {FORMAT}; update fruitgan")
     if type(version) is int and version < FORMAT:
         raise DataError(
             f"{run.path}: a run of an earlier fruitgan (format {version}), which this one cannot resume; its "
             "detector.safetensors works as before"
         )
-    return typed(RunConfig, table, file)
+    return typed(RunConfig, table, run.path / CONFIG)
 
 
 def settings_of_resumed(asked: TrainDetectorSettings, run: Run) -> TrainDetectorSettings:
@@ -197,14 +207,6 @@ def finished_result(run: Run, settings: TrainDetectorSettings) -> TrainDetectorR
     return dataclasses.replace(result, run=run.path, file=run.path / result.file.name)
 
 
-def data_folder(settings: TrainDetectorSettings) -> Path:
-    """Raises: UsageError if the run has forgotten where its images lie."""
-    assert settings.data is not None
-    if settings.resume is not None and not settings.data.is_absolute() and not settings.data.exists():
-        raise UsageError(f"a finished run keeps the name of its data alone ({settings.data}): give --data DIR to resume it")
-    return settings.data
-
-
 def split_sha256(split: Split) -> str:
     digest = hashlib.sha256()
     for part in dataclasses.astuple(split):
@@ -213,10 +215,10 @@ def split_sha256(split: Split) -> str:
     return digest.hexdigest()
 
 
-def refuse_other_images(run: Run, fingerprint: str, split: Split) -> None:
-    """Raises: DataError unless they are those of the run, split as there."""
-    config = read_config(run)
-    if (config.data_fingerprint, config.split) != (fingerprint, split_sha256(split)):
+def refuse_other_images(run: Run, here: RunConfig) -> None:
+    """Raises: DataError unless the images are those of the run, split as there."""
+    kept = read_config(run)
+    if (kept.data_fingerprint, kept.split) != (here.data_fingerprint, here.split):
         raise DataError(
             f"{run.path}: the images, or how they are grouped, are not those of the run; resume with the same dataset"
         )
@@ -230,21 +232,6 @@ def keep_settings(run: Run, settings: TrainDetectorSettings) -> list[str]:
         run.write_config(run.config | {"settings": to_json(kept)})
     changed = changed_settings(settings, stored, LENGTHS)
     return [f"goes on with {', '.join(changed)}"] if changed else []
-
-
-def forget_place(run: Run) -> None:
-    """Of a finished run: where its images lay is taken out of its config."""
-    config = run.config
-    data = Path(config["settings"]["data"])
-    if data.is_absolute():
-        run.write_config(config | {"settings": config["settings"] | {"data": data.name}})
-
-
-def tidy(run: Run) -> None:
-    """Of a finished run, where it can be written: remove what a death right after its end has left."""
-    if (run.path / LOCK).is_file() or Path(run.config["settings"]["data"]).is_absolute():
-        with suppress(FruitganError), run.taken():
-            forget_place(run)
 
 
 def resume_line(run: Path, settings: TrainDetectorSettings) -> str:

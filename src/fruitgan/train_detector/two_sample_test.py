@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -45,27 +44,8 @@ class FittedCandidate:
     """Of the images with these numbers."""
 
 
-class Candidate(ABC):
-    """A detector that can be trained on any part of one set of images, with any labels."""
-
-    name: str
-    image_size_px: int
-    seconds: float = 0.0
-    """Spent so far."""
-
-    def learn(self, split: Split, generated: Truth) -> FittedCandidate:
-        """Train on `split.train`, select by the loss on `split.val`; `generated` are the labels of the whole set."""
-        began = time.monotonic()
-        fitted = self._learn(split, generated)
-        self.seconds += time.monotonic() - began
-        return fitted
-
-    @abstractmethod
-    def _learn(self, split: Split, generated: Truth) -> FittedCandidate: ...
-
-
 @dataclass
-class PixelCandidate(Candidate):
+class PixelCandidate:
     """A detector that is trained on the images themselves."""
 
     name: str
@@ -73,6 +53,8 @@ class PixelCandidate(Candidate):
     dataset: LabelledImageDataset
     settings: FitSettings
     device: torch.device
+    seconds: float = 0.0
+    """Spent on training so far."""
 
     def __post_init__(self) -> None:
         with torch.device("meta"):
@@ -81,19 +63,22 @@ class PixelCandidate(Candidate):
             self.settings = replace(self.settings, augment=AUGMENT)
         self.image_size_px = network.image_size_px
 
-    def _learn(self, split: Split, generated: Truth) -> FittedCandidate:
+    def learn(self, split: Split, generated: Truth) -> FittedCandidate:
+        """Train on `split.train`, select by the loss on `split.val`; `generated` are the labels of the whole set."""
+        began = time.monotonic()
         dataset = self.dataset.labelled(generated)
-        fitted = fit(self.choice, dataset, split, self.settings, device=self.device)
+        detector, best = fit(self.choice, dataset, split, self.settings, self.device)
+        self.seconds += time.monotonic() - began
         return FittedCandidate(
-            fitted.detector,
+            detector,
             partial(squashed, side_px=self.image_size_px),
-            fitted.best.val_loss,
-            lambda indices: fitted.logits(dataset, indices),
+            best.val_loss,
+            lambda indices: dataset.logits(detector, indices, self.device),
         )
 
 
 @dataclass
-class FeatureCandidate(Candidate):
+class FeatureCandidate:
     """A logistic regression on features that were computed once for all of its trainings."""
 
     name: str
@@ -103,11 +88,15 @@ class FeatureCandidate(Candidate):
     features: NDArray[np.float64]
     """[N, D], of the whole set."""
     device: torch.device
+    seconds: float = 0.0
+    """Spent on fitting so far."""
 
     def __post_init__(self) -> None:
         self.image_size_px = self.build().image_size_px
 
-    def _learn(self, split: Split, generated: Truth) -> FittedCandidate:
+    def learn(self, split: Split, generated: Truth) -> FittedCandidate:
+        """As `PixelCandidate.learn`."""
+        began = time.monotonic()
         seen = self.features
         best = min(
             trials(seen[split.train], generated[split.train], seen[split.val], generated[split.val]),
@@ -115,9 +104,14 @@ class FeatureCandidate(Candidate):
         )
         detector = self.build().to(self.device)
         store(detector, best.regression)
+        self.seconds += time.monotonic() - began
         return FittedCandidate(
             detector.eval(), self.prepare, best.round.val_loss, lambda indices: best.regression.logits(seen[indices])
         )
+
+
+Candidate = PixelCandidate | FeatureCandidate
+"""A detector that can be trained on any part of one set of images, with any labels."""
 
 
 @dataclass(frozen=True)
