@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from fruitgan.data.labelled import LabelledImage
-from fruitgan.errors import DataError, UsageError
+from fruitgan.errors import UsageError
 from fruitgan.networks.contracts import Detector, detectors
 from fruitgan.train_detector.detector import LabelledImageDataset, answers, open_image_dataset, squashed
 from fruitgan.train_detector.fit import fitting_augmentation
@@ -83,16 +83,6 @@ def test_a_network_is_trained_on_parts_where_it_takes_them(tmp_path: Path) -> No
     choice = detectors.choose("seed-cnn", {"image_size_px": SIDE})
     with pytest.raises(UsageError, match="part-mirror shows parts of the image"):
         fitting_augmentation(choice, detectors.build(choice), "part-mirror")
-
-
-def test_halves_and_folds_keep_groups_together_and_say_when_there_are_too_few() -> None:
-    images = [LabelledImage(Path(f"{i}.png"), i % 2 == 0, f"group {i // 4}", "", "") for i in range(120)]
-    for parts in (half_split(images, 0), *grouped_folds(images, 5, 0)):
-        sides = [{images[i].group for i in part} for part in (parts.train, parts.val, parts.test)]
-        assert not sides[0] & sides[1] | sides[0] & sides[2] | sides[1] & sides[2]
-    assert abs(len(half_split(images, 0).test) - 60) <= 4
-    with pytest.raises(DataError, match="two halves"):
-        half_split([LabelledImage(Path(f"{i}.png"), i % 2 == 0, f"group {i % 2}", "", "") for i in range(40)], 0)
 
 
 def test_changes_do_what_their_names_say() -> None:

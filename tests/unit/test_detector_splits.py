@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError
-from fruitgan.train_detector.protocols import Split, explained, grouped_split, seed_split
+from fruitgan.train_detector.protocols import Split, explained, grouped_folds, grouped_split, half_split, seed_split
 
 
 def labelled(fakes: Sequence[str], reals: Sequence[str], split: str = "") -> list[LabelledImage]:
@@ -76,13 +76,8 @@ def test_the_larger_class_is_cut_down_at_random() -> None:
     assert len(parts.left_out) == 40
     assert all(images[i].generated for i in parts.left_out)
     assert list(parts.left_out) != list(others.left_out)
-
-
-def test_the_split_is_a_function_of_the_seed() -> None:
-    images = labelled(names("f", 50), names("r", 50))
-    first, again, other = (grouped_split(images, seed) for seed in (5, 5, 6))
-    assert np.array_equal(first.test, again.test)
-    assert not np.array_equal(first.test, other.test)
+    assert np.array_equal(grouped_split(images, 0).test, parts.test)
+    assert not np.array_equal(others.test, parts.test)
 
 
 def test_the_seed_protocol_takes_the_first_fifth_of_each_class_by_name() -> None:
@@ -96,14 +91,6 @@ def test_the_seed_protocol_takes_the_first_fifth_of_each_class_by_name() -> None
         assert found == [f"{number:06d}.png" for number in range(180)]
     assert (len(parts.train), len(parts.test), len(parts.left_out)) == (1440, 360, 0)
     assert not set(parts.train) & set(parts.test)
-
-
-def test_the_seed_protocol_rounds_down_and_does_not_balance() -> None:
-    images = labelled(names("f", 14), names("r", 23))
-    parts = seed_split(images)
-    assert sum(images[i].generated for i in parts.test) == 2
-    assert len(parts.test) == 2 + 4
-    assert len(parts.train) == 12 + 19
 
 
 def test_the_seed_protocol_says_why_it_leaks_with_counts() -> None:
@@ -127,3 +114,13 @@ def test_too_few_images_say_how_many_are_needed() -> None:
 def test_many_copies_of_two_things_are_too_few() -> None:
     with pytest.raises(DataError, match="show only 4 different things; at least three of each class are needed"):
         grouped_split(labelled(["a", "b"] * 10, ["c", "d"] * 10), 0)
+
+
+def test_halves_and_folds_keep_groups_together_and_say_when_there_are_too_few() -> None:
+    images = [LabelledImage(Path(f"{i}.png"), i % 2 == 0, f"group {i // 4}", "", "") for i in range(120)]
+    for parts in (half_split(images, 0), *grouped_folds(images, 5, 0)):
+        sides = [{images[i].group for i in part} for part in (parts.train, parts.val, parts.test)]
+        assert not sides[0] & sides[1] | sides[0] & sides[2] | sides[1] & sides[2]
+    assert abs(len(half_split(images, 0).test) - 60) <= 4
+    with pytest.raises(DataError, match="two halves"):
+        half_split([LabelledImage(Path(f"{i}.png"), i % 2 == 0, f"group {i % 2}", "", "") for i in range(40)], 0)

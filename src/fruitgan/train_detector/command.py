@@ -12,16 +12,15 @@ from fruitgan.console import Console, options
 from fruitgan.console.signals import INTERRUPTED, PoliteStop
 from fruitgan.errors import Stopped
 from fruitgan.progress import Event, Note
+from fruitgan.train_gan.command import Out, Resume, length
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fruitgan.train_detector.settings import TrainDetectorResult, TrainDetectorSettings
 
-DETECTOR_PANEL = "Detector and training"
 _data_option = partial(typer.Option, rich_help_panel=options.DATA_PANEL)
-_option = partial(typer.Option, rich_help_panel=DETECTOR_PANEL)
-_output_option = partial(typer.Option, rich_help_panel=options.OUTPUT_PANEL)
+_option = partial(typer.Option, rich_help_panel="Detector and training")
 
 
 def train_detector(
@@ -50,22 +49,18 @@ def train_detector(
         int | None,
         _option(min=1, metavar="PIXELS", help="Side of the square images.", show_default="the detector's, or the images'"),
     ] = None,
-    epochs: Annotated[int | None, _option(min=1, metavar="N", help="Train for at most N epochs.", show_default="100")] = None,
+    epochs: Annotated[int | None, length(min=1, help="How long, at most.", show_default="100")] = None,
     patience: Annotated[
-        int | None, _option(min=1, metavar="N", help="Stop after N epochs without a lower validation loss.", show_default="10")
+        int | None, length(min=1, help="Stop after so many epochs without a lower validation loss.", show_default="10")
     ] = None,
     batch_size: Annotated[
         int | None,
         _option("--batch-size", "-b", min=2, metavar="N", help="Images per step.", show_default="64, or 16 steps an epoch"),
     ] = None,
     learning_rate: Annotated[float | None, _option(metavar="X", help="Learning rate (Adam).", show_default="0.001")] = None,
-    name: Annotated[
-        str | None, _output_option(metavar="NAME", help="Name of the run.", show_default="from the data and the detector")
-    ] = None,
-    out: Annotated[Path, _output_option(metavar="DIR", help="The folder of the run folders.")] = Path("runs/train-detector"),
-    resume: Annotated[
-        str | None, _output_option(metavar="[RUN]", help="Resume a run; without a name the newest unfinished.")
-    ] = None,
+    name: Annotated[str | None, length(help="Name of the run.", show_default="from the data and the detector")] = None,
+    out: Out = Path("runs/train-detector"),
+    resume: Resume = None,
     seed: options.Seed = None,
     gpu: options.Gpu = None,
     device: options.Device = None,

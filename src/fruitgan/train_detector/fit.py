@@ -106,7 +106,7 @@ class Training:
         self.total_steps = len(PENALTIES)
         self.detector.to(device)
         if not isinstance(self.detector, LinearDetector):
-            self.detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster, on CPUs above all
+            self.detector.to(memory_format=torch.channels_last)  # faster, on CPUs above all
             self.optimizer = torch.optim.Adam(self.detector.parameters(), lr=settings.learning_rate, eps=settings.epsilon)
             self.total_steps = settings.epochs * len(batches(split.train, self.batch_size))
 

@@ -55,8 +55,8 @@ class Plot:
             for colour, (label, (x, y)) in enumerate(self.lines.items(), start=1)
         ]
         told = "; ".join(f"{label}: {number(y[0])} to {number(y[-1])}" for label, (_, y) in self.lines.items())
-        words = f"{self.title}. {told}."
-        return line_plot(self.name, lines, description=words, x_end=self.x_end, y_end=self.y_end, x_label=self.x_label)
+        description = f"{self.title}. {told}."
+        return line_plot(self.name, lines, description=description, x_end=self.x_end, y_end=self.y_end, x_label=self.x_label)
 
     def png(self) -> bytes:
         """A file of its own, with title and legend."""
@@ -105,15 +105,8 @@ def detector_report(report: Report) -> str:
         "detector.html",
         name=report.name,
         result=result,
-        accuracy=percent(result["accuracy"]),
-        interval=tuple(percent(end) for end in result["interval"]),
-        baseline=percent(result["majority_baseline"]),
+        percent=percent,
         meanings=meanings(result),
-        confusion=_confusion(result["confusion"]),
-        parts=[
-            (part["split"], thousands(part["n"]), percent(part["found"]), " to ".join(percent(end) for end in part["interval"]))
-            for part in result["parts"]
-        ],
         examples=[(kind, [next(uris) for _ in group]) for kind, group in report.examples.items() if len(group)],
         panels=[(plot, list(enumerate(plot.lines, start=1)), plot.svg()) for plot in _plots(report)],
         settings=_settings(report),
@@ -174,19 +167,6 @@ def examples(dataset: LabelledImageDataset, split: Split, logits: NDArray[np.flo
         numbers = numbers[np.argsort(order[numbers], kind="stable")][:EXAMPLES]
         shown[kind] = [dataset.pixels(int(split.test[number])) for number in numbers]
     return shown
-
-
-def _confusion(counts: Mapping[str, int]) -> list[tuple[str, list[tuple[str, str, bool]]]]:
-    """Rows of the matrix: the true class, and for each answer the count, its share of the row, and whether it is correct."""
-    rows = []
-    for truth in ("generated", "real"):
-        total = counts[f"{truth}_as_generated"] + counts[f"{truth}_as_real"]
-        cells = []
-        for answer in ("generated", "real"):
-            count = counts[f"{truth}_as_{answer}"]
-            cells.append((thousands(count), percent(count / total) if total else "", truth == answer))
-        rows.append((truth, cells))
-    return rows
 
 
 def _plots(report: Report) -> list[Plot]:

@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
-from torch import Tensor
 
-from fruitgan.images import Pixels, from_pillow, to_pillow
+from fruitgan.images import Pixels, from_pillow, resize, to_pillow
 from fruitgan.networks.contracts import Detector
 from fruitgan.randomness import generator
 from fruitgan.train_detector.detector import unit_images
@@ -29,57 +28,41 @@ class Change:
     """uint8 [H, W, 3] to the same (a crop is smaller); the number makes noise another for each image."""
 
 
-def _jpeg(quality: int) -> Change:
-    def apply(pixels: Pixels, number: int) -> Pixels:
-        file = io.BytesIO()
-        to_pillow(pixels).save(file, "JPEG", quality=quality)
-        return from_pillow(Image.open(io.BytesIO(file.getvalue())))
-
-    return Change("jpeg", quality, apply)
+def _jpeg(pixels: Pixels, quality: int) -> Pixels:
+    file = io.BytesIO()
+    to_pillow(pixels).save(file, "JPEG", quality=quality)
+    return from_pillow(Image.open(io.BytesIO(file.getvalue())))
 
 
-def _blur(sigma_px: float) -> Change:
+def _blur(pixels: Pixels, sigma_px: float) -> Pixels:
     # Pillow blurs with three boxes, whose joint spread is that of the Gaussian.
-    return Change(
-        "blur", sigma_px, lambda pixels, number: from_pillow(to_pillow(pixels).filter(ImageFilter.GaussianBlur(sigma_px)))
-    )
+    return from_pillow(to_pillow(pixels).filter(ImageFilter.GaussianBlur(sigma_px)))
 
 
-def _resize(scale: float) -> Change:
-    def apply(pixels: Pixels, number: int) -> Pixels:
-        height, width = pixels.shape[:2]
-        small = to_pillow(pixels).resize((round(scale * width), round(scale * height)), Image.Resampling.BICUBIC)
-        return from_pillow(small.resize((width, height), Image.Resampling.BICUBIC))
-
-    return Change("resize", scale, apply)
+def _resize(pixels: Pixels, scale: float) -> Pixels:
+    height, width = pixels.shape[:2]
+    small = resize(pixels, round(scale * height), round(scale * width), Image.Resampling.BICUBIC)
+    return resize(small, height, width, Image.Resampling.BICUBIC)
 
 
-def _crop(share: float) -> Change:
-    def apply(pixels: Pixels, number: int) -> Pixels:
-        height, width = (round(share * side) for side in pixels.shape[:2])
-        top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
-        part: Pixels = pixels[top : top + height, left : left + width]
-        return part
-
-    return Change("crop", share, apply)
+def _crop(pixels: Pixels, share: float) -> Pixels:
+    height, width = (round(share * side) for side in pixels.shape[:2])
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width]
 
 
-def _noise(sigma: float) -> Change:
-    def apply(pixels: Pixels, number: int) -> Pixels:
-        noise = sigma * generator(0, number, "evaluation/noise").standard_normal(pixels.shape, dtype=np.float32)
-        noisy: Pixels = np.rint(np.clip(pixels + noise, 0, 255)).astype(np.uint8)
-        return noisy
-
-    return Change("noise", sigma, apply)
+def _noise(pixels: Pixels, sigma: float, number: int) -> Pixels:
+    noise = sigma * generator(0, number, "evaluation/noise").standard_normal(pixels.shape, dtype=np.float32)
+    return np.rint(np.clip(pixels + noise, 0, 255)).astype(np.uint8)
 
 
 CHANGES = (
-    Change("none", 0, lambda pixels, number: pixels),
-    *(_jpeg(quality) for quality in (95, 75, 50, 30)),
-    *(_blur(sigma_px) for sigma_px in (1, 2, 3)),
-    *(_resize(scale) for scale in (0.75, 0.5)),
-    _crop(0.875),
-    _noise(4),
+    Change("none", 0, lambda pixels, _: pixels),
+    *(Change("jpeg", quality, lambda pixels, _, by=quality: _jpeg(pixels, by)) for quality in (95, 75, 50, 30)),
+    *(Change("blur", sigma_px, lambda pixels, _, by=sigma_px: _blur(pixels, by)) for sigma_px in (1, 2, 3)),
+    *(Change("resize", scale, lambda pixels, _, by=scale: _resize(pixels, by)) for scale in (0.75, 0.5)),
+    Change("crop", 0.875, lambda pixels, _: _crop(pixels, 0.875)),
+    Change("noise", 4, lambda pixels, number: _noise(pixels, 4, number)),
 )
 """Of the images at their own size, before the detector's resizing; the crop is what 224 px are of 256."""
 
@@ -105,14 +88,10 @@ def saliency(detector: Detector, pixels: NDArray[np.uint8], device: torch.device
         noisy = (images + NOISE * torch.from_numpy(noise).to(device)).requires_grad_()
         (slope,) = torch.autograd.grad(detector(noisy).sum(), noisy, allow_unused=True, materialize_grads=True)
         total += torch.nan_to_num(slope).square().sum(dim=1, keepdim=True)
-    smoothed = _smoothed(total)
+    side = total.shape[-1] // SMOOTHED * 2 + 1
+    smoothed = F.avg_pool2d(total, side, stride=1, padding=side // 2, count_include_pad=False)
     top = smoothed.amax(dim=(2, 3), keepdim=True)
     return np.asarray((smoothed / top.clamp_min(torch.finfo(top.dtype).tiny))[:, 0].cpu().double().numpy())
-
-
-def _smoothed(maps: Tensor) -> Tensor:
-    side = maps.shape[-1] // SMOOTHED * 2 + 1
-    return F.avg_pool2d(maps, side, stride=1, padding=side // 2, count_include_pad=False)
 
 
 def marked(pixels: Pixels, places: NDArray[np.float64]) -> Pixels:

@@ -236,5 +236,5 @@ def keep_settings(run: Run, settings: TrainDetectorSettings) -> list[str]:
 
 def resume_line(run: Path, settings: TrainDetectorSettings) -> str:
     """The command that resumes a run where this one was asked to compute."""
-    device = ("--gpu", settings.gpu) if settings.gpu is not None else ("--device", settings.device)
-    return resume_command(run, [word for word in device if word is not None] if device[1] is not None else [], OUT)
+    given = [("--gpu", settings.gpu), ("--device", settings.device)]
+    return resume_command(run, [word for option, value in given if value is not None for word in (option, value)], OUT)
