@@ -29,7 +29,7 @@ from fruitgan.data.survey import pictures_of, survey
 from fruitgan.data_job import CheckSettings, check
 from fruitgan.engines.contracts import engines
 from fruitgan.errors import DataError
-from fruitgan.evaluate.leaks import inspect
+from fruitgan.evaluate.facts import inspect
 from fruitgan.files import file_sha256
 from fruitgan.translate.job import TranslateSettings, translate
 

@@ -159,7 +159,6 @@ FOUND = {
 }
 TRAINED = {"image_size_px": 16, "accuracy": 0.7, "interval": [0.4, 0.9], "auc": 0.8, "chosen_folds": 2, "seconds": 1.0}
 CHANGED = {"amount": 1.0, "accuracy": 0.7, "interval": [0.4, 0.9], "auc": 0.8, "average_precision": 0.7}
-READING = {"share": 0.5, "interval": [0.1, 0.9], "sources_share": 0.1, "reals_share": 0.9, "accuracy": 0.9}
 COMPARED = {
     "features": "random",
     "first": 0.5,
@@ -226,7 +225,6 @@ def judged(name: str) -> dict[str, Any]:
         "judged": [{"file": f"{i} {name}", "generated": i < 4, "logit": float(i % 3 - 1)} for i in range(8)],
         "robustness": [{**CHANGED, "change": f"change {name}"}, {**CHANGED, "change": "jpeg", "amount": 75.0}],
         "saliency": [f"saliency {name}"],
-        "reads_as_target": [{**READING, "view": f"view {name}", "features": features}],
         "compare": [
             {
                 "first": f"first {name}",

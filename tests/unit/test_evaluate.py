@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from fruitgan.data.labelled import LabelledImage, ManifestRow, manifest_bytes
-from fruitgan.errors import DataError, EnvironmentProblem, UsageError
+from fruitgan.errors import DataError, EnvironmentProblem, Stopped, UsageError
 from fruitgan.evaluate.detection import judge_by_given
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import DEFAULT_METRICS, EvaluateSettings
@@ -355,6 +355,12 @@ def test_a_given_detector_is_judged_on_images_that_it_was_not_trained_with(datas
     save_detector(DetectorBundle(card, hostile), dataset / "detector.safetensors")
     with pytest.raises(DataError, match="answers with numbers that are not finite"):
         by_given(dataset / "detector.safetensors", images)
+
+
+def test_a_job_that_is_asked_to_stop_leaves_nothing(dataset: Path) -> None:
+    with pytest.raises(Stopped, match="the same command begins again"):
+        evaluate(settings(dataset), lambda event: event.what.startswith("kid"))
+    assert not (dataset / "out").exists()
 
 
 def test_figures_have_three_digits_and_no_minus_nothing() -> None:

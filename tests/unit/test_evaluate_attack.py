@@ -87,9 +87,8 @@ def test_an_evaluation_leaves_all_that_its_attackers_found(dataset: Path) -> Non
     right = sum((image["logit"] > 0) == image["generated"] for image in values["judged"])
     assert detector["accuracy"] == right / 80 > 0.9
     assert sum(bin["n"] for bin in detector["calibration"]["bins"]) == 80
-    assert [control["name"] for control in values["controls"]] == ["reals-against-reals", "identity-export"]
+    assert [control["name"] for control in values["controls"]] == ["reals-against-reals"]
     assert not any(control["distinguished"] for control in values["controls"])
-    assert "every pixel comes out as it went in" in values["controls"][1]["detail"]
     by_change = {(row["change"], row["amount"]): row["accuracy"] for row in values["robustness"]}
     assert len(by_change) == 12
     assert by_change["none", 0] == detector["accuracy"]
@@ -97,10 +96,6 @@ def test_an_evaluation_leaves_all_that_its_attackers_found(dataset: Path) -> Non
     for looked in values["saliency"]:
         with Image.open(dataset / "out" / looked["picture"]) as image:
             assert image.size == (2 * SIDE, SIDE)
-    views = {row["view"]: row for row in values["reads_as_target"]}
-    assert views["as they are"]["share"] > 0.9  # no more red than the real ones
-    assert views["as they are"]["sources_share"] < 0.1
-    assert views["grey"]["accuracy"] < views["as they are"]["accuracy"]
     assert {"testing spectrum", "robustness", "control: reals against reals, logistic:colour"} <= set(told)
 
 
@@ -131,26 +126,11 @@ def test_fakes_that_are_real_are_not_distinguished(dataset: Path) -> None:
     assert result.detector.interval[0] < 0.5 < result.detector.interval[1]
 
 
-def test_an_export_path_that_leaves_a_mark_withholds_the_number(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = detection.encode
-
-    def marking(pixels: Pixels, form: str) -> bytes:
-        neighbours = [np.roll(pixels, step, axis).astype(float) for axis in (0, 1) for step in (-1, 0, 1)]
-        return honest(np.mean(neighbours, axis=0).astype(np.uint8), form)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(detection, "encode", marking)
-    result = evaluate(settings(dataset))
-    assert result.detector is None
-    assert "the control identity-export was distinguished" in (result.withheld or "")
-    assert [control.distinguished for control in result.controls] == [False, True]
-    assert result.judged == ()
-
-
 def test_real_images_of_two_kinds_withhold_the_number(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(20):
         Image.fromarray(picture(5000 + i, 0.0, SMOOTH)).save(dataset / f"origins/{i:03d}.png")
 
-    def by_kind(reals: Sequence[LabelledImage], seed: int, stream: str) -> list[LabelledImage]:
+    def by_kind(reals: Sequence[LabelledImage], seed: int) -> list[LabelledImage]:
         return [replace(image, generated=int(image.path.stem) < 20) for image in reals]
 
     monkeypatch.setattr(detection, "halved", by_kind)

@@ -236,7 +236,7 @@ def detector_gate(way: str, files: dict[str, list[Path]], device: torch.device, 
         if reason := need(images):
             return Gate(name, None, MOST_POINTS, None, reason)
         with TwoSampleTest(images, (DETECTOR,), device, seed, quick=True, tell=lambda _: None) as testing:
-            accuracy[kind] = testing.cross_validate(testing.detectors(images))[0].accuracy
+            accuracy[kind] = testing.cross_validate(testing.detectors())[0].accuracy
     points = 100 * (accuracy["student"] - accuracy["teacher"])
     said = f"accuracy of {DETECTOR}: student {accuracy['student']:.1%}, teacher {accuracy['teacher']:.1%}"
     return Gate(name, points, MOST_POINTS, points <= MOST_POINTS, said)

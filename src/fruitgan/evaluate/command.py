@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 DATA, OUTPUT, GATES, COMPARE = options.DATA_PANEL, options.OUTPUT_PANEL, "Gates", "Side by side"
 
 
-def _option(name: str, metavar: str, text: str, panel: str | None = None, shown: str | bool = True, **rest: Any) -> Any:
+def _option(usage: str, text: str, panel: str | None = None, shown: str | bool = True, **rest: Any) -> Any:
+    """An option as it is typed, `--name VALUE`, with its help."""
+    name, metavar = usage.split(" ", 1)
     return typer.Option(name, metavar=metavar, help=text, rich_help_panel=panel, show_default=shown, **rest)
 
 
@@ -26,25 +28,19 @@ def evaluate(
     further: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN]...", help="More of them after --compare RUN.", show_default=False)
     ] = None,
-    fake_dir: Annotated[Path | None, _option("--fake-dir", "DIR", "The generated images.", DATA, False)] = None,
-    real_dir: Annotated[Path | None, _option("--real-dir", "DIR", "The real images.", DATA, "origins beside the fakes")] = None,
+    fake_dir: Annotated[Path | None, _option("--fake-dir DIR", "The generated images.", DATA, False)] = None,
+    real_dir: Annotated[Path | None, _option("--real-dir DIR", "The real images.", DATA, "origins beside the fakes")] = None,
     source_dir: Annotated[
-        Path | None, _option("--source-dir", "DIR", "What the generated images were made of; with it comes R.", DATA)
+        Path | None, _option("--source-dir DIR", "What the generated images were made of; with it comes R.", DATA)
     ] = None,
     training_dir: Annotated[
         Path | None,
-        _option(
-            "--training-dir",
-            "DIR",
-            "Real images that the generator was trained on; with them comes nearest-training.",
-            DATA,
-        ),
+        _option("--training-dir DIR", "Real images that trained the generator; with them comes nearest-training.", DATA),
     ] = None,
     detector: Annotated[
         str | None,
         _option(
-            "--detector",
-            "FILE|NAME|none",
+            "--detector FILE|NAME|none",
             "The detector whose accuracy is measured: a file or run, a name to train it here, or none.",
             shown="the strongest of --attackers",
         ),
@@ -52,8 +48,7 @@ def evaluate(
     attackers: Annotated[
         list[str] | None,
         _option(
-            "--attackers",
-            "NAME|all",
+            "--attackers NAME|all",
             "Detectors to train here, of which the strongest counts; several with commas. With --quick, small-cnn is left out.",
             shown="spectrum, logistic and small-cnn",
         ),
@@ -61,8 +56,7 @@ def evaluate(
     features: Annotated[
         list[str] | None,
         _option(
-            "--features",
-            "NAME",
+            "--features NAME",
             "Features of images; several with commas, the first gives the headline numbers. Any network with its weights: "
             "torchvision:resnet50, timm:NAME.",
             shown="fruit-embed, random and colour",
@@ -71,8 +65,7 @@ def evaluate(
     metrics: Annotated[
         list[str] | None,
         _option(
-            "--metrics",
-            "NAME",
+            "--metrics NAME",
             "Which numbers; several with commas, or all. `fruitgan list metrics` names them.",
             shown="those that take seconds",
         ),
@@ -80,8 +73,7 @@ def evaluate(
     weights: Annotated[
         list[str] | None,
         _option(
-            "--weights",
-            "[NAME=]FILE",
+            "--weights [NAME=]FILE",
             "The weights of inception, torchvision:NAME or timm:NAME where they lie here; once for each.",
             shown="fetched",
         ),
@@ -91,48 +83,35 @@ def evaluate(
     ] = False,
     fail_above: Annotated[
         list[str] | None,
-        _option("--fail-above", "NUMBER=BOUND", "Exit code 5 if a number is higher: kid=0.05, r=0.8, accuracy=0.9.", GATES),
+        _option("--fail-above NUMBER=BOUND", "Exit code 5 if a number is higher: kid=0.05, r=0.8, accuracy=0.9.", GATES),
     ] = None,
     fail_below: Annotated[
-        list[str] | None, _option("--fail-below", "NUMBER=BOUND", "Exit code 5 if a number is lower.", GATES)
+        list[str] | None, _option("--fail-below NUMBER=BOUND", "Exit code 5 if a number is lower.", GATES)
     ] = None,
     compare: Annotated[
         list[str] | None,
         _option(
-            "--compare",
-            "RUN",
+            "--compare RUN",
             "Generators side by side, as in --compare RUN1 RUN2: bundles, runs, exported datasets or folders of images; held "
             "against the first, or against --fake-dir.",
             COMPARE,
         ),
     ] = None,
     data: Annotated[
-        str | None,
-        _option(
-            "--data",
-            "NAME|DIR",
-            "What the bundles of --compare translate, and the real images: as of export-dataset.",
-            COMPARE,
-        ),
+        str | None, _option("--data NAME|DIR", "What the bundles of --compare translate, and the real images.", COMPARE)
     ] = None,
-    domains: Annotated[str | None, _option("--domains", "A,B", "What the two domains of --data are called.", COMPARE)] = None,
+    domains: Annotated[str | None, _option("--domains A,B", "What the two domains of --data are called.", COMPARE)] = None,
     to: Annotated[
         str | None,
-        _option("--to", "DOMAIN", "The domain that the bundles of --compare translate to.", COMPARE, "the bundle's second"),
+        _option("--to DOMAIN", "The domain that the bundles of --compare translate to.", COMPARE, "the bundle's second"),
     ] = None,
     count: Annotated[
         int | None,
-        _option("--count", "N", "Images of each class that the bundles of --compare make.", COMPARE, "the test images", min=1),
+        _option("--count N", "Images of each class that the bundles of --compare make.", COMPARE, "the test images", min=1),
     ] = None,
     out: Annotated[
         Path | None,
-        _option(
-            "--out",
-            "DIR",
-            "Where evaluation.json and report.html go; earlier ones are replaced.",
-            OUTPUT,
-            "runs/evaluate/<folder>",
-        ),
+        _option("--out DIR", "Where evaluation.json and report.html go, anew.", OUTPUT, "runs/evaluate/<folder>"),
     ] = None,
     seed: options.Seed = None,
     gpu: options.Gpu = None,
@@ -146,18 +125,12 @@ def evaluate(
     bounds = _bounds("--fail-above", fail_above or []), _bounds("--fail-below", fail_below or [])
     runs = _runs(fake_dir, compare or [], further or [], {"--data": data, "--domains": domains, "--to": to, "--count": count})
     from fruitgan.data.sources import parse_domains
+    from fruitgan.evaluate import settings as choices
     from fruitgan.evaluate.compare import compare as compare_job
     from fruitgan.evaluate.job import evaluate as job
-    from fruitgan.evaluate.settings import (
-        DEFAULT_FEATURES,
-        DEFAULT_METRICS,
-        CompareSettings,
-        EvaluateSettings,
-        takes_weights,
-    )
 
-    chosen = _names(features) or DEFAULT_FEATURES
-    settings = EvaluateSettings(
+    chosen = _names(features) or choices.DEFAULT_FEATURES
+    settings = choices.EvaluateSettings(
         fake_dir=fake_dir or Path(runs[0]),
         real_dir=real_dir,
         source_dir=source_dir,
@@ -165,8 +138,8 @@ def evaluate(
         detector=detector,
         attackers=_names(attackers),
         features=chosen,
-        metrics=_names(metrics) or DEFAULT_METRICS,
-        weights=_weights(weights or [], [name for name in chosen if takes_weights(name)]),
+        metrics=_names(metrics) or choices.DEFAULT_METRICS,
+        weights=_weights(weights or [], [name for name in chosen if choices.takes_weights(name)]),
         quick=quick,
         out=out,
         fail_above=bounds[0],
@@ -179,7 +152,7 @@ def evaluate(
     console = Console(json=json, quiet=quiet)
     with stopped_at_once("stopped; the same command begins again"), console.events("step") as on_progress:
         if len(runs) > 1:
-            sides = CompareSettings(runs=runs, data=data, domains=parse_domains(domains), to=to, count=count)
+            sides = choices.CompareSettings(runs=runs, data=data, domains=parse_domains(domains), to=to, count=count)
             result = compare_job(sides, settings, on_progress)
         else:
             result = job(settings, on_progress)
@@ -191,22 +164,16 @@ def evaluate(
 
 
 def _runs(fake_dir: Path | None, compare: list[str], further: list[str], of_bundles: Mapping[str, object]) -> tuple[str, ...]:
-    """Whose images are judged; more than one is a comparison.
-
-    Raises:
-        UsageError: nothing to judge, nothing to compare with, or options of a comparison without one.
-    """
+    """Whose images are judged; more than one is a comparison. Raises: UsageError."""
     runs = tuple(([] if fake_dir is None else [str(fake_dir)]) + compare + further)
-    if compare:
-        if len(runs) < 2:
-            raise UsageError(f"--compare {runs[0]}: with what? Give at least two, as in --compare RUN1 RUN2")
-        return runs
-    if further:
+    if compare and len(runs) < 2:
+        raise UsageError(f"--compare {runs[0]}: with what? Give at least two, as in --compare RUN1 RUN2")
+    if further and not compare:
         raise UsageError(f"{further[0]}: give a folder of generated images with --fake-dir, or several runs after --compare")
-    if fake_dir is None:
+    if not runs:
         raise UsageError("give the generated images with --fake-dir DIR, or several runs with --compare RUN1 RUN2")
     for option, value in of_bundles.items():
-        if value is not None:
+        if value is not None and not compare:
             raise UsageError(f"{option}: belongs to --compare")
     return runs
 
@@ -217,11 +184,7 @@ def _names(given: list[str] | None) -> tuple[str, ...]:
 
 
 def _weights(given: list[str], takers: list[str]) -> dict[str, Path]:
-    """`NAME=FILE` by name; a file alone belongs to the only features that take one.
-
-    Raises:
-        UsageError: it is not clear whose weights they are, or one has two files.
-    """
+    """`NAME=FILE` by name; a file alone belongs to the only features that take one. Raises: UsageError."""
     found: dict[str, Path] = {}
     for text in given:
         name, _, file = text.partition("=")
@@ -237,21 +200,16 @@ def _weights(given: list[str], takers: list[str]) -> dict[str, Path]:
 
 
 def _bounds(option: str, given: list[str]) -> dict[str, float]:
-    """`kid=0.05` by name.
-
-    Raises:
-        UsageError: not of that form, or one name twice.
-    """
+    """`kid=0.05` by name; Raises: UsageError if it is not of that form, or has one name twice."""
     bounds: dict[str, float] = {}
     for text in given:
-        name, _, bound = text.partition("=")
+        name, _, bound = (part.strip() for part in text.partition("="))
+        if name in bounds:
+            raise UsageError(f"{option} {text}: {name} has a bound already")
         try:
-            value = float(bound)
+            bounds[name] = float(bound)
         except ValueError:
             raise UsageError(f"{option} {text}: expected a number's name and its bound, such as kid=0.05") from None
-        if name.strip() in bounds:
-            raise UsageError(f"{option} {text}: {name.strip()} has a bound already")
-        bounds[name.strip()] = value
     return bounds
 
 

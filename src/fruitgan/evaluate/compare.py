@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,9 +22,9 @@ from fruitgan.evaluate.job import evaluate, telling
 from fruitgan.evaluate.numbers import RESAMPLES, build_features, ratio_key
 from fruitgan.evaluate.results import CompareRow, Comparison, EvaluateResult, JudgedImage, RatioResult
 from fruitgan.evaluate.settings import OUT, SHAPELESS, CompareSettings, EvaluateSettings, Tell
-from fruitgan.evaluate.sources import dependent, find_sources, sharing
+from fruitgan.evaluate.sources import dependent, find_sources, sharing, unique
 from fruitgan.export_dataset.job import ExportSettings, export_dataset
-from fruitgan.measures.contracts import Features, FeatureSet
+from fruitgan.measures.contracts import Features, Values
 from fruitgan.measures.distances import (
     Difference,
     claim_of,
@@ -106,10 +105,10 @@ def contestants(
         UsageError: no such bundle; bundles and no data; bundles of several image sizes.
         DataError: a file that is no bundle, and what `export_dataset` raises.
     """
-    folders = {name: Path(run) for name, run in zip(names, settings.runs, strict=True)}
+    folders = dict(zip(names, map(Path, settings.runs), strict=True))
     bundles = {
-        name: locate(run, settings.runs_dir)
-        for (name, folder), run in zip(folders.items(), settings.runs, strict=True)
+        name: locate(str(folder), settings.runs_dir)
+        for name, folder in folders.items()
         if not folder.is_dir() or (folder / FILE_NAME).is_file()
     }
     if bundles and settings.data is None:
@@ -209,6 +208,7 @@ class _Pairing:
             self.tell(Progress(label, 1, 1))
         rows += self._by_detectors(first, other, notes)
         against = [*(first.trained_against or ()), *(other.trained_against or ())]
+        shared = (*sharing(judges, against), *first.judges_sharing_training, *other.judges_sharing_training)
         better = BETTER.format(run=self.other.label, first=self.first.label)
         return Comparison(
             first=self.first.label,
@@ -218,47 +218,39 @@ class _Pairing:
             n_sources=len(self.fakes[0]),
             rows=tuple(rows),
             claim=claim_of(better, below_zero, SHAPELESS, dependent(judges, against)),
-            judges_sharing_training=tuple(
-                dict.fromkeys((*sharing(judges, against), *first.judges_sharing_training, *other.judges_sharing_training))
-            ),
+            judges_sharing_training=tuple(dict.fromkeys(shared)),
             notes=tuple(notes),
             report=other.report,
         )
 
     def _on_backend(self, backend: Features, r_of_first: RatioResult | None) -> list[CompareRow]:
         """KID first, FID, and R where the first one has it."""
-        settings = self.settings
+        settings, name = self.settings, backend.name
         device = choose_device(settings.gpu, settings.device)
 
-        def described(paths: Sequence[Path]) -> FeatureSet:
-            return extract(backend, paths, device)
+        def described(paths: Sequence[Path]) -> Values:
+            return extract(backend, paths, device).values
 
-        real = described([image.path for image in self.reals]).values
-        first, other = (described([image.path for image in side]).values for side in self.fakes)
-        quick, seed, name = settings.quick, settings.seed, backend.name
-        kid = kid_difference(real, other, first, resamples=RESAMPLES["kid"][quick], seed=seed)
-        fid = fid_difference(real, other, first, resamples=RESAMPLES["fid"][quick], seed=seed)
+        def drawn(metric: str) -> dict[str, int]:
+            return {"resamples": RESAMPLES[metric][settings.quick], "seed": settings.seed}
+
+        real = described([image.path for image in self.reals])
+        first, other = (described([image.path for image in side]) for side in self.fakes)
+        kid, fid = (kernel_distance(real, first), kernel_distance(real, other)), frechet_distance
         rows = [
-            _row("kid", name, kernel_distance(real, first), kernel_distance(real, other), kid, BOOTSTRAP, kid.n),
-            _row("fid", name, frechet_distance(real, first), frechet_distance(real, other), fid, BOOTSTRAP, fid.n),
+            _row("kid", name, *kid, kid_difference(real, other, first, **drawn("kid")), BOOTSTRAP),
+            _row(
+                "fid", name, fid(real, first), fid(real, other), fid_difference(real, other, first, **drawn("fid")), BOOTSTRAP
+            ),
         ]
         if r_of_first is None or settings.source_dir is None:
             return rows
-        sources = find_sources(
-            settings.source_dir, self.fakes[0], *{image.path.parent for image in (*self.reals, *self.fakes[0])}
-        )
-        source = described(sources.paths).values
+        folders = {image.path.parent for image in (*self.reals, *self.fakes[0])}
+        sources = find_sources(settings.source_dir, self.fakes[0], *folders)
+        source = described(sources.paths)
         below = kernel_distance(real, source)
-        ratio = ratio_difference(
-            real,
-            other,
-            first,
-            source,
-            sources_paired=sources.paired,
-            resamples=RESAMPLES["kid"][quick],
-            seed=seed,
-        )
-        return [*rows, _row("r", name, rows[0].first / below, rows[0].value / below, ratio, BOOTSTRAP, ratio.n)]
+        ratio = ratio_difference(real, other, first, source, sources_paired=sources.paired, **drawn("kid"))
+        return [*rows, _row("r", name, kid[0] / below, kid[1] / below, ratio, BOOTSTRAP)]
 
     def _by_detectors(self, first: EvaluateResult, other: EvaluateResult, notes: list[str]) -> list[CompareRow]:
         """Whether the strongest detector of each finds its fakes more or less often."""
@@ -277,20 +269,13 @@ class _Pairing:
                 notes.append("no detectors are compared: they judged no pair of images of one source")
                 return []
             answers = [np.array([pair[place] for pair in both]) for place in (0, 1)]
-            found = paired_shares(
-                answers[0],
-                answers[1],
-                [pair[2] for pair in both],
-                resamples=RESAMPLES["kid"][self.settings.quick],
-                seed=self.settings.seed,
-            )
-            rows.append(_row(name, names, found.first, found.second, found, MCNEMAR, found.n))
+            drawn = {"resamples": RESAMPLES["kid"][self.settings.quick], "seed": self.settings.seed}
+            found = paired_shares(answers[0], answers[1], [pair[2] for pair in both], **drawn)
+            rows.append(_row(name, names, found.first, found.second, found, MCNEMAR))
         return rows
 
 
-def _row(
-    name: str, features: str, first: float, value: float, found: Difference | PairedShares, test: str, pairs: int
-) -> CompareRow:
+def _row(name: str, features: str, first: float, value: float, found: Difference | PairedShares, test: str) -> CompareRow:
     return CompareRow(
         name=name,
         features=features,
@@ -300,22 +285,15 @@ def _row(
         interval=found.interval,
         p_value=found.p_value,
         test=test,
-        n=pairs,
+        n=found.n,
     )
 
 
 def _by_source(images: Sequence[LabelledImage], by_manifest: bool) -> dict[str, LabelledImage]:
     """The images by their source, by the manifest or else by the file's name; what stands twice is left out."""
-    keys = [image.source if by_manifest else image.path.stem for image in images]
-    counts = Counter(keys)
-    return {key: image for key, image in zip(keys, images, strict=True) if counts[key] == 1}
+    return unique((image.source if by_manifest else image.path.stem, image) for image in images)
 
 
-def _correct(judged: Sequence[JudgedImage]) -> Mapping[tuple[bool, str], bool]:
+def _correct(judged: Sequence[JudgedImage]) -> dict[tuple[bool, str], bool]:
     """By class and file name, whether the answer was correct; names that stand twice are left out."""
-    counts = Counter((image.generated, image.file) for image in judged)
-    return {
-        (image.generated, image.file): (image.logit > 0) == image.generated
-        for image in judged
-        if counts[image.generated, image.file] == 1
-    }
+    return unique(((image.generated, image.file), (image.logit > 0) == image.generated) for image in judged)

@@ -102,26 +102,19 @@ def need(images: Sequence[LabelledImage]) -> str | None:
 
 
 def result_of(
-    name: str,
-    logits: Logits,
-    generated: Truth,
-    groups: Sequence[str],
-    *,
-    protocol: str,
-    image_size_px: int,
-    p_value: float,
-    seed: int,
-    began: float,
+    logits: Logits, images: Sequence[LabelledImage], *, p_value: float, seed: int, began: float, **named: Any
 ) -> DetectorResult:
-    """All numbers of one detector's logits; `began` is when it did, by the monotonic clock."""
+    """All numbers of one detector's logits of these images; `began` is when it did, by the monotonic clock.
+
+    `named` are the result's name, protocol and image_size_px.
+    """
+    generated = np.array([image.generated for image in images])
     return DetectorResult(
         **vars(judge(logits, generated)) | {"p_value": p_value},
-        name=name,
-        auc_interval=auc_interval(logits, generated, groups, seed=seed),
+        **named,
+        auc_interval=auc_interval(logits, generated, [image.group for image in images], seed=seed),
         average_precision=average_precision(logits, generated),
         calibration=calibration(logits, generated),
-        protocol=protocol,
-        image_size_px=image_size_px,
         seconds=round(time.monotonic() - began, 3),
     )
 
@@ -155,6 +148,7 @@ class TwoSampleTest:
 
     def __enter__(self) -> TwoSampleTest:
         self.stack = ExitStack()
+        self.datasets: dict[int, LabelledImageDataset] = {}
         self.fitting = FitSettings(epochs=EPOCHS, patience=PATIENCE, seed=self.seed)
         self.sizes = sizes_of(self.images)
         self.generated = np.array([image.generated for image in self.images])
@@ -168,42 +162,39 @@ class TwoSampleTest:
         """A callback for trainings: each detector's name behind `what`."""
         return lambda name, done, total: self.tell(Progress(f"{what} {name}", done, total))
 
-    def detectors(self, images: Sequence[LabelledImage]) -> list[Candidate]:
-        """One a name, and of `logistic` one a backend, on these images.
+    def detectors(self) -> list[Candidate]:
+        """One a name, and of `logistic` one a backend.
 
         Raises:
             UsageError: a detector that does not take images of their size.
             DataError: an image cannot be decoded.
             FruitganError: features are not finite.
         """
-        datasets: dict[int, LabelledImageDataset] = {}
         found: list[Candidate] = []
         for name in self.names:
             if detectors.get(name) is logistic:
-                found += [self._on_backend(f"{name}:{backend.name}", backend, images) for backend in self.backends]
+                found += [self._on_backend(f"{name}:{backend.name}", backend) for backend in self.backends]
             else:
-                found.append(self._on_pixels(name, images, datasets))
+                found.append(self._on_pixels(name))
         return found
 
-    def _on_backend(self, name: str, backend: Features, images: Sequence[LabelledImage]) -> FeatureCandidate:
-        paths = [image.path for image in images]
+    def _on_backend(self, name: str, backend: Features) -> FeatureCandidate:
+        paths = [image.path for image in self.images]
         label, total = f"features {backend.name}", len(paths)
         seen = extract(backend, paths, self.device, lambda n: self.tell(Progress(label, n, total)), read=self.pictures)
         return FeatureCandidate(
             name, lambda: Logistic(backend.name, backend), backend.prepare, finite(seen.values, name), self.device
         )
 
-    def _on_pixels(self, name: str, images: Sequence[LabelledImage], datasets: dict[int, LabelledImageDataset]) -> Candidate:
-        """`datasets` are those of these images that are open already, by their size."""
+    def _on_pixels(self, name: str) -> Candidate:
         choice = choose_detector(name, {}, None, self.sizes)
         with torch.device("meta"):
             network: Detector = detectors.build(choice)
         size_px = network.image_size_px
-        if size_px not in datasets:
-            datasets[size_px] = self.stack.enter_context(
-                open_image_dataset(images, size_px, what=f"reading at {size_px} px", tell=self.tell)
-            )
-        dataset = datasets[size_px]
+        if size_px not in self.datasets:
+            opened = open_image_dataset(self.images, size_px, what=f"reading at {size_px} px", tell=self.tell)
+            self.datasets[size_px] = self.stack.enter_context(opened)
+        dataset = self.datasets[size_px]
         if not isinstance(network, LinearDetector):
             return PixelCandidate(name, choice, dataset, self.fitting, self.device)
         everything = np.arange(len(dataset), dtype=np.int64)
@@ -223,10 +214,9 @@ class TwoSampleTest:
         test = two_sample_test(trained, half, self.generated, self.groups, self.seed, self.counted("testing"))
         truth = self.generated[found.judged]
         detector = result_of(
-            found.name,
             found.strongest,
-            truth,
-            [self.groups[i] for i in found.judged],
+            [self.images[i] for i in found.judged],
+            name=found.name,
             protocol=f"trained here in {len(folds)} folds by source image; in each fold the detector of the lowest loss on "
             "inner validation images classified the outer ones, which had taught it nothing; classes balanced",
             image_size_px=next(one.image_size_px for one in trained if one.name == found.name),
@@ -254,10 +244,8 @@ class TwoSampleTest:
             DataError: an image cannot be decoded.
         """
         truth = self.generated[found.judged]
-        kept = []
-        for label in (False, True):
-            rows = np.flatnonzero(truth == label)
-            kept.append(rows[randomness.permutation(self.seed, 0, len(rows), "evaluate/robustness")[:CHANGED]])
+        kinds = [np.flatnonzero(truth == label) for label in (False, True)]
+        kept = [rows[randomness.permutation(self.seed, 0, len(rows), "evaluate/robustness")[:CHANGED]] for rows in kinds]
         chosen = np.sort(np.concatenate(kept))
         logits = np.empty((len(CHANGES), len(chosen)))
         done = 0

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 from fruitgan import randomness
 from fruitgan.bundle import Card, load, locate, weights_sha256
@@ -32,15 +31,13 @@ from fruitgan.train_detector.calibration import roc_points
 GALLERY = 8
 CONVINCING = 6
 """Pictures of each kind."""
-KINDS = ("surest", "missed")
-"""Of saliency pictures: generated images that the detector recognised, and those that it took for real."""
 BACK = {"a2b": "b2a", "b2a": "a2b"}
 WIDTH_PX, HEIGHT_PX, MARGIN_PX = 300, 84, 12
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A generated image with the detector's logit and its pictures by their words: its source, itself, its way back."""
+    """A generated image with the detector's logit and its pictures: its source, itself, its way back, where one looked."""
 
     file: str
     logit: float
@@ -53,9 +50,9 @@ class Exhibits:
 
     galleries: Mapping[str, Sequence[Pixels]]
     """Some of each kind, at random."""
-    cards: Mapping[str, Sequence[Shown]] = field(default_factory=dict)
-    """By title: the most and the least convincing ones, and where the detector looked."""
-    spectra: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    cards: Mapping[str, Sequence[Shown]]
+    """By title: the most and the least convincing ones."""
+    spectra: Mapping[str, Sequence[float]]
     """By kind, mean decibels at even frequencies up to 1/2 cycle a pixel."""
 
 
@@ -67,7 +64,7 @@ class Panel:
     plot: Markup
     caption: str = ""
     legend: tuple[tuple[str, int], ...] = ()
-    level: str | None = None
+    level: str = ""
 
 
 def exhibits(
@@ -86,6 +83,8 @@ def exhibits(
     half = min(CONVINCING, len(ranked) // 2)
     way_back = _way_back(result.fake_dir, device)
 
+    looked = {saliency.file: saliency.picture for saliency in result.saliency}
+
     def shown(image: LabelledImage) -> Shown:
         fake = decode(image.path).pixels
         pictures = {"generated": fake}
@@ -94,18 +93,15 @@ def exhibits(
         if way_back is not None:
             with suppress(FruitganError):
                 pictures["cycled"] = translate_pixels(*way_back, fake, "native")
+        if image.path.name in looked:
+            pictures["saliency"] = decode(result.out / looked[image.path.name]).pixels
         return Shown(image.path.name, logits[image.path.name], pictures)
 
-    cards = {"Most convincing": ranked[:half], "Least convincing": ranked[::-1][:half]}
-    looked = {f"Where the detector looked: {kind}": [s for s in result.saliency if s.kind == kind] for kind in KINDS}
     return Exhibits(
         galleries={"generated": _gallery(fakes, result.seed), "real": _gallery(reals, result.seed)},
         cards={
-            **{title: [shown(image) for image in images] for title, images in cards.items()},
-            **{
-                title: [Shown(s.file, s.logit, {"saliency": decode(result.out / s.picture).pixels}) for s in found]
-                for title, found in looked.items()
-            },
+            "Most convincing": [shown(image) for image in ranked[:half]],
+            "Least convincing": [shown(image) for image in ranked[::-1][:half]],
         },
         spectra={"generated": _spectrum(fakes, device), "real": _spectrum(reals, device)},
     )
@@ -140,105 +136,64 @@ def _way_back(fake_dir: Path, device: torch.device) -> tuple[Engine, Card] | Non
 
 
 def detector_panels(result: Mapping[str, Any]) -> list[Panel]:
-    """ROC, precision over recall, and reliability, from the detector's logits of the test images."""
+    """ROC and reliability of the detector, from its logits of the test images."""
     detector, judged = result["detector"], result["judged"]
     truth = np.array([image["generated"] for image in judged], dtype=bool)
     if detector is None or not truth.any() or truth.all():
         return []
-    logits = np.array([image["logit"] for image in judged], dtype=np.float64)
-    return [_roc(detector, logits, truth), _precision(detector, logits, truth), _reliability(detector)]
-
-
-def _roc(detector: Mapping[str, Any], logits: NDArray[np.float64], truth: NDArray[np.bool_]) -> Panel:
-    false, true = roc_points(logits, truth)
+    false, true = roc_points(np.array([image["logit"] for image in judged], dtype=np.float64), truth)
     low, high = detector["auc_interval"]
     area = f"{detector['auc']:.3f} (95% interval {low:.3f} to {high:.3f})"
-    return Panel(
-        title="Every threshold (ROC)",
-        plot=_unit_plot(
+    bins, error = detector["calibration"]["bins"], f"{detector['calibration']['error']:.3f}"
+    observed = Line(x=[entry["predicted"] for entry in bins], y=[entry["observed"] for entry in bins], colour=1)
+    whiskers = [Line(x=(entry["predicted"],) * 2, y=tuple(entry["interval"]), colour=1, style="raw") for entry in bins]
+    return [
+        _unit_panel(
             "roc",
-            [Line(x=false, y=true, colour=1), Line(x=(0.0, 1.0), y=(0.0, 1.0), colour=3, style="dashed")],
+            "Every threshold (ROC)",
+            [Line(x=false, y=true, colour=1)],
+            (detector["name"], "a coin"),
             f"ROC curve of {detector['name']}; the area below it is {area}.",
             "share of the real images taken for generated",
+            f"Up: share of the generated images that is found. The area below the curve, AUC, is {area}; a coin's is 0.5.",
         ),
-        caption=f"Up: share of the generated images that is found. The area below the curve, AUC, is {area}; a coin's is 0.5.",
-        legend=((detector["name"], 1), ("a coin", 3)),
-    )
-
-
-def _precision(detector: Mapping[str, Any], logits: NDArray[np.float64], truth: NDArray[np.bool_]) -> Panel:
-    recall, precision = precision_points(logits, truth)
-    share = float(truth.mean())
-    area = f"{detector['average_precision']:.3f}"
-    return Panel(
-        title="Precision over recall",
-        plot=_unit_plot(
-            "precision",
-            [Line(x=recall, y=precision, colour=1)],
-            f"Precision over recall of {detector['name']}; average precision {area}.",
-            "share of the generated images that is found",
-            level=share,
-        ),
-        caption=f"Up: of the images called generated, the share that is. Average precision, the area below, is {area}; "
-        f"calling everything generated gives {share:.2f}.",
-        legend=((detector["name"], 1),),
-        level="share of generated images",
-    )
-
-
-def precision_points(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> tuple[list[float], list[float]]:
-    """For every threshold from the highest to the lowest: recall, and precision at it."""
-    called = [logits >= level for level in np.unique(logits)[::-1]]
-    recall = [float(generated[said].sum() / generated.sum()) for said in called]
-    precision = [float(generated[said].mean()) for said in called]
-    return [0.0, *recall], [precision[0], *precision]
-
-
-def _reliability(detector: Mapping[str, Any]) -> Panel:
-    bins = detector["calibration"]["bins"]
-    error = detector["calibration"]["error"]
-    lines = [
-        Line(x=[entry["predicted"] for entry in bins], y=[entry["observed"] for entry in bins], colour=1),
-        Line(x=(0.0, 1.0), y=(0.0, 1.0), colour=3, style="dashed"),
-        *(Line(x=(entry["predicted"],) * 2, y=tuple(entry["interval"]), colour=1, style="raw") for entry in bins),
-    ]
-    return Panel(
-        title="Reliability of its probabilities",
-        plot=_unit_plot(
+        _unit_panel(
             "reliability",
-            lines,
-            f"Share that is generated over the detector's probability; expected calibration error {error:.3f}.",
+            "Reliability of its probabilities",
+            [observed, *whiskers],
+            ("observed", "as it should be"),
+            f"Share that is generated over the detector's probability; expected calibration error {error}.",
             "the detector's probability of being generated",
+            "Up: share of such images that is generated, with 95% intervals. On the dashed line the probabilities are true; "
+            f"the mean distance from it (expected calibration error) is {error}.",
         ),
-        caption=f"Up: share of such images that is generated, with 95% intervals. On the dashed line the probabilities are "
-        f"true; the mean distance from it (expected calibration error) is {error:.3f}.",
-        legend=(("observed", 1), ("as it should be", 3)),
-    )
+    ]
 
 
-def _unit_plot(name: str, lines: Sequence[Line], description: str, x_label: str, level: float | None = None) -> Markup:
-    """A plot of shares over shares."""
-    return line_plot(name, lines, description=description, x_end=1.0, y_end=1.02, level=level, x_label=x_label, x_whole=False)
+def _unit_panel(
+    name: str, title: str, lines: Sequence[Line], labels: tuple[str, str], description: str, x_label: str, caption: str
+) -> Panel:
+    """A plot of shares over shares with its diagonal; `labels` are of the first line and of the diagonal."""
+    diagonal = Line(x=(0.0, 1.0), y=(0.0, 1.0), colour=3, style="dashed")
+    plot = line_plot(name, [*lines, diagonal], description=description, x_end=1.0, y_end=1.02, x_label=x_label, x_whole=False)
+    return Panel(title=title, plot=plot, caption=caption, legend=((labels[0], 1), (labels[1], 3)))
 
 
 def spectrum_panel(spectra: Mapping[str, Sequence[float]]) -> Panel:
-    """Mean power over frequency of each kind of images."""
-    values = [value for line in spectra.values() for value in line]
-    lines = [
-        Line(x=list(np.arange(1, len(line) + 1) / (2 * len(line))), y=line, colour=colour)
-        for colour, line in enumerate(spectra.values(), start=1)
-    ]
-    margin = 0.05 * (max(values) - min(values) or 1.0)
-    gap = max((abs(a - b) for a, b in zip(*list(spectra.values())[:2], strict=True)), default=0.0)
+    """Mean power over frequency of generated and of real images."""
+    values = np.array(list(spectra.values()))  # [2, F]
+    frequencies = list(np.arange(1, values.shape[1] + 1) / (2 * values.shape[1]))
+    margin = 0.05 * float(np.ptp(values) or 1.0)
+    gap = float(np.ptp(values, axis=0).max())
     return Panel(
         title="Radial power spectrum",
         plot=line_plot(
             "spectra",
-            lines,
+            [Line(x=frequencies, y=line, colour=colour) for colour, line in enumerate(spectra.values(), start=1)],
             description=f"Mean power in decibels over frequency, {' and '.join(spectra)}; at most {gap:.1f} dB apart.",
             x_end=0.5,
-            y_start=min(values) - margin,
-            y_end=max(values) + margin,
+            y_start=float(values.min()) - margin,
+            y_end=float(values.max()) + margin,
             x_label="frequency, cycles a pixel",
             x_whole=False,
         ),

@@ -18,16 +18,17 @@ import torch
 from fruitgan.data.groups import merged_groups
 from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage, read_folders
 from fruitgan.device import choose_device
-from fruitgan.errors import DataError, FruitganError, UsageError, reason_of
+from fruitgan.errors import DataError, FruitganError, Stopped, UsageError, reason_of
 from fruitgan.evaluate.detection import detect, is_path
 from fruitgan.evaluate.detectors import detectors_named
 from fruitgan.evaluate.exhibits import Exhibits, exhibits
-from fruitgan.evaluate.leaks import Facts, find_leaks, inspect
+from fruitgan.evaluate.facts import Facts, inspect
+from fruitgan.evaluate.leaks import find_leaks
 from fruitgan.evaluate.numbers import Measuring, build_features, build_metrics, claims, number_keys, why_no_ratio
 from fruitgan.evaluate.page import evaluation_report
-from fruitgan.evaluate.results import Comparison, Detection, EvaluateResult, Gate, Numbers, TargetShare
+from fruitgan.evaluate.results import Comparison, Detection, EvaluateResult, Gate
 from fruitgan.evaluate.settings import FRUIT_EMBED, NO_DETECTOR, OUT, RATIO, SHAPELESS, EvaluateSettings, Tell
-from fruitgan.evaluate.sources import Sources, dependent, find_sources, sharing, target_shares, trained_against
+from fruitgan.evaluate.sources import Sources, dependent, find_sources, sharing, trained_against
 from fruitgan.files import remove_abandoned, write_atomically
 from fruitgan.measures.contracts import Features, Metric
 from fruitgan.measures.features import Pictures
@@ -55,19 +56,23 @@ def evaluate(settings: EvaluateSettings, on_progress: OnProgress | None = None, 
         DataError: a folder is missing or empty or holds too few images for a number, or both are one; weights that are not the
             right ones or cannot be had; a file that is not a detector.
         EnvironmentProblem: no such device, or a missing extra.
+        Stopped: `on_progress` asked for it.
         FruitganError: the results cannot be written.
     """
     device = choose_device(settings.gpu, settings.device)
     with using_threads(chosen_threads(settings.threads).number) if device.type == "cpu" else nullcontext():
-        return _Job(settings, telling(on_progress), beside).run()
+        return _Job(settings, telling(on_progress), beside).run(device)
 
 
 def telling(on_progress: OnProgress | None) -> Tell:
-    """A function for a job's parts that passes their progress on; nothing of this job can stop half-way."""
+    """A function for a job's parts that passes their progress on, and ends the job where it is if it was asked to stop.
+
+    An evaluation's files are written at its end, whole, so that nothing has to be saved.
+    """
 
     def tell(event: Progress) -> None:
-        if on_progress is not None:
-            on_progress(event)
+        if on_progress is not None and on_progress(event):
+            raise Stopped("stopped; the same command begins again", exit_code=130)
 
     return tell
 
@@ -79,32 +84,29 @@ class _Job:
     beside: Beside | None
     notes: list[str] = field(default_factory=list)
 
-    def run(self) -> EvaluateResult:
+    def run(self, device: torch.device) -> EvaluateResult:
         began = time.monotonic()
         settings = self.settings
-        device = choose_device(settings.gpu, settings.device)
-        chosen_metrics, left_out = build_metrics(settings)  # names first: a wrong one is said before a thousand images are read
-        _check_names(settings, chosen_metrics)
+        chosen, left_out = build_metrics(settings)  # names first: a wrong one is said before a thousand images are read
+        _check_names(settings, chosen)
         backends = [build_features(settings, name) for name in settings.features]
         real_dir = _real_dir(settings)
         read = read_folders(settings.fake_dir, real_dir)
         fakes, reals = _sides(read.images)
-        for metric in chosen_metrics.values():
+        for metric in chosen.values():
             metric.check_counts(len(reals), len(fakes))
         self._note_limits(fakes, reals)
-        sources = self._sources(fakes, real_dir, chosen_metrics)
+        sources = self._sources(fakes, real_dir, chosen)
         facts = self._facts(read.images)
         images = self._grouped(read.images, facts)
         fakes, reals = _sides(images)
         leaks = find_leaks(facts, [image.group for image in images], [image.split for image in images])
         pictures = Pictures()
-        numbers = self._numbers(chosen_metrics, backends, fakes, reals, sources, pictures, device)
+        paths = [[image.path for image in side] for side in (reals, fakes)]
+        numbers = Measuring(settings, chosen, *paths, sources, device, self.tell, pictures).numbers(backends)
         numbers.not_measured |= left_out
-        shares: tuple[TargetShare, ...] = ()
-        if sources is not None:
-            shares = target_shares(backends[0], reals, fakes, sources, pictures, device, settings.seed, self.tell)
         out = settings.out or OUT / _slug(settings.fake_dir)
-        found = detect(settings, images, facts, leaks, backends, pictures, device, out, self.tell)
+        found = detect(settings, images, leaks, backends, pictures, device, out, self.tell)
         found.notes = [*self.notes, *found.notes]
         against = trained_against(settings.fake_dir, fakes)
         judges = _judges(backends, found)
@@ -123,7 +125,6 @@ class _Job:
             r_withheld=r_withheld,
             claims=claims(numbers, dependent(judges, against)),
             leaks=leaks,
-            reads_as_target=shares,
             warnings=read.warnings,
             quick=settings.quick,
             seed=settings.seed,
@@ -137,28 +138,6 @@ class _Job:
         result.seconds = round(time.monotonic() - began, 3)
         _write(result, exhibits(result, fakes, reals, sources, device))
         return result
-
-    def _numbers(
-        self,
-        chosen: Mapping[str, Metric],
-        backends: Sequence[Features],
-        fakes: Sequence[LabelledImage],
-        reals: Sequence[LabelledImage],
-        sources: Sources | None,
-        pictures: Pictures,
-        device: torch.device,
-    ) -> Numbers:
-        """All numbers of these metrics."""
-        return Measuring(
-            settings=self.settings,
-            metrics=chosen,
-            reals=[image.path for image in reals],
-            fakes=[image.path for image in fakes],
-            sources=sources,
-            device=device,
-            tell=self.tell,
-            pictures=pictures,
-        ).numbers(backends)
 
     def _note_limits(self, fakes: Sequence[LabelledImage], reals: Sequence[LabelledImage]) -> None:
         """What these numbers cannot say."""
@@ -195,11 +174,11 @@ class _Job:
             self.notes.append(sources.note)
         return sources
 
-    def _facts(self, images: tuple[LabelledImage, ...]) -> list[Facts]:
+    def _facts(self, images: Sequence[LabelledImage]) -> list[Facts]:
         facts = []
-        for done, fact in enumerate(inspect([image.path for image in images], [image.generated for image in images]), start=1):
+        for fact in inspect([image.path for image in images], [image.generated for image in images]):
             facts.append(fact)
-            self.tell(Progress("looking for leaks", done, len(images)))
+            self.tell(Progress("looking for leaks", len(facts), len(images)))
         return facts
 
     def _grouped(self, images: tuple[LabelledImage, ...], facts: list[Facts]) -> tuple[LabelledImage, ...]:
@@ -207,9 +186,7 @@ class _Job:
         contents, looks = [fact.content_sha256 for fact in facts], [fact.look for fact in facts]
         groups, joined = merged_groups([image.group for image in images], contents, looks)
         if joined:
-            self.notes.append(
-                f"{joined} images are near-duplicates of others, or made of one source with them, and stay together"
-            )
+            self.notes.append(f"{joined} images are near-duplicates of others or made of one source, and stay together")
         return tuple(replace(image, group=group) for image, group in zip(images, groups, strict=True))
 
 
@@ -236,20 +213,18 @@ def _check_names(settings: EvaluateSettings, chosen: Mapping[str, Metric]) -> No
         except UsageError as error:
             raise UsageError(f"{error} (or {NO_DETECTOR}, or a detector's file)") from error
     known = number_keys(settings, chosen) | {"accuracy", "auc"}
-    for option, bounds in (("--fail-above", settings.fail_above), ("--fail-below", settings.fail_below)):
-        for name in bounds:
-            if name not in known:
-                raise UsageError(f"{option}: no number named {name!r}: {suggestion(name, sorted(known))}")
+    for option, name, _ in settings.bounds:
+        if name not in known:
+            raise UsageError(f"{option}: no number named {name!r}: {suggestion(name, sorted(known))}")
 
 
 def _gates(result: EvaluateResult, settings: EvaluateSettings) -> tuple[Gate, ...]:
     """Every bound, held against its number; one that was withheld passes none."""
     gates = []
-    for above, bounds in ((True, settings.fail_above), (False, settings.fail_below)):
-        for name, bound in bounds.items():
-            value = result.value(settings.alias(name))
-            passed = value is not None and math.isfinite(value) and (value <= bound if above else value >= bound)
-            gates.append(Gate(name=name, above=above, bound=bound, value=value, passed=passed))
+    for option, name, bound in settings.bounds:
+        value, above = result.value(settings.alias(name)), option == "--fail-above"
+        passed = value is not None and math.isfinite(value) and (value <= bound if above else value >= bound)
+        gates.append(Gate(name=name, above=above, bound=bound, value=value, passed=passed))
     return tuple(gates)
 
 

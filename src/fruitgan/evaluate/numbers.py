@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from fruitgan.data.parallel import in_order
-from fruitgan.data.sources import image_files
 from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluate.results import FloorResult, Numbers, RatioResult
 from fruitgan.evaluate.settings import (
@@ -25,7 +24,7 @@ from fruitgan.evaluate.settings import (
     EvaluateSettings,
     Tell,
 )
-from fruitgan.evaluate.sources import Sources
+from fruitgan.evaluate.sources import Sources, images_of
 from fruitgan.images import resize
 from fruitgan.measures.contracts import (
     Features,
@@ -43,12 +42,9 @@ from fruitgan.measures.metrics.fid_kid import translation_ratio
 from fruitgan.progress import Progress
 
 RESAMPLES = {
-    "kid": (1000, 200),
-    "kid-subsets": (1000, 200),
-    "fid": (200, 50),
-    **dict.fromkeys(("precision", "recall", "density", "coverage"), (200, 50)),
+    **dict.fromkeys(("kid", "kid-subsets", "structure", "background", "nearest-training"), (1000, 200)),
+    **dict.fromkeys(("fid", "precision", "recall", "density", "coverage"), (200, 50)),
     **dict.fromkeys(("colour-lab", "spectrum", "upsampling-peaks"), (200, 50)),
-    **dict.fromkeys(("structure", "background", "nearest-training"), (1000, 200)),
 }
 """Usually, and with `quick`. Metrics of other packages keep their own."""
 DIFFERENT = "the generated images differ from the real ones"
@@ -68,9 +64,7 @@ def build_metrics(settings: EvaluateSettings) -> tuple[dict[str, Metric], dict[s
     found: dict[str, Metric] = {}
     left_out: dict[str, str] = {}
     for name in names:
-        options = {}
-        if name in RESAMPLES:
-            options = {"resamples": RESAMPLES[name][settings.quick], "seed": settings.seed}
+        options = {"resamples": RESAMPLES[name][settings.quick], "seed": settings.seed} if name in RESAMPLES else {}
         metric = metrics.build(metrics.choose(name, options))
         reason = None
         if isinstance(metric, PairMetric) and settings.source_dir is None:
@@ -138,7 +132,7 @@ def why_no_ratio(found: Numbers) -> str | None:
     return None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Measuring:
     """The images and how they are measured; `numbers` does it."""
 
@@ -166,7 +160,7 @@ class Measuring:
                 for backend in [own] if own else backends if metric.every_features else backends[:1]:
                     self._measure(name if own else self.settings.key(name, backend.name), metric, backend, found)
             elif isinstance(metric, TrainingMetric):
-                found.numbers[name] = metric(*self._both(backends[0]), self._extract(backends[0], self._training(), "training"))
+                found.numbers[name] = metric(*self._both(backends[0]), self._training(backends[0]))
         if self.sources is not None:
             for backend in backends:
                 found.ratios[ratio_key(self.settings, backend.name)] = self._ratio(backend, self.sources)
@@ -201,17 +195,12 @@ class Measuring:
         """R, or None where the sources cannot be distinguished from the real images."""
         real, fake = self._both(backend)
         source = self._extract(backend, sources.paths, "source")
-        self.tell(Progress(f"R on {backend.name}", 0, 1))
+        label = f"R on {backend.name}"
+        self.tell(Progress(label, 0, 1))
         began = time.monotonic()
-        ratio = translation_ratio(
-            real.values,
-            fake.values,
-            source.values,
-            paired=sources.paired,
-            resamples=RESAMPLES["kid"][self.settings.quick],
-            seed=self.settings.seed,
-        )
-        self.tell(Progress(f"R on {backend.name}", 1, 1))
+        resampling = {"resamples": RESAMPLES["kid"][self.settings.quick], "seed": self.settings.seed}
+        ratio = translation_ratio(real.values, fake.values, source.values, paired=sources.paired, **resampling)
+        self.tell(Progress(label, 1, 1))
         if ratio.sources_interval.low <= 0:
             return None
         return RatioResult(
@@ -228,15 +217,10 @@ class Measuring:
             paired=sources.paired,
         )
 
-    def _training(self) -> Sequence[Path]:
+    def _training(self, backend: Features) -> FeatureSet:
         folder = self.settings.training_dir
         assert folder is not None
-        if not folder.is_dir():
-            raise DataError(f"--training-dir {folder}: {'not a folder' if folder.exists() else 'no such folder'}")
-        paths = image_files(folder)
-        if not paths:
-            raise DataError(f"--training-dir {folder}: holds no images")
-        return paths
+        return self._extract(backend, images_of("--training-dir", folder), "training")
 
     def _extract(self, backend: Features, paths: Sequence[Path], what: str) -> FeatureSet:
         """Features of one kind of images, computed once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,9 @@ from fruitgan.evaluate.wording import (
     trained_against_sentence,
     verdict,
 )
-from fruitgan.images import Pixels
-from fruitgan.report.page import duration, inline_images, render, thousands
+from fruitgan.report.page import duration, inline_images, render
 
 PICTURES_LIMIT_BYTES = 2_200_000
-GALLERY_COLUMNS = 4
 FOLDERS = ("fake_dir", "real_dir", "source_dir")
 READ_MORE = (
     "KID: Binkowski, Sutherland, Arbel, Gretton: Demystifying MMD GANs. ICLR 2018.",
@@ -43,7 +42,10 @@ def evaluation_report(result: Mapping[str, Any], shown: Exhibits) -> str:
     result = without_places(result)
     rows = number_rows(result)
     said = meanings(rows)
-    uris = iter(inline_images(_pictures(shown), PICTURES_LIMIT_BYTES))
+    galleries = shown.galleries.items()
+    pictures = [picture for group in shown.cards.values() for one in group for picture in one.pictures.values()]
+    pictures += [picture for _, gallery in galleries for picture in gallery]
+    uris = iter(inline_images(pictures, PICTURES_LIMIT_BYTES))  # all alike, so that none looks worse for its encoding
     return render(
         "evaluation.html",
         result=result,
@@ -58,13 +60,13 @@ def evaluation_report(result: Mapping[str, Any], shown: Exhibits) -> str:
         detector=detector_details(result["detector"]) if result["detector"] else None,
         **_tables(result),
         charts=[Panel(title=f"{row.title}, {row.features}", plot=whisker(row)) for row in rows if row.says_more],
-        curves=[*detector_panels(result), *([spectrum_panel(shown.spectra)] if shown.spectra else [])],
-        # in the order of _pictures
+        curves=[*detector_panels(result), spectrum_panel(shown.spectra)],
+        # in the order of the pictures
         cards=[
             (title, [(one.file, _answer(one.logit), [(kind, next(uris)) for kind in one.pictures]) for one in group])
             for title, group in shown.cards.items()
         ],
-        galleries=[(kind, _in_rows([next(uris) for _ in pictures])) for kind, pictures in shown.galleries.items()],
+        galleries=[(kind, [next(uris) for _ in gallery]) for kind, gallery in galleries],
         settings=_settings(result, rows),
         citation=citation(result, rows),
         read_more=READ_MORE,
@@ -109,29 +111,20 @@ def _tables(result: Mapping[str, Any]) -> dict[str, Cells]:
             auc="{:.3f}",
             average_precision="{:.3f}",
         ),
-        "target_shares": _cells(
-            [row | {"view": f"{row['view']}, {row['features']}"} for row in result["reads_as_target"]],
-            view="{}",
-            share="{:.1%}",
-            interval=percent_interval,
-            sources_share="{:.1%}",
-            reals_share="{:.1%}",
-            accuracy="{:.1%}",
-        ),
     }
 
 
 def without_places(result: Mapping[str, Any]) -> dict[str, Any]:
     """The result with absolute folders shortened to their last two names, in every text: a page may be passed on."""
     folders = [Path(result[key]) for key in FOLDERS if result.get(key)]
-    parents = {str(folder.parent.parent) for folder in folders if folder.is_absolute()}
-    prefixes = sorted({parent.rstrip("/\\") for parent in parents} - {""}, key=len, reverse=True)
+    parents = {str(folder.parent.parent).rstrip("/\\") for folder in folders if folder.is_absolute()} - {""}
+    prefixes = re.compile(
+        "|".join(f"{re.escape(parent)}[/\\\\]" for parent in sorted(parents, key=len, reverse=True)) or "(?!)"
+    )
 
     def shortened(value: Any) -> Any:
         if isinstance(value, str):
-            for prefix in prefixes:
-                value = value.replace(f"{prefix}/", "").replace(f"{prefix}\\", "")
-            return value
+            return prefixes.sub("", value)
         if isinstance(value, Mapping):
             return {key: shortened(entry) for key, entry in value.items()}
         return [shortened(entry) for entry in value] if isinstance(value, (list, tuple)) else value
@@ -140,18 +133,8 @@ def without_places(result: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _pictures(shown: Exhibits) -> list[Pixels]:
-    """Every picture once; all are encoded alike, so that none looks worse for its encoding."""
-    cards = [picture for group in shown.cards.values() for one in group for picture in one.pictures.values()]
-    return cards + [picture for pictures in shown.galleries.values() for picture in pictures]
-
-
 def _answer(logit: float) -> str:
     return f"taken for {'generated' if logit > 0 else 'real'} ({logit:+.1f})"
-
-
-def _in_rows(uris: Sequence[str]) -> list[Sequence[str]]:
-    return [uris[start : start + GALLERY_COLUMNS] for start in range(0, len(uris), GALLERY_COLUMNS)]
 
 
 def _facts(result: Mapping[str, Any], rows: Sequence[Row]) -> Cells:
@@ -179,41 +162,41 @@ def _cells(entries: Sequence[Mapping[str, Any]], **columns: str | Callable[[Any]
 
 
 def _settings(result: Mapping[str, Any], rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, str]]]]:
-    resizes = {row.features: row.resize for row in rows}
     against = result["trained_against"]
     images = [
-        ("generated images", f"{thousands(result['n_fake'])} in {result['fake_dir']}"),
+        ("generated images", f"{result['n_fake']:,} in {result['fake_dir']}"),
         ("trained against", "not known" if against is None else ", ".join(against) or "no pretrained network"),
-        ("real images", f"{thousands(result['n_real'])} in {result['real_dir']}"),
+        ("real images", f"{result['n_real']:,} in {result['real_dir']}"),
         ("source images", str(result["source_dir"] or "not given")),
         ("intervals", "95%, over images" + (", few resamples (quick)" if result["quick"] else "")),
         ("random seed", str(result["seed"])),
         ("time", duration(result["seconds"])),
     ]
+    resizes = {row.features: row.resize for row in rows}
     features = [(name, f"{FEATURES.get(name, name)}; pictures: {resize}") for name, resize in resizes.items()]
-    machine = dict(result["environment"])
-    packages = machine.pop("packages", {})
-    versions = [(name, str(version)) for name, version in packages.items()]
-    rest = [(key.replace("_", " "), str(value)) for key, value in machine.items() if value is not None]
-    tables = [("Images", images), ("Features", features), ("Versions", versions), ("Machine", rest)]
+    detection = []
     if detector := result["detector"]:
-        detection = [("protocol", detector["protocol"]), ("test images", f"{thousands(detector['n'])}, each once")]
-        detection.append(("image size", f"{detector['image_size_px']} px"))
-        detection.append(
-            ("test", "one permutation test of the maximum over all detectors, distinguished at p of at most 0.001")
-        )
-        tables.insert(1, ("Detector", detection))
-    return tables
+        detection = [
+            ("protocol", detector["protocol"]),
+            ("test images", f"{detector['n']:,}, each once"),
+            ("image size", f"{detector['image_size_px']} px"),
+            ("test", "one permutation test of the maximum over all detectors, distinguished at p of at most 0.001"),
+        ]
+    machine = dict(result["environment"])
+    versions = [(name, str(version)) for name, version in machine.pop("packages", {}).items()]
+    rest = [(key.replace("_", " "), str(value)) for key, value in machine.items() if value is not None]
+    tables = {"Images": images, "Detector": detection, "Features": features, "Versions": versions, "Machine": rest}
+    return [(title, table) for title, table in tables.items() if table]
 
 
 def citation(result: Mapping[str, Any], rows: Sequence[Row]) -> str:
     """A sentence for a paper: no number without what it was measured with."""
     version = result["environment"]["packages"]["fruitgan"]
-    parts = [f"{thousands(result['n_fake'])} generated against {thousands(result['n_real'])} real images"]
+    parts = [f"{result['n_fake']:,} generated against {result['n_real']:,} real images"]
     if detector := result["detector"]:
         parts.append(
             f"{detector['name']} has a test accuracy of {detector['accuracy']:.1%} (95% interval "
-            f"{percent_interval(detector['interval'])}, n = {thousands(detector['n'])}, AUC {detector['auc']:.3f}, "
+            f"{percent_interval(detector['interval'])}, n = {detector['n']:,}, AUC {detector['auc']:.3f}, "
             f"p = {detector['p_value']:.2g})"
         )
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,7 @@ class RatioResult(MetricResult):
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorResult(Verdict):
-    """Accuracy of the strongest detector on held-out images, or of the one that was given.
-
-    `p_value` is of the one permutation test of all detectors (measures/statistics.py).
-    """
+    """The strongest detector on held-out images, or the one given; `p_value` is of the one permutation test of all of them."""
 
     name: str
     auc_interval: tuple[float, float]
@@ -72,24 +69,24 @@ class ControlResult:
     """Real images against real images, put to the same test as the generated ones: they must not be distinguished."""
 
     name: str
-    """`reals-against-reals`, or `identity-export`."""
     detail: str
     n: int
-    """Images that took part."""
     p_value: float
-    auc: float | None
-    """The largest of the detectors'; None where every pixel is the same, so that nothing had to be trained."""
+    auc: float
+    """The largest of the detectors'."""
     distinguished: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class RobustnessResult:
-    """The detector on test images after a change that it was not trained for."""
+    """The detector on test images after a change that it was not trained for.
+
+    `change` is none, jpeg (amount: quality), blur (sigma in px), resize (scale there and back), crop (share of the side that is
+    left) or noise (sigma in grey levels).
+    """
 
     change: str
-    """`none`, `jpeg`, `blur`, `resize`, `crop` or `noise`."""
     amount: float
-    """Quality, sigma in px, scale there and back, share of the side that is left, or sigma in grey levels."""
     accuracy: float
     interval: tuple[float, float]
     auc: float
@@ -108,44 +105,24 @@ class JudgedImage:
 
 @dataclass(frozen=True, kw_only=True)
 class SaliencyResult:
-    """Where the detector looked in one picture."""
+    """Where the detector looked in one picture: a generated image that it recognised (`surest`) or took for real (`missed`)."""
 
     file: str
     kind: str
-    """`surest` (a generated image, recognised), or `missed` (a generated image, taken for real)."""
     logit: float
     picture: str
-    """The picture with the places marked that matter most, relative to the results' folder."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TargetShare:
-    """Share of the generated images that a classifier of real sources against real target images takes for the target."""
-
-    view: str
-    """`as they are`, or `grey`, where colour alone cannot decide."""
-    features: str
-    share: float
-    interval: tuple[float, float]
-    """Wilson."""
-    n: int
-    sources_share: float
-    """Of held-out real sources: where the generated images come from."""
-    reals_share: float
-    """Of held-out real images of the target: where they should arrive."""
-    accuracy: float
-    """Balanced accuracy on held-out real sources and real target images; near 0.5 the classifier sees nothing in this view."""
-    n_known: int
+    """Its marked copy, relative to the results' folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareRow:
-    """One number of two generators; `value` is the run's, and below 0 the difference favours it."""
+    """One number of two generators; `value` is the run's, and below 0 the difference favours it.
+
+    `recognised` is the share of the fakes that the strongest detector finds.
+    """
 
     name: str
-    """`kid`, `fid`, `r`; `recognised`, the share of the fakes that the strongest detector finds; `accuracy`, on all images."""
     features: str
-    """The backend, or the detectors' names."""
     first: float
     value: float
     difference: float
@@ -164,14 +141,12 @@ class Comparison:
     run: str
     first_dir: Path
     run_dir: Path
-    """The generated images."""
     n_sources: int
     """How many sources both translated."""
     rows: tuple[CompareRow, ...]
     claim: Claim
-    """Whether the run is better: several feature backends must say so with paired intervals that leave out 0."""
+    """Whether the run is better."""
     judges_sharing_training: tuple[str, ...]
-    """Features and detectors that share training with networks that judged one of the two generators."""
     notes: tuple[str, ...]
     report: Path
     """The run's own evaluation."""
@@ -179,11 +154,10 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """One bound, and whether the number is on the right side of it."""
+    """One bound, and whether the number is on the right side of it; with `above` a value above it fails, else one below."""
 
     name: str
     above: bool
-    """Whether a value above the bound fails, else one below."""
     bound: float
     value: float | None
     passed: bool
@@ -224,7 +198,7 @@ class Detection:
 
 @dataclass(kw_only=True)
 class EvaluateResult(Numbers, Detection):
-    """What `--json` prints and `evaluation.json` holds; `as_json` has the numbers under their own names."""
+    """What `--json` prints and `evaluation.json` holds (docs/formats.md); `as_json` has the numbers under their own names."""
 
     fake_dir: Path
     real_dir: Path
@@ -232,15 +206,12 @@ class EvaluateResult(Numbers, Detection):
     n_fake: int
     n_real: int
     trained_against: tuple[str, ...] | None
-    """Names of the pretrained networks that judged the generator in training; None where they are not known."""
+    """The pretrained networks that judged the generator in training; None where they are not known."""
     judges_sharing_training: tuple[str, ...]
     """Features and detectors here that share training data or weights with those."""
     r_withheld: str | None
     claims: tuple[Claim, ...]
-    """Sentences on which several feature backends agree, and those on which they do not."""
     leaks: tuple[Leak, ...]
-    reads_as_target: tuple[TargetShare, ...]
-    """Only where the sources are known."""
     compare: tuple[Comparison, ...] = ()
     """Further generators held against this one."""
     gates: tuple[Gate, ...] = ()
@@ -248,7 +219,6 @@ class EvaluateResult(Numbers, Detection):
     quick: bool
     seed: int
     environment: Mapping[str, Any]
-    """Versions of what computed it, and the machine's kind."""
     seconds: float = 0.0
     out: Path
     file: Path
@@ -269,15 +239,11 @@ class EvaluateResult(Numbers, Detection):
         """The entries of `evaluation.json`; numbers of a judge that shares training say so."""
         values: dict[str, Any] = to_json(self)
         numbers = values.pop("numbers") | values.pop("ratios")
-        mark_sharing([*numbers.values(), values["detector"], *values["detectors"]], self.judges_sharing_training)
-        mark_sharing(values["reads_as_target"], self.judges_sharing_training)
-        for comparison in values["compare"]:
-            mark_sharing(comparison["rows"], comparison["judges_sharing_training"])
+        entries = [*numbers.values(), values["detector"], *values["detectors"]]
+        for row, judges in [
+            *((entry, self.judges_sharing_training) for entry in entries),
+            *((row, each["judges_sharing_training"]) for each in values["compare"] for row in each["rows"]),
+        ]:
+            if row and set(str(row.get("features") or row["name"]).split(", ")) & set(judges):
+                row["shares_training"] = True
         return {**numbers, **values}
-
-
-def mark_sharing(entries: Sequence[dict[str, Any] | None], judges: Sequence[str]) -> None:
-    """Put `shares_training` beside each number of one of these features or detectors."""
-    for entry in entries:
-        if entry and set(str(entry.get("features") or entry["name"]).split(", ")) & set(judges):
-            entry["shares_training"] = True

@@ -14,16 +14,8 @@ from fruitgan.progress import Progress
 OUT = Path("runs/evaluate")
 DEFAULT_FEATURES = ("fruit-embed", "random", "colour")
 DEFAULT_METRICS = (
-    "kid",
-    "fid",
-    "density",
-    "coverage",
-    "colour-lab",
-    "spectrum",
-    "upsampling-peaks",
-    "structure",
-    "background",
-    "nearest-training",
+    *("kid", "fid", "density", "coverage", "colour-lab", "spectrum", "upsampling-peaks"),
+    *("structure", "background", "nearest-training"),
 )
 """Those that take seconds; of what needs sources or training images, nothing is said where those were not given."""
 ALL = "all"
@@ -95,10 +87,15 @@ class EvaluateSettings:
                 raise UsageError(f"--weights {name}=...: the features {name} need none")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"--seed {self.seed}: 0 or more is needed")
-        for option, bounds in (("--fail-above", self.fail_above), ("--fail-below", self.fail_below)):
-            for name, bound in bounds.items():
-                if not math.isfinite(bound):
-                    raise UsageError(f"{option} {name}={bound}: not a number to compare with")
+        for option, name, bound in self.bounds:
+            if not math.isfinite(bound):
+                raise UsageError(f"{option} {name}={bound}: not a number to compare with")
+
+    @property
+    def bounds(self) -> list[tuple[str, str, float]]:
+        """Option, number and bound of every gate."""
+        options = {"--fail-above": self.fail_above, "--fail-below": self.fail_below}
+        return [(option, name, bound) for option, bounds in options.items() for name, bound in bounds.items()]
 
     def key(self, metric: str, features: str) -> str:
         """What a number is called in the results: `kid` for the first features, `kid_colour` for further ones."""

@@ -45,11 +45,10 @@ SHARED = " (shared training)"
 class Row:
     """One number for people; KIDs are times 100."""
 
-    key: str
     title: str
     features: str
-    shares_training: bool
-    """Whether the features share training with a network that judged the generator."""
+    judge: str
+    """The features, marked where they share training with a network that judged the generator."""
     value: float
     low: float
     high: float
@@ -68,11 +67,6 @@ class Row:
         return self.title in (KID, FID, R)
 
     @property
-    def judge(self) -> str:
-        """The features, marked where they share training."""
-        return self.features + (SHARED if self.shares_training else "")
-
-    @property
     def texts(self) -> tuple[str, str, str]:
         """Value, interval and floor."""
         floor = "" if self.floor is None else f"{figure(self.floor[1])} to {figure(self.floor[2])}"
@@ -83,34 +77,28 @@ def number_rows(result: Mapping[str, Any]) -> list[Row]:
     """The numbers of an evaluation's JSON: distances in its order, ratios, then those of pairs and of training images."""
     floors = result["floor"]
     found = {key: entry for key, entry in result.items() if isinstance(entry, Mapping) and "resize" in entry}
-    others = [key for key in found if key not in floors]
-    ratios = [key for key in others if key == "r" or key.startswith("r_")]
-    keys = [*floors, *ratios, *(key for key in others if key not in ratios)]
-    return [_row(key, found[key], floors.get(key), key in ratios) for key in keys]
+    others = sorted((key for key in found if key not in floors), key=lambda key: "n_source" not in found[key])
+    return [_row(key, found[key], floors.get(key)) for key in (*floors, *others)]
 
 
-def _row(key: str, entry: Mapping[str, Any], floor: Mapping[str, Any] | None, is_ratio: bool) -> Row:
+def _row(key: str, entry: Mapping[str, Any], floor: Mapping[str, Any] | None) -> Row:
     name = key if key in TITLES else key.removesuffix(f"_{entry['features']}")
     title = TITLES.get(name, name)
     scale = 100 if title.startswith(KID) else 1
-    images = f"{thousands(entry['n_fake'])} generated"
-    if floor or is_ratio:
-        images += f", {thousands(entry['n_real'])} real"
-    if is_ratio:
-        images += f", {thousands(entry['n_source'])} source"
+    counted = ["fake", *(["real"] if floor or "n_source" in entry else []), *(["source"] if "n_source" in entry else [])]
+    images = (f"{entry[f'n_{kind}']:,} {'generated' if kind == 'fake' else kind}" for kind in counted)
     at_size = floor["value_at_size"] if floor else None
     return Row(
-        key=key,
         title=title,
         features=entry["features"],
-        shares_training=entry.get("shares_training", False),
+        judge=entry["features"] + (SHARED if entry.get("shares_training") else ""),
         value=scale * entry["value"],
         low=scale * entry["interval"][0],
         high=scale * entry["interval"][1],
         floor=(scale * floor["value"], scale * floor["interval"][0], scale * floor["interval"][1]) if floor else None,
         floor_images=floor["n_real"] if floor else None,
         at_size=None if at_size is None else scale * at_size,
-        images=images,
+        images=", ".join(images),
         resize=entry["resize"],
     )
 
@@ -123,16 +111,11 @@ def claim_sentence(claim: Mapping[str, Any]) -> str:
         "undecided": ("cannot tell",) * 2,
         "dependent": ("shares training with what judged the generator, or may",) * 2,
     }
-    says = [
-        f"{' and '.join(claim[kind])} {several if len(claim[kind]) > 1 else one}"
-        for kind, (one, several) in verbs.items()
-        if claim[kind]
-    ]
+    says = [f"{' and '.join(claim[kind])} {forms[len(claim[kind]) > 1]}" for kind, forms in verbs.items() if claim[kind]]
     evidence = "; ".join(says)
-    if claim["holds"] is True:
-        return f"{claim['claim'].capitalize()}: {evidence}."
-    if claim["holds"] is False:
-        return f"It does not hold that {claim['claim']}: {evidence}."
+    if claim["holds"] is not None:
+        start = claim["claim"].capitalize() if claim["holds"] else f"It does not hold that {claim['claim']}"
+        return f"{start}: {evidence}."
     needed = "two kinds of features must agree" + (", one of them without shared training" if claim["dependent"] else "")
     return f"No claim is made whether {claim['claim']}, for which {needed}: {evidence}."
 
@@ -152,11 +135,9 @@ def trained_against_sentence(result: Mapping[str, Any]) -> str:
 
 def meanings(rows: Sequence[Row]) -> dict[str, str]:
     """By title, what KID, FID and R say on all features together."""
-    found = {}
-    for title, sentence in ((R, _ratio_meaning), (KID, _kid_meaning), (FID, _fid_meaning)):
-        if mine := [row for row in rows if row.title == title]:
-            found[title] = sentence(mine)
-    return found
+    said = {R: _ratio_meaning, KID: _kid_meaning, FID: _fid_meaning}
+    by_title = {title: [row for row in rows if row.title == title] for title in said}
+    return {title: said[title](mine) for title, mine in by_title.items() if mine}
 
 
 def _ratio_meaning(rows: Sequence[Row]) -> str:
@@ -168,9 +149,12 @@ def _ratio_meaning(rows: Sequence[Row]) -> str:
 
 
 def _kid_meaning(rows: Sequence[Row]) -> str:
-    above, reaching = ([row.features for row in rows if (row.low > 0) == is_above] for is_above in (True, False))
-    parts = [f"lies above that on {' and '.join(above)}, which distinguish the images"] if above else []
-    parts += [f"reaches it on {' and '.join(reaching)}, which do not"] if reaching else []
+    above, holding, below = (
+        " and ".join(row.features for row in rows if ((row.low > 0) - (row.high < 0)) == side) for side in (1, 0, -1)
+    )
+    parts = [f"lies above that on {above}, which distinguish the images"] if above else []
+    parts += [f"holds it on {holding}, which do not"] if holding else []
+    parts += [f"lies below it on {below}, where the generated images are more alike than real ones by chance"] if below else []
     return f"{KID}: a perfect generator scores 0 on average; the interval {', and '.join(parts)}."
 
 
@@ -181,9 +165,8 @@ def _fid_meaning(rows: Sequence[Row]) -> str:
         for row in rows
         if row.floor is not None and row.at_size is not None
     ]
-    if not pairs:
-        return f"{start}."
-    return f"{start}. From {rows[0].floor_images} images each, generated and real ones score {', '.join(pairs)}."
+    few = f" From {rows[0].floor_images} images each, generated and real ones score {', '.join(pairs)}." if pairs else ""
+    return f"{start}.{few}"
 
 
 def detector_details(detector: Mapping[str, Any]) -> str:

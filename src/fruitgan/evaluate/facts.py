@@ -1,31 +1,25 @@
-"""Properties of one file beside its content, and how well a property distinguishes generated from real files."""
+"""Properties of an image file beside its content: size, format, metadata, and traces of how it was stored."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import re
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fruitgan import randomness
 from fruitgan.data.decode import decode
 from fruitgan.data.groups import content_sha256, perceptual_hash
 from fruitgan.data.parallel import in_order
 from fruitgan.errors import DataError
 from fruitgan.files import open_regular, reading
 from fruitgan.images import Pixels, to_pillow
-from fruitgan.measures.statistics import binomial_p
 
-Truth = NDArray[np.bool_]
-TREE_DEPTH = 3
-FEWEST_IN_A_LEAF = 5
 THIN_VALUES = 8
 THIN_SHARE = 2e-4
 BLOCK_PX = 8
@@ -57,7 +51,6 @@ class Facts:
     name: str
     """The file's name with each number in it as `0`, padded numbers as `00`, without its suffix."""
     suffix: str
-    bytes_per_pixel: float
     recoding: float | None
     """Of a PNG: its size, over that of the same pixels in a PNG of usual settings; tells who encoded it, not what it shows."""
     blockiness: float
@@ -106,7 +99,6 @@ def _facts(item: tuple[Path, bool]) -> Facts:
         metadata=metadata,
         name=DIGITS.sub(lambda found: "00" if found[0].startswith("0") and len(found[0]) > 1 else "0", path.stem),
         suffix=path.suffix,
-        bytes_per_pixel=len(data) / (height * width),
         recoding=_recoding(data, pixels) if picture.format == "PNG" and picture.mode == "RGB" else None,
         blockiness=blockiness(pixels),
         darkest=int(pixels.min()),
@@ -162,88 +154,3 @@ def _steps(luma: NDArray[np.float64]) -> NDArray[np.float64]:
     step = np.abs(difference[:, 1:-1] - (difference[:, :-2] + difference[:, 2:]) / 2).mean(axis=0)
     places = np.arange(2, 2 + len(step)) % BLOCK_PX
     return np.array([step[places == place].mean() for place in range(BLOCK_PX)])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rule:
-    """A statistical test of one property, and its accuracy as a classifier."""
-
-    p_value: float = 1.0
-    accuracy: float = 0.5
-    """Balanced accuracy on images that the classifier did not learn from."""
-
-
-def categories(values: Sequence[Hashable], generated: Truth) -> Rule:
-    """A property without order: Fisher's exact test of its most telling value, times the number of values."""
-    from scipy.stats import fisher_exact
-
-    kinds = sorted(set(values), key=repr)
-    if len(kinds) < 2:
-        return Rule()
-    codes = np.array([kinds.index(value) for value in values])
-    counts = np.array([np.bincount(codes[side], minlength=len(kinds)) for side in (generated, ~generated)])
-    totals = counts.sum(axis=1)
-    place = int(np.argmax(np.abs(counts[0] / totals[0] - counts[1] / totals[1])))
-    table = np.stack([counts[:, place], totals - counts[:, place]], axis=1)
-    p_value = min(1.0, float(fisher_exact(table).pvalue) * len(kinds))
-    return Rule(p_value=p_value, accuracy=_cross_validated(codes[:, None] == np.arange(len(kinds)), generated))
-
-
-def numbers(values: Sequence[float], generated: Truth) -> Rule:
-    """A property with order: Mann and Whitney's test."""
-    from scipy.stats import mannwhitneyu
-
-    column = np.asarray(values, dtype=np.float64)
-    if np.ptp(column) == 0:
-        return Rule()
-    p_value = float(mannwhitneyu(column[generated], column[~generated]).pvalue)
-    return Rule(p_value=p_value, accuracy=_cross_validated(column[:, None], generated))
-
-
-def table(columns: NDArray[np.float64], generated: Truth, seed: int = 0) -> Rule:
-    """Many properties together, [n, D]: a small tree learns from one half, and classifies the other half."""
-    order = randomness.permutation(seed, 0, len(generated), "leaks/halves")
-    learn, test = _balanced(order[: len(order) // 2], generated), _balanced(order[len(order) // 2 :], generated)
-    if min(len(learn), len(test)) < 2 * FEWEST_IN_A_LEAF:
-        return Rule()
-    right = _model().fit(columns[learn], generated[learn]).predict(columns[test]) == generated[test]
-    return Rule(p_value=binomial_p(int(right.sum()), len(test)), accuracy=float(right.mean()))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted so that any false alarm at all is as improbable as one of a single test (Holm 1979)."""
-    order = np.argsort(p_values)
-    adjusted = np.empty(len(p_values))
-    highest = 0.0
-    for rank, place in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = highest
-    return [float(value) for value in adjusted]
-
-
-def _balanced(indices: NDArray[np.int64], generated: Truth) -> NDArray[np.int64]:
-    """As many of each kind, in their order."""
-    sides = [indices[generated[indices]], indices[~generated[indices]]]
-    least = min(map(len, sides))
-    return np.concatenate([side[:least] for side in sides])
-
-
-def _cross_validated(columns: NDArray[np.generic], generated: Truth) -> float:
-    """Balanced accuracy of a small tree in five folds."""
-    from sklearn.metrics import balanced_accuracy_score
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-
-    least = int(min(generated.sum(), (~generated).sum()))
-    if least < 2:
-        return 0.5
-    folds = StratifiedKFold(min(5, least), shuffle=True, random_state=0)
-    said = cross_val_predict(_model(), columns, generated, cv=folds)
-    return float(balanced_accuracy_score(generated, said))
-
-
-def _model() -> Any:
-    from sklearn.tree import DecisionTreeClassifier
-
-    return DecisionTreeClassifier(
-        max_depth=TREE_DEPTH, min_samples_leaf=FEWEST_IN_A_LEAF, class_weight="balanced", random_state=0
-    )
