@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fruitgan.demo.dataset import draw_folder
-from fruitgan.demo.fruit import KINDS, Kind, Shape, draw, seen
-from fruitgan.errors import FruitganError, UsageError
+from fruitgan.demo.dataset import DrawSettings, draw
+from fruitgan.demo.fruit import KINDS, Kind, Shape, seen
+from fruitgan.demo.fruit import draw as draw_one
+from fruitgan.errors import UsageError
 from fruitgan.images import Pixels, resize
 from fruitgan.progress import Event, Progress
 
@@ -28,51 +29,31 @@ def orange_share(pixels: Pixels) -> float:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_numbers_draw_the_same_picture(kind: Kind) -> None:
-    assert np.array_equal(draw(kind, 48, 7, 3), draw(kind, 48, 7, 3))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_seed_index_and_kind_change_the_picture(kind: Kind) -> None:
-    first = draw(kind, 32, 0, 0)
+def test_seed_index_and_kind_decide_the_picture(kind: Kind) -> None:
+    first = draw_one(kind, 32, 0, 0)
+    assert np.array_equal(first, draw_one(kind, 32, 0, 0))
     other: Kind = "apple" if kind == "orange" else "orange"
-    for changed in (draw(kind, 32, 1, 0), draw(kind, 32, 0, 1), draw(other, 32, 0, 0)):
+    for changed in (draw_one(kind, 32, 1, 0), draw_one(kind, 32, 0, 1), draw_one(other, 32, 0, 0)):
         assert np.abs(first.astype(int) - changed).mean() > 5
 
 
-@pytest.mark.parametrize("size_px", [16, 17, 33, 47, 48, 101])
+@pytest.mark.parametrize("size_px", [16, 33, 48])
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_size_can_be_drawn(kind: Kind, size_px: int) -> None:
+def test_the_scene_is_the_same_at_every_size(kind: Kind, size_px: int) -> None:
     for index in range(4):
-        pixels = draw(kind, size_px, 0, index)
-        assert pixels.shape == (size_px, size_px, 3)
-        assert pixels.dtype == np.uint8
-        assert pixels.std() > 5
+        small = draw_one(kind, size_px, 0, index)
+        assert (small.shape, small.dtype) == ((size_px, size_px, 3), np.uint8)
+        large = resize(draw_one(kind, 128, 0, index), size_px, size_px, Image.Resampling.BOX).astype(int)
+        assert np.abs(large - small).mean() < 6
+        assert small.std() > 5
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_scene_is_the_same_at_every_size(kind: Kind) -> None:
-    for index in range(6):
-        large = resize(draw(kind, 128, 0, index), 32, 32, Image.Resampling.BOX).astype(int)
-        assert np.abs(large - draw(kind, 32, 0, index)).mean() < 5
-
-
-def test_oranges_are_orange_and_apples_are_not() -> None:
-    shares = {kind: [orange_share(draw(kind, 48, 0, index)) for index in range(40)] for kind in KINDS}
+def test_oranges_are_orange_apples_are_not_and_backgrounds_vary() -> None:
+    drawn = {kind: [draw_one(kind, 32, 0, index) for index in range(40)] for kind in KINDS}
+    shares = {kind: [orange_share(pixels) for pixels in pictures] for kind, pictures in drawn.items()}
     assert np.median(shares["orange"]) > 2 * np.median(shares["apple"])
     assert np.mean(shares["orange"]) > np.mean(shares["apple"]) + 0.1
-
-
-def test_backgrounds_vary() -> None:
-    corners = np.array([draw("apple", 32, 0, index)[0, 0] for index in range(40)], dtype=float)
-    assert corners.std(axis=0).min() > 25
-
-
-def test_what_cannot_be_drawn_is_refused() -> None:
-    with pytest.raises(UsageError, match="16 px or more"):
-        draw("apple", 15, 0, 0)
-    with pytest.raises(UsageError, match="apple, orange"):
-        draw("pear", 32, 0, 0)  # type: ignore[arg-type]
+    assert np.array([pixels[0, 0] for pixels in drawn["apple"]], dtype=float).std(axis=0).min() > 25
 
 
 @pytest.mark.parametrize("shape", [BALL, APPLE_SHAPE])
@@ -94,13 +75,13 @@ def test_a_ball_covers_a_disc() -> None:
     x = ((np.arange(201) - 100) / 80).astype(np.float32)[None, :]
     share = seen(BALL, np.array((0, 1, 0)), x, x.T, 1 / 80).share
     assert share.sum() == pytest.approx(np.pi * 80**2, rel=0.02)
-    assert share[100, 100] == 1
-    assert share[0, 0] == 0
+    assert (share[100, 100], share[0, 0]) == (1, 0)
 
 
 def test_a_drawn_folder_is_whole_and_its_test_images_do_not_depend_on_the_others(tmp_path: Path) -> None:
     for name, count in (("one", 2), ("two", 1)):
-        draw_folder(tmp_path / name, train_count=count, test_count=1, size_px=16, seed=5)
+        result = draw(DrawSettings(out=tmp_path / name, train_count=count, test_count=1, size_px=16, seed=5))
+        assert result.images == {"trainA": count, "trainB": count, "testA": 1, "testB": 1}
     found = sorted(path.relative_to(tmp_path / "one").as_posix() for path in (tmp_path / "one").rglob("*.png"))
     assert found == [
         "testA/apple-00000.png",
@@ -115,19 +96,17 @@ def test_a_drawn_folder_is_whole_and_its_test_images_do_not_depend_on_the_others
     assert (tmp_path / "one/testA/apple-00000.png").read_bytes() != (tmp_path / "one/trainA/apple-00000.png").read_bytes()
 
 
-def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path) -> None:
+def test_an_interrupted_drawing_leaves_nothing_and_a_folder_in_the_way_is_left_alone(tmp_path: Path) -> None:
     def stop(event: Event) -> None:
-        if event == Progress("drawing", 2, 4):
+        if isinstance(event, Progress) and event.done == 2:
             raise KeyboardInterrupt
 
+    settings = DrawSettings(out=tmp_path / "out", train_count=2, test_count=0, size_px=16)
     with pytest.raises(KeyboardInterrupt):
-        draw_folder(tmp_path / "out", train_count=2, test_count=0, size_px=16, seed=0, tell=stop)
+        draw(settings, stop)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_in_the_way_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("precious")
-    with pytest.raises(FruitganError, match="out"):
-        draw_folder(tmp_path / "out", train_count=1, test_count=0, size_px=16, seed=0)
+    with pytest.raises(UsageError, match="out"):
+        draw(settings)
     assert (tmp_path / "out" / "mine").read_text() == "precious"

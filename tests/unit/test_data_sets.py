@@ -10,7 +10,7 @@ import pytest
 
 from fruitgan.data.named import ArchivedSet
 from fruitgan.data.sources import Dataset, find_source, registry
-from fruitgan.demo.dataset import demo
+from fruitgan.demo.dataset import DrawSettings, demo
 from fruitgan.errors import UsageError
 from fruitgan.progress import Progress
 
@@ -54,12 +54,12 @@ def test_an_archived_set_is_fetched_by_https_and_has_a_sum(name: str) -> None:
 
 def test_drawn_fruit_is_a_source_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRUITGAN_OFFLINE", "1")
-    small = dataclasses.replace(demo, train_count=2, test_count=1, size_px=16, edition=0)
+    small = dataclasses.replace(demo, settings=DrawSettings(train_count=2, test_count=1, size_px=16), edition=0)
     seen: list[Any] = []
     source = small.source(seen.append)
     assert [len(part) for part in (source.a.train, source.b.train, source.a.test, source.b.test)] == [2, 2, 1, 1]
     assert (source.name, source.a.name, source.b.name) == ("demo", "apple", "orange")
-    assert seen[-1] == Progress("drawing demo", 6, 6)
+    assert seen[-1] == Progress("drawing", 6, 6)
     assert small.is_present()
     seen.clear()
     assert small.source(lambda *event: seen.append(event)) == source
@@ -67,7 +67,7 @@ def test_drawn_fruit_is_a_source_without_a_network(monkeypatch: pytest.MonkeyPat
 
 
 def test_domains_of_a_named_set_can_be_renamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = dataclasses.replace(demo, train_count=2, test_count=1, size_px=16, edition=0)
+    small = dataclasses.replace(demo, settings=DrawSettings(train_count=2, test_count=1, size_px=16), edition=0)
     monkeypatch.setattr(type(registry), "get", lambda self, name: small)
     source = find_source("demo", domains=("red", "round"))
     assert (source.a.name, source.b.name) == ("red", "round")

@@ -128,18 +128,12 @@ class TestTheCache:
         monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path))
         return names
 
-    def test_it_is_exported_once(self, tiny: tuple[Choice, Arrays], exports: list[str], tmp_path: Path) -> None:
+    def test_it_is_exported_once_for_all_bundles(self, tiny: tuple[Choice, Arrays], exports: list[str], tmp_path: Path) -> None:
         assert onnx_engine.find_graph(tiny[0]) is None
-        for _ in range(2):
-            assert differences("onnx", *tiny, fruit(2, 16, 36)).max() <= 1
+        for weights in (tiny, generator_of("mobile", seed=1)):
+            assert differences("onnx", *weights, fruit(2, 16, 36)).max() <= 1
         assert exports == ["mobile"]
         assert len(list((tmp_path / "graphs").iterdir())) == 2
-
-    def test_it_serves_another_bundle_of_the_same_generator(self, tiny: tuple[Choice, Arrays], exports: list[str]) -> None:
-        other = generator_of("mobile", seed=1)
-        assert differences("onnx", *tiny, fruit(1, 16, 16)).max() <= 1
-        assert differences("onnx", *other, fruit(1, 16, 16)).max() <= 1
-        assert exports == ["mobile"]
 
     @pytest.mark.parametrize("damage", [b"", b"\x08\x09", None])
     def test_one_that_is_torn_or_damaged_is_exported_anew(

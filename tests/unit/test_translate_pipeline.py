@@ -16,10 +16,11 @@ from picture_files import write_noise
 from PIL import Image
 
 from fruitgan.demo.fruit import draw
+from fruitgan.engines import contracts
 from fruitgan.engines.contracts import Engine, Images, engines
 from fruitgan.errors import FruitganError
 from fruitgan.progress import Event, Progress
-from fruitgan.translate import pipeline
+from fruitgan.translate import job
 from fruitgan.translate.job import TranslateResult, TranslateSettings, translate
 
 Run = Callable[..., TranslateResult]
@@ -30,7 +31,6 @@ class Negative(Engine):
     """The negative; counts how it is called. 13 columns are too many for its memory."""
 
     concurrent: ClassVar[bool] = True
-    batches: ClassVar[list[tuple[int, ...]]]
     running: ClassVar[int]
     most_running: ClassVar[int]
     lock: ClassVar[threading.Lock]
@@ -38,12 +38,11 @@ class Negative(Engine):
 
     def __init__(self, **options: Any) -> None:
         cls = type(self)
-        cls.batches, cls.running, cls.most_running, cls.lock = [], 0, 0, threading.Lock()
+        cls.running, cls.most_running, cls.lock = 0, 0, threading.Lock()
 
     def translate(self, images: Images) -> Images:
         cls = type(self)
         with cls.lock:
-            cls.batches.append(images.shape)
             cls.running += 1
             cls.most_running = max(cls.most_running, cls.running)
         try:
@@ -58,14 +57,21 @@ class Negative(Engine):
 
 
 class Alone(Negative):
+    """One call at a time."""
+
     concurrent: ClassVar[bool] = False
+    turn: ClassVar[threading.Lock] = threading.Lock()
+
+    def translate(self, images: Images) -> Images:
+        with self.turn:
+            return super().translate(images)
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Translates with the shipped bundle's card and an engine that gives the negative; two cores."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pipeline, "cores", lambda: 2)
+    monkeypatch.setattr(contracts, "cores", lambda: 2)
     monkeypatch.setattr(Negative, "meeting", None, raising=False)
 
     def run(*sources: str, engine: type[Engine] = Negative, on_progress: Any = None, **settings: Any) -> TranslateResult:
@@ -96,40 +102,21 @@ def test_many_pictures_come_out_as_one_after_the_other(
     assert [Path(output).name for output in result.outputs] == [path.name for path in paths]
     done = [(event.done, event.details["path"]) for event in told]
     assert done == [(i, str(path)) for i, path in enumerate(paths, start=1)]
-    monkeypatch.setattr(pipeline, "FEW_IMAGES", 1000)
+    monkeypatch.setattr(contracts, "FEW_IMAGES", 1000)
     run("in", output="one", engine=engine)
     assert sums("many") == sums("one")
     with Image.open("many/0002.png") as image, Image.open("in/0002.png") as source:
         assert (np.asarray(image) == 255 - np.asarray(source)).all()
 
 
-def test_pictures_of_one_size_go_together_and_not_more_than_a_few(run: Run) -> None:
-    pictures(64, sizes=((20, 30),))
-    run("in")
-    assert sum(shape[0] for shape in Negative.batches) == 64
-    assert {shape[0] for shape in Negative.batches} == {pipeline.BATCH_IMAGES}
-
-
-def test_large_pictures_go_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "BATCH_PIXELS", 4 * 20 * 20)
-    pictures(32, sizes=((40, 40),))
-    run("in")
-    assert {shape[0] for shape in Negative.batches} == {1}
-
-
-def test_a_concurrent_engine_is_called_by_all_workers_at_once_and_another_by_one(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_concurrent_engine_is_called_by_all_workers_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures(32, sizes=((20, 30),))
     monkeypatch.setattr(Negative, "meeting", threading.Barrier(2))  # each call waits for another to run beside it
     run("in", output="a")
     assert Negative.most_running == 2
-    monkeypatch.setattr(Negative, "meeting", None)
-    run("in", output="b", engine=Alone)
-    assert Alone.most_running == 1
 
 
-def test_a_picture_that_fails_takes_none_of_its_batch_with_it(run: Run) -> None:
+def test_a_picture_that_fails_takes_none_of_the_others_with_it(run: Run) -> None:
     pictures(24, sizes=((20, 30), (20, 13), (14, 13)))
     Path("in/0003.png").write_bytes(Path("in/0003.png").read_bytes()[:200])
     result = run("in")
@@ -139,9 +126,9 @@ def test_a_picture_that_fails_takes_none_of_its_batch_with_it(run: Run) -> None:
     assert (result.translated, result.exit_code) == (7, 3)
 
 
-def test_only_a_few_pictures_are_held_at_a_time(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_as_many_pictures_are_held_as_there_are_workers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     held, most, lock = 0, 0, threading.Lock()
-    decode, write = pipeline.decode, pipeline.write_atomically
+    decode, write = job.decode, job.write_atomically
 
     def counted(change: int) -> None:
         nonlocal held, most
@@ -157,15 +144,10 @@ def test_only_a_few_pictures_are_held_at_a_time(run: Run, monkeypatch: pytest.Mo
         write(path, data)
         counted(-1)
 
-    monkeypatch.setattr(pipeline, "decode", decoding)
-    monkeypatch.setattr(pipeline, "write_atomically", writing)
+    monkeypatch.setattr(job, "decode", decoding)
+    monkeypatch.setattr(job, "write_atomically", writing)
     pictures(200)
     assert run("in", engine=Alone).translated == 200
-    assert most <= 3 * pipeline.BATCH_IMAGES
-    # Large ones count by their pixels.
-    monkeypatch.setattr(pipeline, "LARGE_PIXELS", 1)
-    held, most = 0, 0
-    assert run("in", engine=Alone, overwrite=True).translated == 200
     assert most <= 3
 
 
@@ -216,14 +198,14 @@ def test_the_shipped_generator_gives_the_same_pictures_together_as_alone(
 ) -> None:
     pytest.importorskip({"onnx": "onnxruntime"}.get(engine, engine), reason=f"fruitgan[{engine}] is absent")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pipeline, "cores", lambda: 2)
+    monkeypatch.setattr(contracts, "cores", lambda: 2)
     Path("in").mkdir()
     for index in range(14):
         side = 48 if index % 3 else 40
         Image.fromarray(draw("apple", side, 0, index)).save(f"in/{index}.png")
     settings: dict[str, Any] = {"sources": ("in",), "bundle": "apple2orange", "gpu": "none"}
     assert translate(TranslateSettings(**settings, engine=engine, output="many")).engine == engine
-    monkeypatch.setattr(pipeline, "FEW_IMAGES", 1000)
+    monkeypatch.setattr(contracts, "FEW_IMAGES", 1000)
     translate(TranslateSettings(**settings, engine="torch", output="one"))
     for path in Path("one").iterdir():
         with Image.open(path) as one, Image.open(Path("many", path.name)) as many:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -24,7 +25,7 @@ FIRST_TEST_INDEX = 1_000_000_000
 class DrawSettings:
     """Drawn apples and oranges: so many of each for training and for test."""
 
-    out: Path
+    out: Path = Path("fruit")
     train_count: int = 200
     test_count: int = 50
     size_px: int = 128
@@ -48,62 +49,34 @@ class DrawResult:
 
 
 def draw(settings: DrawSettings, on_progress: OnProgress | None = None) -> DrawResult:
-    """Draw apples and oranges into a new folder in the CycleGAN layout; the folder appears whole.
+    """Draw apples into trainA and testA and oranges into trainB and testB of a new folder, as PNG; it appears whole.
 
     Raises:
         UsageError: something is at the folder's place already.
         FruitganError: it cannot be written.
     """
-    begin = time.monotonic()
+    begin, tell = time.monotonic(), on_progress or silent
     if settings.out.exists() or settings.out.is_symlink():
         raise UsageError(f"{settings.out} exists already: choose another folder, or remove it")
-
-    draw_folder(
-        settings.out,
-        train_count=settings.train_count,
-        test_count=settings.test_count,
-        size_px=settings.size_px,
-        seed=settings.seed,
-        tell=on_progress or silent,
-    )
-    counts = {"train": settings.train_count, "test": settings.test_count}
+    drawn = [
+        (f"{split}{letter}", kind, first + number)
+        for split, count, first in (("train", settings.train_count, 0), ("test", settings.test_count, FIRST_TEST_INDEX))
+        for letter, kind in zip("AB", fruit.KINDS, strict=True)
+        for number in range(count)
+    ]
+    with new_folder(settings.out) as part:
+        for done, (split, kind, index) in enumerate(drawn, start=1):
+            (part / split).mkdir(exist_ok=True)
+            picture = Image.fromarray(fruit.draw(kind, settings.size_px, settings.seed, index))
+            picture.save(part / split / f"{kind}-{index % FIRST_TEST_INDEX:05}.png")
+            tell(Progress("drawing", done, len(drawn)))
     return DrawResult(
         folder=settings.out,
-        images={f"{split}{letter}": count for split, count in counts.items() for letter in "AB" if count},
+        images=dict(Counter(split for split, *_ in drawn)),
         size_px=settings.size_px,
         seed=settings.seed,
         seconds=time.monotonic() - begin,
     )
-
-
-def draw_folder(
-    folder: Path,
-    *,
-    train_count: int,
-    test_count: int,
-    size_px: int,
-    seed: int,
-    what: str = "drawing",
-    tell: OnProgress = silent,
-) -> None:
-    """Draw so many apples into trainA and testA and so many oranges into trainB and testB, as PNG; whole or not at all.
-
-    Raises:
-        UsageError: a size below 16 px.
-        FruitganError: the folder is there already or cannot be written.
-    """
-    jobs = [
-        (f"{split}{letter}", kind, first + number)
-        for split, count, first in (("train", train_count, 0), ("test", test_count, FIRST_TEST_INDEX))
-        for letter, kind in zip("AB", fruit.KINDS, strict=True)
-        for number in range(count)
-    ]
-    with new_folder(folder) as part:
-        for done, (split, kind, index) in enumerate(jobs, start=1):
-            (part / split).mkdir(exist_ok=True)
-            picture = Image.fromarray(fruit.draw(kind, size_px, seed, index))
-            picture.save(part / split / f"{kind}-{index % FIRST_TEST_INDEX:05}.png")
-            tell(Progress(what, done, len(jobs)))
 
 
 @dataclass(frozen=True)
@@ -112,13 +85,11 @@ class DrawnSet(Dataset):
 
     name: str
     summary: str
-    train_count: int
-    test_count: int
-    size_px: int
-    seed: int
+    settings: DrawSettings
+    """What is drawn; the folder is chosen by the cache."""
     edition: int
     """Counts the changes of what is drawn, so that an old version's pictures are not taken for ours."""
-    domains: tuple[str, str] = field(default=("apple", "orange"))
+    domains: tuple[str, str] = ("apple", "orange")
 
     @property
     def _folder(self) -> Path:
@@ -126,19 +97,11 @@ class DrawnSet(Dataset):
 
     def source(self, tell: OnProgress = silent) -> Source:
         if not self.is_present():
-            draw_folder(
-                self._folder,
-                train_count=self.train_count,
-                test_count=self.test_count,
-                size_px=self.size_px,
-                seed=self.seed,
-                what=f"drawing {self.name}",
-                tell=tell,
-            )
+            draw(replace(self.settings, out=self._folder), tell)
         return replace(folder_source(self._folder, self.domains), name=self.name)
 
     def is_present(self) -> bool:
         return self._folder.is_dir()
 
 
-demo = DrawnSet("demo", "drawn fruit, no network: 200 and 200 for training, 50 and 50 for test, 128 px", 200, 50, 128, 0, 2)
+demo = DrawnSet("demo", "drawn fruit, no network: 200 and 200 for training, 50 and 50 for test, 128 px", DrawSettings(), 3)

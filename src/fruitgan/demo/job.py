@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fruitgan.demo.dataset import DrawSettings, draw
 from fruitgan.demo.page import demo_report
-from fruitgan.errors import DataError, UsageError
+from fruitgan.errors import UsageError
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.export_dataset.job import ExportSettings, export_dataset
 from fruitgan.files import new_folder, remove_abandoned, write_atomically
-from fruitgan.progress import Event, OnProgress, Progress
+from fruitgan.progress import Event, OnProgress, Progress, silent
 from fruitgan.runs.run import CONFIG, Run, locked
 from fruitgan.settings import read_json, to_json
 from fruitgan.train_detector.job import train_detector
@@ -77,48 +77,35 @@ def demo(settings: DemoSettings, on_progress: OnProgress | None = None) -> DemoR
         UsageError: the folder exists, and is not that of such a demo.
         RunInUse: another process is at work in it.
     """
-    _take_place(settings)
-    with locked(settings.out):
-        remove_abandoned(settings.out)
-        return _run(settings, on_progress)
-
-
-def _take_place(settings: DemoSettings) -> None:
-    """Make the folder, whole with its mark, unless it is that of the same demo, not finished."""
     out, mark = settings.out, {"format": 1, "quick": settings.quick, "seed": settings.seed}
     if not out.exists():
-        with new_folder(out) as folder:
+        with new_folder(out) as folder:  # whole with its mark
             (folder / MARK).write_text(json.dumps(mark) + "\n", encoding="utf-8")
-        return
-    try:
-        is_ours = read_json(out / MARK) == mark
-    except DataError:
-        is_ours = False
-    if not is_ours or (out / REPORT).exists():
+    if not (out / MARK).is_file() or read_json(out / MARK) != mark or (out / REPORT).exists():
         raise UsageError(f"{out} exists; give another folder with --out, or remove it")
+    with locked(out):
+        remove_abandoned(out)
+        return _run(settings, on_progress or silent)
 
 
-def _run(settings: DemoSettings, on_progress: OnProgress | None) -> DemoResult:
+def _run(settings: DemoSettings, tell: OnProgress) -> DemoResult:
     """Each job in turn; those that train run where `--gpu` says, the others on the CPU."""
     began = time.monotonic()
     out, size, seed = settings.out, settings.size, settings.seed
     fruit, runs, dataset = out / "fruit", out / "runs", out / "dataset"
-
-    def tell(what: str, done: int, total: int) -> None:
-        if on_progress is not None:
-            on_progress(Progress(what, done, total))
+    asked: dict[str, Any] = {"out": runs, "seed": seed, "gpu": settings.gpu, "device": settings.device}
 
     def tell_training(event: Event) -> None:
         if isinstance(event, Progress):
-            tell("training the generators" if event.what == TRAINING else event.what, event.done, event.total)
+            tell(replace(event, what="training the generators" if event.what == TRAINING else event.what))
 
     if not fruit.exists():
         counts = {"train_count": size.train_images, "test_count": size.test_images}
-        draw(DrawSettings(out=fruit, size_px=size.image_px, seed=seed, **counts), on_progress)
+        draw(DrawSettings(out=fruit, size_px=size.image_px, seed=seed, **counts), tell)
     trained = train_gan(
         TrainGanSettings(
             **_resume_or_name(runs, "gan"),
-            out=runs,
+            **asked,
             data=str(fruit),
             domains=("apple", "orange"),
             recipe="fast",
@@ -126,32 +113,26 @@ def _run(settings: DemoSettings, on_progress: OnProgress | None) -> DemoResult:
             augment="jitter-mirror",  # the fruit is drawn at the size of the training: there is nothing finer to see
             image_size=size.image_px,
             steps=size.steps,
-            seed=seed,
             sample_every=max(1, size.steps // 4),
             save_every=size.steps,
             log_every=max(1, size.steps // 70),
-            gpu=settings.gpu,
-            device=settings.device,
         ),
         tell_training,
     )
     # The engine torch needs no graph of a generator that was trained just now.
     translating: dict[str, Any] = {"bundle": str(trained.bundle), "engine": "torch", "device": "cpu"}
-    tell("translating", 0, 1)
+    tell(Progress("translating", 0, 1))
     translate(TranslateSettings(sources=(str(fruit / "testA"),), output=str(out / "translated"), compare=True, **translating))
-    export_dataset(ExportSettings(data=str(fruit), domains=("apple", "orange"), out=dataset, **translating), on_progress)
+    export_dataset(ExportSettings(data=str(fruit), domains=("apple", "orange"), out=dataset, **translating), tell)
     detected = train_detector(
         TrainDetectorSettings(
             **_resume_or_name(runs, "detector"),
-            out=runs,
+            **asked,
             data=dataset,
             detector=size.detector,
             epochs=size.detector_epochs,
-            seed=seed,
-            gpu=settings.gpu,
-            device=settings.device,
         ),
-        on_progress,
+        tell,
     )
     judged = evaluate(
         EvaluateSettings(
@@ -165,7 +146,7 @@ def _run(settings: DemoSettings, on_progress: OnProgress | None) -> DemoResult:
             seed=seed,
             device="cpu",
         ),
-        on_progress,
+        tell,
     )
     r = judged.ratios["r"]
     assert r is not None  # the sources are given and the images enough

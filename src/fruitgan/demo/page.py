@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from fruitgan.images import Pixels, from_pillow
+from fruitgan.data.decode import decode
+from fruitgan.images import Pixels
 from fruitgan.report.grid import grid
 from fruitgan.report.page import inline_images, number, render
 from fruitgan.train_detector.page import percent
@@ -18,6 +16,11 @@ from fruitgan.train_gan.page import story_of
 
 PICTURES_LIMIT_BYTES = 2_500_000
 SHOWN = 8
+REPORTS = (
+    ("training", "runs/gan/report.html"),
+    ("detector", "runs/detector/report.html"),
+    ("evaluation", "evaluation/report.html"),
+)
 
 
 def demo_report(
@@ -54,50 +57,40 @@ def demo_report(
         verdict=_verdict(judged["r"]["value"], detected),
         numbers=_numbers(judged),
         seconds=seconds,
-        reports=[
-            ("training", "runs/gan/report.html"),
-            ("detector", "runs/detector/report.html"),
-            ("evaluation", "evaluation/report.html"),
-        ],
+        reports=REPORTS,
     )
 
 
 def _verdict(r: float, detected: Mapping[str, Any]) -> str:
     """The result in one sentence."""
     nearer = f"{percent(1 - r)} of the way from apples to oranges" if r < 1 else "no nearer to oranges than the apples were"
-    is_chance = detected["interval"][0] <= detected["majority_baseline"]
-    accuracy = percent(detected["accuracy"])
-    told = f"a detector classifies {accuracy} of them and of real ones correctly"
-    return f"In colour and texture, which is what the numbers below see, the fakes are {nearer}; {told}" + (
-        ", which may be chance." if is_chance else "."
+    chance = ", which may be chance" if detected["interval"][0] <= detected["majority_baseline"] else ""
+    return (
+        f"In colour and texture, which is what the numbers below see, the fakes are {nearer}; a detector classifies "
+        f"{percent(detected['accuracy'])} of them and of real ones correctly{chance}."
     )
 
 
 def _numbers(judged: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """Name, value, 95% interval and meaning of each number."""
-    rows = [
-        ("R", judged["r"], "distance of the fakes over that of the sources: 0 is perfect, 1 is as if nothing had been done", 1)
-    ]
-    for name, meaning in (
-        ("kid", "kernel distance to the real images, times 100: near the floor is good, and few images don't bias it"),
-        ("fid", "Fréchet distance to the real images: compare only at the same number of images"),
-    ):
-        for key in (name, f"{name}_colour"):
-            if key in judged:
-                features = judged[key]["features"]
-                rows.append((f"{name.upper()} on {features}", judged[key], meaning, 100 if name == "kid" else 1))
+    kid = "kernel distance to the real images, times 100: near the floor is good, and few images don't bias it"
+    fid = "Fréchet distance to the real images: compare only at the same number of images"
+    rows = [("r", "R", "distance of the fakes over that of the sources: 0 is perfect, 1 is as if nothing had been done", 1)]
+    rows += [(key, "KID on {}", kid, 100) for key in ("kid", "kid_colour")]
+    rows += [(key, "FID on {}", fid, 1) for key in ("fid", "fid_colour")]
     return [
-        (name, number(entry["value"] * scale), " to ".join(number(end * scale) for end in entry["interval"]), meaning)
-        for name, entry, meaning, scale in rows
+        (
+            name.format(judged[key].get("features")),
+            number(judged[key]["value"] * scale),
+            " to ".join(number(end * scale) for end in judged[key]["interval"]),
+            meaning,
+        )
+        for key, name, meaning, scale in rows
+        if key in judged
     ]
 
 
 def _sheet(folder: Path, columns: int = SHOWN) -> Pixels:
     """The first pictures of a folder in rows."""
-    pictures = []
-    for path in sorted(folder.glob("*.png"))[:SHOWN]:
-        with Image.open(path) as picture:
-            pictures.append(from_pillow(picture))
-    blank = np.full_like(pictures[0], 255)
-    pictures += [blank] * (-len(pictures) % columns)
+    pictures = [decode(path).pixels for path in sorted(folder.glob("*.png"))[:SHOWN]]
     return grid([pictures[start : start + columns] for start in range(0, len(pictures), columns)])

@@ -5,7 +5,6 @@ Images go in and come out as numpy arrays, so that whoever calls an engine needs
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fruitgan.errors import FruitganError
+from fruitgan.machine import cores
 from fruitgan.registry import Choice, Registry
 
 Images = NDArray[np.float32]
@@ -21,13 +21,16 @@ Images = NDArray[np.float32]
 Weights = Mapping[str, NDArray[Any]]
 """A generator's tensors by parameter name."""
 Precision = Literal["auto", "fp32", "bf16"]
+FEW_IMAGES = 12
+"""Fewer than these go one after the other, each with all cores: threads would not make good what they cost."""
+MOST_WORKERS = 8
 
 
 class Engine(ABC):
-    """One generator in one direction, ready to run."""
+    """One generator in one direction, ready to run; several threads may call it, beside each other or in turns."""
 
     concurrent: bool = False
-    """Whether several threads may call it at the same time."""
+    """Whether calls of several threads run beside each other, and not one after the other."""
 
     @abstractmethod
     def translate(self, images: Images) -> Images:
@@ -41,7 +44,14 @@ class Engine(ABC):
 
 
 class EngineBuilder(Protocol):
-    """What is registered under an engine's name."""
+    """What is registered under an engine's name: builds the engine for a generator with these weights.
+
+    `threads` is how many a call of a concurrent engine may take; None is all that there are.
+
+    Raises:
+        EnvironmentProblem: the generator's package is not installed, or this machine has no such device.
+        DataError: the weights are not this generator's.
+    """
 
     def __call__(
         self,
@@ -52,36 +62,15 @@ class EngineBuilder(Protocol):
         device: str | None = None,
         precision: Precision = "auto",
         threads: int | None = None,
-    ) -> Engine:
-        """The engine for the generator with these weights.
-
-        `threads` is how many a call of a concurrent engine may take; None is all that there are.
-
-        Raises:
-            EnvironmentProblem: the generator's package is not installed, or this machine has no such device.
-            DataError: the weights are not this generator's.
-        """
-        ...
+    ) -> Engine: ...
 
 
 engines: Registry[EngineBuilder] = Registry("engines")
 
 
-class Queued(Engine):
-    """An engine that is not concurrent, for callers of several threads: one call at a time."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._turn = threading.Lock()
-
-    def translate(self, images: Images) -> Images:
-        with self._turn:
-            return self._engine.translate(images)
-
-
-def for_threads(engine: Engine) -> Engine:
-    """The engine itself where it is concurrent, else one that keeps its calls apart."""
-    return engine if engine.concurrent else Queued(engine)
+def worker_count(images: int) -> int:
+    """How many images are worked on at the same time."""
+    return 1 if images < FEW_IMAGES else min(cores(), MOST_WORKERS)
 
 
 def finite(images: NDArray[Any]) -> Images:
@@ -89,3 +78,12 @@ def finite(images: NDArray[Any]) -> Images:
     if not np.isfinite(images).all():
         raise FruitganError("the generator gave numbers that are not finite; its weights or the precision are to blame")
     return np.clip(images, 0, 1, out=images)
+
+
+def out_of_memory(images: Images, where: str = "memory", or_else: str = "") -> FruitganError:
+    """The error to raise where there is no room for images of this size."""
+    count, height, width = images.shape[:3]
+    several = f"{count} images of " if count > 1 else ""
+    return FruitganError(
+        f"not enough {where} for {several}{width} x {height} px; lower --scale (--scale auto, or 256){or_else}"
+    )

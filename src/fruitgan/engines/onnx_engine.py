@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fruitgan.engines.contracts import Engine, Images, Precision, Weights, engines, finite
+from fruitgan.engines.contracts import Engine, Images, Precision, Weights, engines, finite, out_of_memory, worker_count
 from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError, is_out_of_memory
 from fruitgan.files import write_atomically
-from fruitgan.machine import cache_folder, may_have_gpu
+from fruitgan.machine import cache_folder, cores, may_have_gpu
 from fruitgan.progress import Note
 from fruitgan.registry import Choice, Registry
 from fruitgan.settings import from_json, read_json, to_json
@@ -76,12 +76,9 @@ class Graph:
         ]
         if wrong:
             raise DataError(f"the weights are not those of the generator {self.about.generator} as installed here: {wrong[0]}")
-        return {
-            name: np.ascontiguousarray(weights[name], np.float32 if weights[name].dtype.kind == "f" else None).reshape(
-                shapes[name]
-            )
-            for name in self.about.used
-        }
+        used = {name: weights[name] for name in self.about.used}
+        whole = {name: array.astype(np.float32) if array.dtype.kind == "f" else array for name, array in used.items()}
+        return {name: np.ascontiguousarray(array).reshape(shapes[name]) for name, array in whole.items()}
 
 
 class OnnxEngine(Engine):
@@ -127,21 +124,29 @@ class OnnxEngine(Engine):
         except Exception as error:  # onnxruntime has classes of its own, and none of them says "memory"
             if not is_out_of_memory(error) and not is_out_of_memory(RuntimeError(str(error))):
                 raise
-            count, height, width = images.shape[:3]
-            several = f"{count} images of " if count > 1 else ""
-            raise FruitganError(
-                f"not enough memory for {several}{width} x {height} px; lower --scale (--scale auto, or --scale 256), "
-                "or use --engine torch, which cuts a large picture into tiles"
-            ) from error
+            or_else = ", or use --engine torch, which cuts a large picture into tiles"
+            raise out_of_memory(images, or_else=or_else) from error
         return finite(made)
 
 
 def check_engine(wanted: str) -> None:
     """Raises: UsageError for a name that is neither `auto` nor an engine's."""
-    if wanted == "openvino":
-        raise UsageError("--engine openvino is no more: --engine onnx is as fast on a CPU, and --engine torch has bf16")
     if wanted != AUTO:
         engines.owner(wanted)
+
+
+def open_engine(
+    wanted: str, generator: Choice, weights: Weights, images: int, *, scale: str | int = AUTO, tell: Any = None, **asked: Any
+) -> tuple[str, Engine]:
+    """The name of the engine and the engine for so many images; `asked` as its builder.
+
+    Raises:
+        UsageError, DataError, EnvironmentProblem: as `choose_engine` and `EngineBuilder`.
+    """
+    name = choose_engine(wanted, generator, weights, scale=scale, tell=tell or (lambda note: None), **asked)
+    workers = worker_count(images)
+    threads = None if workers == 1 else max(1, cores() // workers)
+    return name, engines.get(name)(generator=generator, weights=weights, threads=threads, **asked)
 
 
 def choose_engine(
@@ -215,12 +220,7 @@ def export_graph(generator: Choice, weights: Weights) -> Graph:
         from fruitgan.engines.onnx_export import export
     onnx, shapes, used = export(generator, weights)
     about = About(
-        format=FORMAT,
-        generator=generator.name,
-        options=dict(generator.options),
-        weights=shapes,
-        used=used,
-        sha256=hashlib.sha256(onnx).hexdigest(),
+        format=FORMAT, generator=generator.name, options=generator.options, weights=shapes, used=used, sha256=_sha256(onnx)
     )
     return Graph(onnx, about)
 
@@ -252,7 +252,7 @@ def _read(path: Path) -> Graph | None:
         onnx = path.read_bytes()
     except (OSError, FruitganError):
         return None
-    whole = about.format == FORMAT and hashlib.sha256(onnx).hexdigest() == about.sha256
+    whole = about.format == FORMAT and _sha256(onnx) == about.sha256
     return Graph(onnx, about) if whole and set(about.used) <= set(about.weights) else None
 
 
@@ -266,12 +266,13 @@ def _cached(generator: Choice) -> Path:
 def _sources(target: str) -> str:
     """A hash over the code beside the generator: who changes his network in place must not get the graph of before."""
     spec = find_spec(target.partition(":")[0])
-    folder = Path(spec.origin).parent if spec and spec.origin else None
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.py")) if folder else ():
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    files = sorted(Path(spec.origin).parent.glob("*.py")) if spec and spec.origin else []
+    return _sha256(b"".join(file.read_bytes() for file in files))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+    return _sha256(json.dumps(value, sort_keys=True).encode())[:16]

@@ -5,8 +5,6 @@ Pictures are uint8 [H, W, 3]; here they become the engine's float32 in [0, 1], a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -25,13 +23,9 @@ class Fit(Protocol):
     """What must be known of a generator; a bundle's card says it."""
 
     @property
-    def image_size_px(self) -> int:
-        """Side of the square images that it was trained on."""
-        ...
+    def image_size_px(self) -> int: ...  # side of the square images that it was trained on
 
-    def padded(self, side_px: int) -> int:
-        """The smallest side that it takes and that is no shorter than `side_px`."""
-        ...
+    def padded(self, side_px: int) -> int: ...  # the smallest side that it takes and that is no shorter
 
 
 def network_size(height_px: int, width_px: int, fit: Fit, scale: str | int = "auto") -> tuple[int, int]:
@@ -55,53 +49,26 @@ def network_size(height_px: int, width_px: int, fit: Fit, scale: str | int = "au
     return height, width
 
 
-@dataclass(frozen=True)
-class Canvas:
-    """A picture laid out for the engine."""
+def translate_pixels(engine: Engine, fit: Fit, pixels: Pixels, scale: str | int = "auto") -> Pixels:
+    """A picture uint8 [H, W, 3] of any size to the same size, seen by the generator at `network_size`.
 
-    original: Pixels
-    seen: Pixels
-    """The picture at the size at which the generator sees it."""
-    padded: Pixels
-    """The same on the ground that the engine takes: on both sides alike mirrored, or where that is too short its edge."""
-    top: int
-    left: int
-
-    def finished(self, translated: Images) -> Pixels:
-        """The result in the original's size, from what the engine made of `padded`: float32 [H, W, 3] in [0, 1].
-
-        Where the generator saw another size, its change is added to the original, so that it stays sharp.
-        """
-        own = translated[self.top : self.top + self.seen.shape[0], self.left : self.left + self.seen.shape[1]]
-        return bytes_from_unit(own) if self.seen.shape == self.original.shape else with_change(self.original, self.seen, own)
-
-
-def lay_out(pixels: Pixels, fit: Fit, scale: str | int = "auto") -> Canvas:
-    """A picture of any size as the generator is to see it, at `network_size`."""
-    height, width = network_size(pixels.shape[0], pixels.shape[1], fit, scale)
-    seen = resize(pixels, height, width)
-    margins = [fit.padded(side) - side for side in seen.shape[:2]]
-    padded = seen
-    for axis, margin in enumerate(margins):
-        widths = [(0, 0), (0, 0), (0, 0)]
-        widths[axis] = (margin // 2, margin - margin // 2)
-        padded = np.pad(padded, widths, mode="reflect" if max(widths[axis]) < seen.shape[axis] else "edge")
-    return Canvas(pixels, seen, padded, margins[0] // 2, margins[1] // 2)
-
-
-def translate_canvases(engine: Engine, canvases: Sequence[Canvas]) -> list[Pixels]:
-    """The results of pictures whose `padded` have one size, by one call of the engine.
+    It is padded on both sides alike to what the engine takes: mirrored, or where it is too short for that, its edge repeated.
+    Where the generator saw another size, its change is added to the original, so that it stays sharp.
 
     Raises:
         FruitganError: as `Engine.translate`.
     """
-    images = unit_from_bytes(np.stack([canvas.padded for canvas in canvases]).astype(np.float32))
-    return [canvas.finished(made) for canvas, made in zip(canvases, engine.translate(images), strict=True)]
-
-
-def translate_pixels(engine: Engine, fit: Fit, pixels: Pixels, scale: str | int = "auto") -> Pixels:
-    """A picture of any size to the same size, seen by the generator at `network_size`; raises as `translate_canvases`."""
-    return translate_canvases(engine, [lay_out(pixels, fit, scale)])[0]
+    height, width = network_size(pixels.shape[0], pixels.shape[1], fit, scale)
+    seen = padded = resize(pixels, height, width)
+    margins = [fit.padded(side) - side for side in (height, width)]
+    for axis, margin in enumerate(margins):
+        widths = [(0, 0), (0, 0), (0, 0)]
+        widths[axis] = (margin // 2, margin - margin // 2)
+        padded = np.pad(padded, widths, mode="reflect" if max(widths[axis]) < seen.shape[axis] else "edge")
+    made = engine.translate(unit_from_bytes(padded.astype(np.float32))[np.newaxis])[0]
+    top, left = margins[0] // 2, margins[1] // 2
+    own = made[top : top + height, left : left + width]
+    return bytes_from_unit(own) if seen.shape == pixels.shape else with_change(pixels, seen, own)
 
 
 def with_change(pixels: Pixels, before: Pixels, after: Images) -> Pixels:

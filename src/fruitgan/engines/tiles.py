@@ -146,26 +146,6 @@ def cut(side_px: int, tile_px: int, halo_px: int) -> list[Tile]:
     return [Tile(max(0, a - halo_px), min(side_px, b + halo_px), a, b) for a, b in itertools.pairwise(borders)]
 
 
-class _Moments:
-    """Sums over positions of each channel of one norm's input, [C] in float64."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.total: Tensor | float = 0.0
-        self.squares: Tensor | float = 0.0
-
-    def add(self, x: Tensor) -> None:
-        self.count += x[0, 0].numel()
-        # Channel by channel: in float64 all of them would take more memory than the network.
-        sums = torch.stack([torch.stack([own.sum(), own.square().sum()]) for own in map(in_float64, x[0])])
-        self.total = self.total + sums[:, 0]
-        self.squares = self.squares + sums[:, 1]
-
-    def mean_and_variance(self) -> tuple[Tensor, Tensor]:
-        mean = torch.as_tensor(self.total) / self.count
-        return mean, (torch.as_tensor(self.squares) / self.count - mean.square()).clamp(min=0)
-
-
 def in_float64(x: Tensor) -> Tensor:
     """The same numbers in float64; an Apple GPU has none, so that they go to the CPU first."""
     return (x.cpu() if x.device.type == "mps" else x).double()
@@ -184,7 +164,10 @@ class SharedNorms:
     def __init__(self, network: nn.Module) -> None:
         self.norms = [module for module in network.modules() if isinstance(module, Norm)]
         self._found: list[tuple[Tensor, Tensor]] = []
-        self._gathering: _Moments | None = None
+        """Mean and variance [C] in float64 of the norms' inputs, in the order of their calls."""
+        self._count = 0
+        self._sums: Tensor | float = 0.0
+        """Of the norm that gathers: how many positions, and [C, 2] in float64 of values and of their squares over them."""
         self._call = 0
         self._tile: tuple[Tile, Tile] | None = None
 
@@ -204,18 +187,22 @@ class SharedNorms:
 
     def find_next(self) -> bool:
         """Take over what the pass before gathered; whether there was a norm left that gathered."""
-        if self._gathering is None:
+        if isinstance(self._sums, float):
             return False
-        self._found.append(self._gathering.mean_and_variance())
-        self._gathering = None
+        mean, squares = (self._sums / self._count).unbind(1)
+        self._found.append((mean, (squares - mean.square()).clamp(min=0)))
+        self._count, self._sums = 0, 0.0
         return True
 
     def _normalised(self, norm: Norm, x: Tensor) -> Tensor:
         call, self._call = self._call, self._call + 1
         if call == len(self._found):
-            self._gathering = self._gathering or _Moments()
             rows, columns = self._own_part(x)
-            self._gathering.add(x[..., rows, columns])
+            own = x[0, :, rows, columns]
+            # Channel by channel: in float64 all of them would take more memory than the network.
+            sums = [torch.stack([channel.sum(), channel.square().sum()]) for channel in map(in_float64, own)]
+            self._count += own[0].numel()
+            self._sums = self._sums + torch.stack(sums)
             raise _FarEnough
         mean, variance = (moment.to(x.dtype).to(x.device).view(-1, 1, 1) for moment in self._found[call])
         out = (x - mean) * torch.rsqrt(variance + norm.eps)
@@ -255,10 +242,8 @@ def in_tiles(network: nn.Module, run: Callable[[Images], Images], image: Images,
             result = np.empty_like(image)
             for row, column in tiles:
                 with contextlib.suppress(_FarEnough):
-                    own = (
-                        slice(row.keep_from - row.start, row.keep_to - row.start),
-                        slice(column.keep_from - column.start, column.keep_to - column.start),
-                    )
-                    result[:, row.keep_from : row.keep_to, column.keep_from : column.keep_to] = part(row, column)[:, *own]
+                    made = part(row, column)[:, row.keep_from - row.start :, column.keep_from - column.start :]
+                    place = result[:, row.keep_from : row.keep_to, column.keep_from : column.keep_to]
+                    place[:] = made[:, : place.shape[1], : place.shape[2]]
             if not norms.find_next():
                 return result

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fruitgan.device import autocast, choose_device, freed_memory_returned, keep_freed_memory
-from fruitgan.engines.contracts import Engine, Images, Precision, Weights, finite
+from fruitgan.engines.contracts import Engine, Images, Precision, Weights, finite, out_of_memory
 from fruitgan.engines.tiles import Reach, in_tiles, reach_of, tile_px
-from fruitgan.errors import DataError, FruitganError, is_out_of_memory
+from fruitgan.errors import DataError, is_out_of_memory
 from fruitgan.images import signed_from_unit, unit_from_signed
 from fruitgan.machine import spare_memory_bytes
 from fruitgan.networks.contracts import Generator, generators
@@ -50,7 +48,7 @@ class TorchEngine(Engine):
         self.network: Generator = build_for(generators, generator, weights)
         self.network.requires_grad_(False).eval().to(self.device)
         self._reach: Reach | None = None
-        self._large = threading.Lock()
+        self._turn = threading.Lock()
         self._all_threads = torch.get_num_threads()
         # Elsewhere torch takes a number of threads for good, and warns of a second.
         self.concurrent = self.device.type == "cpu" and bool(torch.backends.openmp.is_available())  # type: ignore[no-untyped-call]
@@ -63,21 +61,24 @@ class TorchEngine(Engine):
         if not self.network.size_rule.accepts(height, width):
             raise DataError(f"{width} x {height} px do not fit the generator; the sizes on the bundle's card are wrong")
         try:
-            if count * height * width > LARGE_PIXELS:
-                with self._large:  # one at a time, for each may take all the room there is
-                    return self._run_large(images)
-            with self._few_threads():
+            if not self.concurrent or count * height * width > LARGE_PIXELS:
+                with self._turn:  # one at a time, for each may take all the room there is
+                    return self._run_large(images) if count * height * width > LARGE_PIXELS else self._run(images)
+            if self._threads is None:
                 return self._run(images)
+            # Torch counts threads for each thread that calls it, and the last count is that of threads to come.
+            torch.set_num_threads(self._threads)
+            try:
+                return self._run(images)
+            finally:
+                torch.set_num_threads(self._all_threads)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            where = "memory" if self.device.type == "cpu" else f"memory on {self.device}"
-            several = f"{count} images of " if count > 1 else ""
-            message = f"not enough {where} for {several}{width} x {height} px; lower --scale (--scale auto, or --scale 256)"
         # Out here the failed call's frames are gone, and with them its tensors.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        raise FruitganError(message)
+        raise out_of_memory(images, "memory" if self.device.type == "cpu" else f"memory on {self.device}")
 
     def _run_large(self, images: Images) -> Images:
         """Whole where the memory allows, else in tiles, which take several times as long; as `_run`."""
@@ -95,18 +96,6 @@ class TorchEngine(Engine):
         network = copy.deepcopy(self.network, shared)
         with freed_memory_returned():
             return in_tiles(network, lambda part: self._run(part, network), images, tile_px=side, halo_px=self._reach.halo_px)
-
-    @contextmanager
-    def _few_threads(self) -> Iterator[None]:
-        """Torch counts threads for each thread that calls it, and the last count is that of threads to come."""
-        if self._threads is None:
-            yield
-            return
-        torch.set_num_threads(self._threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(self._all_threads)
 
     def _room_bytes(self) -> int:
         """How much memory one picture may take."""

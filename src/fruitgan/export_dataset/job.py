@@ -21,8 +21,8 @@ from fruitgan.data.labelled import ORIGINS, PREDICTED
 from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import Source, find_source
 from fruitgan.data.survey import survey
-from fruitgan.engines.contracts import Engine, Images, engines, for_threads
-from fruitgan.engines.onnx_engine import AUTO, check_engine, choose_engine
+from fruitgan.engines.contracts import Engine, Images, worker_count
+from fruitgan.engines.onnx_engine import AUTO, check_engine, open_engine
 from fruitgan.engines.padding import translate_pixels
 from fruitgan.errors import DataError, Stopped, UsageError
 from fruitgan.export_dataset.folder import FORMAT, DatasetFolder
@@ -32,7 +32,6 @@ from fruitgan.images import Pixels, resize, signed_from_unit, to_pillow, unit_fr
 from fruitgan.progress import OnProgress, Progress, silent
 from fruitgan.settings import to_json
 from fruitgan.translate.job import choose_direction
-from fruitgan.translate.pipeline import threads_of_a_call, worker_count
 
 Format = Literal["png", "webp", "jpg"]
 LARGEST_SIZE_PX = 8192
@@ -189,7 +188,10 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
     if todo or not folder.is_finished(items):
         name, generator = None, None
         if any(item.generated for item in todo):  # else no network is built; one that cannot be built must leave nothing
-            name, generator = _engine(settings, bundle, made_of, len(items), tell)
+            scale = "native" if made_of["image_size_px"] > WHOLE_SIDE_PX else AUTO
+            asked: dict[str, Any] = {"gpu": settings.gpu, "device": settings.device, "scale": scale, "tell": tell}
+            weights = bundle.weights[direction]
+            name, generator = open_engine(settings.engine, bundle.card.generator, weights, len(items), **asked)
         with folder.taken():
             if replaces:
                 folder.clear()
@@ -247,18 +249,6 @@ def _card(result: ExportResult, bundle: Bundle, made_of: Mapping[str, Any], data
         "made_of": dict(made_of),
         "fruitgan_version": __version__,
     }
-
-
-def _engine(
-    settings: ExportSettings, bundle: Bundle, made_of: Mapping[str, Any], images: int, tell: OnProgress
-) -> tuple[str, Engine]:
-    """The engine, which several threads may call, and its name."""
-    generator, weights = bundle.card.generator, bundle.weights[made_of["direction"]]
-    asked: dict[str, Any] = {"gpu": settings.gpu, "device": settings.device}
-    scale = "native" if made_of["image_size_px"] > WHOLE_SIDE_PX else AUTO
-    name = choose_engine(settings.engine, generator, weights, scale=scale, tell=tell, **asked)
-    engine = engines.get(name)(generator=generator, weights=weights, threads=threads_of_a_call(images), **asked)
-    return name, for_threads(engine)
 
 
 def _make(

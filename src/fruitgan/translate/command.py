@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from fruitgan.console import Console, options
 from fruitgan.console.signals import stopped_at_once
 from fruitgan.errors import FruitganError, UsageError
-
-if TYPE_CHECKING:
-    from fruitgan.translate.job import TranslateResult
 
 
 def translate(
@@ -62,26 +59,12 @@ def translate(
     json: options.Json = False,
 ) -> None:
     """Turn images into images of the other domain: apples into oranges."""
+    chosen = {name: value for name, value in locals().items() if name not in ("config", "quiet", "json")}
     from fruitgan.translate.job import TranslateSettings
     from fruitgan.translate.job import translate as run
     from fruitgan.translate.plan import STREAM
 
-    settings = TranslateSettings(
-        sources=tuple(sources),
-        bundle=bundle,
-        to=to,
-        direction=direction,
-        output=output,
-        format=format,
-        scale=scale,
-        recursive=recursive,
-        overwrite=overwrite,
-        compare=compare,
-        engine=engine,
-        gpu=gpu,
-        device=device,
-        precision=precision,
-    )
+    settings = TranslateSettings(**{**chosen, "sources": tuple(sources)})
     if output == STREAM or (output is None and settings.sources == (STREAM,)):
         if json:
             raise UsageError("standard output cannot hold both the image and --json; give a file or a folder with -o")
@@ -102,31 +85,15 @@ def translate(
             console.out(_in_one_line(path))
     for remark in result.skipped:
         console.say(f"skipped: {_in_one_line(remark.path)}: {remark.reason}")
-    if (off := result.rounding) is not None:
-        console.say(
-            f"bf16 is {off.mean} grey levels off fp32 on average in {_in_one_line(off.path)}, and {off.largest} at most"
-        )
     if result.exit_code:
-        _complain(console, result)
-
-
-def _complain(console: Console, result: TranslateResult) -> None:
-    """Leave with the result's exit code and one line; where several images failed, after a line for each."""
-    lines = [f"{_in_one_line(remark.path)}: {_in_one_line(remark.reason)}" for remark in result.failed]
-    message = lines[0] if lines else "none of what was given is an image"
-    if len(lines) > 1:
-        for line in lines:
-            console.warn(line)
-        message = f"{len(lines)} images failed, as said above; {len(result.outputs)} are translated"
-    raise _Unfinished(message, result.exit_code)
-
-
-class _Unfinished(FruitganError):
-    """Not every image is translated, or there was none."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+        lines = [f"{_in_one_line(remark.path)}: {_in_one_line(remark.reason)}" for remark in result.failed]
+        if len(lines) > 1:
+            for line in lines:
+                console.warn(line)
+            lines = [f"{len(lines)} images failed, as said above; {len(result.outputs)} are translated"]
+        error = FruitganError("".join(lines) or "none of what was given is an image")
+        error.exit_code = result.exit_code
+        raise error
 
 
 def _in_one_line(text: str) -> str:
@@ -137,23 +104,13 @@ def _in_one_line(text: str) -> str:
 def export(
     bundle: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[FILE|NAME|RUN]", help="What to export.", show_default="the newest run here, else the one that ships"
-        ),
+        typer.Argument(metavar="[FILE|NAME|RUN]", help="What to export.", show_default=options.BUNDLE_DEFAULT),
     ] = None,
     format: Annotated[Literal["onnx"], typer.Option("--format", help="For which runtime.")] = "onnx",
-    to: Annotated[
-        str | None,
-        typer.Option(
-            "--to",
-            metavar="DOMAIN",
-            show_default="a model for each",
-            help="One direction alone: orange or apple, as the bundle names them.",
-        ),
-    ] = None,
+    to: options.To = None,
     direction: Annotated[
         Literal["a2b", "b2a"] | None,
-        typer.Option("--direction", show_default="a model for each", help="The same by letters."),
+        typer.Option("--direction", show_default="a model for each", help="The same as --to, by the letters of the domains."),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the models go.")] = Path("exported"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace models that are there.")] = False,

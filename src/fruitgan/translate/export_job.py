@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from fruitgan.bundle import RUNS, Bundle, Card, load, locate
+from fruitgan.bundle import RUNS, Card, load, locate
 from fruitgan.demo.fruit import MINIMUM_SIZE_PX, draw
 from fruitgan.engines.contracts import Engine, engines
 from fruitgan.engines.onnx_engine import exporters_needed, obtain_graph
@@ -62,7 +61,7 @@ class ExportedModel:
     to: str
     path: str
     bytes: int
-    parity: tuple[Parity, ...]
+    parity: list[Parity]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +70,7 @@ class ExportModelResult:
 
     bundle: str
     format: str
-    models: tuple[ExportedModel, ...]
+    models: list[ExportedModel]
     seconds: float
 
 
@@ -89,22 +88,31 @@ def export_model(settings: ExportModelSettings, on_progress: OnProgress | None =
     begin = time.monotonic()
     bundle = load(locate(settings.bundle, settings.runs))
     card = bundle.card
-    ways = card.directions
-    if settings.to is not None or settings.direction is not None:
-        ways = (choose_direction(card, settings.to, settings.direction),)
+    asked = settings.to is not None or settings.direction is not None
+    ways = (choose_direction(card, settings.to, settings.direction),) if asked else card.directions
     places = {way: settings.output / _name(card, way) for way in ways}
     for place in places.values():
         if place.exists() and not settings.overwrite:
             raise UsageError(f"{place}: is there already; --overwrite replaces it, -o writes elsewhere")
         if place.is_dir():
             raise UsageError(f"{place}: is in the way and no model; give another folder with -o")
-    models = []
-    for done, (way, place) in enumerate(places.items(), start=1):
-        models.append(_export(bundle, way, place))
-        if on_progress is not None and on_progress(Progress("exporting", done, len(places))):
+    with exporters_needed("to export a model"):
+        from fruitgan.engines.onnx_export import standalone
+    kept = ("name", "domains", "image_size_px", "size_minimum_px", "size_multiple_px", "licence", "notes", "data")
+    about = {key: value for key, value in to_json(card).items() if key in kept}
+    models: list[ExportedModel] = []
+    for way, place in places.items():
+        to, weights = card.target(way), bundle.weights[way]
+        graph = obtain_graph(card.generator, weights)
+        text = json.dumps({**about, "direction": way, "to": to}, sort_keys=True)
+        model = standalone(graph.onnx, graph.inputs(weights), text)
+        parity = _compared(card, model, engines.get("torch")(generator=card.generator, weights=weights, gpu="none"))
+        write_atomically(place, model)
+        models.append(ExportedModel(direction=way, to=to, path=str(place), bytes=len(model), parity=parity))
+        if on_progress is not None and on_progress(Progress("exporting", len(models), len(places))):
             break
     return ExportModelResult(
-        bundle=card.name, format=settings.format, models=tuple(models), seconds=round(time.monotonic() - begin, 3)
+        bundle=card.name, format=settings.format, models=models, seconds=round(time.monotonic() - begin, 3)
     )
 
 
@@ -114,36 +122,23 @@ def _name(card: Card, way: str) -> str:
     return "-to-".join(words) + ".onnx"
 
 
-def _export(bundle: Bundle, way: str, place: Path) -> ExportedModel:
-    card, weights = bundle.card, bundle.weights[way]
-    with exporters_needed("to export a model"):
-        from fruitgan.engines.onnx_export import standalone
-    graph = obtain_graph(card.generator, weights)
-    kept = ("name", "domains", "image_size_px", "size_minimum_px", "size_multiple_px", "licence", "notes", "data")
-    about = {key: value for key, value in to_json(card).items() if key in kept}
-    model = standalone(
-        graph.onnx, graph.inputs(weights), json.dumps({**about, "direction": way, "to": card.target(way)}, sort_keys=True)
-    )
-    torchs = engines.get("torch")(generator=card.generator, weights=weights, gpu="none")
-    parity = tuple(_compared(card, model, torchs))
-    write_atomically(place, model)
-    return ExportedModel(direction=way, to=card.target(way), path=str(place), parity=parity, bytes=len(model))
-
-
-def _compared(card: Card, model: bytes, torchs: Engine) -> Iterator[Parity]:
+def _compared(card: Card, model: bytes, torchs: Engine) -> list[Parity]:
     """Raises: FruitganError where a picture is not torch's."""
     import onnxruntime
 
     session: Any = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     side = card.padded(min(card.image_size_px, LARGEST_COMPARED_PX))
     small = card.padded(1)
+    found = []
     for count, height, width in ((2, side, side), (1, side, card.padded(side + side // 2)), (1, small, card.padded(small + 1))):
         square = max(height, width, MINIMUM_SIZE_PX)
         images = np.stack([draw("apple", square, 0, index)[:height, :width] for index in range(count)])
         expected = bytes_from_unit(torchs.translate(unit_from_bytes(images.astype(np.float32))))
         apart = np.abs(session.run(None, {"pixels": images})[0].astype(int) - expected)
-        if apart.max() > MOST_LEVELS_APART:
+        largest = int(apart.max())
+        if largest > MOST_LEVELS_APART:
             raise FruitganError(
-                f"the model of {card.name} is up to {apart.max()} grey levels from torch at {width} x {height} px: not written"
+                f"the model of {card.name} is up to {largest} grey levels from torch at {width} x {height} px: not written"
             )
-        yield Parity(images=count, height_px=height, width_px=width, largest=int(apart.max()), mean=float(apart.mean()))
+        found.append(Parity(images=count, height_px=height, width_px=width, largest=largest, mean=float(apart.mean())))
+    return found

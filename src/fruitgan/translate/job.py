@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence, Set
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -15,18 +16,21 @@ import numpy as np
 
 from fruitgan.bundle import RUNS, Bundle, Card, load, locate, weights_sha256
 from fruitgan.data.decode import NotAnImage, decode
-from fruitgan.engines.contracts import Engine, Precision, engines, for_threads
-from fruitgan.engines.onnx_engine import AUTO, check_engine, choose_engine
+from fruitgan.data.parallel import in_order
+from fruitgan.engines.contracts import Engine, Precision, worker_count
+from fruitgan.engines.onnx_engine import AUTO, check_engine, open_engine
 from fruitgan.engines.padding import translate_pixels
-from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.errors import DataError, FruitganError, UsageError, reason_of
+from fruitgan.files import NotAFile, write_atomically
 from fruitgan.progress import OnProgress, Progress
 from fruitgan.registry import suggestion
 from fruitgan.settings import to_json
-from fruitgan.translate.picture_files import TRAINED_AGAINST, Format, Remark, bare_reason
-from fruitgan.translate.pipeline import Pipeline, carry_out, threads_of_a_call
+from fruitgan.translate.picture_files import TRAINED_AGAINST, Format, Remark, bare_reason, encode
 from fruitgan.translate.plan import STREAM, Plan, Task, format_of, plan_files, plan_stream, without_results
 
 LARGEST_SCALE_PX = 8192
+UNNAMEABLE = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
+"""How a file system says that it is just this name that it does not take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +77,6 @@ class TranslateSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rounding:
-    """Differences of an image in bf16 from the same in fp32, in grey levels of 255, over all pixels and channels."""
-
-    path: str
-    mean: float
-    largest: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class TranslateResult:
     """What became of every image; each is in exactly one of the lists."""
 
@@ -94,8 +89,6 @@ class TranslateResult:
     images_per_second: float
     engine: str | None
     """What ran the generator; None where nothing was left to do."""
-    rounding: Rounding | None
-    """What bf16 did to the first image made; None where the arithmetic was fp32."""
     exit_code: int
     """0, or 3 if an image failed or there was none, or 1 if images failed for want of memory alone."""
 
@@ -137,48 +130,119 @@ def translate(
     mark = _mark(settings, bundle, direction, form)
     tasks = without_results(plan.tasks, mark, settings.overwrite)
     done: dict[Task, FruitganError | None] = {}
-    name = rounding = None
-    seconds = time.monotonic() - begin
+    name = None
     if tasks:
-        name, engine = _engine(settings, bundle, direction, len(tasks), tell)
-        pipeline = Pipeline(engine, bundle.card, settings.scale_px, settings.compare, form, mark, stdout)
-        with closing(carry_out(pipeline, tasks)) as results:
+        name, engine = open_engine(
+            settings.engine,
+            bundle.card.generator,
+            bundle.weights[direction],
+            len(tasks),
+            scale=settings.scale_px,
+            tell=tell,
+            gpu=settings.gpu,
+            device=settings.device,
+            precision=settings.precision,
+        )
+        pipeline = _Pipeline(engine, bundle.card, settings.scale_px, settings.compare, form, mark, stdout)
+        with closing(pipeline.results(tasks)) as results:
             for task, error in results:
                 done[task] = error
                 details = {"path": task.source_name, "reason": None if error is None else bare_reason(error)}
                 if tell(Progress("translating", len(done), len(tasks), details)):
                     break
-        seconds = time.monotonic() - begin
-        if settings.precision == "bf16":
-            exact = replace(settings, engine=name, precision="fp32")
-            rounding = _rounding(exact, bundle, direction, engine, done)
-    undone = set(tasks) - done.keys()
-    return _result(replace(plan, tasks=[task for task in plan.tasks if task not in undone]), done, seconds, name, rounding)
+    return _result(plan, set(tasks) - done.keys(), done, time.monotonic() - begin, name)
 
 
 def _result(
-    plan: Plan, done: Mapping[Task, FruitganError | None], seconds: float, engine: str | None, rounding: Rounding | None
+    plan: Plan, undone: Set[Task], done: Mapping[Task, FruitganError | None], seconds: float, engine: str | None
 ) -> TranslateResult:
     lost = {task: error for task, error in done.items() if error is not None}
-    remarks = {task: Remark(task.source_name, bare_reason(error)) for task, error in lost.items()}
-    broken = {task: error.exit_code for task, error in lost.items() if not isinstance(error, NotAnImage)}
-    outputs = tuple(task.output_name for task in plan.tasks if task not in lost)
+    outputs = tuple(task.output_name for task in plan.tasks if task not in undone and task not in lost)
+    remarks = [(Remark(task.source_name, bare_reason(error)), error) for task, error in lost.items()]
+    failed = [*plan.failed, *(remark for remark, error in remarks if not isinstance(error, NotAnImage))]
+    codes = {error.exit_code for error in lost.values() if not isinstance(error, NotAnImage)}
     exit_code = 0
-    if plan.failed or not (outputs or broken) or any(code != FruitganError.exit_code for code in broken.values()):
-        exit_code = DataError.exit_code
-    elif broken:
-        exit_code = FruitganError.exit_code
+    if failed or not outputs:
+        exit_code = FruitganError.exit_code if codes == {FruitganError.exit_code} and not plan.failed else DataError.exit_code
     return TranslateResult(
         translated=len(done) - len(lost),
-        skipped=(*plan.skipped, *(remarks[task] for task in lost if task not in broken)),
-        failed=(*plan.failed, *(remarks[task] for task in broken)),
+        skipped=(*plan.skipped, *(remark for remark, error in remarks if isinstance(error, NotAnImage))),
+        failed=tuple(failed),
         outputs=outputs,
         seconds=round(seconds, 3),
         images_per_second=round((len(done) - len(lost)) / seconds, 3),
         engine=engine,
-        rounding=rounding,
         exit_code=exit_code,
     )
+
+
+@dataclass(frozen=True)
+class _Pipeline:
+    """One generator and what all images of a run share: each is read, translated, encoded and written by one worker.
+
+    Where the engine is concurrent, each call of it gets a part of the cores, which keeps them busier than one call on all of
+    them; else the calls queue, and meanwhile the other workers decode and encode.
+    """
+
+    engine: Engine
+    card: Card
+    scale: str | int
+    compare: bool
+    form: Format
+    mark: Mapping[str, Any]
+    stdout: BinaryIO | None
+
+    def results(self, tasks: Sequence[Task]) -> Generator[tuple[Task, FruitganError | None]]:
+        """Each task with what kept its result from being made, in their order, as they are done.
+
+        Who stops iterating stops the work: what is begun is written whole or not at all.
+
+        Raises:
+            FruitganError: as `attempt`.
+        """
+        workers = worker_count(len(tasks))
+        if workers > 1:
+            # One more than there are cores where calls of the engine queue: one generates, and the others are not idle.
+            yield from in_order(self.attempt, tasks, workers + (not self.engine.concurrent))
+        else:
+            yield from ((task, self.attempt(task)) for task in tasks)
+
+    def attempt(self, task: Task) -> FruitganError | None:
+        """Make one result; an error that is returned lies with this image alone.
+
+        Raises:
+            FruitganError: it cannot be written, and neither could any other.
+        """
+        try:
+            file = self._file(task.read())
+        except NotAFile as error:
+            return NotAnImage(str(error))
+        except FruitganError as error:
+            return error
+        except OSError as error:
+            return DataError(f"cannot be read ({reason_of(error)})")
+        except MemoryError:
+            return FruitganError("not enough memory for an image of this size")
+        if task.output is None:
+            assert self.stdout is not None
+            self.stdout.write(file)
+            self.stdout.flush()
+            return None
+        try:
+            write_atomically(task.output, file)
+        except FruitganError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in UNNAMEABLE:
+                return DataError(str(error))
+            raise
+        return None
+
+    def _file(self, data: bytes) -> bytes:
+        source = decode(data)
+        pixels, alpha = translate_pixels(self.engine, self.card, source.pixels, self.scale), source.alpha
+        if self.compare:
+            pixels = np.concatenate([source.pixels, pixels], axis=1)
+            alpha = None if alpha is None else np.concatenate([alpha, alpha], axis=1)
+        return encode(pixels, alpha, self.form, {**self.mark, "source": hashlib.sha256(data).hexdigest()})
 
 
 def choose_direction(card: Card, to: str | None, direction: str | None) -> str:
@@ -214,29 +278,3 @@ def _mark(settings: TranslateSettings, bundle: Bundle, direction: str, form: For
         "format": form,
         TRAINED_AGAINST: None if card.trained_against is None else list(card.trained_against),
     }
-
-
-def _engine(settings: TranslateSettings, bundle: Bundle, direction: str, images: int, tell: OnProgress) -> tuple[str, Engine]:
-    """The engine for so many images, which several threads may call, and its name."""
-    generator, weights = bundle.card.generator, bundle.weights[direction]
-    asked: dict[str, Any] = {"gpu": settings.gpu, "device": settings.device, "precision": settings.precision}
-    name = choose_engine(settings.engine, generator, weights, scale=settings.scale_px, tell=tell, **asked)
-    engine = engines.get(name)(generator=generator, weights=weights, threads=threads_of_a_call(images), **asked)
-    return name, for_threads(engine)
-
-
-def _rounding(
-    exact: TranslateSettings, bundle: Bundle, direction: str, bf16: Engine, done: Mapping[Task, FruitganError | None]
-) -> Rounding | None:
-    """The first image made, in bf16 and exactly; None if there is none, it is gone, or the memory does not suffice."""
-    task = next((task for task, error in done.items() if error is None), None)
-    if task is None:
-        return None
-    try:
-        pixels = decode(task.read()).pixels
-        _, fp32 = _engine(exact, bundle, direction, 1, lambda event: None)
-        results = [translate_pixels(engine, bundle.card, pixels, exact.scale_px).astype(int) for engine in (bf16, fp32)]
-    except (FruitganError, OSError, MemoryError):
-        return None
-    apart = np.abs(results[0] - results[1])
-    return Rounding(path=task.source_name, mean=round(float(apart.mean()), 3), largest=int(apart.max()))
