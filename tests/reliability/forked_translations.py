@@ -6,7 +6,6 @@ FOLDER holds `in`, the pictures, and a bundle. An order is one of
 
     {"told": {...}, "at": "die_at" or "fail_from", "every": N}    at every n-th change, the disk being told this too
     {"deaths": N, "copies": N}                                    while so many copies of one picture are worked on at once
-    {"limit_bytes": N}                                            no file may be larger
     {"files": N}                                                  so many copies of one picture, instead of those in `in`
 
 Found, of each order, are its cases: how the translation into a new folder ended (`first`), what it left, how the same ended
@@ -64,12 +63,9 @@ def there(out: Path) -> dict[str, list[Any]]:
     return found
 
 
-def tried(source: str = "in", limit_bytes: int | None = None, **told: Any) -> dict[str, Any]:
+def tried(source: str = "in", **told: Any) -> dict[str, Any]:
     out = Path.cwd() / "out"
-    if limit_bytes is None:
-        first = forked(lambda tell: counted(source, out, told, tell))
-    else:
-        first = forked(lambda tell: run(source, out, tell), limit_bytes=limit_bytes)
+    first = forked(lambda tell: counted(source, out, told, tell))
     left = there(out)
     again = forked(lambda tell: run(source, out, tell))
     found = {"first": first, "left": left, "again": again, "ended": there(out)}
@@ -88,8 +84,6 @@ def grown(files: int, tell: Tell) -> None:
 def cases(order: dict[str, Any], changes: int) -> list[dict[str, Any]]:
     if "files" in order:
         return [many(order["files"])]
-    if "limit_bytes" in order:
-        return [tried(limit_bytes=order["limit_bytes"])]
     if "deaths" in order:
         source = copied(order["copies"])
         return [tried(source, die_at=order["copies"] * 5 * n // order["deaths"]) for n in range(order["deaths"])]

@@ -18,7 +18,6 @@ from toy_bundles import Negative, save_toy
 
 from fruitgan.cli import main
 from fruitgan.engines.contracts import engines
-from fruitgan.errors import FruitganError
 from fruitgan.files import PART_PREFIX
 from fruitgan.progress import Event, Progress
 from fruitgan.translate.job import TranslateSettings, translate
@@ -54,7 +53,6 @@ ORDERS: dict[str, dict[str, Any]] = {
     "die": {"at": "die_at", "told": {}, "every": 1},
     "power-cut": {"at": "die_at", "told": {"power_cut": True}, "every": 2},
     "full": {"at": "fail_from", "told": {}, "every": 4},
-    "limit": {"limit_bytes": 100},
     "at once": {"deaths": 10, "copies": COPIES},
     "few": {"files": 300},
     "more": {"files": 1_500},
@@ -130,31 +128,11 @@ def test_on_a_full_disk_a_run_ends_in_one_line_and_is_finished_when_there_is_roo
         assert_finished_by_the_next(case, whole)
 
 
-def test_at_the_limit_of_a_files_size_a_run_ends_in_one_line_and_is_finished_without_it(
-    found: dict[str, list[Any]], whole: Any
-) -> None:
-    for case in found["limit"]:
-        code, line = case["first"]["said"]
-        assert (case["first"]["code"], code) == (0, 1)
-        assert line.endswith("cannot be written (file too large)")
-        assert not any(Path(name).name.startswith(PART_PREFIX) for name in case["left"])
-        assert_finished_by_the_next(case, whole)
-
-
 def test_memory_does_not_grow_with_the_number_of_pictures(found: dict[str, list[Any]]) -> None:
     (few,), (more,) = found["few"], found["more"]
     assert (few["translated"], few["outputs"]) == (300, 300)
     assert (more["translated"], more["outputs"]) == (1_500, 1_500)
     assert more["grown"] - few["grown"] < 1_200 * BYTES_OF_A_FILE
-
-
-@pytest.mark.slow
-def test_memory_does_not_grow_with_ten_thousand_pictures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, (few,), (more,) = tried(folder, [{"files": 500}, {"files": 10_000}])
-    assert more["translated"] == more["outputs"] == 10_000
-    assert more["grown"] - few["grown"] < 9_500 * BYTES_OF_A_FILE
-    with capsys.disabled():
-        print(f"\nmemory grown: {few['grown'] / 1e6:.1f} MB with 500 pictures, {more['grown'] / 1e6:.1f} MB with 10,000")
 
 
 # What else may happen while it runs
@@ -210,18 +188,6 @@ def test_a_source_that_goes_away_or_becomes_something_else_is_a_reason_and_stops
     assert result.exit_code == (3 if what in ("removed", "a dead link") else 0)
 
 
-def test_when_all_sources_go_away_what_is_done_is_done_and_the_rest_is_told(here: Path) -> None:
-    def on_progress(progress: Event) -> None:
-        if isinstance(progress, Progress) and progress.done == 1:
-            Path("in").rename("elsewhere")
-
-    result = translate(settings(), on_progress)
-    assert (result.translated, result.exit_code) == (1, 3)
-    assert [remark.path for remark in result.failed] == ["in/b.png", "in/c.png"]
-    Path("elsewhere").rename("in")
-    assert translate(settings()).translated == 2
-
-
 def test_results_whose_folder_goes_away_are_made_in_a_new_one(here: Path) -> None:
     def on_progress(progress: Event) -> None:
         if isinstance(progress, Progress) and progress.done == 1:
@@ -242,19 +208,3 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_exit_code_1(
     assert (code, out) == (1, "")
     assert re.fullmatch(r"error: \S+: cannot be written \([a-z ]+\)\n", err)
     assert sorted(here.rglob("*")) == before
-
-
-def test_a_folder_that_is_read_only_is_one_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("translated").mkdir()
-    real_open = os.open
-
-    def refusing(path: Any, flags: int, *more: Any, **named: Any) -> int:
-        if flags & os.O_CREAT:
-            raise PermissionError(13, os.strerror(13), path)
-        return real_open(path, flags, *more, **named)
-
-    monkeypatch.setattr(os, "open", refusing)
-    with pytest.raises(FruitganError, match=r"translated/a\.png: cannot be written \(permission denied\)") as raised:
-        translate(settings())
-    assert raised.value.exit_code == 1
-    assert list(Path("translated").iterdir()) == []

@@ -26,7 +26,7 @@ from fruitgan.progress import OnProgress, Progress
 from fruitgan.registry import suggestion
 from fruitgan.settings import to_json
 from fruitgan.translate.picture_files import TRAINED_AGAINST, Format, Remark, bare_reason, encode
-from fruitgan.translate.plan import STREAM, Plan, Task, format_of, plan_files, plan_stream, without_results
+from fruitgan.translate.plan import STREAM, Plan, Task, format_of, make_plan, without_results
 
 LARGEST_SCALE_PX = 8192
 UNNAMEABLE = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
@@ -121,10 +121,7 @@ def translate(
     tell = on_progress or (lambda event: None)
     form = format_of(settings.output, settings.format)
     check_engine(settings.engine)  # an unknown name is refused even where nothing is left to do
-    if settings.sources == (STREAM,):
-        plan = plan_stream(stdin, settings.output, form)
-    else:
-        plan = plan_files(settings.sources, settings.recursive, settings.output, form)
+    plan = make_plan(settings.sources, settings.recursive, settings.output, form, stdin)
     bundle = load(locate(settings.bundle, settings.runs))
     direction = choose_direction(bundle.card, settings.to, settings.direction)
     mark = _mark(settings, bundle, direction, form)

@@ -127,93 +127,73 @@ def find_sources(wanted: Sequence[str], recursive: bool, results: Path | None = 
     A path that exists is never read as a pattern. Links are followed, each folder is visited once. `results` is the folder
     where the results go: below a named folder it is left out, and if it is a named folder itself, what bears our mark is.
     """
-    walk = _Walk(recursive, results)
-    for text in wanted:
-        if os.path.lexists(text):
-            walk.named(Path(text))
-        elif glob.has_magic(text):
-            matches = sorted(glob.glob(text, recursive=True))
-            for match in matches:
-                walk.named(Path(match))
-            if not matches:
-                walk.found.failed.append(Remark(text, "no file matches this pattern"))
-        else:
-            walk.found.failed.append(Remark(text, "no such file or folder"))
-    return walk.found
-
-
-class _Walk:
-    def __init__(self, recursive: bool, results: Path | None) -> None:
-        self.recursive = recursive
-        self.results = identity_of(results) if results is not None else None
-        self.found = Found()
-        self.folders: set[tuple[int, int]] = set()
-        self.files: set[str] = set()
-
-    def named(self, path: Path) -> None:
-        if _is_folder(path):
-            self._folder(path)
-        else:
-            self._file(path, PurePath(path.name))
-
-    def _folder(self, root: Path) -> None:
-        waiting = [root]  # not by recursion: a path may be deeper than Python's stack
+    found = Found()
+    folders: set[tuple[int, int] | None] = set()
+    files: set[str] = set()
+    results_at = None if results is None else identity_of(results)
+    for named in _named(wanted, found):
+        waiting = [(named, False)]  # not by recursion: a path may be deeper than Python's stack
         while waiting:
-            folder = waiting.pop()
-            identity = identity_of(folder)
-            if identity in self.folders:
-                self._skip(folder, "a folder that was visited already")
-                continue
-            if identity is not None:
-                self.folders.add(identity)
-            below = []
-            for entry in self._entries(folder):
-                if not _is_folder(entry):
-                    self._file_in_folder(entry, root, is_results=identity is not None and identity == self.results)
-                elif self.results is not None and identity_of(entry) == self.results:
-                    self._skip(entry, "the folder of the results")
-                elif self.recursive:
-                    below.append(entry)
+            path, is_with_results = waiting.pop()
+            reason = None
+            if _is_folder(path):
+                at = identity_of(path)
+                if path != named and at is not None and at == results_at:
+                    reason = "the folder of the results"
+                elif path != named and not recursive:
+                    reason = "a folder; -r goes into it"
+                elif at in folders:
+                    reason = "a folder that was visited already"
                 else:
-                    self._skip(entry, "a folder; -r goes into it")
-            waiting += reversed(below)
+                    folders.add(at)
+                    waiting += [(entry, at is not None and at == results_at) for entry in reversed(_entries(path, found))]
+            elif is_with_results and read_mark(path) is not None:
+                reason = "a result, in the folder of the results"
+            elif (key := os.path.abspath(path)) not in files:
+                files.add(key)
+                try:
+                    reason = _reason_no_picture(path)
+                except OSError as error:
+                    found.failed.append(Remark(str(path), f"cannot be read ({reason_of(error)})"))
+                    continue
+                if reason is None:
+                    found.sources.append(Source(path, PurePath(path.name) if path == named else path.relative_to(named)))
+            if reason is not None:
+                found.skipped.append(Remark(str(path), reason))
+    return found
 
-    def _entries(self, folder: Path) -> list[Path]:
+
+def _named(wanted: Sequence[str], found: Found) -> Iterator[Path]:
+    for text in wanted:
+        matches = [text] if os.path.lexists(text) else sorted(glob.glob(text, recursive=True))
+        yield from map(Path, matches)
+        if not matches:
+            reason = "no file matches this pattern" if glob.has_magic(text) else "no such file or folder"
+            found.failed.append(Remark(text, reason))
+
+
+def _entries(folder: Path, found: Found) -> list[Path]:
+    """What is in a folder, files before folders, each by name."""
+    try:
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(PART_PREFIX)]
+    except OSError as error:
+        found.failed.append(Remark(str(folder), f"cannot be listed ({reason_of(error)})"))
+        return []
+    return sorted(entries, key=lambda entry: (_is_folder(entry), entry.name))
+
+
+def _reason_no_picture(path: Path) -> str | None:
+    """Why the file is no image, from its beginning if that suffices. Raises: OSError."""
+    for count in (HEAD_BYTES, LARGEST_SNIFFED_BYTES):
         try:
-            entries = [entry for entry in folder.iterdir() if not entry.name.startswith(PART_PREFIX)]
-            return sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            self.found.failed.append(Remark(str(folder), f"cannot be listed ({reason_of(error)})"))
-            return []
-
-    def _file_in_folder(self, path: Path, root: Path, is_results: bool) -> None:
-        if is_results and read_mark(path) is not None:
-            self._skip(path, "a result, in the folder of the results")
-        else:
-            self._file(path, path.relative_to(root))
-
-    def _file(self, path: Path, relative: PurePath) -> None:
-        key = os.path.abspath(path)
-        if key in self.files:
-            return
-        self.files.add(key)
-        try:
-            data, is_whole = _head(path, HEAD_BYTES)
-            reason = reason_no_picture(data)
-            if reason and not is_whole:
-                reason = reason_no_picture(_head(path, LARGEST_SNIFFED_BYTES)[0])
+            with open_regular(path) as file:
+                data, is_whole = file.read(count), not file.read(1)
         except NotAFile:
-            reason = "not a regular file"
-        except OSError as error:
-            self.found.failed.append(Remark(str(path), f"cannot be read ({reason_of(error)})"))
-            return
-        if reason:
-            self._skip(path, reason)
-        else:
-            self.found.sources.append(Source(path, relative))
-
-    def _skip(self, path: Path, reason: str) -> None:
-        self.found.skipped.append(Remark(str(path), reason))
+            return "not a regular file"
+        reason = reason_no_picture(data)
+        if reason is None or is_whole:
+            break
+    return reason
 
 
 def reason_no_picture(data: bytes) -> str | None:
@@ -230,13 +210,6 @@ def reason_no_picture(data: bytes) -> str | None:
 def bare_reason(error: Exception) -> str:
     """What is wrong with bytes, without the words that stand for their name."""
     return str(error).removeprefix("the given data: ")
-
-
-def _head(path: Path, count: int) -> tuple[bytes, bool]:
-    """The first bytes, and whether they are all."""
-    with open_regular(path) as file:
-        data = file.read(count)
-        return data, not file.read(1)
 
 
 def identity_of(path: Path) -> tuple[int, int] | None:

@@ -94,30 +94,22 @@ def format_of(output: str | None, wanted: Format | None) -> Format:
     return FORMAT_OF_SUFFIX[suffix]
 
 
-def plan_stream(stdin: BinaryIO | None, output: str | None, form: Format) -> Plan:
-    """The image from standard input; to standard output unless a place is given.
-
-    Raises:
-        UsageError: there is no standard input, as where a service runs the command.
-    """
-    if stdin is None:
-        raise UsageError("there is no standard input to read the image from")
-    data = stdin.read()
-    if reason := reason_no_picture(data):
-        return Plan([], skipped=[Remark(STREAM, reason)])
-    if output is None or output == STREAM:
-        return Plan([Task(None, None, data)])
-    return Plan([Task(None, Path(output, f"stdin.{form}") if is_folder(output) else Path(output), data)])
-
-
-def plan_files(sources: Sequence[str], recursive: bool, output: str | None, form: Format) -> Plan:
-    """Every image that is meant, with the place of its result.
+def make_plan(sources: Sequence[str], recursive: bool, output: str | None, form: Format, stdin: BinaryIO | None = None) -> Plan:
+    """Every image that is meant, with the place of its result; the source `-` is the image on standard input.
 
     Raises:
         DataError: there is not a single file.
-        UsageError: several images for one file; or a result would replace a source.
+        UsageError: several images for one file; a result would replace a source; no standard input, as under a service.
     """
     folder = Path(output or FOLDER) if is_folder(output) else None
+    place = Path(output) if folder is None and output and output != STREAM else None
+    if list(sources) == [STREAM]:
+        if stdin is None:
+            raise UsageError("there is no standard input to read the image from")
+        data = stdin.read()
+        if reason := reason_no_picture(data):
+            return Plan([], skipped=[Remark(STREAM, reason)])
+        return Plan([Task(None, folder / f"stdin.{form}" if folder and output else place, data)])
     found = find_sources(sources, recursive, folder)
     if not (found.sources or found.skipped or found.failed):
         raise DataError(f"{', '.join(sources)}: no images found")
@@ -127,7 +119,7 @@ def plan_files(sources: Sequence[str], recursive: bool, output: str | None, form
     elif len(found.sources) > 1:
         raise UsageError(f"-o {output} takes one image, not {len(found.sources)}; give a folder")
     else:
-        tasks = [Task(source.path, Path(output) if output and output != STREAM else None) for source in found.sources]
+        tasks = [Task(source.path, place) for source in found.sources]
     originals = {identity_of(source.path) for source in found.sources}
     for task in tasks:
         if task.output is not None and (there := identity_of(task.output)) is not None and there in originals:
