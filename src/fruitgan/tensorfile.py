@@ -123,7 +123,7 @@ class TensorFile:
 
 
 @contextmanager
-def open_tensors(path: Path, what: str) -> Iterator[TensorFile]:
+def open_tensors(path: Path, what: str, largest_header_bytes: int = LARGEST_HEADER_BYTES) -> Iterator[TensorFile]:
     """Open a file and check its header; `what` says in messages what it should be.
 
     Raises:
@@ -135,7 +135,7 @@ def open_tensors(path: Path, what: str) -> Iterator[TensorFile]:
         length = os.fstat(file.fileno()).st_size
         if length > LARGEST_FILE_BYTES:
             raise DataError(f"{path}: not a {what}: {length:,} bytes are more than any has")
-        header, size = _header(file, length, path, what)
+        header, size = _header(file, length, path, what, largest_header_bytes)
         metadata = header.pop(METADATA, {})
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
             raise DataError(f"{path}: not a {what}: its metadata are no texts")
@@ -144,7 +144,7 @@ def open_tensors(path: Path, what: str) -> Iterator[TensorFile]:
         yield TensorFile(path, what, metadata, tensors, file, length - 8 - size)
 
 
-def _header(file: BinaryIO, length: int, path: Path, what: str) -> tuple[dict[str, Any], int]:
+def _header(file: BinaryIO, length: int, path: Path, what: str, most: int) -> tuple[dict[str, Any], int]:
     """The header and its length in bytes."""
     start = file.read(8)
     size = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
@@ -152,7 +152,7 @@ def _header(file: BinaryIO, length: int, path: Path, what: str) -> tuple[dict[st
         raise DataError(f"{path}: torn in its header; copy it again")
     if size < 2 or size > length - 8:
         raise DataError(f"{path}: not a {what}")
-    if size > LARGEST_HEADER_BYTES:
+    if size > most:
         raise DataError(f"{path}: not a {what}: its header has {size:,} bytes, more than any needs")
     try:
         header = parse_json(file.read(size))

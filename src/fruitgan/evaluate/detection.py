@@ -32,9 +32,10 @@ from fruitgan.measures.contracts import Features
 from fruitgan.measures.features import Pictures
 from fruitgan.measures.statistics import MaximumTest, maximum_test
 from fruitgan.progress import Progress
-from fruitgan.train_detector.detector import DetectorBundle, load_detector, open_image_dataset, predict
-from fruitgan.train_detector.protocols import PROTOCOLS, Split, half_split
+from fruitgan.train_detector.detector import DetectorBundle, load_detector, predict
+from fruitgan.train_detector.protocols import Split, half_split
 from fruitgan.train_detector.regression import Logistic
+from fruitgan.train_detector.seen import looks_of
 from fruitgan.train_detector.two_sample_test import two_sample_test
 
 REALS = "reals-against-reals"
@@ -156,27 +157,30 @@ def judge_by_given(
     seed: int,
     tell: Tell,
 ) -> tuple[DetectorResult, list[str], tuple[JudgedImage, ...]]:
-    """The accuracy of a detector from a file, notes on it, and its answers.
-
-    Where these are the very images that it was trained with, only those of its own protocol's test part count.
+    """The accuracy of a detector from a file, notes on it, and its answers, on images that did not teach it, as its card says.
 
     Raises:
-        DataError: an image cannot be decoded, or an answer is not finite.
+        DataError: an image cannot be decoded, an answer is not finite, or no image of one class is left.
     """
     began = time.monotonic()
-    card = bundle.card
-    notes = []
-    tested: Sequence[LabelledImage] = images
-    protocol = "trained elsewhere; whether on some of these images cannot be known"
-    with open_image_dataset(images, card.image_size_px, what="reading", tell=tell) as dataset:
-        is_its_own = dataset.fingerprint == card.data_fingerprint
-        if is_its_own:
-            tested = [dataset.images[i] for i in PROTOCOLS[card.protocol](dataset.images, card.seed).test]
-    if is_its_own:
-        protocol = f"trained on other images of this set, by its protocol {card.protocol}"
-        notes.append(f"the detector was trained on images of this set: its accuracy is that of its {len(tested)} test images")
+    card, notes = bundle.card, []
+    untaught = card.is_untaught(looks_of([image.path for image in images], tell), [image.group for image in images])
+    tested = [image for image, is_untaught in zip(images, untaught, strict=True) if is_untaught]
+    left_out = len(images) - len(tested)
+    if left_out:
+        notes.append(
+            f"{left_out} of {len(images)} images taught the detector, or are nearly like one that did, and are left out"
+        )
         if card.protocol != "grouped":
             notes.append(f"its protocol {card.protocol} leaks: the accuracy reads too high")
+    if len({image.generated for image in tested}) < 2:
+        raise DataError(
+            f"{path}: {left_out} of {len(images)} images taught the detector, or are nearly like one that did: no real or no "
+            "generated one is left to test it with; give others"
+        )
+    protocol = "trained on other images than these, as the hashes on its card say"
+    if not card.train_sha256:
+        protocol = "made by an earlier fruitgan: whether some of these images taught it cannot be known"
     logits = _logits(path, bundle, tested, device, "detector", tell)
     result = result_of(
         logits,
@@ -188,7 +192,7 @@ def judge_by_given(
         seed=seed,
         began=began,
     )
-    return result, notes, judged_images(tested, logits)
+    return replace(result, left_out=left_out), notes, judged_images(tested, logits)
 
 
 def _tested(logits: np.ndarray, images: Sequence[LabelledImage], seed: int) -> MaximumTest:

@@ -45,6 +45,8 @@ class DetectorResult(Verdict):
     calibration: Calibration
     protocol: str
     """In words: why the detector learnt nothing from its test images."""
+    left_out: int = 0
+    """Images that taught a given detector, or are nearly like one that did."""
     image_size_px: int
     seconds: float
 

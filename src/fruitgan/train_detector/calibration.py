@@ -169,3 +169,22 @@ def calibration(logits: NDArray[np.float64], generated: NDArray[np.bool_], bins:
         )
     error = sum(entry.n * abs(entry.observed - entry.predicted) for entry in found) / len(logits)
     return Calibration(error=float(error), bins=tuple(found))
+
+
+def calibration_slope(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> float:
+    """What logits are to be multiplied by for their sigmoid to be a probability; 0 where they say nothing.
+
+    The inverse of a temperature (Guo et al. 2017, section 4.2), so that a logit of 0 stays one half: the likeliest for images
+    that trained nothing, with Platt's targets (1999), so that it stays finite where all are classified correctly.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    scale = float(np.abs(logits).max())
+    if not scale:
+        return 0.0
+    n = len(logits)
+    targets = np.where(generated, (generated.sum() + 1) / (generated.sum() + 2), 1 / ((~generated).sum() + 2))
+    column, classes = np.tile(logits / scale, 2)[:, None], np.repeat([True, False], n)
+    model = LogisticRegression(C=np.inf, fit_intercept=False, solver="newton-cholesky", max_iter=200)
+    model.fit(column, classes, sample_weight=np.concatenate([targets, 1 - targets]))
+    return max(0.0, float(model.coef_[0, 0]) / scale)

@@ -6,6 +6,7 @@ import copy
 import inspect
 import json
 import statistics
+import string
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,9 +37,13 @@ from fruitgan.settings import to_json
 from fruitgan.tensorfile import open_tensors
 from fruitgan.train_detector.calibration import Verdict
 from fruitgan.train_detector.protocols import PROTOCOLS, Indices
+from fruitgan.train_detector.seen import FilesSeen, Look, near_any
 from fruitgan.train_detector.settings import SIZE_OPTION
 
-FORMAT = 2
+FORMAT = 3
+"""Format 2 does not say which images taught it, and format 1 calls the majority baseline `chance`."""
+LARGEST_CARD_BYTES = 8 << 20
+"""Room for the hashes of some 80,000 images."""
 KEY = "fruitgan-detector"
 """The one metadata key; with two their order, and so the file's bytes, would differ from save to save."""
 BUNDLE_KEY = "fruitgan"
@@ -73,12 +78,34 @@ class DetectorCard:
     """sha256 over the pixels of all images that took part."""
     seed: int
     fruitgan_version: str
+    train_sha256: tuple[str, ...] = ()
+    """Of the size and the pixels of each training image (`data.groups.content_sha256`). Empty: made before format 3."""
+    val_sha256: tuple[str, ...] = ()
+    """Of those that chose the weights; in the seed protocol they are the test images."""
+    test_sha256: tuple[str, ...] = ()
+    taught_looks: tuple[str, ...] = ()
+    """Perceptual hashes of the images that trained it or chose its weights, the test images apart: 16 hex digits each."""
+    files: FilesSeen | None = None
+    """Sizes, formats and compression of the images that took part."""
+    calibration_slope: float = 1.0
+    """What a logit is multiplied by before the sigmoid makes a probability of it."""
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
             raise UsageError(f"its protocol {shown(self.protocol)} is none of {', '.join(PROTOCOLS)}")
         if not 1 <= self.image_size_px <= LARGEST_SIZE_PX:
             raise UsageError(f"its images of {self.image_size_px} px are not from 1 to {LARGEST_SIZE_PX} px")
+        if not all(len(look) == 16 and set(look) <= set(string.hexdigits) for look in self.taught_looks):
+            raise UsageError("its perceptual hashes are not of 16 hex digits each")
+
+    def is_untaught(self, looks: Sequence[Look], groups: Sequence[str]) -> NDArray[np.bool_]:
+        """[n]: which images can test it: none that taught it, none nearly like one that did, none of a group with one."""
+        taught = set(self.train_sha256) | set(self.val_sha256) - set(self.test_sha256)
+        near = near_any([look.look for look in looks], self.taught_looks)
+        taught_groups = {
+            group for group, look, is_near in zip(groups, looks, near, strict=True) if is_near or look.content in taught
+        }
+        return np.array([group not in taught_groups for group in groups], dtype=np.bool_)
 
 
 @dataclass(frozen=True)
@@ -112,7 +139,7 @@ def load_detector(path: Path) -> DetectorBundle:
         EnvironmentProblem: the package of its detector is not installed.
     """
     path = path / FILE_NAME if path.is_dir() else path
-    with open_tensors(path, "detector") as file:
+    with open_tensors(path, "detector", LARGEST_CARD_BYTES) as file:
         if KEY not in file.metadata:
             what = "a generators' bundle" if BUNDLE_KEY in file.metadata else "a safetensors file without a detector's card"
             raise DataError(f"{path}: not a detector but {what}; train one with fruitgan train-detector")

@@ -27,7 +27,7 @@ from fruitgan.runs.resume import environment, find_run, keep_environment
 from fruitgan.runs.run import CHECKPOINTS, LOCK, LOG, Run, refuse_existing
 from fruitgan.settings import to_json
 from fruitgan.threads import chosen_threads, using_threads
-from fruitgan.train_detector.calibration import by_source_split, judge
+from fruitgan.train_detector.calibration import by_source_split, calibration, calibration_slope, judge
 from fruitgan.train_detector.detector import (
     FILE_NAME,
     DetectorBundle,
@@ -43,6 +43,7 @@ from fruitgan.train_detector.fit import Training, fitting_augmentation, own_rand
 from fruitgan.train_detector.page import Report, examples, write_report
 from fruitgan.train_detector.protocols import PROTOCOLS, Split, explained
 from fruitgan.train_detector.regression import Round
+from fruitgan.train_detector.seen import looks_of, seen_by
 from fruitgan.train_detector.settings import (
     DEFAULT_DETECTOR,
     DEFAULT_PROTOCOL,
@@ -132,6 +133,7 @@ class _Job:
         choice, size_px = self._choose(run, labelled.images, device)
         with open_image_dataset(labelled.images, size_px, tell=self.tell) as dataset:
             split = self._split(dataset)
+            seen = seen_by(looks_of([image.path for image in labelled.images], self.tell), split)
             config = RunConfig(
                 settings=replace(settings, out=Path(settings.out.name)),
                 detector=choice,
@@ -149,7 +151,7 @@ class _Job:
                 training = Training(choice, dataset, split, settings.fitting, device)
                 self._train(run, training)
                 best = training.load_best()
-            return self._finish(run, choice, training, best, began)
+            return self._finish(run, choice, training, best, seen, began)
 
     def _train(self, run: Run, training: Training) -> None:
         """Go on from the newest checkpoint until the training is over, or it was asked to stop and loses nothing by it."""
@@ -226,11 +228,14 @@ class _Job:
             )
         return split
 
-    def _finish(self, run: Run, choice: Choice, training: Training, best: Round, began: float) -> TrainDetectorResult:
+    def _finish(
+        self, run: Run, choice: Choice, training: Training, best: Round, seen: dict[str, Any], began: float
+    ) -> TrainDetectorResult:
         """Test the detector and write the files; `metrics.json`, which marks a finished run, comes last and only for one."""
         settings, dataset, split = self.settings, training.dataset, training.split
         logits, truth = dataset.logits(training.detector, split.test, training.device), dataset.generated[split.test]
         verdict = judge(logits, truth)
+        slope = calibration_slope(dataset.logits(training.detector, split.val, training.device), dataset.generated[split.val])
         assert settings.data is not None
         data, protocol = settings.data.resolve().name, settings.protocol or DEFAULT_PROTOCOL
         card = DetectorCard(
@@ -245,6 +250,8 @@ class _Job:
             data_fingerprint=dataset.fingerprint,
             seed=settings.fitting.seed,
             fruitgan_version=fruitgan.__version__,
+            calibration_slope=slope,
+            **seen,
         )
         save_detector(DetectorBundle(card, training.detector), run.path / FILE_NAME)
         result = TrainDetectorResult(
@@ -252,6 +259,7 @@ class _Job:
             run=run.path,
             detector=choice.name,
             protocol=protocol,
+            calibration_error=calibration(slope * logits, truth).error,
             parts=by_source_split([dataset.images[i] for i in split.test], logits),
             train_images=len(split.train),
             val_images=len(split.val),

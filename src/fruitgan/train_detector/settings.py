@@ -131,6 +131,8 @@ class TrainDetectorResult(Verdict):
     run: Path
     detector: str
     protocol: str
+    calibration_error: float | None = None
+    """Expected calibration error of the probabilities on the test images. None: of a run before it was measured."""
     parts: tuple[Part, ...]
     train_images: int
     val_images: int

@@ -1,0 +1,157 @@
+"""The job `detect`: real or generated, a calibrated probability for each picture, and what in it the detector does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.special import expit
+
+from fruitgan.data.decode import decode
+from fruitgan.data.parallel import in_order
+from fruitgan.device import choose_device
+from fruitgan.errors import DataError, UsageError
+from fruitgan.images import Pixels
+from fruitgan.progress import Note, OnProgress, Progress, silent
+from fruitgan.registry import suggestion
+from fruitgan.train_detector.detector import BATCH_SIZE, FILE_NAME, DetectorCard, answers, load_detector, squashed
+from fruitgan.train_detector.seen import header_of
+from fruitgan.train_detector.settings import OUT
+from fruitgan.translate.picture_files import Remark, find_sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectSettings:
+    """Which pictures, and by which detector."""
+
+    pictures: tuple[str, ...]
+    """Files, folders and glob patterns."""
+    recursive: bool = False
+    """Whether folders mean their subfolders too."""
+    detector: str | None = None
+    """A file, a run's folder, or its name under `runs`; None: the newest there."""
+    gpu: str | None = None
+    device: str | None = None
+    runs: Path = OUT
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectedPicture:
+    """What the detector says of one picture."""
+
+    file: str
+    generated: bool
+    probability: float
+    """That it is generated, if as many pictures are real as are generated."""
+    logit: float
+    outside: tuple[str, ...]
+    """In what the file is unlike all that the detector was trained on: its size, format or compression."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectResult:
+    """What `--json` prints."""
+
+    detector: Path
+    accuracy: float
+    """Of the detector on its own test images, with its interval of 95%."""
+    interval: tuple[float, float]
+    pictures: tuple[DetectedPicture, ...]
+    skipped: tuple[Remark, ...]
+    """What is no picture."""
+    failed: tuple[Remark, ...]
+    """Pictures that cannot be decoded."""
+
+
+def detect(settings: DetectSettings, on_progress: OnProgress = silent) -> DetectResult:
+    """Judge every picture, one batch after the other; what cannot be decoded is listed and the others are judged.
+
+    Raises:
+        DataError: no detector, or a file that is none; no picture at all.
+        UsageError: no run of that name.
+        EnvironmentProblem: no such GPU, or the package of the detector is not installed.
+    """
+    file = locate_detector(settings.detector, settings.runs)
+    bundle, device = load_detector(file), choose_device(settings.gpu, settings.device)
+    card, detector = bundle.card, bundle.detector.to(device)
+    for doubt in _doubts(card):
+        on_progress(Note(doubt, is_warning=True))
+    found = find_sources(settings.pictures, settings.recursive)
+    paths, failed = [source.path for source in found.sources], list(found.failed)
+    if not paths and not failed:
+        raise DataError(f"{', '.join(settings.pictures)}: no picture there (-r includes subfolders)")
+    judged: list[DetectedPicture] = []
+
+    def read(path: Path) -> Pixels | DataError:
+        try:
+            return squashed(decode(path).pixels, detector.image_size_px)
+        except DataError as error:
+            return error
+
+    for start in range(0, len(paths), BATCH_SIZE):
+        results = dict(in_order(read, paths[start : start + BATCH_SIZE]))
+        readable = {path: pixels for path, pixels in results.items() if not isinstance(pixels, DataError)}
+        failed += [
+            Remark(str(path), str(error).removeprefix(f"{path}: "))
+            for path, error in results.items()
+            if isinstance(error, DataError)
+        ]
+        if readable:
+            judged += _judged(card, list(readable), answers(detector, list(readable.values()), device))
+        on_progress(Progress("judging", start + len(results), len(paths)))
+    verdict = card.verdict
+    return DetectResult(
+        detector=file,
+        accuracy=verdict.accuracy,
+        interval=verdict.interval,
+        pictures=tuple(judged),
+        skipped=tuple(found.skipped),
+        failed=tuple(failed),
+    )
+
+
+def locate_detector(wanted: str | None, runs: Path = OUT) -> Path:
+    """The detector that is meant by a file, a run's folder or its name under `runs`; without a wish the newest there.
+
+    Raises:
+        DataError: there is none.
+        UsageError: no run of that name.
+    """
+    made = sorted(runs.glob(f"*/{FILE_NAME}"), key=lambda path: path.stat().st_mtime_ns)
+    if wanted is None:
+        if not made:
+            raise DataError(
+                f"no detector in {runs}; train one (fruitgan train-detector --data DIR) or give --detector FILE|RUN"
+            )
+        return made[-1]
+    for path in (Path(wanted), runs / wanted):
+        if path.exists():
+            return path / FILE_NAME if path.is_dir() else path
+    raise UsageError(f"no file or run named {wanted!r}: {suggestion(wanted, sorted(path.parent.name for path in made))}")
+
+
+def _judged(card: DetectorCard, paths: Sequence[Path], logits: np.ndarray) -> Iterator[DetectedPicture]:
+    if not np.isfinite(logits).all():
+        raise DataError(f"{card.name}: answers with numbers that are not finite; it is damaged, or was never fit to use")
+    for path, logit, probability in zip(paths, logits, expit(card.calibration_slope * logits), strict=True):
+        header = header_of(path)
+        yield DetectedPicture(
+            file=str(path),
+            generated=bool(logit > 0),
+            probability=float(probability),
+            logit=float(logit),
+            outside=tuple(card.files.outside(header)) if card.files is not None and header is not None else (),
+        )
+
+
+def _doubts(card: DetectorCard) -> Iterator[str]:
+    """What there is to know before its answers are believed."""
+    low, high = card.verdict.interval
+    if low <= card.verdict.majority_baseline:
+        yield f"{card.name}: no better than guessing on its own test images ({low:.1%} to {high:.1%} correct)"
+    if card.protocol != "grouped":
+        yield f"{card.name}: trained by the protocol {card.protocol}, whose accuracy reads too high"
+    if card.files is None:
+        yield f"{card.name}: of an earlier fruitgan: not calibrated, and it is not known what it was trained on; train it anew"

@@ -1,0 +1,139 @@
+"""What a detector has seen: which images trained it, and of what sizes, formats and compression their files were."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fruitgan.data.decode import decode
+from fruitgan.data.groups import NEAR_BITS, content_sha256, perceptual_hash
+from fruitgan.data.parallel import in_order
+from fruitgan.progress import OnProgress, silent
+from fruitgan.train_detector.protocols import Split
+
+QUALITY_MARGIN = 5
+"""JPEG qualities so near to those of the training images do not count as others: the estimate is of that order."""
+SAME_FORMAT = {"MPO": "JPEG"}
+
+
+class Header(NamedTuple):
+    """Of a file that was not decoded."""
+
+    width_px: int
+    height_px: int
+    format: str
+    """In Pillow's words, such as PNG."""
+    quality: int | None
+    """Of a JPEG, 1 to 100, estimated."""
+
+
+class Look(NamedTuple):
+    """Two hashes of a decoded picture (data/groups.py): of its size and pixels, and of how it looks (16 hex digits)."""
+
+    content: str
+    look: str
+    header: Header | None
+
+
+def looks_of(paths: Sequence[Path], tell: OnProgress = silent) -> list[Look]:
+    """Raises: DataError if an image cannot be decoded."""
+
+    def look(path: Path) -> Look:
+        pixels = decode(path).pixels
+        return Look(content_sha256(pixels), f"{perceptual_hash(pixels):016x}", header_of(path))
+
+    return [found for _, found in in_order(look, paths, what="comparing images", tell=tell)]
+
+
+def seen_by(looks: Sequence[Look], split: Split) -> dict[str, Any]:
+    """What a detector that is trained by this split has seen, as fields of its card."""
+    train, val, test = (tuple(looks[i].content for i in part) for part in (split.train, split.val, split.test))
+    taught = np.setdiff1d(np.union1d(split.train, split.val), split.test)
+    used = np.union1d(taught, split.test)
+    return {
+        "train_sha256": train,
+        "val_sha256": val,
+        "test_sha256": test,
+        "taught_looks": tuple(looks[i].look for i in taught),
+        "files": FilesSeen.of([header for i in used if (header := looks[i].header) is not None]),
+    }
+
+
+def header_of(path: Path) -> Header | None:
+    """None where it cannot be read: what is wrong with the file is said where it is decoded."""
+    with suppress(Exception), Image.open(path) as image:
+        tables = getattr(image, "quantization", None)
+        form = image.format or ""
+        return Header(*image.size, SAME_FORMAT.get(form, form), jpeg_quality(tables[0]) if tables else None)
+    return None
+
+
+def jpeg_quality(table: Sequence[int]) -> int:
+    """The quality, 1 to 100 as libjpeg counts, whose luminance table is nearest to this one, in any order."""
+    wanted = np.sort(table)
+    return min(range(1, 101), key=lambda quality: float(np.abs(_luminance_table(quality) - wanted).sum()))
+
+
+@functools.cache
+def _luminance_table(quality: int) -> NDArray[np.int64]:
+    """Its 64 values in ascending order."""
+    if quality != 50:
+        scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+        return np.clip((_luminance_table(50) * scale + 50) // 100, 1, 255)
+    file = io.BytesIO()
+    Image.new("L", (8, 8)).save(file, "JPEG", quality=quality)  # at which the standard's table is taken as it is
+    return np.sort(getattr(Image.open(file), "quantization")[0])  # noqa: B009 - of JPEGs alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilesSeen:
+    """Sizes, formats and compression of the files that trained a detector."""
+
+    sides_px: tuple[int, int]
+    """The shortest and the longest side of them all."""
+    formats: tuple[str, ...]
+    qualities: tuple[int, int] | None = None
+    """The lowest and the highest quality of the JPEGs among them."""
+
+    @classmethod
+    def of(cls, headers: Sequence[Header]) -> FilesSeen:
+        """Of at least one header."""
+        sides = [side for header in headers for side in header[:2]]
+        qualities = [header.quality for header in headers if header.quality is not None]
+        return cls(
+            sides_px=(min(sides), max(sides)),
+            formats=tuple(sorted({header.format for header in headers})),
+            qualities=(min(qualities), max(qualities)) if qualities else None,
+        )
+
+    def outside(self, header: Header) -> list[str]:
+        """In what a file is unlike all of them, in words."""
+        found = []
+        shorter, longer = sorted(header[:2])
+        least, most = self.sides_px
+        if shorter < least or longer > most:
+            known = f"{least} to {most}" if least < most else f"{least}"
+            found.append(f"size: {header.width_px} x {header.height_px} px, trained on sides of {known} px")
+        if header.format not in self.formats:
+            found.append(f"format: {header.format}, trained on {' and '.join(self.formats)}")
+        if header.quality is not None and self.qualities is not None:
+            low, high = self.qualities
+            if not low - QUALITY_MARGIN <= header.quality <= high + QUALITY_MARGIN:
+                known = f"{low} to {high}" if low < high else f"{low}"
+                found.append(f"compression: JPEG quality {header.quality}, trained on {known}")
+        return found
+
+
+def near_any(looks: Sequence[str], seen: Sequence[str]) -> NDArray[np.bool_]:
+    """[n]: which of the looks are those of near-duplicates of a seen one."""
+    codes, known = (np.array([int(look, 16) for look in hashes], dtype=np.uint64) for hashes in (looks, seen))
+    return np.array([bool((np.bitwise_count(known ^ code) <= NEAR_BITS).any()) for code in codes], dtype=np.bool_)
