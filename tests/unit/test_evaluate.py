@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from fruitgan.measures.contracts import metrics
 from fruitgan.measures.features import pretrained as inception_module
 from fruitgan.train_detector.calibration import judge
 from fruitgan.train_detector.detector import DetectorBundle, DetectorCard, load_detector, open_image_dataset, save_detector
-from fruitgan.train_detector.protocols import grouped_folds
 from fruitgan.train_detector.seen import looks_of
 
 SIDE_PX = 32
@@ -299,23 +297,6 @@ def test_images_that_the_generator_was_trained_on_are_counted(dataset: Path) -> 
     result = evaluate(settings(dataset))
     assert not result.warnings
     assert any("of 0 of 24 generated images and on 5 of 24 real ones" in note for note in result.notes)
-
-
-def test_folds_keep_groups_whole_and_classes_balanced() -> None:
-    images = [image(Path(f"{i}.png"), f"group {i // 2}", i % 3 == 0) for i in range(90)]
-    parts = grouped_folds(images, 5, seed=0)
-    judged = np.concatenate([part.test for part in parts])
-    assert len(set(judged)) == len(judged) == 60
-    assert Counter(images[i].generated for i in judged) == {True: 30, False: 30}
-    for part in parts:
-        groups = [{images[i].group for i in side} for side in (part.train, part.val, part.test)]
-        assert len(set.union(*groups)) == sum(map(len, groups))
-
-
-def test_too_few_different_things_for_the_folds_are_refused() -> None:
-    images = [image(Path(f"{i}.png"), f"group {i % 4}", i % 2 == 0) for i in range(40)]
-    with pytest.raises(DataError, match="too few different things for 5 folds"):
-        grouped_folds(images, 5, seed=0)
 
 
 def by_given(path: Path, images: Sequence[LabelledImage]) -> Any:

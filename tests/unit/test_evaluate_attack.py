@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from fruitgan.data.labelled import LabelledImage
-from fruitgan.errors import DataError, UsageError
+from fruitgan.errors import UsageError
 from fruitgan.evaluate import detection
 from fruitgan.evaluate.detectors import detectors_named
 from fruitgan.evaluate.job import evaluate
@@ -137,13 +137,6 @@ def test_real_images_of_two_kinds_withhold_the_number(dataset: Path, monkeypatch
     result = evaluate(settings(dataset))
     assert result.as_json()["detector"] is None
     assert "the control reals-against-reals was distinguished" in (result.withheld or "")
-
-
-def test_too_few_images_withhold_the_number_or_are_refused_where_it_was_asked_for(dataset: Path) -> None:
-    few = fill(dataset / "few", 9, 7000)
-    assert "at least 10 images of each class" in (evaluate(settings(dataset, fake_dir=few, attackers=())).withheld or "")
-    with pytest.raises(DataError, match="at least 10"):
-        evaluate(settings(dataset, fake_dir=few))
 
 
 def test_names_of_attackers() -> None:

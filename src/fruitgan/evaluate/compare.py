@@ -21,19 +21,12 @@ from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluate.job import evaluate, telling
 from fruitgan.evaluate.numbers import RESAMPLES, build_features, ratio_key
 from fruitgan.evaluate.results import CompareRow, Comparison, EvaluateResult, JudgedImage, RatioResult
-from fruitgan.evaluate.settings import OUT, SHAPELESS, CompareSettings, EvaluateSettings, Tell
+from fruitgan.evaluate.settings import OUT, SHAPELESS, CompareSettings, EvaluateSettings
 from fruitgan.evaluate.sources import dependent, find_sources, sharing, unique
 from fruitgan.export_dataset.job import ExportSettings, export_dataset
+from fruitgan.measures import distances
 from fruitgan.measures.contracts import Features, Values
-from fruitgan.measures.distances import (
-    Difference,
-    claim_of,
-    fid_difference,
-    frechet_distance,
-    kernel_distance,
-    kid_difference,
-    ratio_difference,
-)
+from fruitgan.measures.distances import Difference
 from fruitgan.measures.features import extract
 from fruitgan.measures.statistics import PairedShares, paired_shares
 from fruitgan.progress import Event, OnProgress, Progress
@@ -44,16 +37,6 @@ LEAST_PAIRS = 8
 RUNS_FOLDER = "runs"
 DATASET = "dataset"
 BETTER = "the images of {run} are nearer to the real ones than those of {first}"
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """One generator's images, and where they lie."""
-
-    label: str
-    fake_dir: Path
-    real_dir: Path | None
-    """None where it has no real images of its own."""
 
 
 def compare(settings: CompareSettings, judging: EvaluateSettings, on_progress: OnProgress | None = None) -> EvaluateResult:
@@ -68,19 +51,23 @@ def compare(settings: CompareSettings, judging: EvaluateSettings, on_progress: O
     tell = telling(on_progress)
     names = labels(settings.runs)
     out = judging.out or OUT / "-against-".join(names)
-    found = contestants(settings, names, out / RUNS_FOLDER, judging, tell)
-    real_dir = judging.real_dir or next((one.real_dir for one in found if one.real_dir is not None), None)
-    judging = replace(judging, real_dir=real_dir, source_dir=judging.source_dir or data_folder(settings))
-    pairs = [_Pairing(judging, found[0], other, tell) for other in found[1:]]  # too few pairs: said before minutes of work
+    (first, first_dir), *others = contestants(settings, names, out / RUNS_FOLDER, judging, tell).items()
+    beside_them = [Path(os.path.normpath(folder / ".." / ORIGINS)) for folder in (first_dir, *dict(others).values())]
+    real_dir = judging.real_dir or next((folder for folder in beside_them if folder.is_dir()), None)
+    if real_dir is None:
+        raise DataError(f"{first_dir}: none of those compared has real images; give them with --real-dir DIR")
+    judging = replace(judging, fake_dir=first_dir, real_dir=real_dir, source_dir=judging.source_dir or data_folder(settings))
+    # Pairs first: that there are too few is said before minutes of work.
+    pairs = [_Pairing(judging, real_dir, first, name, folder, tell) for name, folder in others]
     results = []
-    for one in found[1:]:
-        its_own = replace(judging, fake_dir=one.fake_dir, out=out / RUNS_FOLDER / one.label, fail_above={}, fail_below={})
-        results.append(evaluate(its_own, _named(one.label, tell)))
+    for name, folder in others:
+        its_own = replace(judging, fake_dir=folder, out=out / RUNS_FOLDER / name, fail_above={}, fail_below={})
+        results.append(evaluate(its_own, _named(name, tell)))
 
     def beside(first: EvaluateResult) -> tuple[Comparison, ...]:
         return tuple(pairing.compared(first, result) for pairing, result in zip(pairs, results, strict=True))
 
-    return evaluate(replace(judging, fake_dir=found[0].fake_dir, out=out), _named(found[0].label, tell), beside)
+    return evaluate(replace(judging, out=out), _named(first, tell), beside)
 
 
 def labels(runs: Sequence[str]) -> list[str]:
@@ -97,9 +84,9 @@ def labels(runs: Sequence[str]) -> list[str]:
 
 
 def contestants(
-    settings: CompareSettings, names: Sequence[str], out: Path, judging: EvaluateSettings, tell: Tell
-) -> list[Contestant]:
-    """All of them, the bundles' translations made below `out`, a folder for each.
+    settings: CompareSettings, names: Sequence[str], out: Path, judging: EvaluateSettings, tell: OnProgress
+) -> dict[str, Path]:
+    """The generated images of each by its name, the bundles' translations made below `out`.
 
     Raises:
         UsageError: no such bundle; bundles and no data; bundles of several image sizes.
@@ -134,13 +121,7 @@ def contestants(
             overwrite=True,
         )
         export_dataset(export, _named(name, tell))
-    found = []
-    for name, folder in folders.items():
-        is_dataset = (folder / PREDICTED).is_dir()
-        fake_dir = folder / PREDICTED if is_dataset else folder
-        beside = folder / ORIGINS if is_dataset else folder.absolute().parent / ORIGINS
-        found.append(Contestant(name, fake_dir, beside if beside.is_dir() else None))
-    return found
+    return {name: folder / PREDICTED if (folder / PREDICTED).is_dir() else folder for name, folder in folders.items()}
 
 
 def data_folder(settings: CompareSettings) -> Path | None:
@@ -152,7 +133,7 @@ def data_folder(settings: CompareSettings) -> Path | None:
     return Path(os.path.commonpath([os.path.abspath(path.parent) for path in files]))
 
 
-def _named(label: str, tell: Tell) -> Callable[[Event], None]:
+def _named(label: str, tell: OnProgress) -> Callable[[Event], None]:
     """Progress with whose it is."""
 
     def on_event(event: Event) -> None:
@@ -167,15 +148,16 @@ class _Pairing:
     """Two sets of fakes, put in pairs by their sources."""
 
     settings: EvaluateSettings
-    first: Contestant
-    other: Contestant
-    tell: Tell
+    """Its `fake_dir` has the first one's images."""
+    real_dir: Path
+    first: str
+    other: str
+    other_dir: Path
+    tell: OnProgress
 
     def __post_init__(self) -> None:
-        real_dir = self.settings.real_dir
-        if real_dir is None:
-            raise DataError(f"{self.first.fake_dir}: none of those compared has real images; give them with --real-dir DIR")
-        sides = [read_folders(one.fake_dir, real_dir).images for one in (self.first, self.other)]
+        folders = self.settings.fake_dir, self.other_dir
+        sides = [read_folders(folder, self.real_dir).images for folder in folders]
         self.reals = [image for image in sides[0] if not image.generated]
         fakes = [[image for image in side if image.generated] for side in sides]
         by_source = all(image.source for side in fakes for image in side)
@@ -183,7 +165,7 @@ class _Pairing:
         common = sorted(known[0].keys() & known[1].keys())
         if len(common) < LEAST_PAIRS:
             raise DataError(
-                f"{self.first.fake_dir} and {self.other.fake_dir}: {len(common)} images are of the same source by "
+                f"{folders[0]} and {folders[1]}: {len(common)} images are of the same source by "
                 f"{'the manifests' if by_source else 'their names'}, and {LEAST_PAIRS} are needed for a comparison"
             )
         self.fakes = [[side[source] for source in common] for side in known]
@@ -198,7 +180,7 @@ class _Pairing:
         below_zero: dict[str, tuple[float, float]] = {}
         judges: dict[str, str] = {}
         for name in self.settings.features:
-            label = f"{self.other.label} against {self.first.label} on {name}"
+            label = f"{self.other} against {self.first} on {name}"
             self.tell(Progress(label, 0, 1))
             backend = build_features(self.settings, name)
             judges[name] = backend.trained_on
@@ -209,15 +191,15 @@ class _Pairing:
         rows += self._by_detectors(first, other, notes)
         against = [*(first.trained_against or ()), *(other.trained_against or ())]
         shared = (*sharing(judges, against), *first.judges_sharing_training, *other.judges_sharing_training)
-        better = BETTER.format(run=self.other.label, first=self.first.label)
+        better = BETTER.format(run=self.other, first=self.first)
         return Comparison(
-            first=self.first.label,
-            run=self.other.label,
-            first_dir=self.first.fake_dir,
-            run_dir=self.other.fake_dir,
+            first=self.first,
+            run=self.other,
+            first_dir=self.settings.fake_dir,
+            run_dir=self.other_dir,
             n_sources=len(self.fakes[0]),
             rows=tuple(rows),
-            claim=claim_of(better, below_zero, SHAPELESS, dependent(judges, against)),
+            claim=distances.claim_of(better, below_zero, SHAPELESS, dependent(judges, against)),
             judges_sharing_training=tuple(dict.fromkeys(shared)),
             notes=tuple(notes),
             report=other.report,
@@ -236,27 +218,25 @@ class _Pairing:
 
         real = described([image.path for image in self.reals])
         first, other = (described([image.path for image in side]) for side in self.fakes)
-        kid, fid = (kernel_distance(real, first), kernel_distance(real, other)), frechet_distance
-        rows = [
-            _row("kid", name, *kid, kid_difference(real, other, first, **drawn("kid")), BOOTSTRAP),
-            _row(
-                "fid", name, fid(real, first), fid(real, other), fid_difference(real, other, first, **drawn("fid")), BOOTSTRAP
-            ),
-        ]
+        kids = [distances.kernel_distance(real, side) for side in (first, other)]
+        fids = [distances.frechet_distance(real, side) for side in (first, other)]
+        kid = distances.kid_difference(real, other, first, **drawn("kid"))
+        fid = distances.fid_difference(real, other, first, **drawn("fid"))
+        rows = [_row("kid", name, *kids, kid, BOOTSTRAP), _row("fid", name, *fids, fid, BOOTSTRAP)]
         if r_of_first is None or settings.source_dir is None:
             return rows
         folders = {image.path.parent for image in (*self.reals, *self.fakes[0])}
         sources = find_sources(settings.source_dir, self.fakes[0], *folders)
         source = described(sources.paths)
-        below = kernel_distance(real, source)
-        ratio = ratio_difference(real, other, first, source, sources_paired=sources.paired, **drawn("kid"))
-        return [*rows, _row("r", name, kid[0] / below, kid[1] / below, ratio, BOOTSTRAP)]
+        below = distances.kernel_distance(real, source)
+        ratio = distances.ratio_difference(real, other, first, source, sources_paired=sources.paired, **drawn("kid"))
+        return [*rows, _row("r", name, kids[0] / below, kids[1] / below, ratio, BOOTSTRAP)]
 
     def _by_detectors(self, first: EvaluateResult, other: EvaluateResult, notes: list[str]) -> list[CompareRow]:
         """Whether the strongest detector of each finds its fakes more or less often."""
         if first.detector is None or other.detector is None:
             one, result = (self.first, first) if first.detector is None else (self.other, other)
-            notes.append(f"no detectors are compared, since {one.label} has none: {result.withheld}")
+            notes.append(f"no detectors are compared, since {one} has none: {result.withheld}")
             return []
         names = ", ".join(dict.fromkeys((first.detector.name, other.detector.name)))
         mine, theirs = _correct(first.judged), _correct(other.judged)

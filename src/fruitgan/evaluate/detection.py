@@ -27,11 +27,11 @@ from fruitgan.evaluate.detectors import (
 )
 from fruitgan.evaluate.leaks import Leak
 from fruitgan.evaluate.results import ControlResult, Detection, DetectorResult, JudgedImage
-from fruitgan.evaluate.settings import NO_DETECTOR, EvaluateSettings, Tell
+from fruitgan.evaluate.settings import NO_DETECTOR, EvaluateSettings
 from fruitgan.measures.contracts import Features
 from fruitgan.measures.features import Pictures
 from fruitgan.measures.statistics import MaximumTest, maximum_test
-from fruitgan.progress import Progress
+from fruitgan.progress import OnProgress, Progress
 from fruitgan.train_detector.detector import DetectorBundle, load_detector, predict
 from fruitgan.train_detector.protocols import Split, half_split
 from fruitgan.train_detector.regression import Logistic
@@ -54,7 +54,7 @@ def detect(
     pictures: Pictures,
     device: torch.device,
     out: Path,
-    tell: Tell,
+    tell: OnProgress,
 ) -> Detection:
     """Everything about detectors, `backends` being what `logistic` looks at; pictures of where they looked go below `out`.
 
@@ -112,7 +112,9 @@ def _trained_here(testing: TwoSampleTest, out: Path, found: Detection) -> None:
     found.saliency = testing.saliency(validated, out)
 
 
-def _given(path: Path, images: Sequence[LabelledImage], device: torch.device, seed: int, found: Detection, tell: Tell) -> None:
+def _given(
+    path: Path, images: Sequence[LabelledImage], device: torch.device, seed: int, found: Detection, tell: OnProgress
+) -> None:
     """The control and the accuracy of a detector from a file or a run."""
     bundle = load_detector(path)
     if isinstance(bundle.detector, Logistic):
@@ -155,7 +157,7 @@ def judge_by_given(
     images: Sequence[LabelledImage],
     device: torch.device,
     seed: int,
-    tell: Tell,
+    tell: OnProgress,
 ) -> tuple[DetectorResult, list[str], tuple[JudgedImage, ...]]:
     """The accuracy of a detector from a file, notes on it, and its answers, on images that did not teach it, as its card says.
 
@@ -201,7 +203,7 @@ def _tested(logits: np.ndarray, images: Sequence[LabelledImage], seed: int) -> M
 
 
 def _logits(
-    path: Path, bundle: DetectorBundle, images: Sequence[LabelledImage], device: torch.device, what: str, tell: Tell
+    path: Path, bundle: DetectorBundle, images: Sequence[LabelledImage], device: torch.device, what: str, tell: OnProgress
 ) -> np.ndarray:
     paths = [image.path for image in images]
     logits = predict(bundle.detector, paths, device=device, on_progress=lambda n, total: tell(Progress(what, n, total)))

@@ -20,15 +20,16 @@ from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.parallel import in_order
 from fruitgan.errors import UsageError
 from fruitgan.evaluate.results import DetectorResult, DetectorRow, JudgedImage, RobustnessResult, SaliencyResult
-from fruitgan.evaluate.settings import ALL, NETWORK_FAMILIES, Tell
+from fruitgan.evaluate.settings import ALL, NETWORK_FAMILIES
 from fruitgan.files import write_atomically
 from fruitgan.images import Pixels
 from fruitgan.measures.contracts import Features
 from fruitgan.measures.features import Pictures, extract
 from fruitgan.measures.statistics import auc_interval
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
-from fruitgan.progress import Progress
+from fruitgan.progress import OnProgress, Progress
 from fruitgan.report.grid import png_bytes
+from fruitgan.train_detector import two_sample_test as c2st
 from fruitgan.train_detector.calibration import average_precision, calibration, judge
 from fruitgan.train_detector.detector import (
     BATCH_SIZE,
@@ -43,14 +44,7 @@ from fruitgan.train_detector.protocols import grouped_folds, half_split
 from fruitgan.train_detector.regression import Logistic, features_of, finite, logistic
 from fruitgan.train_detector.robustness import CHANGES, marked, saliency
 from fruitgan.train_detector.settings import FitSettings
-from fruitgan.train_detector.two_sample_test import (
-    Candidate,
-    CrossValidation,
-    FeatureCandidate,
-    PixelCandidate,
-    cross_validation,
-    two_sample_test,
-)
+from fruitgan.train_detector.two_sample_test import Candidate, CrossValidation, FeatureCandidate, PixelCandidate
 
 FOLDS = 5
 QUICK_FOLDS = 3
@@ -141,7 +135,7 @@ class TwoSampleTest:
     device: torch.device
     seed: int
     quick: bool
-    tell: Tell
+    tell: OnProgress
     backends: Sequence[Features] = ()
     """What `logistic` looks at, each for itself; features that were computed before come from the cache."""
     pictures: Pictures = field(default_factory=Pictures)
@@ -209,9 +203,9 @@ class TwoSampleTest:
         """
         began = time.monotonic()
         folds = grouped_folds(self.images, QUICK_FOLDS if self.quick else FOLDS, self.seed)
-        found = cross_validation(trained, folds, self.generated, self.counted("detector"))
+        found = c2st.cross_validation(trained, folds, self.generated, self.counted("detector"))
         half = half_split(self.images, self.seed)
-        test = two_sample_test(trained, half, self.generated, self.groups, self.seed, self.counted("testing"))
+        test = c2st.two_sample_test(trained, half, self.generated, self.groups, self.seed, self.counted("testing"))
         truth = self.generated[found.judged]
         detector = result_of(
             found.strongest,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,10 @@ import torch
 from markupsafe import Markup
 
 from fruitgan import randomness
-from fruitgan.bundle import Card, load, locate, weights_sha256
 from fruitgan.data.decode import decode
 from fruitgan.data.labelled import LabelledImage
-from fruitgan.engines.contracts import Engine, engines
-from fruitgan.engines.padding import translate_pixels
-from fruitgan.errors import FruitganError
 from fruitgan.evaluate.results import EvaluateResult
-from fruitgan.evaluate.sources import Sources, dataset_card
+from fruitgan.evaluate.sources import Sources
 from fruitgan.evaluate.wording import Row, figure
 from fruitgan.images import Pixels, resize
 from fruitgan.measures.features import extract
@@ -31,13 +26,12 @@ from fruitgan.train_detector.calibration import roc_points
 GALLERY = 8
 CONVINCING = 6
 """Pictures of each kind."""
-BACK = {"a2b": "b2a", "b2a": "a2b"}
 WIDTH_PX, HEIGHT_PX, MARGIN_PX = 300, 84, 12
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A generated image with the detector's logit and its pictures: its source, itself, its way back, where one looked."""
+    """A generated image with the detector's logit and its pictures: its source, itself, where one looked."""
 
     file: str
     logit: float
@@ -81,7 +75,6 @@ def exhibits(
     logits = {image.file: image.logit for image in result.judged if image.generated}
     ranked = sorted((image for image in fakes if image.path.name in logits), key=lambda image: logits[image.path.name])
     half = min(CONVINCING, len(ranked) // 2)
-    way_back = _way_back(result.fake_dir, device)
 
     looked = {saliency.file: saliency.picture for saliency in result.saliency}
 
@@ -90,9 +83,6 @@ def exhibits(
         pictures = {"generated": fake}
         if image.path in source_of:
             pictures = {"source": resize(decode(source_of[image.path]).pixels, *fake.shape[:2])} | pictures
-        if way_back is not None:
-            with suppress(FruitganError):
-                pictures["cycled"] = translate_pixels(*way_back, fake, "native")
         if image.path.name in looked:
             pictures["saliency"] = decode(result.out / looked[image.path.name]).pixels
         return Shown(image.path.name, logits[image.path.name], pictures)
@@ -116,23 +106,6 @@ def _spectrum(images: Sequence[LabelledImage], device: torch.device) -> tuple[fl
     """Mean decibels at each frequency."""
     values = extract(PowerSpectrum(), [image.path for image in images], device).values
     return tuple(float(value) for value in values[:, :FREQUENCIES].mean(0))
-
-
-def _way_back(fake_dir: Path, device: torch.device) -> tuple[Engine, Card] | None:
-    """The generator of the other direction, if the very bundle that made the pictures can be had."""
-    try:
-        made_by = dataset_card(fake_dir)
-        name = made_by["bundle"]["name"]
-        if Path(name).name != name:
-            return None  # a stranger's file names no places
-        bundle = load(locate(name))
-        if weights_sha256(bundle) != made_by["bundle"]["weights_sha256"]:
-            return None
-        weights = bundle.weights[BACK[made_by["settings"]["direction"]]]
-        engine = engines.get("torch")(generator=bundle.card.generator, weights=weights, gpu=None, device=str(device))
-        return engine, bundle.card
-    except (OSError, ValueError, LookupError, TypeError, FruitganError):
-        return None  # no dataset of export-dataset, or its bundle is not here: the page does without
 
 
 def detector_panels(result: Mapping[str, Any]) -> list[Panel]:

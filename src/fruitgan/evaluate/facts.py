@@ -19,6 +19,7 @@ from fruitgan.data.parallel import in_order
 from fruitgan.errors import DataError
 from fruitgan.files import open_regular, reading
 from fruitgan.images import Pixels, to_pillow
+from fruitgan.progress import OnProgress, silent
 
 THIN_VALUES = 8
 THIN_SHARE = 2e-4
@@ -63,13 +64,13 @@ class Facts:
     """Whether it just reaches them, as after a stretch, while most pictures that reach both ends are clipped there."""
 
 
-def inspect(paths: Sequence[Path], generated: Sequence[bool]) -> Iterator[Facts]:
+def inspect(paths: Sequence[Path], generated: Sequence[bool], tell: OnProgress = silent) -> Iterator[Facts]:
     """The facts of each file, in order; one picture is in memory at a time and thread.
 
     Raises:
         DataError: an image cannot be read or decoded (named).
     """
-    for _, facts in in_order(_facts, list(zip(paths, generated, strict=True))):
+    for _, facts in in_order(_facts, list(zip(paths, generated, strict=True)), what="looking for leaks", tell=tell):
         yield facts
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -27,7 +26,7 @@ from fruitgan.evaluate.leaks import find_leaks
 from fruitgan.evaluate.numbers import Measuring, build_features, build_metrics, claims, number_keys, why_no_ratio
 from fruitgan.evaluate.page import evaluation_report
 from fruitgan.evaluate.results import Comparison, Detection, EvaluateResult, Gate
-from fruitgan.evaluate.settings import FRUIT_EMBED, NO_DETECTOR, OUT, RATIO, SHAPELESS, EvaluateSettings, Tell
+from fruitgan.evaluate.settings import FRUIT_EMBED, NO_DETECTOR, OUT, RATIO, SHAPELESS, EvaluateSettings
 from fruitgan.evaluate.sources import Sources, dependent, find_sources, sharing, trained_against
 from fruitgan.files import remove_abandoned, write_atomically
 from fruitgan.measures.contracts import Features, Metric
@@ -64,7 +63,7 @@ def evaluate(settings: EvaluateSettings, on_progress: OnProgress | None = None, 
         return _Job(settings, telling(on_progress), beside).run(device)
 
 
-def telling(on_progress: OnProgress | None) -> Tell:
+def telling(on_progress: OnProgress | None) -> OnProgress:
     """A function for a job's parts that passes their progress on, and ends the job where it is if it was asked to stop.
 
     An evaluation's files are written at its end, whole, so that nothing has to be saved.
@@ -80,7 +79,7 @@ def telling(on_progress: OnProgress | None) -> Tell:
 @dataclass
 class _Job:
     settings: EvaluateSettings
-    tell: Tell
+    tell: OnProgress
     beside: Beside | None
     notes: list[str] = field(default_factory=list)
 
@@ -97,7 +96,7 @@ class _Job:
             metric.check_counts(len(reals), len(fakes))
         self._note_limits(fakes, reals)
         sources = self._sources(fakes, real_dir, chosen)
-        facts = self._facts(read.images)
+        facts = list(inspect([image.path for image in read.images], [image.generated for image in read.images], self.tell))
         images = self._grouped(read.images, facts)
         fakes, reals = _sides(images)
         leaks = find_leaks(facts, [image.group for image in images], [image.split for image in images])
@@ -174,13 +173,6 @@ class _Job:
             self.notes.append(sources.note)
         return sources
 
-    def _facts(self, images: Sequence[LabelledImage]) -> list[Facts]:
-        facts = []
-        for fact in inspect([image.path for image in images], [image.generated for image in images]):
-            facts.append(fact)
-            self.tell(Progress("looking for leaks", len(facts), len(images)))
-        return facts
-
     def _grouped(self, images: tuple[LabelledImage, ...], facts: list[Facts]) -> tuple[LabelledImage, ...]:
         """The images with near-duplicates in one group, which no split takes apart."""
         contents, looks = [fact.content_sha256 for fact in facts], [fact.look for fact in facts]
@@ -237,7 +229,7 @@ def _write(result: EvaluateResult, shown: Exhibits) -> None:
     except OSError as error:
         raise FruitganError(f"{result.file}: cannot be replaced ({reason_of(error)})") from error
     write_atomically(result.report, page.encode())
-    write_atomically(result.file, (json.dumps(_finite(values), indent=2, allow_nan=False) + "\n").encode())
+    write_atomically(result.file, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _real_dir(settings: EvaluateSettings) -> Path:
@@ -257,12 +249,3 @@ def _slug(folder: Path) -> str:
     """A name for the results of these images: `dataset-predicted`."""
     names = [name for name in folder.absolute().resolve().parts[-2:] if name.strip("/\\:")]
     return re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(names)).strip(".") or "images"
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinities: they become null."""
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,7 +9,7 @@ A leak makes any detector's accuracy meaningless, since it measures the leak.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,7 +34,6 @@ TREE_DEPTH = 3
 FEWEST_IN_A_LEAF = 5
 FOLDS = 5
 
-Property = Callable[[Facts], Hashable]
 Columns = NDArray[Any]
 
 
@@ -118,20 +117,19 @@ class _Suspects:
 
     def all(self) -> Iterator[tuple[Leak, Columns]]:
         """Format, mode, size, quantisation, metadata and name, each for itself; traces in pixels; and all headers at once."""
-        form, mode = self.usual(lambda fact: fact.format), self.usual(lambda fact: fact.mode)
-        yield self.kinds("format", lambda fact: fact.format, f"{form}: traces of compression distinguish the classes")
-        yield self.kinds("mode", lambda fact: fact.mode, f"{mode}: the files' colour mode distinguishes the classes")
+        yield self.kinds("format", f"{self.usual('format')}: traces of compression distinguish the classes")
+        yield self.kinds("mode", f"{self.usual('mode')}: the files' colour mode distinguishes the classes")
         size = f"generated images are {_sizes(self.fakes)}, real ones {_sizes(self.reals)}"
         for of in (lambda fact: fact.width_px, lambda fact: fact.height_px, lambda fact: fact.width_px / fact.height_px):
             yield self.numbers("size", of, f"{size}: size and the traces of resizing distinguish the classes")
         if len({fact.format for fact in self.facts}) == 1:
             tables = "the classes were compressed with different quantisation tables (another quality, or another program)"
-            yield self.kinds("quantisation", lambda fact: fact.quantisation, tables)
-            held = [_most_common(side, lambda fact: ", ".join(fact.metadata) or "nothing") for side in (self.fakes, self.reals)]
-            metadata = f"the headers hold different entries (generated: {held[0]}; real: {held[1]})"
-            yield self.kinds("metadata", lambda fact: fact.metadata, metadata, spoils=False)
-        names = f"{self.usual(lambda fact: repr(fact.name))}, each number as 0: the names distinguish the classes"
-        yield self.kinds("names", lambda fact: fact.name, names, spoils=False)
+            yield self.kinds("quantisation", tables)
+            held = [", ".join(_most_common(side, "metadata")[0]) or "nothing" for side in (self.fakes, self.reals)]
+            metadata = f"the headers hold different entries (generated, mostly: {held[0]}; real: {held[1]})"
+            yield self.kinds("metadata", metadata, spoils=False)
+        names = f"{self.usual('name')}, each number as 0: the names distinguish the classes"
+        yield self.kinds("names", names, "name", spoils=False)
         yield self.encoders()
         means = [100 * (np.exp(np.mean([fact.blockiness for fact in side])) - 1) for side in (self.fakes, self.reals)]
         blocks = (
@@ -146,15 +144,19 @@ class _Suspects:
         everything = (*seen, "metadata", "name", "suffix")
         yield self.tree("headers", everything, f"sizes, metadata and names of the files {told}", spoils=False)
 
-    def usual(self, of: Property) -> str:
+    def usual(self, name: str) -> str:
         """The most common value of each class, in words."""
-        return f"generated images are {_most_common(self.fakes, of)}, real ones {_most_common(self.reals, of)}"
+        words = []
+        for side in (self.fakes, self.reals):
+            value, count = _most_common(side, name)
+            words.append(f"{value}" if count == len(side) else f"{value} ({count} of {len(side)})")
+        return f"generated images are {words[0]}, real ones {words[1]}"
 
-    def kinds(self, kind: str, of: Property, detail: str, spoils: bool = True) -> tuple[Leak, Columns]:
+    def kinds(self, kind: str, detail: str, name: str = "", spoils: bool = True) -> tuple[Leak, Columns]:
         """A property without order: Fisher's exact test of its most telling value, times the number of values."""
         from scipy.stats import fisher_exact
 
-        fakes, reals = (Counter(of(fact) for fact in side) for side in (self.fakes, self.reals))
+        fakes, reals = (Counter(getattr(fact, name or kind) for fact in side) for side in (self.fakes, self.reals))
         values = sorted(fakes.keys() | reals.keys(), key=repr)
         differences = [fakes[value] / len(self.fakes) - reals[value] / len(self.reals) for value in values]
         p_value = 1.0
@@ -162,7 +164,7 @@ class _Suspects:
             telling = values[int(np.argmax(np.abs(differences)))]
             table = [[side[telling], side.total() - side[telling]] for side in (fakes, reals)]
             p_value = min(1.0, float(fisher_exact(table).pvalue) * len(values))
-        codes = np.array([values.index(of(fact)) for fact in self.facts])
+        codes = np.array([values.index(getattr(fact, name or kind)) for fact in self.facts])
         leak = Leak(kind=kind, detail=detail, spoils_detector=spoils, p_value=p_value)
         return leak, codes[:, None] == np.arange(len(values))
 
@@ -234,7 +236,7 @@ class _Suspects:
             f"{max(shares):.0%} of the {kinds[0]} images reach from 0 to 255 exactly, {min(shares):.0%} of the {kinds[1]}: "
             f"the {kinds[0]} ones seem to have been stretched in brightness one by one as they were saved"
         )
-        leak, _ = self.kinds("stretch", lambda fact: fact.full_range, detail)
+        leak, _ = self.kinds("stretch", detail, "full_range")
         # A generator may well make all of its images full of black and white; but thinly so?
         is_stretched = max(shares) >= STRETCHED_SHARE and more - less >= THIN_DIFFERENCE
         ends = np.array([(fact.darkest, fact.brightest, fact.thin_ends) for fact in self.facts], dtype=np.float64)
@@ -255,11 +257,8 @@ def _copies(fakes: Sequence[Facts], reals: Sequence[Facts]) -> Iterator[Leak]:
     contents = {fact.content_sha256: fact.path for fact in reals}
     copies = [fact for fact in fakes if fact.content_sha256 in contents]
     least = min(len(fakes), len(reals))
-    for kind, what, is_same_file in (
-        ("identical-files", "the very same file as", True),
-        ("identical-pixels", "pixel for pixel the same as", False),
-    ):
-        found = [fact for fact in copies if (fact.file_sha256 in files) == is_same_file]
+    for kind, what in (("identical-files", "the very same file as"), ("identical-pixels", "pixel for pixel the same as")):
+        found = [fact for fact in copies if (fact.file_sha256 in files) == (kind == "identical-files")]
         if found:
             detail = (
                 f"{len(found)} of {len(fakes)} generated images {_is(found)} {what} a real one, such as {found[0].path.name} "
@@ -317,6 +316,7 @@ def _sizes(side: Sequence[Facts]) -> str:
     return f"{sizes[0][1]} px" if len(sizes) == 1 else f"from {sizes[0][1]} to {sizes[-1][1]} px"
 
 
-def _most_common(side: Sequence[Facts], of: Property) -> str:
-    ((value, count),) = Counter(of(fact) for fact in side).most_common(1)
-    return f"{value}" if count == len(side) else f"{value} ({count} of {len(side)})"
+def _most_common(side: Sequence[Facts], name: str) -> tuple[Any, int]:
+    """The most common value of a property, and in how many files it is."""
+    ((value, count),) = Counter(getattr(fact, name) for fact in side).most_common(1)
+    return value, count

@@ -22,7 +22,6 @@ from fruitgan.evaluate.settings import (
     RATIO,
     SHAPELESS,
     EvaluateSettings,
-    Tell,
 )
 from fruitgan.evaluate.sources import Sources, images_of
 from fruitgan.images import resize
@@ -39,7 +38,7 @@ from fruitgan.measures.contracts import (
 from fruitgan.measures.distances import Claim, claim_of
 from fruitgan.measures.features import Pictures, extract
 from fruitgan.measures.metrics.fid_kid import translation_ratio
-from fruitgan.progress import Progress
+from fruitgan.progress import OnProgress, Progress
 
 RESAMPLES = {
     **dict.fromkeys(("kid", "kid-subsets", "structure", "background", "nearest-training"), (1000, 200)),
@@ -142,7 +141,7 @@ class Measuring:
     fakes: Sequence[Path]
     sources: Sources | None
     device: torch.device
-    tell: Tell
+    tell: OnProgress
     pictures: Pictures
     extracted: dict[tuple[str, str], FeatureSet] = field(default_factory=dict)
     """By backend and kind of images."""
@@ -160,7 +159,9 @@ class Measuring:
                 for backend in [own] if own else backends if metric.every_features else backends[:1]:
                     self._measure(name if own else self.settings.key(name, backend.name), metric, backend, found)
             elif isinstance(metric, TrainingMetric):
-                found.numbers[name] = metric(*self._both(backends[0]), self._training(backends[0]))
+                training = images_of("--training-dir", self.settings.training_dir or Path())
+                seen = self._extract(backends[0], training, "training")
+                found.numbers[name] = metric(*self._both(backends[0]), seen)
         if self.sources is not None:
             for backend in backends:
                 found.ratios[ratio_key(self.settings, backend.name)] = self._ratio(backend, self.sources)
@@ -217,11 +218,6 @@ class Measuring:
             paired=sources.paired,
         )
 
-    def _training(self, backend: Features) -> FeatureSet:
-        folder = self.settings.training_dir
-        assert folder is not None
-        return self._extract(backend, images_of("--training-dir", folder), "training")
-
     def _extract(self, backend: Features, paths: Sequence[Path], what: str) -> FeatureSet:
         """Features of one kind of images, computed once."""
         key = backend.name, what
@@ -244,10 +240,8 @@ class Measuring:
         pairs = list(zip(self.sources.paths, self.fakes, strict=True))
         for name, metric in chosen.items():
             began = time.monotonic()
-            values = []
-            for _, value in in_order(partial(self._of_pair, metric), pairs):
-                values.append(value)
-                self.tell(Progress(f"{name} of sources and their translations", len(values), len(pairs)))
+            label = f"{name} of sources and their translations"
+            values = [value for _, value in in_order(partial(self._of_pair, metric), pairs, what=label, tell=self.tell)]
             try:
                 found.numbers[name] = metric.result(values, time.monotonic() - began)
             except DataError as error:

@@ -7,22 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fruitgan.evaluate import wording
 from fruitgan.evaluate.exhibits import Exhibits, Panel, detector_panels, spectrum_panel, whisker
-from fruitgan.evaluate.wording import (
-    FEATURES,
-    SHARED,
-    Row,
-    change_in_words,
-    claim_sentence,
-    compare_rows,
-    detector_details,
-    figure,
-    meanings,
-    number_rows,
-    percent_interval,
-    trained_against_sentence,
-    verdict,
-)
+from fruitgan.evaluate.wording import SHARED, Row
 from fruitgan.report.page import duration, inline_images, render
 
 PICTURES_LIMIT_BYTES = 2_200_000
@@ -40,8 +27,8 @@ Cells = Sequence[tuple[str, ...]]
 def evaluation_report(result: Mapping[str, Any], shown: Exhibits) -> str:
     """The page as HTML text, of about 3 MB at most, from the result's JSON values."""
     result = without_places(result)
-    rows = number_rows(result)
-    said = meanings(rows)
+    rows = wording.number_rows(result)
+    said = wording.meanings(rows)
     galleries = shown.galleries.items()
     pictures = [picture for group in shown.cards.values() for one in group for picture in one.pictures.values()]
     pictures += [picture for _, gallery in galleries for picture in gallery]
@@ -49,15 +36,15 @@ def evaluation_report(result: Mapping[str, Any], shown: Exhibits) -> str:
     return render(
         "evaluation.html",
         result=result,
-        verdict=verdict(result),
+        verdict=wording.verdict(result),
         headline=next(iter(said.values()), None),  # of R, if there is one
-        trained_against=trained_against_sentence(result),
+        trained_against=wording.trained_against_sentence(result),
         facts=_facts(result, rows),
         rows=[(f"{row.title}, {row.judge}", *row.texts, row.images) for row in rows],
         meanings=list(said.values()),
-        claims=[claim_sentence(claim) for claim in result["claims"]],
-        compared=[(each, claim_sentence(each["claim"]), compare_rows(each)) for each in result["compare"]],
-        detector=detector_details(result["detector"]) if result["detector"] else None,
+        claims=[wording.claim_sentence(claim) for claim in result["claims"]],
+        compared=[(each, wording.claim_sentence(each["claim"]), wording.compare_rows(each)) for each in result["compare"]],
+        detector=wording.detector_details(result["detector"]) if result["detector"] else None,
         **_tables(result),
         charts=[Panel(title=f"{row.title}, {row.features}", plot=whisker(row)) for row in rows if row.says_more],
         curves=[*detector_panels(result), spectrum_panel(shown.spectra)],
@@ -81,7 +68,7 @@ def _tables(result: Mapping[str, Any]) -> dict[str, Cells]:
             name="{}",
             image_size_px="{} px",
             accuracy="{:.1%}",
-            interval=percent_interval,
+            interval=wording.percent_interval,
             auc="{:.3f}",
             chosen_folds="{:,}",
             seconds=duration,
@@ -104,10 +91,10 @@ def _tables(result: Mapping[str, Any]) -> dict[str, Cells]:
             spoils_detector=lambda yes: "spoils a detector's number" if yes else "leaves a detector's number valid",
         ),
         "robustness": _cells(
-            [row | {"change": change_in_words(row["change"], row["amount"])} for row in result["robustness"]],
+            [row | {"change": wording.change_in_words(row["change"], row["amount"])} for row in result["robustness"]],
             change="{}",
             accuracy="{:.1%}",
-            interval=percent_interval,
+            interval=wording.percent_interval,
             auc="{:.3f}",
             average_precision="{:.3f}",
         ),
@@ -144,7 +131,7 @@ def _facts(result: Mapping[str, Any], rows: Sequence[Row]) -> Cells:
         facts.append(("Test accuracy", f"{detector['accuracy']:.1%}", detector["name"]))
         facts.append(("AUC", f"{detector['auc']:.3f}", "0.5 is a coin"))
     first = rows[0].features if rows else ""
-    facts += [(row.title, figure(row.value), row.judge) for row in rows if row.features == first and row.says_more]
+    facts += [(row.title, wording.figure(row.value), row.judge) for row in rows if row.features == first and row.says_more]
     facts.append(("Leaks", str(len(result["leaks"])), "found"))
     return facts
 
@@ -173,7 +160,7 @@ def _settings(result: Mapping[str, Any], rows: Sequence[Row]) -> list[tuple[str,
         ("time", duration(result["seconds"])),
     ]
     resizes = {row.features: row.resize for row in rows}
-    features = [(name, f"{FEATURES.get(name, name)}; pictures: {resize}") for name, resize in resizes.items()]
+    features = [(name, f"{wording.FEATURES.get(name, name)}; pictures: {resize}") for name, resize in resizes.items()]
     detection = []
     if detector := result["detector"]:
         detection = [
@@ -196,7 +183,7 @@ def citation(result: Mapping[str, Any], rows: Sequence[Row]) -> str:
     if detector := result["detector"]:
         parts.append(
             f"{detector['name']} has a test accuracy of {detector['accuracy']:.1%} (95% interval "
-            f"{percent_interval(detector['interval'])}, n = {detector['n']:,}, AUC {detector['auc']:.3f}, "
+            f"{wording.percent_interval(detector['interval'])}, n = {detector['n']:,}, AUC {detector['auc']:.3f}, "
             f"p = {detector['p_value']:.2g})"
         )
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -248,4 +249,5 @@ class EvaluateResult(Numbers, Detection):
         ]:
             if row and set(str(row.get("features") or row["name"]).split(", ")) & set(judges):
                 row["shares_training"] = True
-        return {**numbers, **values}
+        # JSON has no infinities: they become null.
+        return dict(json.loads(json.dumps({**numbers, **values}), parse_constant=lambda name: None))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fruitgan.bundle import RUNS
 from fruitgan.errors import UsageError
-from fruitgan.progress import Progress
 
 OUT = Path("runs/evaluate")
 DEFAULT_FEATURES = ("fruit-embed", "random", "colour")
@@ -29,9 +28,6 @@ INCEPTION_KEYS = {"kid": "kernel_inception_distance_mean", "fid": "frechet_incep
 NETWORK_FAMILIES = ("torchvision", "timm")
 """Features whose name goes on with that of a network: `torchvision:resnet50`."""
 RATIO = "r"
-
-Tell = Callable[[Progress], None]
-"""Where the parts of this job send their progress."""
 
 
 def takes_weights(features: str) -> bool:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.sources import image_files
 from fruitgan.errors import DataError
 from fruitgan.measures.contracts import NOT_KNOWN
+from fruitgan.settings import read_json
 from fruitgan.translate.picture_files import TRAINED_AGAINST, read_mark
 
 CARD_FILE = "dataset.json"
-CARD_LIMIT_BYTES = 1 << 20
 
 K, V = TypeVar("K", bound=Hashable), TypeVar("V")
 
@@ -75,27 +74,16 @@ def unique(entries: Iterable[tuple[K, V]]) -> dict[K, V]:
     return {key: value for key, value in known if counts[key] == 1}
 
 
-def dataset_card(fake_dir: Path) -> Any:
-    """The `dataset.json` beside the generated images, whatever a stranger wrote into it; None where none can be read."""
-    path = fake_dir.absolute().parent / CARD_FILE
-    try:
-        if not path.is_file() or path.stat().st_size > CARD_LIMIT_BYTES:
-            return None
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
 def trained_against(fake_dir: Path, fakes: Sequence[LabelledImage]) -> tuple[str, ...] | None:
     """Names of the pretrained networks that judged the generator in training; None where they are not known.
 
-    From the dataset's card, else from the marks in the pictures. Where only some pictures tell, the names that they tell count.
+    From the dataset's card, whatever a stranger wrote into it, else from the marks in the pictures. Where only some pictures
+    tell, the names that they tell count.
     """
-    card = dataset_card(fake_dir)
-    bundle = card.get("bundle") if isinstance(card, dict) else None
-    if isinstance(bundle, dict) and TRAINED_AGAINST in bundle:
+    try:
+        bundle = read_json(fake_dir.absolute().parent / CARD_FILE)["bundle"]
         told = [bundle[TRAINED_AGAINST]]
-    else:
+    except (DataError, LookupError, TypeError):
         told = [(read_mark(fake.path) or {}).get(TRAINED_AGAINST) for fake in fakes]
     known = [names for names in told if isinstance(names, list) and all(isinstance(name, str) for name in names)]
     names = {name for each in known for name in each}
