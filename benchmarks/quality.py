@@ -40,7 +40,7 @@ from fruitgan.networks.contracts import discriminators, generators
 from fruitgan.report.grid import fit_square, png_bytes
 from fruitgan.runs.checkpoint import Checkpoints
 from fruitgan.train_gan.assemble import Plan, load_datasets, make_objective, make_plan, make_trainer
-from fruitgan.train_gan.estimate import work_of
+from fruitgan.train_gan.estimate import mean_multiply_adds, work_of
 from fruitgan.train_gan.objectives.contracts import objectives
 from fruitgan.train_gan.recipe import Recipe
 from fruitgan.train_gan.samples import translate_batch
@@ -89,7 +89,7 @@ def plan_of(recipe: Recipe, seed: int, precision: Precision, device: torch.devic
 def mean_work(plan: Plan) -> float:
     """Multiply-adds of a step, counted on networks without weights."""
     with torch.device("meta"):
-        return work_of(make_objective(plan), plan.recipe).mean
+        return mean_multiply_adds(work_of(make_objective(plan), plan.recipe))
 
 
 def train(plan: Plan, source: Source, folder: Path, device: torch.device) -> dict[str, torch.nn.Module]:

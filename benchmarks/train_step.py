@@ -32,9 +32,8 @@ from fruitgan.networks import layers
 from fruitgan.train_gan import trainer as training
 from fruitgan.train_gan.assemble import Plan, compile_networks, make_objective, make_plan
 from fruitgan.train_gan.cuda_graphs import WARM_UP_STEPS, CudaGraphs
-from fruitgan.train_gan.objectives.adversarial import discriminator_loss, generator_loss
+from fruitgan.train_gan.objectives.adversarial import ReplayBuffer, discriminator_loss, generator_loss
 from fruitgan.train_gan.objectives.contracts import Objective
-from fruitgan.train_gan.objectives.replay_buffer import ReplayBuffer
 from fruitgan.train_gan.recipe import Recipe
 from fruitgan.train_gan.settings import TrainGanSettings
 

@@ -32,3 +32,19 @@ OnProgress = Callable[[Event], bool | None]
 
 def silent(event: Event) -> None:
     """For those who want no events."""
+
+
+@dataclass
+class Listener:
+    """Whoever a job's events are told to; `stopped` once they have asked for a stop."""
+
+    on_progress: OnProgress | None
+    stopped: bool = False
+
+    def tell(self, event: Event) -> None:
+        if self.on_progress is not None and self.on_progress(event):
+            self.stopped = True
+
+    def warn(self, *texts: str) -> None:
+        for text in texts:
+            self.tell(Note(text, is_warning=True))

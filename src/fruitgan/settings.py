@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from fruitgan.errors import DataError, UsageError, reason_of, shown
 from fruitgan.files import open_regular, reading
+from fruitgan.registry import suggestion
 
 T = TypeVar("T")
 
@@ -219,7 +220,7 @@ def _convert_dataclass(kind: type, value: Any, where: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     unknown = sorted(set(value) - set(fields))
     if unknown:
-        raise UsageError(f"{where}: unknown key {shown(unknown[0])}; known are {', '.join(fields)}")
+        raise UsageError(f"{where}: unknown key {shown(unknown[0])}: {suggestion(str(unknown[0]), list(fields))}")
     required = {
         name
         for name, field in fields.items()

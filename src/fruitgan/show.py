@@ -34,17 +34,18 @@ def show(
 
 
 def _show_recipe(name: str | None, console: Console) -> None:
-    from fruitgan.train_gan.estimate import count_work
+    from fruitgan.train_gan.estimate import count_work, mean_multiply_adds
     from fruitgan.train_gan.recipe import recipe_toml, recipes
 
     if name is None:
         raise UsageError(f"which recipe? Known are {', '.join(recipes.names())}")
     recipe = recipes.get(name)
-    work = count_work(name)
-    console.result({"name": name, **to_json(recipe), "multiply_adds_per_step": work.mean, "kinds_of_step": to_json(work.kinds)})
+    kinds = count_work(name)
+    mean = mean_multiply_adds(kinds)
+    console.result({"name": name, **to_json(recipe), "multiply_adds_per_step": mean, "kinds_of_step": to_json(kinds)})
     console.out(recipe_toml(recipe))
-    console.out(f"# multiply-adds a step, counted: {work.mean / 1e9:,.1f} G in the mean")
-    for kind in work.kinds:
+    console.out(f"# multiply-adds a step, counted: {mean / 1e9:,.1f} G in the mean")
+    for kind in kinds:
         console.out(f"# {kind.share:.1%} of the steps: {kind.multiply_adds / 1e9:,.1f} G, {', '.join(kind.weights)}")
 
 

@@ -100,10 +100,11 @@ def test_a_constant_cycle_weight_and_a_weight_of_0_for_what_the_objective_does_n
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--set", "wieghts.cycle=5"], "a recipe has no field wieghts: did you mean weights?"),
+        (["--set", "wieghts.cycle=5"], "recipe: unknown key 'wieghts': did you mean weights?"),
         (["--set", "weights.cylce=5"], "has no loss weight 'cylce', which the recipe fast sets: did you mean cycle?"),
-        (["--set", "optimizers.generators.lr=1"], "a recipe has no field optimizers.generators.lr: "),
+        (["--set", "optimizers.generators.lr=1"], "recipe.optimizers.generators: unknown key 'lr': "),
         (["--set", "optimizers.generator.beta_1=0"], "has no optimizer 'generator', which the recipe fast sets: did you mean"),
+        (["--set", "batch_size.x=1"], "--set batch_size.x=1: batch_size has no fields"),
         (["--set", "batch_size=many"], "--set batch_size=many: recipe.batch_size: expected int, found 'many'"),
         (["--set", "weights.cycle.begin=2"], "begin 2.0 and finish 1.0 must rise within 0 to 1"),
         (["--set", "learning_rate=1e-4"], "for the rate itself give --learning-rate 0.0001"),
@@ -131,7 +132,7 @@ def test_what_does_not_fit_is_one_line_before_anything_is_loaded(
     [
         ('extends = "fsat"', 2, "did you mean fast?"),
         ('extends = "fast"\n[weights]\ncycle = "much"', 2, "recipe.weights.cycle.start: expected float, found 'much'"),
-        ('extends = "fast"\nbatchsize = 3', 2, "a recipe has no field batchsize: did you mean batch_size?"),
+        ('extends = "fast"\nbatchsize = 3', 2, "recipe: unknown key 'batchsize': did you mean batch_size?"),
         ("batch_size = 3", 2, 'or begin the file with extends = "fast"'),
         ("batch_size = ", 2, "mine.toml is not TOML"),
     ],

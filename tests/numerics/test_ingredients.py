@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fruitgan.data.augment.training import BRIGHTNESS, CONTRAST, DRAWS, SHIFT, mildly_changed
 from fruitgan.data.loader import Batch
 from fruitgan.errors import UsageError
 from fruitgan.networks.layers import BilinearUpsample, composed, spectral_norm
@@ -18,9 +17,6 @@ from fruitgan.networks.mobile import mobile
 from fruitgan.networks.patch import patch_multiscale
 from fruitgan.networks.resnet import resnet_aa
 from fruitgan.train_gan.objectives.adversarial import (
-    IMAGES_TO_FULL,
-    STRONGEST,
-    AdaptiveStrength,
     discriminator_loss,
     generator_loss,
 )
@@ -160,70 +156,8 @@ def test_a_masks_costs_equal_naive_loops() -> None:
     assert float(mask_area(mask)) == pytest.approx(sum(mask.flatten().tolist()) / 24)
 
 
-def test_mild_changes_equal_naive_loops() -> None:
-    side = 16
-    x, draws = images(4, side), torch.rand(4, DRAWS, dtype=torch.float64)
-    draws[:, (0, 3, 5)] = torch.tensor(
-        [[0.1, 0.9, 0.9], [0.9, 0.1, 0.9], [0.9, 0.9, 0.1], [0.1, 0.1, 0.1]], dtype=torch.float64
-    )
-    out = mildly_changed(x, draws, torch.tensor(0.5))
-    for n in range(4):
-        moved, across, down, lit, light, contrasted, contrast = draws[n].tolist()
-        rows, columns = (round((2 * u - 1) * SHIFT * side) if moved < 0.5 else 0 for u in (down, across))
-        expected = torch.zeros(3, side, side, dtype=torch.float64)
-        for row, column in itertools.product(range(side), repeat=2):
-            if 0 <= row - rows < side and 0 <= column - columns < side:
-                expected[:, row, column] = x[n, :, row - rows, column - columns]
-        if lit < 0.5:
-            expected += (2 * light - 1) * BRIGHTNESS
-        if contrasted < 0.5:
-            mean = expected.mean()
-            expected = (expected - mean) * (1 + (2 * contrast - 1) * CONTRAST) + mean
-        torch.testing.assert_close(out[n], expected, rtol=0, atol=1e-9)
-
-
-def test_a_picture_is_moved_by_whole_pixels_under_autocast_too() -> None:
-    x = images(20, 256).float()
-    draws = torch.zeros(20, DRAWS)
-    draws[:, 1] = torch.linspace(0.01, 0.99, 20)  # how far across
-    draws[:, 2], draws[:, 3], draws[:, 5] = 0.5, 1.0, 1.0  # not down, not brighter, no other contrast
-    expected = mildly_changed(x, draws, torch.tensor(1.0))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(mildly_changed(x, draws, torch.tensor(1.0)), expected)
-
-
-def test_mild_changes_pass_gradients_on_everywhere_and_change_nothing_at_strength_0() -> None:
-    x = images(2, 8).requires_grad_()
-    draws = torch.full((2, DRAWS), 0.75, dtype=torch.float64)
-    draws[:, 0] = 1 - 2**-24  # not moved: what is moved out of the picture rightly has no gradient
-    (gradient,) = torch.autograd.grad(mildly_changed(x, draws, torch.tensor(0.8)).square().sum(), x)
-    assert (gradient != 0).all()
-    torch.testing.assert_close(mildly_changed(x.detach(), draws, torch.tensor(0.0)), x.detach(), rtol=0, atol=1e-12)
-
-
-def test_the_strength_follows_the_rule_and_forgets_steps_that_do_not_count() -> None:
-    strength = AdaptiveStrength(0.6)
-    by_hand, total = 0.0, 0.0
-    for step in range(1, 41):
-        certainty = 0.9 if step <= 24 else 0.1
-        strength.observe(torch.tensor(1.0), 1000)
-        strength.settle(NO)
-        strength.observe(torch.tensor(certainty), 1000)
-        strength.settle(YES)
-        total += certainty
-        if step % 4 == 0:
-            by_hand += math.copysign(4 * 1000 / IMAGES_TO_FULL, total / 4 - 0.6)
-            by_hand, total = min(max(by_hand, 0.0), STRONGEST), 0.0
-        assert float(strength.on(torch.device("cpu"))) == pytest.approx(by_hand, abs=1e-6)
-    other = AdaptiveStrength(0.6)
-    other.restore(strength.state())
-    assert torch.equal(other.state()["values"], strength.state()["values"])
-    with pytest.raises(ValueError, match="strength"):
-        other.restore({"values": torch.full((3,), torch.nan)})
-
-
 def rich() -> Objective:
-    made = cyclegan(pool_size=0, mask_losses=True, augment_target=0.6)(
+    made = cyclegan(pool_size=0, mask_losses=True)(
         lambda: mobile(base_channels=2, blocks=1), lambda: patch_multiscale(base_channels=2, scales=1)
     )
     shaken(made.networks)
@@ -237,7 +171,6 @@ def batch_for(made: Objective, n: int = 2) -> Batch:
 
 def test_a_step_with_every_ingredient_has_the_terms_of_its_formulas() -> None:
     made = rich()
-    made.extras["strength"].restore({"values": torch.tensor([0.7, 0.0, 0.0])})
     batch, n = batch_for(made), made.networks
     for value, weight in enumerate(made.weights.values(), start=2):
         weight.fill_(value)
@@ -245,16 +178,13 @@ def test_a_step_with_every_ingredient_has_the_terms_of_its_formulas() -> None:
     step = made.prepare(batch, made.variant(weights))
     found = {name: float(term.detach()) for player in made.players for name, term in player.loss(step).items()}
     expected = {}
-    p = torch.tensor(0.7)
     for way, domain, generator, real, other in (("ab", "b", "ab", batch.b, batch.a), ("ba", "a", "ba", batch.a, batch.b)):
         fake, mask = n[f"generator_{generator}"].parts(other)
         judge = n[f"discriminator_{domain}"]
-        shown = mildly_changed(fake, batch.draws["shown_to_fool"], p)
-        expected[f"adversarial_{way}"] = weights["adversarial"] * generator_loss("lsgan", judge(shown))
+        expected[f"adversarial_{way}"] = weights["adversarial"] * generator_loss("lsgan", judge(fake))
         expected[f"mask_roughness_{way}"] = weights["mask_roughness"] * mask_roughness(mask)
         expected[f"mask_area_{way}"] = weights["mask_area"] * mask_area(mask)
-        shown_real, shown_fake = (mildly_changed(x, batch.draws["shown_to_learn"], p) for x in (real, fake))
-        expected[f"discriminator_{domain}"] = discriminator_loss("lsgan", judge(shown_real), judge(shown_fake))
+        expected[f"discriminator_{domain}"] = discriminator_loss("lsgan", judge(real), judge(fake))
         back = "ba" if way == "ab" else "ab"
         cycled = n[f"generator_{back}"](fake)
         source = "a" if way == "ab" else "b"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fruitgan.train_gan.objectives.replay_buffer import ReplayBuffer
+from fruitgan.train_gan.objectives.adversarial import ReplayBuffer
 
 KEEP, UNDO = torch.ones(()), torch.zeros(())
 

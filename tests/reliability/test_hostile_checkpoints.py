@@ -27,7 +27,7 @@ from fruitgan.cli import main
 from fruitgan.errors import DataError, FruitganError
 from fruitgan.runs.checkpoint import SUMS, TENSORS, VALUES, Checkpoints, Stateful
 from fruitgan.train_gan.job import train_gan
-from fruitgan.train_gan.objectives.replay_buffer import ReplayBuffer
+from fruitgan.train_gan.objectives.adversarial import ReplayBuffer
 from fruitgan.train_gan.settings import TrainGanSettings
 from fruitgan.train_gan.trainer import Trainer
 

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ import torch
 from picture_files import write_ramp_domains
 from safetensors.torch import load_file, save_file
 from training_events import is_saved, start_of, step_of, warnings_of
+from trainings import assert_same_end, last_checkpoint, log_lines, stop_after
 
 from fruitgan import bundle as bundles
-from fruitgan.data.loader import Batch, BatchLoader
 from fruitgan.errors import DataError, UsageError
 from fruitgan.files import file_sha256
 from fruitgan.progress import Event, OnProgress
@@ -29,7 +29,6 @@ from fruitgan.train_gan import recipes, segment
 from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.recipe import Part, until
 from fruitgan.train_gan.settings import TrainGanResult, TrainGanSettings
-from fruitgan.train_gan.trainer import LossNotFinite
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -49,7 +48,7 @@ KINDS: dict[str, tuple[dict[str, Any], int, int]] = {
     ),
     # large enough batches for the pool of 50 to be full, and to swap, before the stop
     "cyclegan": ({"recipe": "cyclegan", "generator": "resnet-6", "image_size": 24, "batch_size": 11}, 8, 6),
-    # masks, a replay buffer, a strength that adapts
+    # masks, a replay buffer
     "fruit": (
         {
             "recipe": "fruit",
@@ -57,7 +56,7 @@ KINDS: dict[str, tuple[dict[str, Any], int, int]] = {
             "batch_size": 2,
             "generator_options": {"base_channels": "4", "blocks": "1"},
             "discriminator_options": {"base_channels": "4"},
-            "objective_options": {"augment_target": "0.6", "pool_size": "5"},
+            "objective_options": {"pool_size": "5"},
         },
         10,
         7,
@@ -77,7 +76,7 @@ RARELY = 1000
 @pytest.fixture(scope="module", autouse=True)
 def rich_fruit() -> Iterator[None]:
     """The recipe with what else an objective can keep, and a loss that ends halfway."""
-    options = {**recipes.fruit.objective.options, "augment_target": 0.6, "pool_size": 3}
+    options = {**recipes.fruit.objective.options, "pool_size": 3}
     weights = {**recipes.fruit.weights, "identity": until(0.5, 5.0)}
     rich = dataclasses.replace(recipes.fruit, objective=Part(name="cyclegan", options=options), weights=weights)
     with pytest.MonkeyPatch.context() as patch:
@@ -105,10 +104,6 @@ def settings(data: Path, out: Path, kind: str, name: str, **changes: Any) -> Tra
 def resumed(out: Path, name: str, on_progress: OnProgress | None = None, **changes: Any) -> TrainGanResult:
     often = {"log_every": 3, "save_every": RARELY, "sample_every": RARELY}
     return train_gan(TrainGanSettings(resume=name, out=out, gpu="none", **{**often, **changes}), on_progress)
-
-
-def stop_after(step: int) -> Callable[[Event], bool]:
-    return lambda event: step_of(event) >= step
 
 
 @pytest.fixture(scope="module")
@@ -159,29 +154,6 @@ def new_process(data: Path, out: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def last_checkpoint(run: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    folder = max((run / "checkpoints").iterdir())
-    return load_file(folder / "state.safetensors"), json.loads((folder / "state.json").read_text())
-
-
-def log_lines(run: Path) -> list[dict[str, Any]]:
-    """The log, but for what a clock decides."""
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if "second" not in key} for line in lines]
-
-
-def assert_same_end(found: Path, expected: Path) -> None:
-    tensors, document = last_checkpoint(found)
-    expected_tensors, expected_document = last_checkpoint(expected)
-    assert tensors.keys() == expected_tensors.keys()
-    assert [key for key in tensors if not torch.equal(tensors[key], expected_tensors[key])] == []
-    assert document["values"] == expected_document["values"]
-    assert document["sha256"] == expected_document["sha256"]
-    assert log_lines(found) == log_lines(expected)
-    weights = [bundles.load(run / bundles.FILE_NAME) for run in (found, expected)]
-    assert bundles.weights_sha256(weights[0]) == bundles.weights_sha256(weights[1])
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stopped_run_goes_on_bit_for_bit_in_a_new_process(
     kind: str, whole: Mapping[str, TrainGanResult], out: Path, new_process: subprocess.CompletedProcess[str]
@@ -197,7 +169,7 @@ def test_the_checkpoints_compared_hold_every_part_that_moves(whole: Mapping[str,
     always = networks | {"optimizer.generators", "optimizer.discriminators", "trainer"}
     more = {
         "fast": {"ema"},
-        "fruit": {"ema", "extra.pool_a", "extra.pool_b", "extra.strength"},
+        "fruit": {"ema", "extra.pool_a", "extra.pool_b"},
         "cyclegan": {"extra.pool_a", "extra.pool_b"},
         "seed-unet": set(),
     }
@@ -397,30 +369,6 @@ def test_a_bundle_that_a_kill_left_behind_its_checkpoint_is_made_anew(
     (first.run / "result.json").unlink()
     result = resumed(out, "behind")
     assert bundles.weights_sha256(bundles.load(result.bundle)) == result.weights_sha256 == whole["fast"].weights_sha256
-
-
-def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
-    data: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batch = BatchLoader.batch
-
-    def spoilt(feed: BatchLoader, step: int, draws: Mapping[str, int]) -> Batch:
-        made = batch(feed, step, draws)
-        return Batch(made.a * torch.nan, made.b, made.draws) if step == 4 else made
-
-    monkeypatch.setattr(BatchLoader, "batch", spoilt)
-    with pytest.raises(LossNotFinite, match="cycle_a") as error:
-        train_gan(settings(data, out, "fast", "spoilt", save_every=2))
-    assert error.value.exit_code == 1
-    run = out / "spoilt"
-    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-00000002", "step-00000004"]
-    assert not (run / "result.json").exists()
-    assert [(line["step"], "cycle_a" in line.get("not_finite", ())) for line in log_lines(run)] == [(3, False), (6, True)]
-    tensors, _ = last_checkpoint(run)
-    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
-    assert bundles.load(run / bundles.FILE_NAME).card.steps == 4
-    monkeypatch.undo()
-    assert resumed(out, "spoilt").finished
 
 
 def test_a_run_of_an_older_version_goes_on_bit_for_bit(whole: Mapping[str, TrainGanResult], data: Path, out: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -14,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 from picture_files import write_ramp_domains
-from safetensors.torch import load_file
 from training_events import is_warning, start_of, step_of, warnings_of
+from trainings import assert_same_end, last_checkpoint, log_lines, stop_after
 
 from fruitgan import randomness
 from fruitgan.cli import main
 from fruitgan.data.loader import Batch, BatchLoader
-from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.errors import DataError, FruitganError, UsageError, is_out_of_memory
 from fruitgan.progress import Event, OnProgress
 from fruitgan.runs.run import Run
 from fruitgan.train_gan import job, segment
@@ -59,29 +58,6 @@ def resumed(out: Path, on_progress: OnProgress | None = None, **changes: Any) ->
 
 def texts(events: list[Event]) -> list[str]:
     return [text for text in warnings_of(events) if text.startswith("step ")]
-
-
-def stop_after(step: int) -> Callable[[Event], bool]:
-    return lambda event: step_of(event) == step
-
-
-def log_lines(run: Path) -> list[dict[str, Any]]:
-    """The log, but for what a clock decides."""
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if "second" not in key} for line in lines]
-
-
-def last_checkpoint(run: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    folder = max((run / "checkpoints").iterdir())
-    return load_file(folder / "state.safetensors"), json.loads((folder / "state.json").read_text())
-
-
-def assert_same_end(found: Path, expected: Path) -> None:
-    (tensors, document), (expected_tensors, expected_document) = last_checkpoint(found), last_checkpoint(expected)
-    assert tensors.keys() == expected_tensors.keys()
-    assert [key for key in tensors if not torch.equal(tensors[key], expected_tensors[key])] == []
-    assert document["values"] == expected_document["values"]
-    assert log_lines(found) == log_lines(expected)
 
 
 Spoil = Callable[[BatchLoader, int], bool]
@@ -300,11 +276,6 @@ def test_a_rollback_takes_its_later_samples_with_it_and_stands_in_the_report(
     assert "By step 6: not finite before step 6: " in page
 
 
-def test_what_to_do_when_a_loss_is_not_finite_is_stop_or_rollback() -> None:
-    with pytest.raises(UsageError, match="--on-nan ignore: expected stop or rollback"):
-        TrainGanSettings(on_nan="ignore")  # type: ignore[arg-type]
-
-
 # No memory left
 
 
@@ -346,11 +317,17 @@ def failing_at(step: int, fail: Callable[[], None], monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("where", LACKS)
-def test_out_of_memory_names_what_takes_it_and_the_checkpoint_stays(
-    where: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_every_lack_of_memory_is_known_as_one(where: str) -> None:
+    with pytest.raises((MemoryError, RuntimeError, OSError)) as error:
+        LACKS[where]()
+    assert is_out_of_memory(error.value)
+
+
+def test_out_of_memory_names_what_takes_it_and_the_run_goes_on_where_there_is_more(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        failing_at(3, LACKS[where], patch)
+        failing_at(3, LACKS["torch on a CPU"], patch)
         with pytest.raises(OutOfMemory) as error:
             train_gan(settings(data, tmp_path))
     assert error.value.exit_code == 1
@@ -359,13 +336,6 @@ def test_out_of_memory_names_what_takes_it_and_the_checkpoint_stays(
     for part in ("on cpu", "--batch-size 1", "--image-size 48", "--precision fp32", "the checkpoint of step 2 stays"):
         assert part in said
     assert last_checkpoint(tmp_path / "run")[1]["step"] == 2
-
-
-def test_a_run_goes_on_where_there_is_more_memory(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        failing_at(3, LACKS["CUDA"], patch)
-        with pytest.raises(OutOfMemory):
-            train_gan(settings(data, tmp_path))
     assert_same_end(resumed(tmp_path).run, train_gan(settings(data, tmp_path / "whole")).run)
 
 

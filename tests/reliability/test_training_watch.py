@@ -21,7 +21,7 @@ from fruitgan.progress import Event
 from fruitgan.train_gan import monitor as watching
 from fruitgan.train_gan import segment
 from fruitgan.train_gan.job import train_gan
-from fruitgan.train_gan.monitor import PATIENCE, SENTENCES, Monitor, Patience, describe, swings
+from fruitgan.train_gan.monitor import PATIENCE, SENTENCES, Monitor, describe, swings
 from fruitgan.train_gan.samples import translate_batch
 from fruitgan.train_gan.settings import TrainGanSettings
 
@@ -103,7 +103,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -
     if "made" not in request.fixturenames:
         return
     for kind in PATIENCE:
-        monkeypatch.setitem(PATIENCE, kind, Patience(0.0, 40, 40))
+        monkeypatch.setitem(PATIENCE, kind, (0.0, 40, 40))
     monkeypatch.setattr(watching, "LEAST_SPAN_STEPS", 40)
     monkeypatch.setattr(segment, "OBSERVE_STEPS", 10)
     monkeypatch.setattr(segment, "training_report", lambda *_: "")
@@ -151,7 +151,7 @@ def test_each_collapse_is_seen_on_networks_made_to_collapse_so_and_said_once_wit
     generator, discriminator, said = COLLAPSES[kind]
     events: list[Event] = []
     if kind == "discriminator-won":  # its fakes are the inputs, which is another warning's business
-        PATIENCE["unchanged"] = Patience(0.0, 1000, 1000)
+        PATIENCE["unchanged"] = (0.0, 1000, 1000)
     result = train_gan(settings(data, tmp_path, generator, discriminator), events.append)
     found = warned(result.run)
     assert [(kind, said in text) for _, kind, text in found] == [(kind, True)]

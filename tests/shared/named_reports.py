@@ -88,7 +88,7 @@ def training(name: str, folder: Path) -> str:
         (run / "samples" / f"step-{step:08d}.png").write_bytes(png_bytes(grid(rows)))
     machine = {f"machine {name}": f"value {name}", "packages": {f"package {name}": f"1 {name}"}}
     (run / "environment.json").write_text(json.dumps(machine))
-    return training_report(run, config(name), log(name), result(run, name), {"a2b": 2, "b2a": 2})
+    return training_report(run, config(name), log(name), result(run, name))
 
 
 CONFUSION = {"generated_as_generated": 3, "generated_as_real": 1, "real_as_generated": 1, "real_as_real": 3}

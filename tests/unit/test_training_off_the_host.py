@@ -18,9 +18,9 @@ from torch.utils._pytree import tree_leaves
 
 from fruitgan.data.augment import augmentations
 from fruitgan.data.image_dataset import ImageDataset
-from fruitgan.data.loader import BatchLoader
+from fruitgan.data.loader import BatchLoader, Sampler
 from fruitgan.train_gan import cuda_graphs
-from fruitgan.train_gan.assemble import make_objective, make_plan, make_sampler
+from fruitgan.train_gan.assemble import make_objective, make_plan
 from fruitgan.train_gan.recipe import recipes
 from fruitgan.train_gan.settings import TrainGanSettings
 from fruitgan.train_gan.trainer import Trainer
@@ -86,7 +86,7 @@ def train(recipe: str, *, on_device: bool, change: Callable[[Trainer], None] = l
     with Watch() as watch:
         feed = BatchLoader(
             *banks,
-            make_sampler(plan, IMAGES, IMAGES),
+            Sampler(IMAGES, IMAGES, plan.recipe.batch_size, plan.seed, plan.recipe.pairing),
             augmentations.build(plan.augmentation),
             image_size_px=side_px,
             seed=0,

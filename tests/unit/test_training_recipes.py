@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from fruitgan.train_gan.estimate import count_work
+from fruitgan.train_gan.estimate import count_work, mean_multiply_adds
 from fruitgan.train_gan.recipe import Adam, Part, Recipe, Schedule, constant, recipes
 
 
@@ -45,27 +43,12 @@ def test_seed_unet_is_the_lab_reports() -> None:
     assert recipe.total_steps(995) == 39_800
 
 
-@pytest.mark.parametrize("name", ["fruit", "fast"])
-def test_fruit_and_fast_learn_against_pretrained_features(name: str) -> None:
-    recipe = recipes.get(name)
-    options = {"gan_mode": "hinge", "pool_size": 0, "mask_losses": True, "shift": 1 / 16}
-    assert recipe.objective == Part(name="cyclegan", options=options)
-    assert recipe.discriminator.name == "projected"
-    assert recipe.optimizers == {
-        "generators": Adam(learning_rate=2e-4, beta_1=0.0, beta_2=0.99),
-        "discriminators": Adam(learning_rate=4e-4, beta_1=0.0, beta_2=0.99),
-    }
-    assert recipe.weights["identity"] == recipe.weights["mask_area"] == constant(0.0)
-    assert recipe.ema_decay == 0.999
-    assert recipe.precision == "auto"
-
-
 def test_fruit_takes_no_more_work_than_cyclegan() -> None:
     recipe, reference = recipes.get("fruit"), recipes.get("cyclegan")
     assert recipe.generator == Part(name="resnet-aa")
     lengths = (recipe.epochs, recipe.image_size_px, recipe.batch_size)
     assert lengths == (reference.epochs, reference.image_size_px, reference.batch_size)
-    assert count_work("fruit").mean <= count_work("cyclegan").mean
+    assert mean_multiply_adds(count_work("fruit")) <= mean_multiply_adds(count_work("cyclegan"))
 
 
 def test_the_work_of_cyclegan_is_that_of_its_layers() -> None:
@@ -83,14 +66,6 @@ def test_the_work_of_cyclegan_is_that_of_its_layers() -> None:
     cycles = 2 * 3 * generator
     fooled = 2 * 2 * (first + sum(others))  # backward to the input alone
     learning = 4 * (2 * first + 3 * sum(others))
-    (kind,) = count_work("cyclegan").kinds
+    (kind,) = count_work("cyclegan")
     assert kind.share == 1
     assert kind.multiply_adds == fakes_and_identities + cycles + fooled + learning
-
-
-def test_fast_is_light() -> None:
-    recipe = recipes.get("fast")
-    assert recipe.generator == Part(name="mobile")
-    assert (recipe.image_size_px, recipe.batch_size, recipe.steps) == (96, 2, 12_000)
-    assert recipe.pairing == "passes"
-    assert recipe.total_steps(255) == recipe.total_steps(1) == 12_000

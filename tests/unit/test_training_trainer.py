@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from trainings import RandomImages, differences, everything
 
-from fruitgan.data.loader import Batch
 from fruitgan.networks.contracts import discriminators, generators
-from fruitgan.train_gan.objectives.contracts import Objective, Player
+from fruitgan.train_gan.objectives.contracts import Player
 from fruitgan.train_gan.objectives.cyclegan import cyclegan
 from fruitgan.train_gan.recipe import Adam, Schedule, constant, recipes, until
 from fruitgan.train_gan.trainer import LossNotFinite, Trainer
 
 CPU = torch.device("cpu")
 COUNTERS = {"trainer/step", "trainer/since_log", "trainer/counts", "ema/updates"}
-
-
-class RandomImages:
-    """A feed of random images, the same for the same step; at the steps in `bad` they are not numbers."""
-
-    def __init__(self, side_px: int, bad: set[int] | None = None) -> None:
-        self.side_px = side_px
-        self.bad = bad or set()
-
-    def batch(self, step: int, draws: Mapping[str, int]) -> Batch:
-        numbers = torch.Generator().manual_seed(step)
-        a, b = (torch.rand((2, 3, self.side_px, self.side_px), generator=numbers) * 2 - 1 for _ in range(2))
-        if step in self.bad:
-            a = a * torch.nan
-        return Batch(a, b, {name: torch.rand((2, count), generator=numbers) for name, count in draws.items()})
 
 
 PLAIN: dict[str, Any] = {
@@ -78,24 +61,6 @@ def make_trainer(
 
 def train(trainer: Trainer, until_step: int) -> list[Any]:
     return list(trainer.steps(until_step))
-
-
-def everything(trainer: Trainer) -> dict[str, Any]:
-    """Every part's state, copied, by PART/KEY."""
-    return {
-        f"{part}/{key}": value.clone() if isinstance(value, Tensor) else copy.deepcopy(value)
-        for part, stateful in trainer.stateful().items()
-        for key, value in stateful.state().items()
-    }
-
-
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    assert one.keys() == other.keys()
-    return [
-        key
-        for key in one
-        if not (torch.equal(one[key], other[key]) if isinstance(one[key], Tensor) else one[key] == other[key])
-    ]
 
 
 # What a step changes
@@ -165,15 +130,6 @@ def differences_of_known(one: Mapping[str, Any], other: Mapping[str, Any]) -> li
     known = one.keys() & other.keys()
     assert all(not other[key].any() for key in other.keys() - known if key.startswith("extra."))
     return differences({key: one[key] for key in known}, {key: other[key] for key in known})
-
-
-def test_images_that_are_not_numbers_change_nothing_at_all() -> None:
-    trainer = make_trainer(discriminator="patch-multiscale", side_px=48, bad={5})
-    train(trainer, 5)
-    before = everything(trainer)
-    train(trainer, 6)
-    changed = {key for key in differences(before, everything(trainer)) if not key.startswith("trainer/sum.")}
-    assert changed <= COUNTERS
 
 
 @pytest.mark.parametrize(
@@ -288,45 +244,8 @@ def test_a_trainer_restored_in_the_middle_goes_on_bit_for_bit(split: int) -> Non
     assert differences(everything(whole), everything(second)) == []
 
 
-class Readbacks(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the operations that make the host wait for the device."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select"):
-            self.found.append(str(func))
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("discriminator", ["patch-70", "patch-multiscale"])
-def test_the_hot_loop_never_waits_for_the_device(discriminator: str) -> None:
-    trainer = make_trainer(discriminator=discriminator, side_px=48, log_every=6)
-    reports: Iterator[Any] = iter(trainer.steps(100))
-    for _ in range(4):  # the pool is full and swaps
-        next(reports)
-    feed, batches = trainer.loader, {step: trainer.loader.batch(step, trainer.objective.draws) for step in range(4, 6)}
-    trainer.loader = type("Ready", (), {"batch": lambda _self, step, _draws: batches[step]})()
-    with Readbacks() as quiet:
-        next(reports)
-    with Readbacks() as logging:
-        assert next(reports).losses is not None
-    trainer.loader = feed
-    assert quiet.found == []
-    assert logging.found
-
-
 def test_bf16_trains_with_finite_losses_and_weights_in_full_precision() -> None:
     trainer = make_trainer(log_every=1)
     trainer.precision = "bf16"
     assert all(np.isfinite(list(report.losses.values())).all() for report in train(trainer, 2))
     assert all(p.dtype == torch.float32 for p in trainer.objective.networks.parameters())
-
-
-def test_an_objective_moves_to_its_device_with_its_weights() -> None:
-    objective: Objective = make_trainer().objective
-    objective.to(torch.device("meta"))
-    assert {p.device.type for p in objective.networks.parameters()} == {"meta"}
-    assert {weight.device.type for weight in objective.weights.values()} == {"meta"}

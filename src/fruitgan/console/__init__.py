@@ -113,8 +113,9 @@ class Console:
                 if event.what not in shown:
                     stack.close()  # the bar before
                     shown.clear()
-                    shown[event.what] = stack.enter_context(self.bar(event.total or None, event.what, unit))
-                shown[event.what].update(event.done)
+                    shown[event.what] = stack.enter_context(self.bar(event.total or None, event.what, unit, event.done))
+                rate = event.details.get("images_per_second")
+                shown[event.what].update(event.done, **({"img/s": f"{rate:.2f}"} if rate else {}))
 
             yield on_event
 

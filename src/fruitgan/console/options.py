@@ -7,12 +7,13 @@ every option of every subcommand the variable `FRUITGAN_<OPTION>`, and `--debug`
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Mapping
 from datetime import date, time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import typer
 
@@ -21,9 +22,12 @@ from fruitgan.errors import UsageError, shown
 from fruitgan.registry import suggestion
 from fruitgan.settings import read_toml
 
+T = TypeVar("T")
+
 DATA_PANEL = "Data"
 MACHINE_PANEL = "Machine"
 OUTPUT_PANEL = "Output"
+LENGTH_PANEL = "Length, saving, resuming"
 
 LARGEST_IMAGE_PX = 8192
 LARGEST_BATCH = 65536
@@ -131,6 +135,7 @@ def _check_device(value: str | None) -> str | None:
 _data = functools.partial(typer.Option, rich_help_panel=DATA_PANEL)
 _machine = functools.partial(typer.Option, rich_help_panel=MACHINE_PANEL)
 _output = functools.partial(typer.Option, rich_help_panel=OUTPUT_PANEL)
+length = functools.partial(typer.Option, rich_help_panel=LENGTH_PANEL)
 
 Config = Annotated[
     Path | None,
@@ -189,6 +194,16 @@ ImageSize = Annotated[
         help="Side of the square images.",
     ),
 ]
+Steps = Annotated[int | None, length(min=1, help="How long, in steps.", show_default="the recipe's")]
+MaxTime = Annotated[str | None, length(metavar="10m|1h30m", help="Save and stop after this time; resume later.")]
+Name = Annotated[str | None, length("--name", help="Name of the run.", show_default="from the data and what is trained")]
+Out = Annotated[Path, length(metavar="DIR", help="The folder of the run folders.")]
+Resume = Annotated[str | None, length(metavar="[RUN]", help="Resume a run; without a name the newest unfinished.")]
+SAVE_DEFAULT = "once a minute, in at most 2% of the time"
+SaveEvery = Annotated[
+    int | None,
+    length(min=1, metavar="STEPS", help="A checkpoint and a bundle this often.", show_default=SAVE_DEFAULT),
+]
 BatchSize = Annotated[
     int | None,
     typer.Option(
@@ -204,6 +219,22 @@ BatchSize = Annotated[
 Quiet = Annotated[bool, _output("--quiet", "-q", help="No progress on stderr; warnings and errors stay.")]
 Json = Annotated[bool, _output("--json", help="The result as one JSON object on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def settings_of(kind: type[T], given: Mapping[str, Any], **read: Any) -> T:
+    """A job's settings from the options of its command, which has them as `locals()`.
+
+    An option of a setting's name is that setting, `x_option` is the table `x_options`; `read` are settings whose options have
+    another name or another form.
+    """
+    names = {field.name for field in dataclasses.fields(cast(Any, kind))}
+    settings = {name: value for name, value in given.items() if name in names}
+    for name, value in given.items():
+        if f"{name}s" in names and name.endswith("_option"):
+            settings[f"{name}s"] = pairs(f"--{name.replace('_', '-')}", value)
+    if "threads" in settings:
+        settings["threads"] = parse_threads(settings["threads"])
+    return kind(**settings | read)
 
 
 def pairs(option: str, given: list[str] | None) -> dict[str, str]:
@@ -234,12 +265,14 @@ def parse_threads(text: str | None) -> int | None:
     return int(text)
 
 
-def seconds_of(text: str) -> float:
-    """`90`, `90s`, `10m`, `1h30m` or `2d` as seconds.
+def seconds_of(text: str | None) -> float | None:
+    """`90`, `90s`, `10m`, `1h30m` or `2d` as seconds; None stays None.
 
     Raises:
         UsageError: none of these, or nothing at all.
     """
+    if text is None:
+        return None
     match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip().lower())
     parts = [int(part or 0) for part in match.groups()] if match else []
     if not any(parts):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,7 +11,7 @@ import typer
 from fruitgan.console import Console, options
 from fruitgan.console.signals import INTERRUPTED, PoliteStop
 from fruitgan.errors import GateFailed, Stopped, UsageError
-from fruitgan.train_gan.command import MaxTime, Out, Resume, SaveEvery, Steps, TrainingDisplay, length, network
+from fruitgan.train_gan.command import TrainingDisplay, network
 
 if TYPE_CHECKING:
     from fruitgan.distill.job import Gate
@@ -37,12 +36,12 @@ def distill(
     domains: options.Domains = None,
     image_size: options.ImageSize = None,
     batch_size: options.BatchSize = None,
-    steps: Steps = None,
-    max_time: MaxTime = None,
-    name: Annotated[str | None, length(help="Name of the run.", show_default="from the data")] = None,
-    out: Out = Path("runs/distill"),
-    resume: Resume = None,
-    save_every: SaveEvery = None,
+    steps: options.Steps = None,
+    max_time: options.MaxTime = None,
+    name: options.Name = None,
+    out: options.Out = Path("runs/distill"),
+    resume: options.Resume = None,
+    save_every: options.SaveEvery = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 5 if a check fails.")] = False,
     seed: options.Seed = None,
     gpu: options.Gpu = None,
@@ -54,6 +53,7 @@ def distill(
     config: options.Config = None,
 ) -> None:
     """Train a small generator (student) to imitate a large one (teacher), and measure it beside its teacher."""
+    given = locals()
     from fruitgan.data.sources import parse_domains
     from fruitgan.distill.job import DistillSettings
     from fruitgan.distill.job import distill as job
@@ -62,29 +62,16 @@ def distill(
     if teacher is None and resume is None:
         raise UsageError("which teacher? Give --teacher RUN, or --resume to go on with a run")
     console = Console(json=json, quiet=quiet)
-    training = TrainGanSettings(
-        data=data,
-        data_a=data_a,
-        data_b=data_b,
+    training = options.settings_of(
+        TrainGanSettings,
+        given,
         domains=parse_domains(domains),
         generator=student,
         generator_options=options.pairs("--student-option", student_option),
-        image_size=image_size,
-        batch_size=batch_size,
-        steps=steps,
-        precision=precision,
-        seed=seed,
-        max_seconds=options.seconds_of(max_time) if max_time is not None else None,
-        name=name,
-        out=out,
-        resume=resume,
-        save_every=save_every,
-        gpu=gpu,
-        device=device,
-        threads=options.parse_threads(threads),
+        max_seconds=options.seconds_of(max_time),
     )
-    with PoliteStop() as stop, ExitStack() as stack:
-        display = TrainingDisplay(console, stop, stack)
+    with PoliteStop() as stop, console.events("") as show:
+        display = TrainingDisplay(console, stop, show)
         try:
             result = job(DistillSettings(teacher=teacher, training=training), display)
         except KeyboardInterrupt:

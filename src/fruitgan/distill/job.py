@@ -7,7 +7,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +27,9 @@ from fruitgan.files import write_atomically
 from fruitgan.images import Pixels
 from fruitgan.measures.contracts import features, metrics
 from fruitgan.measures.features import extract
-from fruitgan.networks.contracts import Generator, generators
+from fruitgan.networks.contracts import generators
 from fruitgan.networks.weights import build_for
-from fruitgan.progress import OnProgress, Progress
+from fruitgan.progress import Listener, OnProgress, Progress
 from fruitgan.report.grid import fit_square, png_bytes
 from fruitgan.runs.resume import find_run
 from fruitgan.runs.run import CONFIG
@@ -53,9 +53,6 @@ SPEED_PASSES = 10
 BATCH = 8
 FEATURES = "random"
 DETECTOR = "spectrum"
-
-OnMeasure = Callable[[str, int, int], object]
-"""Takes what is measured, how much of it is done, and of how much."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +114,7 @@ def distill(settings: DistillSettings, on_progress: OnProgress | None = None) ->
         limit=settings.images_per_direction,
         device=choose_device(asked.gpu, asked.device),
         seed=stored.seed or 0,
-        on_measure=lambda what, done, total: on_progress(Progress(what, done, total)) if on_progress else None,
+        listener=Listener(on_progress),
     )
     write_atomically(trained.run / GATES, json.dumps(to_json(gates), indent=1).encode())
     return DistillResult(trained, gates)
@@ -131,7 +128,10 @@ def _first_settings(settings: DistillSettings) -> TrainGanSettings:
     found = bundles.locate(settings.teacher)
     card = bundles.load_card(found)
     if asked.data is None and asked.data_a is None and asked.data_b is None:
-        run = _run_of(found, settings.teacher)
+        if not (found.parent / CONFIG).is_file():
+            hint = "a bundle does not hold its images; give --data, or the run that made it"
+            raise UsageError(f"--teacher {settings.teacher}: {hint}")
+        run = stored_settings(find_run(found.parent.parent, str(found.parent)))
         asked = dataclasses.replace(asked, data=run.data, data_a=run.data_a, data_b=run.data_b, domains=run.domains)
     return dataclasses.replace(
         asked,
@@ -147,48 +147,29 @@ def _located(teacher: str) -> str:
     return str(bundles.locate(teacher).resolve())
 
 
-def _run_of(bundle: Path, teacher: str) -> TrainGanSettings:
-    """The settings of the teacher's run.
-
-    Raises:
-        UsageError: it is no run, but a bundle alone.
-    """
-    if not (bundle.parent / CONFIG).is_file():
-        raise UsageError(f"--teacher {teacher}: a bundle does not hold its images; give --data, or the run that made it")
-    return stored_settings(find_run(bundle.parent.parent, str(bundle.parent)))
-
-
 def measure(
-    *, teacher: Bundle, student: Bundle, source: Source, limit: int, device: torch.device, seed: int, on_measure: OnMeasure
+    *, teacher: Bundle, student: Bundle, source: Source, limit: int, device: torch.device, seed: int, listener: Listener
 ) -> tuple[Gate, ...]:
     """Every gate in both directions, and the student's speed.
 
     The pictures have the student's training size and go through one path, the real ones too.
     """
     gates: list[Gate] = []
-    domains = {"a2b": (source.a, source.b), "b2a": (source.b, source.a)}
-    network: Generator | None = None
-    for way, (of, to) in domains.items():
-        taught, network = network_of(teacher, way).to(device), network_of(student, way).to(device)
-        size = student.card.image_size_px
+    size = student.card.image_size_px
+    for way, of, to in (("a2b", source.a, source.b), ("b2a", source.b, source.a)):
         shown, real = (_pictures(domain.test or domain.train, size, limit) for domain in (of, to))
-        pairs = [
-            (_translated(net, shown, device, on_measure, f"{who} {way}"))
-            for who, net in (("teacher", taught), ("student", network))
-        ]
-        gates.append(psnr_gate(way, *pairs))
+        pictures = {"real": real}
+        for who, bundle in (("teacher", teacher), ("student", student)):
+            network = build_for(generators, bundle.card.generator, bundle.weights[way]).eval().to(device)
+            pictures[who] = []
+            for start in range(0, len(shown), BATCH):
+                pictures[who] += translate_batch(network, shown[start : start + BATCH], device)
+                listener.tell(Progress(f"{who} {way}", len(pictures[who]), len(shown)))
+        gates.append(psnr_gate(way, pictures["teacher"], pictures["student"]))
         with tempfile.TemporaryDirectory(prefix="fruitgan-") as folder:
-            kinds = dict(zip(("real", "teacher", "student"), (real, *pairs), strict=True))
-            files = {kind: _written(Path(folder) / kind, images) for kind, images in kinds.items()}
-            gates.append(kid_gate(way, files, device, seed))
-            gates.append(detector_gate(way, files, device, seed))
-    assert network is not None
+            files = {kind: _written(Path(folder) / kind, images) for kind, images in pictures.items()}
+            gates += [kid_gate(way, files, device, seed), detector_gate(way, files, device, seed)]
     return (*gates, speed_gate(network.to("cpu")))
-
-
-def network_of(bundle: Bundle, direction: str) -> Generator:
-    """A bundle's generator, for evaluation."""
-    return build_for(generators, bundle.card.generator, bundle.weights[direction]).eval()
 
 
 def psnr_gate(way: str, teacher: Sequence[Pixels], student: Sequence[Pixels]) -> Gate:
@@ -265,16 +246,6 @@ def _pictures(paths: Sequence[Path], side_px: int, limit: int) -> list[Pixels]:
     if not paths:
         raise DataError("there are no images to measure a student on")
     return [fit_square(decode(path).pixels, side_px) for path in paths[:limit]]
-
-
-def _translated(
-    network: nn.Module, images: Sequence[Pixels], device: torch.device, on_measure: OnMeasure, label: str
-) -> list[Pixels]:
-    out: list[Pixels] = []
-    for start in range(0, len(images), BATCH):
-        out += translate_batch(network, images[start : start + BATCH], device)
-        on_measure(label, len(out), len(images))
-    return out
 
 
 def _written(folder: Path, images: Sequence[Pixels]) -> list[Path]:

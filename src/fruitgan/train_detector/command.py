@@ -14,7 +14,6 @@ from fruitgan.console import Console, options
 from fruitgan.console.signals import INTERRUPTED, PoliteStop, stopped_at_once
 from fruitgan.errors import DataError, Stopped
 from fruitgan.progress import Event, Note
-from fruitgan.train_gan.command import Out, Resume, length
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,9 +59,9 @@ def train_detector(
         _option("--batch-size", "-b", min=2, metavar="N", help="Images per step.", show_default="64, or 16 steps an epoch"),
     ] = None,
     learning_rate: Annotated[float | None, _option(metavar="X", help="Learning rate (Adam).", show_default="0.001")] = None,
-    name: Annotated[str | None, length(help="Name of the run.", show_default="from the data and the detector")] = None,
-    out: Out = Path("runs/train-detector"),
-    resume: Resume = None,
+    name: options.Name = None,
+    out: options.Out = Path("runs/train-detector"),
+    resume: options.Resume = None,
     seed: options.Seed = None,
     gpu: options.Gpu = None,
     device: options.Device = None,
@@ -72,29 +71,11 @@ def train_detector(
     config: options.Config = None,
 ) -> None:
     """Train a classifier of real against generated images, and measure its test accuracy."""
+    given = locals()
     console = Console(json=json, quiet=quiet)
     from fruitgan.train_detector.settings import TrainDetectorSettings
 
-    settings = TrainDetectorSettings(
-        data=data,
-        detector=detector,
-        detector_options=options.pairs("--detector-option", detector_option),
-        protocol=protocol,
-        augment=augment,
-        image_size=image_size,
-        epochs=epochs,
-        patience=patience,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        name=name,
-        out=out,
-        resume=resume,
-        seed=seed,
-        gpu=gpu,
-        device=device,
-        threads=options.parse_threads(threads),
-    )
-    _train(settings, console)
+    _train(options.settings_of(TrainDetectorSettings, given), console)
 
 
 def _train(settings: TrainDetectorSettings, console: Console) -> None:

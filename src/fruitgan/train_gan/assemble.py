@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import datetime
@@ -20,16 +21,16 @@ from fruitgan import randomness
 from fruitgan.data.augment import augmentations
 from fruitgan.data.decoded_cache import DecodeSettings, cached_dataset
 from fruitgan.data.image_dataset import ImageDataset
-from fruitgan.data.loader import BatchLoader, Sampler
-from fruitgan.data.sources import Domain, Source
+from fruitgan.data.loader import BatchLoader, Loader, Sampler
+from fruitgan.data.sources import Source
 from fruitgan.device import Precision, has_fast_bf16, has_room_for, keep_freed_memory
 from fruitgan.engines.torch_engine import arrays_of
-from fruitgan.errors import DataError, EnvironmentProblem, UsageError, shown
+from fruitgan.errors import EnvironmentProblem, UsageError, shown
 from fruitgan.networks.backbones import trained_against
 from fruitgan.networks.contracts import SizeRule, discriminators, generators
 from fruitgan.networks.weights import build_for, load_arrays
 from fruitgan.progress import OnProgress
-from fruitgan.registry import Choice, Registry, suggestion
+from fruitgan.registry import Choice, suggestion
 from fruitgan.settings import to_json, typed
 from fruitgan.train_gan.cuda_graphs import CudaGraphs
 from fruitgan.train_gan.objectives.contracts import Objective, objectives
@@ -56,31 +57,26 @@ class Plan:
     seed: int
 
 
-GONE_OPTIONS = ("penalty", "batch_head")
-"""Switches of objectives and discriminators that older runs' configs have."""
+GONE_OPTIONS = {"penalty": False, "batch_head": False, "augment_target": 0.0}
+"""Options of objectives and discriminators that the configs of older runs have, as far as they are off."""
 
 
 def read_plan(table: Any, file: Path) -> Plan:
     """The plan that a run's config holds, also as an older version wrote it.
 
     Raises:
-        DataError: it is damaged, or the run computes what this version no longer can.
+        DataError: it is damaged, or has what this version no longer can compute.
     """
     plan = copy.deepcopy(table)
-    try:
+    with contextlib.suppress(KeyError, TypeError, AttributeError):  # of a damaged one, which is refused below
         recipe = plan["recipe"]
         if "averaging" in recipe:
             recipe["ema_decay"] = recipe.pop("averaging")
-        switches = [part["options"] for part in (plan["objective"], plan["discriminator"])]
-        switches += [recipe[kind]["options"] for kind in ("objective", "discriminator")]
-        gone = [name for options in switches for name in GONE_OPTIONS if options.pop(name, False) not in (False, "false")]
-        for name, schedule in {**recipe["weights"], "learning rate": recipe["learning_rate"]}.items():
-            if schedule.pop("every", 1) != 1:
-                gone.append(f"a {name} that counts only every few steps")
-    except (KeyError, TypeError, AttributeError):
-        gone = []  # damaged, and refused below
-    if gone:
-        raise DataError(f"{file}: this run trains with {gone[0]}, which this fruitgan no longer has; start a new one")
+        for part in (plan["objective"], plan["discriminator"], recipe["objective"], recipe["discriminator"]):
+            part["options"] = {name: value for name, value in part["options"].items() if GONE_OPTIONS.get(name, ...) != value}
+        for schedule in (*recipe["weights"].values(), recipe["learning_rate"]):
+            if schedule.get("every") == 1:
+                del schedule["every"]
     return typed(Plan, plan, file)
 
 
@@ -108,7 +104,7 @@ def make_plan(settings: TrainGanSettings, device: torch.device) -> Plan:
         epochs=settings.epochs if settings.steps is None and settings.epochs is not None else recipe.epochs,
         steps=settings.steps if settings.steps is not None or settings.epochs is not None else recipe.steps,
     )
-    chosen = _choice(augmentations, recipe.augmentation)
+    chosen = augmentations.choose(recipe.augmentation.name, recipe.augmentation.options)
     if augmentations.build(chosen).gives_size_px(recipe.image_size_px) != recipe.image_size_px:
         raise UsageError(f"--augment {chosen.name} shows parts of a picture, which only detectors take; choose another")
     precision = settings.precision or recipe.precision
@@ -117,9 +113,9 @@ def make_plan(settings: TrainGanSettings, device: torch.device) -> Plan:
     return Plan(
         recipe_name=recipe_name,
         recipe=recipe,
-        objective=_choice(objectives, recipe.objective),
-        generator=_choice(generators, recipe.generator),
-        discriminator=_choice(discriminators, recipe.discriminator),
+        objective=objectives.choose(recipe.objective.name, recipe.objective.options),
+        generator=generators.choose(recipe.generator.name, recipe.generator.options),
+        discriminator=discriminators.choose(recipe.discriminator.name, recipe.discriminator.options),
         augmentation=chosen,
         precision=precision,
         seed=DEFAULT_SEED if settings.seed is None else settings.seed,
@@ -131,10 +127,6 @@ def _part(part: Part, name: str | None, options: Mapping[str, Any]) -> Part:
     if name is None or name == part.name:
         return Part(name=part.name, options={**part.options, **options})
     return Part(name=name, options=dict(options))
-
-
-def _choice(registry: Registry[Any], part: Part) -> Choice:
-    return registry.choose(part.name, part.options)
 
 
 @dataclass(frozen=True)
@@ -159,10 +151,9 @@ def load_datasets(plan: Plan, source: Source, tell: OnProgress) -> Datasets:
         resample=Image.Resampling[plan.recipe.resample.upper()],
     )
 
-    def load(domain: Domain) -> tuple[ImageDataset, str | None]:
-        return cached_dataset(domain.train, settings, what=f"decoding {domain.name}", tell=tell)
-
-    (a, note_a), (b, note_b) = load(source.a), load(source.b)
+    (a, note_a), (b, note_b) = (
+        cached_dataset(domain.train, settings, what=f"decoding {domain.name}", tell=tell) for domain in (source.a, source.b)
+    )
     return Datasets(a, b, tuple(note for note in (note_a, note_b) if note is not None))
 
 
@@ -192,35 +183,29 @@ def make_objective(plan: Plan) -> Objective:
 
 def _check_fit(plan: Plan, objective: Objective) -> None:
     """Raises: UsageError unless the recipe has what the objective weighs and optimises, and nothing that it does not know."""
-    kinds = {
-        "loss weight": (plan.recipe.weights, objective.weights, "weights.{}=1"),
-        "optimizer": (plan.recipe.optimizers, [p.name for p in objective.players], "optimizers.{}.learning_rate=2e-4"),
-    }
-    for kind, (given, known, example) in kinds.items():
+    players = [player.name for player in objective.players]
+    for kind, given, known, example in (
+        ("loss weight", plan.recipe.weights, list(objective.weights), "weights.{}=1"),
+        ("optimizer", plan.recipe.optimizers, players, "optimizers.{}.learning_rate=2e-4"),
+    ):
         # A weight of 0 takes away what the recipe has and the objective, with other options, has not.
-        needless = (name for name, value in given.items() if name not in known and value != constant(0.0))
-        if (unknown := next(needless, None)) is not None:
+        for unknown in (name for name, value in given.items() if name not in known and value != constant(0.0)):
             raise UsageError(
                 f"the objective {plan.objective.name} has no {kind} {shown(unknown)}, which the recipe {plan.recipe_name} "
                 f"sets: {suggestion(unknown, sorted(known))}"
             )
-        if (missing := next((name for name in known if name not in given), None)) is not None:
+        for missing in (name for name in known if name not in given):
             raise UsageError(
                 f"the recipe {plan.recipe_name} has no {kind} {shown(missing)}, which the objective {plan.objective.name} "
                 f"needs: choose another recipe, or give it with --set {example.format(missing)}"
             )
 
 
-def make_sampler(plan: Plan, n_a: int, n_b: int) -> Sampler:
-    """Which images each step sees."""
-    return Sampler(n_a, n_b, plan.recipe.batch_size, plan.seed, plan.recipe.pairing)
-
-
 def make_trainer(plan: Plan, datasets: Datasets, objective: Objective, device: torch.device, log_every: int) -> Trainer:
     """The trainer at step 0."""
     if device.type == "cpu":
         keep_freed_memory()
-    sampler = make_sampler(plan, len(datasets.a), len(datasets.b))
+    sampler = Sampler(len(datasets.a), len(datasets.b), plan.recipe.batch_size, plan.seed, plan.recipe.pairing)
     loader = BatchLoader(
         datasets.a,
         datasets.b,
@@ -231,12 +216,19 @@ def make_trainer(plan: Plan, datasets: Datasets, objective: Objective, device: t
         device=device,
         images_on_device=has_room_for(device, datasets.a.flat.size + datasets.b.flat.size),
     )
+    return bare_trainer(plan, objective, loader, sampler.steps_per_epoch, device, log_every)
+
+
+def bare_trainer(
+    plan: Plan, objective: Objective, loader: Loader, steps_per_epoch: int, device: torch.device, log_every: int
+) -> Trainer:
+    """The trainer at step 0, on the batches of any loader."""
     return Trainer(
         objective,
         plan.recipe,
         loader,
-        total_steps=plan.recipe.total_steps(sampler.steps_per_epoch),
-        steps_per_epoch=sampler.steps_per_epoch,
+        total_steps=plan.recipe.total_steps(steps_per_epoch),
+        steps_per_epoch=steps_per_epoch,
         seed=plan.seed,
         device=device,
         precision=plan.precision,
@@ -251,21 +243,16 @@ def compile_networks(networks: nn.Module, device: torch.device) -> None:
     Raises:
         EnvironmentProblem: torch's compiler does not work here, found out on a sum of two numbers.
     """
-    _check_compiler(device)
-    for network in networks.children():
-        network.compile(dynamic=False)  # a step calls with two sizes of batch at most
-
-
-def _check_compiler(device: torch.device) -> None:
-    numbers = torch.ones(8, device=device)
     try:
-        torch.compile(lambda x: x + x * x, dynamic=False)(numbers)
+        torch.compile(lambda x: x + x * x, dynamic=False)(torch.ones(8, device=device))
     except Exception as error:  # the compiler's own errors, and those of what it calls, have no base of theirs
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         needed = "triton" if device.type == "cuda" else "a C++ compiler, such as g++ (apt install g++)"
         raise EnvironmentProblem(
             f"--compile: torch cannot compile for {device} here ({reason}); it needs {needed}; or leave --compile out"
         ) from error
+    for network in networks.children():
+        network.compile(dynamic=False)  # a step calls with two sizes of batch at most
 
 
 def make_bundle(name: str, trainer: Trainer, plan: Plan, source: Source, data_fingerprint: str) -> bundles.Bundle:
@@ -300,15 +287,13 @@ def load_generators(objective: Objective, name: str, plan: Plan) -> None:
     Raises:
         UsageError: its generator is another than the plan's, or it lacks a direction.
     """
-    found = bundles.load(bundles.locate(name))
+    found = _generators_of(f"--init-from {name}", name, objective)
     theirs, ours = found.card.generator, plan.generator
     if (theirs.name, dict(theirs.options)) != (ours.name, dict(ours.options)):
         raise UsageError(
             f"--init-from {name}: its generator is {theirs.name} {shown(dict(theirs.options))}, this training's is {ours.name} "
             f"{dict(ours.options)}; give the same with --generator and --generator-option"
         )
-    if missing := set(objective.generators) - set(found.weights):
-        raise UsageError(f"--init-from {name}: has no {' and no '.join(sorted(missing))}, which this training starts from")
     for direction, network in objective.generators.items():
         load_arrays(objective.networks[network], found.weights[direction], f"generator {ours.name}")
 
@@ -325,8 +310,14 @@ def give_teacher(objective: Objective, name: str | None) -> None:
         return
     if name is None:
         raise UsageError("the objective distillation needs a teacher: fruitgan distill --teacher RUN")
-    found = bundles.load(bundles.locate(name))
-    if missing := set(objective.generators) - set(found.weights):
-        raise UsageError(f"--teacher {name}: has no {' and no '.join(sorted(missing))}; a teacher needs both directions")
+    found = _generators_of(f"--teacher {name}", name, objective)
     teachers = {way: build_for(generators, found.card.generator, weights) for way, weights in found.weights.items()}
     objective.take_teachers(teachers, bundles.weights_sha256(found))
+
+
+def _generators_of(what: str, name: str, objective: Objective) -> bundles.Bundle:
+    """A bundle with a generator for each direction of the objective."""
+    found = bundles.load(bundles.locate(name))
+    if missing := set(objective.generators) - set(found.weights):
+        raise UsageError(f"{what}: has no {' and no '.join(sorted(missing))}, which this training needs")
+    return found

@@ -5,41 +5,26 @@ from __future__ import annotations
 import functools
 import shlex
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fruitgan.console import Bar, Console, duration, options
+from fruitgan.console import Console, duration, options
 from fruitgan.console.signals import INTERRUPTED, PoliteStop
 from fruitgan.errors import Stopped, UsageError
-from fruitgan.progress import Event, Note
+from fruitgan.progress import Event, OnProgress, Progress
 
 if TYPE_CHECKING:
     from fruitgan.train_gan.settings import TrainGanSettings
 
 NETWORKS_PANEL = "Recipe and networks"
-LENGTH_PANEL = "Length, saving, resuming"
 LONG_SECONDS = 24 * 3600
 STEPS_BEFORE_A_FORECAST = 5
+LIGHT_RECIPES = ("fast", "lesson")
 
 network = functools.partial(typer.Option, rich_help_panel=NETWORKS_PANEL)
-length = functools.partial(typer.Option, rich_help_panel=LENGTH_PANEL)
-
-Steps = Annotated[int | None, length(min=1, help="How long, in steps.", show_default="the recipe's")]
-MaxTime = Annotated[str | None, length(metavar="10m|1h30m", help="Save and stop after this time; resume later.")]
-Resume = Annotated[str | None, length(metavar="[RUN]", help="Go on with a run; without a name with the newest unfinished.")]
-SaveEvery = Annotated[
-    int | None,
-    length(
-        min=1,
-        metavar="STEPS",
-        help="A checkpoint and a bundle this often.",
-        show_default="once a minute, in at most 2% of the time",
-    ),
-]
-Out = Annotated[Path, length(metavar="DIR", help="The folder of the run folders.")]
+length = options.length
 
 
 def train_gan(
@@ -92,17 +77,15 @@ def train_gan(
     batch_size: options.BatchSize = None,
     init_from: Annotated[str | None, network(metavar="BUNDLE", help="Start from the generators of a bundle.")] = None,
     epochs: Annotated[int | None, length(min=1, help="How long.", show_default="the recipe's")] = None,
-    steps: Steps = None,
-    max_time: MaxTime = None,
-    name: Annotated[
-        str | None, typer.Option("--name", help="Name of the run.", show_default="from the data and the recipe")
-    ] = None,
-    out: Out = Path("runs/train-gan"),
-    resume: Resume = None,
+    steps: options.Steps = None,
+    max_time: options.MaxTime = None,
+    name: options.Name = None,
+    out: options.Out = Path("runs/train-gan"),
+    resume: options.Resume = None,
     sample_every: Annotated[
         int | None, length(min=1, metavar="STEPS", help="A grid of samples this often.", show_default="500")
     ] = None,
-    save_every: SaveEvery = None,
+    save_every: options.SaveEvery = None,
     keep: Annotated[int | None, length(min=1, help="How many checkpoints stay.", show_default="2")] = None,
     on_nan: Annotated[
         Literal["stop", "rollback"] | None,
@@ -141,49 +124,19 @@ def train_gan(
     config: options.Config = None,
 ) -> None:
     """Train an unpaired translation between two folders of images."""
+    given = locals()
     console = Console(json=json, quiet=quiet)
     from fruitgan.data.sources import parse_domains
     from fruitgan.train_gan.settings import TrainGanSettings
 
     if data is None and data_a is None and data_b is None and resume is None:
         raise UsageError("what to train on? Give --data NAME|DIR (--data demo needs nothing), or --data-a DIR --data-b DIR")
-    settings = TrainGanSettings(
-        data=data,
-        data_a=data_a,
-        data_b=data_b,
+    settings = options.settings_of(
+        TrainGanSettings,
+        given,
         domains=parse_domains(domains),
-        recipe=recipe,
         recipe_changes=options.pairs("--set", set_field),
-        learning_rate=learning_rate,
-        cycle_weight=cycle_weight,
-        generator=generator,
-        generator_options=options.pairs("--generator-option", generator_option),
-        discriminator=discriminator,
-        discriminator_options=options.pairs("--discriminator-option", discriminator_option),
-        objective=objective,
-        objective_options=options.pairs("--objective-option", objective_option),
-        augment=augment,
-        image_size=image_size,
-        batch_size=batch_size,
-        epochs=epochs,
-        steps=steps,
-        precision=precision,
-        seed=seed,
-        init_from=init_from,
-        max_seconds=options.seconds_of(max_time) if max_time is not None else None,
-        name=name,
-        out=out,
-        resume=resume,
-        sample_every=sample_every,
-        save_every=save_every,
-        keep=keep,
-        on_nan=on_nan,
-        gpu=gpu,
-        device=device,
-        threads=options.parse_threads(threads),
-        deterministic=deterministic,
-        compile=compile,
-        profile=profile,
+        max_seconds=options.seconds_of(max_time),
     )
     if dry_run and resume is not None:
         raise UsageError("--dry-run is for a training that has not begun; fruitgan show RUN tells of one that has")
@@ -194,40 +147,31 @@ def train_gan(
 
 
 class TrainingDisplay:
-    """Shows a training's events: a bar for each part of the work, a line for each note; asks the job to stop on a signal."""
+    """Shows a training's events, warns once of one that takes days, and asks the job to stop on a signal."""
 
-    def __init__(self, console: Console, stop: PoliteStop, stack: ExitStack) -> None:
+    def __init__(self, console: Console, stop: PoliteStop, show: OnProgress) -> None:
         self.console = console
         self.stop = stop
-        self.stack = stack
-        self.bar: Bar | None = None
-        self.shown = ""
+        self.show = show
         self.run: Path | None = None
         """Known when training begins."""
+        self.recipe = ""
         self.first_step = 0
 
     def __call__(self, event: Event) -> bool:
-        if isinstance(event, Note):
-            (self.console.warn if event.is_warning else self.console.say)(event.text)
-            return self.stop.signal is not None
-        details: Mapping[str, Any] = event.details
-        if "run" in details:
-            self.run, self.first_step = details["run"], event.done
-        if self.run is None and self.stop.signal is not None:
-            raise Stopped("stopped before the first step; nothing was changed", self.stop.exit_code)
-        if self.bar is None or event.what != self.shown:
-            self.stack.close()
-            is_training = self.run is not None
-            bar = self.console.bar(event.total, event.what, "step" if is_training else "", event.done if is_training else 0)
-            self.bar, self.shown = self.stack.enter_context(bar), event.what
-        rate = details.get("images_per_second")
-        self.bar.update(event.done, **({"img/s": f"{rate:.2f}"} if rate else {}))
-        if event.done - self.first_step == STEPS_BEFORE_A_FORECAST and details.get("seconds_left", 0) > LONG_SECONDS:
-            # A word in time: the reference recipes take weeks on a CPU.
-            self.console.warn(
-                f"at this pace it takes {duration(details['seconds_left'])}; --recipe fast is made for machines without a GPU, "
-                "--dry-run estimates what to expect"
-            )
+        self.show(event)
+        if isinstance(event, Progress):
+            details: Mapping[str, Any] = event.details
+            if "run" in details:
+                self.run, self.recipe, self.first_step = details["run"], details["recipe"], event.done
+            if self.run is None and self.stop.signal is not None:
+                raise Stopped("stopped before the first step; nothing was changed", self.stop.exit_code)
+            if event.done - self.first_step == STEPS_BEFORE_A_FORECAST and details.get("seconds_left", 0) > LONG_SECONDS:
+                # A word in time: the reference recipes take weeks on a CPU.
+                is_light = self.recipe in LIGHT_RECIPES
+                shorter = "fewer --steps" if is_light else "--recipe fast, which is made for machines without a GPU,"
+                time_left = duration(details["seconds_left"])
+                self.console.warn(f"at this pace it takes {time_left}; {shorter} or a smaller --image-size takes less")
         return self.stop.signal is not None
 
 
@@ -235,8 +179,8 @@ def _train(settings: TrainGanSettings, console: Console) -> None:
     from fruitgan.train_gan.job import resume_line
     from fruitgan.train_gan.job import train_gan as job
 
-    with PoliteStop() as stop, ExitStack() as stack:
-        display = TrainingDisplay(console, stop, stack)
+    with PoliteStop() as stop, console.events("") as show:
+        display = TrainingDisplay(console, stop, show)
         try:
             result = job(settings, display)
         except KeyboardInterrupt:

@@ -107,20 +107,21 @@ class StepRunner:
         return self._capture is not None
 
     def __call__(self, variant: Variant) -> None:
-        if self._capture is None:
+        capture = self._capture
+        if capture is None:
             self._work(variant)
         elif self._warm[variant] < WARM_UP_STEPS:
             if self._recorded and not self._warm[variant]:
-                self._let_go(self._capture)  # another variant's memory beside this one's as it is may be too much
+                self._let_go(capture)  # another variant's memory beside this one's as it is may be too much
             self._warm[variant] += 1
-            self._capture.warm_up(lambda: self._work(variant))
-        else:
-            if variant not in self._recorded and not self._record(self._capture, variant):
-                self._work(variant)
-                return
+            capture.warm_up(lambda: self._work(variant))
+        elif variant in self._recorded or self._record(capture, variant):
             self._recorded[variant]()
+        else:
+            self._work(variant)
 
     def _record(self, capture: Capture, variant: Variant) -> bool:
+        """Whether it could be recorded; if not, none is from here on."""
         try:
             self._recorded[variant] = capture.capture(lambda: self._work(variant))
         except torch.OutOfMemoryError:
@@ -131,8 +132,7 @@ class StepRunner:
             cause = error.__context__ or error  # of a recording that failed torch says last only that it did
             reason = str(cause).splitlines()[0]
             self.note = f"training without CUDA graphs, more slowly: this step cannot be captured ({reason})"
-            return False
-        return True
+        return variant in self._recorded
 
     def forget(self) -> None:
         """Record anew from here on: tensors were put into other places."""

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from fruitgan.registry import Choice
 from fruitgan.report.page import number, thousands
 from fruitgan.report.plots import Line, line_plot, smoothed
-from fruitgan.train_gan.recipe import Clock, Recipe, Schedule
+from fruitgan.train_gan.recipe import Clock, Recipe, Schedule, constant
 
 SCHEDULE_POINTS = 200
 WEIGHT_SAMPLES = 64
@@ -24,22 +24,38 @@ COLOURS = 3
 PEAKS_KEPT = 1.5
 KNOWN_OBJECTIVES = {("fruitgan", "cyclegan"), ("fruitgan", "cut")}
 """By package and name: those whose terms are captioned here."""
-ORDER = ("adversarial", "discriminator", "cycle", "identity", "nce", "identity_nce")
-TITLES = {
-    "adversarial": "Generators: adversarial",
-    "discriminator": "Discriminators",
-    "cycle": "Generators: cycle",
-    "identity": "Generators: identity",
-    "nce": "Generator: content",
-    "identity_nce": "Generator: identity by content",
+KINDS = {
+    "adversarial": ("Generators: adversarial", "How far the discriminators are from calling the fakes real."),
+    "discriminator": ("Discriminators", "How often, and how surely, they are wrong about real and generated images."),
+    "cycle": (
+        "Generators: cycle",
+        "How far a picture that went there and back lands from where it started: mean absolute difference on [-1, 1].",
+    ),
+    "identity": (
+        "Generators: identity",
+        "How much a generator changes what is already of its target domain: mean absolute difference on [-1, 1].",
+    ),
+    "nce": (
+        "Generator: content",
+        "How hard it is to tell where in the source a feature of the output belongs: half the cross entropy, in nats.",
+    ),
+    "identity_nce": (
+        "Generator: identity by content",
+        "The same for what is already of the target domain: half the cross entropy, in nats.",
+    ),
 }
-CAPTIONS = {
-    "adversarial": "How far the discriminators are from calling the fakes real.",
-    "discriminator": "How often, and how surely, they are wrong about real and generated images.",
-    "cycle": "How far a picture that went there and back lands from where it started: mean absolute difference on [-1, 1].",
-    "identity": "How much a generator changes what is already of its target domain: mean absolute difference on [-1, 1].",
-    "nce": "How hard it is to tell where in the source a feature of the output belongs: half the cross entropy, in nats.",
-    "identity_nce": "The same for what is already of the target domain: half the cross entropy, in nats.",
+"""Title and caption of the known kinds of losses, in the order of their panels."""
+LABELS = {
+    "adversarial_ab": "{a} → {b}",
+    "adversarial_ba": "{b} → {a}",
+    "cycle_a": "{a} → {b} → {a}",
+    "cycle_b": "{b} → {a} → {b}",
+    "nce_a": "{a} → {b}",
+    "identity_nce_b": "{b} → {b}",
+    "identity_a": "{a} → {a}",
+    "identity_b": "{b} → {b}",
+    "discriminator_a": "judging {a}",
+    "discriminator_b": "judging {b}",
 }
 
 
@@ -65,7 +81,6 @@ class Story:
 
     @property
     def maps(self) -> int | None:
-        """How many maps a discriminator gives, whose losses are summed; None where it is not ours to say."""
         return _maps(self.discriminator)
 
     @property
@@ -91,7 +106,7 @@ def _is_ours(objective: Choice) -> bool:
 
 
 def _maps(discriminator: Choice) -> int | None:
-    """How many logit maps it gives; None where it is not ours to say."""
+    """How many logit maps it gives, whose losses are summed; None where it is another package's."""
     options = discriminator.options
     if discriminator.package != "fruitgan":
         return None
@@ -116,16 +131,17 @@ class Panel:
 
     title: str
     caption: str
-    legend: list[tuple[str, int]]
     plot: Markup
+    legend: Sequence[tuple[str, int]] = ()
     level: str = ""
-    tracks: tuple[Track, ...] = ()
+    tracks: Sequence[Track] = ()
 
 
 def loss_panels(entries: Sequence[Mapping[str, Any]], story: Story) -> list[Panel]:
     """A panel for each kind of loss in the log; none for an empty log."""
     terms = sorted({term for entry in entries for term in entry["losses"]})
-    stems = sorted({_stem(term) for term in terms}, key=lambda stem: (ORDER.index(stem) if stem in ORDER else len(ORDER), stem))
+    order = list(KINDS)
+    stems = sorted({_stem(term) for term in terms}, key=lambda stem: (order.index(stem) if stem in KINDS else len(order), stem))
     weights = story.recipe.weights if story.is_ours and _as_planned(entries, story) else {}
     panels = []
     for index, stem in enumerate(stems, 1):
@@ -149,21 +165,20 @@ def _as_planned(entries: Sequence[Mapping[str, Any]], story: Story) -> bool:
 
 
 def _track(term: str, entries: Sequence[Mapping[str, Any]], story: Story, weight: Schedule | None) -> Track:
+    """The values of a term, each divided by the mean weight of the steps that its line is the mean of."""
     steps, values, before = [], [], 0
     for entry in entries:
         if term in entry["losses"]:
-            divisor = 1.0 if weight is None else _mean_weight(weight, story, before, entry["step"])
+            divisor = 1.0
+            if weight is not None:
+                among = range(before, entry["step"], max(1, (entry["step"] - before) // WEIGHT_SAMPLES))
+                divisor = sum(weight.at(story.clock(step)) for step in among) / len(among)
             steps.append(entry["step"])
             values.append(entry["losses"][term] / (divisor or 1.0))
         before = entry["step"]
-    smooth = smoothed(np.array(values), reach(len(entries))).tolist()
-    return Track(_label(term, story.domains), steps, values, smooth)
-
-
-def _mean_weight(weight: Schedule, story: Story, first: int, end: int) -> float:
-    """Of the steps that a log line is the mean of."""
-    steps = range(first, end, max(1, (end - first) // WEIGHT_SAMPLES))
-    return sum(weight.at(story.clock(step)) for step in steps) / len(steps)
+    a, b = story.domains
+    label = LABELS[term].format(a=a, b=b) if term in LABELS else term
+    return Track(label, steps, values, smoothed(np.array(values), reach(len(entries))).tolist())
 
 
 def reach(count: int) -> int:
@@ -172,123 +187,87 @@ def reach(count: int) -> int:
 
 
 def _loss_panel(name: str, stem: str, tracks: Sequence[Track], story: Story, weight: Schedule | None, end: int) -> Panel:
-    fools = (
-        stem == "adversarial" and weight is not None and story.gan_mode != "hinge"
-    )  # whose generators' loss has no such level
+    # The generators' loss of hinge has no such level.
+    fools = stem == "adversarial" and weight is not None and story.gan_mode != "hinge"
     level = story.undecided if stem == "discriminator" or fools else None
     raw = [value for track in tracks for value in track.values]
-    top = _top(tracks, level)
-    above = sum(value > top for value in raw)
+    # A few far peaks of raw values may be cut off; the smoothed lines and the level may not.
+    top = 1.1 * max([value for track in tracks for value in track.smooth] + [level or 0.0])
+    top = 1.04 * max(raw) if max(raw) <= PEAKS_KEPT * top else max(top, 1.04 * float(np.percentile(raw, 99)))
     lines = []
-    for colour, track in _coloured(tracks):
+    for index, track in enumerate(tracks):
+        colour = 1 + index % COLOURS
         if track.smooth != track.values:
             lines.append(Line(x=track.steps, y=track.values, colour=colour, style="raw"))
         lines.append(Line(x=track.steps, y=track.smooth, colour=colour))
-    title = TITLES.get(stem, stem)
-    told = "; ".join(f"{track.label}: {_told(track)}" for track in tracks)
-    caption = _caption(stem, weight)
+    title, caption = KINDS.get(stem, (stem, "As the objective names it."))
+    if stem != "discriminator" and weight is None:
+        caption += " Times its weight, as minimised."
+    elif stem != "discriminator" and weight != constant(1):
+        caption += " Divided by its weight."
     last = max(track.steps[-1] for track in tracks)
     if last < end:
         caption += f" Off after step {thousands(last)}."
-    if above:
+    if above := sum(value > top for value in raw):
         caption += f" Cut off by the frame: {above} of {len(raw)} raw values."
+    told = "; ".join(
+        f"{track.label}: {number(track.smooth[0])} at step {thousands(track.steps[0])}, "
+        f"{number(track.smooth[-1])} at step {thousands(track.steps[-1])}"
+        for track in tracks
+    )
     return Panel(
         title=title,
         caption=caption,
-        legend=[(track.label, colour) for colour, track in _coloured(tracks)],
+        legend=[(track.label, 1 + index % COLOURS) for index, track in enumerate(tracks)],
         plot=line_plot(name, lines, description=f"{title}, over steps. {told}.", x_end=end, y_end=top, level=level),
         level="" if level is None else f"cannot tell ({number(level)})",
-        tracks=tuple(tracks),
+        tracks=tracks,
     )
-
-
-def _coloured(tracks: Sequence[Track]) -> list[tuple[int, Track]]:
-    return [(1 + index % COLOURS, track) for index, track in enumerate(tracks)]
-
-
-def _told(track: Track) -> str:
-    first, last = number(track.smooth[0]), number(track.smooth[-1])
-    return f"{first} at step {thousands(track.steps[0])}, {last} at step {thousands(track.steps[-1])}"
-
-
-def _top(tracks: Sequence[Track], level: float | None) -> float:
-    """The frame's upper end: a few far peaks of raw values may be cut, the smoothed lines and the level may not."""
-    raw = [value for track in tracks for value in track.values]
-    top = 1.1 * max([value for track in tracks for value in track.smooth] + [level or 0.0])
-    return 1.04 * max(raw) if max(raw) <= PEAKS_KEPT * top else max(top, 1.04 * float(np.percentile(raw, 99)))
-
-
-def _label(term: str, domains: tuple[str, str]) -> str:
-    stem, _, side = term.rpartition("_")
-    a, b = domains
-    return {
-        ("adversarial", "ab"): f"{a} → {b}",
-        ("adversarial", "ba"): f"{b} → {a}",
-        ("cycle", "a"): f"{a} → {b} → {a}",
-        ("cycle", "b"): f"{b} → {a} → {b}",
-        ("nce", "a"): f"{a} → {b}",
-        ("identity_nce", "b"): f"{b} → {b}",
-        ("identity", "a"): f"{a} → {a}",
-        ("identity", "b"): f"{b} → {b}",
-        ("discriminator", "a"): f"judging {a}",
-        ("discriminator", "b"): f"judging {b}",
-    }.get((stem, side), term)
-
-
-def _caption(stem: str, weight: Schedule | None) -> str:
-    said = CAPTIONS.get(stem, "As the objective names it.")
-    if stem == "discriminator":
-        return said
-    if weight is None:
-        return f"{said} Times its weight, as minimised."
-    return said if weight.start == weight.end == 1 else f"{said} Divided by its weight."
 
 
 def schedule_panels(entries: Sequence[Mapping[str, Any]], story: Story) -> list[Panel]:
     """The learning rate and, where they move, the weights of the losses: solid so far, dashed to come."""
     done = entries[-1]["step"] if entries else 0
-    steps = sorted({round(story.total_steps * i / SCHEDULE_POINTS) for i in range(SCHEDULE_POINTS + 1)} | {done})
     rate = next(iter(story.recipe.optimizers.values())).learning_rate
     factor = story.recipe.learning_rate
-    rates = _so_far_and_to_come([rate * factor.at(story.clock(step)) for step in steps], steps, done, 1)
-    end = max(done, story.total_steps)
     said = f"{in_words(factor, rate)}."
+    to_come = " Dashed: to come." if done < story.total_steps else ""
     panels = [
         Panel(
             title="Learning rate",
-            caption=said.capitalize() + (" Dashed: to come." if done < story.total_steps else ""),
-            legend=[],
-            plot=line_plot("rate", rates, description=f"Learning rate over steps: {said}", x_end=end),
+            caption=said.capitalize() + to_come,
+            plot=_schedule_plot(
+                "rate", {"": story.recipe.learning_rate}, rate, done, story, f"Learning rate over steps: {said}"
+            ),
         )
     ]
-    if any(schedule.start != schedule.end for schedule in story.recipe.weights.values()):
-        panels.append(_weights_panel(story, steps, done, end))
+    weights = story.recipe.weights
+    if any(schedule.start != schedule.end for schedule in weights.values()):
+        told = ", ".join(f"{name} {in_words(schedule)}" for name, schedule in weights.items())
+        panels.append(
+            Panel(
+                title="Weights of the losses",
+                caption="What each term counts for." + to_come,
+                legend=[(name, 1 + index % COLOURS) for index, name in enumerate(weights)],
+                plot=_schedule_plot("weights", weights, 1.0, done, story, f"Weights over steps: {told}."),
+            )
+        )
     return panels
 
 
-def _weights_panel(story: Story, steps: list[int], done: int, end: int) -> Panel:
-    lines, legend = [], []
-    for index, (name, schedule) in enumerate(story.recipe.weights.items()):
-        colour = 1 + index % COLOURS
-        legend.append((name, colour))
-        lines += _so_far_and_to_come([schedule.at(story.clock(step)) for step in steps], steps, done, colour)
-    told = ", ".join(f"{name} {in_words(schedule)}" for name, schedule in story.recipe.weights.items())
-    return Panel(
-        title="Weights of the losses",
-        caption="What each term counts for." + (" Dashed: to come." if done < story.total_steps else ""),
-        legend=legend,
-        plot=line_plot("weights", lines, description=f"Weights over steps: {told}.", x_end=end),
-    )
-
-
-def _so_far_and_to_come(values: list[float], steps: list[int], done: int, colour: int) -> list[Line]:
-    """Solid up to the step `done`, one of the steps, and dashed behind it."""
+def _schedule_plot(
+    name: str, schedules: Mapping[str, Schedule], unit: float, done: int, story: Story, description: str
+) -> Markup:
+    """Schedules over the training, solid up to the step `done` and dashed behind it."""
+    steps = sorted({round(story.total_steps * i / SCHEDULE_POINTS) for i in range(SCHEDULE_POINTS + 1)} | {done})
     turn = steps.index(done)
-    lines = [
-        Line(x=steps[: turn + 1], y=values[: turn + 1], colour=colour),
-        Line(x=steps[turn:], y=values[turn:], colour=colour, style="dashed"),
-    ]
-    return [line for line in lines if len(line.x) > 1]
+    lines = []
+    for index, schedule in enumerate(schedules.values()):
+        values, colour = [unit * schedule.at(story.clock(step)) for step in steps], 1 + index % COLOURS
+        lines.append(Line(x=steps[: turn + 1], y=values[: turn + 1], colour=colour))
+        lines.append(Line(x=steps[turn:], y=values[turn:], colour=colour, style="dashed"))
+    drawn = [line for line in lines if len(line.x) > 1]
+    return line_plot(name, drawn, description=description, x_end=max(done, story.total_steps))
 
 
 def in_words(schedule: Schedule, unit: float = 1.0) -> str:

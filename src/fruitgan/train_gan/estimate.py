@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +14,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from fruitgan.data.loader import Batch
+from fruitgan.data.loader import Batch, Sampler
 from fruitgan.data.sources import find_source
 from fruitgan.device import choose_device, keep_freed_memory
 from fruitgan.threads import using_threads
-from fruitgan.train_gan.assemble import default_recipe, make_objective, make_plan, make_sampler
-from fruitgan.train_gan.cuda_graphs import WARM_UP_STEPS, CudaGraphs
+from fruitgan.train_gan.assemble import bare_trainer, default_recipe, make_objective, make_plan
+from fruitgan.train_gan.cuda_graphs import WARM_UP_STEPS
 from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.recipe import Clock, Recipe
 from fruitgan.train_gan.settings import TrainGanSettings
@@ -69,20 +70,9 @@ def estimate(settings: TrainGanSettings) -> Estimate:
     source = find_source(settings.data, settings.data_a, settings.data_b, settings.domains)
     objective = make_objective(plan)
     counts = (len(source.a.train), len(source.b.train))
-    steps_per_epoch = make_sampler(plan, *counts).steps_per_epoch
-    steps = plan.recipe.total_steps(steps_per_epoch)
-    trainer = Trainer(
-        objective,
-        plan.recipe,
-        NoiseLoader(plan, device),
-        total_steps=steps,
-        steps_per_epoch=steps_per_epoch,
-        seed=plan.seed,
-        device=device,
-        precision=plan.precision,
-        log_every=1,
-        capture=CudaGraphs(device) if device.type == "cuda" else None,
-    )
+    steps_per_epoch = Sampler(*counts, plan.recipe.batch_size, plan.seed, plan.recipe.pairing).steps_per_epoch
+    trainer = bare_trainer(plan, objective, NoiseLoader(plan, device), steps_per_epoch, device, 1)
+    steps = trainer.total_steps
     before = _memory_peak(device)
     with Counting() as counting:
         next(trainer.steps(until=1))
@@ -161,21 +151,10 @@ class KindOfStep:
     """The losses that count in it."""
     share: float
     multiply_adds: int
+    """Forward and backward passes of all networks, both domains; elementwise operations and norms are not counted."""
 
 
-@dataclass(frozen=True)
-class Work:
-    """Forward and backward passes of all networks, both domains, one step; elementwise operations and norms are not counted."""
-
-    kinds: tuple[KindOfStep, ...]
-
-    @property
-    def mean(self) -> float:
-        """Multiply-adds of a step, the mean over the training."""
-        return sum(kind.share * kind.multiply_adds for kind in self.kinds)
-
-
-def count_work(recipe_name: str) -> Work:
+def count_work(recipe_name: str) -> list[KindOfStep]:
     """What a step by a registered recipe takes.
 
     Raises:
@@ -187,23 +166,25 @@ def count_work(recipe_name: str) -> Work:
     return work_of(objective, plan.recipe)
 
 
-def work_of(objective: Objective, recipe: Recipe) -> Work:
+def work_of(objective: Objective, recipe: Recipe) -> list[KindOfStep]:
     """The same for an objective at hand, whose networks may lie on the device `meta`."""
-    seen = collections.Counter(objective.variant(weights) for weights in _weights(recipe))
-    total = sum(seen.values())
-    kinds = (
+    steps_per_epoch = max(1, SAMPLED_STEPS // (recipe.epochs or 1))
+    clocks = (Clock(step, SAMPLED_STEPS, steps_per_epoch) for step in range(SAMPLED_STEPS))
+    weights = ({name: schedule.at(clock) for name, schedule in recipe.weights.items()} for clock in clocks)
+    seen = collections.Counter(map(objective.variant, weights))
+    return [
         KindOfStep(
-            tuple(name for name in recipe.weights if name in variant), times / total, _counted(objective, recipe, variant)
+            tuple(name for name in recipe.weights if name in variant),
+            times / SAMPLED_STEPS,
+            _counted(objective, recipe, variant),
         )
         for variant, times in seen.items()
-    )
-    return Work(tuple(kinds))
+    ]
 
 
-def _weights(recipe: Recipe) -> list[dict[str, float]]:
-    epochs = recipe.epochs or 1
-    clocks = (Clock(step, SAMPLED_STEPS, max(1, SAMPLED_STEPS // epochs)) for step in range(SAMPLED_STEPS))
-    return [{name: schedule.at(clock) for name, schedule in recipe.weights.items()} for clock in clocks]
+def mean_multiply_adds(kinds: Sequence[KindOfStep]) -> float:
+    """Multiply-adds of a step, the mean over the training."""
+    return sum(kind.share * kind.multiply_adds for kind in kinds)
 
 
 def _counted(objective: Objective, recipe: Recipe, variant: frozenset[str]) -> int:
@@ -218,5 +199,4 @@ def _counted(objective: Objective, recipe: Recipe, variant: frozenset[str]) -> i
             torch.autograd.backward(torch.stack(list(player.loss(prepared).values())).sum(), inputs=own)
     for parameter in objective.networks.parameters():
         parameter.grad = None
-    counted: int = counting.multiply_adds
-    return counted
+    return counting.multiply_adds

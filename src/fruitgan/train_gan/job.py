@@ -15,7 +15,7 @@ from fruitgan import bundle as bundles
 from fruitgan.data.sources import Source, find_source
 from fruitgan.device import be_deterministic, choose_device
 from fruitgan.errors import DataError, FruitganError, UsageError, is_out_of_memory
-from fruitgan.progress import Event, Note, OnProgress
+from fruitgan.progress import Listener, OnProgress
 from fruitgan.runs.resume import changed_settings, environment, find_run, keep_environment, merged_settings, resume_command
 from fruitgan.runs.run import CONFIG, RESULT, Run, refuse_existing, training_config
 from fruitgan.settings import to_json, typed
@@ -59,43 +59,31 @@ def train_gan(settings: TrainGanSettings, on_progress: OnProgress | None = None)
         UsageError, DataError, EnvironmentProblem: as cli.md's table of exit codes says.
         LossNotFinite, OutOfMemory: the last checkpoint stays.
     """
-    return _Job(settings, on_progress).run()
+    return _Job(settings, Listener(on_progress)).run()
 
 
 @dataclass
 class _Job:
     settings: TrainGanSettings
-    on_progress: OnProgress | None
-    stopped: bool = False
-    threads: Threads | None = None
-
-    def tell(self, event: Event) -> bool:
-        """Report an event; whether to stop."""
-        if self.on_progress is not None and self.on_progress(event):
-            self.stopped = True
-        return self.stopped
-
-    def warn(self, *notes: str) -> None:
-        for note in notes:
-            self.tell(Note(note, is_warning=True))
+    listener: Listener
 
     def run(self) -> TrainGanResult:
         with ExitStack() as stack:
-            if self.settings.resume is None:
-                if self.settings.name is not None:
-                    refuse_existing(self.settings.out / self.settings.name)
-                self.settings = _with_defaults(self.settings)
-                return self._train(None, stack)
-            run = find_run(self.settings.out, self.settings.resume)
             asked = self.settings
-            self.settings = resumed_settings(run, asked)
-            if (result := self._finished(run)) is not None:  # such a run need not be writable
-                return result
-            notes = (*run.notes, *stack.enter_context(run.taken()))
-            self.settings = resumed_settings(run, asked)  # another process may have gone on with it until now
-            if (result := self._finished(run)) is not None:
-                return result
-            self.warn(*notes)
+            if asked.resume is None:
+                if asked.name is not None:
+                    refuse_existing(asked.out / asked.name)
+                self.settings = _with_defaults(asked)
+                return self._train(None, stack)
+            run = find_run(asked.out, asked.resume)
+            notes = list(run.notes)
+            for is_taken in (False, True):  # a finished run need not be writable; another process may go on with an open one
+                if is_taken:
+                    notes += stack.enter_context(run.taken())
+                self.settings = resumed_settings(run, asked)
+                if (result := self._finished(run)) is not None:
+                    return result
+            self.listener.warn(*notes)
             return self._train(run, stack)
 
     def _finished(self, run: Run) -> TrainGanResult | None:
@@ -115,14 +103,23 @@ class _Job:
         if self.settings.deterministic:
             be_deterministic(device)
         plan = make_plan(self.settings, device) if run is None else _resumed_plan(run, self.settings)
-        self.threads = self._threads(plan, run) if device.type == "cpu" else None
-        if self.threads is not None:
-            stack.enter_context(using_threads(self.threads.number))
-            self.settings = dataclasses.replace(self.settings, threads=self.threads.number)
+        threads: Threads | None = None
+        if device.type == "cpu":
+            number = self.settings.threads
+            if run is None or number is None:  # a run of a version that kept no number has none
+                threads = training_threads(plan, number, self.settings.deterministic)
+            else:
+                threads = Threads(number, "as the run was, or as asked")
+            stack.enter_context(using_threads(threads.number))
+            self.settings = dataclasses.replace(self.settings, threads=threads.number)
         objective = self._objective(plan, run is None or not run.saved_step)
-        source = find_source(self.settings.data, self.settings.data_a, self.settings.data_b, self.settings.domains, self.tell)
-        datasets = load_datasets(plan, source, self.tell)
-        self.warn(*datasets.notes, *_broken(datasets))
+        tell = self.listener.tell
+        source = find_source(self.settings.data, self.settings.data_a, self.settings.data_b, self.settings.domains, tell)
+        datasets = load_datasets(plan, source, tell)
+        self.listener.warn(*datasets.notes)
+        for (path, reason), *others in filter(None, (datasets.a.broken, datasets.b.broken)):
+            count = f"{1 + len(others)} unreadable image{'s' * bool(others)}"
+            self.listener.warn(f"{count} left out; the first: {path}: {reason}")
         log_every = self.settings.log_every or LOG_EVERY
         with _memory_reported(plan, device, lambda: run.saved_step if run is not None else 0):
             trainer = make_trainer(plan, datasets, objective, device, log_every)
@@ -130,26 +127,26 @@ class _Job:
                 compile_networks(objective.networks, device)
             if run is None:
                 run = self._create(plan, datasets, source, trainer, device)
-                self.warn(*stack.enter_context(run.taken()))
+                self.listener.warn(*stack.enter_context(run.taken()))
             elif run.config["data_fingerprint"] != datasets.fingerprint:
                 raise DataError(f"{run.path}: the training images are not those of the run; resume with the same images")
 
-            def at_step_0() -> Trainer:
-                return make_trainer(plan, datasets, self._objective(plan, True), torch.device("cpu"), log_every)
-
-            segment = Segment(self.settings, run, plan, source, datasets, trainer, at_step_0, self.threads, self.tell)
+            segment = Segment(
+                settings=self.settings,
+                run=run,
+                plan=plan,
+                source=source,
+                datasets=datasets,
+                trainer=trainer,
+                first_objective=lambda: self._objective(plan, True),
+                threads=threads,
+                listener=self.listener,
+            )
             first = segment.restore()
             here = environment(device)
             notes, changes = _keep(run, self.settings, plan, trainer.total_steps)
-            self.warn(*notes, *keep_environment(run, first, here))
+            self.listener.warn(*notes, *keep_environment(run, first, here))
             return segment.go(changes)
-
-    def _threads(self, plan: Plan, run: Run | None) -> Threads:
-        if run is None:
-            return training_threads(plan, self.settings.threads, self.settings.deterministic)
-        if self.settings.threads is None:  # a run of a version that kept no number
-            return Threads(torch.get_num_threads(), "torch's own number")
-        return Threads(self.settings.threads, "as the run was, or as asked")
 
     def _objective(self, plan: Plan, is_start: bool) -> Objective:
         """With the weights that a training starts from, or such as a checkpoint is to be read into."""
@@ -160,7 +157,9 @@ class _Job:
         return objective
 
     def _create(self, plan: Plan, datasets: Datasets, source: Source, trainer: Trainer, device: torch.device) -> Run:
-        name = self.settings.name or _free_name(self.settings.out, f"{source.name}-{plan.recipe_name}")
+        stem = f"{source.name}-{plan.recipe_name}"
+        names = (self.settings.name, stem, *(f"{stem}-{number}" for number in range(1, 10_000)))
+        name = self.settings.name or next(name for name in names if name and not (self.settings.out / name).exists())
         asked = dataclasses.replace(
             _located(self.settings),
             recipe=plan.recipe_name,
@@ -262,19 +261,6 @@ def resume_line(run: Path, settings: TrainGanSettings) -> str:
     """The command that goes on with a run where this one was asked to compute."""
     device = ("--gpu", settings.gpu) if settings.gpu is not None else ("--device", settings.device)
     return resume_command(run, [word for word in device if word is not None] if device[1] is not None else [])
-
-
-def _free_name(out: Path, stem: str) -> str:
-    numbers = (f"{stem}-{number}" for number in range(1, 10_000))
-    return next(name for name in (stem, *numbers) if not (out / name).exists())
-
-
-def _broken(datasets: Datasets) -> Iterator[str]:
-    for dataset in (datasets.a, datasets.b):
-        if dataset.broken:
-            path, reason = dataset.broken[0]
-            count = len(dataset.broken)
-            yield f"{count} unreadable image{'s' * (count > 1)} left out; the first: {path}: {reason}"
 
 
 @contextmanager

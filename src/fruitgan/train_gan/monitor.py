@@ -6,8 +6,7 @@ It reads nothing but the log's lines: given those of a run that is resumed, it c
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,27 +31,16 @@ STRONG = 0.35  # deviation as a share of the mean: swings by half of it
 LEAST_SPAN_STEPS = 1000
 
 
-@dataclass(frozen=True)
-class Patience:
-    """How long something must last before it is said: a share of the training, within bounds in steps.
-
-    A beginning is no collapse: one generator starts as the identity, another with grey for everything.
-    """
-
-    share: float
-    least_steps: int
-    most_steps: int
-
-    def steps(self, total_steps: int) -> int:
-        return min(max(round(self.share * total_steps), self.least_steps), self.most_steps)
-
-
 PATIENCE = {
-    "discriminator-won": Patience(0.05, 1000, 5000),
-    "unchanged": Patience(0.25, 1000, 20_000),
-    "constant": Patience(0.1, 1000, 10_000),
-    "inverted": Patience(0.05, 1000, 5000),
+    "discriminator-won": (0.05, 1000, 5000),
+    "unchanged": (0.25, 1000, 20_000),
+    "constant": (0.1, 1000, 10_000),
+    "inverted": (0.05, 1000, 5000),
 }
+"""How long something must last before it is said: a share of the training, and the least and the most steps.
+
+A beginning is no collapse: one generator starts as the identity, another with grey for everything.
+"""
 SENTENCES = {
     "discriminator-won": "{where} has lost next to nothing for {steps} steps: the discriminator has won and teaches little; "
     "more or more varied images help, or a new run with a weaker one (--discriminator-option base_channels=32)",
@@ -97,7 +85,10 @@ class Monitor:
         self.undecided = undecided
         self._said: set[str] = set()
         self._since: dict[tuple[str, str], int] = {}
-        self._swings: dict[str, _Swing] = {}
+        self._losses: dict[str, tuple[list[int], list[float]]] = {}
+        """Steps and losses, by term."""
+        self._swinging: dict[tuple[str, int], int] = {}
+        """Since which step, by term and scale."""
         self._line_before = 0
 
     def replay(self, entries: Iterable[Mapping[str, Any]]) -> None:
@@ -108,27 +99,34 @@ class Monitor:
 
     def see(self, entry: Mapping[str, Any]) -> dict[str, str]:
         """The warnings that a new line gives reason to, by kind; each kind once."""
-        self._take(entry)
         found: dict[str, str] = {}
-        for kind, where, steps, period in self._shown(entry["step"]):
+        for kind, where, steps, period in self._take(entry):
             if kind not in self._said:
                 self._said.add(kind)
                 found[kind] = SENTENCES[kind].format(where=where, steps=f"{steps:,}", period=f"{period:,}")
         return found
 
-    def _take(self, entry: Mapping[str, Any]) -> None:
+    def _take(self, entry: Mapping[str, Any]) -> list[tuple[str, str, int, int]]:
+        """Kind, term or direction, for how many steps, and the steps of a period, of all that holds by now."""
         step = int(entry["step"])
+        swinging = []
         for term, loss in entry["losses"].items():
             kind = term.rpartition("_")[0]
             if kind == "discriminator" and self.undecided is not None:
                 self._note("discriminator-won", term, loss < NEAR_ZERO * self.undecided, self._line_before)
             if kind in ("discriminator", "adversarial"):
-                self._swings.setdefault(term, _Swing()).take(step, loss)
+                swinging += [("oscillating", term, *found) for found in self._swings(term, step, loss)]
         for direction, output in entry.get("outputs", {}).items():
             self._note("unchanged", direction, output["changed"] < SAME, step)
             self._note("constant", direction, output.get("variety", 1.0) < ALIKE, step)
             self._note("inverted", direction, output.get("likeness", 0.0) < OPPOSITE, step)
         self._line_before = step
+        lasting = []
+        for (kind, where), since in self._since.items():
+            share, least, most = PATIENCE[kind]
+            if step - since >= min(max(round(share * self.total_steps), least), most):
+                lasting.append((kind, where, step - since, 0))
+        return lasting + swinging
 
     def _note(self, kind: str, where: str, holds: bool, since: int) -> None:
         if holds:
@@ -136,58 +134,22 @@ class Monitor:
         else:
             self._since.pop((kind, where), None)
 
-    def _shown(self, step: int) -> Iterator[tuple[str, str, int, int]]:
-        """Kind, term or direction, for how many steps, and the steps of a period."""
-        for (kind, where), since in self._since.items():
-            if step - since >= PATIENCE[kind].steps(self.total_steps):
-                yield kind, where, step - since, 0
-        for term, swing in self._swings.items():
-            if (found := swing.found) is not None:
-                yield "oscillating", term, *found
-
-
-class _Swing:
-    """Looks for a regular swing in one loss, at several scales of time, in memory that never grows."""
-
-    def __init__(self) -> None:
-        self.lines = 0
-        self.recent = np.zeros(SCALES[-1])
-        self.windows = {scale: _Window(np.zeros(WINDOW), np.zeros(WINDOW, dtype=np.int64)) for scale in SCALES}
-        self.since: dict[int, int] = {}
-        self.found: tuple[int, int] | None = None
-        """For how many steps it has swung, and the steps of a period, where two windows on end have swung throughout."""
-
-    def take(self, step: int, loss: float) -> None:
-        self.lines += 1
-        _push(self.recent, loss)
-        self.found = None
-        for scale, window in self.windows.items():
-            if self.lines % scale == 0:
-                _push(window.values, float(self.recent[-scale:].mean()))
-                _push(window.steps, step)
-                self._look(scale, window)
-
-    def _look(self, scale: int, window: _Window) -> None:
-        cycles = swings(window.values) if self.lines >= WINDOW * scale else None
-        if cycles is None:
-            self.since.pop(scale, None)
-            return
-        first, last = int(window.steps[0]), int(window.steps[-1])
-        lasted = last - self.since.setdefault(scale, last)
-        if lasted >= last - first >= LEAST_SPAN_STEPS:
-            self.found = (last - first + lasted, round((last - first) / cycles))
-
-
-class _Window(NamedTuple):
-    """The last values of a loss, each a mean over some lines, and the steps that these end at."""
-
-    values: NDArray[np.float64]
-    steps: NDArray[np.int64]
-
-
-def _push(row: NDArray[Any], value: float) -> None:
-    row[:-1] = row[1:]
-    row[-1] = value
+    def _swings(self, term: str, step: int, loss: float) -> Iterator[tuple[int, int]]:
+        """For how many steps a loss has swung, and the steps of a period, once two windows on end have swung throughout."""
+        steps, losses = self._losses.setdefault(term, ([], []))
+        steps.append(step)
+        losses.append(loss)
+        for scale in SCALES:
+            if len(losses) % scale or len(losses) < WINDOW * scale:
+                continue
+            cycles = swings(np.reshape(losses[-WINDOW * scale :], (WINDOW, scale)).mean(axis=1))
+            if cycles is None:
+                self._swinging.pop((term, scale), None)
+                continue
+            length = step - steps[-WINDOW * scale + scale - 1]
+            lasted = step - self._swinging.setdefault((term, scale), step)
+            if lasted >= length >= LEAST_SPAN_STEPS:
+                yield length + lasted, round(length / cycles)
 
 
 def swings(values: NDArray[np.float64]) -> int | None:

@@ -13,7 +13,7 @@ from fruitgan.runs.run import CONFIG, Run
 from fruitgan.train_gan.assemble import read_plan
 from fruitgan.train_gan.curves import Story, in_words, loss_panels, reach, schedule_panels
 from fruitgan.train_gan.monitor import incidents
-from fruitgan.train_gan.recipe import Adam, Pairing, Recipe
+from fruitgan.train_gan.recipe import PARTS, Pairing, Recipe
 
 SHORT_HASH = 12
 PAIRINGS: dict[Pairing, str] = {
@@ -30,7 +30,7 @@ def training_report(
     config: Mapping[str, Any],
     entries: Sequence[Mapping[str, Any]],
     result: Mapping[str, Any],
-    sample_counts: Mapping[str, int] | None = None,
+    both_ways: bool = True,
 ) -> str:
     """The page as HTML text, of about 3 MB at most.
 
@@ -38,10 +38,11 @@ def training_report(
         config: as in `config.json`.
         entries: the lines of the log, none yet perhaps.
         result: the job's result as JSON values.
-        sample_counts: by direction, how many rows of the sample sheets are its.
+        both_ways: whether there is a generator for each direction.
     """
     story = story_of(config)
     finished, last = bool(result["finished"]), int(result["step"])
+    resume = f"fruitgan train-gan --resume {shlex.quote(str(run))}"
     return render(
         "training.html",
         name=run.name,
@@ -57,8 +58,8 @@ def training_report(
         run_path=str(run),
         translate_command=f"fruitgan translate photo.jpg --bundle {shlex.quote(str(run))}",
         other_domain=shlex.quote(story.domains[0]),
-        both_ways=sample_counts is None or len(sample_counts) > 1,
-        resume_command=_resume_command(run, story, finished),
+        both_ways=both_ways,
+        resume_command=resume + (f" --steps {2 * story.total_steps}" if finished else ""),
         incidents=incidents(entries),
         samples=sample_sheets(run / "samples"),
         losses=loss_panels(entries, story),
@@ -66,7 +67,12 @@ def training_report(
         smoothing=2 * reach(len(entries)) + 1,
         log_steps=entries[0]["step"] if entries else 0,
         story=story,
-        settings=_settings(config, story, result),
+        settings=[
+            ("Training", _training_rows(config, story)),
+            ("Networks", [(kind, _choice(config["plan"][kind])) for kind in PARTS]),
+            ("Data", _data_rows(config, story.recipe)),
+            ("Result", [("weights, SHA-256", result["weights_sha256"][:SHORT_HASH])]),
+        ],
         environment=_environment(run),
     )
 
@@ -84,20 +90,6 @@ def story_of(config: Mapping[str, Any]) -> Story:
     )
 
 
-def _resume_command(run: Path, story: Story, finished: bool) -> str:
-    command = f"fruitgan train-gan --resume {shlex.quote(str(run))}"
-    return f"{command} --steps {2 * story.total_steps}" if finished else command
-
-
-def _settings(config: Mapping[str, Any], story: Story, result: Mapping[str, Any]) -> list[tuple[str, Rows]]:
-    return [
-        ("Training", _training_rows(config, story)),
-        ("Networks", _network_rows(config["plan"])),
-        ("Data", _data_rows(config, story.recipe)),
-        ("Result", [("weights, SHA-256", result["weights_sha256"][:SHORT_HASH])]),
-    ]
-
-
 def _training_rows(config: Mapping[str, Any], story: Story) -> Rows:
     plan, recipe = config["plan"], story.recipe
     rows = [
@@ -108,7 +100,10 @@ def _training_rows(config: Mapping[str, Any], story: Story) -> Rows:
         ("precision", plan["precision"]),
         ("random seed", str(plan["seed"])),
     ]
-    rows += [(f"optimiser of the {player}", _adam(adam, recipe)) for player, adam in recipe.optimizers.items()]
+    for player, adam in recipe.optimizers.items():
+        rate = in_words(recipe.learning_rate, adam.learning_rate)
+        told = f"Adam, betas {adam.beta_1:g} and {adam.beta_2:g}, epsilon {adam.epsilon:g}; learning rate {rate}"
+        rows.append((f"optimiser of the {player}", told))
     rows += [(f"weight of {name}", in_words(schedule)) for name, schedule in recipe.weights.items()]
     rows.append(("EMA of weights", "none" if recipe.ema_decay is None else f"decay up to {recipe.ema_decay:g}"))
     if config["settings"].get("init_from"):
@@ -116,25 +111,15 @@ def _training_rows(config: Mapping[str, Any], story: Story) -> Rows:
     return rows
 
 
-def _adam(adam: Adam, recipe: Recipe) -> str:
-    rate = in_words(recipe.learning_rate, adam.learning_rate)
-    return f"Adam, betas {adam.beta_1:g} and {adam.beta_2:g}, epsilon {adam.epsilon:g}; learning rate {rate}"
-
-
-def _network_rows(plan: Mapping[str, Any]) -> Rows:
-    return [(kind, _choice(plan[kind])) for kind in ("objective", "generator", "discriminator", "augmentation")]
-
-
 def _choice(choice: Mapping[str, Any]) -> str:
-    options = ", ".join(f"{name} {_plain(value)}" for name, value in choice["options"].items())
+    def plain(value: Any) -> str:
+        if isinstance(value, bool):
+            return "on" if value else "off"
+        return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+    options = ", ".join(f"{name} {plain(value)}" for name, value in choice["options"].items())
     package = "" if choice["package"] == "fruitgan" else f" from {choice['package']} {choice['version']}"
     return f"{choice['name']}{package}" + (f" ({options})" if options else "")
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _data_rows(config: Mapping[str, Any], recipe: Recipe) -> Rows:

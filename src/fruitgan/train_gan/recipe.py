@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from fruitgan.device import Precision
 from fruitgan.errors import UsageError
-from fruitgan.registry import Registry, suggestion
+from fruitgan.registry import Registry
 from fruitgan.settings import from_json, read_toml, to_json
 
 Pairing = Literal["random-b", "zip", "passes"]
@@ -248,32 +248,8 @@ def _leaves(table: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[t
             yield path, value
 
 
-def _known(above: tuple[str, ...]) -> list[str] | None:
-    """The names of the fields below a path; None where names are free: weights, players, options."""
-    match above:
-        case ():
-            return [field.name for field in fields(Recipe)]
-        case ("weights",) | ("optimizers",) | ("why",) | (_, "options"):
-            return None
-        case ("learning_rate",) | ("weights", _):
-            return [field.name for field in fields(Schedule)]
-        case ("optimizers", _):
-            return [field.name for field in fields(Adam)]
-        case (part,) if part in PARTS:
-            return ["name", "options"]
-    return []
-
-
 def _put(table: dict[str, Any], path: tuple[str, ...], value: Any, what: str) -> None:
-    """Set a field of a recipe's table.
-
-    Raises:
-        UsageError: there is no such field; says what is near.
-    """
-    for depth, name in enumerate(path):
-        known = _known(path[:depth])
-        if known is not None and name not in known:
-            raise UsageError(f"{what}: a recipe has no field {'.'.join(path[: depth + 1])}: {suggestion(name, known)}")
+    """Set a field of a recipe's table; whether a recipe has such a field is for `from_json` to say."""
     if len(path) == 1 and path[0] in PARTS and isinstance(value, str):
         path = (*path, "name")
     if path == ("learning_rate",) and isinstance(value, float) and value < PLAIN_RATES:
@@ -286,6 +262,8 @@ def _put(table: dict[str, Any], path: tuple[str, ...], value: Any, what: str) ->
     node = table
     for name in above:
         node = node.setdefault(name, {})
+        if not isinstance(node, dict):
+            raise UsageError(f"{what}: {name} has no fields")
     if last == "name" and node.get("name") != value:
         node["options"] = {}  # the recipe's options belong to the recipe's own choice
     if path[0] in LENGTHS:

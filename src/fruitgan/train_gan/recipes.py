@@ -1,6 +1,8 @@
-"""The recipes that come with fruitgan."""
+"""The recipes that come with fruitgan; `fast`, `cut` and `lesson` are `fruit` with other parts."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from fruitgan.train_gan.recipe import Adam, Part, Recipe, Schedule, constant
 
@@ -31,7 +33,8 @@ cyclegan = Recipe(
 
 _KERAS_ADAM = Adam(epsilon=1e-7)  # Keras' default; the paper's code has 1e-8
 
-seed_unet = Recipe(
+seed_unet = replace(
+    cyclegan,
     summary="The lab report that fruitgan grew from: UNet-256 with instance norm, 70 x 70 PatchGAN, 40 epochs.",
     why={
         "generator": "the TensorFlow tutorial's; its innermost map is 1 x 1, where instance norm leaves nothing of the image",
@@ -43,56 +46,43 @@ seed_unet = Recipe(
     objective=Part(name="cyclegan", options={"gan_mode": "lsgan", "pool_size": 0}),
     generator=Part(name="unet-256"),
     discriminator=Part(name="patch-70-affine"),
-    augmentation=Part(name="jitter-mirror"),
-    weights={"adversarial": constant(1.0), "cycle": constant(10.0), "identity": constant(5.0)},
     optimizers={"generators": _KERAS_ADAM, "discriminators": _KERAS_ADAM},
     learning_rate=constant(1.0),
-    ema_decay=None,
     pairing="zip",
     resample="nearest",
-    fit="squash",
-    image_size_px=256,
-    batch_size=1,
     epochs=40,
 )
 
-_PROJECTED = Part(name="cyclegan", options={"gan_mode": "hinge", "pool_size": 0, "mask_losses": True, "shift": 1 / 16})
-_PROJECTED_WEIGHTS = {
-    "adversarial": Schedule(start=0.0, end=0.4, finish=0.02),
-    "cycle": Schedule(start=2.0, end=0.5),
-    "identity": constant(0.0),
-    "mask_roughness": constant(0.1),
-    "mask_area": constant(0.0),
-}
-_PROJECTED_OPTIMIZERS = {
-    "generators": Adam(beta_1=0.0, beta_2=0.99),
-    "discriminators": Adam(learning_rate=4e-4, beta_1=0.0, beta_2=0.99),
-}
-_PROJECTED_WHY = {
-    "discriminator": "heads on a pretrained network's features learn texture and objects soon; small discriminators of pixels "
-    "beside them, without a norm that would hide it, see absolute colour",
-    "objective": "hinge loss goes with spectral norm; what they are shown is shifted, so that they do not learn places",
-    "weights": "discriminators first find their bearings; a loose cycle lets more than colour change; no identity term, which "
-    "left one apple in fourteen as it was; the mask is kept smooth, and its area is free",
-    "optimizers": "no momentum, since the target moves; discriminators twice as fast as generators",
-    "learning_rate": "constant for 60% of the training, then down to 0 within it: the last averaged weights are the result",
-    "ema_decay": "steadier pictures than any single step's",
-    "precision": "chosen for the machine: bf16 where a product is faster in it",
-}
-
 fruit = Recipe(
     summary="For GPUs: no aliasing, heads on pretrained features as discriminators, a loose cycle, averaged weights.",
-    why=_PROJECTED_WHY
-    | {
+    why={
         "generator": "blurred downsampling and bilinear upsampling leave no checkerboard; it changes the source where its mask "
         "says and starts as the identity; as many multiply-adds as the reference's",
+        "discriminator": "heads on a pretrained network's features learn texture and objects soon; small discriminators of "
+        "pixels beside them, without a norm that would hide it, see absolute colour",
+        "objective": "hinge loss goes with spectral norm; what they are shown is shifted, so that they do not learn places",
+        "weights": "discriminators first find their bearings; a loose cycle lets more than colour change; no identity term, "
+        "which left one apple in fourteen as it was; the mask is kept smooth, and its area is free",
+        "optimizers": "no momentum, since the target moves; discriminators twice as fast as generators",
+        "learning_rate": "constant for 60% of the training, then down to 0 within it: the last averaged weights are the result",
+        "ema_decay": "steadier pictures than any single step's",
+        "precision": "chosen for the machine: bf16 where a product is faster in it",
     },
-    objective=_PROJECTED,
+    objective=Part(name="cyclegan", options={"gan_mode": "hinge", "pool_size": 0, "mask_losses": True, "shift": 1 / 16}),
     generator=Part(name="resnet-aa"),
     discriminator=Part(name="projected"),
     augmentation=Part(name="jitter-mirror"),
-    weights=_PROJECTED_WEIGHTS,
-    optimizers=_PROJECTED_OPTIMIZERS,
+    weights={
+        "adversarial": Schedule(start=0.0, end=0.4, finish=0.02),
+        "cycle": Schedule(start=2.0, end=0.5),
+        "identity": constant(0.0),
+        "mask_roughness": constant(0.1),
+        "mask_area": constant(0.0),
+    },
+    optimizers={
+        "generators": Adam(beta_1=0.0, beta_2=0.99),
+        "discriminators": Adam(learning_rate=4e-4, beta_1=0.0, beta_2=0.99),
+    },
     learning_rate=Schedule(start=1.0, end=0.0, begin=0.6),
     ema_decay=0.999,
     pairing="passes",
@@ -104,33 +94,27 @@ fruit = Recipe(
     precision="auto",
 )
 
-fast = Recipe(
+fast = replace(
+    fruit,
     summary="For CPUs: a light generator that starts as the identity, heads on pretrained features, averaged weights.",
-    why=_PROJECTED_WHY
-    | {
+    why={
+        **fruit.why,
         "generator": "0.3 M parameters at half and quarter size; it adds to the image and masks what it leaves alone",
         "augmentation": "whole fruit from afar has no pores, and pores from near no shape: crops at scales between both",
         "image_size_px": "a seventh of the pixels of the reference, and so more steps; crops of pictures of up to 256 px",
         "batch_size": "more steps from as many images",
     },
-    objective=_PROJECTED,
     generator=Part(name="mobile"),
     discriminator=Part(name="projected", options={"base_channels": 32}),
     augmentation=Part(name="crop-scales", options={"largest": 8 / 3}),
-    weights=_PROJECTED_WEIGHTS,
-    optimizers=_PROJECTED_OPTIMIZERS,
-    learning_rate=Schedule(start=1.0, end=0.0, begin=0.6),
-    ema_decay=0.999,
-    pairing="passes",
-    resample="lanczos",
-    fit="squash",
     image_size_px=96,
     batch_size=2,
+    epochs=None,
     steps=12_000,
-    precision="auto",
 )
 
-cut = Recipe(
+cut = replace(
+    fast,
     summary="One direction, from a to b: one generator, and content kept by contrast of features instead of a cycle.",
     why={
         "objective": "the paper's contrast: 5 inner maps, 256 positions of each, temperature 0.07; no replay buffer, as there",
@@ -144,23 +128,18 @@ cut = Recipe(
         "precision": "chosen for the machine: bf16 where a product is faster in it",
     },
     objective=Part(name="cut"),
-    generator=Part(name="mobile"),
     discriminator=Part(name="patch-multiscale", options={"base_channels": 32, "norm": "mixed"}),
     augmentation=Part(name="jitter-mirror"),
     weights={"adversarial": constant(1.0), "nce": constant(1.0), "identity_nce": constant(1.0)},
     optimizers={"generators": Adam(), "discriminators": Adam()},
     learning_rate=Schedule(start=1.0, end=0.02, begin=0.6),
-    ema_decay=0.999,
-    pairing="passes",
-    resample="lanczos",
-    fit="squash",
     image_size_px=128,
     batch_size=4,
     steps=4000,
-    precision="auto",
 )
 
-lesson = Recipe(
+lesson = replace(
+    fast,
     summary="For `fruitgan distill`: a small generator imitates a large one's pictures.",
     why={
         "generator": "a view of the whole for half the multiply-adds of the other students",
@@ -182,12 +161,7 @@ lesson = Recipe(
     },
     optimizers={"students": Adam(learning_rate=4e-4, beta_1=0.9, beta_2=0.99), "discriminators": Adam(beta_2=0.99)},
     learning_rate=Schedule(start=1.0, end=0.0, shape="cosine"),
-    ema_decay=0.999,
-    pairing="passes",
-    resample="lanczos",
-    fit="squash",
     image_size_px=128,
     batch_size=4,
     steps=8000,
-    precision="auto",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import torch
 from torch import nn
 
 from fruitgan.data.decode import decode
-from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.sources import Source
 from fruitgan.errors import DataError
 from fruitgan.images import Pixels, bytes_from_unit, signed_from_unit, unit_from_bytes, unit_from_signed
@@ -44,13 +44,9 @@ def sample_rows(
     """
     rows = []
     for direction, images in sources.items():
-        if not images:
-            continue
-        fakes = translate_batch(generators[direction], images, device)
-        back = {"a2b": "b2a", "b2a": "a2b"}[direction]
-        columns = [list(images), fakes]
-        if back in generators:
-            columns.append(translate_batch(generators[back], fakes, device))
+        columns = [list(images), translate_batch(generators[direction], images, device)]
+        if (back := {"a2b": "b2a", "b2a": "a2b"}[direction]) in generators:
+            columns.append(translate_batch(generators[back], columns[-1], device))
         rows += [list(row) for row in zip(*columns, strict=True)]
     return rows
 
@@ -64,10 +60,11 @@ class SampleImages:
         """By direction."""
         self.monitored: dict[str, list[Pixels]] = {}
         """By direction; training images, which are there whatever becomes of the others."""
-        for direction, domain, dataset in (("a2b", source.a, datasets.a), ("b2a", source.b, datasets.b)):
-            if direction not in trainer.objective.generators:
-                continue
-            self.monitored[direction] = _spread(dataset, size_px)
+        sides = {"a2b": (source.a, datasets.a), "b2a": (source.b, datasets.b)}
+        for direction in trainer.objective.generators:
+            domain, dataset = sides[direction]
+            places = np.linspace(0, len(dataset) - 1, min(SAMPLES_PER_DOMAIN, len(dataset))).round().astype(int)
+            self.monitored[direction] = [fit_square(dataset.image(int(place)), size_px) for place in places]
             self.samples[direction] = _first_images(domain.test or domain.train, size_px)
             if not self.samples[direction]:
                 self.samples[direction] = self.monitored[direction]
@@ -77,7 +74,7 @@ class SampleImages:
 
     def sheet(self, trainer: Trainer) -> bytes:
         """A PNG file: rows of source, fake and, with both directions, cycled."""
-        generators = {direction: trainer.generator(direction) for direction in trainer.objective.generators}
+        generators = {direction: trainer.generator(direction) for direction in self.samples}
         return png_bytes(grid(sample_rows(generators, self.samples, trainer.device)))
 
     def outputs(self, trainer: Trainer) -> dict[str, dict[str, float]]:
@@ -92,16 +89,8 @@ def _first_images(paths: tuple[Path, ...], size_px: int) -> list[Pixels]:
     """The first that can be read."""
     images: list[Pixels] = []
     for path in paths:
+        with contextlib.suppress(DataError):
+            images.append(fit_square(decode(path).pixels, size_px))
         if len(images) == SAMPLES_PER_DOMAIN:
             break
-        try:
-            images.append(fit_square(decode(path).pixels, size_px))
-        except DataError:
-            continue
     return images
-
-
-def _spread(dataset: ImageDataset, size_px: int) -> list[Pixels]:
-    """Images from the first to the last, evenly."""
-    places = np.linspace(0, len(dataset) - 1, min(SAMPLES_PER_DOMAIN, len(dataset))).round().astype(int)
-    return [fit_square(dataset.image(int(place)), size_px) for place in places]

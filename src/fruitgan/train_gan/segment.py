@@ -2,73 +2,58 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from fruitgan import bundle as bundles
 from fruitgan.data.sources import Source
 from fruitgan.errors import UsageError
 from fruitgan.files import write_atomically
-from fruitgan.progress import Event, Note, Progress
+from fruitgan.progress import Listener, Note, Progress
 from fruitgan.report.grid import sample_files
 from fruitgan.runs.checkpoint import Checkpoints, SaveClock
 from fruitgan.runs.run import CHECKPOINTS, SAMPLES, Run
 from fruitgan.settings import to_json
 from fruitgan.threads import Threads
-from fruitgan.train_gan.assemble import Datasets, Plan, make_bundle
+from fruitgan.train_gan.assemble import Datasets, Plan, make_bundle, make_trainer
 from fruitgan.train_gan.curves import undecided_loss
 from fruitgan.train_gan.monitor import OBSERVE_STEPS, Monitor, went_back
+from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.page import training_report
 from fruitgan.train_gan.samples import SampleImages
 from fruitgan.train_gan.settings import KEEP, SAMPLE_EVERY, TRAINING, TrainGanResult, TrainGanSettings
-from fruitgan.train_gan.speed import faster_threads, profiled
+from fruitgan.train_gan.speed import profiled
 from fruitgan.train_gan.trainer import LossNotFinite, StepReport, Trainer
 
 MAX_ROLLBACKS = 3
 PROFILE = "profile"
-THREADS_CHECK_SECONDS = 600
-MUCH_FASTER = 1.5
 FORMER_PARTS = {"average": "ema"}
 """Parts of checkpoints that were written under another name."""
 
 
+@dataclass(kw_only=True)
 class Segment:
-    """Trains from the newest checkpoint on.
+    """Trains from the newest checkpoint on."""
 
-    Args:
-        at_step_0: makes a trainer as it was before the first step, to go back to.
-        tell: takes an event; whether to stop.
-    """
+    settings: TrainGanSettings
+    run: Run
+    plan: Plan
+    source: Source
+    datasets: Datasets
+    trainer: Trainer
+    first_objective: Callable[[], Objective]
+    """Makes the objective as it was before the first step, to go back to."""
+    threads: Threads | None
+    listener: Listener
+    saved_step: int | None = None
+    noted: str | None = None
 
-    def __init__(
-        self,
-        settings: TrainGanSettings,
-        run: Run,
-        plan: Plan,
-        source: Source,
-        datasets: Datasets,
-        trainer: Trainer,
-        at_step_0: Callable[[], Trainer],
-        threads: Threads | None,
-        tell: Callable[[Event], bool],
-    ) -> None:
-        self.settings = settings
-        self.run = run
-        self.plan = plan
-        self.source = source
-        self.datasets = datasets
-        self.trainer = trainer
-        self.at_step_0 = at_step_0
-        self.threads = threads
-        self.tell = tell
-        self.checkpoints = Checkpoints(run.path / CHECKPOINTS, settings.keep or KEEP, FORMER_PARTS)
-        self.stopped = False
-        self.saved_step: int | None = None
-        self.noted: str | None = None
-        self.threads_checked = 0.0
-        """In seconds of this run segment; infinite once there is nothing more to say of them."""
+    def __post_init__(self) -> None:
+        self.checkpoints = Checkpoints(self.run.path / CHECKPOINTS, self.settings.keep or KEEP, FORMER_PARTS)
 
     def restore(self) -> int:
         """Restore the newest checkpoint that is whole; its step.
@@ -82,7 +67,7 @@ class Segment:
         total = self.trainer.total_steps
         if total < first:
             raise UsageError(f"{self.run.path}: has done {first} steps already, more than the {total} now asked for")
-        self._warn(*problems)
+        self.listener.warn(*problems)
         return first
 
     def go(self, changes: Mapping[str, str]) -> TrainGanResult:
@@ -94,9 +79,9 @@ class Segment:
         first, total = self.trainer.step, self.trainer.total_steps
         self.run.reopen()
         self.samples = SampleImages(self.source, self.datasets, self.trainer, self.plan.recipe.image_size_px)
-        self._warn(*self.samples.notes)
-        self._tell(Note(f"{self.run.path}: step {first} of {total}{f', {self.threads}' if self.threads else ''}"))
-        self._tell(Progress(TRAINING, first, total, {"run": self.run.path}))
+        self.listener.warn(*self.samples.notes)
+        self.listener.tell(Note(f"{self.run.path}: step {first} of {total}{f', {self.threads}' if self.threads else ''}"))
+        self.listener.tell(Progress(TRAINING, first, total, {"run": self.run.path, "recipe": self.plan.recipe_name}))
         self.log = RunLog(self.run, self.plan, total)
         seconds = self.checkpoints.about(first).get("seconds")
         self.log.begin(first, seconds if isinstance(seconds, float) and seconds > 0 else 0.0)
@@ -105,16 +90,9 @@ class Segment:
             self.log.add_changes(first, changes, self.trainer)
         while (error := self._train()) is not None:
             self._go_back(error)
-            if self.stopped:
+            if self.listener.stopped:
                 break
         return self._end()
-
-    def _tell(self, event: Event) -> None:
-        self.stopped |= self.tell(event)
-
-    def _warn(self, *notes: str) -> None:
-        for note in notes:
-            self._tell(Note(note, is_warning=True))
 
     def _train(self) -> LossNotFinite | None:
         """Train as long as it goes; what went wrong, if a step was not finite."""
@@ -122,7 +100,7 @@ class Segment:
         try:
             for report in self._steps():
                 self._after(report)
-                if self.stopped or (limit is not None and self.log.seconds_here >= limit):
+                if self.listener.stopped or (limit is not None and self.log.seconds_here >= limit):
                     break
             self.trainer.confirm()
         except LossNotFinite as error:
@@ -146,21 +124,21 @@ class Segment:
         parts = self.trainer.stateful()
         step, _ = self.checkpoints.restore_newest(parts)
         if not step:
-            for part, stateful in self.at_step_0().stateful().items():
+            fresh = make_trainer(self.plan, self.datasets, self.first_objective(), torch.device("cpu"), 1)
+            for part, stateful in fresh.stateful().items():
                 parts[part].restore(stateful.state())
         rollback = {"from_step": error.step, "to_step": step, "terms": list(error.terms)}
         self.trainer.draw_anew([*before, rollback])
         self.log.take_back(step)
-        self._warn(f"step {step}: {went_back(rollback)} ({len(before) + 1} of {MAX_ROLLBACKS} times)")
+        self.listener.warn(f"step {step}: {went_back(rollback)} ({len(before) + 1} of {MAX_ROLLBACKS} times)")
 
     def _after(self, report: StepReport) -> None:
         self.log.steps_done += 1
         if (note := self.trainer.note) is not None and note != self.noted:
             self.noted = note
-            self._warn(f"step {report.step}: {note}")
-        self._check_threads(report.step)
+            self.listener.warn(f"step {report.step}: {note}")
         for warning in self.log.add(report, self.trainer, self.samples.outputs):
-            self._warn(f"step {report.step}: {warning}")
+            self.listener.warn(f"step {report.step}: {warning}")
         if report.step % (self.settings.sample_every or SAMPLE_EVERY) == 0:
             self._sample()
         every = self.settings.save_every
@@ -169,20 +147,7 @@ class Segment:
         total, rate = self.trainer.total_steps, self.log.images_per_second
         seconds_left = (total - report.step) * self.plan.recipe.batch_size / rate
         details = {"losses": report.losses, "images_per_second": rate, "seconds_left": seconds_left}
-        self._tell(Progress(TRAINING, report.step, total, details))
-
-    def _check_threads(self, step: int) -> None:
-        """Note, once, if another number of CPU threads has become much faster than the run's."""
-        threads, seconds = self.threads, self.log.seconds_here
-        if threads is None or self.settings.deterministic or seconds - self.threads_checked < THREADS_CHECK_SECONDS:
-            return
-        self.threads_checked = seconds
-        if (better := faster_threads(self.plan, threads.number, MUCH_FASTER)) is not None:
-            self.threads_checked = math.inf
-            self._warn(
-                f"step {step}: --threads {better} instead of {threads.number} would now be more than {MUCH_FASTER} times as "
-                f"fast: stop it and give that with --resume {self.run.path.name} (no longer bit-identical from there on)"
-            )
+        self.listener.tell(Progress(TRAINING, report.step, total, details))
 
     def _save(self) -> None:
         self.trainer.confirm()
@@ -191,18 +156,17 @@ class Segment:
             path = self.checkpoints.save(self.trainer.step, self.trainer.stateful(), about)
             bundles.save(self._bundle(), self.run.path / bundles.FILE_NAME)
         self.saved_step = self.trainer.step
-        self._tell(Note(f"saved {path}"))
+        self.listener.tell(Note(f"saved {path}"))
 
     def _end(self) -> TrainGanResult:
         trainer, run = self.trainer, self.run
         if self.saved_step != trainer.step:
             self._save()  # also where no step was left to do: a kill may have come between the last checkpoint and its bundle
         self._sample()
-        finished = trainer.step >= trainer.total_steps
         result = TrainGanResult(
             run=run.path,
             step=trainer.step,
-            finished=finished,
+            finished=trainer.step >= trainer.total_steps,
             images=trainer.step * self.plan.recipe.batch_size,
             seconds=round(self.log.seconds, 3),
             images_per_second=round(self.log.images_per_second, 3),
@@ -210,10 +174,9 @@ class Segment:
             final_losses=self.log.last_losses,
             weights_sha256=bundles.weights_sha256(self._bundle()),
         )
-        rows = {direction: len(images) for direction, images in self.samples.samples.items()}
-        page = training_report(run.path, run.config, run.entries(), to_json(result), rows)
+        page = training_report(run.path, run.config, run.entries(), to_json(result), len(self.samples.samples) > 1)
         write_atomically(run.path / "report.html", page.encode())
-        if finished:
+        if result.finished:
             run.finish(result)
         return result
 

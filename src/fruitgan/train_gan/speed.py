@@ -6,7 +6,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ import torch
 from fruitgan.data.loader import Batch
 from fruitgan.files import write_atomically
 from fruitgan.networks.contracts import SizeRule
-from fruitgan.threads import TRIAL_SECONDS, Threads, fastest_threads, fixed_threads, seconds_by_threads, using_threads
-from fruitgan.train_gan.assemble import Plan, make_objective
+from fruitgan.threads import Threads, fastest_threads, fixed_threads, using_threads
+from fruitgan.train_gan.assemble import Plan, bare_trainer, make_objective
 from fruitgan.train_gan.objectives.contracts import Objective
-from fruitgan.train_gan.trainer import STAGE, Trainer
+from fruitgan.train_gan.trainer import STAGE
 
 SMALLEST_PX = 32
 ENOUGH_SECONDS = 0.15
@@ -54,36 +53,19 @@ def training_threads(plan: Plan, asked: int | None, deterministic: bool) -> Thre
     return fixed_threads(asked, deterministic) or fastest_threads(throw_away_step(plan))
 
 
-def faster_threads(plan: Plan, now: int, by: float, seconds: float = TRIAL_SECONDS / 2) -> int | None:
-    """Another number with which steps would now take less than 1 / `by` of the time, if there is one."""
-    found = seconds_by_threads(throw_away_step(plan), seconds)
-    best = min(found, key=lambda number: found[number])
-    return best if now in found and found[now] > by * found[best] else None
-
-
 def throw_away_step(plan: Plan) -> Callable[[], None]:
     """A step of the plan's networks on noise, on as much of it as takes about a tenth of a second with one thread."""
     objective = make_objective(plan)
     device = torch.device("cpu")
     loader = NoiseLoader(plan, device)
-    trainer = Trainer(
-        objective,
-        plan.recipe,
-        loader,
-        total_steps=FOREVER,
-        steps_per_epoch=FOREVER,
-        seed=plan.seed,
-        device=device,
-        precision=plan.precision,
-        log_every=FOREVER,
-    )
+    trainer = bare_trainer(plan, objective, loader, FOREVER, device, FOREVER)
     fresh = {name: extra.state() for name, extra in objective.extras.items()}
 
     def step() -> None:
         next(trainer.steps(trainer.step + 1))
 
     with torch.random.fork_rng(devices=[]), using_threads(1):
-        for batch_size, side_px in _shapes(plan, size_rules(objective)):
+        for batch_size, side_px in _shapes(plan, objective):
             loader.shape = (batch_size, 3, side_px, side_px)
             for name, extra in objective.extras.items():  # a replay buffer holds images of one size
                 extra.restore(fresh[name])
@@ -95,42 +77,13 @@ def throw_away_step(plan: Plan) -> Callable[[], None]:
     return step
 
 
-def size_rules(objective: Objective) -> list[SizeRule]:
-    """Of the networks that have one."""
-    rules = (getattr(network, "size_rule", None) for network in objective.networks.values())
-    return [rule for rule in rules if isinstance(rule, SizeRule)]
-
-
-def _shapes(plan: Plan, rules: list[SizeRule]) -> list[tuple[int, int]]:
+def _shapes(plan: Plan, objective: Objective) -> list[tuple[int, int]]:
     """Ever more work: one image of ever larger sides, then the training's own batch."""
     size_px = plan.recipe.image_size_px
-    sides, side = [], SMALLEST_PX
-    while side < size_px:
-        if all(rule.accepts(side, side) for rule in rules):
-            sides.append(side)
-        side *= 2
-    return [(1, side) for side in [*sides, size_px]] + [(plan.recipe.batch_size, size_px)]
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What was found in the steps that were profiled."""
-
-    steps: int
-    stages_ms: Mapping[str, float]
-    """By name, of one step: the host's time, on a CPU that of the work itself."""
-    operations: str
-    """A table of the operations that take longest."""
-
-    def text(self, device: torch.device) -> str:
-        """The share of each stage, then the table."""
-        total = sum(self.stages_ms.values())
-        lines = [f"{self.steps} steps on {device}, {total:.1f} ms each within the stages", ""]
-        if device.type != "cpu":
-            lines[1:1] = ["the stages' times are the host's, which launches the work and does not wait for it"]
-        for name, spent in sorted(self.stages_ms.items(), key=lambda item: -item[1]):
-            lines.append(f"{name:32} {spent:10.2f} ms {100 * spent / max(total, 1e-9):6.1f}%")
-        return "\n".join([*lines, "", self.operations])
+    rules = [getattr(network, "size_rule", None) for network in objective.networks.values()]
+    sides = [SMALLEST_PX << doublings for doublings in range(16) if SMALLEST_PX << doublings < size_px]
+    taken = [side for side in sides if all(rule.accepts(side, side) for rule in rules if isinstance(rule, SizeRule))]
+    return [(1, side) for side in [*taken, size_px]] + [(plan.recipe.batch_size, size_px)]
 
 
 def profiled(steps: Steps, device: torch.device, folder: Path) -> Steps:
@@ -160,16 +113,23 @@ def profiled(steps: Steps, device: torch.device, folder: Path) -> Steps:
 
 
 def _write(profiler: Any, steps: int, device: torch.device, folder: Path) -> None:
+    """The trace, and the share of each stage in a step with a table of the operations that take longest."""
     averages = profiler.key_averages()
-    stages = {
+    stages_ms = {
         event.key.removeprefix(STAGE): event.cpu_time_total / 1000 / event.count
         for event in averages
         if event.key.startswith(STAGE)
     }
+    total_ms = sum(stages_ms.values())
+    lines = [f"{steps} steps on {device}, {total_ms:.1f} ms each within the stages", ""]
+    if device.type != "cpu":
+        lines[1:1] = ["the stages' times are the host's, which launches the work and does not wait for it"]
+    for name, spent_ms in sorted(stages_ms.items(), key=lambda item: -item[1]):
+        lines.append(f"{name:32} {spent_ms:10.2f} ms {100 * spent_ms / max(total_ms, 1e-9):6.1f}%")
     order = "self_cpu_time_total" if device.type == "cpu" else "self_device_time_total"
-    found = Profile(steps, stages, averages.table(sort_by=order, row_limit=SHOWN_OPERATIONS, max_name_column_width=50))
+    table = averages.table(sort_by=order, row_limit=SHOWN_OPERATIONS, max_name_column_width=50)
     with tempfile.TemporaryDirectory(prefix="fruitgan-") as scratch:
         trace = Path(scratch, TRACE)
         profiler.export_chrome_trace(str(trace))
         write_atomically(folder / TRACE, trace.read_bytes())
-    write_atomically(folder / SUMMARY, found.text(device).encode())
+    write_atomically(folder / SUMMARY, "\n".join([*lines, "", table]).encode())

@@ -45,12 +45,11 @@ class LossNotFinite(FruitganError):
     def __init__(self, step: int, among_steps: int, terms: Sequence[str], rollbacks: int) -> None:
         self.step = step
         self.terms = tuple(terms) or ("a gradient",)
-        said = f"not finite in the last {among_steps} steps before step {step}: {', '.join(self.terms)}; no such step is kept; "
-        if rollbacks:
-            said += f"the run has gone back {rollbacks} times already; "
-        said += "start anew with --precision fp32 or another --seed"
+        before = f"the run has gone back {rollbacks} times already; " if rollbacks else ""
+        other = "" if rollbacks else ", or go on from the last checkpoint with --resume and --on-nan rollback"
         super().__init__(
-            said if rollbacks else f"{said}, or go on from the last checkpoint with --resume and --on-nan rollback"
+            f"not finite in the last {among_steps} steps before step {step}: {', '.join(self.terms)}; no such step is kept; "
+            f"{before}start anew with --precision fp32 or another --seed{other}"
         )
 
 
@@ -156,7 +155,15 @@ class Trainer:
             yield self._one_step()
 
     def _one_step(self) -> StepReport:
-        learning_rate, weights = self._fill_scalars()
+        clock = Clock(self.step, self.total_steps, self.steps_per_epoch)
+        weights = {name: self.recipe.weights[name].at(clock) for name in self.objective.weights}
+        for name, value in weights.items():
+            self.objective.weights[name].fill_(value)
+        if self.ema is not None:
+            self.ema.begin_step()
+        learning_rate, factor = self.learning_rate, self.recipe.learning_rate.at(clock)
+        for optimizer in self.optimizers.values():
+            optimizer.learning_rate.fill_(factor * optimizer.settings.learning_rate)
         torch.manual_seed(randomness.torch_seed(self._seed, self.step, "dropout"))
         with stage("draw"):
             self._inputs.load(self.step, self.objective.draws, in_place=self._run.keeps_inputs_in_place)
@@ -187,7 +194,14 @@ class Trainer:
             ok = self._all_finite(list(losses.values()))
         for buffer, before in zip(self._buffers, buffers, strict=True):
             buffer.copy_(torch.where(ok > 0, buffer, before))
-        self._apply(ok)
+        with stage("optimise"):
+            for optimizer in self.optimizers.values():
+                optimizer.step(ok)
+        for extra in self.objective.extras.values():
+            extra.settle(ok)
+        if self.ema is not None:
+            with stage("ema"):
+                self.ema.update(ok)
         for name, loss in losses.items():
             if name not in self._sums:
                 self._sums[name] = torch.zeros_like(loss)
@@ -202,19 +216,6 @@ class Trainer:
         for extra in self.objective.extras.values():
             extra.restore(extra.state())
 
-    def _fill_scalars(self) -> tuple[float, dict[str, float]]:
-        """Put this step's values where the step reads them; the first player's learning rate, and the loss weights."""
-        clock = Clock(self.step, self.total_steps, self.steps_per_epoch)
-        weights = {name: self.recipe.weights[name].at(clock) for name in self.objective.weights}
-        for name, value in weights.items():
-            self.objective.weights[name].fill_(value)
-        factor = self.recipe.learning_rate.at(clock)
-        if self.ema is not None:
-            self.ema.begin_step()
-        for optimizer in self.optimizers.values():
-            optimizer.learning_rate.fill_(factor * optimizer.settings.learning_rate)
-        return self.learning_rate, weights
-
     @torch.no_grad()
     def _all_finite(self, losses: list[Tensor]) -> Tensor:
         """1 if every loss and every gradient is finite, else 0, as a scalar on the device."""
@@ -222,16 +223,6 @@ class Trainer:
         # A norm is not finite where an element is not (or overflows, which is as good a reason to leave the step out).
         norms = torch.stack(torch._foreach_norm(gradients)).sum()
         return torch.isfinite(norms + torch.stack(losses).sum()).float()
-
-    def _apply(self, ok: Tensor) -> None:
-        with stage("optimise"):
-            for optimizer in self.optimizers.values():
-                optimizer.step(ok)
-        for extra in self.objective.extras.values():
-            extra.settle(ok)
-        if self.ema is not None:
-            with stage("ema"):
-                self.ema.update(ok)
 
     def _logged(self) -> dict[str, float]:
         self.confirm()

@@ -1,4 +1,4 @@
-"""Adversarial losses, and the discriminators' side of an objective: what they are shown and what both sides lose."""
+"""Adversarial losses, the image replay buffer, and the discriminators' side of an objective."""
 
 from __future__ import annotations
 
@@ -10,17 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fruitgan.data.augment.training import DRAWS, MOVING_DRAWS, mildly_changed, shifted_and_cut
+from fruitgan.data.augment.training import MOVING_DRAWS, shifted_and_cut
 from fruitgan.device import at_least_fp32
-from fruitgan.errors import UsageError
+from fruitgan.errors import DataError, UsageError
 from fruitgan.networks.contracts import Discriminator
 from fruitgan.runs.checkpoint import State
-from fruitgan.train_gan.objectives.contracts import Replay
-from fruitgan.train_gan.objectives.replay_buffer import ReplayBuffer
 
-EVERY_STEPS = 4  # Karras et al. 2020, appendix D
-IMAGES_TO_FULL = 50_000  # real images in which the strength could go from 0 to 1; 500,000 there, for trainings 100 times longer
-STRONGEST = 0.8
 Logits = Sequence[Tensor]
 
 
@@ -47,16 +42,14 @@ class GanLoss:
 
     distance: Callable[[Tensor, float], Tensor]
     """What a discriminator minimises."""
-    undecided: float
-    """The logit that lies between real and generated."""
     fool: Callable[[Tensor], Tensor]
     """What a generator minimises."""
 
 
 GAN_MODES = {
-    "lsgan": GanLoss(_squared, 0.5, lambda logits: _squared(logits, 1.0)),
-    "bce": GanLoss(_cross_entropy, 0.0, lambda logits: _cross_entropy(logits, 1.0)),
-    "hinge": GanLoss(_hinge, 0.0, lambda logits: -at_least_fp32(logits).mean()),
+    "lsgan": GanLoss(_squared, lambda logits: _squared(logits, 1.0)),
+    "bce": GanLoss(_cross_entropy, lambda logits: _cross_entropy(logits, 1.0)),
+    "hinge": GanLoss(_hinge, lambda logits: -at_least_fp32(logits).mean()),
 }
 
 
@@ -76,75 +69,75 @@ def discriminator_loss(mode: str, real: Logits, fake: Logits) -> Tensor:
     return 0.5 * (_summed(real, lambda logits: distance(logits, 1.0)) + _summed(fake, lambda logits: distance(logits, 0.0)))
 
 
-class AdaptiveStrength:
-    """The probability p of each change; on its device, where nothing waits for the host.
+class ReplayBuffer:
+    """Image replay buffer: past fakes that discriminators are trained on again (Shrivastava et al. 2017, section 2.3).
 
-    With r the mean sign of the real images' logits about the line between real and generated, over EVERY_STEPS steps:
-    p <- clip(p + sign(r - target) EVERY_STEPS n / IMAGES_TO_FULL, 0, STRONGEST), n real images a step. Karras et al. 2020,
-    section 3.1, r_t of equation 1.
+    Holds up to `size` images on their device and decides there: nothing waits for the host.
+
+    Its tensors stay where they are from the first query on, so that a captured step can be repeated.
+    While it fills, each image is kept and returned. Then, with probability 1/2, a random kept image is returned and the new
+    one takes its place; else the new one is returned and not kept (as the reference: Zhu et al. 2017, section 4).
     """
 
-    def __init__(self, target: float) -> None:
-        self.target = target
-        self._values = torch.zeros(3)  # p, the sum of r, the steps in it
-        self._before = torch.zeros(3)
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.images: Tensor | None = None
+        self.count = torch.zeros((), dtype=torch.int64)
+        self._count_before = torch.zeros_like(self.count)
+        self._undo: list[tuple[Tensor, Tensor]] = []
 
-    def on(self, device: torch.device) -> Tensor:
-        """The strength now, a scalar."""
-        if self._values.device != device:  # at the first step; a restored one comes from the host
-            self._values, self._before = self._values.to(device), self._before.to(device)
-        return self._values[0]
+    def query(self, fakes: Tensor, draws: Tensor) -> Tensor:
+        """[N, 3, H, W] fakes and [N, 2] numbers in [0, 1) to the [N, 3, H, W] images to judge.
 
-    @torch.no_grad()
-    def observe(self, certainty: Tensor, images: int) -> None:
-        """Take in a step's r, a scalar in [-1, 1], found on so many real images."""
-        p, total, steps = self._values.unbind()
-        total, steps = total + certainty, steps + 1
-        due = steps >= EVERY_STEPS
-        way = torch.sign(total / steps - self.target) * (EVERY_STEPS * images / IMAGES_TO_FULL)
-        p = torch.where(due, (p + way).clamp(0.0, STRONGEST), p)
-        self._values.copy_(torch.stack([p, torch.where(due, 0.0, total), torch.where(due, 0.0, steps)]))
+        The first number decides whether to swap, the second with which; an image may meet one of its own batch.
+        """
+        fakes = at_least_fp32(fakes.detach())
+        if self.images is None:
+            self.images = fakes.new_zeros((self.size, *fakes.shape[1:]))
+        if self.count.device != fakes.device:  # at the first step; a restored buffer comes from the host
+            self.images = self.images.to(fakes.device)
+            self.count, self._count_before = self.count.to(fakes.device), self._count_before.to(fakes.device)
+        if self.images.shape[1:] != fakes.shape[1:] or self.images.dtype != fakes.dtype:
+            raise DataError(
+                f"the replay buffer holds {list(self.images.shape[1:])}, not {list(fakes.shape[1:])}: another run's"
+            )
+        if not self._undo:
+            self._count_before.copy_(self.count)
+        shown = []
+        for fake, (swap, which) in zip(fakes, draws, strict=True):
+            filling = self.count < self.size
+            slot = torch.where(filling, self.count, (which * self.size).long().clamp(max=self.size - 1)).view(1)
+            kept = self.images[slot]
+            swapping = ~filling & (swap > 0.5)
+            shown.append(torch.where(swapping, kept[0], fake))
+            self._undo.append((slot, kept))
+            self.images.index_copy_(0, slot, torch.where(filling | swapping, fake, kept[0]).unsqueeze(0))
+            self.count.add_(filling)
+        return torch.stack(shown)
 
-    @torch.no_grad()
     def settle(self, ok: Tensor) -> None:
-        """Keep what was taken in since the last call if the scalar `ok` is 1, forget it if it is 0."""
-        self._values.copy_(torch.where(ok > 0, self._values, self._before))
-        self._before.copy_(self._values)
+        """Keep what was written since the last call if the scalar `ok` is 1, take it back if it is 0."""
+        if self.images is None:
+            return
+        for slot, kept in reversed(self._undo):
+            self.images.index_copy_(0, slot, torch.where(ok > 0, self.images[slot], kept))
+        self.count.copy_(torch.where(ok > 0, self.count, self._count_before))
+        self._undo.clear()
 
     def state(self) -> State:
-        return {"values": self._values}
+        if self.images is None:
+            return {"count": 0}
+        return {"count": int(self.count), "images": self.images}
 
     def restore(self, state: State) -> None:
-        values = state["values"]
-        if values.shape != (3,) or not bool(((values >= -EVERY_STEPS) & (values <= EVERY_STEPS)).all()):
-            raise ValueError("it is no strength of changes")
-        self._values = values.clone().float()
-        self._before = self._values.clone()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judging:
-    """How discriminators judge: the options that the adversarial objectives have in common."""
-
-    gan_mode: str
-    """The adversarial loss: `lsgan`, `bce` or `hinge`."""
-    pool_size: int
-    """The size of the replay buffer, of past fakes for discriminators to learn from (0: none)."""
-    augment_target: float
-    """The mean sign on real images that decides how strongly what is shown is changed (0: not at all)."""
-    shift: float
-    """By up to which share of the side what is shown is moved, always."""
-    cutout: float
-    """Of which share of the side a square is greyed, half the time."""
-
-    def __post_init__(self) -> None:
-        if self.gan_mode not in GAN_MODES:
-            raise UsageError(f"the objective's option gan_mode: {self.gan_mode!r} is not one of {', '.join(GAN_MODES)}")
-        if self.pool_size < 0:
-            raise UsageError(f"the objective's option pool_size: {self.pool_size} is less than 0")
-        for name, end in (("augment_target", 1), ("shift", 0.5), ("cutout", 1)):
-            if not 0 <= (value := getattr(self, name)) < end:
-                raise UsageError(f"the objective's option {name}: {value} is not from 0 to below {end}")
+        images = state.get("images")
+        filled = 0 if images is None else len(images)
+        if not 0 <= state["count"] <= filled or filled not in (0, self.size) or (images is not None and images.ndim != 4):
+            raise ValueError(f"{state['count']} images in a replay buffer of {filled} do not fit this one of {self.size}")
+        self.images = None if images is None else images.clone()
+        self.count = torch.tensor(state["count"])
+        self._count_before = torch.zeros_like(self.count)
+        self._undo.clear()
 
 
 class Judges:
@@ -152,19 +145,38 @@ class Judges:
 
     Args:
         networks: with a `discriminator_b` for the domain b.
+        gan_mode: the adversarial loss, `lsgan`, `bce` or `hinge`.
+        pool_size: of the replay buffer, of past fakes for discriminators to learn from (0: none).
+        shift: by up to which share of the side what is shown is moved, always.
+        cutout: of which share of the side a square is greyed, half the time.
+
+    Raises:
+        UsageError: an option is out of its range.
     """
 
-    def __init__(self, networks: nn.ModuleDict, domains: Sequence[str], how: Judging) -> None:
-        self.networks, self.how = networks, how
+    def __init__(
+        self,
+        networks: nn.ModuleDict,
+        domains: Sequence[str],
+        *,
+        gan_mode: str = "lsgan",
+        pool_size: int = 0,
+        shift: float = 0.0,
+        cutout: float = 0.0,
+    ) -> None:
+        if gan_mode not in GAN_MODES:
+            raise UsageError(f"the objective's option gan_mode: {gan_mode!r} is not one of {', '.join(GAN_MODES)}")
+        if pool_size < 0:
+            raise UsageError(f"the objective's option pool_size: {pool_size} is less than 0")
+        for name, share, end in (("shift", shift, 0.5), ("cutout", cutout, 1)):
+            if not 0 <= share < end:
+                raise UsageError(f"the objective's option {name}: {share} is not from 0 to below {end}")
+        self.networks, self.gan_mode, self.shift, self.cutout = networks, gan_mode, shift, cutout
         # Their names are those of random streams, and so part of the seed.
-        self.replay = {f"pool_{domain}": ReplayBuffer(how.pool_size) for domain in domains} if how.pool_size else {}
-        self.strength = AdaptiveStrength(how.augment_target) if how.augment_target else None
-        self.extras: Mapping[str, Replay] = {**self.replay, **({"strength": self.strength} if self.strength else {})}
+        self.replay = {f"pool_{domain}": ReplayBuffer(pool_size) for domain in domains} if pool_size else {}
         self.draws = dict.fromkeys(self.replay, 2)
         """How many random numbers an image they need in each batch, by name."""
-        if self.strength:
-            self.draws |= {"shown_to_fool": DRAWS, "shown_to_learn": DRAWS}
-        if how.shift or how.cutout:
+        if shift or cutout:
             self.draws |= {f"moved_to_{end}": MOVING_DRAWS for end in ("fool", "learn")}
 
     def to_judge(self, domain: str, fake: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
@@ -174,18 +186,16 @@ class Judges:
 
     def fooled(self, domain: str, fake: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         """The adversarial loss of the generator that made these fakes, [N, 3, H, W] in [-1, 1]."""
-        return generator_loss(self.how.gan_mode, self._discriminator(domain)(self._shown(fake, draws, "fool")))
+        return generator_loss(self.gan_mode, self._discriminator(domain)(self._shown(fake, draws, "fool")))
 
     def losses(self, pairs: Mapping[str, tuple[Tensor, Tensor]], draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The discriminators' terms, from the real images of each domain and the fakes `to_judge`, each [N, 3, H, W]."""
-        terms, certain = {}, []
+        terms = {}
         for domain, (real, fake) in pairs.items():
             fake = fake.to(real.dtype)
-            on_real, on_fake = self._both_judged(domain, self._shown(real, draws, "learn"), self._shown(fake, draws, "learn"))
-            terms[f"discriminator_{domain}"] = discriminator_loss(self.how.gan_mode, on_real, on_fake)
-            certain += [torch.sign(scale.detach() - GAN_MODES[self.how.gan_mode].undecided).mean() for scale in on_real]
-        if self.strength is not None:
-            self.strength.observe(torch.stack(certain).mean(), sum(len(real) for real, _ in pairs.values()))
+            both = torch.cat([self._shown(real, draws, "learn"), self._shown(fake, draws, "learn")])
+            on_real, on_fake = zip(*(scale.chunk(2) for scale in self._discriminator(domain)(both)), strict=True)
+            terms[f"discriminator_{domain}"] = discriminator_loss(self.gan_mode, on_real, on_fake)
         return terms
 
     def _discriminator(self, domain: str) -> Discriminator:
@@ -193,13 +203,6 @@ class Judges:
 
     def _shown(self, images: Tensor, draws: Mapping[str, Tensor], end: str) -> Tensor:
         """As a discriminator is shown them, to `fool` it or for it to `learn`: changed as drawn, where that is wanted."""
-        if self.strength is not None:
-            images = mildly_changed(images, draws[f"shown_to_{end}"], self.strength.on(images.device))
-        if self.how.shift or self.how.cutout:
-            images = shifted_and_cut(images, draws[f"moved_to_{end}"], self.how.shift, self.how.cutout)
+        if self.shift or self.cutout:
+            images = shifted_and_cut(images, draws[f"moved_to_{end}"], self.shift, self.cutout)
         return images
-
-    def _both_judged(self, domain: str, real: Tensor, fake: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        """The logit maps of real and of generated images."""
-        halves = [scale.chunk(2) for scale in self._discriminator(domain)(torch.cat([real, fake]))]
-        return [half[0] for half in halves], [half[1] for half in halves]

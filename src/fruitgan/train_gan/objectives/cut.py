@@ -9,7 +9,7 @@ import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from fruitgan.data.loader import Batch
 from fruitgan.device import at_least_fp32, without_autocast
 from fruitgan.errors import UsageError
 from fruitgan.networks.contracts import Discriminator, Encoder, Generator
-from fruitgan.train_gan.objectives.adversarial import Judges, Judging
+from fruitgan.train_gan.objectives.adversarial import Judges
 from fruitgan.train_gan.objectives.contracts import Objective, ObjectiveFactory, Player
 from fruitgan.train_gan.objectives.cyclegan import MASK_WEIGHTS, mask_terms, translated
 
@@ -94,37 +94,19 @@ def channels_of(generator: Encoder, points: Sequence[int]) -> list[int]:
     return [inner.shape[1] for inner in without_data.encode(torch.zeros((1, 3, side_px, side_px), device="meta"), points)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Contrast:
-    """Where and how outputs are compared with their sources."""
+def points_of(generator: Generator, asked: tuple[int, ...]) -> tuple[int, ...]:
+    """The generator's inner maps to contrast: those asked for, else some spread evenly over them all.
 
-    points: tuple[int, ...]
-    """Of the generator's `encode`; none: spread evenly over them all."""
-    positions: int
-    """How many of an image, at each point; all of them where the map has fewer."""
-    temperature: float
-
-    def __post_init__(self) -> None:
-        if min(self.points, default=0) < 0 or len(set(self.points)) < len(self.points):
-            raise UsageError(f"the objective's option points: {','.join(map(str, self.points))} are not different from 0 on")
-        if self.positions < 2:
-            raise UsageError(f"the objective's option positions: {self.positions} is less than 2, which leaves no negatives")
-        if self.temperature <= 0:
-            raise UsageError(f"the objective's option temperature: {self.temperature} is not above 0")
-
-    def points_of(self, generator: Generator) -> tuple[int, ...]:
-        """The points of this generator.
-
-        Raises:
-            UsageError: it does not have them, or no inner maps to read.
-        """
-        if not isinstance(generator, Encoder):
-            raise UsageError("the objective cut reads a generator's inner maps, which this one does not offer (encode)")
-        last = generator.encode_points - 1
-        if max(self.points, default=0) > last:
-            raise UsageError(f"the objective's option points: {max(self.points)} is not one of this generator's, 0 to {last}")
-        count = min(SPREAD_POINTS, generator.encode_points)
-        return self.points or tuple(round(index * last / max(1, count - 1)) for index in range(count))
+    Raises:
+        UsageError: it does not have them, or no inner maps to read.
+    """
+    if not isinstance(generator, Encoder):
+        raise UsageError("the objective cut reads a generator's inner maps, which this one does not offer (encode)")
+    last = generator.encode_points - 1
+    if max(asked, default=0) > last:
+        raise UsageError(f"the objective's option points: {max(asked)} is not one of this generator's, 0 to {last}")
+    count = min(SPREAD_POINTS, generator.encode_points)
+    return asked or tuple(round(index * last / max(1, count - 1)) for index in range(count))
 
 
 @dataclass(frozen=True)
@@ -152,13 +134,15 @@ class CUT(Objective):
         make_generator: Callable[[], Generator],
         make_discriminator: Callable[[], Discriminator],
         *,
-        judging: Judging,
-        contrast: Contrast,
+        points: tuple[int, ...],
+        positions: int,
+        temperature: float,
         mask_losses: bool,
+        **judging: Any,
     ) -> None:
         generator = make_generator()
-        self.points = contrast.points_of(generator)
-        self.temperature = contrast.temperature
+        self.points = points_of(generator, points)
+        self.temperature = temperature
         self.networks = nn.ModuleDict(
             {
                 "generator_ab": generator,
@@ -173,9 +157,9 @@ class CUT(Objective):
         self.generators = {"a2b": "generator_ab"}
         weights = ("adversarial", *CONTRASTS) + MASK_WEIGHTS * mask_losses
         self.weights = {name: torch.ones(()) for name in weights}
-        self.judges = Judges(self.networks, "b", judging)
-        self.extras = self.judges.extras
-        self.draws = self.judges.draws | dict.fromkeys(CONTRASTS, len(self.points) * contrast.positions)
+        self.judges = Judges(self.networks, "b", **judging)
+        self.extras = self.judges.replay
+        self.draws = self.judges.draws | dict.fromkeys(CONTRASTS, len(self.points) * positions)
 
     def prepare(self, batch: Batch, variant: frozenset[str]) -> CutStep:
         n = len(batch.a)
@@ -230,7 +214,6 @@ def cut(
     gan_mode: str = "lsgan",
     pool_size: int = 0,
     mask_losses: bool = False,
-    augment_target: float = 0.0,
     shift: float = 0.0,
     cutout: float = 0.0,
 ) -> ObjectiveFactory:
@@ -243,12 +226,20 @@ def cut(
         numbers = tuple(int(point) for point in points.split(",")) if points else ()
     except ValueError as error:
         raise UsageError(f"the objective's option points: {points!r} is no list of numbers such as 0,2,4") from error
-    judging = Judging(
+    if min(numbers, default=0) < 0 or len(set(numbers)) < len(numbers):
+        raise UsageError(f"the objective's option points: {points} are not different from 0 on")
+    if positions < 2:
+        raise UsageError(f"the objective's option positions: {positions} is less than 2, which leaves no negatives")
+    if temperature <= 0:
+        raise UsageError(f"the objective's option temperature: {temperature} is not above 0")
+    return functools.partial(
+        CUT,
+        points=numbers,
+        positions=positions,
+        temperature=temperature,
+        mask_losses=mask_losses,
         gan_mode=gan_mode,
         pool_size=pool_size,
-        augment_target=augment_target,
         shift=shift,
         cutout=cutout,
     )
-    contrast = Contrast(points=numbers, positions=positions, temperature=temperature)
-    return functools.partial(CUT, judging=judging, contrast=contrast, mask_losses=mask_losses)

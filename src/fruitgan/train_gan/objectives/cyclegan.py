@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from fruitgan.data.loader import Batch
 from fruitgan.device import at_least_fp32
 from fruitgan.networks.contracts import Discriminator, Generator, MaskedGenerator
-from fruitgan.train_gan.objectives.adversarial import Judges, Judging
-from fruitgan.train_gan.objectives.contracts import Objective, ObjectiveFactory, Player
+from fruitgan.train_gan.objectives.adversarial import Judges
+from fruitgan.train_gan.objectives.contracts import Objective, ObjectiveFactory, Player, Replay
 
 MASK_WEIGHTS = ("mask_roughness", "mask_area")
 
@@ -88,6 +88,8 @@ class CycleStep:
 class CycleGAN(Objective):
     """`generator_ab` and `generator_ba` with adversarial, cycle and identity losses; `discriminator_b` judges domain b.
 
+    `judging` are the options of `Judges`.
+
     Every network treats images one by one, so calls are batched: a generator's fake and identity images, a discriminator's real
     and generated images.
     """
@@ -97,8 +99,8 @@ class CycleGAN(Objective):
         make_generator: Callable[[], Generator],
         make_discriminator: Callable[[], Discriminator],
         *,
-        judging: Judging,
-        mask_losses: bool,
+        mask_losses: bool = False,
+        **judging: Any,
     ) -> None:
         self.networks = nn.ModuleDict(
             {
@@ -115,9 +117,9 @@ class CycleGAN(Objective):
         self.generators = {"a2b": "generator_ab", "b2a": "generator_ba"}
         weights = ("adversarial", "cycle", "identity") + MASK_WEIGHTS * mask_losses
         self.weights = {name: torch.ones(()) for name in weights}
-        self.judges = Judges(self.networks, "ab", judging)
-        self.extras = self.judges.extras
-        self.draws: Mapping[str, int] = self.judges.draws
+        self.judges = Judges(self.networks, "ab", **judging)
+        self.extras: Mapping[str, Replay] = self.judges.replay
+        self.draws = self.judges.draws
 
     def prepare(self, batch: Batch, variant: frozenset[str]) -> CycleStep:
         n = len(batch.a)
@@ -162,16 +164,14 @@ def cyclegan(
     gan_mode: str = "lsgan",
     pool_size: int = 50,
     mask_losses: bool = False,
-    augment_target: float = 0.0,
     shift: float = 0.0,
     cutout: float = 0.0,
 ) -> ObjectiveFactory:
     """CycleGAN's losses: adversarial (`lsgan`, `bce`, `hinge`), cycle, identity; a replay buffer of `pool_size`.
 
-    `mask_losses` adds the weights mask_roughness and mask_area on the masks of generators that have them; `augment_target`
-    augments what discriminators are shown, so strongly that their mean sign on real images stays there (0: not at all; 0.6 in
-    Karras et al. 2020); `shift` moves what they are shown by up to this share of the side, always, and `cutout` greys a square
-    of this share of the side, half the time.
+    `mask_losses` adds the weights mask_roughness and mask_area on the masks of generators that have them; `shift` moves what
+    discriminators are shown by up to this share of the side, always, and `cutout` greys a square of this share, half the time.
     """
-    judging = Judging(gan_mode=gan_mode, pool_size=pool_size, augment_target=augment_target, shift=shift, cutout=cutout)
-    return functools.partial(CycleGAN, judging=judging, mask_losses=mask_losses)
+    return functools.partial(
+        CycleGAN, gan_mode=gan_mode, pool_size=pool_size, mask_losses=mask_losses, shift=shift, cutout=cutout
+    )

@@ -5,18 +5,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fruitgan.data.loader import Batch
 from fruitgan.device import at_least_fp32, memory_format_of, without_autocast
 from fruitgan.networks.contracts import Discriminator, Generator
 from fruitgan.runs.checkpoint import State
-from fruitgan.train_gan.objectives.adversarial import discriminator_loss, generator_loss
-from fruitgan.train_gan.objectives.contracts import Objective, ObjectiveFactory, Player, Replay
+from fruitgan.train_gan.objectives.adversarial import discriminator_loss
+from fruitgan.train_gan.objectives.contracts import ObjectiveFactory, Player
+from fruitgan.train_gan.objectives.cyclegan import CycleGAN
 
 WINDOW_PX = 11
 SIGMA_PX = 1.5
@@ -31,26 +31,21 @@ def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
     In float32 at least, whatever the autocast around it: a variance is the small difference of large numbers.
     """
     with without_autocast(x.device):
-        return _similarity(x, y)
+        x, y = ((at_least_fp32(image) + 1) / 2 for image in (x, y))
+        offsets = torch.arange(WINDOW_PX, device=x.device, dtype=x.dtype) - WINDOW_PX // 2
+        line = torch.exp(-(offsets**2) / (2 * SIGMA_PX**2))
+        line = line / line.sum()
+        maps = x.shape[0] * x.shape[1]
+        down, across = (line.view(shape).expand(maps, *shape[1:]) for shape in ((1, 1, -1, 1), (1, 1, 1, -1)))
 
+        def mean(image: Tensor) -> Tensor:
+            flat = image.flatten(0, 1).unsqueeze(0)  # as one image of many channels, for which kernels are made
+            return F.conv2d(F.conv2d(flat, down, groups=maps), across, groups=maps)
 
-def _similarity(x: Tensor, y: Tensor) -> Tensor:
-    x, y = ((at_least_fp32(image) + 1) / 2 for image in (x, y))
-    offsets = torch.arange(WINDOW_PX, device=x.device, dtype=x.dtype) - WINDOW_PX // 2
-    line = torch.exp(-(offsets**2) / (2 * SIGMA_PX**2))
-    line = line / line.sum()
-
-    maps = x.shape[0] * x.shape[1]
-    down, across = (line.view(shape).expand(maps, *shape[1:]) for shape in ((1, 1, -1, 1), (1, 1, 1, -1)))
-
-    def mean(image: Tensor) -> Tensor:
-        flat = image.flatten(0, 1).unsqueeze(0)  # as one image of many channels, for which kernels are made
-        return F.conv2d(F.conv2d(flat, down, groups=maps), across, groups=maps)
-
-    mean_x, mean_y = mean(x), mean(y)
-    squares, product = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
-    variances, covariance = mean(x * x + y * y) - squares, mean(x * y) - product  # of the variances only the sum is asked for
-    return ((2 * product + C1) * (2 * covariance + C2) / ((squares + C1) * (variances + C2))).mean()
+        mean_x, mean_y = mean(x), mean(y)
+        squares, product = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
+        variances, covariance = mean(x * x + y * y) - squares, mean(x * y) - product  # only the variances' sum is needed
+        return ((2 * product + C1) * (2 * covariance + C2) / ((squares + C1) * (variances + C2))).mean()
 
 
 class TeacherHash:
@@ -83,7 +78,7 @@ class DistillationStep:
     adversarial: bool
 
 
-class Distillation(Objective):
+class Distillation(CycleGAN):
     """`generator_ab` and `generator_ba` are students; their discriminators tell students' pictures from real ones.
 
     Each student is shown both domains: a teacher's answers cost no labels. Until `take_teachers` it is the source itself that
@@ -91,27 +86,19 @@ class Distillation(Objective):
     """
 
     def __init__(self, make_generator: Callable[[], Generator], make_discriminator: Callable[[], Discriminator]) -> None:
-        self.networks = nn.ModuleDict(
-            {
-                "generator_ab": make_generator(),
-                "generator_ba": make_generator(),
-                "discriminator_a": make_discriminator(),
-                "discriminator_b": make_discriminator(),
-            }
-        )
+        super().__init__(make_generator, make_discriminator)
+        students, discriminators = (player.networks for player in self.players)
         self.players = (
-            Player("students", ("generator_ab", "generator_ba"), self._students_loss),
-            Player("discriminators", ("discriminator_a", "discriminator_b"), self._discriminators_loss),
+            Player("students", students, self._students_loss),
+            Player("discriminators", discriminators, self._discriminators_loss),
         )
-        self.generators = {"a2b": "generator_ab", "b2a": "generator_ba"}
         self.weights = {name: torch.ones(()) for name in ("imitation", "structure", "adversarial")}
-        self.draws: Mapping[str, int] = {}
         self.take_teachers({}, "")
 
     def take_teachers(self, teachers: Mapping[str, Generator], sha256: str) -> None:
         """Imitate these, by direction; the sum is of their weights."""
         self.teachers = {name: teacher.requires_grad_(False).eval() for name, teacher in teachers.items()}
-        self.extras: Mapping[str, Replay] = {"teacher": TeacherHash(sha256)}
+        self.extras = {"teacher": TeacherHash(sha256)}
 
     def to(self, device: torch.device) -> None:
         super().to(device)
@@ -133,20 +120,16 @@ class Distillation(Objective):
             terms[f"imitation_{letters}"] = self.weights["imitation"] * (student - teacher).abs().mean()
             terms[f"structure_{letters}"] = self.weights["structure"] * (1 - structural_similarity(student, teacher))
             if step.adversarial:
-                logits = self._discriminator(domain)(student[:n])
-                terms[f"adversarial_{letters}"] = self.weights["adversarial"] * generator_loss("lsgan", logits)
+                terms[f"adversarial_{letters}"] = self.weights["adversarial"] * self.judges.fooled(domain, student[:n], {})
         return terms
 
     def _discriminators_loss(self, step: DistillationStep) -> dict[str, Tensor]:
         terms = {}
         for way, domain, real in (("a2b", "b", step.batch.b), ("b2a", "a", step.batch.a)):
             fake = step.student[way][: len(real)].detach().to(real.dtype)
-            discriminator = self._discriminator(domain)
+            discriminator = self.networks[f"discriminator_{domain}"]
             terms[f"discriminator_{domain}"] = discriminator_loss("lsgan", discriminator(real), discriminator(fake))
         return terms
-
-    def _discriminator(self, domain: str) -> Discriminator:
-        return cast(Discriminator, self.networks[f"discriminator_{domain}"])
 
 
 def distillation() -> ObjectiveFactory:

@@ -1,0 +1,82 @@
+"""What tests of trainings have in common: feeds of random images, and how runs are stopped and held against each other."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from training_events import step_of
+
+from fruitgan import bundle as bundles
+from fruitgan.data.loader import Batch
+from fruitgan.progress import Event
+from fruitgan.train_gan.trainer import Trainer
+
+
+class RandomImages:
+    """A feed of `n` random images, the same for the same step; at the steps in `bad` they are not numbers."""
+
+    def __init__(self, side_px: int, bad: set[int] | None = None, n: int = 2) -> None:
+        self.side_px = side_px
+        self.bad = bad or set()
+        self.n = n
+
+    def batch(self, step: int, draws: Mapping[str, int]) -> Batch:
+        numbers = torch.Generator().manual_seed(step)
+        a, b = (torch.rand((self.n, 3, self.side_px, self.side_px), generator=numbers) * 2 - 1 for _ in range(2))
+        if step in self.bad:
+            a = a * torch.nan
+        return Batch(a, b, {name: torch.rand((self.n, count), generator=numbers) for name, count in draws.items()})
+
+
+def everything(trainer: Trainer) -> dict[str, Any]:
+    """Every part's state, copied, by PART/KEY."""
+    return {
+        f"{part}/{key}": value.clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+        for part, stateful in trainer.stateful().items()
+        for key, value in stateful.state().items()
+    }
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What is not the same in both; numbers that are none are alike."""
+    assert one.keys() == other.keys()
+    return [
+        key
+        for key, value in one.items()
+        if not (
+            torch.equal(value.nan_to_num(7), other[key].nan_to_num(7)) if isinstance(value, Tensor) else value == other[key]
+        )
+    ]
+
+
+def stop_after(step: int) -> Callable[[Event], bool]:
+    return lambda event: step_of(event) >= step
+
+
+def log_lines(run: Path) -> list[dict[str, Any]]:
+    """The log, but for what a clock decides."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if "second" not in key} for line in lines]
+
+
+def last_checkpoint(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    folder = max((run / "checkpoints").iterdir())
+    return load_file(folder / "state.safetensors"), json.loads((folder / "state.json").read_text())
+
+
+def assert_same_end(found: Path, expected: Path) -> None:
+    """Two runs came to the same, bit for bit: checkpoints, logs and bundles."""
+    (tensors, document), (expected_tensors, expected_document) = last_checkpoint(found), last_checkpoint(expected)
+    assert differences(tensors, expected_tensors) == []
+    assert document["values"] == expected_document["values"]
+    assert document["sha256"] == expected_document["sha256"]
+    assert log_lines(found) == log_lines(expected)
+    weights = [bundles.load(run / bundles.FILE_NAME) for run in (found, expected)]
+    assert bundles.weights_sha256(weights[0]) == bundles.weights_sha256(weights[1])
