@@ -50,9 +50,9 @@ def train_detector(
         int | None,
         _option(min=1, metavar="PIXELS", help="Side of the square images.", show_default="the detector's, or the images'"),
     ] = None,
-    epochs: Annotated[int | None, length(min=1, help="How long, at most.", show_default="100")] = None,
+    epochs: Annotated[int | None, options.length(min=1, help="How long, at most.", show_default="100")] = None,
     patience: Annotated[
-        int | None, length(min=1, help="Stop after so many epochs without a lower validation loss.", show_default="10")
+        int | None, options.length(min=1, help="Stop after so many epochs without a lower validation loss.", show_default="10")
     ] = None,
     batch_size: Annotated[
         int | None,
