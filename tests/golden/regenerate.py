@@ -26,6 +26,7 @@ from fruitgan import randomness
 from fruitgan.data.augment import augmentations
 from fruitgan.data.loader import Batch, Loader
 from fruitgan.data.sources import folder_source
+from fruitgan.progress import silent
 from fruitgan.train_gan.assemble import Plan, load_datasets, make_objective, make_plan, make_trainer
 from fruitgan.train_gan.settings import TrainGanSettings
 
@@ -89,7 +90,7 @@ def first_losses(recipe: str, folder: Path) -> list[dict[str, float]]:
     """The losses of each of the first steps, by term; the images are drawn into the folder."""
     plan = plan_of(recipe)
     draw_images(folder, augmentations.build(plan.augmentation).load_size_px(plan.recipe.image_size_px))
-    banks = load_datasets(plan, folder_source(folder, ("a", "b")), lambda _label, _done, _total: None)
+    banks = load_datasets(plan, folder_source(folder, ("a", "b")), silent)
     objective = make_objective(plan)
     set_weights(objective.networks)
     trainer = make_trainer(plan, banks, objective, torch.device("cpu"), log_every=1)
