@@ -155,10 +155,22 @@ FOUND = {
     "auc_interval": [0.6, 0.9],
     "average_precision": 0.7,
     "calibration": {"error": 0.1, "bins": [BIN, BIN | {"predicted": 0.9}]},
+    "roc": [0.0, 0.7, 1.0],
     "image_size_px": 16,
+    "resize": "squashed",
 }
-TRAINED = {"image_size_px": 16, "accuracy": 0.7, "interval": [0.4, 0.9], "auc": 0.8, "chosen_folds": 2, "seconds": 1.0}
-CHANGED = {"amount": 1.0, "accuracy": 0.7, "interval": [0.4, 0.9], "auc": 0.8, "average_precision": 0.7}
+TRAINED = {
+    "image_size_px": 16,
+    "accuracy": 0.7,
+    "interval": [0.4, 0.9],
+    "auc": 0.8,
+    "held_out_auc": 0.7,
+    "chosen_folds": 2,
+    "seconds": 1.0,
+}
+CHANGED = {"amount": 1.0, "accuracy": 0.7, "interval": [0.4, 0.9], "auc": 0.8}
+BIASED = {"accuracy_reals_changed": 0.6, "accuracy_generated_changed": 0.7}
+LEARNT = {"n_training": 8, "accuracy": 0.6, "interval": [0.4, 0.9], "auc": 0.8}
 COMPARED = {
     "features": "random",
     "first": 0.5,
@@ -223,7 +235,8 @@ def judged(name: str) -> dict[str, Any]:
         ],
         "detectors": [{**TRAINED, "name": f"detector {name}"}],
         "judged": [{"file": f"{i} {name}", "generated": i < 4, "logit": float(i % 3 - 1)} for i in range(8)],
-        "robustness": [{**CHANGED, "change": f"change {name}"}, {**CHANGED, "change": "jpeg", "amount": 75.0}],
+        "robustness": [{**CHANGED, **BIASED, "change": change} for change in (f"change {name}", "jpeg")],
+        "learning_curve": [{**LEARNT, "name": name}],
         "saliency": [f"saliency {name}"],
         "compare": [
             {

@@ -93,6 +93,11 @@ def test_an_evaluation_leaves_all_that_its_attackers_found(dataset: Path) -> Non
     assert len(by_change) == 12
     assert by_change["none", 0] == detector["accuracy"]
     assert by_change["blur", 3] < by_change["none", 0]  # which makes all of them smooth
+    blurred = next(row for row in values["robustness"] if (row["change"], row["amount"]) == ("blur", 3))
+    assert blurred["accuracy_reals_changed"] < blurred["accuracy_generated_changed"] == detector["accuracy"]
+    learnt = values["learning_curve"]
+    assert [row["n_training"] for row in learnt] == sorted(row["n_training"] for row in learnt)
+    assert learnt[-1]["accuracy"] == next(row["accuracy"] for row in values["detectors"] if row["name"] == detector["name"])
     for looked in values["saliency"]:
         with Image.open(dataset / "out" / looked["picture"]) as image:
             assert image.size == (2 * SIDE, SIDE)

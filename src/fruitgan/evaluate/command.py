@@ -244,7 +244,7 @@ def _show(console: Console, result: EvaluateResult, values: dict[str, Any]) -> N
         console.out(f"No R: {result.r_withheld}.")
     console.out(wording.verdict(values))
     if detector:
-        console.out(wording.detector_details(detector))
+        console.out(wording.detector_details(values))
     console.out(wording.trained_against_sentence(values))
     for each in values["compare"]:
         for note in each["notes"]:

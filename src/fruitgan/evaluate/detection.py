@@ -17,16 +17,10 @@ import torch
 from fruitgan import randomness
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError
-from fruitgan.evaluate.detectors import (
-    SALIENCY,
-    TwoSampleTest,
-    detectors_named,
-    judged_images,
-    need,
-    result_of,
-)
+from fruitgan.evaluate.detectors import SALIENCY, TwoSampleTest, detectors_named, need
 from fruitgan.evaluate.leaks import Leak
 from fruitgan.evaluate.results import ControlResult, Detection, DetectorResult, JudgedImage
+from fruitgan.evaluate.scores import judged_images, result_of, squashing
 from fruitgan.evaluate.settings import NO_DETECTOR, EvaluateSettings
 from fruitgan.measures.contracts import Features
 from fruitgan.measures.features import Pictures
@@ -109,6 +103,7 @@ def _trained_here(testing: TwoSampleTest, out: Path, found: Detection) -> None:
     found.judged = judged_images([testing.images[i] for i in validated.judged], validated.strongest)
     if not testing.quick:
         found.robustness = testing.robustness(validated)
+        found.learning_curve = testing.learning_curve(trained, validated)
     found.saliency = testing.saliency(validated, out)
 
 
@@ -187,9 +182,11 @@ def judge_by_given(
     result = result_of(
         logits,
         tested,
+        np.zeros(len(tested), dtype=np.int64),
         name=card.detector.name,
         protocol=protocol,
         image_size_px=card.image_size_px,
+        resize=squashing(card.image_size_px),
         p_value=_tested(logits, tested, seed).p_value,
         seed=seed,
         began=began,

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fruitgan import randomness
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.parallel import in_order
 from fruitgan.errors import UsageError
-from fruitgan.evaluate.results import DetectorResult, DetectorRow, JudgedImage, RobustnessResult, SaliencyResult
+from fruitgan.evaluate.results import DetectorResult, DetectorRow, LearningRow, RobustnessResult, SaliencyResult
+from fruitgan.evaluate.scores import fold_mean, result_of, scores, squashing
 from fruitgan.evaluate.settings import ALL, NETWORK_FAMILIES
 from fruitgan.files import write_atomically
 from fruitgan.images import Pixels
 from fruitgan.measures.contracts import Features
 from fruitgan.measures.features import Pictures, extract
-from fruitgan.measures.statistics import auc_interval
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
 from fruitgan.progress import OnProgress, Progress
 from fruitgan.report.grid import png_bytes
 from fruitgan.train_detector import two_sample_test as c2st
-from fruitgan.train_detector.calibration import average_precision, calibration, judge
+from fruitgan.train_detector.calibration import average_precision, judge
 from fruitgan.train_detector.detector import (
     BATCH_SIZE,
     LabelledImageDataset,
@@ -40,7 +39,7 @@ from fruitgan.train_detector.detector import (
     sizes_of,
     squashed,
 )
-from fruitgan.train_detector.protocols import grouped_folds, half_split
+from fruitgan.train_detector.protocols import Indices, grouped_folds, half_split
 from fruitgan.train_detector.regression import Logistic, features_of, finite, logistic
 from fruitgan.train_detector.robustness import CHANGES, marked, saliency
 from fruitgan.train_detector.settings import FitSettings
@@ -56,12 +55,13 @@ DEFAULT_DETECTORS = ("spectrum", "logistic", "small-cnn")
 QUICK_DETECTORS = ("spectrum", "logistic")
 CHANGED = 100
 """Test images of each class that are changed: the intervals of the rows are then 5 points to each side or less at 85%."""
+SHARES = (0.125, 0.25, 0.5, 1.0)
+"""Of the training images, for the learning curve."""
+LEAST_PART = 4
+"""Images of each class in the smallest part."""
 SHOWN = 6
 SALIENCY = "saliency"
 """The folder of the saliency pictures."""
-
-Logits = NDArray[np.float64]
-Truth = NDArray[np.bool_]
 
 
 def detectors_named(names: Sequence[str], quick: bool) -> tuple[str, ...]:
@@ -95,37 +95,6 @@ def need(images: Sequence[LabelledImage]) -> str | None:
     )
 
 
-def result_of(
-    logits: Logits, images: Sequence[LabelledImage], *, p_value: float, seed: int, began: float, **named: Any
-) -> DetectorResult:
-    """All numbers of one detector's logits of these images; `began` is when it did, by the monotonic clock.
-
-    `named` are the result's name, protocol and image_size_px.
-    """
-    generated = np.array([image.generated for image in images])
-    return DetectorResult(
-        **vars(judge(logits, generated)) | {"p_value": p_value},
-        **named,
-        auc_interval=auc_interval(logits, generated, [image.group for image in images], seed=seed),
-        average_precision=average_precision(logits, generated),
-        calibration=calibration(logits, generated),
-        seconds=round(time.monotonic() - began, 3),
-    )
-
-
-def _accuracy(logits: Logits, generated: Truth) -> dict[str, Any]:
-    verdict = judge(logits, generated)
-    return {"accuracy": verdict.accuracy, "interval": verdict.interval, "auc": verdict.auc}
-
-
-def judged_images(images: Sequence[LabelledImage], logits: Logits) -> tuple[JudgedImage, ...]:
-    """The detector's answer on each image."""
-    return tuple(
-        JudgedImage(file=image.path.name, generated=image.generated, logit=float(logit))
-        for image, logit in zip(images, logits, strict=True)
-    )
-
-
 @dataclass
 class TwoSampleTest:
     """A set of images and the detectors to train on it. Use as `with`: the decoded images are let go at its end."""
@@ -143,6 +112,8 @@ class TwoSampleTest:
     def __enter__(self) -> TwoSampleTest:
         self.stack = ExitStack()
         self.datasets: dict[int, LabelledImageDataset] = {}
+        self.resizes: dict[str, str] = {}
+        """By a detector's name, how every image is brought to its size."""
         self.fitting = FitSettings(epochs=EPOCHS, patience=PATIENCE, seed=self.seed)
         self.sizes = sizes_of(self.images)
         self.generated = np.array([image.generated for image in self.images])
@@ -176,6 +147,7 @@ class TwoSampleTest:
         paths = [image.path for image in self.images]
         label, total = f"features {backend.name}", len(paths)
         seen = extract(backend, paths, self.device, lambda n: self.tell(Progress(label, n, total)), read=self.pictures)
+        self.resizes[name] = backend.resize
         return FeatureCandidate(
             name, lambda: Logistic(backend.name, backend), backend.prepare, finite(seen.values, name), self.device
         )
@@ -185,6 +157,7 @@ class TwoSampleTest:
         with torch.device("meta"):
             network: Detector = detectors.build(choice)
         size_px = network.image_size_px
+        self.resizes[name] = squashing(size_px)
         if size_px not in self.datasets:
             opened = open_image_dataset(self.images, size_px, what=f"reading at {size_px} px", tell=self.tell)
             self.datasets[size_px] = self.stack.enter_context(opened)
@@ -202,7 +175,7 @@ class TwoSampleTest:
             DataError: too few different things.
         """
         began = time.monotonic()
-        folds = grouped_folds(self.images, QUICK_FOLDS if self.quick else FOLDS, self.seed)
+        self.folds = folds = grouped_folds(self.images, QUICK_FOLDS if self.quick else FOLDS, self.seed)
         found = c2st.cross_validation(trained, folds, self.generated, self.counted("detector"))
         half = half_split(self.images, self.seed)
         test = c2st.two_sample_test(trained, half, self.generated, self.groups, self.seed, self.counted("testing"))
@@ -210,19 +183,22 @@ class TwoSampleTest:
         detector = result_of(
             found.strongest,
             [self.images[i] for i in found.judged],
+            found.fold,
             name=found.name,
             protocol=f"trained here in {len(folds)} folds by source image; in each fold the detector of the lowest loss on "
             "inner validation images classified the outer ones, which had taught it nothing; classes balanced",
             image_size_px=next(one.image_size_px for one in trained if one.name == found.name),
+            resize=self.resizes[found.name],
             p_value=test.p_value,
             seed=self.seed,
             began=began,
         )
         rows = [
             DetectorRow(
-                **_accuracy(found.logits[one.name], truth),
+                **scores(found.logits[one.name], truth, found.fold),
                 name=one.name,
                 image_size_px=one.image_size_px,
+                resize=self.resizes[one.name],
                 held_out_auc=held_out_auc,
                 chosen_folds=found.chosen.count(one.name),
                 seconds=round(one.seconds, 3),
@@ -253,17 +229,46 @@ class TwoSampleTest:
                     logits[place, piece] = answers(winner.detector, [changed[place] for changed in seen], self.device)
                 done += len(piece)
                 self.tell(Progress("robustness", done, len(chosen)))
-        truth = truth[chosen]
-        return tuple(
-            RobustnessResult(
-                **_accuracy(row, truth),
-                change=change.name,
-                amount=change.amount,
-                average_precision=average_precision(row, truth),
-                n=len(truth),
+        truth, fold = truth[chosen], found.fold[chosen]
+        results = []
+        for change, row in zip(CHANGES, logits, strict=True):
+            # Of a change of one class alone a detector that is biased to it makes much: it takes the change for the class.
+            one_sided = [judge(np.where(truth == label, row, logits[0]), truth).accuracy for label in (False, True)]
+            results.append(
+                RobustnessResult(
+                    **scores(row, truth, fold),
+                    change=change.name,
+                    amount=change.amount,
+                    accuracy_reals_changed=one_sided[0],
+                    accuracy_generated_changed=one_sided[1],
+                    average_precision=fold_mean(average_precision, row, truth, fold),
+                    n=len(truth),
+                )
             )
-            for change, row in zip(CHANGES, logits, strict=True)
-        )
+        return tuple(results)
+
+    def learning_curve(self, trained: Sequence[Candidate], found: CrossValidation) -> tuple[LearningRow, ...]:
+        """The strongest detector in the same folds, trained on parts of their training images, and on all of them."""
+        strongest = next(one for one in trained if one.name == found.name)
+        truth = self.generated[found.judged]
+        rows = []
+        for share in SHARES:
+            folds = [
+                replace(split, train=self._part(split.train, share), val=self._part(split.val, share)) for split in self.folds
+            ]
+            logits = found.logits[found.name]
+            if share < 1:
+                label = self.counted(f"{share:.0%} of the training images:")
+                logits = c2st.cross_validation([strongest], folds, self.generated, label).logits[found.name]
+            images = round(np.mean([len(split.train) + len(split.val) for split in folds]))
+            rows.append(LearningRow(**scores(logits, truth, found.fold), name=found.name, n_training=images))
+        return tuple(rows)
+
+    def _part(self, indices: Indices, share: float) -> Indices:
+        """This share of the images of each class, group by group in random order."""
+        order = sorted(indices, key=lambda i: (zlib.crc32(f"{self.seed} {self.groups[i]}".encode()), i))
+        kinds = [[i for i in order if self.generated[i] == label] for label in (False, True)]
+        return np.sort(np.concatenate([kind[: max(LEAST_PART, round(share * len(kind)))] for kind in kinds]))
 
     def _changed(self, path: Path, prepare: Callable[[Pixels], Pixels]) -> list[Pixels]:
         """The picture after every change, as the detector wants it."""

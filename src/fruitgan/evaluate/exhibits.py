@@ -21,7 +21,6 @@ from fruitgan.images import Pixels, resize
 from fruitgan.measures.features import extract
 from fruitgan.measures.metrics.spectrum import FREQUENCIES, PowerSpectrum
 from fruitgan.report.plots import Line, line_plot
-from fruitgan.train_detector.calibration import roc_points
 
 GALLERY = 8
 CONVINCING = 6
@@ -109,12 +108,11 @@ def _spectrum(images: Sequence[LabelledImage], device: torch.device) -> tuple[fl
 
 
 def detector_panels(result: Mapping[str, Any]) -> list[Panel]:
-    """ROC and reliability of the detector, from its logits of the test images."""
-    detector, judged = result["detector"], result["judged"]
-    truth = np.array([image["generated"] for image in judged], dtype=bool)
-    if detector is None or not truth.any() or truth.all():
+    """ROC and reliability of the detector."""
+    detector = result["detector"]
+    if detector is None:
         return []
-    false, true = roc_points(np.array([image["logit"] for image in judged], dtype=np.float64), truth)
+    true = detector["roc"]
     low, high = detector["auc_interval"]
     area = f"{detector['auc']:.3f} (95% interval {low:.3f} to {high:.3f})"
     bins, error = detector["calibration"]["bins"], f"{detector['calibration']['error']:.3f}"
@@ -124,11 +122,12 @@ def detector_panels(result: Mapping[str, Any]) -> list[Panel]:
         _unit_panel(
             "roc",
             "Every threshold (ROC)",
-            [Line(x=false, y=true, colour=1)],
+            [Line(x=list(np.linspace(0, 1, len(true))), y=true, colour=1)],
             (detector["name"], "a coin"),
             f"ROC curve of {detector['name']}; the area below it is {area}.",
             "share of the real images taken for generated",
-            f"Up: share of the generated images that is found. The area below the curve, AUC, is {area}; a coin's is 0.5.",
+            f"Up: share of the generated images that is found, mean over the folds. The area below the curve, AUC, is {area}; "
+            "a coin's is 0.5.",
         ),
         _unit_panel(
             "reliability",

@@ -126,7 +126,7 @@ def why_no_ratio(found: Numbers) -> str | None:
     if missing := [key for key, ratio in found.ratios.items() if ratio is None]:
         return (
             f"{', '.join(missing)}: on these features the sources cannot be distinguished from the real images (the interval "
-            "of their distance reaches 0), so there is nothing to divide by; more images may help"
+            "of their distance is not above 0), so there is nothing to divide by; more images may help"
         )
     return None
 

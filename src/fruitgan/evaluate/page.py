@@ -44,7 +44,7 @@ def evaluation_report(result: Mapping[str, Any], shown: Exhibits) -> str:
         meanings=list(said.values()),
         claims=[wording.claim_sentence(claim) for claim in result["claims"]],
         compared=[(each, wording.claim_sentence(each["claim"]), wording.compare_rows(each)) for each in result["compare"]],
-        detector=wording.detector_details(result["detector"]) if result["detector"] else None,
+        detector=wording.detector_details(result) if result["detector"] else None,
         **_tables(result),
         charts=[Panel(title=f"{row.title}, {row.features}", plot=whisker(row)) for row in rows if row.says_more],
         curves=[*detector_panels(result), spectrum_panel(shown.spectra)],
@@ -96,7 +96,11 @@ def _tables(result: Mapping[str, Any]) -> dict[str, Cells]:
             accuracy="{:.1%}",
             interval=wording.percent_interval,
             auc="{:.3f}",
-            average_precision="{:.3f}",
+            accuracy_reals_changed="{:.1%}",
+            accuracy_generated_changed="{:.1%}",
+        ),
+        "learning": _cells(
+            result["learning_curve"], n_training="{:,}", accuracy="{:.1%}", interval=wording.percent_interval, auc="{:.3f}"
         ),
     }
 
@@ -166,7 +170,7 @@ def _settings(result: Mapping[str, Any], rows: Sequence[Row]) -> list[tuple[str,
         detection = [
             ("protocol", detector["protocol"]),
             ("test images", f"{detector['n']:,}, each once"),
-            ("image size", f"{detector['image_size_px']} px"),
+            ("images", f"every image {detector['resize']}"),
             ("test", "one permutation test of the maximum over all detectors, distinguished at p of at most 0.001"),
         ]
     machine = dict(result["environment"])

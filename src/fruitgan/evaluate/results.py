@@ -44,11 +44,16 @@ class DetectorResult(Verdict):
     """By the bootstrap over groups of images."""
     average_precision: float
     calibration: Calibration
+    """Its error, as AUC and average precision, is the mean over the folds; its bins hold the images of all folds."""
+    roc: tuple[float, ...]
+    """Share of the generated images found where 0, 0.02 ... 1 of the real ones are taken for generated; mean over the folds."""
     protocol: str
     """In words: why the detector learnt nothing from its test images."""
     left_out: int = 0
     """Images that taught a given detector, or are nearly like one that did."""
     image_size_px: int
+    resize: str
+    """How every image was brought to that size."""
     seconds: float
 
 
@@ -58,6 +63,7 @@ class DetectorRow:
 
     name: str
     image_size_px: int
+    resize: str
     accuracy: float
     interval: tuple[float, float]
     auc: float
@@ -94,7 +100,22 @@ class RobustnessResult:
     interval: tuple[float, float]
     auc: float
     average_precision: float
+    accuracy_reals_changed: float
+    """With the real images alone changed."""
+    accuracy_generated_changed: float
     n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRow:
+    """The strongest detector in the same folds, trained on fewer images."""
+
+    name: str
+    n_training: int
+    """With those that choose penalty and epoch; mean over the folds."""
+    accuracy: float
+    interval: tuple[float, float]
+    auc: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +216,7 @@ class Detection:
     detectors: tuple[DetectorRow, ...] = ()
     judged: tuple[JudgedImage, ...] = ()
     robustness: tuple[RobustnessResult, ...] = ()
+    learning_curve: tuple[LearningRow, ...] = ()
     saliency: tuple[SaliencyResult, ...] = ()
     notes: list[str] = field(default_factory=list)
 

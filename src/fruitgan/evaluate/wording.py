@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fruitgan.measures.statistics import ALPHA
-from fruitgan.report.page import number, thousands
+from fruitgan.report.page import number
 
 KID, FID, R = "KID x 100", "FID", "R"
 TITLES = {
@@ -76,7 +76,7 @@ class Row:
 def number_rows(result: Mapping[str, Any]) -> list[Row]:
     """The numbers of an evaluation's JSON: distances in its order, ratios, then those of pairs and of training images."""
     floors = result["floor"]
-    found = {key: entry for key, entry in result.items() if isinstance(entry, Mapping) and "resize" in entry}
+    found = {key: entry for key, entry in result.items() if isinstance(entry, Mapping) and "n_fake" in entry}
     others = sorted((key for key in found if key not in floors), key=lambda key: "n_source" not in found[key])
     return [_row(key, found[key], floors.get(key)) for key in (*floors, *others)]
 
@@ -169,11 +169,21 @@ def _fid_meaning(rows: Sequence[Row]) -> str:
     return f"{start}.{few}"
 
 
-def detector_details(detector: Mapping[str, Any]) -> str:
-    """What stands behind a detector's accuracy."""
+def detector_details(result: Mapping[str, Any]) -> str:
+    """What stands behind the numbers of an evaluation's detector, which are of two different tests."""
+    detector, rows = result["detector"], result["detectors"]
+    test = "one permutation test of its AUC"
+    if rows:
+        best = max(rows, key=lambda row: row["held_out_auc"])
+        test = (
+            "another test, by permutation, of the largest AUC of all detectors, trained on one half of the images, tested on "
+            f"the other ({best['held_out_auc']:.3f}, {best['name']})"
+        )
+    low, high = detector["auc_interval"]
     return (
-        f"p = {detector['p_value']:.2g} in the one permutation test of all detectors, AUC {detector['auc']:.3f}. The nearer "
-        f"the accuracy is to the majority baseline, the better the generated images. The detector was {detector['protocol']}."
+        f"AUC {detector['auc']:.3f} ({low:.3f} to {high:.3f}). p = {detector['p_value']:.2g} is of {test}. The nearer the "
+        "accuracy is to the majority baseline, the better the generated images. The detector was "
+        f"{detector['protocol']}; every image was {detector['resize']}."
     )
 
 
@@ -188,13 +198,20 @@ def verdict(result: Mapping[str, Any]) -> str:
     if detector.get("shares_training"):
         who += SHARED
     accuracy = (
-        f"{who} classifies {detector['accuracy']:.1%} of {thousands(detector['n'])} images correctly (95% interval {low:.1%} "
+        f"{who} classifies {detector['accuracy']:.1%} of {detector['n']:,} images correctly (95% interval {low:.1%} "
         f"to {high:.1%}; majority baseline {detector['majority_baseline']:.0%})"
     )
+    permuted = f"p = {detector['p_value']:.2g}, where {ALPHA:g} is asked"
+    is_above = low > detector["majority_baseline"] or detector["auc_interval"][0] > 0.5
     if detector["p_value"] <= ALPHA:
-        return f"The generated images can be distinguished from real ones: {accuracy}."
-    doubt = f"(p = {detector['p_value']:.2g}, where {ALPHA:g} is asked)"
-    return f"The generated images cannot be distinguished from real ones here {doubt}: {accuracy}."
+        but = f" (the permutation test shows it, {permuted}; the accuracy, another test, does not)" if not is_above else ""
+        return f"The generated images can be distinguished from real ones: {accuracy}{but}."
+    if is_above:
+        return (
+            f"It is open whether the generated images can be distinguished from real ones, for two tests differ: {accuracy}, "
+            f"AUC {detector['auc']:.3f}, which is better than chance; the permutation test gives {permuted}."
+        )
+    return f"The generated images cannot be distinguished from real ones here ({permuted}): {accuracy}."
 
 
 def figure(value: float) -> str:
@@ -233,7 +250,7 @@ def compare_rows(comparison: Mapping[str, Any]) -> Sequence[tuple[str, ...]]:
                 difference + points,
                 f"{low} to {high}",
                 f"{row['p_value']:.2g}",
-                f"{row['test']}, {thousands(row['n'])} pairs",
+                f"{row['test']}, {row['n']:,} pairs",
             )
         )
     return rows

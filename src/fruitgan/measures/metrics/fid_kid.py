@@ -52,7 +52,8 @@ class Fid(SetMetric):
         value = frechet_distance(real, fake)
         resamples = affordable(self.resamples, max(len(real), len(fake)))
         drawn = frechet_distances(real, fake, *_both(len(real), len(fake), resamples, self.seed))
-        return Measured(value, normal_interval(value, drawn))
+        low, high = normal_interval(value, drawn)
+        return Measured(value, Interval(max(0.0, low), high))  # a distance is not below 0
 
     def weighted(self, real: Values, fake: Values, weights_real: Weights, weights_fake: Weights) -> Values:
         return frechet_distances(real, fake, weights_real, weights_fake)
