@@ -26,9 +26,8 @@ from fruitgan.data.sources import find_source
 from fruitgan.device import has_fast_bf16
 from fruitgan.engines.contracts import engines
 from fruitgan.engines.padding import translate_pixels
-from fruitgan.images import Pixels
+from fruitgan.images import Pixels, squared
 from fruitgan.networks.patch import patch_multiscale
-from fruitgan.report.grid import fit_square
 from fruitgan.train_gan.objectives.adversarial import discriminator_loss
 
 LOAD_PX, CROP_PX = 192, 128
@@ -41,7 +40,7 @@ def is_held_out(path: Path) -> bool:
 
 
 def pictures(paths: Sequence[Path]) -> list[Pixels]:
-    return [fit_square(decode(path).pixels, LOAD_PX) for path in paths]
+    return [squared(decode(path).pixels, LOAD_PX) for path in paths]
 
 
 def crops(images: Sequence[Pixels], drawn: random.Random, count: int) -> Tensor:

@@ -24,11 +24,10 @@ from scipy.stats import t as student
 
 from fruitgan.data.decode import decode
 from fruitgan.data.sources import Source, loose_source
-from fruitgan.images import Pixels, unit_from_bytes
+from fruitgan.images import Pixels, squared, unit_from_bytes
 from fruitgan.measures.contracts import Features, Values
 from fruitgan.measures.contracts import features as registry
 from fruitgan.measures.distances import kernel_distance
-from fruitgan.report.grid import fit_square
 from fruitgan.train_gan.assemble import Datasets, load_datasets, make_objective, make_plan, make_trainer
 from fruitgan.train_gan.samples import translate_batch
 from fruitgan.train_gan.settings import TrainGanSettings
@@ -74,7 +73,7 @@ def train(
 
 
 def held_out(paths: tuple[Path, ...], size_px: int) -> list[Pixels]:
-    return [fit_square(decode(path).pixels, size_px) for path in paths]
+    return [squared(decode(path).pixels, size_px) for path in paths]
 
 
 def ratios(fakes: dict[str, list[Pixels]], source: Source, size_px: int) -> dict[str, float]:

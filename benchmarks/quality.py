@@ -31,13 +31,13 @@ from fruitgan.data.decode import decode
 from fruitgan.data.sources import Domain, Source, find_source
 from fruitgan.device import Precision, choose_device, has_fast_bf16
 from fruitgan.files import write_atomically
-from fruitgan.images import Pixels
+from fruitgan.images import Pixels, squared
 from fruitgan.measures.contracts import features
 from fruitgan.measures.distances import kernel_distances
 from fruitgan.measures.features import extract
 from fruitgan.measures.statistics import percentile_interval, resample_weights
 from fruitgan.networks.contracts import discriminators, generators
-from fruitgan.report.grid import fit_square, png_bytes
+from fruitgan.report.grid import png_bytes
 from fruitgan.runs.checkpoint import Checkpoints
 from fruitgan.train_gan.assemble import Plan, load_datasets, make_objective, make_plan, make_trainer
 from fruitgan.train_gan.estimate import mean_multiply_adds, work_of
@@ -109,7 +109,7 @@ def train(plan: Plan, source: Source, folder: Path, device: torch.device) -> dic
 
 
 def pictures(paths: Sequence[Path], size_px: int) -> list[Pixels]:
-    return [fit_square(decode(path).pixels, size_px) for path in paths]
+    return [squared(decode(path).pixels, size_px) for path in paths]
 
 
 def described(images: Sequence[Pixels], backend: str) -> Values:

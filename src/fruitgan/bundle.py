@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import safetensors.numpy
@@ -16,9 +16,13 @@ from numpy.typing import NDArray
 
 from fruitgan.errors import DataError, FruitganError, UsageError, shown
 from fruitgan.files import write_atomically
+from fruitgan.images import Fit
 from fruitgan.registry import Choice, suggestion
 from fruitgan.settings import to_json
 from fruitgan.tensorfile import TensorFile, open_tensors
+
+if TYPE_CHECKING:
+    from fruitgan.data.preprocessing import Preprocessing
 
 FORMAT = 2
 KEY = "fruitgan"
@@ -94,6 +98,20 @@ class Card:
     def padded(self, side_px: int) -> int:
         """The smallest side that the generator takes and that is no shorter than `side_px`."""
         return -(-max(side_px, self.size_minimum_px) // self.size_multiple_px) * self.size_multiple_px
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How the training images were made of files, which whoever exports or judges follows.
+
+        Raises:
+            UsageError: the background is no colour.
+        """
+        from fruitgan.data.preprocessing import Preprocessing
+
+        fit = (self.resolved_recipe or {}).get("fit")
+        return Preprocessing(
+            background=self.background, value_range=self.value_range, fit=fit if fit in get_args(Fit) else "squash"
+        )
 
     def target(self, direction: str) -> str:
         """The domain that a direction leads to."""

@@ -25,10 +25,14 @@ def check_data(
     data_a: options.DataA = None,
     data_b: options.DataB = None,
     domains: options.Domains = None,
+    background: options.Background = None,
+    value_range: options.ValueRange = None,
+    fit: options.Fit = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
     """Report what a data set or folder holds and what is wrong with it."""
+    from fruitgan.data.preprocessing import AS_USUAL
     from fruitgan.data.sources import parse_domains
     from fruitgan.data_job import CheckSettings, check
 
@@ -41,6 +45,7 @@ def check_data(
         data_a=data_a,
         data_b=data_b,
         domains=parse_domains(domains),
+        preprocessing=AS_USUAL.asked(background, value_range, fit),
     )
     with console.events() as on_progress:
         result = check(settings, on_progress)
@@ -73,6 +78,8 @@ def _show(console: Console, result: CheckResult) -> None:
         console.out("duplicates: " + ", ".join(str(path) for path in duplicates.files))
     if len(result.duplicates) > SHOWN_PATHS:
         console.out(f"and {len(result.duplicates) - SHOWN_PATHS} more such groups (--json names all)")
+    for note in result.notes:
+        console.out(f"note: {note}")
     for problem in result.problems:
         console.out(f"problem: {problem}")
     if not result.problems:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fruitgan.data.finder import NAMED_FILES, Remark
+from fruitgan.data.preprocessing import AS_USUAL, Preprocessing, Tally, with_found_range
 from fruitgan.data.sources import find_source, registry
 from fruitgan.data.survey import BrokenFile, Picture, pictures_of, survey
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError
@@ -27,6 +29,8 @@ class CheckSettings:
     data_a: Path | None = None
     data_b: Path | None = None
     domains: tuple[str, str] | None = None
+    preprocessing: Preprocessing = AS_USUAL
+    """Without a range of values that of the data is found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +51,11 @@ class SplitReport:
     formats: dict[str, int]
     modes: dict[str, int]
     """Colour modes of the files in Pillow's words."""
-    transparent: int
+    tally: Tally
     tiny: tuple[Path, ...]
     greyscale: tuple[Path, ...]
+    not_finite: tuple[Path, ...]
+    """Images of floats with NaN or infinities in them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +73,15 @@ class CheckResult:
     splits: tuple[SplitReport, ...]
     duplicates: tuple[Duplicates, ...]
     """Every picture that is there more than once."""
+    skipped: tuple[Remark, ...]
+    """What lies in the folders and is no image."""
     leaks: int
     """Test images that are copies of training images, of either domain."""
     in_both_domains: int
     """Pictures that both domains hold."""
+    preprocessing: Preprocessing
+    notes: tuple[str, ...]
+    """How transparent, deep and rectangular images become training images, a sentence each."""
     problems: tuple[str, ...]
     """What a person should know before training on this, a sentence each."""
     seconds: float
@@ -86,9 +97,10 @@ def check(settings: CheckSettings, on_progress: OnProgress | None = None) -> Che
     begin = time.monotonic()
     tell = on_progress or silent
     source = find_source(settings.data, settings.data_a, settings.data_b, settings.domains, tell)
-    looked = survey(source, tell)
+    how = with_found_range(settings.preprocessing, source.files, tell)
+    looked = survey(source, how, tell)
     for (domain, split), files in looked.items():
-        if split == "train" and not pictures_of(files):
+        if split == "train" and files and not pictures_of(files):
             first = next(file for file in files if isinstance(file, BrokenFile))
             raise DataError(f"the domain {domain!r} has no image that can be decoded; {first.path}: {first.reason}")
     splits = tuple(_report(domain, split, files) for (domain, split), files in looked.items())
@@ -111,9 +123,12 @@ def check(settings: CheckSettings, on_progress: OnProgress | None = None) -> Che
             )
             for found in several
         ),
+        skipped=source.a.skipped + source.b.skipped,
         leaks=leaks,
         in_both_domains=in_both,
-        problems=tuple(_problems(splits, leaks, in_both)),
+        preprocessing=how,
+        notes=tuple(note for report in splits for note in report.tally.notes(f"{report.split} {report.domain}", how)),
+        problems=tuple(source.notes + _problems(splits, leaks, in_both)),
         seconds=time.monotonic() - begin,
     )
 
@@ -132,9 +147,10 @@ def _report(domain: str, split: str, files: Sequence[Picture | BrokenFile]) -> S
         height_px=(min(heights), max(heights)) if heights else None,
         formats=dict(Counter(picture.format for picture in pictures).most_common()),
         modes=dict(Counter(picture.mode for picture in pictures).most_common()),
-        transparent=sum(picture.is_transparent for picture in pictures),
+        tally=Tally.of([picture.traits for picture in pictures]),
         tiny=tuple(picture.path for picture in pictures if min(picture.width_px, picture.height_px) < TINY_PX),
         greyscale=tuple(picture.path for picture in pictures if picture.is_greyscale),
+        not_finite=tuple(picture.path for picture in pictures if picture.traits.not_finite),
     )
 
 
@@ -144,7 +160,9 @@ def _problems(splits: tuple[SplitReport, ...], leaks: int, in_both_domains: int)
         name = f"{report.split} {report.domain}"
         if report.broken:
             found.append(f"{name}: {_count(len(report.broken), 'file')} cannot be decoded and will be left out")
-        if report.split == "train" and report.images < FEW_IMAGES:
+        if report.split == "train" and not report.files:
+            found.append(f"{name}: no images, so nothing can be trained on these data")
+        elif report.split == "train" and report.images < FEW_IMAGES:
             found.append(f"{name}: {_count(report.images, 'image')}, too few to learn a domain from")
         if report.images and report.distinct < report.images:
             found.append(f"{name}: {_count(report.images - report.distinct, 'duplicate image')}")
@@ -152,6 +170,9 @@ def _problems(splits: tuple[SplitReport, ...], leaks: int, in_both_domains: int)
             found.append(f"{name}: {_count(len(report.tiny), 'image')} with a side below {TINY_PX} px")
         if report.images and 0 < len(report.greyscale) < report.images:
             found.append(f"{name}: {_count(len(report.greyscale), 'image')} in greyscale among coloured ones")
+        if report.not_finite:
+            names = ", ".join(path.name for path in report.not_finite[:NAMED_FILES])
+            found.append(f"{name}: {_count(len(report.not_finite), 'image')} with NaN or infinite values, such as {names}")
         if report.split == "test" and not report.images:
             found.append(f"{name}: no images, so nothing can be measured on it")
     if leaks:

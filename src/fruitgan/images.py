@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from PIL import Image
 
 Pixels = NDArray[np.uint8]
 Array = TypeVar("Array", bound=Any)
+Fit = Literal["squash", "crop", "pad"]
+"""How a picture becomes a square."""
 
 SUFFIXES = frozenset(
     {
@@ -38,6 +40,31 @@ def resize(pixels: Pixels, height_px: int, width_px: int, resample: Image.Resamp
     if pixels.shape[:2] == (height_px, width_px):
         return pixels
     return np.array(to_pillow(pixels).resize((width_px, height_px), resample))
+
+
+def squared(
+    pixels: Pixels,
+    side_px: int,
+    fit: Fit = "squash",
+    resample: Image.Resampling = Image.Resampling.LANCZOS,
+    border: tuple[int, int, int] = (255, 255, 255),
+) -> Pixels:
+    """[H, W, 3] to [side_px, side_px, 3]: squeezed to a square, the square in the middle, or with borders of a colour."""
+    height, width = pixels.shape[:2]
+    if fit == "crop":
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        pixels = np.ascontiguousarray(pixels[top : top + side, left : left + side])
+    elif fit == "pad" and height != width:
+        longer = max(height, width)
+        # Rounded in integers, half up, so that no platform's floats decide.
+        inner_height, inner_width = (max(1, (2 * side * side_px + longer) // (2 * longer)) for side in (height, width))
+        top, left = (side_px - inner_height) // 2, (side_px - inner_width) // 2
+        square = np.empty((side_px, side_px, 3), dtype=np.uint8)
+        square[:] = border
+        square[top : top + inner_height, left : left + inner_width] = resize(pixels, inner_height, inner_width, resample)
+        return square
+    return resize(pixels, side_px, side_px, resample)
 
 
 def unit_from_bytes(pixels: Array) -> Array:

@@ -20,13 +20,15 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_check_prints_a_table_and_what_is_wrong(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (pictures / "trainA" / "broken.jpg").write_text("no picture")
+    (pictures / "trainA" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    (pictures / "trainA" / "text.png").write_text("no picture")
     assert main(["data", "check", str(pictures)]) == 0
     out, err = capsys.readouterr()
     assert "train pear" in out
     assert "test plum" in out
-    assert f"broken: {pictures / 'trainA' / 'broken.jpg'}: not an image" in out
+    assert f"broken: {pictures / 'trainA' / 'broken.jpg'}: a damaged or truncated image" in out
     assert "problem: train pear: 1 file cannot be decoded and will be left out" in out
+    assert "problem: pear: left out 1 not an image (text.png)" in out
     assert err == ""
 
 

@@ -52,10 +52,12 @@ def test_broken_files_are_named(healthy: Path) -> None:
     broken = healthy / "trainA" / "broken.jpg"
     broken.write_bytes(b"\xff\xd8\xff\xe0 cut")
     (healthy / "trainA" / "text.png").write_text("no picture")
-    report = check(CheckSettings(data=str(healthy))).splits[0]
-    assert (report.files, report.images) == (22, 20)
-    assert [file.path.name for file in report.broken] == ["broken.jpg", "text.png"]
-    assert report.broken[1].reason == "not an image"
+    result = check(CheckSettings(data=str(healthy)))
+    report = result.splits[0]
+    assert (report.files, report.images) == (21, 20)
+    assert [file.path.name for file in report.broken] == ["broken.jpg"]
+    assert [(Path(remark.path).name, remark.reason) for remark in result.skipped] == [("text.png", "not an image")]
+    assert result.problems[0] == "a: left out 1 not an image (text.png)"
 
 
 def test_a_copy_of_a_test_image_in_training_is_a_leak(healthy: Path) -> None:
@@ -85,7 +87,7 @@ def test_tiny_grey_and_transparent_images_are_found(healthy: Path) -> None:
     report = check(CheckSettings(data=str(healthy))).splits[0]
     assert [path.name for path in report.tiny] == ["tiny.png"]
     assert [path.name for path in report.greyscale] == ["grey.png"]
-    assert report.transparent == 1
+    assert report.tally.transparent == 1
     assert report.modes == {"RGB": 21, "L": 1, "RGBA": 1}
     assert report.width_px == (20, 80)
     assert report.height_px == (80, 90)
@@ -102,8 +104,8 @@ def test_two_loose_folders_can_be_checked(tmp_path: Path) -> None:
 
 def test_a_domain_without_a_readable_image_is_an_error(healthy: Path) -> None:
     for path in (healthy / "trainB").iterdir():
-        path.write_text("no picture")
-    with pytest.raises(DataError, match=r"the domain 'b' has no image that can be decoded; .*: not an image"):
+        path.write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(DataError, match=r"the domain 'b' has no image that can be decoded; .*: a damaged or truncated image"):
         check(CheckSettings(data=str(healthy)))
 
 

@@ -18,11 +18,11 @@ from fruitgan import machine
 from fruitgan.data import decoded_cache
 from fruitgan.data.decoded_cache import DecodeSettings, cached_dataset, decoded_folder
 from fruitgan.data.image_dataset import ImageDataset
-from fruitgan.errors import DataError, FruitganError, Stopped
+from fruitgan.data.preprocessing import Preprocessing
+from fruitgan.errors import DataError, Stopped
 from fruitgan.progress import Event, Progress
 
-SQUARES = DecodeSettings(load_size_px=9, fit="squash", resample=Image.Resampling.LANCZOS)
-PLENTY = 1 << 30
+SQUARES = DecodeSettings(load_size_px=9, resample=Image.Resampling.LANCZOS)
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def write_pictures(folder: Path) -> list[Path]:
 
 
 def plain(paths: list[Path], making: DecodeSettings = SQUARES) -> ImageDataset:
-    return ImageDataset.build(paths, load_size_px=making.load_size_px, fit=making.fit, resample=making.resample)
+    return ImageDataset.build(paths, load_size_px=making.load_size_px, how=making.how, resample=making.resample)
 
 
 class Counting:
@@ -56,40 +56,29 @@ class Counting:
 
 
 def same(one: ImageDataset, other: ImageDataset) -> bool:
-    equal = np.array_equal(one.flat, other.flat) and np.array_equal(one.offsets, other.offsets)
-    return equal and (one.names, one.broken, one.fingerprint) == (other.names, other.broken, other.fingerprint)
+    equal = np.array_equal(one.pixels, other.pixels)
+    return equal and (one.names, one.broken, one.tally, one.fingerprint) == (
+        other.names,
+        other.broken,
+        other.tally,
+        other.fingerprint,
+    )
 
 
-@pytest.mark.parametrize("fit", ["squash", "cover"])
-@pytest.mark.parametrize("room", [PLENTY, 0])
-def test_the_second_time_nothing_is_decoded_and_the_dataset_is_the_same(tmp_path: Path, fit: Any, room: int) -> None:
+@pytest.mark.parametrize("fit", ["squash", "crop"])
+def test_the_second_time_nothing_is_decoded_and_the_dataset_is_the_same(tmp_path: Path, fit: Any) -> None:
     paths, making, counting = (
         write_pictures(tmp_path / "a"),
-        DecodeSettings(load_size_px=9, fit=fit, resample=SQUARES.resample),
+        DecodeSettings(load_size_px=9, how=Preprocessing(fit=fit), resample=SQUARES.resample),
         Counting(),
     )
-    first = counting.load(paths, making, memory_bytes=room)
+    first = counting.load(paths, making)
     assert counting.done == 4
-    second = counting.load(paths, making, memory_bytes=room)
+    second = counting.load(paths, making)
     assert counting.done == 0
     assert same(first, plain(paths, making))
     assert same(second, plain(paths, making))
-    assert isinstance(second.flat, np.memmap) == (room == 0)
-    window = np.full((3, 2), 0.5)
-    assert np.array_equal(second.gather(np.array([3, 0, 3]), window), first.gather(np.array([3, 0, 3]), window))
-
-
-def test_a_dataset_that_just_fits_lies_in_memory_and_one_byte_less_maps_it(tmp_path: Path) -> None:
-    paths, size = write_pictures(tmp_path / "a"), 4 * 9 * 9 * 3
-    assert not isinstance(Counting().load(paths, memory_bytes=size).flat, np.memmap)
-    assert isinstance(Counting().load(paths, memory_bytes=size - 1).flat, np.memmap)
-
-
-def test_the_spare_memory_decides_where_nobody_else_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths, size = write_pictures(tmp_path / "a"), 4 * 9 * 9 * 3
-    for spare, mapped in ((2 * size, False), (2 * size - 2, True)):
-        monkeypatch.setattr(decoded_cache, "spare_memory_bytes", lambda spare=spare: spare)
-        assert isinstance(Counting().load(paths).flat, np.memmap) == mapped
+    assert isinstance(second.pixels, np.memmap)
 
 
 def test_another_content_order_or_size_is_another_bank(tmp_path: Path) -> None:
@@ -106,9 +95,9 @@ def test_another_content_order_or_size_is_another_bank(tmp_path: Path) -> None:
     assert same(counting.load(paths[::-1]), plain(paths[::-1]))
     assert counting.done == 4
     for making in (
-        DecodeSettings(load_size_px=8, fit="squash", resample=SQUARES.resample),
-        DecodeSettings(load_size_px=9, fit="cover", resample=SQUARES.resample),
-        DecodeSettings(load_size_px=9, fit="squash", resample=Image.Resampling.NEAREST),
+        DecodeSettings(load_size_px=8, resample=SQUARES.resample),
+        DecodeSettings(load_size_px=9, how=Preprocessing(fit="crop"), resample=SQUARES.resample),
+        DecodeSettings(load_size_px=9, resample=Image.Resampling.NEAREST),
     ):
         assert same(counting.load(paths, making), plain(paths, making))
         assert counting.done == 4
@@ -131,28 +120,16 @@ def test_a_file_that_cannot_be_read_keeps_the_dataset_out_of_the_cache(tmp_path:
     assert not decoded_folder().exists()
 
 
-@pytest.mark.parametrize("room", [PLENTY, 0])
-@pytest.mark.parametrize("name", ["pixels.bin", "shapes.bin", "about.json"])
-def test_a_damaged_dataset_is_made_anew(tmp_path: Path, name: str, room: int) -> None:
+@pytest.mark.parametrize("name", ["pixels.bin", "about.json"])
+def test_a_damaged_dataset_is_made_anew(tmp_path: Path, name: str) -> None:
     paths, counting = write_pictures(tmp_path / "a"), Counting()
     counting.load(paths)
     (file,) = decoded_folder().glob(f"*/{name}")
     file.write_bytes(file.read_bytes()[:-1])
-    assert same(counting.load(paths, memory_bytes=room), plain(paths))
-    assert counting.done == 4
-    counting.load(paths, memory_bytes=room)
-    assert counting.done == 0
-
-
-def test_a_changed_byte_is_found_where_the_dataset_is_read_into_memory(tmp_path: Path) -> None:
-    paths, counting = write_pictures(tmp_path / "a"), Counting()
-    counting.load(paths)
-    (file,) = decoded_folder().glob("*/pixels.bin")
-    whole = bytearray(file.read_bytes())
-    whole[17] ^= 1
-    file.write_bytes(whole)
     assert same(counting.load(paths), plain(paths))
     assert counting.done == 4
+    counting.load(paths)
+    assert counting.done == 0
 
 
 @pytest.mark.parametrize("reason", [KeyboardInterrupt(), Stopped("asked to", 143)])
@@ -182,8 +159,6 @@ def test_a_cache_that_cannot_be_written_costs_a_note_and_no_training(tmp_path: P
     assert note is not None
     assert "cannot be written" in note
     assert "decoded again next time" in note
-    with pytest.raises(FruitganError, match="cannot be written"):
-        cached_dataset(paths, SQUARES, memory_bytes=0)
 
 
 def test_a_full_disk_is_noticed_before_and_during_the_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,16 +196,6 @@ def test_the_datasets_that_were_not_used_for_longest_make_room(tmp_path: Path, m
     counting.load(orders[2])
     assert len(list(decoded_folder().glob("*"))) == 2
     assert [counting.load(order).names and counting.done for order in (orders[0], orders[2])] == [0, 0]
-
-
-def test_a_limit_below_one_dataset_keeps_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoded_cache, "LIMIT_BYTES", 1)
-    paths, counting = write_pictures(tmp_path / "a"), Counting()
-    counting.load(paths)
-    counting.load(paths[::-1])
-    assert len(list(decoded_folder().glob("*"))) == 1
-    counting.load(paths[::-1])
-    assert counting.done == 0
 
 
 def test_two_that_make_the_same_dataset_at_once_both_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

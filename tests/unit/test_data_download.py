@@ -87,7 +87,9 @@ def zipped(files: dict[str, bytes], root: str = "tiny") -> bytes:
     return file.getvalue()
 
 
-FILES = {f"{split}/{number}.jpg": f"{split} {number}".encode() * 50 for split in ("trainA", "trainB") for number in range(20)}
+FILES = {
+    f"{split}/{number}.jpg": f"GIF89a {split} {number}".encode() * 50 for split in ("trainA", "trainB") for number in range(20)
+}
 ZIP = zipped(FILES)
 
 
@@ -215,14 +217,6 @@ def test_a_zip_put_there_by_hand_is_used_and_kept(cache: Path, monkeypatch: pyte
     (cache / "downloads" / "tiny.zip").write_bytes(ZIP)
     fetch(archive_of(ZIP))
     assert in_cache(cache) == sorted([*unpacked(), "downloads/tiny.zip"])
-
-
-def test_a_wrong_zip_put_there_by_hand_is_named_and_kept(cache: Path) -> None:
-    (cache / "downloads").mkdir(parents=True)
-    (cache / "downloads" / "tiny.zip").write_bytes(b"something else")
-    with pytest.raises(DataError, match=r"tiny\.zip: its sha256 is [0-9a-f]{64}, not [0-9a-f]{64}"):
-        fetch(archive_of(ZIP))
-    assert in_cache(cache) == ["downloads/tiny.zip"]
 
 
 def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path, mirror: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,30 +11,28 @@ from picture_files import write_noise
 
 from fruitgan import randomness
 from fruitgan.data.augment.training import jitter_mirror, none
-from fruitgan.data.image_dataset import Fit, ImageDataset
+from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.loader import Batch, BatchBuffer, BatchLoader, Sampler
 
 SIDE_PX = 20
 
 
-def image_dataset(folder: Path, n: int, width_px: int, fit: Fit) -> ImageDataset:
-    return ImageDataset.build(write_noise(folder, [(SIDE_PX, width_px)] * n, seed=n), load_size_px=SIDE_PX, fit=fit)
+def image_dataset(folder: Path, n: int) -> ImageDataset:
+    return ImageDataset.build(write_noise(folder, [(SIDE_PX, SIDE_PX)] * n, seed=n), load_size_px=SIDE_PX)
 
 
 def make_loader(
     tmp_path: Path,
     *,
     augment: bool = True,
-    width_px: int = SIDE_PX,
-    fit: Fit = "squash",
     seed: int = 4,
     images_on_device: bool = False,
 ) -> BatchLoader:
-    folder = tmp_path / f"{augment}-{width_px}-{seed}-{images_on_device}"
+    folder = tmp_path / f"{augment}-{seed}-{images_on_device}"
     folder.mkdir()
     return BatchLoader(
-        image_dataset(folder / "a", 5, width_px, fit),
-        image_dataset(folder / "b", 7, width_px, fit),
+        image_dataset(folder / "a", 5),
+        image_dataset(folder / "b", 7),
         Sampler(5, 7, 3, seed, "passes"),
         jitter_mirror(load_ratio=SIDE_PX / 16) if augment else none(),
         image_size_px=16 if augment else SIDE_PX,
@@ -90,38 +87,21 @@ def test_without_augmentation_the_pixels_are_those_of_the_files(tmp_path: Path) 
     batch = loader.batch(2, {})
     for images, domain, indices in ((batch.a, "a", indices_a), (batch.b, "b", indices_b)):
         for image, index in zip(images, indices, strict=True):
-            pixels = loader.images[domain].image(int(index)).astype(np.float32) / 255 * 2 - 1
+            pixels = loader.images[domain].pixels[index].astype(np.float32) / 255 * 2 - 1
             np.testing.assert_allclose(image.permute(1, 2, 0).numpy(), pixels, rtol=0, atol=1e-6)
 
 
-def test_the_window_on_a_longer_image_is_drawn_for_seed_and_step_too(tmp_path: Path) -> None:
-    loader = make_loader(tmp_path, augment=False, width_px=3 * SIDE_PX, fit="cover")
-    first, again = loader.batch(1, {}), loader.batch(1, {})
-    assert same(first, again)
-    index = int(loader.sampler.indices(1)[0][0])
-    left = int(randomness.sample(4, 1, 6, "window/a").reshape(3, 2)[0, 1] * (2 * SIDE_PX + 1))
-    pixels = loader.images["a"].image(index)[:, left : left + SIDE_PX].astype(np.float32) / 255 * 2 - 1
-    np.testing.assert_allclose(first.a[0].permute(1, 2, 0).numpy(), pixels, rtol=0, atol=1e-6)
-
-
-def test_batches_are_values(tmp_path: Path) -> None:
-    batch = make_loader(tmp_path).batch(0, {})
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        batch.a = batch.b  # type: ignore[misc]
-
-
-@pytest.mark.parametrize(("fit", "width_px"), [("squash", SIDE_PX), ("cover", 3 * SIDE_PX)])
-def test_images_on_the_device_give_the_same_batches(tmp_path: Path, fit: Fit, width_px: int) -> None:
+def test_images_on_the_device_give_the_same_batches(tmp_path: Path) -> None:
     wanted = {"pool_a": 2}
-    there = make_loader(tmp_path, width_px=width_px, fit=fit, images_on_device=True)
-    here = make_loader(tmp_path, width_px=width_px, fit=fit)
+    there = make_loader(tmp_path, images_on_device=True)
+    here = make_loader(tmp_path)
     assert all(same(there.batch(step, wanted), here.batch(step, wanted)) for step in range(6))
     assert sum(value.numel() * value.element_size() for value in there.host_batch(0, wanted).values()) < 256  # numbers alone
 
 
 @pytest.mark.parametrize("images_on_device", [False, True])
 def test_a_host_batch_keeps_its_shapes_and_makes_the_batch(tmp_path: Path, images_on_device: bool) -> None:
-    loader, wanted = make_loader(tmp_path, width_px=3 * SIDE_PX, fit="cover", images_on_device=images_on_device), {"one": 2}
+    loader, wanted = make_loader(tmp_path, images_on_device=images_on_device), {"one": 2}
     host_batches = [loader.host_batch(step, wanted) for step in range(6)]
     assert len({str([(name, value.shape, value.dtype) for name, value in one.items()]) for one in host_batches}) == 1
     assert all(same(loader.device_batch(one), loader.batch(step, wanted)) for step, one in enumerate(host_batches))

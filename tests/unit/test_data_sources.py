@@ -6,16 +6,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from fruitgan.data.sources import find_source, folder_source, image_files, loose_source, parse_domains
+from fruitgan.data.finder import image_files, images_below, left_out
+from fruitgan.data.sources import find_source, folder_source, loose_source, parse_domains
 from fruitgan.errors import DataError, UsageError
 
 
 def fill(folder: Path, count: int, prefix: str = "image", suffix: str = ".png") -> Path:
-    """Files of different content; sources look at names and bytes, not at pixels."""
+    """Files of different content that begin as pictures do; sources look at no pixels."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        (folder / f"{prefix}{number:03}{suffix}").write_text(f"{folder.name} {prefix} {number}")
+        (folder / f"{prefix}{number:03}{suffix}").write_text(f"GIF89a {folder.name} {prefix} {number}")
     return folder
 
 
@@ -96,15 +98,30 @@ def test_loose_folders_give_their_names(tmp_path: Path) -> None:
         loose_source(tmp_path / "cats", tmp_path / "dogs" / ".." / "cats")
 
 
-def test_images_are_found_below_sorted_and_hidden_files_left_out(tmp_path: Path) -> None:
-    fill(tmp_path / "b", 1)
-    fill(tmp_path / "a" / "deep", 1, suffix=".JPEG")
-    fill(tmp_path, 1, prefix=".hidden")
-    fill(tmp_path / ".cache", 1)
-    fill(tmp_path, 1, suffix=".txt")
-    fill(tmp_path, 1, prefix="c", suffix=".webp")
-    found = [path.relative_to(tmp_path).as_posix() for path in image_files(tmp_path)]
-    assert found == ["a/deep/image000.JPEG", "b/image000.png", "c000.webp"]
+def test_images_are_found_by_content_below_sorted_and_the_rest_is_counted(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    fill(root / "b", 1)
+    fill(root / "a" / "deep", 1, suffix=".JPEG")
+    fill(root, 1, prefix=".hidden")
+    fill(root / ".cache", 1)
+    fill(root, 1, prefix="no suffix", suffix="")
+    Image.new("RGB", (4, 4)).save(root / "d.jpe", "JPEG")
+    Image.new("RGB", (4, 4)).save(root / "e.tga")
+    for name in ("1.txt", "2.txt", "3.txt", "text.jpg"):
+        (root / name).write_text("no picture")
+    fill(tmp_path / "elsewhere", 1)
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "a" / "deep" / "loop").symlink_to(root)
+    (root / "again").symlink_to(root / "b")
+    (root / "gone.png").symlink_to("nowhere.png")
+    found, skipped = images_below(root)
+    names = ["a/deep/image000.JPEG", "b/image000.png", "d.jpe", "e.tga", "gone.png", "linked/image000.png", "no suffix000"]
+    assert [path.relative_to(root).as_posix() for path in found] == names
+    assert left_out("data", skipped) == (
+        "data: left out 4 not an image (1.txt, 2.txt, 3.txt, ...); 2 a folder that was visited already (loop, again)"
+    )
+    assert len(skipped) == 4 + 2 + 2  # the hidden ones are counted
+    assert image_files(root) == found
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
@@ -160,3 +177,21 @@ def test_domains_are_parsed() -> None:
     for text in ("apple", "apple,", "apple,apple", "a,b,c", ","):
         with pytest.raises(UsageError, match="apple,orange"):
             parse_domains(text)
+
+
+def test_test_images_alone_are_a_source_for_what_trains_nothing(tmp_path: Path) -> None:
+    for split in ("testA", "testB"):
+        fill(tmp_path / "cats2dogs" / split, 3)
+    source = folder_source(tmp_path / "cats2dogs")
+    assert [len(part) for part in (source.a.train, source.b.train, source.a.test, source.b.test)] == [0, 0, 3, 3]
+    (tmp_path / "cats2dogs" / "testB").rename(tmp_path / "cats2dogs" / "trainB")
+    with pytest.raises(DataError, match="has no folder trainA"):
+        folder_source(tmp_path / "cats2dogs")
+
+
+def test_two_folders_are_cut_unless_a_generator_was_trained_on_others(tmp_path: Path) -> None:
+    cats, dogs = fill(tmp_path / "cats", 30), fill(tmp_path / "dogs", 30)
+    sources = {name: find_source(None, cats, dogs, trained_on=name) for name in (None, "cats2dogs", "apple2orange")}
+    assert sources[None] == sources["cats2dogs"]
+    assert 0 < len(sources[None].a.test) < 30
+    assert (len(sources["apple2orange"].a.train), len(sources["apple2orange"].a.test)) == (0, 30)

@@ -91,12 +91,9 @@ WAITING = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero")
 
 
 def bank_feed(*, on_device: bool) -> BatchLoader:
-    """Eight images of noise a domain, wider than they are high."""
+    """Eight images of noise a domain."""
     random = np.random.default_rng(0)
-    a, b = (
-        ImageDataset(random.integers(0, 256, 8 * 28 * 40 * 3, dtype=np.uint8), np.full((8, 2), (28, 40)), (), (), 28)
-        for _ in range(2)
-    )
+    a, b = (ImageDataset(random.integers(0, 256, (8, 28, 28, 3), dtype=np.uint8), (), ()) for _ in range(2))
     return BatchLoader(
         a,
         b,

@@ -80,8 +80,7 @@ def train(recipe: str, *, on_device: bool, change: Callable[[Trainer], None] = l
     asked = TrainGanSettings(recipe=recipe, image_size=side_px, batch_size=2, steps=STEPS, precision="fp32")
     plan = make_plan(asked, torch.device("cpu"))
     loaded_px = augmentations.build(plan.augmentation).load_size_px(side_px)
-    pixels = np.zeros(IMAGES * loaded_px * 2 * loaded_px * 3, dtype=np.uint8)
-    banks = [ImageDataset(pixels, np.full((IMAGES, 2), (loaded_px, 2 * loaded_px)), (), (), loaded_px) for _ in range(2)]
+    banks = [ImageDataset(np.zeros((IMAGES, loaded_px, loaded_px, 3), dtype=np.uint8), (), ()) for _ in range(2)]
     objective = make_objective(plan)
     with Watch() as watch:
         feed = BatchLoader(

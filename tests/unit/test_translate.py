@@ -102,11 +102,13 @@ def test_a_folder_is_searched_by_content_and_with_recursive_as_a_tree(run: Run) 
         save_noise(name)
     Path("in/sub/deep/picture-without-suffix.png").rename("in/sub/deep/nosuffix")
     flat = run("in", output="flat")
-    assert files("flat") == [".hidden.png", "a.png"]
-    assert reasons(flat.skipped) == {str(Path("in/sub")): "a folder; -r goes into it"}
+    assert files("flat") == ["a.png"]
+    hidden = {str(Path("in/.hidden.png")): "hidden"}
+    assert reasons(flat.skipped) == {str(Path("in/sub")): "a folder; -r goes into it"} | hidden
     tree = run("in", output="tree", recursive=True)
-    assert files("tree") == [".hidden.png", "a.png", "sub/a.png", "sub/deep/nosuffix.png"]
-    assert tree.skipped == ()
+    assert files("tree") == ["a.png", "sub/a.png", "sub/deep/nosuffix.png"]
+    assert reasons(tree.skipped) == hidden
+    assert run("in/.hidden.png", output="named").translated == 1
 
 
 def test_a_glob_that_no_shell_expanded_is_expanded(run: Run) -> None:

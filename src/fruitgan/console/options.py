@@ -164,6 +164,12 @@ Data = Annotated[str | None, _data("--data", metavar="NAME|DIR", help=DATA_HELP)
 DataA = Annotated[Path | None, _data("--data-a", metavar="DIR", help="A folder of images of domain a, instead of --data.")]
 DataB = Annotated[Path | None, _data("--data-b", metavar="DIR", help="A folder of images of domain b, instead of --data.")]
 Domains = Annotated[str | None, _data("--domains", metavar="A,B", help="The names of the two domains: apple,orange.")]
+BACKGROUND_HELP = "What transparent pixels lie on: a colour's name or #rrggbb."
+Background = Annotated[str | None, _data("--background", metavar="COLOUR", show_default="white", help=BACKGROUND_HELP)]
+RANGE_HELP = "Of grey images of more than 8 bits: the values that become 0 and 255. auto is the lowest and highest in the data."
+ValueRange = Annotated[str | None, _data("--value-range", metavar="LOW,HIGH|auto", show_default="auto", help=RANGE_HELP)]
+FIT_HELP = "How a rectangle becomes a square: squashed, cropped to the square in its middle, or padded with --background."
+Fit = Annotated[Literal["squash", "crop", "pad"] | None, _data("--fit", show_default="squash", help=FIT_HELP)]
 Engine = Annotated[
     str, _machine("--engine", metavar="auto|NAME", help="What runs the generator: torch or onnx; auto picks the fastest.")
 ]

@@ -1,4 +1,8 @@
-"""Decode image files: whatever their orientation, colour profile, depth and transparency, the result is uint8 sRGB."""
+"""Decode image files: whatever their orientation, colour profile, depth and transparency, the result is uint8 sRGB.
+
+The one place that decides how transparent and deep pixels become bytes: transparent ones lie on a background, white if nothing
+else is asked for; grey values of more than 8 bits are mapped from one range for all files, see `Decoded.values`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from fruitgan.errors import DataError, reason_of
-from fruitgan.files import NotAFile, open_regular
+from fruitgan.files import NotAFile, open_regular, reading
 from fruitgan.images import Pixels
 
 MAX_PIXELS = 178_956_970
@@ -62,24 +66,44 @@ class Undecodable(DataError):
     """An image that cannot be decoded, or a file that cannot be read; callers count it as failed."""
 
 
+Range = tuple[float, float]
+Colour = tuple[int, int, int]
+WHITE: Colour = (255, 255, 255)
+
+
 @dataclass(frozen=True)
 class Decoded:
     """One decoded picture."""
 
     pixels: Pixels
-    """uint8 [H, W, 3], sRGB, upright; the colour under transparent places is whatever the file holds there."""
+    """uint8 [H, W, 3], sRGB, upright, on the background that was asked for; without one the colour under transparent places is
+    whatever the file holds there."""
     alpha: NDArray[np.uint8] | None
     """uint8 [H, W], 255 is opaque; None if the file has no transparency."""
     format: str = ""
     """The file format in Pillow's words, such as JPEG."""
     mode: str = ""
     """The colour mode of the file in Pillow's words, such as RGB, L, P or I;16."""
+    values: Range | None = None
+    """The lowest and the highest finite value of a grey picture of more than 8 bits; None of any other picture."""
+    is_finite: bool = True
+    """Whether a picture of floats is without NaN and infinities, which become the lowest value."""
+    is_first_of_many: bool = False
+    """Whether the file holds further frames or pages, of which nothing is read."""
 
 
-def decode(source: Path | bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Decoded:
+def decode(
+    source: Path | bytes | BinaryIO,
+    *,
+    background: Colour | None = WHITE,
+    value_range: Range | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Decoded:
     """Decode the first frame of an image file, of its bytes or of a stream, whatever its colour mode and depth.
 
-    `max_pixels` can lower the limit of 178,956,970 pixels, not raise it.
+    Transparent pixels are composited onto `background`, in sRGB; None leaves them as they are. `value_range` are the values of
+    a grey picture of more than 8 bits that become 0 and 255, what lies beyond is clipped; None: 0 to 65535 for integers, 0 to 1
+    for floats that are no larger, else 0 to 255. `max_pixels` can lower the limit of 178,956,970 pixels, not raise it.
 
     Raises:
         NotAnImage: the content is no image, or the path is no regular file (a folder, a pipe, a device).
@@ -93,9 +117,15 @@ def decode(source: Path | bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Dec
             image.load()
             _must_have_at_most(max_pixels, image, name)  # an icon says how large it is only now
             kind = (image.format or "", image.mode)
+            many = _has_many_frames(image)
             turn = _turn(image)
             alpha = _alpha(image)
-            rgb = _to_srgb(image, is_transparent=alpha is not None)
+            values, is_finite = None, True
+            if _is_deep(image):
+                grey, values, is_finite = _eight_bit_grey(np.asarray(image), value_range)
+                rgb = Image.fromarray(grey).convert("RGB")
+            else:
+                rgb = _to_srgb(image, is_transparent=alpha is not None)
         except (MemoryError, Undecodable):
             raise
         except Image.DecompressionBombError as error:
@@ -107,7 +137,17 @@ def decode(source: Path | bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Dec
     if turn is not None:
         rgb = rgb.transpose(turn)
         alpha = alpha.transpose(turn) if alpha is not None else None
-    return Decoded(np.array(rgb, dtype=np.uint8), None if alpha is None else np.array(alpha, dtype=np.uint8), *kind)
+    pixels, opacity = np.array(rgb, dtype=np.uint8), None if alpha is None else np.array(alpha, dtype=np.uint8)
+    if opacity is not None and background is not None:
+        pixels = composited(pixels, opacity, background)
+    return Decoded(pixels, opacity, *kind, values, is_finite, many)
+
+
+def composited(pixels: Pixels, alpha: NDArray[np.uint8], background: Colour) -> Pixels:
+    """uint8 [H, W, 3] with the opacity [H, W] on a colour: (alpha pixels + (255 - alpha) background) / 255, rounded."""
+    opacity = alpha[..., np.newaxis].astype(np.uint32)
+    mixed = opacity * pixels + (255 - opacity) * np.array(background, dtype=np.uint32)
+    return ((2 * mixed + 255) // 510).astype(np.uint8)
 
 
 def _content(source: Path | bytes | BinaryIO, name: str) -> bytes:
@@ -176,6 +216,26 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
+def is_deep(path: Path) -> bool:
+    """Whether a file is a grey picture of more than 8 bits, by its header. Raises: as `decode`."""
+    with reading(path), open_regular(path) as file, _opened(file, file.read(HEAD_BYTES), str(path)) as image:
+        return _is_deep(image)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def _has_many_frames(image: Image.Image) -> bool:
+    """Frames of an animation or pages; the previews that cameras put into a JPEG are none."""
+    try:
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except MemoryError:
+        raise
+    except Exception:  # as with EXIF
+        return False
+
+
 def _alpha(image: Image.Image) -> Image.Image | None:
     """Mode L, where the picture has an alpha band, a transparent colour or a palette with transparency."""
     try:
@@ -214,23 +274,20 @@ def _eight_bit(image: Image.Image, is_transparent: bool) -> Image.Image:
         return image.convert("LA").getchannel("L")
     if image.mode == "1":
         return image.convert("L")
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_eight_bit_grey(np.asarray(image), is_float=image.mode == "F"))
     if is_transparent:  # at once, Pillow would ask for a colour that stands for the transparent ones
         return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")
 
 
-def _eight_bit_grey(values: NDArray[np.generic], is_float: bool) -> NDArray[np.uint8]:
-    """[H, W] of any depth to 0..255: 16 bits are divided by 257, floats in [0, 1] scaled, what fits neither stretched."""
+def _eight_bit_grey(values: NDArray[np.generic], value_range: Range | None) -> tuple[NDArray[np.uint8], Range, bool]:
+    """[H, W] of any depth to 0..255, the lowest and the highest value in it, and whether all of them are finite."""
     with np.errstate(invalid="ignore"):  # a signalling NaN
-        grey = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(grey.min()), float(grey.max())
-    full = (1.0 if high <= 1 else 255.0) if is_float else 65535.0
-    if low < 0 or high > full:
-        grey = (grey - low) / max(high - low, np.finfo(np.float64).tiny)
-        full = 1.0
-    return np.rint(grey * (255.0 / full)).astype(np.uint8)
+        grey = values.astype(np.float64)
+    finite = np.isfinite(grey)
+    held = (float(grey[finite].min()), float(grey[finite].max())) if finite.any() else (0.0, 0.0)
+    low, high = value_range or (0.0, 65535.0 if values.dtype.kind in "iu" else 1.0 if held[1] <= 1 else 255.0)
+    unit = np.clip((np.where(finite, grey, low) - low) / (high - low), 0, 1)
+    return np.rint(unit * 255).astype(np.uint8), held, bool(finite.all())
 
 
 def _with_profile(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:

@@ -1,10 +1,11 @@
 """The decoded image cache on the disk, so that the second training on the same images starts at once.
 
-<cache>/decoded/<key>/   pixels.bin   the images' bytes in order     shapes.bin   height and width of each, int32, little-endian
-                         about.json   counts, reasons, fingerprint   the folder is as old as its last use
+<cache>/decoded/<key>/pixels.bin   the images' bytes in order
+<cache>/decoded/<key>/about.json   size, counts, reasons, fingerprint
 
 The key is a hash of the files' names, sizes and times, in order, and of how they are brought to size. A folder is whole or
-absent. The least recently used go when all take more than `LIMIT_BYTES`; the cache may be deleted at any time.
+absent, and as old as its last use. The least recently used go when all take more than `LIMIT_BYTES`; all may be deleted at any
+time.
 """
 
 from __future__ import annotations
@@ -24,18 +25,19 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from fruitgan.data.image_dataset import Fit, ImageDataset
+from fruitgan.data.image_dataset import ImageDataset
+from fruitgan.data.preprocessing import AS_USUAL, Preprocessing, Tally
 from fruitgan.errors import DataError, FruitganError, Stopped, UsageError
 from fruitgan.files import PART_PREFIX, new_folder, remove_abandoned, remove_folder
-from fruitgan.machine import cache_folder, spare_memory_bytes
+from fruitgan.machine import cache_folder
 from fruitgan.progress import OnProgress, silent
 from fruitgan.settings import from_json, read_json, to_json
 
-EDITION = 1
+FORMAT = 3
+"""Of the folder."""
+EDITION = 2
 """Counts the changes of how files become pixels, so that an old version's are not taken for ours."""
 LIMIT_BYTES = 32 * 2**30
-MEMORY_SHARE = 0.5
-"""Of the spare memory a dataset may take; a larger one is mapped from its file, of which the system keeps what it can."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +45,12 @@ class DecodeSettings:
     """How files become the images of a dataset."""
 
     load_size_px: int
-    fit: Fit
     resample: Image.Resampling
+    how: Preprocessing = AS_USUAL
 
     @property
     def words(self) -> str:
-        return f"edition {EDITION}, Pillow {PIL.__version__}, {self.load_size_px} px, {self.fit}, {self.resample.name}"
+        return f"edition {EDITION}, Pillow {PIL.__version__}, {self.load_size_px} px, {self.how}, {self.resample.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +58,14 @@ class _About:
     """What `about.json` holds."""
 
     format: int
-    load_size_px: int
     files: int
     broken: dict[str, str]
     """Why a file could not be decoded, by its number."""
+    tally: Tally
     fingerprint: str
 
 
-PIXELS, SHAPES, ABOUT = "pixels.bin", "shapes.bin", "about.json"
+PIXELS, ABOUT = "pixels.bin", "about.json"
 
 
 def decoded_folder() -> Path:
@@ -71,66 +73,51 @@ def decoded_folder() -> Path:
 
 
 def cached_dataset(
-    paths: Sequence[Path],
-    settings: DecodeSettings,
-    *,
-    memory_bytes: int | None = None,
-    what: str = "decoding",
-    tell: OnProgress = silent,
+    paths: Sequence[Path], settings: DecodeSettings, *, what: str = "decoding", tell: OnProgress = silent
 ) -> tuple[ImageDataset, str | None]:
-    """The dataset of these files, from the cache if it is there, and a sentence if something about the cache should be known.
+    """The dataset of these files, mapped from the cache, and a sentence if something about the cache should be known.
 
-    It lies in memory if it takes no more than `memory_bytes` (None: half of what is spare), else it is mapped from its file.
+    Where the cache cannot be written, the dataset lies in memory.
 
     Raises:
-        As `ImageDataset.build`. FruitganError too where it neither fits into memory nor can be written to the cache.
+        As `ImageDataset.build`.
     """
-    room = int(spare_memory_bytes() * MEMORY_SHARE) if memory_bytes is None else memory_bytes
     build = functools.partial(ImageDataset.build, paths, **vars(settings), what=what, tell=tell)
-    note = None
-    if (key := _key(paths, settings)) is not None:  # else a file cannot be read, of which the dataset tells
-        folder = decoded_folder() / key
-        try:
-            kept = _opened(folder, paths, settings, room) or _made(folder, paths, settings, room, build)
-        except (DataError, UsageError, Stopped):
-            raise
-        except FruitganError as error:
-            if _expected_bytes(paths, settings) > room:
-                raise
-            note = f"{error}; the decoded images are not kept, and are decoded again next time"
-        else:
-            return kept, None
-    return build(), note
+    if (key := _key(paths, settings)) is None:  # a file cannot be read, of which the dataset tells
+        return build(), None
+    folder = decoded_folder() / key
+    try:
+        return _opened(folder, paths, settings) or _made(folder, paths, settings, build), None
+    except (DataError, UsageError, Stopped):
+        raise
+    except FruitganError as error:
+        return build(), f"{error}; the decoded images are not kept, and are decoded again next time"
 
 
-def _made(
-    folder: Path, paths: Sequence[Path], settings: DecodeSettings, room: int, build: Callable[..., ImageDataset]
-) -> ImageDataset:
+def _made(folder: Path, paths: Sequence[Path], settings: DecodeSettings, build: Callable[..., ImageDataset]) -> ImageDataset:
     """Decode into the cache, and open what is then there."""
     try:
         with new_folder(folder) as part:
-            need, free = _expected_bytes(paths, settings), shutil.disk_usage(part).free
+            need, free = len(paths) * settings.load_size_px**2 * 3, shutil.disk_usage(part).free
             if free < need:  # said before the disk is full
                 need_gib, free_gib = need / 2**30, free / 2**30
                 raise FruitganError(
                     f"{folder.parent}: {need_gib:.1f} GiB of decoded images do not fit into the {free_gib:.1f} GiB free"
                 )
             dataset = build(memory_map=part / PIXELS)
-            shapes = np.stack([dataset.heights, dataset.widths], axis=1)
-            (part / SHAPES).write_bytes(shapes.astype("<i4").tobytes())
             reasons = dict(dataset.broken)
             about = _About(
-                format=1,
-                load_size_px=dataset.load_size_px,
+                format=FORMAT,
                 files=len(paths),
                 broken={str(n): reasons[path] for n, path in enumerate(paths) if path in reasons},
+                tally=dataset.tally,
                 fingerprint=dataset.fingerprint,
             )
             (part / ABOUT).write_text(json.dumps(to_json(about)), encoding="utf-8")
     except FruitganError:
         if not folder.is_dir():  # else another process was faster
             raise
-    opened = _opened(folder, paths, settings, room)
+    opened = _opened(folder, paths, settings)
     if opened is None:
         raise FruitganError(f"{folder}: cannot be read back")
     remove_abandoned(folder.parent)
@@ -138,31 +125,24 @@ def _made(
     return opened
 
 
-def _opened(folder: Path, paths: Sequence[Path], settings: DecodeSettings, room: int) -> ImageDataset | None:
+def _opened(folder: Path, paths: Sequence[Path], settings: DecodeSettings) -> ImageDataset | None:
     """The dataset in this folder; None where there is none, or a damaged one, which is then removed."""
     if not folder.is_dir():
         return None
     try:
         about = from_json(_About, read_json(folder / ABOUT), str(folder / ABOUT))
-        shapes = np.fromfile(folder / SHAPES, dtype="<i4").reshape(-1, 2).astype(np.int64)
         reasons = {int(number): reason for number, reason in about.broken.items()}
+        side, count = settings.load_size_px, about.files - len(reasons)
         size = (folder / PIXELS).stat().st_size
-        counted = len(paths) == about.files == len(shapes) + len(reasons) and int(shapes.prod(axis=1).sum()) * 3 == size
-        if about.format != 1 or about.load_size_px != settings.load_size_px or not counted:
+        if about.format != FORMAT or about.files != len(paths) or size != count * side**2 * 3:
             raise DataError(f"{folder}: not what it was")
-        fits = size <= room
-        pixels = np.fromfile(folder / PIXELS, dtype=np.uint8) if fits else np.memmap(folder / PIXELS, dtype=np.uint8, mode="r")
         dataset = ImageDataset(
-            pixels,
-            shapes,
+            np.memmap(folder / PIXELS, dtype=np.uint8, mode="r", shape=(count, side, side, 3)),
             tuple(path for n, path in enumerate(paths) if n not in reasons),
             tuple((paths[n], reason) for n, reason in reasons.items()),
-            settings.load_size_px,
-            # What is mapped is not read through: that would take as long as decoding does elsewhere.
-            fingerprint=None if fits else about.fingerprint,
+            about.tally,
+            about.fingerprint,
         )
-        if dataset.fingerprint != about.fingerprint:
-            raise DataError(f"{folder}: other pixels than those written")
     except (DataError, UsageError, OSError, ValueError, IndexError):
         with suppress(FruitganError):
             remove_folder(folder)
@@ -181,11 +161,6 @@ def _make_room(newest: Path) -> None:
             taken += (folder / PIXELS).stat().st_size
             if taken > LIMIT_BYTES and folder != newest:
                 remove_folder(folder)
-
-
-def _expected_bytes(paths: Sequence[Path], settings: DecodeSettings) -> int:
-    """Of all decoded images; with the fit `cover` the least that it can be."""
-    return len(paths) * settings.load_size_px**2 * 3
 
 
 def _key(paths: Sequence[Path], settings: DecodeSettings) -> str | None:

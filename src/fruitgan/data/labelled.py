@@ -16,9 +16,10 @@ from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 
 from fruitgan.data.decode import decode
+from fruitgan.data.finder import images_below, left_out
 from fruitgan.data.groups import content_sha256, near_groups, perceptual_hash
 from fruitgan.data.parallel import in_order
-from fruitgan.data.sources import image_files, must_be_folder
+from fruitgan.data.sources import must_be_folder
 from fruitgan.errors import DataError
 from fruitgan.files import file_sha256, reading
 
@@ -174,13 +175,16 @@ def read_folders(fake_dir: Path, real_dir: Path) -> LabelledSet:
         raise DataError(f"{fake_dir}: the generated and the real images are the same folder; give two")
     if fake in real.parents or real in fake.parents:
         raise DataError(f"{fake_dir} and {real_dir}: one folder lies in the other; give two that do not")
-    files = {True: image_files(fake_dir), False: image_files(real_dir)}
+    files: dict[bool, tuple[Path, ...]] = {}
+    warnings: list[str] = []
     for generated, folder in ((True, fake_dir), (False, real_dir)):
+        files[generated], skipped = images_below(folder)
+        if note := left_out(str(folder), skipped):
+            warnings.append(note)
         if not files[generated]:
             raise DataError(f"{folder}: holds no images, so there are no {LABELS[generated]} ones to tell from the others")
     looks: dict[str, int] = {}
     images: list[LabelledImage] = []
-    warnings: list[str] = []
     bare: list[str] = []
     for generated, folder in ((True, fake_dir), (False, real_dir)):
         place = Path(os.path.abspath(folder))  # not resolved: where a link stands is what the manifest speaks of

@@ -151,9 +151,11 @@ class BatchLoader:
         images_on_device: bool = False,
     ) -> None:
         self.images = {"a": images_a, "b": images_b}
-        self.on_device = (
-            {name: DeviceImages(images, device) for name, images in self.images.items()} if images_on_device else None
-        )
+        self.on_device: dict[str, Tensor] | None = None
+        if images_on_device:
+            # Copied where it cannot be written, of which torch would warn.
+            arrays = {name: np.require(images.pixels, requirements="W") for name, images in self.images.items()}
+            self.on_device = {name: torch.from_numpy(pixels).to(device) for name, pixels in arrays.items()}
         self.sampler = sampler
         self.augmentation = augmentation
         self.image_size_px = image_size_px
@@ -168,11 +170,10 @@ class BatchLoader:
         found: dict[str, Tensor] = {}
         for domain, indices in zip("ab", self.sampler.indices(step), strict=True):
             n = len(indices)
-            window = randomness.sample(self.seed, step, 2 * n, f"window/{domain}").reshape(n, 2)
             if self.on_device is None:
-                found[f"pixels/{domain}"] = torch.from_numpy(self.images[domain].gather(indices, window))
+                found[f"pixels/{domain}"] = torch.from_numpy(self.images[domain].pixels[indices])
             else:
-                found[f"places/{domain}"] = torch.from_numpy(self.images[domain].places(indices, window))
+                found[f"indices/{domain}"] = torch.from_numpy(indices)
             found[f"augment/{domain}"] = self._numbers(step, n, self.augmentation.draws, f"augment/{domain}")
         for name, count in draws.items():
             found[f"draws/{name}"] = self._numbers(step, n, count, f"objective/{name}")
@@ -191,7 +192,7 @@ class BatchLoader:
         if self.on_device is None:
             pixels = host_batch[f"pixels/{domain}"]
         else:
-            pixels = self.on_device[domain].gather(host_batch[f"places/{domain}"])
+            pixels = self.on_device[domain][host_batch[f"indices/{domain}"]]
         images = unit_from_bytes(pixels.permute(0, 3, 1, 2).float())
         numbers = host_batch[f"augment/{domain}"]
         return signed_from_unit(self.augmentation.apply(images, numbers, self.image_size_px)).contiguous()
@@ -200,24 +201,6 @@ class BatchLoader:
         # Not every device has float64; the largest float32 below 1 keeps rounding from reaching 1.
         numbers = torch.from_numpy(randomness.sample(self.seed, step, n * count, stream).reshape(n, count))
         return numbers.float().clamp(max=1 - 2**-24)
-
-
-class DeviceImages:
-    """The bytes of an image dataset in the memory of a device, gathered there."""
-
-    def __init__(self, images: ImageDataset, device: torch.device) -> None:
-        side = images.load_size_px
-        flat = images.flat if images.flat.flags.writeable else images.flat.copy()  # torch warns of what it might write to
-        self._flat = torch.from_numpy(flat).to(device)
-        self._rows = torch.arange(side, device=device).view(1, side, 1)
-        self._bytes = torch.arange(3 * side, device=device).view(1, 1, 3 * side)
-
-    def gather(self, places: Tensor) -> Tensor:
-        """What `ImageDataset.gather` gives for int64 [N, 2] of `ImageDataset.places`: uint8 [N, S, S, 3]."""
-        first, step = places.view(-1, 2, 1, 1).unbind(1)  # [N, 1, 1] each
-        index = first + self._rows * step + self._bytes  # [N, S, 3 S]
-        side = self._rows.shape[1]
-        return self._flat[index].view(-1, side, side, 3)
 
 
 class BatchBuffer:

@@ -8,9 +8,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fruitgan.errors import DataError, UsageError, reason_of
+from fruitgan.data.finder import Remark, images_below, left_out
+from fruitgan.errors import DataError, UsageError
 from fruitgan.files import file_sha256
-from fruitgan.images import SUFFIXES
 from fruitgan.progress import OnProgress, silent
 from fruitgan.registry import Registry, suggestion
 
@@ -26,6 +26,8 @@ class Domain:
     name: str
     train: tuple[Path, ...]
     test: tuple[Path, ...]
+    skipped: tuple[Remark, ...] = ()
+    """What lies in its folders and is no image."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,16 @@ class Source:
     def __post_init__(self) -> None:
         _must_differ((self.a.name, self.b.name))
 
+    @property
+    def files(self) -> list[Path]:
+        return [path for domain in (self.a, self.b) for path in (*domain.train, *domain.test)]
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out, a sentence a domain."""
+        found = [left_out(domain.name, domain.skipped) for domain in (self.a, self.b)]
+        return [note for note in found if note is not None]
+
 
 def find_source(
     data: str | None,
@@ -46,8 +58,12 @@ def find_source(
     data_b: Path | None = None,
     domains: tuple[str, str] | None = None,
     tell: OnProgress = silent,
+    trained_on: str | None = None,
 ) -> Source:
     """What `--data NAME|DIR`, or `--data-a DIR --data-b DIR`, means.
+
+    `trained_on` is the name of the data that a generator was trained on: of two folders that are not those, all images are test
+    images.
 
     A path that exists wins over a name; what holds a separator (`./apples`) is always a path. A name is looked up in the
     registry `datasets` and fetched if need be.
@@ -59,7 +75,7 @@ def find_source(
     if data_a is not None or data_b is not None:
         if data is not None or data_a is None or data_b is None:
             raise UsageError("give either --data NAME|DIR or both --data-a DIR and --data-b DIR")
-        return loose_source(data_a, data_b, domains)
+        return loose_source(data_a, data_b, domains, trained_on)
     if not data:
         raise UsageError("no data given: use --data NAME|DIR, or --data-a DIR and --data-b DIR")
     path = Path(data).expanduser()
@@ -90,7 +106,7 @@ def parse_domains(text: str | None) -> tuple[str, str] | None:
 
 
 def folder_source(root: Path, domains: tuple[str, str] | None = None) -> Source:
-    """A folder with trainA and trainB, and perhaps testA and testB.
+    """A folder with trainA and trainB, and perhaps testA and testB; or with these two alone.
 
     A domain without its test split gets one: a file whose content's sha256 falls in the lowest tenth is a test image.
     The choice depends on nothing but the bytes, so it survives renaming and added files, and copies stay together.
@@ -99,11 +115,12 @@ def folder_source(root: Path, domains: tuple[str, str] | None = None) -> Source:
         DataError: the folder or a training split is missing, or holds no images.
     """
     must_be_folder(root)
+    has = {split: (root / split).is_dir() for split in SPLITS}
     for split in SPLITS[:2]:
-        if not (root / split).is_dir():
+        if not has[split] and (has["trainA"] or has["trainB"] or not (has["testA"] and has["testB"])):
             raise DataError(
-                f"{root}: has no folder {split}; expected trainA and trainB (testA and testB if there are any), "
-                "or give two folders with --data-a and --data-b"
+                f"{root}: has no folder {split}; expected trainA and trainB (testA and testB if there are any; these two alone "
+                "for what trains nothing), or give two folders with --data-a and --data-b"
             )
     names = domains or _domains_of(root.resolve().name) or ("a", "b")
     return Source(
@@ -113,8 +130,10 @@ def folder_source(root: Path, domains: tuple[str, str] | None = None) -> Source:
     )
 
 
-def loose_source(dir_a: Path, dir_b: Path, domains: tuple[str, str] | None = None) -> Source:
+def loose_source(dir_a: Path, dir_b: Path, domains: tuple[str, str] | None = None, trained_on: str | None = None) -> Source:
     """Two folders of images, one a domain; the test splits are cut off as in `folder_source`.
+
+    For a generator that was trained on data of another name, all are test images.
 
     Raises:
         DataError: a folder is missing or holds no images, or both are the same.
@@ -126,38 +145,27 @@ def loose_source(dir_a: Path, dir_b: Path, domains: tuple[str, str] | None = Non
     names = domains or (dir_a.resolve().name, dir_b.resolve().name)
     if domains is None and names[0] == names[1]:
         names = ("a", "b")
-    return Source(f"{names[0]}2{names[1]}", _domain(names[0], dir_a, None), _domain(names[1], dir_b, None))
+    name = f"{names[0]}2{names[1]}"
+    if trained_on not in (None, name):
+        return Source(name, _domain(names[0], None, dir_a), _domain(names[1], None, dir_b))
+    return Source(name, _domain(names[0], dir_a, None), _domain(names[1], dir_b, None))
 
 
-def image_files(folder: Path) -> tuple[Path, ...]:
-    """The image files in a folder and below, by suffix, sorted by path; hidden files and folders are left out.
-
-    Raises:
-        DataError: the folder cannot be listed.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename or folder}: cannot be listed ({reason_of(error)})") from error
-
-    found: list[Path] = []
-    for base, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(base, name) for name in files if not name.startswith(".")]
-    images = (path for path in found if path.suffix.lower() in SUFFIXES)
-    return tuple(sorted(images, key=lambda path: path.relative_to(folder).parts))
+def _domain(name: str, train: Path | None, test: Path | None) -> Domain:
+    """Of a folder with training images, one with test images, or both; without the second the first is cut."""
+    if train is not None and not train.is_dir():
+        train = None
+    if test is not None and not test.is_dir():
+        test = None
+    files, skipped = ((), ()) if train is None else images_below(train)
+    tested, more = ((), ()) if test is None else images_below(test)
+    if not (files if train else tested):
+        raise DataError(f"{train or test}: holds no images, so the domain {name!r} is empty")
+    return Domain(name, files, tested, skipped + more) if test else Domain(name, *_cut(files), skipped)
 
 
-def _domain(name: str, train: Path, test: Path | None) -> Domain:
-    files = image_files(train)
-    if not files:
-        raise DataError(f"{train}: holds no images ({', '.join(sorted(SUFFIXES))}), so the domain {name!r} is empty")
-    if test is not None and test.is_dir():
-        return Domain(name, files, image_files(test))
-    return _cut(name, files)
-
-
-def _cut(name: str, files: tuple[Path, ...]) -> Domain:
-    """Split by content, with at least one image on each side where there are two different ones.
+def _cut(files: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Training and test images by content, with at least one image on each side where there are two different ones.
 
     What cannot be read, or is no regular file, stays with the training images: whoever decodes them says what is wrong with it.
     """
@@ -169,7 +177,7 @@ def _cut(name: str, files: tuple[Path, ...]) -> Domain:
         for path, digest in digests.items()
     }
     train = tuple(path for path in files if not is_test.get(path, False))
-    return Domain(name, train, tuple(path for path in files if is_test.get(path, False)))
+    return train, tuple(path for path in files if is_test.get(path, False))
 
 
 def _digest(path: Path) -> bytes | None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fruitgan.data.decode import decode
 from fruitgan.data.groups import content_sha256, perceptual_hash
 from fruitgan.data.parallel import in_order
+from fruitgan.data.preprocessing import Preprocessing, Traits, traits
 from fruitgan.data.sources import Source
 from fruitgan.errors import DataError
 from fruitgan.images import Pixels
@@ -40,7 +40,7 @@ class Picture:
     format: str
     mode: str
     """The file's colour mode in Pillow's words."""
-    is_transparent: bool
+    traits: Traits
     is_greyscale: bool
 
 
@@ -56,7 +56,7 @@ Survey = Mapping[tuple[str, str], Sequence[Picture | BrokenFile]]
 """All files by domain and split (`train` or `test`), in their order."""
 
 
-def survey(source: Source, tell: OnProgress = silent) -> Survey:
+def survey(source: Source, how: Preprocessing, tell: OnProgress = silent) -> Survey:
     """Decode every file of both domains once.
 
     Raises:
@@ -66,7 +66,7 @@ def survey(source: Source, tell: OnProgress = silent) -> Survey:
     for split in ("train", "test"):
         for domain in (source.a, source.b):
             paths = domain.train if split == "train" else domain.test
-            look = functools.partial(_look, domain=domain.name, split=split)
+            look = functools.partial(_look, how=how, domain=domain.name, split=split)
             looked = in_order(look, paths, what=f"looking at {split} {domain.name}", tell=tell)
             found[domain.name, split] = [picture for _, picture in looked]
     return found
@@ -77,9 +77,9 @@ def pictures_of(files: Sequence[Picture | BrokenFile]) -> list[Picture]:
     return [file for file in files if isinstance(file, Picture)]
 
 
-def _look(path: Path, domain: str, split: str) -> Picture | BrokenFile:
+def _look(path: Path, how: Preprocessing, domain: str, split: str) -> Picture | BrokenFile:
     try:
-        decoded = decode(path)
+        decoded = how.decode(path)
     except DataError as error:
         if not os.path.lexists(path):  # a drive that is gone must not become a smaller data set
             raise DataError(
@@ -97,7 +97,7 @@ def _look(path: Path, domain: str, split: str) -> Picture | BrokenFile:
         height_px=height,
         format=decoded.format,
         mode=decoded.mode,
-        is_transparent=decoded.alpha is not None,
+        traits=traits(decoded),
         is_greyscale=_is_greyscale(decoded.pixels),
     )
 

@@ -17,7 +17,6 @@ from torch import nn
 
 from fruitgan import bundle as bundles
 from fruitgan.bundle import Bundle
-from fruitgan.data.decode import decode
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.sources import Source, find_source
 from fruitgan.device import choose_device
@@ -30,7 +29,7 @@ from fruitgan.measures.features import extract
 from fruitgan.networks.contracts import generators
 from fruitgan.networks.weights import build_for
 from fruitgan.progress import Listener, OnProgress, Progress
-from fruitgan.report.grid import fit_square, png_bytes
+from fruitgan.report.grid import png_bytes
 from fruitgan.runs.resume import find_run
 from fruitgan.runs.run import CONFIG
 from fruitgan.settings import to_json
@@ -155,9 +154,8 @@ def measure(
     The pictures have the student's training size and go through one path, the real ones too.
     """
     gates: list[Gate] = []
-    size = student.card.image_size_px
     for way, of, to in (("a2b", source.a, source.b), ("b2a", source.b, source.a)):
-        shown, real = (_pictures(domain.test or domain.train, size, limit) for domain in (of, to))
+        shown, real = (_pictures(domain.test or domain.train, student.card, limit) for domain in (of, to))
         pictures = {"real": real}
         for who, bundle in (("teacher", teacher), ("student", student)):
             network = build_for(generators, bundle.card.generator, bundle.weights[way]).eval().to(device)
@@ -237,15 +235,16 @@ def speed_gate(network: nn.Module) -> Gate:
     return Gate("images_per_second", rate, LEAST_IMAGES_PER_SECOND, rate >= LEAST_IMAGES_PER_SECOND, said)
 
 
-def _pictures(paths: Sequence[Path], side_px: int, limit: int) -> list[Pixels]:
-    """The first so many, squares.
+def _pictures(paths: Sequence[Path], card: bundles.Card, limit: int) -> list[Pixels]:
+    """The first so many, squares as in the training.
 
     Raises:
         DataError: one cannot be decoded (named), or there is none.
     """
     if not paths:
         raise DataError("there are no images to measure a student on")
-    return [fit_square(decode(path).pixels, side_px) for path in paths[:limit]]
+    how = card.preprocessing
+    return [how.squared(how.decode(path).pixels, card.image_size_px) for path in paths[:limit]]
 
 
 def _written(folder: Path, images: Sequence[Pixels]) -> list[Path]:

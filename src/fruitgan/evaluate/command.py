@@ -37,6 +37,9 @@ def evaluate(
         Path | None,
         _option("--training-dir DIR", "Real images that trained the generator; with them comes nearest-training.", DATA),
     ] = None,
+    background: options.Background = None,
+    value_range: options.ValueRange = None,
+    fit: options.Fit = None,
     detector: Annotated[
         str | None,
         _option(
@@ -135,6 +138,9 @@ def evaluate(
         real_dir=real_dir,
         source_dir=source_dir,
         training_dir=training_dir,
+        background=background,
+        value_range=value_range,
+        fit=fit,
         detector=detector,
         attackers=_names(attackers),
         features=chosen,

@@ -27,7 +27,7 @@ from fruitgan.evaluate.numbers import Measuring, build_features, build_metrics, 
 from fruitgan.evaluate.page import evaluation_report
 from fruitgan.evaluate.results import Comparison, Detection, EvaluateResult, Gate
 from fruitgan.evaluate.settings import FRUIT_EMBED, NO_DETECTOR, OUT, RATIO, SHAPELESS, EvaluateSettings
-from fruitgan.evaluate.sources import Sources, dependent, find_sources, sharing, trained_against
+from fruitgan.evaluate.sources import Sources, dependent, find_sources, preprocessing_of, sharing, trained_against
 from fruitgan.files import remove_abandoned, write_atomically
 from fruitgan.measures.contracts import Features, Metric
 from fruitgan.measures.features import Pictures
@@ -96,11 +96,13 @@ class _Job:
             metric.check_counts(len(reals), len(fakes))
         self._note_limits(fakes, reals)
         sources = self._sources(fakes, real_dir, chosen)
-        facts = list(inspect([image.path for image in read.images], [image.generated for image in read.images], self.tell))
+        files = [image.path for image in read.images]
+        how = preprocessing_of(settings, [*files, *(sources.paths if sources else ())])
+        facts = list(inspect(files, [image.generated for image in read.images], self.tell, how))
         images = self._grouped(read.images, facts)
         fakes, reals = _sides(images)
         leaks = find_leaks(facts, [image.group for image in images], [image.split for image in images])
-        pictures = Pictures()
+        pictures = Pictures(how)
         paths = [[image.path for image in side] for side in (reals, fakes)]
         numbers = Measuring(settings, chosen, *paths, sources, device, self.tell, pictures).numbers(backends)
         numbers.not_measured |= left_out

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fruitgan.bundle import RUNS
 from fruitgan.errors import UsageError
+from fruitgan.images import Fit
 
 OUT = Path("runs/evaluate")
 DEFAULT_FEATURES = ("fruit-embed", "random", "colour")
@@ -46,6 +47,10 @@ class EvaluateSettings:
     """What the generated images were made of; needed for R and for what is measured of each pair."""
     training_dir: Path | None = None
     """Real images of the target domain that the generator was trained on; needed for `nearest-training`."""
+    background: str | None = None
+    value_range: str | None = None
+    fit: Fit | None = None
+    """How images are made of files, as in training; None is as `dataset.json` says."""
     detector: str | None = None
     """A detector's file or run, the name of the only one to train, or `none`; None trains those of `attackers`."""
     attackers: tuple[str, ...] = ()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeVar
 
+from fruitgan.data.finder import image_files
 from fruitgan.data.labelled import LabelledImage
-from fruitgan.data.sources import image_files
-from fruitgan.errors import DataError
+from fruitgan.data.preprocessing import AS_USUAL, Preprocessing, with_found_range
+from fruitgan.errors import DataError, UsageError
+from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.measures.contracts import NOT_KNOWN
-from fruitgan.settings import read_json
+from fruitgan.settings import from_json, read_json
 from fruitgan.translate.picture_files import TRAINED_AGAINST, read_mark
 
 CARD_FILE = "dataset.json"
@@ -72,6 +75,20 @@ def unique(entries: Iterable[tuple[K, V]]) -> dict[K, V]:
     known = list(entries)
     counts = Counter(key for key, _ in known)
     return {key: value for key, value in known if counts[key] == 1}
+
+
+def preprocessing_of(settings: EvaluateSettings, paths: Sequence[Path]) -> Preprocessing:
+    """How images are made of files: as the dataset's card says that it was made, with what the options say.
+
+    Raises:
+        UsageError: an option has a value that cannot be.
+    """
+    how = AS_USUAL
+    with suppress(DataError, UsageError, KeyError, TypeError, AttributeError):  # no card, or one that a stranger wrote
+        made = read_json(settings.fake_dir.absolute().parent / CARD_FILE)["settings"]
+        names = {field.name for field in fields(Preprocessing)}
+        how = from_json(Preprocessing, {name: made[name] for name in names & made.keys()}, CARD_FILE)
+    return with_found_range(how.asked(settings.background, settings.value_range, settings.fit), paths)
 
 
 def trained_against(fake_dir: Path, fakes: Sequence[LabelledImage]) -> tuple[str, ...] | None:

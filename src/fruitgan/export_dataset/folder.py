@@ -11,13 +11,12 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fruitgan.data.finder import image_files
 from fruitgan.data.labelled import LABELS, MANIFEST, ORIGINS, PREDICTED, UNFINISHED, ManifestRow, manifest_bytes, read_manifest
 from fruitgan.data.parallel import in_order
-from fruitgan.data.sources import image_files
 from fruitgan.errors import DataError, FruitganError, UsageError, reason_of
 from fruitgan.export_dataset.selection import Item
 from fruitgan.files import file_sha256, remove_abandoned, write_atomically, writing
@@ -32,23 +31,12 @@ SAME_TIME = 315532800
 """1980-01-01 in seconds: when the pictures were made says nothing of how; a zip file holds no older time."""
 
 
-@dataclass(frozen=True)
 class DatasetFolder:
     """The folder of one export."""
 
-    path: Path
-
-    @property
-    def manifest(self) -> Path:
-        return self.path / MANIFEST
-
-    @property
-    def card(self) -> Path:
-        return self.path / CARD
-
-    @property
-    def unfinished(self) -> Path:
-        return self.path / UNFINISHED
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest, self.card, self.unfinished = path / MANIFEST, path / CARD, path / UNFINISHED
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -91,7 +79,8 @@ class DatasetFolder:
         self._refuse_file()
         there = self.made_of()
         if there is None:
-            if any(self._lies_there(name) for name in (PREDICTED, ORIGINS, MANIFEST, CARD, UNFINISHED)):
+            files = [path for folder in self._folders for path in folder.iterdir()]
+            if any(os.path.lexists(path) for path in (*files, self.manifest, self.card, self.unfinished)):
                 raise UsageError(f"{self.path}: is in the way (not a dataset of export-dataset): {WHAT_TO_DO}")
             return
         other = next((key for key, value in made_of.items() if there.get(key) != value), None)
@@ -102,10 +91,6 @@ class DatasetFolder:
     def _refuse_file(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path}: is in the way and is no folder; give another with --out")
-
-    def _lies_there(self, name: str) -> bool:
-        path = self.path / name
-        return any(path.iterdir()) if path.is_dir() else os.path.lexists(path)
 
     def clear(self) -> None:
         """Take away what an export left, and nothing else.

@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 from fruitgan import __version__
 from fruitgan.bundle import RUNS, Bundle, Card, load, locate, weights_sha256
-from fruitgan.data.decode import decode
 from fruitgan.data.groups import content_sha256
 from fruitgan.data.labelled import ORIGINS, PREDICTED
 from fruitgan.data.parallel import in_order
+from fruitgan.data.preprocessing import Preprocessing, Tally, with_found_range
 from fruitgan.data.sources import Source, find_source
 from fruitgan.data.survey import survey
 from fruitgan.engines.contracts import Engine, Images, worker_count
@@ -28,7 +28,7 @@ from fruitgan.errors import DataError, Stopped, UsageError
 from fruitgan.export_dataset.folder import FORMAT, DatasetFolder
 from fruitgan.export_dataset.selection import Item, LeftOut, choose, name_items, oriented, usable, warnings_of
 from fruitgan.files import write_atomically
-from fruitgan.images import Pixels, resize, signed_from_unit, to_pillow, unit_from_signed
+from fruitgan.images import Fit, Pixels, signed_from_unit, to_pillow, unit_from_signed
 from fruitgan.progress import OnProgress, Progress, silent
 from fruitgan.settings import to_json
 from fruitgan.translate.job import choose_direction
@@ -37,6 +37,8 @@ Format = Literal["png", "webp", "jpg"]
 LARGEST_SIZE_PX = 8192
 WHOLE_SIDE_PX = 1024
 """Larger squares may be too large for the memory; torch alone cuts such into tiles."""
+OF_IMAGES = ("background", "value_range", "fit")
+"""The fields of the preprocessing."""
 SAVE_OPTIONS: Mapping[Format, Mapping[str, Any]] = {
     "png": {"format": "PNG", "compress_level": 6},
     "webp": {"format": "WEBP", "lossless": True, "quality": 80, "method": 4},  # lossless: the quality is the effort
@@ -58,6 +60,10 @@ class ExportSettings:
     data_a: Path | None = None
     data_b: Path | None = None
     domains: tuple[str, str] | None = None
+    background: str | None = None
+    value_range: str | None = None
+    fit: Fit | None = None
+    """How images are made of files; None is as the bundle's training images were."""
     out: Path = Path("dataset")
     count: int | None = None
     """Images of each class: test images first, then training images. None is as many test images as both classes have, and
@@ -145,19 +151,23 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
     check_engine(settings.engine)  # an unknown name is refused even where nothing is left to do
     bundle = load(locate(settings.bundle, settings.runs))
     direction = choose_direction(bundle.card, settings.to, settings.direction)
-    data = find_source(settings.data, settings.data_a, settings.data_b, settings.domains, tell)
+    data = find_source(settings.data, settings.data_a, settings.data_b, settings.domains, tell, bundle.card.data)
     folder = DatasetFolder(settings.out)
     _keep_apart(settings.out, data)
-    made_of = _made_of(settings, bundle, direction)
+    how = bundle.card.preprocessing.asked(settings.background, settings.value_range, settings.fit)
+    how = with_found_range(how, data.files, tell)
+    made_of = _made_of(settings, bundle, direction, how)
     if not settings.overwrite:
         folder.refuse_others(made_of)  # before the long look at the images
     source, target, odd = oriented(data, bundle.card.domains, direction)
-    found = usable(survey(data, tell))
+    found = usable(survey(data, how, tell))
     chosen = choose(found, source, target if settings.origins == "target" else source, settings.count)
     items = name_items(data, *chosen, found, settings.format)
     lines = [[item.file, item.source, item.picture.split, item.picture.content, item.group] for item in items]
     made_of |= {"count": len(items) // 2, "pictures": hashlib.sha256(json.dumps(lines).encode()).hexdigest()}
-    warnings = ([odd] if odd else []) + warnings_of(items, found, made_of["image_size_px"])
+    warnings = ([odd] if odd else []) + data.notes + warnings_of(items, found, made_of["image_size_px"], bundle.card.data, data)
+    for name, generated in ((PREDICTED, True), (ORIGINS, False)):
+        warnings += Tally.of([item.picture.traits for item in items if item.generated == generated]).notes(name, how)
     if settings.format == "jpg":
         warnings.append(
             "jpg loses detail, and with it traces of the generator, in both classes alike; png and webp keep every bit"
@@ -198,7 +208,7 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
             else:
                 todo = _todo(folder, made_of, items)  # another process may have been at work until now
             folder.begin(made_of, todo)
-            _make(settings, bundle.card, made_of["image_size_px"], generator, todo, worker_count(len(items)), tell)
+            _make(settings, bundle.card, how, made_of["image_size_px"], generator, todo, worker_count(len(items)), tell)
             folder.finish(items, made_of["bundle"], _card(result, bundle, made_of, data.name, source.name))
         result = replace(result, engine=name, made=len(todo), kept=len(items) - len(todo))
     return replace(result, seconds=round(time.monotonic() - begin, 3))
@@ -220,7 +230,7 @@ def _keep_apart(out: Path, source: Source) -> None:
                 raise UsageError(f"{out}: the dataset would lie among its own sources in {folder}; give another with --out")
 
 
-def _made_of(settings: ExportSettings, bundle: Bundle, direction: str) -> dict[str, Any]:
+def _made_of(settings: ExportSettings, bundle: Bundle, direction: str, how: Preprocessing) -> dict[str, Any]:
     """What decides how the images look, but not where and how fast they are made."""
     card = bundle.card
     return {
@@ -230,6 +240,7 @@ def _made_of(settings: ExportSettings, bundle: Bundle, direction: str) -> dict[s
         "image_size_px": settings.image_size or card.image_size_px,
         "format": settings.format,
         "origins": settings.origins,
+        **to_json(how),
     }
 
 
@@ -240,7 +251,7 @@ def _card(result: ExportResult, bundle: Bundle, made_of: Mapping[str, Any], data
     return {
         "format": FORMAT,
         "image_size_px": result.image_size_px,
-        "settings": {key: made_of[key] for key in ("direction", "format", "origins", "count")},
+        "settings": {key: made_of[key] for key in ("direction", "format", "origins", "count", *OF_IMAGES)},
         "counts": {"predicted": result.predicted, "origins": result.origins, "splits": result.splits},
         "data": {"name": data, "source": source, "target": result.target},
         "bundle": {**{key: card[key] for key in kept}, "weights_sha256": made_of["bundle"]},
@@ -254,6 +265,7 @@ def _card(result: ExportResult, bundle: Bundle, made_of: Mapping[str, Any], data
 def _make(
     settings: ExportSettings,
     card: Card,
+    how: Preprocessing,
     side_px: int,
     generator: Engine | None,
     todo: Sequence[Item],
@@ -262,7 +274,7 @@ def _make(
 ) -> None:
     """Write the files of these items: the one path of real and generated images.
 
-    Decoded, squeezed to a square as in training (Lanczos, antialiased), padded to what the generator takes, to floats, the
+    Decoded and made a square as in training (but always by Lanczos), padded to what the generator takes, to floats, the
     generator or nothing, clipped, rounded, cropped, written. No image is stretched to a range of its own.
     """
     unchanged = Unchanged()
@@ -271,11 +283,11 @@ def _make(
         engine = generator if item.generated else unchanged
         if engine is None:  # no fake was missing when it was decided what to build
             raise DataError(f"{settings.out / item.file}: disappeared meanwhile; give the command again")
-        pixels = decode(item.picture.path).pixels
+        pixels = how.decode(item.picture.path).pixels
         if content_sha256(pixels) != item.picture.content:
             raise DataError(f"{item.picture.path}: changed while the export was at work; give the command again")
         # One image a call: with other batches, as after a stop, some devices give other last digits.
-        return encode(translate_pixels(engine, card, resize(pixels, side_px, side_px), "native"), settings.format)
+        return encode(translate_pixels(engine, card, how.squared(pixels, side_px), "native"), settings.format)
 
     with closing(in_order(file_of, todo, workers)) as made:
         for done, (item, file) in enumerate(made, start=1):

@@ -130,9 +130,8 @@ def choose(found: Usable, source: Domain, real: Domain, wanted: int | None) -> t
 def name_items(data: Source, sources: Sequence[Picture], reals: Sequence[Picture], found: Usable, suffix: str) -> list[Item]:
     """Both classes numbered alike from 0, each in an order that only hashes decide: so neither a name nor its place tells the
     class, the split or the source. Generated and real by turns."""
-    files = (path for domain in (data.a, data.b) for path in (*domain.train, *domain.test))
     # The folder that holds all of the data: for a folder in the CycleGAN layout it is that folder.
-    root = os.path.commonpath([os.path.abspath(path.parent) for path in files])
+    root = os.path.commonpath([os.path.abspath(path.parent) for path in data.files])
     items = []
     for generated, folder, pictures in ((True, PREDICTED, sources), (False, ORIGINS, reals)):
         # With the label in the hash, a fake and its source have unlike numbers where --origins is source.
@@ -144,18 +143,27 @@ def name_items(data: Source, sources: Sequence[Picture], reals: Sequence[Picture
     return sorted(items, key=lambda item: (item.file.partition("/")[2], not item.generated))
 
 
-def warnings_of(items: Sequence[Item], found: Usable, size_px: int) -> list[str]:
-    """What a person should know before believing a number made with these images."""
+def warnings_of(items: Sequence[Item], found: Usable, size_px: int, trained_on: str, data: Source) -> list[str]:
+    """What a person should know before believing a number made with these images.
+
+    `trained_on` is the name of the data that the generator was trained on.
+    """
     warnings = []
+    if not (data.a.train and data.b.train):
+        warnings.append(
+            f"no training images are at hand, so it cannot be checked that the generator, which was trained on {trained_on}, "
+            "has not seen these images; they are taken for unseen"
+        )
     tested = [item for item in items if item.picture.split == "test"]
     if known := sum(item.group in found.trained_groups for item in tested):
         warnings.append(f"{known} of the {len(tested)} test images look nearly like a training image, whose group they share")
     generated, real = ([item.picture for item in items if item.generated == label] for label in (True, False))
     trained = [sum(picture.split == "train" for picture in pictures) for pictures in (generated, real)]
     if any(trained):
+        seen = "" if data.name == trained_on else f" if it was trained on these data (its bundle says {trained_on})"
         warnings.append(
             f"{trained[0]} generated and {trained[1]} real images come from the training split, "
-            "which the generator has seen; the manifest flags them"
+            f"which the generator has seen{seen}; the manifest flags them"
         )
     usual = [median(min(picture.width_px, picture.height_px) for picture in pictures) for pictures in (generated, real)]
     if max(usual) > UNLIKE * min(usual) and min(usual) < 2 * size_px:

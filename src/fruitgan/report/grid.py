@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from fruitgan.data.decode import decode
 from fruitgan.errors import DataError
@@ -41,11 +40,6 @@ def png_bytes(pixels: Pixels) -> bytes:
     buffer = io.BytesIO()
     to_pillow(pixels).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def fit_square(pixels: Pixels, side_px: int) -> Pixels:
-    """The picture squashed to a square."""
-    return np.array(to_pillow(pixels).resize((side_px, side_px), Image.Resampling.LANCZOS))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import expit
 
 from fruitgan.data.decode import decode
+from fruitgan.data.finder import Remark, find_images
 from fruitgan.data.parallel import in_order
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError, UsageError
@@ -19,7 +20,6 @@ from fruitgan.registry import suggestion
 from fruitgan.train_detector.detector import BATCH_SIZE, FILE_NAME, DetectorCard, answers, load_detector, squashed
 from fruitgan.train_detector.seen import header_of
 from fruitgan.train_detector.settings import OUT
-from fruitgan.translate.picture_files import Remark, find_sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +78,8 @@ def detect(settings: DetectSettings, on_progress: OnProgress = silent) -> Detect
     card, detector = bundle.card, bundle.detector.to(device)
     for doubt in _doubts(card):
         on_progress(Note(doubt, is_warning=True))
-    found = find_sources(settings.pictures, settings.recursive)
-    paths, failed = [source.path for source in found.sources], list(found.failed)
+    found = find_images(settings.pictures, settings.recursive)
+    paths, failed = [source.path for source in found.images], list(found.failed)
     if not paths and not failed:
         raise DataError(f"{', '.join(settings.pictures)}: no picture there (-r includes subfolders)")
     judged: list[DetectedPicture] = []

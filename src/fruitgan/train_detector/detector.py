@@ -187,12 +187,11 @@ class LabelledImageDataset:
 
     def pixels(self, index: int) -> Pixels:
         """uint8 [S, S, 3] of one image, a copy."""
-        return self._bank.image(index).copy()
+        return self._bank.pixels[index].copy()
 
     def batch(self, indices: NDArray[np.int64], device: torch.device) -> Tensor:
         """[n, 3, S, S] float32 in [0, 1] of the images with these numbers."""
-        pixels = self._bank.gather(indices, np.zeros((len(indices), 2)))
-        return unit_images(pixels, device)
+        return unit_images(self._bank.pixels[indices], device)
 
     def labels(self, indices: NDArray[np.int64], device: torch.device) -> Tensor:
         """[n] float32: 1 for a generated image, 0 for a real one."""

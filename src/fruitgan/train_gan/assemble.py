@@ -22,10 +22,11 @@ from fruitgan.data.augment import augmentations
 from fruitgan.data.decoded_cache import DecodeSettings, cached_dataset
 from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.loader import BatchLoader, Loader, Sampler
+from fruitgan.data.preprocessing import AS_USUAL, Preprocessing
 from fruitgan.data.sources import Source
 from fruitgan.device import Precision, has_fast_bf16, has_room_for, keep_freed_memory
 from fruitgan.engines.torch_engine import arrays_of
-from fruitgan.errors import EnvironmentProblem, UsageError, shown
+from fruitgan.errors import DataError, EnvironmentProblem, UsageError, shown
 from fruitgan.networks.backbones import trained_against
 from fruitgan.networks.contracts import SizeRule, discriminators, generators
 from fruitgan.networks.weights import build_for, load_arrays
@@ -55,6 +56,7 @@ class Plan:
     augmentation: Choice
     precision: Precision
     seed: int
+    preprocessing: Preprocessing = AS_USUAL
 
 
 GONE_OPTIONS = {"penalty": False, "batch_head": False, "augment_target": 0.0}
@@ -99,6 +101,7 @@ def make_plan(settings: TrainGanSettings, device: torch.device) -> Plan:
         discriminator=_part(recipe.discriminator, settings.discriminator, settings.discriminator_options),
         objective=_part(recipe.objective, settings.objective, settings.objective_options),
         augmentation=_part(recipe.augmentation, settings.augment, {}),
+        fit=settings.fit or recipe.fit,
         image_size_px=settings.image_size or recipe.image_size_px,
         batch_size=settings.batch_size or recipe.batch_size,
         epochs=settings.epochs if settings.steps is None and settings.epochs is not None else recipe.epochs,
@@ -119,6 +122,7 @@ def make_plan(settings: TrainGanSettings, device: torch.device) -> Plan:
         augmentation=chosen,
         precision=precision,
         seed=DEFAULT_SEED if settings.seed is None else settings.seed,
+        preprocessing=AS_USUAL.asked(settings.background, settings.value_range, recipe.fit),
     )
 
 
@@ -144,17 +148,27 @@ class Datasets:
 
 
 def load_datasets(plan: Plan, source: Source, tell: OnProgress) -> Datasets:
-    """The training images at the size that the augmentation crops from: decoded, or out of the cache."""
+    """The training images at the size that the augmentation crops from: decoded, or out of the cache.
+
+    Raises:
+        DataError: there are only test images.
+    """
+    for domain in (source.a, source.b):
+        if not domain.train:
+            raise DataError(f"{source.name}: has only test images of {domain.name}; training needs trainA and trainB")
     settings = DecodeSettings(
         load_size_px=augmentations.build(plan.augmentation).load_size_px(plan.recipe.image_size_px),
-        fit=plan.recipe.fit,
+        how=plan.preprocessing,
         resample=Image.Resampling[plan.recipe.resample.upper()],
     )
 
     (a, note_a), (b, note_b) = (
         cached_dataset(domain.train, settings, what=f"decoding {domain.name}", tell=tell) for domain in (source.a, source.b)
     )
-    return Datasets(a, b, tuple(note for note in (note_a, note_b) if note is not None))
+    notes = [note for note in (note_a, note_b) if note is not None]
+    for domain, dataset in ((source.a, a), (source.b, b)):
+        notes += dataset.tally.notes(domain.name, plan.preprocessing)
+    return Datasets(a, b, tuple(notes))
 
 
 def make_objective(plan: Plan) -> Objective:
@@ -214,7 +228,7 @@ def make_trainer(plan: Plan, datasets: Datasets, objective: Objective, device: t
         image_size_px=plan.recipe.image_size_px,
         seed=plan.seed,
         device=device,
-        images_on_device=has_room_for(device, datasets.a.flat.size + datasets.b.flat.size),
+        images_on_device=has_room_for(device, datasets.a.pixels.size + datasets.b.pixels.size),
     )
     return bare_trainer(plan, objective, loader, sampler.steps_per_epoch, device, log_every)
 
@@ -274,6 +288,8 @@ def make_bundle(name: str, trainer: Trainer, plan: Plan, source: Source, data_fi
         data=source.name,
         data_fingerprint=data_fingerprint,
         trained_against=trained_against(trainer.objective.networks),
+        value_range=plan.preprocessing.value_range,
+        background=plan.preprocessing.background,
         licence="that of the training images",
         fruitgan_version=fruitgan.__version__,
         created=datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -32,6 +32,9 @@ def train_gan(
     data_a: options.DataA = None,
     data_b: options.DataB = None,
     domains: options.Domains = None,
+    background: options.Background = None,
+    value_range: options.ValueRange = None,
+    fit: options.Fit = None,
     recipe: Annotated[
         str | None,
         network(

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from fruitgan import bundle as bundles
+from fruitgan.data.preprocessing import with_found_range
 from fruitgan.data.sources import Source, find_source
 from fruitgan.device import be_deterministic, choose_device
 from fruitgan.errors import DataError, FruitganError, UsageError, is_out_of_memory
@@ -115,8 +116,11 @@ class _Job:
         objective = self._objective(plan, run is None or not run.saved_step)
         tell = self.listener.tell
         source = find_source(self.settings.data, self.settings.data_a, self.settings.data_b, self.settings.domains, tell)
+        if run is None:
+            training_images = [*source.a.train, *source.b.train]
+            plan = dataclasses.replace(plan, preprocessing=with_found_range(plan.preprocessing, training_images, tell))
         datasets = load_datasets(plan, source, tell)
-        self.listener.warn(*datasets.notes)
+        self.listener.warn(*source.notes, *datasets.notes)
         for (path, reason), *others in filter(None, (datasets.a.broken, datasets.b.broken)):
             count = f"{1 + len(others)} unreadable image{'s' * bool(others)}"
             self.listener.warn(f"{count} left out; the first: {path}: {reason}")

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from fruitgan.device import Precision
 from fruitgan.errors import UsageError
+from fruitgan.images import Fit
 from fruitgan.registry import Registry
 from fruitgan.settings import from_json, read_toml, to_json
 
@@ -121,7 +122,7 @@ class Recipe:
     """Limit of the decay of the generators' exponential moving average; None: the last weights are the result."""
     pairing: Pairing
     resample: Resample
-    fit: Literal["squash", "cover"]
+    fit: Fit
     image_size_px: int
     batch_size: int
     epochs: int | None = None

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from fruitgan.data.decode import decode
+from fruitgan.data.preprocessing import Preprocessing
 from fruitgan.data.sources import Source
 from fruitgan.errors import DataError
-from fruitgan.images import Pixels, bytes_from_unit, signed_from_unit, unit_from_bytes, unit_from_signed
-from fruitgan.report.grid import fit_square, grid, png_bytes
-from fruitgan.train_gan.assemble import Datasets
+from fruitgan.images import Pixels, bytes_from_unit, signed_from_unit, squared, unit_from_bytes, unit_from_signed
+from fruitgan.report.grid import grid, png_bytes
+from fruitgan.train_gan.assemble import Datasets, Plan
 from fruitgan.train_gan.monitor import describe
 from fruitgan.train_gan.trainer import Trainer
 
@@ -54,7 +54,8 @@ def sample_rows(
 class SampleImages:
     """The same images each time. They are read once, so that the folder of the data may go away while the run goes on."""
 
-    def __init__(self, source: Source, datasets: Datasets, trainer: Trainer, size_px: int) -> None:
+    def __init__(self, source: Source, datasets: Datasets, trainer: Trainer, plan: Plan) -> None:
+        size_px, how = plan.recipe.image_size_px, plan.preprocessing
         self.notes: list[str] = []
         self.samples: dict[str, list[Pixels]] = {}
         """By direction."""
@@ -64,8 +65,8 @@ class SampleImages:
         for direction in trainer.objective.generators:
             domain, dataset = sides[direction]
             places = np.linspace(0, len(dataset) - 1, min(SAMPLES_PER_DOMAIN, len(dataset))).round().astype(int)
-            self.monitored[direction] = [fit_square(dataset.image(int(place)), size_px) for place in places]
-            self.samples[direction] = _first_images(domain.test or domain.train, size_px)
+            self.monitored[direction] = [squared(dataset.pixels[place], size_px) for place in places]
+            self.samples[direction] = _first_images(domain.test or domain.train, size_px, how)
             if not self.samples[direction]:
                 self.samples[direction] = self.monitored[direction]
                 self.notes.append(
@@ -85,12 +86,12 @@ class SampleImages:
         }
 
 
-def _first_images(paths: tuple[Path, ...], size_px: int) -> list[Pixels]:
+def _first_images(paths: tuple[Path, ...], size_px: int, how: Preprocessing) -> list[Pixels]:
     """The first that can be read."""
     images: list[Pixels] = []
     for path in paths:
         with contextlib.suppress(DataError):
-            images.append(fit_square(decode(path).pixels, size_px))
+            images.append(how.squared(how.decode(path).pixels, size_px))
         if len(images) == SAMPLES_PER_DOMAIN:
             break
     return images

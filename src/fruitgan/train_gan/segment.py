@@ -78,7 +78,7 @@ class Segment:
         """
         first, total = self.trainer.step, self.trainer.total_steps
         self.run.reopen()
-        self.samples = SampleImages(self.source, self.datasets, self.trainer, self.plan.recipe.image_size_px)
+        self.samples = SampleImages(self.source, self.datasets, self.trainer, self.plan)
         self.listener.warn(*self.samples.notes)
         self.listener.tell(Note(f"{self.run.path}: step {first} of {total}{f', {self.threads}' if self.threads else ''}"))
         self.listener.tell(Progress(TRAINING, first, total, {"run": self.run.path, "recipe": self.plan.recipe_name}))

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from fruitgan.device import Precision
 from fruitgan.errors import UsageError
+from fruitgan.images import Fit
 
 OUT = Path("runs/train-gan")
 TRAINING = "training"
@@ -26,6 +27,12 @@ class TrainGanSettings:
     data_a: Path | None = None
     data_b: Path | None = None
     domains: tuple[str, str] | None = None
+    background: str | None = None
+    """What transparent pixels lie on; None: white."""
+    value_range: str | None = None
+    """LOW,HIGH of grey images of more than 8 bits; None or `auto`: from the training images."""
+    fit: Fit | None = None
+    """How rectangles become squares."""
     recipe: str | None = None
     """A name, or a TOML file."""
     recipe_changes: Mapping[str, str] = field(default_factory=dict)
@@ -89,8 +96,9 @@ class TrainGanSettings:
 
 # What decides the mathematics from the first step on: a resumed run cannot change these.
 FIXED = (
-    "data", "data_a", "data_b", "domains", "recipe", "generator", "generator_options", "discriminator", "discriminator_options",
-    "objective", "objective_options", "augment", "image_size", "batch_size", "precision", "seed", "init_from", "teacher",
+    "data", "data_a", "data_b", "domains", "background", "value_range", "fit", "recipe", "generator",
+    "generator_options", "discriminator", "discriminator_options", "objective", "objective_options", "augment",
+    "image_size", "batch_size", "precision", "seed", "init_from", "teacher",
 )  # fmt: skip
 KEPT = ("sample_every", "save_every", "log_every", "keep", "on_nan", "deterministic", "threads")
 """A resumed run keeps these unless they are given anew; on the same machine the last two decide the bits."""

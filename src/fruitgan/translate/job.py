@@ -16,6 +16,7 @@ import numpy as np
 
 from fruitgan.bundle import RUNS, Bundle, Card, load, locate, weights_sha256
 from fruitgan.data.decode import NotAnImage, decode
+from fruitgan.data.finder import Remark, bare_reason
 from fruitgan.data.parallel import in_order
 from fruitgan.engines.contracts import Engine, Precision, worker_count
 from fruitgan.engines.onnx_engine import AUTO, check_engine, open_engine
@@ -25,7 +26,7 @@ from fruitgan.files import NotAFile, write_atomically
 from fruitgan.progress import OnProgress, Progress
 from fruitgan.registry import suggestion
 from fruitgan.settings import to_json
-from fruitgan.translate.picture_files import TRAINED_AGAINST, Format, Remark, bare_reason, encode
+from fruitgan.translate.picture_files import TRAINED_AGAINST, Format, encode
 from fruitgan.translate.plan import STREAM, Plan, Task, format_of, make_plan, without_results
 
 LARGEST_SCALE_PX = 8192
@@ -234,7 +235,7 @@ class _Pipeline:
         return None
 
     def _file(self, data: bytes) -> bytes:
-        source = decode(data)
+        source = decode(data, background=None)
         pixels, alpha = translate_pixels(self.engine, self.card, source.pixels, self.scale), source.alpha
         if self.compare:
             pixels = np.concatenate([source.pixels, pixels], axis=1)

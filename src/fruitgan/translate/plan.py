@@ -8,19 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fruitgan.data.finder import Remark, find_images, identity_of, reason_no_image
 from fruitgan.errors import DataError, UsageError
 from fruitgan.files import file_sha256, open_regular, remove_abandoned
 from fruitgan.images import SUFFIXES
-from fruitgan.translate.picture_files import (
-    TRAINED_AGAINST,
-    Format,
-    Remark,
-    find_sources,
-    identity_of,
-    name_outputs,
-    read_mark,
-    reason_no_picture,
-)
+from fruitgan.translate.picture_files import TRAINED_AGAINST, Format, name_outputs, read_mark
 
 STREAM = "-"
 FOLDER = "translated"
@@ -107,20 +99,20 @@ def make_plan(sources: Sequence[str], recursive: bool, output: str | None, form:
         if stdin is None:
             raise UsageError("there is no standard input to read the image from")
         data = stdin.read()
-        if reason := reason_no_picture(data):
+        if reason := reason_no_image(data):
             return Plan([], skipped=[Remark(STREAM, reason)])
         return Plan([Task(None, folder / f"stdin.{form}" if folder and output else place, data)])
-    found = find_sources(sources, recursive, folder)
-    if not (found.sources or found.skipped or found.failed):
+    found = find_images(sources, recursive, folder, lambda path: read_mark(path) is not None)
+    if not (found.images or found.skipped or found.failed):
         raise DataError(f"{', '.join(sources)}: no images found")
     if folder is not None:
-        names = name_outputs(found.sources, f".{form}")
-        tasks = [Task(source.path, folder / name) for source, name in zip(found.sources, names, strict=True)]
-    elif len(found.sources) > 1:
-        raise UsageError(f"-o {output} takes one image, not {len(found.sources)}; give a folder")
+        names = name_outputs(found.images, f".{form}")
+        tasks = [Task(source.path, folder / name) for source, name in zip(found.images, names, strict=True)]
+    elif len(found.images) > 1:
+        raise UsageError(f"-o {output} takes one image, not {len(found.images)}; give a folder")
     else:
-        tasks = [Task(source.path, place) for source in found.sources]
-    originals = {identity_of(source.path) for source in found.sources}
+        tasks = [Task(source.path, place) for source in found.images]
+    originals = {identity_of(source.path) for source in found.images}
     for task in tasks:
         if task.output is not None and (there := identity_of(task.output)) is not None and there in originals:
             raise UsageError(f"{task.output}: the result would replace a source; give another folder with -o")

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from fruitgan.data.decode import decode
 from fruitgan.data.parallel import in_order
+from fruitgan.data.preprocessing import AS_USUAL, Preprocessing
 from fruitgan.errors import DataError, FruitganError
 from fruitgan.files import file_sha256, write_atomically
 from fruitgan.images import Pixels, unit_from_bytes
@@ -35,9 +35,13 @@ Row = NDArray[np.float32]
 
 
 class Pictures:
-    """Files to pixels; what was decoded is kept for the next backend while there is room."""
+    """Files to pixels; what was decoded is kept for the next backend while there is room.
 
-    def __init__(self) -> None:
+    A rectangle is cropped or padded to a square if that is asked for; whoever wants a size squashes what is left of it.
+    """
+
+    def __init__(self, how: Preprocessing = AS_USUAL) -> None:
+        self.how = how
         self._kept: dict[Path, Pixels] = {}
         self._room_bytes = KEPT_BYTES
 
@@ -45,7 +49,10 @@ class Pictures:
         """uint8 [H, W, 3], not to be written to; Raises: DataError if it cannot be decoded."""
         found = self._kept.get(path)
         if found is None:
-            found = decode(path).pixels
+            found = self.how.decode(path).pixels
+            if self.how.fit != "squash":
+                sides = found.shape[:2]
+                found = self.how.squared(found, min(sides) if self.how.fit == "crop" else max(sides))
             if found.nbytes <= self._room_bytes:
                 self._room_bytes -= found.nbytes
                 self._kept[path] = found
@@ -58,22 +65,23 @@ def extract(
     device: torch.device | str = "cpu",
     on_image: Callable[[int], None] | None = None,
     batch_images: int = BATCH_IMAGES,
-    read: Callable[[Path], Pixels] | None = None,
+    read: Pictures | None = None,
 ) -> FeatureSet:
     """The features [N, D] of the images, in the order of the paths; those that were computed before come from the cache.
 
-    `read` gives the pixels of a file, such as `Pictures`.
+    `read` gives the pixels of a file.
 
     Raises:
         DataError: an image cannot be read or decoded (named).
     """
     device = torch.device(device)
-    cache = FeatureCache(features, device.type)
+    read = read or Pictures()
+    cache = FeatureCache(features, device.type, read.how)
     keys = [bytes.fromhex(key) for _, key in in_order(file_sha256, paths)]
     known = cache.rows()
     missing = {key: path for key, path in zip(keys, paths, strict=True) if key not in known}
     new: dict[bytes, Row] = {}
-    computed = _computed(features, list(missing.values()), device, batch_images, read or Pictures())
+    computed = _computed(features, list(missing.values()), device, batch_images, read)
     for key, row in zip(missing, computed, strict=True):
         new[key] = row
         if on_image is not None:
@@ -110,8 +118,8 @@ class FeatureCache:
     them may be deleted at any time.
     """
 
-    def __init__(self, features: Features, device_type: str) -> None:
-        named = f"{features.name}/{features.version}/{features.resize}/{features.dimensions}/{device_type}"
+    def __init__(self, features: Features, device_type: str, how: Preprocessing) -> None:
+        named = f"{features.name}/{features.version}/{features.resize}/{features.dimensions}/{device_type}/{how}"
         slug = re.sub(r"[^A-Za-z0-9-]+", "-", features.name)[:40]
         self.folder = cache_folder() / "features" / f"{slug}-{hashlib.sha256(named.encode()).hexdigest()[:16]}"
 
