@@ -30,7 +30,6 @@ FACTS = Facts(
     metadata=(),
     name="0",
     suffix=".png",
-    recoding=1.0,
     blockiness=0.0,
     darkest=3,
     brightest=250,
@@ -187,12 +186,6 @@ def test_another_jpeg_quality_is_told_by_the_quantisation_tables(tmp_path: Path)
     assert found["quantisation"].effect == 1.0
 
 
-def test_the_encoders_settings_are_told_by_the_size_of_files(tmp_path: Path) -> None:
-    fakes = saved(tmp_path, "fake", 20, 0, format="PNG", compress_level=1)
-    (found,) = between(fakes, saved(tmp_path, "real", 20, 1000, format="PNG"))
-    assert (found.kind, found.spoils_detector, found.effect) == ("file-size", False, 1.0)
-
-
 def test_metadata_and_names_are_told_and_spoil_nothing_that_sees_pixels(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Software] = "a generator"
@@ -255,7 +248,6 @@ def honest(images: int, things: int, seed: int) -> tuple[list[Facts], list[str]]
             "height_px": int(random.choice([64, 128, 256, random.integers(64, 256)])),
             **{name: str(random.choice(["a", "b", "c"])) for name in ("format", "mode", "quantisation", "name", "suffix")},
             "metadata": (str(random.choice(["exif", "icc_profile"])),),
-            "recoding": float(random.choice([0.9, 1.0, 1 + random.random()])),
             "blockiness": float(random.normal()),
         }
         for _ in range(things)

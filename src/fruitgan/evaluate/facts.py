@@ -53,8 +53,6 @@ class Facts:
     name: str
     """The file's name with each number in it as `0`, padded numbers as `00`, without its suffix."""
     suffix: str
-    recoding: float | None
-    """Of a PNG: its size, over that of the same pixels in a PNG of usual settings; tells who encoded it, not what it shows."""
     blockiness: float
     """Log of how much larger steps are across the borders of JPEG's blocks of 8 px than elsewhere; 0 for no JPEG."""
     darkest: int
@@ -105,7 +103,6 @@ def _facts(item: tuple[Path, bool], how: Preprocessing) -> Facts:
         metadata=metadata,
         name=DIGITS.sub(lambda found: "00" if found[0].startswith("0") and len(found[0]) > 1 else "0", path.stem),
         suffix=path.suffix,
-        recoding=_recoding(data, pixels) if picture.format == "PNG" and picture.mode == "RGB" else None,
         blockiness=blockiness(pixels),
         darkest=int(pixels.min()),
         brightest=int(pixels.max()),
@@ -131,12 +128,6 @@ def _header(data: bytes) -> tuple[str, tuple[str, ...]]:
         return "", tuple(sorted(found))
     text = repr(([(number, list(table)) for number, table in sorted(tables.items())], [tuple(layer) for layer in layers]))
     return hashlib.sha256(text.encode()).hexdigest()[:12], tuple(sorted(found))
-
-
-def _recoding(data: bytes, pixels: Pixels) -> float:
-    file = io.BytesIO()
-    to_pillow(pixels).save(file, "PNG", compress_level=6)
-    return len(data) / len(file.getvalue())
 
 
 def blockiness(pixels: Pixels) -> float:

@@ -130,7 +130,6 @@ class _Suspects:
             yield self.kinds("metadata", metadata, spoils=False)
         names = f"{self.usual('name')}, each number as 0: the names distinguish the classes"
         yield self.kinds("names", names, "name", spoils=False)
-        yield self.encoders()
         means = [100 * (np.exp(np.mean([fact.blockiness for fact in side])) - 1) for side in (self.fakes, self.reals)]
         blocks = (
             f"steps across the borders of JPEG's blocks of 8 px are {means[0]:.0f}% larger than elsewhere in generated images "
@@ -168,19 +167,13 @@ class _Suspects:
         leak = Leak(kind=kind, detail=detail, spoils_detector=spoils, p_value=p_value)
         return leak, codes[:, None] == np.arange(len(values))
 
-    def numbers(self, kind: str, of: Callable[[Facts], float | None], detail: str, spoils: bool = True) -> tuple[Leak, Columns]:
-        """A property with order: whether its whole distribution is one in both classes (Kolmogorov and Smirnov).
-
-        Equal values make the test conservative; images without the property count as the median.
-        """
+    def numbers(self, kind: str, of: Callable[[Facts], float], detail: str) -> tuple[Leak, Columns]:
+        """A property with order: whether its whole distribution is one in both classes (Kolmogorov and Smirnov)."""
         from scipy.stats import ks_2samp
 
         column = np.array([of(fact) for fact in self.facts], dtype=np.float64)
-        known = np.isfinite(column)
-        sides = [column[known & (self.generated == label)] for label in (True, False)]
-        p_value = float(ks_2samp(*sides).pvalue) if all(map(len, sides)) else 1.0
-        filled = np.where(known, column, np.median(column[known]) if known.any() else 0.0)
-        return Leak(kind=kind, detail=detail, spoils_detector=spoils, p_value=p_value), filled[:, None]
+        p_value = float(ks_2samp(column[self.generated], column[~self.generated]).pvalue)  # equal values make it conservative
+        return Leak(kind=kind, detail=detail, spoils_detector=True, p_value=p_value), column[:, None]
 
     def tree(self, kind: str, names: Sequence[str], detail: str, spoils: bool = True) -> tuple[Leak, Columns]:
         """Sizes and these properties together: a small tree learns from a half of the groups and is tested on the other one.
@@ -213,17 +206,6 @@ class _Suspects:
 
         said = cross_val_predict(_tree(), columns, self.generated, cv=self.folds(min(FOLDS, self.least)))
         return float(balanced_accuracy_score(self.generated, said))
-
-    def encoders(self) -> tuple[Leak, Columns]:
-        """PNG files of one content differ in size by who made them."""
-        sizes = [float(np.median([fact.recoding or 1.0 for fact in side])) for side in (self.fakes, self.reals)]
-        detail = (
-            f"the PNG files were written by different programs or settings: generated ones are {sizes[0]:.3g} times as large "
-            f"as the same pixels in a usual file, real ones {sizes[1]:.3g} times"
-        )
-        leak, column = self.numbers("file-size", lambda fact: fact.recoding, detail, spoils=False)
-        is_alike = abs(sizes[0] / sizes[1] - 1) < 0.01  # a few bytes of header weigh more in smaller files
-        return replace(leak, p_value=1.0) if is_alike else leak, column
 
     def stretch(self) -> tuple[Leak, Columns]:
         """One class brought to the full range of brightness image by image, the other not (as Keras' `save_img` does)."""
