@@ -236,6 +236,7 @@ def judged(name: str) -> dict[str, Any]:
         "detectors": [{**TRAINED, "name": f"detector {name}"}],
         "judged": [{"file": f"{i} {name}", "generated": i < 4, "logit": float(i % 3 - 1)} for i in range(8)],
         "robustness": [{**CHANGED, **BIASED, "change": change} for change in (f"change {name}", "jpeg")],
+        "by_depth": [{**LEARNT, "name": name, "stride": 4}],
         "learning_curve": [{**LEARNT, "name": name}],
         "saliency": [f"saliency {name}"],
         "compare": [

@@ -123,12 +123,43 @@ def test_logistic_attacks_on_the_features_that_were_cached(dataset: Path, monkey
     assert result.robustness[0].accuracy == result.detector.accuracy  # it says of a picture what was said of its features
 
 
+def test_a_backbones_strides_are_tried_one_by_one(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything, nothing = slice(None), slice(0, 1)
+    monkeypatch.setattr(weightless.Colour, "columns", lambda self: {4: everything, 8: nothing}, raising=False)
+    result = evaluate(settings(dataset, fake_dir=dataset / "sources", attackers=("logistic",)))
+    assert [(row.name, row.stride) for row in result.by_depth] == [("logistic:colour", 4), ("logistic:colour", 8)]
+    whole, part = result.by_depth
+    assert (whole.accuracy, whole.auc) == (result.detectors[0].accuracy, result.detectors[0].auc)
+    assert part.auc < whole.auc
+    assert "textures" in result.report.read_text()
+
+
 def test_fakes_that_are_real_are_not_distinguished(dataset: Path) -> None:
     alike = fill(dataset / "alike", 40, 3000)
     result = evaluate(settings(dataset, fake_dir=alike))
     assert result.detector is not None
     assert result.detector.p_value > 0.001
     assert result.detector.interval[0] < 0.5 < result.detector.interval[1]
+
+
+def test_cut_outs_that_differ_only_in_invisible_pixels_are_not_distinguished(tmp_path: Path) -> None:
+    """30 against 30, transparent outside a circle, where the generated ones hide noise and the real ones grey."""
+    y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
+    opacity = np.where(np.hypot(y, x) < SIDE / 2 - 2, 255, 0).astype(np.uint8)
+    random = np.random.default_rng(0)
+    for name, first, highest in (("predicted", 0, 256), ("origins", 1000, 101)):
+        (tmp_path / name).mkdir()
+        for i in range(30):
+            pixels = picture(first + i, 0.0, GRAIN)
+            pixels[opacity == 0] = random.integers(100, highest, (int((opacity == 0).sum()), 3))
+            Image.fromarray(np.dstack([pixels, opacity])).save(tmp_path / name / f"{i:03d}.png")
+    result = evaluate(settings(tmp_path, attackers=("spectrum", "logistic")))
+    assert result.leaks == ()
+    assert result.detector is not None
+    assert result.detector.p_value > 0.01
+    assert result.detector.interval[0] < 0.5
+    assert result.numbers["kid"].interval.low < 0
+    assert "cannot be distinguished" in result.report.read_text()
 
 
 def test_real_images_of_two_kinds_withhold_the_number(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:

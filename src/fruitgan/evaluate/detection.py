@@ -101,6 +101,7 @@ def _trained_here(testing: TwoSampleTest, out: Path, found: Detection) -> None:
         found.notes.append("the real images are too few for the control, so the detector's number stands without it")
     found.detector, found.detectors, validated = testing.cross_validate(trained)
     found.judged = judged_images([testing.images[i] for i in validated.judged], validated.strongest)
+    found.by_depth = testing.by_depth(trained, validated)
     if not testing.quick:
         found.robustness = testing.robustness(validated)
         found.learning_curve = testing.learning_curve(trained, validated)

@@ -18,7 +18,7 @@ from fruitgan import randomness
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.parallel import in_order
 from fruitgan.errors import UsageError
-from fruitgan.evaluate.results import DetectorResult, DetectorRow, LearningRow, RobustnessResult, SaliencyResult
+from fruitgan.evaluate.results import DepthRow, DetectorResult, DetectorRow, LearningRow, RobustnessResult, SaliencyResult
 from fruitgan.evaluate.scores import fold_mean, result_of, scores, squashing
 from fruitgan.evaluate.settings import ALL, NETWORK_FAMILIES
 from fruitgan.files import write_atomically
@@ -40,7 +40,7 @@ from fruitgan.train_detector.detector import (
     squashed,
 )
 from fruitgan.train_detector.protocols import Indices, grouped_folds, half_split
-from fruitgan.train_detector.regression import Logistic, features_of, finite, logistic
+from fruitgan.train_detector.regression import Logistic, features_of, finite, logistic, trials
 from fruitgan.train_detector.robustness import CHANGES, marked, saliency
 from fruitgan.train_detector.settings import FitSettings
 from fruitgan.train_detector.two_sample_test import Candidate, CrossValidation, FeatureCandidate, PixelCandidate
@@ -114,6 +114,8 @@ class TwoSampleTest:
         self.datasets: dict[int, LabelledImageDataset] = {}
         self.resizes: dict[str, str] = {}
         """By a detector's name, how every image is brought to its size."""
+        self.strides: dict[str, dict[int, slice]] = {}
+        """By the name of a detector on a backbone, where each stride's features stand."""
         self.fitting = FitSettings(epochs=EPOCHS, patience=PATIENCE, seed=self.seed)
         self.sizes = sizes_of(self.images)
         self.generated = np.array([image.generated for image in self.images])
@@ -148,6 +150,8 @@ class TwoSampleTest:
         label, total = f"features {backend.name}", len(paths)
         seen = extract(backend, paths, self.device, lambda n: self.tell(Progress(label, n, total)), read=self.pictures)
         self.resizes[name] = backend.resize
+        if hasattr(backend, "columns"):
+            self.strides[name] = backend.columns()
         return FeatureCandidate(
             name, lambda: Logistic(backend.name, backend), backend.prepare, finite(seen.values, name), self.device
         )
@@ -262,6 +266,21 @@ class TwoSampleTest:
                 logits = c2st.cross_validation([strongest], folds, self.generated, label).logits[found.name]
             images = round(np.mean([len(split.train) + len(split.val) for split in folds]))
             rows.append(LearningRow(**scores(logits, truth, found.fold), name=found.name, n_training=images))
+        return tuple(rows)
+
+    def by_depth(self, trained: Sequence[Candidate], found: CrossValidation) -> tuple[DepthRow, ...]:
+        """A regression, in the same folds, on a backbone's features of one stride at a time: what gives the images away."""
+        truth, rows = self.generated[found.judged], []
+        for candidate in trained:
+            for stride, part in self.strides.get(candidate.name, {}).items():
+                assert isinstance(candidate, FeatureCandidate)
+                seen, logits = candidate.features[:, part], np.empty(len(truth))
+                for number, split in enumerate(self.folds):
+                    fitted = trials(seen[split.train], self.generated[split.train], seen[split.val], self.generated[split.val])
+                    best = min(fitted, key=lambda trial: trial.round.val_loss).regression
+                    logits[found.fold == number] = best.logits(seen[split.test])
+                    self.tell(Progress(f"{candidate.name} at stride {stride}", number + 1, len(self.folds)))
+                rows.append(DepthRow(**scores(logits, truth, found.fold), name=candidate.name, stride=stride))
         return tuple(rows)
 
     def _part(self, indices: Indices, share: float) -> Indices:

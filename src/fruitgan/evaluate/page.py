@@ -73,6 +73,15 @@ def _tables(result: Mapping[str, Any]) -> dict[str, Cells]:
             chosen_folds="{:,}",
             seconds=duration,
         ),
+        "depths": _cells(
+            [row | {"shows": wording.STRIDES.get(row["stride"], "")} for row in result["by_depth"]],
+            name="{}",
+            stride="{}",
+            shows="{}",
+            accuracy="{:.1%}",
+            interval=wording.percent_interval,
+            auc="{:.3f}",
+        ),
         "controls": _cells(
             result["controls"],
             name="{}",

@@ -119,6 +119,17 @@ class LearningRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DepthRow:
+    """A detector on a backbone, given its features at one stride alone: 4 shows colours, 8 textures, 16 parts of things."""
+
+    name: str
+    stride: int
+    accuracy: float
+    interval: tuple[float, float]
+    auc: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class JudgedImage:
     """A detector's answer on one test image; above 0 is generated."""
 
@@ -214,6 +225,7 @@ class Detection:
     """The data that the features of a given detector were trained on elsewhere."""
     controls: tuple[ControlResult, ...] = ()
     detectors: tuple[DetectorRow, ...] = ()
+    by_depth: tuple[DepthRow, ...] = ()
     judged: tuple[JudgedImage, ...] = ()
     robustness: tuple[RobustnessResult, ...] = ()
     learning_curve: tuple[LearningRow, ...] = ()
@@ -264,7 +276,7 @@ class EvaluateResult(Numbers, Detection):
         """The entries of `evaluation.json`; numbers of a judge that shares training say so."""
         values: dict[str, Any] = to_json(self)
         numbers = values.pop("numbers") | values.pop("ratios")
-        entries = [*numbers.values(), values["detector"], *values["detectors"]]
+        entries = [*numbers.values(), values["detector"], *values["detectors"], *values["by_depth"]]
         for row, judges in [
             *((entry, self.judges_sharing_training) for entry in entries),
             *((row, each["judges_sharing_training"]) for each in values["compare"] for row in each["rows"]),

@@ -38,6 +38,8 @@ CHANGES = {
     "noise": "noise of {:g} grey levels",
     "none": "as they are",
 }
+STRIDES = {4: "colours", 8: "textures", 16: "parts of things"}
+"""What a backbone's features show, by how many px one of their places stands for."""
 SHARED = " (shared training)"
 
 
