@@ -183,19 +183,16 @@ def load(path: Path) -> Bundle:
     Raises:
         DataError: there is no such file, it is no bundle, it is torn or damaged, or its format is newer than this program.
     """
-    with open_tensors(path, "bundle") as file:
-        card = _card(file)
-        prefixes = {PREFIXES[way]: way for way in card.directions}
-        places = {name: next((prefix for prefix in prefixes if name.startswith(prefix)), None) for name in file.tensors}
-        weights: dict[str, dict[str, NDArray[Any]]] = {way: {} for way in card.directions}
-        for name, stored in file.tensors.items():
-            if places[name] is None:
-                raise DataError(f"{path}: the tensor {shown(name)} belongs to none of the card's directions; it is damaged")
-            if stored.kind.startswith(("F", "BF")) and stored.kind != "F16":
-                raise DataError(f"{path}: the tensor {shown(name)} is not in half precision, as a bundle's are")
-        for name, array in file.arrays().items():
-            prefix = places[name] or ""
-            weights[prefixes[prefix]][name.removeprefix(prefix)] = array
+    file = open_tensors(path, "bundle")
+    card = _card(file)
+    weights: dict[str, dict[str, NDArray[Any]]] = {way: {} for way in card.directions}
+    for name, array in file.arrays().items():
+        way = next((way for way in card.directions if name.startswith(PREFIXES[way])), None)
+        if way is None:
+            raise DataError(f"{path}: the tensor {shown(name)} belongs to none of the card's directions; it is damaged")
+        if array.dtype.kind == "f" and array.dtype != np.float16:
+            raise DataError(f"{path}: the tensor {shown(name)} is not in half precision, as a bundle's are")
+        weights[way][name.removeprefix(PREFIXES[way])] = array
     return Bundle(card, weights)
 
 
@@ -205,8 +202,7 @@ def load_card(path: Path) -> Card:
     Raises:
         DataError: as `load`, but for what is wrong with the weights.
     """
-    with open_tensors(path, "bundle") as file:
-        return _card(file)
+    return _card(open_tensors(path, "bundle"))
 
 
 def _card(file: TensorFile) -> Card:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import importlib.util
 import os
 import re
@@ -18,8 +17,9 @@ import typer.core
 import typer.main
 
 from fruitgan.console import options
-from fruitgan.console.values import Kind, Reader
+from fruitgan.console.values import Kind
 from fruitgan.errors import EnvironmentProblem, FruitganError, Stopped, UsageError, is_out_of_memory
+from fruitgan.machine import is_on
 from fruitgan.registry import Entry, Registry, suggestion
 
 OWN_PACKAGE = "fruitgan"
@@ -67,13 +67,10 @@ class Command(typer.core.TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         own = {name for parameter in self.params for name in parameter.opts}
-        bare = {name: value for name, value in options.BARE.items() if name in own}
-        followers = [*args[1:], "-"]
-        filled = [
-            f"{arg}={bare[arg]}" if arg in bare and follower.startswith("-") else arg
-            for arg, follower in zip(args, followers, strict=False)  # no arguments, and still one follower
-        ]
-        left = super().parse_args(ctx, filled)
+        for i, arg in enumerate(args):
+            if arg in own and arg in options.BARE and (i + 1 == len(args) or args[i + 1].startswith("-")):
+                args[i] = f"{arg}={options.BARE[arg]}"
+        left = super().parse_args(ctx, args)
         options.forget_the_farther(ctx)
         return left
 
@@ -144,9 +141,8 @@ def _complete(command: Any) -> None:
 
 def _adapted(parameter: Any) -> Any:
     """The option with our way of reading values, and in the help as `--json` rather than `--json <bool>`."""
-    kind = Kind.of(parameter) if parameter is not None else None
-    if kind is not None:
-        parameter.get_runtime_param = functools.partial(Reader, kind)  # in place of typer's method
+    if parameter is not None and (kind := Kind.of(parameter)) is not None:
+        parameter.get_runtime_param = lambda: kind  # in place of typer's method
     if getattr(parameter, "is_flag", False):
         parameter.metavar = ""
     return parameter
@@ -226,20 +222,16 @@ def explained(error: Exception) -> tuple[int, str]:
         return 1, "aborted"
     if is_out_of_memory(error):
         return 1, "out of memory: try a smaller --image-size or --batch-size"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return 1, f"the disk is full{_at(error)}: make room, or write elsewhere"
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return 1, f"not allowed to read or write{_at(error)}: {error.strerror}"
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return 1, f"{error.strerror}{_at(error)}"
-    return (
-        1,
-        f"unexpected {type(error).__name__}: {one_line(error)} (run again with --debug to see where, and please report it)",
-    )
-
-
-def _at(error: OSError) -> str:
-    return "" if error.filename is None else f" ({os.fsdecode(error.filename)})"
+    if isinstance(error, OSError):
+        at = "" if error.filename is None else f" ({os.fsdecode(error.filename)})"
+        if error.errno == errno.ENOSPC:
+            return 1, f"the disk is full{at}: make room, or write elsewhere"
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return 1, f"not allowed to read or write{at}: {error.strerror}"
+        if error.strerror and at:
+            return 1, f"{error.strerror}{at}"
+    message = f"{one_line(error)} (run again with --debug to see where, and please report it)"
+    return 1, f"unexpected {type(error).__name__}: {message}"
 
 
 def _usage_line(error: typer.TyperException) -> str:
@@ -262,7 +254,7 @@ def _complain(message: str, prefix: str = "error: ") -> None:
 
 def _debug_wanted(arguments: Sequence[str]) -> bool:
     # Looked up by hand: an error may come before the options are parsed, as from a plug-in that cannot be imported.
-    return "--debug" in arguments or os.environ.get("FRUITGAN_DEBUG", "").lower() not in ("", "0", "false", "no", "off")
+    return "--debug" in arguments or is_on("FRUITGAN_DEBUG")
 
 
 def _nowhere() -> TextIO:

@@ -17,6 +17,7 @@ from torch import Tensor
 from fruitgan.errors import EnvironmentProblem, UsageError
 
 Precision = Literal["auto", "fp32", "bf16"]
+KNOWN = "cpu, mps, cuda or cuda:N"
 BF16_TRIAL_SIDE, BF16_TRIALS = 512, 8
 BF16_GAIN = 1.3
 """So many times as fast as fp32 a product must be in bf16, since norms and additions gain nothing."""
@@ -33,34 +34,28 @@ def choose_device(gpu: str | None = None, device: str | None = None) -> torch.de
     """
     if gpu is not None and device is not None:
         raise UsageError("--gpu and --device say the same thing; give one of them")
-    if device is None:
-        device = _device_of_gpu(gpu or "auto")
-    kind, _, index = device.partition(":")
-    if kind not in ("cpu", "mps", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
-        raise UsageError(f"--device {device}: expected cpu, mps, cuda or cuda:N")
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise EnvironmentProblem("--device mps: torch finds no Apple GPU here; use --device cpu")
-    if kind == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if int(index or 0) >= count:
-            found = f"{count} found" if count else "no CUDA GPU found"
-            raise EnvironmentProblem(f"GPU {index or 0}: {found}; use --gpu none, or see fruitgan doctor")
-        return torch.device("cuda", int(index or 0))
-    return torch.device(kind)
-
-
-def _device_of_gpu(gpu: str) -> str:
-    if gpu == "none":
-        return "cpu"
-    if gpu == "auto":
-        if torch.cuda.is_available():
-            return "cuda:0"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    if not re.fullmatch(r"\d+", gpu):
-        raise UsageError(f"--gpu {gpu}: expected auto, none or the number of a GPU, such as 0")
-    if not torch.cuda.is_available() and torch.backends.mps.is_available() and gpu == "0":
-        return "mps"
-    return f"cuda:{gpu}"
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    first = "mps" if has_mps and not has_cuda else "cuda:0"
+    wanted = device
+    if wanted is None:
+        names = {"auto": first if has_cuda or has_mps else "cpu", "none": "cpu", "0": first}
+        wanted = names.get(gpu or "auto", f"cuda:{gpu}")
+    match = re.fullmatch(r"(cpu|mps|cuda)|cuda:(\d+)", wanted)
+    if not match:
+        asked, known = (f"--gpu {gpu}", "auto, none or a number such as 0") if device is None else (f"--device {device}", KNOWN)
+        raise UsageError(f"{asked}: expected {known}")
+    if match[1] == "cpu":
+        return torch.device("cpu")
+    if match[1] == "mps":
+        if not has_mps:
+            raise EnvironmentProblem("--device mps: torch finds no Apple GPU here; use --device cpu")
+        return torch.device("mps")
+    index = int(match[2] or 0)
+    count = torch.cuda.device_count() if has_cuda else 0
+    if index >= count:
+        found = f"{count} found" if count else "no CUDA GPU found"
+        raise EnvironmentProblem(f"GPU {index}: {found}; use --gpu none, or see fruitgan doctor")
+    return torch.device("cuda", index)
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[None]:

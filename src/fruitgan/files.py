@@ -1,11 +1,7 @@
 """Files and folders that are whole or absent, whatever happens while they are written.
 
-What a killed process or a power cut left half-written is found and removed by
-
-    remove_abandoned(folder: Path, *, deep: bool = False) -> list[Path]
-
-which a job calls for a folder that it is about to write to. Parts that another process is writing now are left alone: their
-writer holds a lock on them, which the kernel takes back when the writer dies.
+What a killed process or a power cut left half-written goes with `remove_abandoned`. Parts that another process is writing now
+stay: their writer holds a lock on them, which the kernel takes back when the writer dies.
 """
 
 from __future__ import annotations
@@ -22,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 from fruitgan.errors import DataError, FruitganError, reason_of
 
@@ -92,22 +89,19 @@ def file_sha256(path: Path) -> str:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write the file beside its place, bring it to the disk, give it its name, and bring that to the disk.
-
-    The folders above it are made. The name of the unfinished file is short and unlike any other, so that two processes
-    never share one and a long name of the target stays within what the file system allows.
+    """Write the file beside its place, bring it to the disk, give it its name, and bring that to the disk; folders are made.
 
     Raises:
         FruitganError: it cannot be written (no permission, a full disk); nothing is left behind. Its cause is the OSError.
     """
     with writing(path):
         _make_folder(path.parent)
-        part, descriptor = _new_part_file(path.parent)
+        part, descriptor = _new_part(path.parent, is_folder=False)
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with os.fdopen(cast(int, descriptor), "wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(descriptor)
+                os.fsync(file.fileno())
                 if fcntl is None:  # such systems rename no open file; where parts are locked, the lock must last until here
                     file.close()
                 part.replace(path)
@@ -115,7 +109,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             with suppress(OSError):
                 part.unlink()
             raise
-        _folder_to_disk(path.parent)
+        _to_disk(path.parent)
 
 
 @contextmanager
@@ -129,12 +123,12 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise FruitganError(f"{path}: cannot be written (it exists)")
     with writing(path):
         _make_folder(path.parent)
-        part, descriptor = _new_part_folder(path.parent)
+        part, descriptor = _new_part(path.parent, is_folder=True)
         try:
             yield part
             for inner in part.rglob("*"):
                 _to_disk(inner)
-            _folder_to_disk(part)
+            _to_disk(part)
             part.rename(path)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
@@ -142,7 +136,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         finally:
             if descriptor is not None:
                 os.close(descriptor)
-        _folder_to_disk(path.parent)
+        _to_disk(path.parent)
 
 
 def remove_folder(path: Path) -> None:
@@ -162,10 +156,7 @@ def remove_folder(path: Path) -> None:
 def remove_abandoned(folder: Path, *, deep: bool = False) -> list[Path]:
     """Remove the unfinished files and folders that dead writers left in this folder, and with `deep` in those below it.
 
-    Writers that live are told by their locks; where the file system has none, what is younger than a day is left. What cannot
-    be removed stays, without a word: it is in nobody's way.
-
-    Returns: what was removed.
+    Where the file system has no locks, what is younger than a day stays; so does what cannot be removed. Returns: what was.
     """
     pattern = f"{PART_PREFIX}*{PART_SUFFIX}"
     found = sorted(folder.rglob(pattern) if deep else folder.glob(pattern))
@@ -190,38 +181,24 @@ def _part_name() -> str:
     return f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}"
 
 
-def _new_part_file(folder: Path) -> tuple[Path, int]:
+def _new_part(folder: Path, *, is_folder: bool) -> tuple[Path, int | None]:
+    """A part that no other process will take for abandoned, and what holds its lock: open until the part has its name."""
     while True:
         part = folder / _part_name()
-        # Not tempfile: its files are private to the user, and this one must have the permissions of any other new file.
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-        if _is_claimed(part, descriptor):
-            return part, descriptor
-        os.close(descriptor)
-
-
-def _new_part_folder(folder: Path) -> tuple[Path, int | None]:
-    while True:
-        part = folder / _part_name()
-        part.mkdir()
-        if fcntl is None:
-            return part, None
-        with suppress(FileNotFoundError):
-            descriptor = os.open(part, os.O_RDONLY)
-            if _is_claimed(part, descriptor):
+        descriptor = None
+        if is_folder:
+            part.mkdir()
+        else:
+            # Not tempfile: its files are private to the user, and this one must have the permissions of any other new file.
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        with suppress(FileNotFoundError):  # another's clean-up may come before our lock
+            if is_folder and fcntl is not None:
+                descriptor = os.open(part, os.O_RDONLY)
+            locked = None if descriptor is None else try_lock(descriptor)
+            if locked is None or (locked and os.path.samestat(os.fstat(descriptor or 0), part.stat())):
                 return part, descriptor
+        if descriptor is not None:
             os.close(descriptor)
-
-
-def _is_claimed(part: Path, descriptor: int) -> bool:
-    """Whether a part just made is now locked by us, and still there: another's clean-up may have come between."""
-    locked = try_lock(descriptor)
-    if locked is None:
-        return True
-    try:
-        return locked and os.path.samestat(os.fstat(descriptor), part.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _removed_as_abandoned(part: Path) -> bool:
@@ -248,27 +225,14 @@ def _removed_as_abandoned(part: Path) -> bool:
 
 def _make_folder(path: Path) -> None:
     """Make a folder and those above it, and bring the names of the new ones to the disk."""
-    if path.is_dir():
-        return
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing:
-        _folder_to_disk(folder.parent)
+        _to_disk(folder.parent)
 
 
 def _to_disk(path: Path) -> None:
-    if path.is_dir():
-        _folder_to_disk(path)
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _folder_to_disk(path: Path) -> None:
-    """Bring the names in a folder to the disk, as far as its file system can: some mounted cloud drives refuse, and Windows."""
+    """Bring a file, or the names in a folder, to the disk; some mounted cloud drives and Windows refuse that for a folder."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -276,5 +240,5 @@ def _folder_to_disk(path: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        if error.errno in REAL_TROUBLE:
+        if error.errno in REAL_TROUBLE or not path.is_dir():
             raise

@@ -8,7 +8,7 @@ import typer
 
 from fruitgan.console import Console, options
 from fruitgan.errors import UsageError
-from fruitgan.registry import KINDS, Entry, Registry, suggestion
+from fruitgan.registry import KINDS, Registry, suggestion
 
 
 def list_registered(
@@ -18,7 +18,7 @@ def list_registered(
     """Show what is registered, and by which package."""
     console = Console(json=json)
     found = {name: Registry[Any](name).entries() for name in ([_known(kind)] if kind else KINDS)}
-    console.result({name: [_as_json(entry) for entry in entries] for name, entries in found.items()})
+    console.result(found)
     rows = [(name, entry.name, entry.package, entry.version) for name, entries in found.items() for entry in entries]
     if rows:
         console.table("", ("kind", "name", "package", "version"), rows)
@@ -37,7 +37,3 @@ def _known(kind: str) -> str:
         if kind in (known, known.removesuffix("s")):
             return known
     raise UsageError(f"no kind {kind!r}: {suggestion(kind, KINDS)}")
-
-
-def _as_json(entry: Entry) -> dict[str, str]:
-    return {"name": entry.name, "package": entry.package, "version": entry.version, "target": entry.target}

@@ -23,14 +23,29 @@ def cache_folder() -> Path:
     return user_cache_path("fruitgan")
 
 
+def is_on(variable: str) -> bool:
+    """Whether a variable of the environment says yes."""
+    return os.environ.get(variable, "").lower() not in ("", "0", "false", "no", "off")
+
+
 def is_offline() -> bool:
     """Whether `FRUITGAN_OFFLINE` forbids every download."""
-    return os.environ.get("FRUITGAN_OFFLINE", "").lower() not in ("", "0", "false", "no", "off")
+    return is_on("FRUITGAN_OFFLINE")
 
 
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """The processor's model."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
 
 
 def may_have_gpu() -> bool:

@@ -48,3 +48,15 @@ class Listener:
     def warn(self, *texts: str) -> None:
         for text in texts:
             self.tell(Note(text, is_warning=True))
+
+
+def duration(seconds: float) -> str:
+    """3.2 s, 1 min 15 s, 2 h 5 min, 3 d 4 h."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    rest = round(seconds)
+    for size, name, lower_size, lower_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if rest >= size:
+            lower = rest % size // lower_size
+            return f"{rest // size} {name}" + (f" {lower} {lower_name}" if lower else "")
+    return f"{rest} s"

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ MOST_LEVELS = 32
 LARGEST_INTEGER = 2**64
 LARGEST_TOML_BYTES = 1 << 20
 LARGEST_JSON_BYTES = 8 << 20
-"""Of a file: some hundred times what a run of ours writes, and few enough bytes for nothing to become large of them."""
+"""Some hundred times what a run of ours writes."""
 
 
 def to_json(value: Any) -> Any:
@@ -40,16 +41,26 @@ def to_json(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def typed(kind: type[T], value: Any, file: Path) -> T:
+def finite(value: Any) -> Any:
+    """The same values as JSON can hold them: it has no infinities, which become null."""
+    if isinstance(value, dict):
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def typed(kind: type[T], value: Any, where: Path | str) -> T:
     """What a file of ours says, as the dataclass.
 
     Raises:
         DataError: it says something else.
     """
     try:
-        return from_json(kind, value, str(file))
+        return from_json(kind, value, str(where))
     except UsageError as error:
-        raise DataError(str(error)) from error
+        message = str(error)
+        raise DataError(message if message.startswith(str(where)) else f"{where}: {message}") from error
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -64,12 +75,15 @@ def parse_json(text: str | bytes) -> Any:
             text.decode() if isinstance(text, bytes) else text,
             object_pairs_hook=_table,
             parse_constant=_refused_constant,
-            parse_float=_finite,
+            parse_float=_number,
             parse_int=_bounded,
         )
     except RecursionError:
         raise ValueError(f"more than {MOST_LEVELS} levels") from None
-    _check_levels(value)
+    try:
+        _check(value, MOST_LEVELS)
+    except UnicodeEncodeError:
+        raise ValueError("a text holds half a character") from None
     return value
 
 
@@ -79,12 +93,8 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: it cannot be read, is no file or too large to be one of ours, or is not strict JSON (see `parse_json`).
     """
-    with reading(path), open_regular(path) as file:
-        text = file.read(LARGEST_JSON_BYTES + 1)
-    if len(text) > LARGEST_JSON_BYTES:
-        raise DataError(f"{path}: more than {LARGEST_JSON_BYTES:,} bytes; not a file of fruitgan's")
     try:
-        return parse_json(text)
+        return parse_json(_content(path, LARGEST_JSON_BYTES, "a file of fruitgan's"))
     except ValueError as error:
         raise DataError(f"{path}: not what it should be ({reason_of(error)})") from error
 
@@ -98,25 +108,29 @@ def read_toml(file: Path) -> dict[str, Any]:
     """
     import tomllib  # few runs read a settings file
 
-    with reading(file), open_regular(file) as opened:
-        data = opened.read(LARGEST_TOML_BYTES + 1)
     try:
-        if len(data) > LARGEST_TOML_BYTES:
-            raise DataError(f"{file}: more than {LARGEST_TOML_BYTES:,} bytes; not a settings file")
-        return tomllib.loads(data.decode())
+        return tomllib.loads(_content(file, LARGEST_TOML_BYTES, "a settings file").decode())
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: cannot be read (not UTF-8)") from error
-    except (ValueError, RecursionError) as error:  # besides its own error the reader lets Python's on giant numbers through
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
-        raise UsageError(f"{file} is not TOML: {reason}") from error
+    except RecursionError as error:
+        raise UsageError(f"{file} is not TOML: nested too deeply") from error
+    except ValueError as error:  # tomllib's own, and Python's on giant numbers
+        raise UsageError(f"{file} is not TOML: {reason_of(error)}") from error
+
+
+def _content(path: Path, most_bytes: int, what: str) -> bytes:
+    with reading(path), open_regular(path) as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise DataError(f"{path}: more than {most_bytes:,} bytes; not {what}")
+    return content
 
 
 def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in table:
-            raise ValueError(f"the key {shown(key)} stands twice")
-        table[key] = value
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"the key {shown(twice)} stands twice")
     return table
 
 
@@ -124,7 +138,7 @@ def _refused_constant(word: str) -> Any:
     raise ValueError(f"{word} is no number that could be meant")
 
 
-def _finite(text: str) -> float:
+def _number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ValueError("a number is too large")
@@ -132,31 +146,23 @@ def _finite(text: str) -> float:
 
 
 def _bounded(text: str) -> int:
-    value = int(text) if len(text) <= len(str(-LARGEST_INTEGER)) else LARGEST_INTEGER
-    if not -LARGEST_INTEGER < value < LARGEST_INTEGER:
+    # Measured as text first: Python refuses to read thousands of digits.
+    if len(text) > len(str(-LARGEST_INTEGER)) or abs(int(text)) >= LARGEST_INTEGER:
         raise ValueError("a whole number has more than 64 bits")
-    return value
+    return int(text)
 
 
-def _check_levels(value: Any) -> None:
-    """Raises: ValueError for too many levels, and for text that no file could hold."""
-    level = [value]
-    for _ in range(MOST_LEVELS):
-        below: list[Any] = []
-        for entry in level:
-            if isinstance(entry, dict):
-                below += (*entry.keys(), *entry.values())
-            elif isinstance(entry, list):
-                below += entry
-            elif isinstance(entry, str) and not entry.isascii():
-                try:
-                    entry.encode("utf-8", "surrogateescape")
-                except UnicodeEncodeError:
-                    raise ValueError("a text holds half a character") from None
-        if not below:
-            return
-        level = below
-    raise ValueError(f"more than {MOST_LEVELS} levels")
+def _check(value: Any, levels: int) -> None:
+    """Raises: ValueError for too many levels; UnicodeEncodeError, which is one, for text that no file could hold."""
+    if not levels:
+        raise ValueError(f"more than {MOST_LEVELS} levels")
+    if isinstance(value, str):
+        value.encode("utf-8", "surrogateescape")
+    elif isinstance(value, (dict, list)):
+        for entry in value:  # a table's keys, then its values
+            _check(entry, levels - 1)
+        for entry in value.values() if isinstance(value, dict) else ():
+            _check(entry, levels - 1)
 
 
 def from_json(kind: type[T], value: Any, where: str = "settings") -> T:
@@ -169,43 +175,31 @@ def from_json(kind: type[T], value: Any, where: str = "settings") -> T:
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _convert_dataclass(kind, value, where)
-    origin = typing.get_origin(kind)
-    arguments = typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(arguments, value, where)
     if origin is typing.Literal:
-        found = next((word for word in arguments if type(word) is type(value) and word == value), None)
-        if found is None:
+        if not any(type(word) is type(value) and word == value for word in arguments):
             raise UsageError(f"{where}: {shown(value)} is not one of {', '.join(map(str, arguments))}")
-        return found
+        return value
     if origin is tuple:
         return _convert_tuple(arguments, value, where)
-    if origin in (dict, Mapping) or origin is getattr(typing, "Mapping", None):
+    if origin in (dict, Mapping):
         if not isinstance(value, Mapping):
             raise UsageError(f"{where}: expected a table, found {shown(value)}")
         return {key: _convert(arguments[1], entry, f"{where}.{key}") for key, entry in value.items()}
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _as_float(value, where)
+    if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
+        return float(value)
     if kind is Path and isinstance(value, str):
         return Path(value)
-    if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+    if kind is not float and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
-    name = "nothing" if kind is type(None) else getattr(kind, "__name__", str(kind))
+    name = {float: "a finite number", type(None): "nothing"}.get(kind, kind.__name__)
     raise UsageError(f"{where}: expected {name}, found {shown(value)}")
-
-
-def _as_float(value: float, where: str) -> float:
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise UsageError(f"{where}: expected a finite number, found {shown(value)}")
-    return number
 
 
 @functools.cache
@@ -216,41 +210,31 @@ def _hints(kind: type) -> dict[str, Any]:
 def _convert_dataclass(kind: type, value: Any, where: str) -> Any:
     if not isinstance(value, Mapping):
         raise UsageError(f"{where}: expected a table, found {shown(value)}")
-    hints = _hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
-    unknown = sorted(set(value) - set(fields))
-    if unknown:
+    if unknown := sorted(set(value) - set(fields)):
         raise UsageError(f"{where}: unknown key {shown(unknown[0])}: {suggestion(str(unknown[0]), list(fields))}")
-    required = {
-        name
-        for name, field in fields.items()
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    }
-    missing = sorted(required - set(value))
-    if missing:
-        raise UsageError(f"{where}: key {missing[0]!r} is missing")
-    return kind(**{name: _convert(hints[name], entry, f"{where}.{name}") for name, entry in value.items()})
+    for name, field in sorted(fields.items()):
+        if name not in value and field.default is field.default_factory is dataclasses.MISSING:
+            raise UsageError(f"{where}: key {name!r} is missing")
+    return kind(**{name: _convert(_hints(kind)[name], entry, f"{where}.{name}") for name, entry in value.items()})
 
 
-def _convert_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
-    if value is None and type(None) in arguments:
-        return None
-    problem: UsageError | None = None
-    for argument in arguments:
-        if argument is type(None):
-            continue
+def _convert_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    """As the first of the kinds that fits. Raises: UsageError, what the first says."""
+    problems = []
+    for kind in kinds:
         try:
-            return _convert(argument, value, where)
+            return _convert(kind, value, where)
         except UsageError as error:
-            problem = problem or error
-    raise problem or UsageError(f"{where}: {shown(value)} is not allowed here")
+            problems.append(error)
+    raise problems[0]
 
 
-def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+def _convert_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
         raise UsageError(f"{where}: expected a list, found {shown(value)}")
-    if len(arguments) == 2 and arguments[1] is Ellipsis:
-        return tuple(_convert(arguments[0], entry, f"{where}[{i}]") for i, entry in enumerate(value))
-    if len(arguments) != len(value):
-        raise UsageError(f"{where}: expected {len(arguments)} values, found {len(value)}")
-    return tuple(_convert(kind, entry, f"{where}[{i}]") for i, (kind, entry) in enumerate(zip(arguments, value, strict=True)))
+    if kinds[1:] == (Ellipsis,):
+        kinds = kinds[:1] * len(value)
+    if len(kinds) != len(value):
+        raise UsageError(f"{where}: expected {len(kinds)} values, found {len(value)}")
+    return tuple(_convert(kind, entry, f"{where}[{i}]") for i, (kind, entry) in enumerate(zip(kinds, value, strict=True)))

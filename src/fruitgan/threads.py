@@ -1,7 +1,6 @@
 """How many CPU threads torch computes with: the number that is fastest here and now, found by a short trial.
 
-All cores are fastest on a quiet machine. Beside another busy process they can be ten times slower than one thread, since every
-operation waits for its slowest thread; so no fixed number is right.
+Beside another busy process all cores can be ten times slower than one thread: every operation waits for its slowest thread.
 """
 
 from __future__ import annotations

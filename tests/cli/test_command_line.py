@@ -229,45 +229,6 @@ def test_a_full_disk_under_stdout_is_one_line() -> None:
     assert (done.returncode, done.stderr) == (1, "error: the disk is full: make room, or write elsewhere\n")
 
 
-OWN_ROOMS = tuple(
-    f"fruitgan.{room}"
-    for room in (
-        *("networks", "data.", "engines", "bundle", "runs", "measures", "report", "distill.", "demo."),
-        *("train_gan.", "translate.", "export_dataset.", "train_detector.", "evaluate."),
-    )
-)
-HEAVY = (
-    "torch",
-    "torchvision",
-    "kornia",
-    "matplotlib",
-    "PIL",
-    "numpy",
-    "jinja2",
-    "requests",
-    "safetensors",
-    "pydantic",
-)
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "generators", "--json"], ["--version"], ["lits"]])
-def test_help_and_list_load_nothing_heavy_and_no_plug_in(arguments: list[str]) -> None:
-    program = (
-        "import sys, fruitgan, fruitgan.cli\n"
-        f"fruitgan.cli.main({arguments!r})\n"
-        f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
-        f"loaded += [name for name in sys.modules if name.startswith({OWN_ROOMS!r})]\n"
-        "sys.exit(f'loaded: {loaded}' if loaded else 0)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_importing_the_package_loads_nothing_heavy() -> None:
-    program = f"import sys, fruitgan; sys.exit(any(name in sys.modules for name in {HEAVY!r}))"
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-
-
 def test_the_command_runs_as_a_module_and_as_a_script(fruitgan: Fruitgan) -> None:
     assert fruitgan("--version").stdout == f"fruitgan {__version__}\n"
     script = Path(sys.executable).with_name("fruitgan")

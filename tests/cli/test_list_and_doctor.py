@@ -20,9 +20,8 @@ def test_list_names_every_kind_and_what_is_of_it(capsys: Captured) -> None:
     assert main(["list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert tuple(listed) == KINDS
-    assert {"name": "resnet-9", "package": "fruitgan", "version": "0.1.0", "target": "fruitgan.networks.resnet:resnet_9"} in (
-        listed["generators"]
-    )
+    found = {"name": "resnet-9", "package": "fruitgan", "version": "0.1.0", "target": "fruitgan.networks.resnet:resnet_9"}
+    assert {"kind": "generators", **found} in listed["generators"]
 
 
 def test_list_says_the_same_in_a_table(capsys: Captured) -> None:
@@ -47,13 +46,6 @@ def test_a_kind_with_nothing_registered_is_no_error(capsys: Captured, monkeypatc
     monkeypatch.setattr("fruitgan.list.KINDS", ("nothings",))
     assert main(["list"]) == 0
     assert capsys.readouterr().out == "no nothings are registered\n"
-
-
-def test_list_shows_both_owners_of_one_name(install: Install, capsys: Captured) -> None:
-    install("other-nets", {"generators": {"resnet-9": "other_nets:net"}}, version="7.0")
-    assert main(["list", "generators", "--json"]) == 0
-    owners = [entry["package"] for entry in json.loads(capsys.readouterr().out)["generators"] if entry["name"] == "resnet-9"]
-    assert sorted(owners) == ["fruitgan", "other-nets"]
 
 
 def test_doctor_tells_what_this_machine_can_do(capsys: Captured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -97,14 +89,16 @@ def test_nothing_of_our_own_is_unusable() -> None:
         ('plum = "pear_tree:plum"\npear = "pear_tree:pear"', "generators/pear"),
         ('plum = "pear_tree:moved"', "generators/plum"),
         ("", "generators/plum"),
+        (None, "is installed from"),
     ],
 )
 def test_stale_metadata_of_an_editable_install_is_a_problem(
-    install: Install, tmp_path: Path, declared: str, complaint: str | None
+    install: Install, tmp_path: Path, declared: str | None, complaint: str | None
 ) -> None:
     project = tmp_path / "pear tree"
-    project.mkdir()
-    (project / "pyproject.toml").write_text(f'[project.entry-points."fruitgan.generators"]\n{declared}\n')
+    if declared is not None:
+        project.mkdir()
+        (project / "pyproject.toml").write_text(f'[project.entry-points."fruitgan.generators"]\n{declared}\n')
     site = install("pear-tree", {"generators": {"plum": "pear_tree:plum"}})
     origin = {"url": project.as_uri(), "dir_info": {"editable": True}}
     (site / "pear_tree-1.0.dist-info" / "direct_url.json").write_text(json.dumps(origin))
@@ -114,14 +108,7 @@ def test_stale_metadata_of_an_editable_install_is_a_problem(
     else:
         (line,) = found
         assert complaint in line
-        assert f"pip install -e {project}" in line
-
-
-def test_an_editable_install_whose_project_has_gone_is_a_problem(install: Install, tmp_path: Path) -> None:
-    site = install("pear-tree", {"generators": {"plum": "pear_tree:plum"}})
-    origin = {"url": (tmp_path / "gone").as_uri(), "dir_info": {"editable": True}}
-    (site / "pear_tree-1.0.dist-info" / "direct_url.json").write_text(json.dumps(origin))
-    assert any("pear-tree is installed from" in line for line in doctor.stale())
+        assert f"pip install -e {project}" in line or declared is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"url": "file:///x"}', '{"dir_info": {"editable": true}}'])

@@ -121,35 +121,6 @@ def test_several_values_can_be_a_list(pick: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "named"),
-    [
-        ("btach-size = 3", "unknown key 'btach-size': did you mean batch-size"),
-        ('batch-size = "3"', "batch-size: expected a whole number from 1 to 65,536, found '3'"),
-        ("batch-size = true", "batch-size: expected a whole number from 1 to 65,536, found true"),
-        ("batch-size = 3.5", "batch-size: expected a whole number from 1 to 65,536, found 3.5"),
-        ("batch-size = 0", "batch-size: expected a whole number from 1 to 65,536, found 0"),
-        ("quiet = 1", "quiet: expected true or false, found 1"),
-        ('rate = "fast"', "rate: expected a number, found 'fast'"),
-        ("data = true", "data: expected text, found true"),
-        ('data = ["a"]', "data: expected text, found a list"),
-        ('precision = "fp8"', "precision: expected auto, fp32 or bf16, found 'fp8'"),
-        ('generator-option = "a=1"', "generator-option: expected a list"),
-        ("debug = true", "unknown key 'debug'"),
-        ('config = "x"', "unknown key 'config'"),
-        ("seed = ", "is not TOML"),
-    ],
-)
-def test_a_file_that_does_not_fit_is_refused_by_its_key(pick: Any, tmp_path: Path, text: str, named: str) -> None:
-    error = pick("--config", write(tmp_path, text), code=2)["error"]
-    assert named in error
-    assert "settings.toml" in error
-
-
-def test_a_settings_file_that_is_not_there_is_a_data_error(pick: Any, tmp_path: Path) -> None:
-    assert "none.toml: cannot be read (no such file" in pick("--config", str(tmp_path / "none.toml"), code=3)["error"]
-
-
-@pytest.mark.parametrize(
     ("arguments", "named"),
     [
         (("--gpu", "0,1"), "several GPUs is not offered"),
@@ -168,11 +139,6 @@ def test_a_settings_file_that_is_not_there_is_a_data_error(pick: Any, tmp_path: 
 def test_a_wrong_word_is_a_usage_error_that_names_it(pick: Any, arguments: tuple[str, ...], named: str) -> None:
     error = pick(*arguments, code=2)["error"]
     assert named in error
-
-
-def test_a_wrong_value_from_the_environment_names_the_variable(pick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FRUITGAN_BATCH_SIZE", "many")
-    assert "FRUITGAN_BATCH_SIZE" in pick(code=2)["error"]
 
 
 def test_of_gpu_and_device_the_nearer_one_wins(pick: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

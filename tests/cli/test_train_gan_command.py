@@ -12,7 +12,7 @@ from picture_files import write_fruit_domains
 from typed_commands import run_json
 
 from fruitgan.cli import main
-from fruitgan.console import Console, duration, options
+from fruitgan.console import Console, options
 from fruitgan.console.signals import PoliteStop
 from fruitgan.errors import Stopped, UsageError
 from fruitgan.progress import Progress
@@ -249,12 +249,6 @@ def test_times_are_read_as_people_write_them(text: str, seconds: float) -> None:
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="expected a time"):
         options.seconds_of(text)
-
-
-def test_durations_are_said_in_fitting_units() -> None:
-    assert duration(27 * 86400) == "3.9 weeks"
-    assert duration(90) == "90 seconds"
-    assert duration(5400) == "90.0 minutes"
 
 
 def test_a_profile_is_left_beside_the_run(pictures: Path, out: list[str], capfd: pytest.CaptureFixture[str]) -> None:

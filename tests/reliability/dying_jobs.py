@@ -1,26 +1,33 @@
-"""Small jobs that make datasets, train detectors and judge; what each leaves, and what must hold at any moment."""
+"""Small jobs that train, make datasets and evaluate; what each leaves, and what must hold at any moment."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from picture_files import write_dataset, write_noise_domains
+import numpy as np
+from forks import Tell
+from picture_files import write_dataset, write_noise_domains, write_ramp_domains
 from PIL import Image
-from toy_bundles import save_small
+from toy_bundles import save_small, save_toy
+from training_events import is_saved, start_of, step_of
 
 from fruitgan.data.labelled import MANIFEST, read_manifest
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.export_dataset.job import ExportSettings, export_dataset
-from fruitgan.progress import Event, Progress
+from fruitgan.progress import Event, Note, Progress
 from fruitgan.runs.run import step_folders
 from fruitgan.train_detector.detector import load_detector
 from fruitgan.train_detector.job import train_detector
 from fruitgan.train_detector.settings import TrainDetectorSettings
+from fruitgan.train_gan.job import train_gan
+from fruitgan.train_gan.settings import TrainGanSettings
+from fruitgan.translate.job import TranslateSettings, translate
 
 NOT_COMPARED = ("seconds", "created", "run", "file", "out", "report")
 """Times, and the folder that each case has for itself."""
@@ -45,8 +52,8 @@ class Job:
     def before(self, folder: Path) -> None:
         """What lies there already."""
 
-    def run(self, folder: Path) -> dict[str, Any]:
-        """Do it, or go on with it; what is worth telling."""
+    def run(self, folder: Path, tell: Tell) -> dict[str, Any]:
+        """Do it, or go on with it; what is worth telling at the end."""
         raise NotImplementedError
 
     def wrong(self, folder: Path) -> Iterator[str]:
@@ -60,6 +67,10 @@ class Job:
     def end(self, folder: Path) -> Any:
         """All that it leaves, but for its times."""
         raise NotImplementedError
+
+    def cache(self, folder: Path) -> Path:
+        """For the cases in this folder alone."""
+        return self.data / "caches" / f"{folder.parent.name}-{folder.name}"
 
 
 class Export(Job):
@@ -82,7 +93,7 @@ class Export(Job):
         result = export_dataset(ExportSettings(**given))
         return {"made": result.made, "kept": result.kept}
 
-    def run(self, folder: Path) -> dict[str, Any]:
+    def run(self, folder: Path, tell: Tell) -> dict[str, Any]:
         return self.export(folder, **self.changes)
 
     def pictures(self, folder: Path) -> list[Path]:
@@ -109,7 +120,112 @@ class Export(Job):
         return {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-class Training(Job):
+TREE = ("a.png", "b.jpg", "c.webp", "sub/a.png", "sub/b.gif", "sub/deep/a.bmp", "sub/deep/b.png")
+TINY: dict[str, Any] = {
+    "recipe": "fast",
+    "image_size": 48,
+    "batch_size": 1,
+    "generator_options": {"base_channels": "4", "blocks": "1"},
+    "discriminator": "patch-multiscale",
+    "discriminator_options": {"base_channels": "4", "scales": "1"},
+    "gpu": "none",
+    "precision": "fp32",
+    "seed": 3,
+    "name": "run",
+}
+OFTEN: dict[str, Any] = {"log_every": 1, "save_every": 1, "sample_every": 2}
+
+
+class GanTraining(Job):
+    """Begun with the settings `new`, and gone on with by `--resume` and the settings `later`.
+
+    Args:
+        steps_before: of a finished run that lies there already, made under another torch.
+    """
+
+    def __init__(self, data: Path, new: dict[str, Any], later: dict[str, Any], steps_before: int = 0) -> None:
+        super().__init__(data)
+        self.new = {**TINY, **new, "data": str(data / "ramps")}
+        self.later = {"resume": "run", "gpu": "none", **later}
+        self.steps_before = steps_before
+
+    def before(self, folder: Path) -> None:
+        if self.steps_before:
+            train_gan(TrainGanSettings(**{**self.new, "steps": self.steps_before, "keep": 2}, out=folder))
+            environment = folder / "run" / "environment.json"
+            environment.write_text(environment.read_text().replace('"torch": "', '"torch": "1.'))
+
+    def run(self, folder: Path, tell: Tell) -> dict[str, Any]:
+        """Tells where it starts, of each step, and what is saved."""
+
+        def on_progress(event: Event) -> None:
+            if start_of(event) >= 0:
+                tell(started=start_of(event))
+            elif step_of(event) > 0:
+                tell(step=step_of(event))
+            elif isinstance(event, Note) and is_saved(event):
+                tell(saved=int(event.text[-8:]))
+
+        os.environ["FRUITGAN_CACHE"] = str(self.cache(folder))
+        tell(saved=0)
+        there = (folder / "run" / "config.json").exists()
+        train_gan(TrainGanSettings(**self.later if there else self.new, out=folder), on_progress)
+        return {}
+
+    def wrong(self, folder: Path) -> Iterator[str]:
+        return iter(())
+
+    def end(self, folder: Path) -> Any:
+        run = folder / "run"
+        result = json.loads((run / "result.json").read_text())
+        checkpoints = sorted((run / "checkpoints").iterdir())
+        lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        return {
+            "step": result["step"],
+            "weights_sha256": result["weights_sha256"],
+            "bundle": sha256(run / "bundle.safetensors"),
+            "tensors": sha256(checkpoints[-1] / "state.safetensors"),
+            "values": json.loads((checkpoints[-1] / "state.json").read_text())["values"],
+            "log": [{key: value for key, value in line.items() if "second" not in key} for line in lines],
+            "checkpoints": [path.name for path in checkpoints],
+            "samples": sorted(path.name for path in (run / "samples").iterdir()),
+        }
+
+
+class Translation(Job):
+    """Of the pictures in a tree, worked on one after the other, or of many copies of one, worked on at once."""
+
+    def __init__(self, data: Path, copies: int = 0) -> None:
+        super().__init__(data)
+        self.copies = copies
+
+    def before(self, folder: Path) -> None:
+        (folder / "in" / "sub" / "deep").mkdir(parents=True)
+        y, x = np.mgrid[:64, :64]
+        names = [f"{number:05}.png" for number in range(self.copies)] or TREE
+        for number, name in enumerate(names):
+            pixels = np.stack([x * 4, y * 4, x + y + number * (not self.copies)], axis=-1).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "in" / name)
+
+    def run(self, folder: Path, tell: Tell) -> dict[str, Any]:
+        asked = {"bundle": str(self.data / "toy.safetensors"), "engine": "torch", "gpu": "none", "recursive": True}
+        result = translate(TranslateSettings(sources=(str(folder / "in"),), output=str(folder / "out"), **asked))
+        assert result.exit_code == 0
+        return {"made": result.translated, "kept": len(self.whole(folder)) - result.translated}
+
+    def wrong(self, folder: Path) -> Iterator[str]:
+        for path in self.whole(folder):
+            with Image.open(path) as image:
+                image.load()
+
+    def whole(self, folder: Path) -> list[Path]:
+        return sorted(path for path in (folder / "out").rglob("[!.]*") if path.is_file())
+
+    def end(self, folder: Path) -> Any:
+        return {path.relative_to(folder).as_posix(): sha256(path) for path in sorted((folder / "out").rglob("*.*"))}
+
+
+class DetectorTraining(Job):
     def __init__(self, data: Path, epochs_before: int = 0, **settings: Any) -> None:
         super().__init__(data)
         self.epochs_before = epochs_before
@@ -129,7 +245,7 @@ class Training(Job):
         train_detector(TrainDetectorSettings(data=self.data / "dataset", out=folder, **settings), on_progress)
         return told
 
-    def run(self, folder: Path) -> dict[str, Any]:
+    def run(self, folder: Path, tell: Tell) -> dict[str, Any]:
         there = (folder / "run" / "config.json").exists()
         return self.train(folder, **{"resume" if there else "name": "run"}, **self.settings)
 
@@ -177,7 +293,7 @@ class Evaluation(Job):
         )
         return {}
 
-    def run(self, folder: Path) -> dict[str, Any]:
+    def run(self, folder: Path, tell: Tell) -> dict[str, Any]:
         return self.judge(folder, seed=3)
 
     def wrong(self, folder: Path) -> Iterator[str]:
@@ -192,9 +308,12 @@ class Evaluation(Job):
 
 
 def draw(data: Path) -> None:
-    """Pictures of two domains, a bundle, and a dataset of noise, in the generated class with a grid."""
+    """Pictures of two domains, smooth and of noise, a bundle, and a dataset of noise, in the generated class with a grid."""
     write_noise_domains(data / "fruit", 4, (20, 20))
+    write_ramp_domains(data / "ramps")
+    (data / "caches").mkdir()  # now, so that no case has it to make, and the changes of all are the same
     write_dataset(data / "dataset", 15, planted=20)
+    save_toy(data / "toy.safetensors", directions=("a2b",))
     save_small(data / "bundle.safetensors", directions=("a2b",), image_size_px=16)
 
 
@@ -204,8 +323,13 @@ def jobs(data: Path) -> dict[str, Job]:
         "export": Export(data),
         "export-overwriting": Export(data, "another dataset", overwrite=True),
         "export-repairing": Export(data, "damaged"),
-        "network": Training(data, **small, epochs=2),
-        "network-longer": Training(data, epochs_before=1, **small, epochs=2),
-        "regression": Training(data, detector="spectrum", detector_options={"bins": "4"}),
+        "gan": GanTraining(data, {**OFTEN, "steps": 3, "keep": 1}, {**OFTEN, "keep": 1}),
+        "gan-longer": GanTraining(data, OFTEN, {**OFTEN, "steps": 4, "keep": 1}, steps_before=2),
+        "gan-long": GanTraining(data, {"log_every": 1, "save_every": 3, "sample_every": 50, "keep": 1, "steps": 100}, {}),
+        "translation": Translation(data),
+        "translation-of-many": Translation(data, copies=24),
+        "network": DetectorTraining(data, **small, epochs=2),
+        "network-longer": DetectorTraining(data, epochs_before=1, **small, epochs=2),
+        "regression": DetectorTraining(data, detector="spectrum", detector_options={"bins": "4"}),
         "evaluation": Evaluation(data),
     }

@@ -2,15 +2,16 @@
 
     PYTHONPATH=tests/shared python tests/reliability/forked_jobs.py < ORDER.json > FOUND.json
 
-The jobs make datasets, train detectors and judge. What is left of one is looked at, then the same job is asked for again in
-another fork, and must end as the one that nothing happened to. An order:
+The jobs train, make datasets and evaluate. What is left of one is looked at, then the same job is asked for again in another
+fork, and must end as the one that nothing happened to. An order:
 
     {"out": FOLDER, "work": [{"what": WHAT, "job": NAME, "share": [k, n]}, ...]}
 
-WHAT is one of die, power-cut, full and limit; of the cases every n-th from the k-th on is tried. What was found, of each:
+WHAT is one of die, power-cut, power-cut-unsynced (no fsync does anything), full, limit and kill (often, at steps drawn at
+random); of the cases every n-th from the k-th on is tried. What was found, of each:
 `changes`, those to the file system that were counted where nothing happened; `whole`, how that ended; `cases`, each with its
-number (of the change, or the limit in bytes), how the job stopped (`first`), what was `wrong` with what it left, how it went
-again (`again`), what was `redone` that was whole, how it `ended`, and what was left unfinished then.
+number (of the change, or the limit in bytes), how the job stopped (`first`), what it `left` unfinished, what was `wrong` with
+the rest, how it went again (`again`), what was `redone` that was whole, how it `ended`, and what was left unfinished then.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import random
 import shutil
 import sys
 from pathlib import Path
@@ -26,22 +28,28 @@ from typing import Any
 import sklearn.linear_model  # noqa: F401 - here once, and not in every fork
 import torch
 from counted_disk import cases, disk, watch_the_disk
-from dying_jobs import Job, comparable, draw, jobs
+from dying_jobs import TINY, Job, comparable, draw, jobs
 from forks import Tell, forked
+from toy_bundles import Negative
 
 from fruitgan.cli import explained
+from fruitgan.engines.contracts import engines
 from fruitgan.errors import FruitganError
 from fruitgan.evaluate import job as evaluation_job
 from fruitgan.runs import checkpoint
 from fruitgan.train_detector import page as detector_page
+from fruitgan.train_gan import segment
+from fruitgan.train_gan.assemble import make_plan
+from fruitgan.train_gan.settings import TrainGanSettings
 
 LIMITS_BYTES = (100, 1500, 10_000)
+KILLS = 20
 
 
 def do(job: Job, folder: Path, tell: Tell) -> None:
     """Tells the exit code and the message of a command that did it, and more."""
     try:
-        tell(said=[0, ""], **job.run(folder))
+        tell(said=[0, ""], **job.run(folder, tell))
     except Exception as error:
         if not isinstance(error, (FruitganError, OSError)):
             raise
@@ -89,30 +97,37 @@ class Trial:
         rounds = folder / "run" / "log.jsonl"
         first["rounds"] = rounds.read_bytes().count(b"\n") if rounds.exists() else 0
         before = {path: path.stat().st_ino for path in self.job.whole(folder)}
-        again = forked(lambda tell: do(self.job, folder, tell))
-        found = {
-            "number": number,
-            "first": first,
-            "wrong": wrong,
-            "again": again,
-            "whole_before": len(before),
-            "redone": [str(path) for path, inode in before.items() if path.stat().st_ino != inode],
-            "ended": self.job.end(folder) if again["code"] == 0 and again["said"][0] == 0 else None,
-            "left_at_the_end": sorted(
-                path.name for path in folder.rglob("*") if path.name.startswith((".fruitgan-", "run.lock"))
-            ),
-        }
+        found = {"number": number, "first": first, "wrong": wrong, "left": unfinished(folder), "whole_before": len(before)}
+        found |= self.done_again(folder)
+        found["redone"] = [str(path) for path, inode in before.items() if path.stat().st_ino != inode]
         shutil.rmtree(folder)
+        shutil.rmtree(self.job.cache(folder), ignore_errors=True)
         return found
+
+    def done_again(self, folder: Path) -> dict[str, Any]:
+        again = forked(lambda tell: do(self.job, folder, tell))
+        ended = self.job.end(folder) if again["code"] == 0 and again["said"][0] == 0 else None
+        left = unfinished(folder) + [path.name for path in folder.rglob("run.lock")]
+        return {"again": again, "ended": ended, "left_at_the_end": left}
+
+    def killed_often(self) -> dict[str, Any]:
+        folder, drawn = self.folder("killed"), random.Random(0)
+        kills = [forked(lambda tell: do(self.job, folder, tell), kill_after_steps=drawn.randint(1, 7)) for _ in range(KILLS)]
+        return {"kills": kills, **self.done_again(folder)}
+
+
+def unfinished(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob(".fruitgan-*"))
 
 
 def main() -> None:
     order = json.load(sys.stdin)
     watch_the_disk()
+    # Each round is saved, however slow the disk is, so that the changes of all cases are the same.
+    checkpoint.MOST_TIME_SHARE = math.inf
     # Plots and pages take longer than all the rest.
-    checkpoint.MOST_TIME_SHARE = (
-        math.inf
-    )  # each round is saved, however slow the disk is, and the changes of all cases are the same
+    segment.training_report = lambda *_: "a page"
+    engines.get = lambda name: Negative  # type: ignore[assignment,method-assign]
     detector_page.plot_files = lambda _: {"loss.png": b"a plot"}
     detector_page.detector_report = lambda _: "a page"
     evaluation_job.evaluation_report = lambda values, _: json.dumps(comparable(json.loads(json.dumps(values))))
@@ -120,13 +135,17 @@ def main() -> None:
     out = Path(order["out"])
     draw(out / "data")
     known = jobs(out / "data")
+    make_plan(TrainGanSettings(**TINY, data=str(out / "data" / "ramps")), torch.device("cpu"))  # which imports what it takes
     gc.freeze()
     trials: dict[str, Trial] = {}
     found = []
     for work in order["work"]:
         name = work["job"]
         trial = trials[name] = trials.get(name) or Trial(out / name, known[name])
-        tried = [trial.tried(number, **told) for number, told in cases(work, len(trial.changes), LIMITS_BYTES).items()]
+        if work["what"] == "kill":
+            tried = [trial.killed_often()]
+        else:
+            tried = [trial.tried(number, **told) for number, told in cases(work, len(trial.changes), LIMITS_BYTES).items()]
         found.append({**work, "changes": trial.changes, "whole": trial.whole, "cases": tried})
     json.dump(found, sys.stdout)
 

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hostile import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from picture_files import write_noise_domains
 from safetensors.torch import load_file, save
@@ -33,9 +34,6 @@ from fruitgan.train_gan.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
-LONG = int(os.environ.get("HOSTILE_EXAMPLES", "500"))
-short = settings(max_examples=60, deadline=None, derandomize=True, database=None)
-long = settings(max_examples=LONG, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 Parts = Mapping[str, Stateful]
 
 
@@ -190,18 +188,9 @@ def other_tensors(draw: Callable[..., Any], tensors: dict[str, torch.Tensor]) ->
     return tensors
 
 
-@short
+@examples(60)
 @given(st.data())
 def test_any_spoilt_checkpoint_is_restored_or_refused_in_one_line(
-    hostile: SimpleNamespace, good: Good, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    attack(hostile, data, good, tmp_path_factory.mktemp("spoilt"))
-
-
-@pytest.mark.slow
-@long
-@given(st.data())
-def test_many_spoilt_checkpoints_are_restored_or_refused(
     hostile: SimpleNamespace, good: Good, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     attack(hostile, data, good, tmp_path_factory.mktemp("spoilt"))
@@ -430,16 +419,7 @@ def test_a_result_tells_where_the_run_lies_and_not_where_it_says(
     assert (told["run"], told["bundle"]) == (str(run), str(run / "bundle.safetensors"))
 
 
-@pytest.mark.slow
-@settings(max_examples=max(20, LONG // 10), deadline=None, database=None, suppress_health_check=list(HealthCheck))
-@given(st.data())
-def test_many_spoilt_runs_are_gone_on_with_or_refused(
-    hostile: SimpleNamespace, good: Good, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    attack_run(hostile, data, good, tmp_path_factory.mktemp("spoilt"))
-
-
-@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@examples(25)
 @given(st.data())
 def test_any_spoilt_run_is_gone_on_with_or_refused_in_one_line(
     hostile: SimpleNamespace, good: Good, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

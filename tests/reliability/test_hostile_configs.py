@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hostile import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fruitgan.cli import commands, load, main
-
-LONG = int(os.environ.get("HOSTILE_EXAMPLES", "1000"))
-short = settings(max_examples=120, deadline=None, derandomize=True, database=None)
-long = settings(max_examples=LONG, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 NOT_OURS = re.compile(
     r"pydantic|typer|click|traceback|input should|value error|unable to|invalid value for|requires an argument|"
@@ -65,27 +61,20 @@ def write(text: str | bytes) -> str:
         ("batch-size = 3.0", "batch-size: expected a whole number from 1 to 65,536, found 3.0"),
         ("batch-size = 0", "batch-size: expected a whole number from 1 to 65,536, found 0"),
         ("batch-size = 70000", "batch-size: expected a whole number from 1 to 65,536, found 70000"),
-        ("batch-size = nan", "batch-size: expected a whole number from 1 to 65,536, found nan"),
         ("batch-size = 2025-01-01", "batch-size: expected a whole number from 1 to 65,536, found the date or time 2025-01-01"),
-        ("batch-size = 12:00:00", "found the date or time 12:00:00"),
-        ("batch-size = 2025-01-01T12:00:00Z", "found the date or time 2025-01-01T12:00:00+00:00"),
         ("batch-size = [3]", "found a list"),
         ("[batch-size]\nvalue = 3", "batch-size: expected a whole number from 1 to 65,536, found a table"),
-        ("[[batch-size]]\nvalue = 3", "found a list"),
         ("steps = 0x" + "f" * 5000, "steps: expected a whole number of 1 or more, found a number of thousands of digits"),
         ("steps = " + "9" * 5000, "is not TOML"),
         ("steps = 9223372036854775808", "steps: expected a whole number of 1 or more"),
         ("seed = -1", "seed: expected a whole number of 0 or more, found -1"),
         ("data = 2025-01-01", "data: expected text, found the date or time"),
-        ("data = true", "data: expected text, found true"),
-        ('data = ["a", "b"]', "data: expected text, found a list"),
         ('data = "a\\u0000b"', "data: expected text"),
         ("out = 3", "out: expected a path, found 3"),
         ('out = ""', "out: expected a path, found ''"),
         ('out = "a\\u0000b"', "out: expected a path"),
         ('precision = "fp8"', "precision: expected auto, fp32 or bf16, found 'fp8'"),
         ("precision = 16", "precision: expected auto, fp32 or bf16, found 16"),
-        ('precision = ["fp32"]', "precision: expected auto, fp32 or bf16, found a list"),
         ('deterministic = "yes"', "deterministic: expected true or false, found 'yes'"),
         ("deterministic = 1", "deterministic: expected true or false, found 1"),
         ('generator-option = "a=1"', "generator-option: expected a list, found 'a=1'"),
@@ -93,14 +82,11 @@ def write(text: str | bytes) -> str:
         ("[generator-option]\nbase_channels = [1]", "generator-option.base_channels: expected text, a number, true or false"),
         ("[generator-option.deep]\nx = 1", "generator-option.deep: expected text, a number, true or false, found a table"),
         ("gpu = 0.5", "gpu"),
-        ("gpu = inf", "gpu"),
         ("debug = true", "unknown key 'debug'"),
         ('config = "other.toml"', "unknown key 'config'"),
         ("data = " + "[" * 100_000 + "]" * 100_000, "is not TOML: nested too deeply"),
-        ("data = " + "{a=" * 10_000 + "1" + "}" * 10_000, "is not TOML: nested too deeply"),
         (".".join("a" * 3000) + " = 1", "unknown key 'a'"),
         ("x" * 100_000 + " = 1", "unknown key 'xxx"),
-        ("seed = ", "is not TOML"),
         ("\0", "is not TOML"),
         ("\ufeffseed = 1", "is not TOML"),
     ],
@@ -210,18 +196,9 @@ def runs_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple
     return run
 
 
-@short
+@examples(120)
 @given(st.data())
 def test_any_spoilt_settings_file_is_refused_in_our_words(
-    hostile: SimpleNamespace, runs_with: Callable[[str], tuple[int, str]], data: st.DataObject
-) -> None:
-    attack(hostile, data, runs_with)
-
-
-@pytest.mark.slow
-@long
-@given(st.data())
-def test_many_spoilt_settings_files_are_refused_in_our_words(
     hostile: SimpleNamespace, runs_with: Callable[[str], tuple[int, str]], data: st.DataObject
 ) -> None:
     attack(hostile, data, runs_with)

@@ -8,7 +8,8 @@ import pytest
 from picture_files import noise
 from PIL import Image
 
-from fruitgan.report.page import duration, inline_images, number, render, thousands
+from fruitgan.progress import duration
+from fruitgan.report.page import inline_images, number, render, thousands
 
 
 def decoded(uri: str) -> Image.Image:

@@ -1,10 +1,13 @@
-"""Checkpoints are whole or absent, and what is damaged is passed over and said."""
+"""Checkpoints are whole or absent; what is damaged is passed over and said; on a disk that fails what was good stays."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import resource
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +20,7 @@ from torch import Tensor
 
 from fruitgan.errors import DataError, FruitganError
 from fruitgan.files import PART_PREFIX, new_folder
+from fruitgan.runs import checkpoint
 from fruitgan.runs.checkpoint import FORMAT, TENSORS, VALUES, Checkpoints, SaveClock
 
 
@@ -164,13 +168,6 @@ def test_when_none_is_whole_nothing_is_restored_and_the_newest_is_named(tmp_path
         checkpoints.restore_newest({"notes": Untouched(), "other": Untouched()})
 
 
-def test_a_damaged_checkpoint_is_written_anew_when_its_step_comes_again(tmp_path: Path) -> None:
-    checkpoints = saved(tmp_path, 1, 2, keep=1)
-    flipped(checkpoints.paths()[0])
-    saved(tmp_path, 2, keep=1)
-    assert restored(checkpoints) == (2, [])
-
-
 def test_a_whole_checkpoint_of_the_same_step_is_left_as_it_is(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 1)
     before = (checkpoints.paths()[0] / TENSORS).stat().st_mtime_ns
@@ -274,15 +271,6 @@ def test_a_tensor_that_needs_gradients_or_is_a_view_is_kept_as_it_looks(tmp_path
     assert not found.tensor.requires_grad
 
 
-def test_a_damaged_later_checkpoint_never_crowds_out_a_whole_one(tmp_path: Path) -> None:
-    checkpoints = saved(tmp_path, 500, 1000, keep=2)
-    (tmp_path / "step-00001000" / TENSORS).write_bytes(b"damaged")
-    checkpoints.keep = 1
-    assert restored(checkpoints)[0] == 500
-    saved(tmp_path, 750, keep=1)
-    assert restored(checkpoints)[0] == 750
-
-
 def test_saving_takes_its_share_of_the_time_and_else_comes_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
@@ -310,3 +298,133 @@ def test_a_part_of_an_older_checkpoint_is_restored_under_its_name_now(tmp_path: 
     assert (checkpoints.about(3), checkpoints.about(0)) == ({"seconds": 1.5}, {})
     with pytest.raises(DataError, match="holds other parts"):
         Checkpoints(tmp_path).restore_newest({"now": notes})
+
+
+# Disks that refuse, fail or lie
+
+
+def names(folder: Path) -> list[int]:
+    """The steps of all that is there."""
+    return sorted(int(path.name.removeprefix("step-")) for path in folder.iterdir())
+
+
+@pytest.fixture
+def fsync_of_folders(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Make the file system refuse to bring a folder to the disk, with the given errno."""
+    fsync = os.fsync
+
+    def refuse_with(code: int) -> None:
+        def refusing(descriptor: int) -> None:
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise OSError(code, os.strerror(code))
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", refusing)
+
+    return refuse_with
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EACCES, errno.ENOTSUP, errno.EPERM, errno.EBADF])
+def test_a_file_system_that_brings_no_folders_to_the_disk_is_good_enough(
+    code: int, fsync_of_folders: Callable[[int], None], tmp_path: Path
+) -> None:
+    fsync_of_folders(code)
+    saved(tmp_path / "checkpoints", 1, 2, 3, keep=2)
+    assert restored(Checkpoints(tmp_path / "checkpoints")) == (3, [])
+    assert names(tmp_path / "checkpoints") == [2, 3]
+
+
+def test_a_file_system_that_opens_no_folders_is_good_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_open = os.open
+
+    def opening(path: Any, flags: int, *more: Any, **named: Any) -> int:
+        if Path(path).is_dir() and not Path(path).name.startswith("."):  # a part is locked through its descriptor
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real_open(path, flags, *more, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", opening)
+        saved(tmp_path / "checkpoints", 1, 2)
+    assert restored(Checkpoints(tmp_path / "checkpoints")) == (2, [])
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_real_trouble_in_bringing_a_folder_to_the_disk_is_told_and_the_checkpoint_before_stays(
+    code: int, fsync_of_folders: Callable[[int], None], tmp_path: Path
+) -> None:
+    saved(tmp_path, 1, keep=1)
+    fsync_of_folders(code)
+    with pytest.raises(FruitganError, match=rf"step-00000002: cannot be written \({os.strerror(code).lower()}\)"):
+        saved(tmp_path, 2, keep=1)
+    assert 1 in names(tmp_path)
+    assert restored(Checkpoints(tmp_path))[0] in (1, 2)
+
+
+def test_a_disk_that_does_not_keep_what_is_written_is_told_and_the_checkpoint_before_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path, 1, keep=1)
+    sha256 = checkpoint.file_sha256
+
+    def written_otherwise(path: Path) -> str:
+        found = sha256(path)
+        if path.parent.name.startswith("."):  # while it is written; what is read afterwards is another thing
+            data = bytearray(path.read_bytes())
+            data[-1] ^= 1
+            path.write_bytes(data)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "file_sha256", written_otherwise)
+        with pytest.raises(FruitganError, match="was just written: this disk is not to be trusted"):
+            saved(tmp_path, 2, keep=1)
+    step, told = restored(Checkpoints(tmp_path))
+    assert step == 1
+    assert len(told) == 1
+    assert "step-00000002" in told[0]
+
+
+def another_value(path: Path) -> None:
+    document = json.loads((path / VALUES).read_text())
+    (path / VALUES).write_text(json.dumps({**document, "values": {"notes/number": 77}}))
+
+
+@pytest.mark.parametrize("damage", [flipped, another_value, torn, without_tensors])
+def test_the_only_good_checkpoint_stays_however_few_are_kept(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2, 3)
+    for step in (2, 3):
+        damage(tmp_path / f"step-0000000{step}")
+    assert restored(Checkpoints(tmp_path))[0] == 1
+    goes_on = Checkpoints(tmp_path, keep=1)
+    restored(goes_on)
+    with pytest.raises(FruitganError, match="cannot be written"), files_of_at_most_a_kilobyte():
+        goes_on.save(2, {"notes": Large(), "other": Large()})
+    assert restored(Checkpoints(tmp_path))[0] == 1
+
+
+@pytest.mark.parametrize("damage", [flipped, another_value, torn, without_tensors])
+def test_damaged_checkpoints_that_the_run_went_back_behind_go_with_the_next_save(
+    damage: Callable[[Path], None], tmp_path: Path
+) -> None:
+    saved(tmp_path, 1, 4, 5)
+    for step in (4, 5):
+        damage(tmp_path / f"step-0000000{step}")
+    goes_on = Checkpoints(tmp_path, keep=2)
+    step, told = restored(goes_on)
+    assert (step, len(told)) == (1, 2)
+    assert all("damaged" in line or "no such file" in line for line in told)
+    assert names(tmp_path) == [1, 4, 5]
+    saved(tmp_path, 2, keep=2)
+    assert names(tmp_path) == [1, 2]
+    assert restored(Checkpoints(tmp_path)) == (2, [])
+
+
+def test_what_a_newer_fruitgan_made_is_not_taken_for_damaged(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 5)
+    document = json.loads((tmp_path / "step-00000005" / VALUES).read_text())
+    (tmp_path / "step-00000005" / VALUES).write_text(json.dumps({**document, "format": FORMAT + 1}))
+    before = shutil.copytree(tmp_path / "step-00000005", tmp_path.parent / f"{tmp_path.name}-before")
+    saved(tmp_path, 2, keep=1)
+    assert names(tmp_path) == [2, 5]
+    for file in before.iterdir():
+        assert (tmp_path / "step-00000005" / file.name).read_bytes() == file.read_bytes()

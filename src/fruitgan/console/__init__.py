@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json as json_module
-import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from fruitgan.progress import Event, Note, OnProgress
-from fruitgan.settings import to_json
+from fruitgan.settings import finite, to_json
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -51,7 +50,7 @@ class Console:
     def result(self, value: Any) -> None:
         """The result as exactly one JSON object on stdout, in JSON mode; a number that is not finite becomes null."""
         if self.json:
-            print(json_module.dumps(_finite(to_json(value)), indent=2, allow_nan=False))
+            print(json_module.dumps(finite(to_json(value)), indent=2, allow_nan=False))
 
     def out(self, text: str) -> None:
         """A line of the result for people, on stdout; not in JSON mode."""
@@ -163,19 +162,3 @@ def _encodable(text: str, stream: TextIO) -> str:
         text = "".join(sign if sign.isprintable() or sign in "\n\t" else ascii(sign)[1:-1] for sign in text)
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, errors="backslashreplace").decode(encoding)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the words that a person would use."""
-    for unit, size in (("weeks", 7 * 86400), ("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds"

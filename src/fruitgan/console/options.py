@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
@@ -116,20 +116,19 @@ def _found(value: Any) -> str:
     return f"the date or time {value.isoformat()}" if isinstance(value, (date, time)) else shown(value)
 
 
-def _check_gpu(value: str | None) -> str | None:
-    if value is not None and "," in value:
-        raise UsageError(
-            f"--gpu {value}: training on several GPUs is not offered; give one, such as --gpu {value.split(',')[0]}"
-        )
-    if value is not None and not re.fullmatch(r"auto|none|\d+", value):
-        raise UsageError(f"--gpu {value}: give auto, none or a number such as 0")
-    return value
+def _of_form(option: str, pattern: str, expected: str) -> Callable[[str | None], str | None]:
+    """A callback that refuses what is not of the form."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(pattern, value):
+            raise UsageError(f"{option} {value}: give {expected}")
+        return value
+
+    return check
 
 
-def _check_device(value: str | None) -> str | None:
-    if value is not None and not re.fullmatch(r"cpu|mps|cuda(:\d+)?", value):
-        raise UsageError(f"--device {value}: give cpu, mps, cuda or cuda:1")
-    return value
+_check_gpu = _of_form("--gpu", r"auto|none|\d+", "auto, none or one number such as 0; training on several GPUs is not offered")
+_check_device = _of_form("--device", r"cpu|mps|cuda(:\d+)?", "cpu, mps, cuda or cuda:1")
 
 
 _data = functools.partial(typer.Option, rich_help_panel=DATA_PANEL)
@@ -189,16 +188,9 @@ Precision = Annotated[
     Literal["auto", "fp32", "bf16"] | None,
     _machine("--precision", show_default="the recipe's", help="Number format of networks; auto is bf16 where that is fast."),
 ]
+_recipes = functools.partial(typer.Option, min=1, show_default="the recipe's")
 ImageSize = Annotated[
-    int | None,
-    typer.Option(
-        "--image-size",
-        min=1,
-        max=LARGEST_IMAGE_PX,
-        metavar="PIXELS",
-        show_default="the recipe's",
-        help="Side of the square images.",
-    ),
+    int | None, _recipes("--image-size", max=LARGEST_IMAGE_PX, metavar="PIXELS", help="Side of the square images.")
 ]
 Steps = Annotated[int | None, length(min=1, help="How long, in steps.", show_default="the recipe's")]
 MaxTime = Annotated[str | None, length(metavar="10m|1h30m", help="Save and stop after this time; resume later.")]
@@ -211,16 +203,7 @@ SaveEvery = Annotated[
     length(min=1, metavar="STEPS", help="A checkpoint and a bundle this often.", show_default=SAVE_DEFAULT),
 ]
 BatchSize = Annotated[
-    int | None,
-    typer.Option(
-        "--batch-size",
-        "-b",
-        min=1,
-        max=LARGEST_BATCH,
-        metavar="N",
-        show_default="the recipe's",
-        help="Images of each domain per step.",
-    ),
+    int | None, _recipes("--batch-size", "-b", max=LARGEST_BATCH, metavar="N", help="Images of each domain per step.")
 ]
 Quiet = Annotated[bool, _output("--quiet", "-q", help="No progress on stderr; warnings and errors stay.")]
 Json = Annotated[bool, _output("--json", help="The result as one JSON object on stdout.")]

@@ -37,11 +37,9 @@ class Kind:
             (annotation,) = typing.get_args(annotation)
         is_known = annotation in (str, int, float, bool, Path) or typing.get_origin(annotation) is typing.Literal
         is_special = about.parser is not None or about.clamp or about.exists or about.resolve_path or about.allow_dash
-        return (
-            None
-            if is_special or not is_known or parameter.nargs not in (1, -1)
-            else cls(annotation, about.min, about.max, many)
-        )
+        if is_special or not is_known or parameter.nargs not in (1, -1):
+            return None
+        return cls(annotation, about.min, about.max, many)
 
     @property
     def expected(self) -> str:
@@ -82,26 +80,21 @@ class Kind:
             raise ValueError
         return self.annotation(value)
 
-
-@dataclass(frozen=True)
-class Reader:
-    """Gives an option's value in place of typer's runtime parameter, whose one method it has."""
-
-    kind: Kind
-
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Raises: UsageError, which names the option or the variable."""
-        if value is None:
-            return () if self.kind.many else None
-        if not self.kind.many:
-            return self._read(value, param, ctx)
-        return [self._read(entry, param, ctx) for entry in value]
+        """The option's value, asked for by typer as of its own runtime parameter.
 
-    def _read(self, value: Any, param: Any, ctx: Any) -> Any:
-        try:
-            return self.kind.read_text(value) if isinstance(value, str) else self.kind.checked(value)
-        except ValueError as error:
-            raise UsageError(f"{_where(value, param, ctx)}: expected {self.kind.expected}") from error
+        Raises:
+            UsageError: it does not fit; names the option or the variable.
+        """
+        if value is None:
+            return () if self.many else None
+        read = []
+        for entry in value if self.many else [value]:
+            try:
+                read.append(self.read_text(entry) if isinstance(entry, str) else self.checked(entry))
+            except ValueError as error:
+                raise UsageError(f"{_where(entry, param, ctx)}: expected {self.expected}") from error
+        return read if self.many else read[0]
 
 
 def _where(value: Any, param: Any, ctx: Any) -> str:

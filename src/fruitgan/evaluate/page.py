@@ -10,7 +10,8 @@ from typing import Any
 from fruitgan.evaluate import wording
 from fruitgan.evaluate.exhibits import Exhibits, Panel, detector_panels, spectrum_panel, whisker
 from fruitgan.evaluate.wording import SHARED, Row
-from fruitgan.report.page import duration, inline_images, render
+from fruitgan.progress import duration
+from fruitgan.report.page import inline_images, render
 
 PICTURES_LIMIT_BYTES = 2_200_000
 FOLDERS = ("fake_dir", "real_dir", "source_dir")

@@ -67,8 +67,8 @@ def shipped_tensors(file: Path, sha256: str) -> dict[str, Tensor]:
     found = file_sha256(file)
     if found != sha256:
         raise DataError(f"{file}: its sha256 is {found}, not {sha256}; install fruitgan anew")
-    with open_tensors(file, "file of weights") as opened:
-        return {name: torch.from_numpy(array.astype("float32")) for name, array in opened.arrays().items()}
+    arrays = open_tensors(file, "file of weights").arrays()
+    return {name: torch.from_numpy(array.astype("float32")) for name, array in arrays.items()}
 
 
 def pooled(maps: Sequence[Tensor]) -> Tensor:

@@ -145,8 +145,8 @@ def _published_sum(url: str) -> str:
 def _fill(model: nn.Module, file: Path, urls: list[str]) -> None:
     """Load the weights: a safetensors file's, or a `.pth` file's that was published at one of the addresses."""
     if file.suffix == SAFETENSORS:
-        with open_tensors(file, "file of weights") as opened:
-            tensors = {name: torch.from_numpy(array.copy()) for name, array in opened.arrays().items()}
+        arrays = open_tensors(file, "file of weights").arrays()
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     else:
         found, sums = file_sha256(file), [_published_sum(url) for url in urls]
         if not any(found.startswith(published) for published in sums):

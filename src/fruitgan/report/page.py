@@ -15,6 +15,7 @@ from PIL import Image
 
 import fruitgan
 from fruitgan.images import Pixels, to_pillow
+from fruitgan.progress import duration
 
 # (format, quality, longest side in px), from exact to small; the last is taken whatever it weighs.
 _ENCODINGS: tuple[tuple[str, int, int], ...] = (
@@ -102,15 +103,3 @@ def thousands(value: int) -> str:
 def number(value: float, digits: int = 3) -> str:
     """Significant digits without padding: 0.0289, 3.72, 1,240."""
     return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
-
-
-def duration(seconds: float) -> str:
-    """3.2 s, 1 min 15 s, 2 h 5 min, 3 d 4 h."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    rest = round(seconds)
-    for size, name, lower_size, lower_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if rest >= size:
-            lower = rest % size // lower_size
-            return f"{rest // size} {name}" + (f" {lower} {lower_name}" if lower else "")
-    return f"{rest} s"

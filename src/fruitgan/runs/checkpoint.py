@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from fruitgan.errors import DataError, FruitganError, is_out_of_memory
+from fruitgan.errors import DataError, FruitganError, is_out_of_memory, reason_of
 from fruitgan.files import file_sha256, new_folder, remove_folder
 from fruitgan.runs.run import step_folders, step_name
 from fruitgan.settings import read_json
@@ -35,7 +35,6 @@ VALUES = "state.json"
 SUMS = "sha256"
 WHAT = "checkpoint's file of tensors"
 
-
 State = dict[str, Any]
 """A flat dict of tensors and JSON values."""
 
@@ -49,14 +48,11 @@ class Stateful(Protocol):
 
 
 class _Newer(DataError):
-    """Of a format that this program does not know: it cannot tell whether such a checkpoint is damaged."""
+    """Of a format that this program does not know."""
 
 
 class SaveClock:
-    """When a run saves: once a minute, or more seldom where saving would take more than `MOST_TIME_SHARE` of the time.
-
-    How long a save took decides when the next one may come.
-    """
+    """When a run saves: once a minute, or more seldom where saving would take more than `MOST_TIME_SHARE` of the time."""
 
     def __init__(self, every_seconds: float = MOST_LOST_SECONDS) -> None:
         self.every_seconds = every_seconds
@@ -116,28 +112,25 @@ class Checkpoints:
     def restore_newest(self, parts: Mapping[str, Stateful]) -> tuple[int, list[str]]:
         """Restore the newest checkpoint that is whole.
 
-        Returns: the step it was made at (0: there is none), and notes: what was passed over and why, what is no checkpoint.
+        Returns: the step it was made at (0: there is none), and notes: what was passed over and why.
 
         Raises:
             DataError: there are checkpoints, but not one is whole.
         """
         problems: list[str] = []
-        strays = self._strays()
         for path in reversed(self.paths()):
             try:
-                step, state = _read(path, parts, self.former)
-                _restore(path, parts, state)
+                step = _restore(path, parts, self.former)
             except DataError as error:
                 problems.append(str(error))
                 continue
             self._seen_whole.add(path)
-            passed = [f"{problem}; passed over for the checkpoint of step {step}" for problem in problems]
-            return step, passed + strays
+            return step, [f"{problem}; passed over for the checkpoint of step {step}" for problem in problems]
         if problems:
             raise DataError(
                 f"{self.folder}: no checkpoint is whole; the newest: {problems[0]}; remove the folder to start at step 0 again"
             )
-        return 0, strays
+        return 0, []
 
     def about(self, step: int) -> dict[str, Any]:
         """The values beside the state of a whole checkpoint; empty where it has none, or there is no checkpoint."""
@@ -145,24 +138,13 @@ class Checkpoints:
         found = read_json(path / VALUES).get(ABOUT) if path.is_dir() else None
         return found if isinstance(found, dict) else {}
 
-    def _strays(self) -> list[str]:
-        known = set(self.paths())
-        found = self.folder.iterdir() if self.folder.is_dir() else ()
-        return [f"{path}: no checkpoint; left alone" for path in sorted(found) if path not in known and path.name[0] != "."]
-
-    def _is_whole(self, path: Path) -> bool:
-        try:
-            _checked(path)
-        except DataError:
-            return False
-        return True
-
-    def _is_damaged(self, path: Path) -> bool:
+    def _is_whole(self, path: Path, or_newer: bool = False) -> bool:
+        """With `or_newer` one of a newer format passes for whole: this program cannot tell."""
         try:
             _checked(path)
         except DataError as error:
-            return not isinstance(error, _Newer)
-        return False
+            return or_newer and isinstance(error, _Newer)
+        return True
 
     def _prune(self, step: int) -> None:
         """Remove what is older than the newest `keep` whole ones, and the damaged ones that the run went back behind.
@@ -170,7 +152,7 @@ class Checkpoints:
         None after this step counts among those that are kept: the run did not go on from them.
         """
         for at, path in step_folders(self.folder).items():
-            if at > step and self._is_damaged(path):
+            if at > step and not self._is_whole(path, or_newer=True):
                 remove_folder(path)
         kept = 0
         for path in reversed([path for at, path in step_folders(self.folder).items() if at <= step]):
@@ -195,31 +177,40 @@ def _write(target: Path, step: int, parts: Mapping[str, Stateful], about: Mappin
         try:
             save_file(tensors, folder / TENSORS)
         except SafetensorError as error:  # a full disk is one
-            raise FruitganError(f"{target}: cannot be written ({str(error).partition(chr(10))[0]})") from error
+            raise FruitganError(f"{target}: cannot be written ({reason_of(error)})") from error
         document = {"format": FORMAT, "step": step, "torch": torch.__version__, "parts": sorted(parts), "values": values}
         sums = {TENSORS: file_sha256(folder / TENSORS), VALUES: _own_sha256(document)}
         text = json.dumps({**document, ABOUT: dict(about), SUMS: sums}, indent=1, allow_nan=False)
         (folder / VALUES).write_text(text, encoding="utf-8")
 
 
-def _read(path: Path, parts: Mapping[str, Stateful], former: Mapping[str, str]) -> tuple[int, State]:
-    """The step, and what each part keeps by PART/KEY.
+def _restore(path: Path, parts: Mapping[str, Stateful], former: Mapping[str, str]) -> int:
+    """Give every part what it had; the step. Where it fails, some parts may have taken theirs.
 
     Raises:
-        DataError: damaged, of a newer format, or of another run.
+        DataError: damaged, of a newer format, of another run, or not of the kind that the parts take.
     """
     document = _checked(path)
     if sorted(former.get(part, part) for part in document["parts"]) != sorted(parts):
         raise DataError(f"{path}: holds other parts than this run has; its settings were changed by hand")
-    with open_tensors(path / TENSORS, WHAT):  # no size of its header is believed before it was held against the file
-        pass
+    open_tensors(path / TENSORS, WHAT)  # torch is not given a file with a giant header
     try:
-        state = {**load_file(path / TENSORS), **document["values"]}
-        named = (key.partition("/") for key in state)
-        keys = [former.get(part, part) + slash + key for part, slash, key in named]
-        return document["step"], dict(zip(keys, state.values(), strict=True))
+        kept = {**load_file(path / TENSORS), **document["values"]}
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: cannot be read: {type(error).__name__}: {error}".splitlines()[0]) from error
+        raise DataError(f"{path}: cannot be read: {type(error).__name__}: {reason_of(error)}") from error
+    states: dict[str, State] = {part: {} for part in parts}
+    for name, value in kept.items():
+        part, _, key = name.partition("/")
+        states.setdefault(former.get(part, part), {})[key] = value
+    for part, stateful in parts.items():
+        try:
+            _check_kinds(states[part], stateful.state())
+            stateful.restore(states[part])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise DataError(f"{path}: does not fit this run's {part} ({reason_of(error)})") from error
+    return int(document["step"])
 
 
 def _checked(path: Path) -> dict[str, Any]:
@@ -252,20 +243,6 @@ def _checked(path: Path) -> dict[str, Any]:
     if sums[TENSORS] != file_sha256(path / TENSORS):
         raise DataError(f"{path}: {TENSORS} does not have the sum that {VALUES} records; it is damaged")
     return document
-
-
-def _restore(path: Path, parts: Mapping[str, Stateful], state: State) -> None:
-    """Raises: DataError where the state is not of the kind that the parts take; they may have taken some of it."""
-    for part, stateful in parts.items():
-        prefix = f"{part}/"
-        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        try:
-            _check_kinds(own, stateful.state())
-            stateful.restore(own)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            if is_out_of_memory(error):
-                raise
-            raise DataError(f"{path}: does not fit this run's {part} ({str(error).partition(chr(10))[0]})") from error
 
 
 def _check_kinds(kept: State, now: State) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from fruitgan.bundle import RUNS
 from fruitgan.errors import UsageError
 from fruitgan.files import PART_PREFIX
+from fruitgan.machine import cpu_name
 from fruitgan.registry import suggestion
 from fruitgan.runs.run import CONFIG, LATER, LOG, RESULT, Run, RunInUse, holder
 
@@ -117,23 +118,13 @@ def environment(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "cpu_cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "device": str(device),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
     }
-
-
-def _cpu() -> str:
-    """The processor's model: another one may round otherwise."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor() or platform.machine())
 
 
 def keep_environment(run: Run, step: int, here: Mapping[str, Any]) -> list[str]:
@@ -163,11 +154,7 @@ def _differences(before: Mapping[str, Any], here: Mapping[str, Any]) -> list[str
     old |= {name: packages[name] for name in DECIDING_PACKAGES if name in packages}
     new = {**here, **here["packages"]}
     return [
-        f"{name.replace('_', ' ')} {_in_words(new[name])}, was {_in_words(value)}"
+        f"{name.replace('_', ' ')} {new[name] or 'none'}, was {value or 'none'}"
         for name, value in old.items()
         if value != new[name]
     ]
-
-
-def _in_words(value: Any) -> str:
-    return "none" if value is None else str(value)

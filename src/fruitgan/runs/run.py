@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
-from fruitgan.errors import DataError, FruitganError, UsageError, reason_of
-from fruitgan.files import new_folder, remove_abandoned, try_lock, write_atomically
+from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.files import new_folder, remove_abandoned, try_lock, write_atomically, writing
 from fruitgan.settings import from_json, parse_json, read_json, to_json
 
 CONFIG = "config.json"
@@ -34,7 +34,6 @@ LOCK = "run.lock"
 """There while somebody works in the folder; a dead process leaves the file behind, but not its lock."""
 CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 """A run may come from a stranger: no link leads to a file that would then be emptied, no pipe is waited for."""
-T = TypeVar("T")
 STEP_FOLDER = re.compile(r"step-([0-9]{8,15})")
 
 
@@ -49,6 +48,14 @@ class _Config:
     domains: tuple[str, str]
     training_images: tuple[int, int]
     data_fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Segment:
+    """What each entry of `environment.json` must hold."""
+
+    from_step: int
+    packages: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +99,8 @@ class Run:
         refuse_existing(path)
         remove_abandoned(path.parent)
         with new_folder(path) as folder:
-            (folder / CONFIG).write_text(json.dumps(to_json(config), indent=1, allow_nan=False), encoding="utf-8")
-            (folder / ENVIRONMENT).write_text(json.dumps(to_json(environment), indent=1), encoding="utf-8")
+            (folder / CONFIG).write_bytes(_json(config))
+            (folder / ENVIRONMENT).write_bytes(_json(environment))
         return cls(path)
 
     @contextmanager
@@ -118,17 +125,18 @@ class Run:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Versions and machine of the first run segment, `later` others; empty where the file is missing or damaged."""
+        """Versions and machine of the first run segment, and `later` ones; empty where the file is missing or damaged."""
         try:
             found = self.read(ENVIRONMENT)
         except DataError:
             return {}
         later = found.get(LATER, [])
-        segments = [{"from_step": 0, "packages": {}, **found}, *(later if isinstance(later, list) else [None])]
-        sound = (
-            isinstance(s, dict) and type(s.get("from_step")) is int and isinstance(s.get("packages"), dict) for s in segments
-        )
-        return found if all(sound) else {}
+        try:
+            for segment in ({"from_step": 0, "packages": {}, **found}, *(later if isinstance(later, list) else [later])):
+                _check_known_part(_Segment, segment)
+        except UsageError:
+            return {}
+        return found
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -141,17 +149,17 @@ class Run:
         return max(step_folders(self.path / CHECKPOINTS), default=0)
 
     def finish(self, result: Any) -> None:
-        write_atomically(self.path / RESULT, json.dumps(to_json(result), indent=1, allow_nan=False).encode())
+        write_atomically(self.path / RESULT, _json(result))
 
     def reopen(self) -> None:
         """Make a finished run an unfinished one again, to extend it."""
         (self.path / RESULT).unlink(missing_ok=True)
 
     def write_config(self, config: Any) -> None:
-        write_atomically(self.path / CONFIG, json.dumps(to_json(config), indent=1, allow_nan=False).encode())
+        write_atomically(self.path / CONFIG, _json(config))
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
-        write_atomically(self.path / ENVIRONMENT, json.dumps(to_json(environment), indent=1).encode())
+        write_atomically(self.path / ENVIRONMENT, _json(environment))
 
     def log(self, entry: Mapping[str, Any]) -> None:
         """Add a line to the log and bring it to the disk: a checkpoint that follows must not outlive its past.
@@ -159,13 +167,10 @@ class Run:
         Raises:
             FruitganError: it cannot be written.
         """
-        try:
-            with (self.path / LOG).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry, allow_nan=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise FruitganError(f"{self.path / LOG}: cannot be written ({reason_of(error)})") from error
+        with writing(self.path / LOG), (self.path / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def entries(self) -> list[dict[str, Any]]:
         """The log's lines; what a crash has torn, or what is no such line, is left out."""
@@ -189,21 +194,24 @@ class Run:
         return value
 
 
+def _json(value: Any) -> bytes:
+    return json.dumps(to_json(value), indent=1, allow_nan=False).encode()
+
+
 def _log_line(text: str) -> dict[str, Any] | None:
     """A line of the log; None if it is none. What it says beside what is known here stays as it is."""
     try:
-        entry = parse_json(text)
-        if isinstance(entry, dict):
-            _known_part(_LogLine, entry)
-            return entry
+        entry: dict[str, Any] = parse_json(text)
+        _check_known_part(_LogLine, entry)
     except (ValueError, UsageError):
-        pass
-    return None
+        return None
+    return entry
 
 
-def _known_part(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
-    """What of a table the dataclass knows. Raises: UsageError if that is missing or of another type."""
-    return from_json(kind, {entry.name: table[entry.name] for entry in fields(cast(Any, kind)) if entry.name in table}, where)
+def _check_known_part(kind: type[Any], value: Any, where: str = "") -> None:
+    """Raises: UsageError if it is no table, or what the dataclass knows is missing or of another type."""
+    known = {entry.name for entry in fields(kind)}
+    from_json(kind, {k: v for k, v in value.items() if k in known} if isinstance(value, Mapping) else value, where)
 
 
 def training_config(run: Run) -> dict[str, Any]:
@@ -214,7 +222,7 @@ def training_config(run: Run) -> dict[str, Any]:
     """
     config = run.config
     try:
-        _known_part(_Config, config, str(run.path / CONFIG))
+        _check_known_part(_Config, config, str(run.path / CONFIG))
     except UsageError as error:
         raise DataError(f"{error}; is {run.path} the run of a training?") from error
     return config
@@ -279,10 +287,8 @@ def holder(folder: Path) -> str | None:
 
 def _acquired(folder: Path, path: Path) -> tuple[int, bool]:
     while True:
-        try:
+        with writing(path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | CAREFULLY, 0o666)
-        except OSError as error:
-            raise FruitganError(f"{path}: cannot be written ({reason_of(error)})") from error
         is_locked = try_lock(descriptor)
         if is_locked is False:
             who = _who(descriptor)

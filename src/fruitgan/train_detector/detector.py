@@ -139,12 +139,12 @@ def load_detector(path: Path) -> DetectorBundle:
         EnvironmentProblem: the package of its detector is not installed.
     """
     path = path / FILE_NAME if path.is_dir() else path
-    with open_tensors(path, "detector", LARGEST_CARD_BYTES) as file:
-        if KEY not in file.metadata:
-            what = "a generators' bundle" if BUNDLE_KEY in file.metadata else "a safetensors file without a detector's card"
-            raise DataError(f"{path}: not a detector but {what}; train one with fruitgan train-detector")
-        card = file.card(DetectorCard, KEY, FORMAT, _upgrade)
-        arrays = file.arrays()
+    file = open_tensors(path, "detector", LARGEST_CARD_BYTES)
+    if KEY not in file.metadata:
+        what = "a generators' bundle" if BUNDLE_KEY in file.metadata else "a safetensors file without a detector's card"
+        raise DataError(f"{path}: not a detector but {what}; train one with fruitgan train-detector")
+    card = file.card(DetectorCard, KEY, FORMAT, _upgrade)
+    arrays = file.arrays()
     try:
         detector = build_for(detectors, card.detector, arrays)
     except DataError as error:

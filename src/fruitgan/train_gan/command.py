@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fruitgan.console import Console, duration, options
+from fruitgan.console import Console, options
 from fruitgan.console.signals import INTERRUPTED, PoliteStop
 from fruitgan.errors import Stopped, UsageError
-from fruitgan.progress import Event, OnProgress, Progress
+from fruitgan.progress import Event, OnProgress, Progress, duration
 
 if TYPE_CHECKING:
     from fruitgan.train_gan.settings import TrainGanSettings

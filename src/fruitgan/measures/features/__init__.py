@@ -145,8 +145,7 @@ class FeatureCache:
         try:
             if file_sha256(path) != path.stem:
                 return {}
-            with open_tensors(path, "file of cached features") as file:
-                arrays = file.arrays()
+            arrays = open_tensors(path, "file of cached features").arrays()
         except DataError:
             return {}
         with suppress(OSError):  # a cache that can only be read is one all the same
