@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("repeatable")
 
 NAMES = detectors.names()
 OWN = [entry.name for entry in detectors.entries() if entry.package == "fruitgan"]
-SIZED = ("small-cnn", "seed-cnn", "spectrum", "resnet18", "resnet50", "torchvision", "timm")
+SIZED = ("small-cnn", "seed-cnn", "spectrum", "backbone", "resnet18", "resnet50", "torchvision", "timm")
 SIDE_PX = 32
 
 

@@ -25,6 +25,7 @@ from fruitgan.evaluate.settings import NO_DETECTOR, EvaluateSettings
 from fruitgan.measures.contracts import Features
 from fruitgan.measures.features import Pictures
 from fruitgan.measures.statistics import MaximumTest, maximum_test
+from fruitgan.networks.backbone_detector import BackboneDetector
 from fruitgan.progress import OnProgress, Progress
 from fruitgan.train_detector.detector import DetectorBundle, load_detector, predict
 from fruitgan.train_detector.protocols import Split, half_split
@@ -113,7 +114,7 @@ def _given(
 ) -> None:
     """The control and the accuracy of a detector from a file or a run."""
     bundle = load_detector(path)
-    if isinstance(bundle.detector, Logistic):
+    if isinstance(bundle.detector, (Logistic, BackboneDetector)):
         found.detector_trained_on = bundle.detector.trained_on
     if halves := halved([image for image in images if not image.generated], seed):
         logits = _logits(path, bundle, halves, device, "control: reals against reals", tell)

@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from fruitgan.data.parallel import in_order
 from fruitgan.errors import DataError, FruitganError, UsageError, shown
 from fruitgan.files import write_atomically
 from fruitgan.images import Pixels, resize, unit_from_bytes
+from fruitgan.networks.backbones import frozen_sums
 from fruitgan.networks.contracts import Detector, detectors
 from fruitgan.networks.weights import build_for
 from fruitgan.progress import OnProgress, silent
@@ -89,6 +90,8 @@ class DetectorCard:
     """Sizes, formats and compression of the images that took part."""
     calibration_slope: float = 1.0
     """What a logit is multiplied by before the sigmoid makes a probability of it."""
+    backbones: Mapping[str, str] = field(default_factory=dict)
+    """The sha256 of frozen networks inside the detector, which are not in its file."""
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -149,6 +152,8 @@ def load_detector(path: Path) -> DetectorBundle:
         detector = build_for(detectors, card.detector, arrays)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+    if frozen_sums(detector) != dict(card.backbones):
+        raise DataError(f"{path}: was trained on {card.detector.options} with other weights than are installed here")
     if detector.image_size_px != card.image_size_px:
         raise DataError(
             f"{path}: damaged: its card speaks of {card.image_size_px} px, its detector wants {detector.image_size_px}"

@@ -19,6 +19,7 @@ from fruitgan.device import choose_device
 from fruitgan.errors import FruitganError, UsageError
 from fruitgan.files import write_atomically
 from fruitgan.measures.statistics import wilson
+from fruitgan.networks.backbones import frozen_sums
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
 from fruitgan.progress import Event, Note, OnProgress, Progress
 from fruitgan.registry import Choice
@@ -251,6 +252,7 @@ class _Job:
             seed=settings.fitting.seed,
             fruitgan_version=fruitgan.__version__,
             calibration_slope=slope,
+            backbones=frozen_sums(training.detector),
             **seen,
         )
         save_detector(DetectorBundle(card, training.detector), run.path / FILE_NAME)
