@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fruitgan.data.augment.detectors import mirror, rotate_shift_mirror
+from fruitgan.data.augment.detectors import rotate_shift_mirror
 from fruitgan.errors import UsageError
 
 SIDE = 12
@@ -62,14 +62,6 @@ def test_a_quarter_turn_is_counter_clockwise() -> None:
     torch.testing.assert_close(turned, image.rot90(1, (2, 3)), rtol=0, atol=1e-9)
 
 
-def test_a_shift_of_whole_pixels_repeats_the_border() -> None:
-    image = picture()
-    moved = rotate_shift_mirror(degrees=0, shift=0.25).apply(image, draws(across=1), SIDE)
-    assert SIDE * 0.25 == 3
-    torch.testing.assert_close(moved[..., 3:], image[..., :-3], rtol=0, atol=1e-9)
-    torch.testing.assert_close(moved[..., :3], image[..., :1].expand(-1, -1, -1, 3), rtol=0, atol=1e-9)
-
-
 def test_half_the_draws_mirror_and_no_angle_changes_nothing() -> None:
     image = picture()
     same = rotate_shift_mirror().apply(image, draws(), SIDE)
@@ -96,13 +88,6 @@ def test_the_angle_and_shift_stay_within_what_was_asked_for() -> None:
     centre = torch.tensor([(SIDE - 1) / 2, (SIDE - 1) / 2, 1], dtype=torch.float64)
     moved = matrices @ centre - centre[:2]
     assert 0.95 * 0.1 * SIDE < float(moved.abs().max()) <= 0.1 * SIDE + 1e-9
-
-
-def test_mirror_takes_every_pixel_as_it_was() -> None:
-    images = picture().expand(2, -1, -1, -1)
-    augmented = mirror().apply(images, torch.tensor([[0.4], [0.6]]), SIDE)
-    assert torch.equal(augmented[0], images[0].flip(2))
-    assert torch.equal(augmented[1], images[1])
 
 
 def test_options_out_of_range_are_refused() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fruitgan.errors import UsageError
-from fruitgan.networks.detectors import FLOOR, OPPONENT, SeedCnn, Spectrum, seed_cnn, small_cnn, spectrum
+from fruitgan.networks.detectors import FLOOR, OPPONENT, SeedCnn, Spectrum, seed_cnn, spectrum
 
 pytestmark = pytest.mark.usefixtures("repeatable")
 
@@ -26,20 +26,6 @@ def test_seed_cnn_has_the_lab_reports_parameters_and_statistics() -> None:
     assert sum(buffer.numel() for buffer in statistics) == 3_968
 
 
-@pytest.mark.parametrize(("image_size_px", "flat"), [(256, 131_072), (128, 32_768), (64, 8_192)])
-def test_seed_cnn_has_the_parameters_of_its_table_layer_by_layer(image_size_px: int, flat: int) -> None:
-    network = on_meta(image_size_px)
-    assert flat == 128 * (image_size_px // 8) ** 2
-    convolutions = [(3, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)]
-    dense = [(flat, 1024), (1024, 512), (512, 2)]
-    expected = [9 * a * b + b for a, b in convolutions] + [a * b + b for a, b in dense]
-    weighted = [module for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
-    assert [sum(p.numel() for p in module.parameters()) for module in weighted] == expected
-    norms = [module for module in network.modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))]
-    assert [norm.num_features for norm in norms] == [32, 32, 64, 64, 128, 128, 1024, 512]
-    assert all(norm.eps == 1e-3 and norm.momentum == 0.01 for norm in norms)
-
-
 def test_seed_cnn_goes_from_convolution_to_relu_to_batch_norm() -> None:
     network = on_meta(64)
     pair = ["Conv2d", "ReLU", "BatchNorm2d"] * 2
@@ -47,6 +33,8 @@ def test_seed_cnn_goes_from_convolution_to_relu_to_batch_norm() -> None:
     assert [type(module).__name__ for module in network.convolutions] == block * 3
     assert [type(module).__name__ for module in network.dense] == ["Linear", "ReLU", "BatchNorm1d", "Dropout"] * 2 + ["Linear"]
     assert [module.p for module in network.modules() if isinstance(module, nn.Dropout)] == [0.2, 0.3, 0.5, 0.4, 0.5]
+    norms = [module for module in network.modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))]
+    assert all(norm.eps == 1e-3 and norm.momentum == 0.01 for norm in norms)
 
 
 def test_seed_cnn_starts_as_keras_starts_it() -> None:
@@ -85,12 +73,6 @@ def test_seed_cnn_flattens_height_width_channels() -> None:
     maps = network.convolutions(x).detach()  # [2, 128, 2, 2]
     naive = [[float(maps[n, c, h, w]) for h in range(2) for w in range(2) for c in range(128)] for n in range(2)]
     torch.testing.assert_close(seen[0], torch.tensor(naive), rtol=0, atol=0)
-
-
-def test_small_cnn_has_about_a_third_of_a_million_parameters_at_any_size() -> None:
-    counts = {side: sum(p.numel() for p in small_cnn(image_size_px=side).parameters()) for side in (32, 128)}
-    widths = [(3, 16), (16, 16), (16, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)]
-    assert counts[32] == counts[128] == sum(9 * a * b + 2 * b for a, b in widths) + 128 + 1 == 294_129
 
 
 def sinusoid(side: int, down: int, across: int, amplitude: float) -> Tensor:

@@ -32,17 +32,6 @@ def test_the_interval_is_wilsons_and_the_lab_reports_is_found_again() -> None:
     assert [round(100 * end, 1) for end in verdict.interval] == [88.4, 94.1]
 
 
-def test_a_guess_is_measured_by_the_larger_class() -> None:
-    verdict = judge(np.full(10, -1.0), np.array([True] * 2 + [False] * 8))
-    assert (verdict.accuracy, verdict.majority_baseline) == (0.8, 0.8)
-    assert verdict.p_value > 0.5
-
-
-def test_one_class_alone_is_no_judgement() -> None:
-    with pytest.raises(ValueError, match="both"):
-        judge(np.ones(3), [True, True, True])
-
-
 def test_the_log_loss_is_the_cross_entropy_and_survives_large_logits() -> None:
     probabilities = 1 / (1 + np.exp(-LOGITS))
     naive = -np.log(np.where(GENERATED, probabilities, 1 - probabilities)).mean()

@@ -20,6 +20,7 @@ INNER_SHARE = 0.15
 HALVES = (0.5 * (1 - INNER_SHARE), 0.5 * INNER_SHARE, 0.5)
 SEED_SHARE = 0.2
 LEAST_PER_CLASS = 10
+MOST_IMAGES = 80_000
 
 Indices = NDArray[np.int64]
 
@@ -144,6 +145,8 @@ def seed_split(images: Sequence[LabelledImage], seed: int = 0) -> Split:
 
 
 def _need(images: Sequence[LabelledImage]) -> None:
+    if len(images) > MOST_IMAGES:
+        raise DataError(f"{len(images):,} images, and a detector's card can list {MOST_IMAGES:,}; take fewer")
     counts = Counter(image.generated for image in images)
     for label, what in ((True, "generated"), (False, "real")):
         if counts[label] < LEAST_PER_CLASS:
