@@ -192,7 +192,7 @@ class LabelledImageDataset:
 
     def pixels(self, index: int) -> Pixels:
         """uint8 [S, S, 3] of one image, a copy."""
-        return self._bank.pixels[index].copy()
+        return np.array(self._bank.pixels[index])
 
     def batch(self, indices: NDArray[np.int64], device: torch.device) -> Tensor:
         """[n, 3, S, S] float32 in [0, 1] of the images with these numbers."""
