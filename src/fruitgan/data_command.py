@@ -40,8 +40,7 @@ def check_data(
     if what is not None and (data_a is not None or data_b is not None):
         raise UsageError(f"{what}: give a name or a folder, or --data-a and --data-b, not both")
     settings = CheckSettings(
-        # What is typed as an argument wins over FRUITGAN_DATA.
-        data=what or data,
+        data=what or data,  # what is typed as an argument wins over FRUITGAN_DATA
         data_a=data_a,
         data_b=data_b,
         domains=parse_domains(domains),

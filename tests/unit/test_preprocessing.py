@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,10 @@ from fruitgan.data.decode import decode
 from fruitgan.data.groups import content_sha256
 from fruitgan.data.preprocessing import AS_USUAL, Preprocessing, Tally, traits, with_found_range
 from fruitgan.errors import UsageError
+from fruitgan.evaluate.settings import EvaluateSettings
+from fruitgan.evaluate.sources import preprocessing_of
 from fruitgan.images import Pixels, squared
+from fruitgan.measures.features import FeatureCache, Pictures
 
 RED = (255, 0, 0)
 
@@ -162,3 +167,28 @@ def test_what_is_odd_is_said_with_the_option_that_changes_it() -> None:
 def test_what_cannot_be_is_refused(asked: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         AS_USUAL.asked(*asked)
+
+
+def test_an_evaluation_reads_images_as_the_dataset_was_made(tmp_path: Path) -> None:
+    (tmp_path / "predicted").mkdir()
+    Image.fromarray(np.full((2, 6), 4095, dtype=np.uint16)).save(tmp_path / "wide.png")
+    settings = EvaluateSettings(fake_dir=tmp_path / "predicted")
+    assert preprocessing_of(settings, []) == AS_USUAL
+    made_with = {"count": 3, "background": "#ff0000", "value_range": [0, 8190], "fit": "pad"}
+    (tmp_path / "dataset.json").write_text(json.dumps({"settings": made_with}))
+    how = preprocessing_of(settings, [])
+    assert how == Preprocessing(background="#ff0000", value_range=(0, 8190), fit="pad")
+    pixels = Pictures(how)(tmp_path / "wide.png")
+    assert pixels[:, 0].tolist() == [[255, 0, 0]] * 2 + [[128] * 3] * 2 + [[255, 0, 0]] * 2
+    asked = preprocessing_of(replace(settings, fit="squash", value_range="auto"), [tmp_path / "wide.png"])
+    assert asked == Preprocessing(background="#ff0000", value_range=(4095, 4096))
+    (tmp_path / "dataset.json").write_text('{"settings": {"fit": "stretch"}}')  # as a stranger may have written it
+    assert preprocessing_of(settings, []) == AS_USUAL
+
+
+def test_the_features_of_images_that_are_read_differently_are_kept_apart() -> None:
+    from fruitgan.measures.contracts import features
+
+    backend = features.build(features.choose("colour", {}))
+    folders = {FeatureCache(backend, "cpu", how).folder for how in (AS_USUAL, Preprocessing(fit="crop"))}
+    assert len(folders) == 2

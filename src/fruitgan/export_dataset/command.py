@@ -55,31 +55,12 @@ def export_dataset(
     json: options.Json = False,
 ) -> None:
     """Write generated and real images as a dataset that gives nothing away but what they show."""
+    given = locals()
     from fruitgan.data.sources import parse_domains
     from fruitgan.export_dataset.job import ExportSettings
     from fruitgan.export_dataset.job import export_dataset as run
 
-    settings = ExportSettings(
-        bundle=bundle,
-        to=to,
-        direction=direction,
-        data=data,
-        data_a=data_a,
-        data_b=data_b,
-        domains=parse_domains(domains),
-        background=background,
-        value_range=value_range,
-        fit=fit,
-        out=out,
-        count=count,
-        origins=origins,
-        image_size=image_size,
-        format=format,
-        engine=engine,
-        gpu=gpu,
-        device=device,
-        overwrite=overwrite,
-    )
+    settings = options.settings_of(ExportSettings, given, domains=parse_domains(domains))
     console = Console(json=json, quiet=quiet)
     with (
         stopped_at_once("stopped; every image is whole, and the same command does the rest"),
