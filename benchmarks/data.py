@@ -20,9 +20,8 @@ import numpy as np
 from PIL import Image
 
 from fruitgan.data.decode import decode
-from fruitgan.data.decoded_cache import DecodeSettings, cached_dataset
 from fruitgan.data.finder import image_files
-from fruitgan.data.image_dataset import ImageDataset
+from fruitgan.data.image_dataset import DecodeSettings, ImageDataset, cached_dataset
 from fruitgan.data.loader import Sampler
 from fruitgan.images import resize
 

@@ -22,9 +22,8 @@ from toy_bundles import Negative, save_toy
 
 from fruitgan.cli import main
 from fruitgan.data.decode import formats
-from fruitgan.data.decoded_cache import DecodeSettings, cached_dataset
 from fruitgan.data.finder import images_below
-from fruitgan.data.image_dataset import ImageDataset
+from fruitgan.data.image_dataset import DecodeSettings, ImageDataset, cached_dataset
 from fruitgan.data.preprocessing import AS_USUAL
 from fruitgan.data.sources import loose_source
 from fruitgan.data.survey import pictures_of, survey

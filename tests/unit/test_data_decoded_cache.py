@@ -15,9 +15,8 @@ from picture_files import write_noise
 from PIL import Image
 
 from fruitgan import machine
-from fruitgan.data import decoded_cache
-from fruitgan.data.decoded_cache import DecodeSettings, cached_dataset, decoded_folder
-from fruitgan.data.image_dataset import ImageDataset
+from fruitgan.data import image_dataset
+from fruitgan.data.image_dataset import DecodeSettings, ImageDataset, cached_dataset, decoded_folder
 from fruitgan.data.preprocessing import Preprocessing
 from fruitgan.errors import DataError, Stopped
 from fruitgan.progress import Event, Progress
@@ -174,7 +173,7 @@ def test_a_full_disk_is_noticed_before_and_during_the_decoding(tmp_path: Path, m
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoded_cache, "to_json", full)
+        patch.setattr(image_dataset, "to_json", full)
         dataset, note = cached_dataset(paths, SQUARES)
     assert same(dataset, plain(paths))
     assert note is not None
@@ -184,7 +183,7 @@ def test_a_full_disk_is_noticed_before_and_during_the_decoding(tmp_path: Path, m
 
 def test_the_datasets_that_were_not_used_for_longest_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = 4 * 9 * 9 * 3
-    monkeypatch.setattr(decoded_cache, "LIMIT_BYTES", 2 * size)
+    monkeypatch.setattr(image_dataset, "LIMIT_BYTES", 2 * size)
     paths, counting = write_pictures(tmp_path / "a"), Counting()
     orders = [paths, paths[::-1], [paths[1], paths[0], *paths[2:]]]
     for age, order in ((200, orders[0]), (100, orders[1])):

@@ -19,8 +19,7 @@ import fruitgan
 from fruitgan import bundle as bundles
 from fruitgan import randomness
 from fruitgan.data.augment import augmentations
-from fruitgan.data.decoded_cache import DecodeSettings, cached_dataset
-from fruitgan.data.image_dataset import ImageDataset
+from fruitgan.data.image_dataset import DecodeSettings, ImageDataset, cached_dataset
 from fruitgan.data.loader import BatchLoader, Loader, Sampler
 from fruitgan.data.preprocessing import AS_USUAL, Preprocessing
 from fruitgan.data.sources import Source
