@@ -7,12 +7,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from picture_files import noise
+from PIL import Image
 
+from fruitgan.data.preprocessing import Preprocessing
+from fruitgan.data.sources import folder_source
 from fruitgan.errors import DataError, UsageError
+from fruitgan.progress import silent
 from fruitgan.settings import from_json, to_json
-from fruitgan.train_gan.assemble import Plan, make_objective, make_plan, read_plan
+from fruitgan.train_gan.assemble import Plan, load_datasets, make_objective, make_plan, read_plan
 from fruitgan.train_gan.settings import TrainGanSettings
 
 CPU = torch.device("cpu")
@@ -188,3 +194,25 @@ def test_a_plan_that_computes_what_is_gone_or_is_damaged_is_refused_in_one_line(
     with pytest.raises(DataError, match=said) as refused:
         read_plan(table, Path("config.json"))
     assert "\n" not in str(refused.value)
+
+
+def test_images_are_read_as_asked_and_the_odd_ones_are_said_before_training(tmp_path: Path) -> None:
+    for folder in ("trainA", "trainB"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(noise(8, 12, 1)).save(tmp_path / folder / "wide.png")
+    Image.fromarray(np.full((8, 12), 900, dtype=np.uint16)).save(tmp_path / "trainB" / "deep.png")
+    made = plan(background="#102030", value_range="0,4095", fit="pad", image_size=48)
+    assert made.preprocessing == Preprocessing(background="#102030", value_range=(0, 4095), fit="pad")
+    assert made.recipe.fit == "pad"
+    assert from_json(Plan, json.loads(json.dumps(to_json(made))), "x").preprocessing == made.preprocessing
+    datasets = load_datasets(made, folder_source(tmp_path), silent)
+    assert (datasets.a.pixels[:, 0] == (16, 32, 48)).all()
+    assert datasets.notes == (
+        "a: the median image is 1.50 times as wide as high and is made a square with borders of #102030 (--fit pad)",
+        "b: 1 of 2 images have more than 8 bits; 0 to 4095 become 0 to 255 (--value-range)",
+        "b: the median image is 1.50 times as wide as high and is made a square with borders of #102030 (--fit pad)",
+    )
+    for folder in ("A", "B"):
+        (tmp_path / f"train{folder}").rename(tmp_path / f"test{folder}")
+    with pytest.raises(DataError, match="has only test images of a; training needs trainA and trainB"):
+        load_datasets(made, folder_source(tmp_path), silent)
