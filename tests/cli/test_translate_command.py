@@ -37,6 +37,7 @@ def test_each_path_is_printed_on_stdout_and_the_rest_on_stderr(cli: Cli) -> None
     assert code == 0
     assert out.splitlines() == [str(Path("translated/a.png")), str(Path("translated/sub/b.png"))]
     assert "notes.txt: not an image" in err
+    assert f"first ({Path('runs/train-gan/first/bundle.safetensors')}) to orange, a2b, trained for 10 steps" in err
     with Image.open("translated/a.png") as image:
         assert image.size == (41, 30)
     assert cli("in", "-r", "-q") == (0, out, "")
@@ -52,8 +53,10 @@ def test_json_is_one_object_with_every_picture_in_it(cli: Cli) -> None:
     assert {entry["path"] for entry in value["skipped"]} == {str(Path("in/notes.txt")), str(Path("in/sub"))}
     assert value["seconds"] > 0
     assert value["images_per_second"] > 0
-    assert set(value) == {"translated", "skipped", "failed", "outputs", "seconds", "images_per_second", "engine"}
-    assert value["engine"] == "torch"
+    counted = {"translated", "skipped", "failed", "outputs", "seconds", "images_per_second", "engine", "notes"}
+    assert set(value) == {"bundle", "direction", "step", *counted}
+    assert (value["engine"], value["direction"], value["step"]) == ("torch", "a2b", 10)
+    assert Path(value["bundle"]) == Path("runs/train-gan/first/bundle.safetensors")
 
 
 def test_one_failure_is_the_error_line_and_several_have_a_line_each(cli: Cli) -> None:
@@ -132,7 +135,9 @@ def test_being_stopped_says_how_to_go_on(cli: Cli, monkeypatch: pytest.MonkeyPat
         signal.raise_signal(getattr(signal, name))
 
     monkeypatch.setattr(os, "fsync", stop)
-    assert cli("in") == (code, "", "stopped; every result is whole, and the same command does the rest\n")
+    result, out, err = cli("in")
+    assert (result, out) == (code, "")
+    assert err.endswith("\nstopped; every result is whole, and the same command does the rest\n")
     assert list(Path("translated").iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 

@@ -20,7 +20,7 @@ from fruitgan.measures.contracts import MetricResult, features
 from fruitgan.measures.features.pretrained import Inception
 from fruitgan.measures.features.weightless import RandomNetworks
 from fruitgan.measures.statistics import Interval
-from fruitgan.translate.picture_files import encode
+from fruitgan.translate.pictures import encode
 
 LITE = "EfficientNet-Lite1 (ImageNet)"
 
@@ -49,7 +49,7 @@ def fakes(dataset: Path, marks: list[object]) -> list[LabelledImage]:
     for i, names in enumerate(marks):
         path = dataset / "predicted" / f"{i:02d}.png"
         if names is not None:
-            path.write_bytes(encode(picture(i, 10), None, "png", {"trained_against": names}))
+            path.write_bytes(encode([picture(i, 10)], "png", {"trained_against": names}, {}, "none"))
         images.append(LabelledImage(path, True, str(i), "", ""))
     return images
 

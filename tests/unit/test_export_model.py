@@ -45,7 +45,7 @@ def test_a_model_of_any_batch_and_size_gives_torchs_pictures() -> None:
     (model,) = result.models
     assert (model.direction, model.to) == ("a2b", "orange")
     assert len(model.parity) == 3
-    assert all(parity.largest <= 1 and parity.mean < 0.01 for parity in model.parity)
+    assert all(parity["largest"] <= 1 and parity["mean"] < 0.01 for parity in model.parity)
     bundle = bundles.load(bundles.shipped("apple2orange"))
     torchs = TorchEngine(generator=bundle.card.generator, weights=bundle.weights["a2b"], gpu="none")
     run = loaded(model.path)

@@ -100,7 +100,7 @@ def test_many_pictures_come_out_as_one_after_the_other(
     result = run("in", output="many", engine=engine, on_progress=told.append)
     assert (result.translated, result.failed) == (37, ())
     assert [Path(output).name for output in result.outputs] == [path.name for path in paths]
-    done = [(event.done, event.details["path"]) for event in told]
+    done = [(event.done, event.details["path"]) for event in told if isinstance(event, Progress)]
     assert done == [(i, str(path)) for i, path in enumerate(paths, start=1)]
     monkeypatch.setattr(contracts, "FEW_IMAGES", 1000)
     run("in", output="one", engine=engine)
@@ -128,7 +128,7 @@ def test_a_picture_that_fails_takes_none_of_the_others_with_it(run: Run) -> None
 
 def test_only_as_many_pictures_are_held_as_there_are_workers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     held, most, lock = 0, 0, threading.Lock()
-    decode, write = job.decode, job.write_atomically
+    decode, write = vars(job)["decode_frames"], vars(job)["write_atomically"]
 
     def counted(change: int) -> None:
         nonlocal held, most
@@ -136,15 +136,15 @@ def test_only_as_many_pictures_are_held_as_there_are_workers(run: Run, monkeypat
             held += change
             most = max(most, held)
 
-    def decoding(data: bytes) -> Any:
+    def decoding(data: bytes, **asked: Any) -> Any:
         counted(1)
-        return decode(data)
+        return decode(data, **asked)
 
     def writing(path: Path, data: bytes) -> None:
         write(path, data)
         counted(-1)
 
-    monkeypatch.setattr(job, "decode", decoding)
+    monkeypatch.setattr(job, "decode_frames", decoding)
     monkeypatch.setattr(job, "write_atomically", writing)
     pictures(200)
     assert run("in", engine=Alone).translated == 200

@@ -9,15 +9,16 @@ from __future__ import annotations
 import ctypes
 import functools
 import io
+import itertools
 import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import PIL
@@ -90,6 +91,15 @@ class Decoded:
     """Whether a picture of floats is without NaN and infinities, which become the lowest value."""
     is_first_of_many: bool = False
     """Whether the file holds further frames or pages, of which nothing is read."""
+    deep: NDArray[Any] | None = None
+    """Upright, [H, W] of grey or [H, W, 3] of colour: the values of a picture of more than 8 bits, as the file has them."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """What else the file says: `dpi`; `icc_profile` if it is sRGB; `duration` in milliseconds; `loop`; `exif` by tag, in which
+    folders are mappings."""
+
+    @property
+    def is_grey(self) -> bool:
+        return self.mode in ("1", "L", "LA", "La") or (self.deep is not None and self.deep.ndim == 2)
 
 
 def decode(
@@ -109,38 +119,101 @@ def decode(
         NotAnImage: the content is no image, or the path is no regular file (a folder, a pipe, a device).
         Undecodable: truncated, damaged, too large, unreadable or missing.
     """
+    with closing(decode_frames(source, background, value_range, max_pixels)) as frames:
+        return next(frames)
+
+
+def decode_frames(
+    source: Path | bytes | BinaryIO, background: Colour | None, value_range: Range | None = None, max_pixels: int = MAX_PIXELS
+) -> Generator[Decoded]:
+    """Every frame of an animation or page of a file, one by one; raises as `decode`."""
     name = str(source) if isinstance(source, Path) else "the given data"
     data = _content(source, name)
     with _opened(io.BytesIO(data), data[:HEAD_BYTES], name) as image:
-        _must_have_at_most(max_pixels, image, name)
-        try:
-            image.load()
-            _must_have_at_most(max_pixels, image, name)  # an icon says how large it is only now
-            kind = (image.format or "", image.mode)
-            many = _has_many_frames(image)
-            turn = _turn(image)
-            alpha = _alpha(image)
-            values, is_finite = None, True
-            if _is_deep(image):
-                grey, values, is_finite = _eight_bit_grey(np.asarray(image), value_range)
-                rgb = Image.fromarray(grey).convert("RGB")
-            else:
-                rgb = _to_srgb(image, is_transparent=alpha is not None)
-        except (MemoryError, Undecodable):
-            raise
-        except Image.DecompressionBombError as error:
-            raise Undecodable(f"{name}: more pixels than the limit of {MAX_PIXELS:,}") from error
-        except Exception as error:  # decoders meet hostile bytes and raise nearly anything
-            if not has_signature(image.format):
-                raise NotAnImage(f"{name}: not an image") from error
-            raise Undecodable(f"{name}: cannot be decoded ({reason_of(error)})") from error
-    if turn is not None:
-        rgb = rgb.transpose(turn)
-        alpha = alpha.transpose(turn) if alpha is not None else None
-    pixels, opacity = np.array(rgb, dtype=np.uint8), None if alpha is None else np.array(alpha, dtype=np.uint8)
-    if opacity is not None and background is not None:
-        pixels = composited(pixels, opacity, background)
-    return Decoded(pixels, opacity, *kind, values, is_finite, many)
+        for number in itertools.count():
+            try:
+                if number:
+                    if number >= getattr(image, "n_frames", 1):
+                        return
+                    image.seek(number)
+                _must_have_at_most(max_pixels, image, name)
+                many = _has_many_frames(image)
+                packed = image.tile[0].args if image.format == "PNG" and image.tile and not many else ""
+                image.load()
+                _must_have_at_most(max_pixels, image, name)  # an icon says how large it is only now
+                mode, turn, alpha, about = image.mode, _turn(image), _alpha(image), _about(image)
+                values, is_finite, deep = None, True, None
+                if _is_deep(image):
+                    deep = np.asarray(image)
+                    deep = deep.astype(deep.dtype.newbyteorder("="))
+                    grey, values, is_finite = _eight_bit_grey(deep, value_range)
+                    rgb = Image.fromarray(grey).convert("RGB")
+                else:
+                    if packed in SWAPPED and ("icc_profile" in about or "icc_profile" not in image.info):
+                        deep = _sixteen_bits(image, data, str(packed))
+                        mode = "LA" if deep.ndim == 2 else mode
+                    rgb = _to_srgb(image, is_transparent=alpha is not None)
+            except (MemoryError, Undecodable):
+                raise
+            except Image.DecompressionBombError as error:
+                raise Undecodable(f"{name}: more pixels than the limit of {MAX_PIXELS:,}") from error
+            except Exception as error:  # decoders meet hostile bytes and raise nearly anything
+                if not has_signature(image.format):
+                    raise NotAnImage(f"{name}: not an image") from error
+                raise Undecodable(f"{name}: cannot be decoded ({reason_of(error)})") from error
+            if turn is not None:
+                rgb = rgb.transpose(turn)
+                alpha = alpha.transpose(turn) if alpha is not None else None
+                deep = None if deep is None else _turned(deep, turn)
+            pixels, opacity = np.array(rgb, dtype=np.uint8), None if alpha is None else np.array(alpha, dtype=np.uint8)
+            if opacity is not None and background is not None:
+                pixels = composited(pixels, opacity, background)
+            yield Decoded(pixels, opacity, image.format or "", mode, values, is_finite, many, deep, about)
+
+
+def _turned(values: NDArray[Any], turn: Image.Transpose) -> NDArray[Any]:
+    """[H, W, ...] as Pillow would turn it, which has no modes for most depths."""
+    height, width = values.shape[:2]
+    places = Image.fromarray(np.arange(height * width, dtype=np.int32).reshape(height, width)).transpose(turn)
+    turned: NDArray[Any] = values.reshape(height * width, *values.shape[2:])[np.asarray(places)]
+    return turned
+
+
+SWAPPED = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
+"""How a PNG of 16 bits packs its pixels, in Pillow's words, and the words that give what Pillow would leave out."""
+
+
+def _sixteen_bits(image: Image.Image, data: bytes, packed: str) -> NDArray[np.uint16]:
+    """The values of a PNG of 16 bits a colour [H, W, 3], or of grey with alpha [H, W].
+
+    Pillow keeps the higher byte of each. Told that the bytes stand the other way round, it keeps the lower one; told that grey
+    and alpha are four colours, it gives all their bytes.
+    """
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as other:
+        other.tile = [other.tile[0]._replace(args=SWAPPED[packed])]
+        low = np.asarray(other).astype(np.uint16)
+    if packed.startswith("LA"):
+        return low[..., 0] * np.uint16(256) + low[..., 1]
+    return np.asarray(image)[..., :3].astype(np.uint16) * np.uint16(256) + low[..., :3]
+
+
+def _about(image: Image.Image) -> dict[str, Any]:
+    """See `Decoded.about`; what is broken is left out."""
+    about: dict[str, Any] = {key: image.info[key] for key in ("duration", "loop") if key in image.info}
+    try:
+        dpi = tuple(float(value) for value in image.info.get("dpi", ()))
+        if dpi and 1 < min(dpi) <= max(dpi) < 65536:  # 1 is Pillow's word for a TIFF that says nothing
+            about["dpi"] = dpi
+        profile = image.info.get("icc_profile")
+        if profile and "sRGB" in (ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.profile_description or ""):
+            about["icc_profile"] = profile
+        exif = image.getexif()
+        about["exif"] = {**exif, **{folder: exif.get_ifd(folder) for folder in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)}}
+    except MemoryError:
+        raise
+    except Exception:
+        pass
+    return about
 
 
 def composited(pixels: Pixels, alpha: NDArray[np.uint8], background: Colour) -> Pixels:
@@ -227,9 +300,9 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _has_many_frames(image: Image.Image) -> bool:
-    """Frames of an animation or pages; the previews that cameras put into a JPEG are none."""
+    """Frames of an animation or pages; the previews that cameras put into a JPEG are none, nor are the layers of a PSD."""
     try:
-        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+        return image.format not in ("MPO", "PSD") and bool(getattr(image, "is_animated", False))
     except MemoryError:
         raise
     except Exception:  # as with EXIF
@@ -279,13 +352,18 @@ def _eight_bit(image: Image.Image, is_transparent: bool) -> Image.Image:
     return image.convert("RGB")
 
 
+def usual_range(kind: np.dtype[Any], held: Range | None) -> Range:
+    """The values that become 0 and 255 where nobody says which."""
+    return 0.0, 65535.0 if kind.kind in "iu" else 1.0 if held is None or held[1] <= 1 else 255.0
+
+
 def _eight_bit_grey(values: NDArray[np.generic], value_range: Range | None) -> tuple[NDArray[np.uint8], Range, bool]:
     """[H, W] of any depth to 0..255, the lowest and the highest value in it, and whether all of them are finite."""
     with np.errstate(invalid="ignore"):  # a signalling NaN
         grey = values.astype(np.float64)
     finite = np.isfinite(grey)
     held = (float(grey[finite].min()), float(grey[finite].max())) if finite.any() else (0.0, 0.0)
-    low, high = value_range or (0.0, 65535.0 if values.dtype.kind in "iu" else 1.0 if held[1] <= 1 else 255.0)
+    low, high = value_range or usual_range(values.dtype, held)
     unit = np.clip((np.where(finite, grey, low) - low) / (high - low), 0, 1)
     return np.rint(unit * 255).astype(np.uint8), held, bool(finite.all())
 

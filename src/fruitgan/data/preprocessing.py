@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image, ImageColor
 
 from fruitgan.data.decode import Colour, Decoded, Range, decode, is_deep
@@ -145,7 +145,7 @@ class Tally:
             return cls()
         aspects, *odd = zip(*pictures, strict=True)
         counts = dict(zip(Traits._fields[1:], map(sum, odd), strict=True))
-        return cls(images=len(pictures), aspect=median(aspects), **counts)
+        return cls(images=len(pictures), aspect=float(np.median(aspects)), **counts)
 
     def notes(self, where: str, how: Preprocessing) -> Iterator[str]:
         """What a person should know, a sentence each."""

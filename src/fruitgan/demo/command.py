@@ -22,11 +22,12 @@ def demo(
     config: options.Config = None,
 ) -> None:
     """Run the whole loop on fruit drawn on the spot: train, translate, export, detect, evaluate, report."""
-    console = Console(json=json, quiet=quiet)
+    given = locals()
     from fruitgan.demo.job import DemoSettings
     from fruitgan.demo.job import demo as job
 
-    settings = DemoSettings(out=out, quick=quick, seed=seed or 0, gpu=gpu, device=device)
+    settings = options.settings_of(DemoSettings, given, seed=seed or 0)
+    console = Console(json=json, quiet=quiet)
     with (
         stopped_at_once(f"stopped; {out} is not complete, the same command goes on with it"),
         console.events("") as on_progress,

@@ -24,11 +24,12 @@ from fruitgan.engines.contracts import Engine, Images, Precision, Weights, engin
 from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError, is_out_of_memory
 from fruitgan.files import write_atomically
 from fruitgan.machine import cache_folder, cores, may_have_gpu
-from fruitgan.progress import Note
+from fruitgan.progress import Note, silent
 from fruitgan.registry import Choice, Registry
 from fruitgan.settings import from_json, read_json, to_json
 
 AUTO = "auto"
+Tell = Callable[[Note], object]
 FORMAT = 2
 """Raised whenever other graphs are written, so that older ones in a cache are not used."""
 SHIPPED = Path(__file__).parents[1] / "weights"
@@ -136,21 +137,20 @@ def check_engine(wanted: str) -> None:
 
 
 def open_engine(
-    wanted: str, generator: Choice, weights: Weights, images: int, *, scale: str | int = AUTO, tell: Any = None, **asked: Any
+    wanted: str, generator: Choice, weights: Weights, images: int, *, scale: str | int = AUTO, tell: Tell = silent, **asked: Any
 ) -> tuple[str, Engine]:
-    """The name of the engine and the engine for so many images; `asked` as its builder.
+    """The name of the engine, `auto` being the fastest here, and the engine for so many images; `asked` as its builder.
 
     Raises:
-        UsageError, DataError, EnvironmentProblem: as `choose_engine` and `EngineBuilder`.
+        UsageError, DataError, EnvironmentProblem: as `EngineBuilder`, or two packages register the generator's name.
     """
-    name = choose_engine(wanted, generator, weights, scale=scale, tell=tell or (lambda note: None), **asked)
+    name = fastest(generator, weights, scale=scale, tell=tell, **asked) if wanted == AUTO else wanted
     workers = worker_count(images)
     threads = None if workers == 1 else max(1, cores() // workers)
     return name, engines.get(name)(generator=generator, weights=weights, threads=threads, **asked)
 
 
-def choose_engine(
-    wanted: str,
+def fastest(
     generator: Choice,
     weights: Weights,
     *,
@@ -158,18 +158,12 @@ def choose_engine(
     gpu: str | None = None,
     device: str | None = None,
     precision: Precision = "auto",
-    tell: Callable[[Note], object] = lambda note: None,
+    tell: Tell = silent,
 ) -> str:
-    """The name of the engine: the wanted one, or for `auto` the fastest here.
+    """torch where a GPU was asked for or may be here, for bf16 and for the scale `native` (torch alone has them); else onnx.
 
-    torch where a GPU was asked for or may be here, for bf16 and for the scale `native` (torch alone has them); else onnx, if
-    the generator's graph ships, is in the cache, or can be exported into it now. `tell` gets a note where it must be exported.
-
-    Raises:
-        UsageError: two packages register the generator's name.
+    The latter if the generator's graph ships, is in the cache, or can be exported into it now, of which `tell` gets a note.
     """
-    if wanted != AUTO:
-        return wanted
     on_cpu = device == "cpu" or gpu == "none" or (device is None and gpu in (None, AUTO) and not may_have_gpu())
     if not on_cpu or precision == "bf16" or scale == "native":
         return "torch"
@@ -187,11 +181,7 @@ def choose_engine(
 
 
 def find_graph(generator: Choice) -> Graph | None:
-    """The graph that ships or that the cache holds; None if it must be exported first. Imports nothing.
-
-    Raises:
-        UsageError: two packages register the generator's name.
-    """
+    """The graph that ships or that the cache holds; None if it must be exported first. Imports nothing."""
     registry = Registry[Any]("generators")
     if generator.name not in registry.names():
         return None

@@ -76,19 +76,16 @@ class _Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func.overloadpacket.__name__
         self.seen.add(name)
         if name == "convolution":
-            self._convolution(args, out)
+            weight, stride, dilation, transposed = args[1], args[3], args[5], args[6]
+            # A kernel's steps are those of the finer of its two maps, whose own size may be padded.
+            cells = out.shape[-1] * (1 if transposed else stride[-1])
+            self.reach += weight.shape[-1] // 2 * dilation[-1] * self.side_px / cells
         elif name == "avg_pool2d":
             self.reach += max(args[1]) // 2 * self.side_px / out.shape[-1]
         for tensor in out if isinstance(out, tuple) else (out,):
             if isinstance(tensor, Tensor):
                 self._hold(tensor)
         return out
-
-    def _convolution(self, args: tuple[Any, ...], out: Tensor) -> None:
-        weight, stride, dilation, transposed = args[1], args[3], args[5], args[6]
-        # A kernel's steps are those of the finer of its two maps, whose own size may be padded.
-        cells = out.shape[-1] * (1 if transposed else stride[-1])
-        self.reach += weight.shape[-1] // 2 * dilation[-1] * self.side_px / cells
 
     def _hold(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()

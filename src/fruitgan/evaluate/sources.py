@@ -16,7 +16,7 @@ from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.measures.contracts import NOT_KNOWN
 from fruitgan.settings import from_json, read_json
-from fruitgan.translate.picture_files import TRAINED_AGAINST, read_mark
+from fruitgan.translate.pictures import TRAINED_AGAINST, read_mark
 
 CARD_FILE = "dataset.json"
 

@@ -24,22 +24,17 @@ def translate(
     output: Annotated[
         str | None,
         typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE|DIR|-",
-            show_default="translated",
-            help="A file for one image, a folder, or standard output.",
+            "--output", "-o", metavar="FILE|DIR|-", show_default="translated", help="A file for one image, or a folder."
         ),
     ] = None,
     format: Annotated[
-        Literal["png", "jpg", "webp"] | None, typer.Option("--format", show_default="png", help="Kind of the files written.")
+        Literal["png", "jpg", "webp", "tif", "gif"] | None,
+        typer.Option("--format", show_default="png, or as they came with --frames all", help="Kind of the files written."),
     ] = None,
     scale: Annotated[
         str,
         typer.Option(
-            "--scale",
-            metavar="auto|native|N",
-            help="Size the generator sees: large images at the training size, all as they are, or N px for the shorter side.",
+            "--scale", metavar="auto|native|N", help="Large images at the training size, all as they are, or N px a side."
         ),
     ] = "auto",
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Include subfolders; the tree is kept.")] = False,
@@ -47,6 +42,18 @@ def translate(
         bool, typer.Option("--overwrite", help="Make every result anew, whatever is in its place; else only what is missing.")
     ] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Source and result side by side.")] = False,
+    frames: Annotated[
+        Literal["first", "all"],
+        typer.Option("--frames", help="Of an animation or a stack of pages: the first, or all into one file."),
+    ] = "first",
+    keep_metadata: Annotated[
+        Literal["none", "basic", "all"],
+        typer.Option("--keep-metadata", help="basic: date, resolution, sRGB profile; all: camera, author and place (GPS) too."),
+    ] = "basic",
+    value_range: Annotated[
+        str | None,
+        typer.Option("--value-range", metavar="LOW,HIGH", show_default="the bundle's", help="Of deep greys: black and white."),
+    ] = None,
     engine: options.Engine = "auto",
     gpu: options.Gpu = None,
     device: options.Device = None,
@@ -59,12 +66,12 @@ def translate(
     json: options.Json = False,
 ) -> None:
     """Turn images into images of the other domain: apples into oranges."""
-    chosen = {name: value for name, value in locals().items() if name not in ("config", "quiet", "json")}
+    given = locals()
     from fruitgan.translate.job import TranslateSettings
     from fruitgan.translate.job import translate as run
     from fruitgan.translate.plan import STREAM
 
-    settings = TranslateSettings(**{**chosen, "sources": tuple(sources)})
+    settings = options.settings_of(TranslateSettings, given, sources=tuple(sources))
     if output == STREAM or (output is None and settings.sources == (STREAM,)):
         if json:
             raise UsageError("standard output cannot hold both the image and --json; give a file or a folder with -o")
@@ -83,6 +90,8 @@ def translate(
     for path in result.outputs:
         if path != STREAM:
             console.out(_in_one_line(path))
+    for remark in result.notes:
+        console.say(f"{_in_one_line(remark.path)}: {remark.reason}")
     for remark in result.skipped:
         console.say(f"skipped: {_in_one_line(remark.path)}: {remark.reason}")
     if result.exit_code:
@@ -119,9 +128,10 @@ def export(
     json: options.Json = False,
 ) -> None:
     """Write a bundle's generators as ONNX models, checked against torch."""
+    given = locals()
     from fruitgan.translate.export_job import ExportModelSettings, export_model
 
-    settings = ExportModelSettings(bundle=bundle, format=format, to=to, direction=direction, output=output, overwrite=overwrite)
+    settings = options.settings_of(ExportModelSettings, given)
     console = Console(json=json, quiet=quiet)
     with stopped_at_once("stopped; every model is whole or not there"), console.events(unit="model") as on_progress:
         result = export_model(settings, on_progress)
@@ -129,8 +139,8 @@ def export(
     for model in result.models:
         console.out(model.path)
     rows = [
-        (model.to, parity.images, f"{parity.width_px} x {parity.height_px}", parity.largest, round(parity.mean, 6))
+        (model.to, made["images"], f"{made['width_px']} x {made['height_px']}", made["largest"], round(made["mean"], 6))
         for model in result.models
-        for parity in model.parity
+        for made in model.parity
     ]
     console.table("grey levels from torch", ("to", "images", "size", "largest", "mean"), rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -43,17 +44,6 @@ class ExportModelSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parity:
-    """How far the model's pictures are from torch's, in grey levels of 255."""
-
-    images: int
-    height_px: int
-    width_px: int
-    largest: int
-    mean: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class ExportedModel:
     """One model that was written."""
 
@@ -61,7 +51,8 @@ class ExportedModel:
     to: str
     path: str
     bytes: int
-    parity: list[Parity]
+    parity: list[Mapping[str, Any]]
+    """How far its pictures are from torch's in grey levels of 255, `largest` and `mean`, by their number and size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,14 +113,14 @@ def _name(card: Card, way: str) -> str:
     return "-to-".join(words) + ".onnx"
 
 
-def _compared(card: Card, model: bytes, torchs: Engine) -> list[Parity]:
+def _compared(card: Card, model: bytes, torchs: Engine) -> list[Mapping[str, Any]]:
     """Raises: FruitganError where a picture is not torch's."""
     import onnxruntime
 
     session: Any = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     side = card.padded(min(card.image_size_px, LARGEST_COMPARED_PX))
     small = card.padded(1)
-    found = []
+    found: list[Mapping[str, Any]] = []
     for count, height, width in ((2, side, side), (1, side, card.padded(side + side // 2)), (1, small, card.padded(small + 1))):
         square = max(height, width, MINIMUM_SIZE_PX)
         images = np.stack([draw("apple", square, 0, index)[:height, :width] for index in range(count)])
@@ -140,5 +131,5 @@ def _compared(card: Card, model: bytes, torchs: Engine) -> list[Parity]:
             raise FruitganError(
                 f"the model of {card.name} is up to {largest} grey levels from torch at {width} x {height} px: not written"
             )
-        found.append(Parity(images=count, height_px=height, width_px=width, largest=largest, mean=float(apart.mean())))
+        found.append({"images": count, "height_px": height, "width_px": width, "largest": largest, "mean": float(apart.mean())})
     return found

@@ -6,30 +6,33 @@ import errno
 import hashlib
 import json
 import time
-from collections.abc import Generator, Mapping, Sequence, Set
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
 from fruitgan.bundle import RUNS, Bundle, Card, load, locate, weights_sha256
-from fruitgan.data.decode import NotAnImage, decode
-from fruitgan.data.finder import Remark, bare_reason
+from fruitgan.data.decode import NotAnImage, decode_frames
+from fruitgan.data.finder import Found, Remark, bare_reason
 from fruitgan.data.parallel import in_order
+from fruitgan.data.preprocessing import parse_value_range
 from fruitgan.engines.contracts import Engine, Precision, worker_count
 from fruitgan.engines.onnx_engine import AUTO, check_engine, open_engine
 from fruitgan.engines.padding import translate_pixels
 from fruitgan.errors import DataError, FruitganError, UsageError, reason_of
 from fruitgan.files import NotAFile, write_atomically
-from fruitgan.progress import OnProgress, Progress
+from fruitgan.progress import Note, OnProgress, Progress
 from fruitgan.registry import suggestion
 from fruitgan.settings import to_json
-from fruitgan.translate.picture_files import TRAINED_AGAINST, Format, encode
-from fruitgan.translate.plan import STREAM, Plan, Task, format_of, make_plan, without_results
+from fruitgan.translate.pictures import TRAINED_AGAINST, Format, Kept, encode, lacks, restored, unit_of
+from fruitgan.translate.plan import STREAM, Task, make_plan, without_results
 
 LARGEST_SCALE_PX = 8192
+FEW_STEPS = 1000
+"""A training with fewer is warned of."""
 UNNAMEABLE = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 """How a file system says that it is just this name that it does not take."""
 
@@ -56,6 +59,11 @@ class TranslateSettings:
     overwrite: bool = False
     compare: bool = False
     """Whether the source stands on the left of the result."""
+    frames: Literal["first", "all"] = "first"
+    """Of animations and stacks of pages; all of them go into the container that they came in."""
+    keep_metadata: Kept = "basic"
+    value_range: str | None = None
+    """LOW,HIGH: the values of deep grey pictures that are black and white to the generator; None, or auto: the bundle's."""
     engine: str = AUTO
     """A registered name, or `auto` for the fastest."""
     gpu: str | None = None
@@ -79,13 +87,20 @@ class TranslateSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TranslateResult:
-    """What became of every image; each is in exactly one of the lists."""
+    """What became of every image; each is in exactly one of the lists `skipped`, `failed` and `outputs`."""
 
+    bundle: str
+    """The file of the generator."""
+    direction: str
+    step: int
+    """How many steps the generator was trained."""
     translated: int
     """How many were made now; `outputs` also holds those that were there already."""
     skipped: tuple[Remark, ...]
     failed: tuple[Remark, ...]
     outputs: tuple[str, ...]
+    notes: tuple[Remark, ...]
+    """What single results lack: frames, values, bits."""
     seconds: float
     images_per_second: float
     engine: str | None
@@ -120,57 +135,61 @@ def translate(
     """
     begin = time.monotonic()
     tell = on_progress or (lambda event: None)
-    form = format_of(settings.output, settings.format)
     check_engine(settings.engine)  # an unknown name is refused even where nothing is left to do
-    plan = make_plan(settings.sources, settings.recursive, settings.output, form, stdin)
-    bundle = load(locate(settings.bundle, settings.runs))
-    direction = choose_direction(bundle.card, settings.to, settings.direction)
-    mark = _mark(settings, bundle, direction, form)
-    tasks = without_results(plan.tasks, mark, settings.overwrite)
+    planned, found = make_plan(settings, stdin)
+    path = locate(settings.bundle, settings.runs)
+    bundle = load(path)
+    if (values := parse_value_range(settings.value_range)) is not None:
+        bundle = replace(bundle, card=replace(bundle.card, value_range=values))
+    card = bundle.card
+    direction = choose_direction(card, settings.to, settings.direction)
+    mark = _mark(settings, bundle, direction)
+    tasks = without_results(planned, mark, settings.overwrite)
     done: dict[Task, FruitganError | None] = {}
     name = None
+    notes: dict[Task, list[str]] = {}
     if tasks:
-        name, engine = open_engine(
-            settings.engine,
-            bundle.card.generator,
-            bundle.weights[direction],
-            len(tasks),
-            scale=settings.scale_px,
-            tell=tell,
-            gpu=settings.gpu,
-            device=settings.device,
-            precision=settings.precision,
-        )
-        pipeline = _Pipeline(engine, bundle.card, settings.scale_px, settings.compare, form, mark, stdout)
+        machine = {"gpu": settings.gpu, "device": settings.device, "precision": settings.precision}
+        weights, scale = bundle.weights[direction], settings.scale_px
+        name, engine = open_engine(settings.engine, card.generator, weights, len(tasks), scale=scale, tell=tell, **machine)
+        tell(Note(f"{card.name} ({path}) to {card.target(direction)}, {direction}, trained for {card.steps:,} steps"))
+        if card.resolved_recipe is not None and card.steps < FEW_STEPS:
+            tell(Note(f"{card.name} was trained for {card.steps:,} steps: expect little of it", is_warning=True))
+        pipeline = _Pipeline(engine, card, settings, mark, stdout, notes)
         with closing(pipeline.results(tasks)) as results:
             for task, error in results:
                 done[task] = error
                 details = {"path": task.source_name, "reason": None if error is None else bare_reason(error)}
                 if tell(Progress("translating", len(done), len(tasks), details)):
                     break
-    return _result(plan, set(tasks) - done.keys(), done, time.monotonic() - begin, name)
+    used = {"bundle": str(path), "direction": direction, "step": card.steps, "engine": name}
+    noted = tuple(Remark(task.source_name, text) for task in done for text in notes.get(task, ()))
+    undone = set(tasks) - done.keys()
+    there = [task for task in planned if task not in undone and done.get(task) is None]
+    return _result(found, there, done, time.monotonic() - begin, notes=noted, **used)
 
 
 def _result(
-    plan: Plan, undone: Set[Task], done: Mapping[Task, FruitganError | None], seconds: float, engine: str | None
+    found: Found, there: Sequence[Task], done: Mapping[Task, FruitganError | None], seconds: float, **used: Any
 ) -> TranslateResult:
+    skipped, failed, codes = [*found.skipped], [*found.failed], set()
     lost = {task: error for task, error in done.items() if error is not None}
-    outputs = tuple(task.output_name for task in plan.tasks if task not in undone and task not in lost)
-    remarks = [(Remark(task.source_name, bare_reason(error)), error) for task, error in lost.items()]
-    failed = [*plan.failed, *(remark for remark, error in remarks if not isinstance(error, NotAnImage))]
-    codes = {error.exit_code for error in lost.values() if not isinstance(error, NotAnImage)}
+    for task, error in lost.items():
+        is_image = not isinstance(error, NotAnImage)
+        (failed if is_image else skipped).append(Remark(task.source_name, bare_reason(error)))
+        codes |= {error.exit_code} if is_image else set()
     exit_code = 0
-    if failed or not outputs:
-        exit_code = FruitganError.exit_code if codes == {FruitganError.exit_code} and not plan.failed else DataError.exit_code
+    if failed or not there:
+        exit_code = FruitganError.exit_code if codes == {FruitganError.exit_code} and not found.failed else DataError.exit_code
     return TranslateResult(
         translated=len(done) - len(lost),
-        skipped=(*plan.skipped, *(remark for remark, error in remarks if isinstance(error, NotAnImage))),
+        skipped=tuple(skipped),
         failed=tuple(failed),
-        outputs=outputs,
+        outputs=tuple(task.output_name for task in there),
         seconds=round(seconds, 3),
         images_per_second=round((len(done) - len(lost)) / seconds, 3),
-        engine=engine,
         exit_code=exit_code,
+        **used,
     )
 
 
@@ -184,11 +203,11 @@ class _Pipeline:
 
     engine: Engine
     card: Card
-    scale: str | int
-    compare: bool
-    form: Format
+    settings: TranslateSettings
     mark: Mapping[str, Any]
     stdout: BinaryIO | None
+    notes: dict[Task, list[str]]
+    """What results lack is noted here."""
 
     def results(self, tasks: Sequence[Task]) -> Generator[tuple[Task, FruitganError | None]]:
         """Each task with what kept its result from being made, in their order, as they are done.
@@ -212,7 +231,7 @@ class _Pipeline:
             FruitganError: it cannot be written, and neither could any other.
         """
         try:
-            file = self._file(task.read())
+            file = self._file(task, task.read())
         except NotAFile as error:
             return NotAnImage(str(error))
         except FruitganError as error:
@@ -234,13 +253,26 @@ class _Pipeline:
             raise
         return None
 
-    def _file(self, data: bytes) -> bytes:
-        source = decode(data, background=None)
-        pixels, alpha = translate_pixels(self.engine, self.card, source.pixels, self.scale), source.alpha
-        if self.compare:
-            pixels = np.concatenate([source.pixels, pixels], axis=1)
-            alpha = None if alpha is None else np.concatenate([alpha, alpha], axis=1)
-        return encode(pixels, alpha, self.form, {**self.mark, "source": hashlib.sha256(data).hexdigest()})
+    def _file(self, task: Task, data: bytes) -> bytes:
+        is_all, notes = self.settings.frames == "all", self.notes.setdefault(task, [])
+        frames: list[Any] = []
+        told: list[Mapping[str, Any]] = []
+        with closing(decode_frames(data, background=None)) as sources:
+            for source in sources:
+                unit = unit_of(source, self.card)
+                made = translate_pixels(self.engine, self.card, unit, self.settings.scale_px)
+                if self.settings.compare:
+                    made = np.concatenate([unit, made], axis=1)
+                    doubled = None if source.alpha is None else np.concatenate([source.alpha] * 2, axis=1)
+                    source = replace(source, alpha=doubled)
+                frames.append(restored(made, source, self.card, task.form))
+                told.append(source.about)
+                notes += (note for note in lacks(source, frames[-1], self.card, task.form, is_all) if note not in notes)
+                if not is_all:
+                    break
+        about = {**told[0], "duration": [each.get("duration", 0) for each in told]}
+        mark = {**self.mark, "format": task.form, "source": hashlib.sha256(data).hexdigest()}
+        return encode(frames, task.form, mark, about, self.settings.keep_metadata)
 
 
 def choose_direction(card: Card, to: str | None, direction: str | None) -> str:
@@ -263,7 +295,7 @@ def choose_direction(card: Card, to: str | None, direction: str | None) -> str:
     return ways[to]
 
 
-def _mark(settings: TranslateSettings, bundle: Bundle, direction: str, form: Format) -> dict[str, Any]:
+def _mark(settings: TranslateSettings, bundle: Bundle, direction: str) -> dict[str, Any]:
     """What makes a result: all that changes how it looks, but not where and how fast the same is computed."""
     card = bundle.card
     sizes = [card.image_size_px, card.size_minimum_px, card.size_multiple_px]
@@ -273,6 +305,9 @@ def _mark(settings: TranslateSettings, bundle: Bundle, direction: str, form: For
         "direction": direction,
         "scale": settings.scale,
         "compare": settings.compare,
-        "format": form,
+        "frames": settings.frames,
+        "metadata": settings.keep_metadata,
+        "value_range": to_json(card.value_range),
+        "background": card.background,
         TRAINED_AGAINST: None if card.trained_against is None else list(card.trained_against),
     }

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import os
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, BinaryIO, get_args
 
-from fruitgan.data.finder import Remark, find_images, identity_of, reason_no_image
+from fruitgan.data.finder import Found, ImageFile, Remark, find_images, identity_of, reason_no_image
 from fruitgan.errors import DataError, UsageError
-from fruitgan.files import file_sha256, open_regular, remove_abandoned
+from fruitgan.files import open_regular, remove_abandoned
 from fruitgan.images import SUFFIXES
-from fruitgan.translate.picture_files import TRAINED_AGAINST, Format, name_outputs, read_mark
+from fruitgan.translate.pictures import TRAINED_AGAINST, Format, container_of, read_mark
+
+if TYPE_CHECKING:
+    from fruitgan.translate.job import TranslateSettings
 
 STREAM = "-"
 FOLDER = "translated"
-FORMAT_OF_SUFFIX: Mapping[str, Format] = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
+FORMAT_OF_SUFFIX: Mapping[str, Format] = {**{f".{form}": form for form in get_args(Format)}, ".jpeg": "jpg", ".tiff": "tif"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,7 @@ class Task:
     """None is standard input."""
     output: Path | None
     """None is standard output."""
+    form: Format
     data: bytes = b""
     """What came from standard input."""
 
@@ -45,22 +53,6 @@ class Task:
         with open_regular(self.path) as file:
             return file.read()
 
-    def sha256(self) -> str | None:
-        """Of the source's bytes; None if they cannot be read."""
-        try:
-            return hashlib.sha256(self.data).hexdigest() if self.path is None else file_sha256(self.path)
-        except DataError:
-            return None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be done, and what cannot be."""
-
-    tasks: Sequence[Task]
-    skipped: Sequence[Remark] = ()
-    failed: Sequence[Remark] = ()
-
 
 def is_folder(output: str | None) -> bool:
     """Whether `-o` means a folder: there is one, or its name does not end as an image's does."""
@@ -70,14 +62,14 @@ def is_folder(output: str | None) -> bool:
     return output != STREAM and (path.is_dir() or path.suffix.lower() not in SUFFIXES)
 
 
-def format_of(output: str | None, wanted: Format | None) -> Format:
-    """The format of the results: what was asked for, else what the output file's name says, else png.
+def _format_of(output: str | None, wanted: Format | None) -> Format | None:
+    """The format of all results: what was asked for, else what the output file's name says; None leaves it to each source.
 
     Raises:
         UsageError: the two contradict each other, or the name says one that is not written.
     """
     if output is None or output == STREAM or is_folder(output):
-        return wanted or "png"
+        return wanted
     suffix = Path(output).suffix.lower()
     if suffix not in FORMAT_OF_SUFFIX:
         raise UsageError(f"{output}: no {suffix} is written; use one of {', '.join(FORMAT_OF_SUFFIX)}")
@@ -86,37 +78,45 @@ def format_of(output: str | None, wanted: Format | None) -> Format:
     return FORMAT_OF_SUFFIX[suffix]
 
 
-def make_plan(sources: Sequence[str], recursive: bool, output: str | None, form: Format, stdin: BinaryIO | None = None) -> Plan:
-    """Every image that is meant, with the place of its result; the source `-` is the image on standard input.
+def make_plan(settings: TranslateSettings, stdin: BinaryIO | None = None) -> tuple[list[Task], Found]:
+    """Every image that is meant, with the place of its result, and what was found; `-` is the image on standard input.
 
     Raises:
         DataError: there is not a single file.
         UsageError: several images for one file; a result would replace a source; no standard input, as under a service.
     """
+    sources, output = settings.sources, settings.output
+    wanted = _format_of(output, settings.format)
     folder = Path(output or FOLDER) if is_folder(output) else None
     place = Path(output) if folder is None and output and output != STREAM else None
-    if list(sources) == [STREAM]:
+
+    def form_of(file: Any) -> Format:
+        return wanted or (settings.frames == "all" and container_of(file)) or "png"
+
+    if sources == (STREAM,):
         if stdin is None:
             raise UsageError("there is no standard input to read the image from")
         data = stdin.read()
         if reason := reason_no_image(data):
-            return Plan([], skipped=[Remark(STREAM, reason)])
-        return Plan([Task(None, folder / f"stdin.{form}" if folder and output else place, data)])
-    found = find_images(sources, recursive, folder, lambda path: read_mark(path) is not None)
+            return [], Found(skipped=[Remark(STREAM, reason)])
+        form = form_of(io.BytesIO(data))
+        return [Task(None, folder / f"stdin.{form}" if folder and output else place, form, data)], Found()
+    found = find_images(sources, settings.recursive, folder, lambda path: read_mark(path) is not None)
     if not (found.images or found.skipped or found.failed):
         raise DataError(f"{', '.join(sources)}: no images found")
-    if folder is not None:
-        names = name_outputs(found.images, f".{form}")
-        tasks = [Task(source.path, folder / name) for source, name in zip(found.images, names, strict=True)]
-    elif len(found.images) > 1:
+    if folder is None and len(found.images) > 1:
         raise UsageError(f"-o {output} takes one image, not {len(found.images)}; give a folder")
-    else:
-        tasks = [Task(source.path, place) for source in found.images]
-    originals = {identity_of(source.path) for source in found.images}
+    forms = [form_of(image.path) for image in found.images]
+    names = name_outputs(found.images, [f".{form}" for form in forms])
+    tasks = [
+        Task(image.path, place if folder is None else folder / name, form)
+        for image, name, form in zip(found.images, names, forms, strict=True)
+    ]
+    originals = {identity_of(image.path) for image in found.images}
     for task in tasks:
         if task.output is not None and (there := identity_of(task.output)) is not None and there in originals:
             raise UsageError(f"{task.output}: the result would replace a source; give another folder with -o")
-    return Plan(tasks, found.skipped, found.failed)
+    return tasks, found
 
 
 def without_results(tasks: Sequence[Task], mark: Mapping[str, Any], overwrite: bool) -> list[Task]:
@@ -152,7 +152,39 @@ def _difference(task: Task, output: Path, mark: Mapping[str, Any]) -> str | None
         return "not made by fruitgan translate"
     if there.get("bundle") != mark["bundle"]:
         return "made by another bundle"
-    other = next((key for key, value in mark.items() if key != TRAINED_AGAINST and there.get(key) != value), None)
+    made = {**mark, "format": task.form}
+    usual = {"frames": "first", "metadata": "basic", "background": "white"}  # earlier results say nothing of these
+    other = next((key for key in made if key != TRAINED_AGAINST and there.get(key, usual.get(key)) != made[key]), None)
     if other is not None:
         return f"made with another {other}"
-    return None if there.get("source") == task.sha256() else "made from another image"
+    try:
+        is_same = there.get("source") == hashlib.sha256(task.read()).hexdigest()
+    except (OSError, DataError):
+        is_same = False
+    return None if is_same else "made from another image"
+
+
+def name_outputs(sources: Sequence[ImageFile], suffixes: Sequence[str]) -> list[PurePath]:
+    """A relative path for each source's result, all different also where upper and lower case are the same.
+
+    The first that is free of: `photo.png`, `photo.jpg.png`, then with as many of the source's folders before it as it takes.
+    All sources that want one name move on together, so that the names do not hang on their order.
+    """
+    forms = []
+    for number, (source, suffix) in enumerate(zip(sources, suffixes, strict=True), start=1):
+        folder, name = source.relative.parent, source.relative.name
+        above = Path(os.path.abspath(source.path)).parent.parts[1:]  # without the root
+        deeper = [PurePath(*above[-count:], name + suffix) for count in range(len(folder.parts) + 1, len(above) + 1)]
+        # What still clashes then differs in case alone and lies in one folder.
+        numbered = folder / f"{name}-{number}{suffix}"
+        forms.append([folder / (source.relative.stem + suffix), folder / (name + suffix), *deeper, numbered])
+    level = [0] * len(forms)
+    while True:
+        names = [form[at] for form, at in zip(forms, level, strict=True)]
+        keys = [unicodedata.normalize("NFC", str(name)).casefold() for name in names]
+        uses = Counter(keys)
+        clashing = [i for i, key in enumerate(keys) if uses[key] > 1 and level[i] + 1 < len(forms[i])]
+        if not clashing:
+            return names
+        for i in clashing:
+            level[i] += 1
