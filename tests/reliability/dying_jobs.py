@@ -242,6 +242,7 @@ class DetectorTraining(Job):
             if isinstance(event, Progress) and "run" in event.details:
                 told["rounds_taken_up"] = event.details["epoch"]
 
+        os.environ["FRUITGAN_CACHE"] = str(self.cache(folder))
         train_detector(TrainDetectorSettings(data=self.data / "dataset", out=folder, **settings), on_progress)
         return told
 

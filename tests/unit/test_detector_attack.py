@@ -50,34 +50,34 @@ def test_the_attacker_that_sees_the_difference_is_chosen_and_judged_on_what_it_d
     images = write(tmp_path, 160, stripes=20)
     generated = np.array([image.generated for image in images])
     folds = grouped_folds(images, 3, 0)
-    with open_image_dataset(images, SIDE) as album:
-        blind, seeing = spectrum("blind", album, bins=1), spectrum("seeing", album, bins=4)
-        told: list[tuple[str, int, int]] = []
-        found = cross_validation([blind, seeing], folds, generated, lambda *event: told.append(event))
-        assert found.name == "seeing"
-        assert len(found.judged) == len(set(found.judged)) == 160
-        rows = np.flatnonzero(found.fold == 1)
-        assert set(found.judged[rows]) == set(folds[1].test)
-        np.testing.assert_array_equal(found.strongest[rows], found.logits[found.chosen[1]][rows])
-        assert ((found.strongest > 0) == generated[found.judged]).mean() > 0.9
-        winner = found.winners[1].detector  # the weights that are kept are those that gave these answers
-        pictures = [found.winners[1].prepare(album.pixels(index)) for index in found.judged[rows]]
-        again = answers(winner, pictures, CPU)
-        np.testing.assert_allclose(again, found.strongest[rows], atol=1e-3)
-        assert told[-1] == ("seeing", 6, 6)
-        test = two_sample_test([blind, seeing], half_split(images, 0), generated, [image.group for image in images], 0)
-        assert test.rejects
-        shuffled = np.random.default_rng(1).permutation(generated)
-        assert not two_sample_test([seeing], half_split(images, 0), shuffled, [str(i) for i in range(160)], 0).rejects
+    album = open_image_dataset(images, SIDE)
+    blind, seeing = spectrum("blind", album, bins=1), spectrum("seeing", album, bins=4)
+    told: list[tuple[str, int, int]] = []
+    found = cross_validation([blind, seeing], folds, generated, lambda *event: told.append(event))
+    assert found.name == "seeing"
+    assert len(found.judged) == len(set(found.judged)) == 160
+    rows = np.flatnonzero(found.fold == 1)
+    assert set(found.judged[rows]) == set(folds[1].test)
+    np.testing.assert_array_equal(found.strongest[rows], found.logits[found.chosen[1]][rows])
+    assert ((found.strongest > 0) == generated[found.judged]).mean() > 0.9
+    winner = found.winners[1].detector  # the weights that are kept are those that gave these answers
+    pictures = [found.winners[1].prepare(album.pixels(index)) for index in found.judged[rows]]
+    again = answers(winner, pictures, CPU)
+    np.testing.assert_allclose(again, found.strongest[rows], atol=1e-3)
+    assert told[-1] == ("seeing", 6, 6)
+    test = two_sample_test([blind, seeing], half_split(images, 0), generated, [image.group for image in images], 0)
+    assert test.rejects
+    shuffled = np.random.default_rng(1).permutation(generated)
+    assert not two_sample_test([seeing], half_split(images, 0), shuffled, [str(i) for i in range(160)], 0).rejects
 
 
 def test_a_network_is_trained_on_parts_where_it_takes_them(tmp_path: Path) -> None:
     images = write(tmp_path, 40, stripes=30)
     generated = np.array([image.generated for image in images])
-    with open_image_dataset(images, SIDE) as album:
-        choice = detectors.choose("small-cnn", {"image_size_px": SIDE, "base_channels": 2})
-        small = PixelCandidate("small", choice, album, FitSettings(epochs=1), CPU)
-        learned = small.learn(half_split(images, 0), generated)
+    album = open_image_dataset(images, SIDE)
+    choice = detectors.choose("small-cnn", {"image_size_px": SIDE, "base_channels": 2})
+    small = PixelCandidate("small", choice, album, FitSettings(epochs=1), CPU)
+    learned = small.learn(half_split(images, 0), generated)
     assert np.isfinite(learned.val_loss)
     assert small.seconds > 0
     choice = detectors.choose("seed-cnn", {"image_size_px": SIDE})

@@ -309,8 +309,8 @@ def test_a_given_detector_is_judged_on_images_that_it_was_not_trained_with(datas
 
     images = read_dataset(dataset).images
     choice = detectors.choose("spectrum", {"image_size_px": 32})
-    with open_image_dataset(images, 32) as album:
-        fingerprint = album.fingerprint
+    album = open_image_dataset(images, 32)
+    fingerprint = album.fingerprint
     verdict = judge(np.array([1.0, -1.0]), np.array([True, False]))
     card = DetectorCard(
         name="x",

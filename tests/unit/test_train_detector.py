@@ -276,10 +276,10 @@ def test_a_detector_from_its_file_answers_as_the_one_that_was_judged(trained: Tr
     bundle = load_detector(trained.file)
     assert bundle.card.verdict.accuracy == trained.accuracy
     images = read_folders(easy / "predicted", easy / "origins").images
-    with open_image_dataset(images, bundle.card.image_size_px) as album:
-        parts = grouped_split(album.images, 0)
-        paths = [album.images[i].path for i in parts.test]
-        truth = album.generated[parts.test]
+    album = open_image_dataset(images, bundle.card.image_size_px)
+    parts = grouped_split(album.images, 0)
+    paths = [album.images[i].path for i in parts.test]
+    truth = album.generated[parts.test]
     logits = predict(bundle.detector, paths, device=CPU, batch_size=7)
     assert logits.dtype == np.float64
     assert judge(logits, truth).confusion == trained.confusion
@@ -363,27 +363,30 @@ class Broken(Detector):
 
 def test_a_loss_that_is_not_finite_ends_the_training(easy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detectors, "build", lambda _: Broken())
-    with open_image_dataset(read_folders(easy / "predicted", easy / "origins").images, SIDE) as album:
-        parts = grouped_split(album.images, 0)
-        with pytest.raises(FruitganError, match="not finite in epoch 1"):
-            fit(Choice("broken", "x", "0"), album, parts, FitSettings(), CPU)
+    album = open_image_dataset(read_folders(easy / "predicted", easy / "origins").images, SIDE)
+    parts = grouped_split(album.images, 0)
+    with pytest.raises(FruitganError, match="not finite in epoch 1"):
+        fit(Choice("broken", "x", "0"), album, parts, FitSettings(), CPU)
 
 
-def test_a_dataset_in_a_file_equals_one_in_memory(easy: Path) -> None:
+def test_a_dataset_is_decoded_once_and_gives_what_the_files_hold(easy: Path) -> None:
     images = read_folders(easy / "predicted", easy / "origins").images
-    with open_image_dataset(images, SIDE) as one, open_image_dataset(images, SIDE, memory_limit_bytes=0) as other:
-        assert one.fingerprint == other.fingerprint
-        some = np.array([3, 0, 119])
-        assert torch.equal(one.batch(some, CPU), other.batch(some, CPU))
-        assert one.batch(some, CPU).dtype == torch.float32
-        assert one.labels(some, CPU).tolist() == [1, 1, 0]
+    events: list[Event] = []
+    one, other = (open_image_dataset(images, SIDE, tell=events.append) for _ in range(2))
+    assert one.fingerprint == other.fingerprint
+    some = np.array([3, 0, 119])
+    naive = np.stack([np.asarray(Image.open(images[i].path)) for i in some]).transpose(0, 3, 1, 2) / 255
+    np.testing.assert_allclose(one.batch(some, CPU), naive, atol=1e-6)
+    assert torch.equal(one.batch(some, CPU), other.batch(some, CPU))
+    assert one.labels(some, CPU).tolist() == [1, 1, 0]
+    assert len(events) <= len(images)
 
 
 def test_a_dataset_of_the_wrong_size_is_refused(easy: Path) -> None:
-    with open_image_dataset(read_folders(easy / "predicted", easy / "origins").images, SIDE) as album:
-        choice = detectors.choose("small-cnn", {"image_size_px": 64})
-        with pytest.raises(UsageError, match="wants images of 64 px and would get 32 px"):
-            fit(choice, album, grouped_split(album.images, 0), FitSettings(), CPU)
+    album = open_image_dataset(read_folders(easy / "predicted", easy / "origins").images, SIDE)
+    choice = detectors.choose("small-cnn", {"image_size_px": 64})
+    with pytest.raises(UsageError, match="wants images of 64 px and would get 32 px"):
+        fit(choice, album, grouped_split(album.images, 0), FitSettings(), CPU)
 
 
 def test_a_small_training_set_still_has_steps_in_an_epoch() -> None:

@@ -28,7 +28,7 @@ from fruitgan.measures.contracts import features, metrics
 from fruitgan.measures.features import extract
 from fruitgan.networks.contracts import generators
 from fruitgan.networks.weights import build_for
-from fruitgan.progress import Listener, OnProgress, Progress
+from fruitgan.progress import Listener, OnProgress, Progress, silent
 from fruitgan.report.grid import png_bytes
 from fruitgan.runs.resume import find_run
 from fruitgan.runs.run import CONFIG
@@ -214,8 +214,8 @@ def detector_gate(way: str, files: dict[str, list[Path]], device: torch.device, 
         ]
         if reason := need(images):
             return Gate(name, None, MOST_POINTS, None, reason)
-        with TwoSampleTest(images, (DETECTOR,), device, seed, quick=True, tell=lambda _: None) as testing:
-            accuracy[kind] = testing.cross_validate(testing.detectors())[0].accuracy
+        testing = TwoSampleTest(images, (DETECTOR,), device, seed, quick=True, tell=silent)
+        accuracy[kind] = testing.cross_validate(testing.detectors())[0].accuracy
     points = 100 * (accuracy["student"] - accuracy["teacher"])
     said = f"accuracy of {DETECTOR}: student {accuracy['student']:.1%}, teacher {accuracy['teacher']:.1%}"
     return Gate(name, points, MOST_POINTS, points <= MOST_POINTS, said)

@@ -77,8 +77,8 @@ def detect(
         try:
             if reason := need(images):
                 raise DataError(reason)
-            with TwoSampleTest(images, names, device, settings.seed, settings.quick, tell, backends, pictures) as testing:
-                _trained_here(testing, out, found)
+            testing = TwoSampleTest(images, names, device, settings.seed, settings.quick, tell, backends, pictures)
+            _trained_here(testing, out, found)
         except DataError as error:
             if was_asked:
                 raise

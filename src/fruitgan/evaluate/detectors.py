@@ -6,7 +6,6 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -109,8 +108,7 @@ class TwoSampleTest:
     """What `logistic` looks at, each for itself; features that were computed before come from the cache."""
     pictures: Pictures = field(default_factory=Pictures)
 
-    def __enter__(self) -> TwoSampleTest:
-        self.stack = ExitStack()
+    def __post_init__(self) -> None:
         self.datasets: dict[int, LabelledImageDataset] = {}
         self.resizes: dict[str, str] = {}
         """By a detector's name, how every image is brought to its size."""
@@ -120,10 +118,6 @@ class TwoSampleTest:
         self.sizes = sizes_of(self.images)
         self.generated = np.array([image.generated for image in self.images])
         self.groups = [image.group for image in self.images]
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stack.close()
 
     def counted(self, what: str) -> Callable[[str, int, int], None]:
         """A callback for trainings: each detector's name behind `what`."""
@@ -163,8 +157,8 @@ class TwoSampleTest:
         size_px = network.image_size_px
         self.resizes[name] = squashing(size_px)
         if size_px not in self.datasets:
-            opened = open_image_dataset(self.images, size_px, what=f"reading at {size_px} px", tell=self.tell)
-            self.datasets[size_px] = self.stack.enter_context(opened)
+            what = f"reading at {size_px} px"
+            self.datasets[size_px] = open_image_dataset(self.images, size_px, what=what, tell=self.tell)
         dataset = self.datasets[size_px]
         if not isinstance(network, LinearDetector):
             return PixelCandidate(name, choice, dataset, self.fitting, self.device)

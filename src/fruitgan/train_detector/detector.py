@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import json
 import statistics
 import string
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from fruitgan.data.decode import decode
+from fruitgan.data.decoded_cache import DecodeSettings, cached_dataset
 from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.parallel import in_order
@@ -32,7 +31,7 @@ from fruitgan.images import Pixels, resize, unit_from_bytes
 from fruitgan.networks.backbones import frozen_sums
 from fruitgan.networks.contracts import Detector, detectors
 from fruitgan.networks.weights import build_for
-from fruitgan.progress import OnProgress, silent
+from fruitgan.progress import Note, OnProgress, silent
 from fruitgan.registry import Choice
 from fruitgan.settings import to_json
 from fruitgan.tensorfile import open_tensors
@@ -51,8 +50,6 @@ BUNDLE_KEY = "fruitgan"
 FILE_NAME = "detector.safetensors"
 LARGEST_SIZE_PX = 4096
 """Side of the images that a detector wants; every image is brought to it."""
-MEMORY_LIMIT_BYTES = 256 * 2**20
-"""Above it the bytes lie in a file, of which the system keeps in memory what it can spare."""
 RESAMPLE = Image.Resampling.LANCZOS  # for both classes alike; an image that has the size already is taken as it is
 BATCH_SIZE = 64
 MULTIPLE_PX = 8
@@ -166,37 +163,34 @@ def _upgrade(version: int, table: dict[str, Any]) -> None:
         table["verdict"]["majority_baseline"] = table["verdict"].pop("chance", None)
 
 
+@dataclass(frozen=True)
 class LabelledImageDataset:
     """The images in the order given; float only a batch at a time."""
 
-    def __init__(self, images: Sequence[LabelledImage], bank: ImageDataset) -> None:
-        """Use `open_image_dataset`."""
-        self.images = tuple(images)
-        self.size_px = bank.load_size_px
-        self.generated: NDArray[np.bool_] = np.array([image.generated for image in self.images], dtype=np.bool_)
-        self._bank = bank
+    images: tuple[LabelledImage, ...]
+    decoded: ImageDataset
+    generated: NDArray[np.bool_]
+    """[N], the labels: those of the images, but for tests that permute them."""
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def labelled(self, generated: NDArray[np.bool_]) -> LabelledImageDataset:
-        """The same images with other labels, [N]; `images` keeps the labels that they came with."""
-        other = copy.copy(self)
-        other.generated = generated
-        return other
+    @property
+    def size_px(self) -> int:
+        return self.decoded.load_size_px
 
     @property
     def fingerprint(self) -> str:
         """sha256 over the pixels of all images in their order."""
-        return self._bank.fingerprint
+        return self.decoded.fingerprint
 
     def pixels(self, index: int) -> Pixels:
         """uint8 [S, S, 3] of one image, a copy."""
-        return np.array(self._bank.pixels[index])
+        return np.array(self.decoded.pixels[index])
 
     def batch(self, indices: NDArray[np.int64], device: torch.device) -> Tensor:
         """[n, 3, S, S] float32 in [0, 1] of the images with these numbers."""
-        return unit_images(self._bank.pixels[indices], device)
+        return unit_images(self.decoded.pixels[indices], device)
 
     def labels(self, indices: NDArray[np.int64], device: torch.device) -> Tensor:
         """[n] float32: 1 for a generated image, 0 for a real one."""
@@ -233,29 +227,21 @@ def unit_images(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
     return unit_from_bytes(torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2).float())
 
 
-@contextmanager
 def open_image_dataset(
-    images: Sequence[LabelledImage],
-    size_px: int,
-    *,
-    what: str = "loading images",
-    tell: OnProgress = silent,
-    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
-) -> Iterator[LabelledImageDataset]:
-    """Decode every image once and squash it to `size_px`.
+    images: Sequence[LabelledImage], size_px: int, *, what: str = "loading images", tell: OnProgress = silent
+) -> LabelledImageDataset:
+    """Every image squashed to `size_px`, from the cache of decoded images.
 
     Raises:
         DataError: no images, or one cannot be decoded.
     """
-    paths = [image.path for image in images]
-    in_memory = len(paths) * size_px**2 * 3 <= memory_limit_bytes
-    # ignore_cleanup_errors: Windows cannot delete a file that is still mapped.
-    with tempfile.TemporaryDirectory(prefix="fruitgan-", ignore_cleanup_errors=True) as folder:
-        file = None if in_memory else Path(folder, "images")
-        found = ImageDataset.build(paths, load_size_px=size_px, resample=RESAMPLE, what=what, tell=tell, memory_map=file)
-        for path, reason in found.broken:
-            raise DataError(f"{path}: {reason}")
-        yield LabelledImageDataset(images, found)
+    settings = DecodeSettings(load_size_px=size_px, resample=RESAMPLE)
+    found, problem = cached_dataset([image.path for image in images], settings, what=what, tell=tell)
+    for path, reason in found.broken:
+        raise DataError(f"{path}: {reason}")
+    if problem is not None:
+        tell(Note(problem, is_warning=True))
+    return LabelledImageDataset(tuple(images), found, np.array([image.generated for image in images], dtype=np.bool_))
 
 
 def predict(

@@ -132,27 +132,27 @@ class _Job:
         labelled = read_dataset(data)
         self.warnings += labelled.warnings
         choice, size_px = self._choose(run, labelled.images, device)
-        with open_image_dataset(labelled.images, size_px, tell=self.tell) as dataset:
-            split = self._split(dataset)
-            seen = seen_by(looks_of([image.path for image in labelled.images], self.tell), split)
-            config = RunConfig(
-                settings=replace(settings, out=Path(settings.out.name)),
-                detector=choice,
-                data_fingerprint=dataset.fingerprint,
-                split=split_sha256(split),
-            )
-            if run is None:
-                name = settings.name or _free_name(settings.out, f"{data.resolve().name}-{choice.name}")
-                run = Run.create(settings.out / name, config, environment(device))
-                self.resuming += self.stack.enter_context(run.taken())
-            else:
-                refuse_other_images(run, config)
-                (run.path / METRICS).unlink(missing_ok=True)
-            with own_randomness(device):
-                training = Training(choice, dataset, split, settings.fitting, device)
-                self._train(run, training)
-                best = training.load_best()
-            return self._finish(run, choice, training, best, seen, began)
+        dataset = open_image_dataset(labelled.images, size_px, tell=self.tell)
+        split = self._split(dataset)
+        seen = seen_by(looks_of([image.path for image in labelled.images], self.tell), split)
+        config = RunConfig(
+            settings=replace(settings, out=Path(settings.out.name)),
+            detector=choice,
+            data_fingerprint=dataset.fingerprint,
+            split=split_sha256(split),
+        )
+        if run is None:
+            name = settings.name or _free_name(settings.out, f"{data.resolve().name}-{choice.name}")
+            run = Run.create(settings.out / name, config, environment(device))
+            self.resuming += self.stack.enter_context(run.taken())
+        else:
+            refuse_other_images(run, config)
+            (run.path / METRICS).unlink(missing_ok=True)
+        with own_randomness(device):
+            training = Training(choice, dataset, split, settings.fitting, device)
+            self._train(run, training)
+            best = training.load_best()
+        return self._finish(run, choice, training, best, seen, began)
 
     def _train(self, run: Run, training: Training) -> None:
         """Go on from the newest checkpoint until the training is over, or it was asked to stop and loses nothing by it."""

@@ -66,7 +66,7 @@ class PixelCandidate:
     def learn(self, split: Split, generated: Truth) -> FittedCandidate:
         """Train on `split.train`, select by the loss on `split.val`; `generated` are the labels of the whole set."""
         began = time.monotonic()
-        dataset = self.dataset.labelled(generated)
+        dataset = replace(self.dataset, generated=generated)
         detector, best = fit(self.choice, dataset, split, self.settings, self.device)
         self.seconds += time.monotonic() - began
         return FittedCandidate(
