@@ -27,10 +27,11 @@ from fruitgan.measures.features import Pictures
 from fruitgan.measures.statistics import MaximumTest, maximum_test
 from fruitgan.networks.backbone_detector import BackboneDetector
 from fruitgan.progress import OnProgress, Progress
-from fruitgan.train_detector.detector import DetectorBundle, load_detector, predict
+from fruitgan.train_detector.detector import FILE_NAME, DetectorBundle, load_detector, locate_detector, predict
 from fruitgan.train_detector.protocols import Split, half_split
 from fruitgan.train_detector.regression import Logistic
 from fruitgan.train_detector.seen import looks_of
+from fruitgan.train_detector.settings import OUT
 from fruitgan.train_detector.two_sample_test import two_sample_test
 
 REALS = "reals-against-reals"
@@ -38,7 +39,8 @@ REALS = "reals-against-reals"
 
 def is_path(detector: str) -> bool:
     """Whether it means a file or a run rather than a registered name; what exists wins."""
-    return Path(detector).exists() or "/" in detector or "\\" in detector or detector.endswith(".safetensors")
+    is_path = "/" in detector or "\\" in detector or detector.endswith(".safetensors")
+    return is_path or Path(detector).exists() or (OUT / detector / FILE_NAME).is_file()
 
 
 def detect(
@@ -70,7 +72,7 @@ def detect(
             "make both classes by one path with export-dataset"
         )
     elif settings.detector is not None and is_path(settings.detector):
-        _given(Path(settings.detector), images, device, settings.seed, found, tell)
+        _given(locate_detector(settings.detector), images, device, settings.seed, found, tell)
     else:
         was_asked = settings.detector is not None or bool(settings.attackers)
         names = detectors_named(settings.attackers if settings.detector is None else (settings.detector,), settings.quick)

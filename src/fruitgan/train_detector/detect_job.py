@@ -13,11 +13,10 @@ from fruitgan.data.decode import decode
 from fruitgan.data.finder import Remark, find_images
 from fruitgan.data.parallel import in_order
 from fruitgan.device import choose_device
-from fruitgan.errors import DataError, UsageError
+from fruitgan.errors import DataError
 from fruitgan.images import Pixels
 from fruitgan.progress import Note, OnProgress, Progress, silent
-from fruitgan.registry import suggestion
-from fruitgan.train_detector.detector import BATCH_SIZE, FILE_NAME, DetectorCard, answers, load_detector, squashed
+from fruitgan.train_detector.detector import BATCH_SIZE, DetectorCard, answers, load_detector, locate_detector, squashed
 from fruitgan.train_detector.seen import header_of
 from fruitgan.train_detector.settings import OUT
 
@@ -110,26 +109,6 @@ def detect(settings: DetectSettings, on_progress: OnProgress = silent) -> Detect
         skipped=tuple(found.skipped),
         failed=tuple(failed),
     )
-
-
-def locate_detector(wanted: str | None, runs: Path = OUT) -> Path:
-    """The detector that is meant by a file, a run's folder or its name under `runs`; without a wish the newest there.
-
-    Raises:
-        DataError: there is none.
-        UsageError: no run of that name.
-    """
-    made = sorted(runs.glob(f"*/{FILE_NAME}"), key=lambda path: path.stat().st_mtime_ns)
-    if wanted is None:
-        if not made:
-            raise DataError(
-                f"no detector in {runs}; train one (fruitgan train-detector --data DIR) or give --detector FILE|RUN"
-            )
-        return made[-1]
-    for path in (Path(wanted), runs / wanted):
-        if path.exists():
-            return path / FILE_NAME if path.is_dir() else path
-    raise UsageError(f"no file or run named {wanted!r}: {suggestion(wanted, sorted(path.parent.name for path in made))}")
 
 
 def _judged(card: DetectorCard, paths: Sequence[Path], logits: np.ndarray) -> Iterator[DetectedPicture]:

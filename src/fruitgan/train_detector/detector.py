@@ -32,13 +32,13 @@ from fruitgan.networks.backbones import frozen_sums
 from fruitgan.networks.contracts import Detector, detectors
 from fruitgan.networks.weights import build_for
 from fruitgan.progress import Note, OnProgress, silent
-from fruitgan.registry import Choice
+from fruitgan.registry import Choice, suggestion
 from fruitgan.settings import to_json
 from fruitgan.tensorfile import open_tensors
 from fruitgan.train_detector.calibration import Verdict
 from fruitgan.train_detector.protocols import PROTOCOLS, Indices
 from fruitgan.train_detector.seen import FilesSeen, Look, near_any
-from fruitgan.train_detector.settings import SIZE_OPTION
+from fruitgan.train_detector.settings import OUT, SIZE_OPTION
 
 FORMAT = 3
 """Format 2 does not say which images taught it, and format 1 calls the majority baseline `chance`."""
@@ -156,6 +156,28 @@ def load_detector(path: Path) -> DetectorBundle:
             f"{path}: damaged: its card speaks of {card.image_size_px} px, its detector wants {detector.image_size_px}"
         )
     return DetectorBundle(card, detector.eval())
+
+
+def locate_detector(wanted: str | None, runs: Path = OUT) -> Path:
+    """The detector that is meant by a file, a run's folder or its name under `runs`; without a wish the newest there.
+
+    Raises:
+        DataError: there is none.
+        UsageError: no run of that name.
+    """
+    made = sorted(runs.glob(f"*/{FILE_NAME}"), key=lambda path: path.stat().st_mtime_ns)
+    if wanted is None:
+        if not made:
+            raise DataError(
+                f"no detector in {runs}; train one (fruitgan train-detector --data DIR) or give --detector FILE|RUN"
+            )
+        return made[-1]
+    for path in (Path(wanted), runs / wanted):
+        if path.exists():
+            return path / FILE_NAME if path.is_dir() else path
+    if Path(wanted).name != wanted or Path(wanted).suffix:
+        raise DataError(f"{wanted}: no such detector or run")
+    raise UsageError(f"no file or run named {wanted!r}: {suggestion(wanted, sorted(path.parent.name for path in made))}")
 
 
 def _upgrade(version: int, table: dict[str, Any]) -> None:
