@@ -24,11 +24,12 @@ from fruitgan.registry import Choice
 from fruitgan.train_detector.calibration import judge
 from fruitgan.train_detector.detector import (
     DetectorBundle,
+    answers,
     load_detector,
     open_image_dataset,
-    predict,
     save_detector,
     size_notes,
+    squashed,
 )
 from fruitgan.train_detector.fit import fit
 from fruitgan.train_detector.job import train_detector
@@ -278,13 +279,12 @@ def test_a_detector_from_its_file_answers_as_the_one_that_was_judged(trained: Tr
     images = read_folders(easy / "predicted", easy / "origins").images
     album = open_image_dataset(images, bundle.card.image_size_px)
     parts = grouped_split(album.images, 0)
-    paths = [album.images[i].path for i in parts.test]
-    truth = album.generated[parts.test]
-    logits = predict(bundle.detector, paths, device=CPU, batch_size=7)
+    logits = album.logits(bundle.detector, parts.test, CPU, batch_size=7)
     assert logits.dtype == np.float64
-    assert judge(logits, truth).confusion == trained.confusion
-    np.testing.assert_allclose(predict(bundle.detector, paths, device=CPU), logits, atol=1e-4)
-    assert predict(bundle.detector, [], device=CPU).shape == (0,)
+    assert judge(logits, album.generated[parts.test]).confusion == trained.confusion
+    np.testing.assert_allclose(album.logits(bundle.detector, parts.test, CPU), logits, atol=1e-4)
+    pixels = [squashed(np.asarray(Image.open(album.images[i].path)), bundle.card.image_size_px) for i in parts.test]
+    np.testing.assert_allclose(answers(bundle.detector, pixels, CPU), logits, atol=1e-4)
 
 
 def test_the_file_has_one_metadata_key_and_nothing_but_tensors(trained: TrainDetectorResult) -> None:

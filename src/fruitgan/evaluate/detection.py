@@ -26,8 +26,8 @@ from fruitgan.measures.contracts import Features
 from fruitgan.measures.features import Pictures
 from fruitgan.measures.statistics import MaximumTest, maximum_test
 from fruitgan.networks.backbone_detector import BackboneDetector
-from fruitgan.progress import OnProgress, Progress
-from fruitgan.train_detector.detector import FILE_NAME, DetectorBundle, load_detector, locate_detector, predict
+from fruitgan.progress import OnProgress
+from fruitgan.train_detector.detector import FILE_NAME, DetectorBundle, load_detector, locate_detector, open_image_dataset
 from fruitgan.train_detector.protocols import Split, half_split
 from fruitgan.train_detector.regression import Logistic
 from fruitgan.train_detector.seen import looks_of
@@ -206,8 +206,8 @@ def _tested(logits: np.ndarray, images: Sequence[LabelledImage], seed: int) -> M
 def _logits(
     path: Path, bundle: DetectorBundle, images: Sequence[LabelledImage], device: torch.device, what: str, tell: OnProgress
 ) -> np.ndarray:
-    paths = [image.path for image in images]
-    logits = predict(bundle.detector, paths, device=device, on_progress=lambda n, total: tell(Progress(what, n, total)))
+    dataset = open_image_dataset(images, bundle.card.image_size_px, what=what, tell=tell)
+    logits = dataset.logits(bundle.detector.to(device), np.arange(len(images), dtype=np.int64), device)
     if not np.isfinite(logits).all():
         raise DataError(f"{path}: answers with numbers that are not finite; it is damaged, or was never fit to use")
     return logits

@@ -20,11 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fruitgan.data.decode import decode
 from fruitgan.data.decoded_cache import DecodeSettings, cached_dataset
 from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.labelled import LabelledImage
-from fruitgan.data.parallel import in_order
 from fruitgan.errors import DataError, FruitganError, UsageError, shown
 from fruitgan.files import write_atomically
 from fruitgan.images import Pixels, resize, unit_from_bytes
@@ -264,30 +262,6 @@ def open_image_dataset(
     if problem is not None:
         tell(Note(problem, is_warning=True))
     return LabelledImageDataset(tuple(images), found, np.array([image.generated for image in images], dtype=np.bool_))
-
-
-def predict(
-    detector: Detector,
-    paths: Sequence[Path],
-    *,
-    device: torch.device,
-    batch_size: int = BATCH_SIZE,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> NDArray[np.float64]:
-    """Logits [n], above 0 for generated, of images from the disk, each squashed to the detector's size, a batch at a time.
-
-    Raises:
-        DataError: an image cannot be decoded.
-    """
-    detector.eval().to(device)
-    logits = np.empty(len(paths))
-    for start in range(0, len(paths), batch_size):
-        piece = paths[start : start + batch_size]
-        pixels = [found for _, found in in_order(lambda path: squashed(decode(path).pixels, detector.image_size_px), piece)]
-        logits[start : start + len(piece)] = answers(detector, pixels, device)
-        if on_progress is not None:
-            on_progress(start + len(piece), len(paths))
-    return logits
 
 
 @torch.no_grad()
