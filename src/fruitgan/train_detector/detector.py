@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fruitgan.data.decoded_cache import DecodeSettings, cached_dataset
-from fruitgan.data.image_dataset import ImageDataset
+from fruitgan.data.image_dataset import DecodeSettings, ImageDataset, cached_dataset
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError, FruitganError, UsageError, shown
 from fruitgan.files import write_atomically
