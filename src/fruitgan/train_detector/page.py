@@ -175,6 +175,10 @@ def _plots(report: Report) -> list[Plot]:
     is_regression = rounds[0].penalty is not None
     x_label = "trial, from the strongest penalty to the weakest" if is_regression else "epoch"
     val = "val" if protocol != "seed" else "val, which is also test"
+
+    def curves(of_train: list[float], of_val: list[float]) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
+        return {"train": (numbers, of_train), val: (numbers, of_val)}
+
     false, true = roc_points(report.logits, report.generated)
     return [
         Plot(
@@ -184,10 +188,7 @@ def _plots(report: Report) -> list[Plot]:
             "were kept: the lowest validation loss. Where the lines part, the detector overfits.",
             x_label=x_label,
             x_end=numbers[-1],
-            lines={
-                "train": (numbers, [found.train_loss for found in rounds]),
-                val: (numbers, [found.val_loss for found in rounds]),
-            },
+            lines=curves([found.train_loss for found in rounds], [found.val_loss for found in rounds]),
         ),
         Plot(
             name="accuracy",
@@ -197,10 +198,7 @@ def _plots(report: Report) -> list[Plot]:
             x_label=x_label,
             x_end=numbers[-1],
             y_end=1.02,
-            lines={
-                "train": (numbers, [found.train_accuracy for found in rounds]),
-                val: (numbers, [found.val_accuracy for found in rounds]),
-            },
+            lines=curves([found.train_accuracy for found in rounds], [found.val_accuracy for found in rounds]),
         ),
         Plot(
             name="roc",
