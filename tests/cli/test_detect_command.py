@@ -92,7 +92,7 @@ def test_what_cannot_be_decoded_fails_and_the_rest_is_judged(cli: Cli) -> None:
     [
         (("nowhere.png",), 3, "no such file or folder"),
         (("dataset", "--detector", "nothing"), 2, "no file or run named 'nothing'"),
-        (("dataset", "--detector", "no/such"), 3, "no/such: no such detector or run"),
+        (("dataset", "--detector", "no/such"), 3, "no/such: no such file or run"),
         (("dataset", "--detector", "dataset/origins/000000.png"), 3, "not a detector"),
     ],
 )

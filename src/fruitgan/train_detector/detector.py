@@ -173,7 +173,7 @@ def locate_detector(wanted: str | None, runs: Path = OUT) -> Path:
         if path.exists():
             return path / FILE_NAME if path.is_dir() else path
     if Path(wanted).name != wanted or Path(wanted).suffix:
-        raise DataError(f"{wanted}: no such detector or run")
+        raise DataError(f"{wanted}: no such file or run; expected a detector")
     raise UsageError(f"no file or run named {wanted!r}: {suggestion(wanted, sorted(path.parent.name for path in made))}")
 
 
