@@ -38,16 +38,6 @@ def images(detector: Detector, n: int = 3, dtype: torch.dtype = torch.float32) -
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_builders_signature_is_the_schema(name: str) -> None:
-    builder = detectors.get(name)
-    assert inspect.getdoc(builder)
-    for parameter in inspect.signature(builder).parameters.values():
-        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
-        assert isinstance(parameter.default, (bool, int, float, str))
-    assert detectors.choose(name).options == {n: p.default for n, p in inspect.signature(builder).parameters.items()}
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_a_detector_gives_a_finite_logit_an_image(name: str) -> None:
     detector = light(name)
     assert isinstance(detector, Detector)

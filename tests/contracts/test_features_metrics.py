@@ -21,7 +21,7 @@ from fruitgan.measures.contracts import (
     metrics,
 )
 
-NEED_WEIGHTS = {"inception", "torchvision", "timm"}
+NEED_WEIGHTS = {"inception", "torchvision", "timm", "clip", "dinov2"}
 OFFLINE = [name for name in features.names() if name not in NEED_WEIGHTS]
 
 

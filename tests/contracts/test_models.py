@@ -13,6 +13,7 @@ from dead_parameters import dead_parameters
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fruitgan.measures.contracts import features, metrics
 from fruitgan.networks.contracts import (
     Discriminator,
     Encoder,
@@ -20,6 +21,7 @@ from fruitgan.networks.contracts import (
     GeneratorParts,
     MaskedGenerator,
     SizeRule,
+    detectors,
     discriminators,
     generators,
 )
@@ -64,14 +66,15 @@ def shake(network: nn.Module) -> None:
         parameter.add_(torch.randn_like(parameter) * 0.1)
 
 
-@pytest.mark.parametrize(("registry", "name"), NETWORKS)
-def test_the_builders_signature_is_the_schema(registry: Registry[Any], name: str) -> None:
-    builder = registry.get(name)
-    assert inspect.getdoc(builder)
-    for parameter in inspect.signature(builder).parameters.values():
-        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
-        assert isinstance(parameter.default, (bool, int, float, str))
-    assert registry.choose(name).options == {n: p.default for n, p in inspect.signature(builder).parameters.items()}
+@pytest.mark.parametrize("registry", [generators, discriminators, detectors, features, metrics], ids=lambda one: one.kind)
+def test_the_builders_signatures_are_the_schema(registry: Registry[Any]) -> None:
+    for name in registry.names():
+        builder = registry.get(name)
+        assert inspect.getdoc(builder)
+        for parameter in inspect.signature(builder).parameters.values():
+            assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
+            assert isinstance(parameter.default, (bool, int, float, str))
+        assert registry.choose(name).options == {n: p.default for n, p in inspect.signature(builder).parameters.items()}
 
 
 @pytest.mark.parametrize("name", generators.names())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 
 import numpy as np
 import torch
@@ -15,8 +16,10 @@ from fruitgan.measures.features.weightless import (
     LIGHTNESS_BINS,
     NETWORKS,
     Colour,
+    NeighbourRelations,
     RandomNetworks,
     lab_of_srgb,
+    neighbour_relations,
     random_filters,
 )
 
@@ -70,6 +73,26 @@ def test_the_ensemble_is_its_networks_one_by_one() -> None:
     assert torch.allclose(found[:, first : first + CHANNELS[0]], maps.mean((2, 3)).sqrt(), atol=1e-4)
     spread_at = NETWORKS * CHANNELS[0] + first
     assert torch.allclose(found[:, spread_at : spread_at + CHANNELS[0]], maps.std((2, 3), correction=0).sqrt(), atol=1e-3)
+
+
+def test_neighbour_relations_are_the_differences_from_the_first_pixel_of_each_block() -> None:
+    images = torch.rand(1, 3, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = neighbour_relations(images)
+    for c, y, x in itertools.product(range(3), range(6), range(8)):
+        assert found[0, c, y, x] == images[0, c, y, x] - images[0, c, y // 2 * 2, x // 2 * 2]
+
+
+def test_npr_sees_an_upsampling_and_keeps_the_blocks_of_pictures_of_any_size() -> None:
+    small = np.random.default_rng(0).integers(0, 256, size=(100, 100, 3), dtype=np.uint8)
+    doubled = small.repeat(2, axis=0).repeat(2, axis=1)
+    backend = NeighbourRelations()
+    rows = []
+    for picture in (small, doubled, doubled.repeat(2, axis=0)):  # repeated to fill the square, and cut from the middle
+        prepared = backend.prepare(picture)
+        assert prepared.shape == (256, 256, 3)
+        rows.append(backend(torch.from_numpy(prepared).permute(2, 0, 1)[None].float() / 255)[0])
+    assert float(rows[0][:9].min()) > 3  # the logarithm of differences of some 80 levels
+    assert float(rows[1][:18].abs().max()) == float(rows[2][:18].abs().max()) == 0  # nearest neighbours leave no difference
 
 
 def test_pictures_are_shrunk_with_antialiasing() -> None:

@@ -50,15 +50,6 @@ def test_the_interval_of_paired_shares_is_that_of_a_naive_bootstrap_over_groups(
     assert found.interval == pytest.approx(tuple(np.quantile(values, (0.025, 0.975))))
 
 
-def test_answers_that_share_what_is_hard_are_told_apart_by_their_pairs_alone() -> None:
-    """Both fail on the hard half; the second fails on 12 more: unpaired intervals would overlap, the pairs do not."""
-    first = np.arange(200) < 100
-    second = np.arange(200) < 88
-    found = paired_shares(first, second)
-    assert found.p_value == pytest.approx(2 / 2**12)
-    assert found.interval.high < 0
-
-
 def naive_kid(x: np.ndarray, y: np.ndarray) -> float:
     """Means over pairs of different images, pair by pair; equal rows of a resample are one image's copies."""
 

@@ -355,7 +355,7 @@ def test_inception_offline_says_which_file_goes_where(monkeypatch: pytest.Monkey
     monkeypatch.setenv("FRUITGAN_OFFLINE", "1")
     with pytest.raises(DataError) as caught:
         inception_module.inception()
-    for part in (inception_module.WEIGHTS.name, inception_module.WEIGHTS.address, inception_module.WEIGHTS.sha256):
+    for part in (inception_module.INCEPTION.name, inception_module.INCEPTION.address, inception_module.INCEPTION.sha256):
         assert part in str(caught.value)
     assert str(cache_folder / "downloads") in str(caught.value)
 
@@ -387,8 +387,8 @@ def test_inception_is_torch_fidelitys_network_with_the_weights_given(tmp_path: P
     torch.save(network.state_dict(), file)
     monkeypatch.setattr(
         inception_module,
-        "WEIGHTS",
-        dataclasses.replace(inception_module.WEIGHTS, sha256=inception_module.file_sha256(file)),
+        "INCEPTION",
+        dataclasses.replace(inception_module.INCEPTION, sha256=inception_module.file_sha256(file)),
     )
     pixels = torch.randint(0, 256, (1, 3, 40, 50), dtype=torch.uint8)
     ours = inception_module.inception(weights=str(file)).eval()

@@ -17,7 +17,6 @@ from fruitgan.evaluate.results import EvaluateResult, Numbers
 from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.evaluate.sources import dependent, sharing, trained_against
 from fruitgan.measures.contracts import MetricResult, features
-from fruitgan.measures.features.pretrained import Inception
 from fruitgan.measures.features.weightless import RandomNetworks
 from fruitgan.measures.statistics import Interval
 from fruitgan.translate.pictures import encode
@@ -99,9 +98,13 @@ def test_data_or_weights_in_common_are_shared() -> None:
 
 
 def test_built_in_features_say_what_they_were_trained_on() -> None:
-    built = {name: features.build(features.choose(name)).trained_on for name in ("colour", "random", "fruit-embed")}
-    assert built == {"colour": "", "random": "", "fruit-embed": "photographs of apples and oranges (apple2orange)"}
-    assert Inception.trained_on == "ImageNet"
+    built = {
+        name: features.build(features.choose(name)).trained_on
+        for name in ("colour", "npr", "efficientnet-lite1", "fruit-embed")
+    }
+    fruit = "photographs of apples and oranges (apple2orange)"
+    assert built == {"colour": "", "npr": "", "efficientnet-lite1": LITE, "fruit-embed": fruit}
+    assert sharing(built, (LITE,)) == ("efficientnet-lite1",)
 
 
 @pytest.mark.parametrize(("third", "holds"), [(None, None), ((0.1, 0.2), True), ((-0.1, 0.2), None), ((-0.2, -0.1), None)])

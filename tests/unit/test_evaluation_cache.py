@@ -64,13 +64,6 @@ def test_a_content_is_computed_once_whatever_its_name_and_folder(pictures: list[
     assert np.allclose(again.values[:6], means, atol=1e-6)
 
 
-def test_cached_and_computed_features_are_the_same_numbers(pictures: list[Path], own_cache: Path) -> None:
-    computed = extract(Counting(), pictures)
-    cached = extract(Counting(), pictures)
-    assert np.array_equal(computed.values, cached.values)
-    assert list(own_cache.rglob("*.safetensors"))
-
-
 @pytest.mark.parametrize("change", [{"version": "2"}, {"resize": "other"}, {"name": "another"}])
 def test_another_version_resize_or_name_is_computed_anew(pictures: list[Path], change: dict[str, str]) -> None:
     extract(Counting(), pictures)

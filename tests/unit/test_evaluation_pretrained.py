@@ -13,7 +13,7 @@ from torchvision import models
 
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError
 from fruitgan.measures.features import pretrained
-from fruitgan.networks import pretrained as classifiers
+from fruitgan.networks import classifiers
 from fruitgan.networks.backbones import build_backbone
 
 NETWORK = "mobilenet_v3_small"

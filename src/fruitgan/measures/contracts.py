@@ -38,6 +38,9 @@ class Features(nn.Module, ABC):
     trained_on: str = NOT_KNOWN
     """The data that its weights were trained on; empty where it has no trained weights."""
 
+    def __init__(self) -> None:  # a class is a builder, and torch's own signature takes everything
+        super().__init__()
+
     @abstractmethod
     def prepare(self, pixels: Pixels) -> Pixels:
         """uint8 [H, W, 3] of any size as the backend wants it, uint8 [H', W', 3]."""

@@ -1,10 +1,13 @@
-"""Published networks as features: InceptionV3 as torch-fidelity has it, and any classifier of torchvision or timm."""
+"""Published networks as features: the shipped backbone, torch-fidelity's networks, any classifier of torchvision or timm."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -14,7 +17,9 @@ from fruitgan.errors import DataError, EnvironmentProblem, UsageError
 from fruitgan.files import file_sha256
 from fruitgan.images import Pixels
 from fruitgan.measures.contracts import Features, SquashedFeatures
-from fruitgan.networks.pretrained import Classifier, timm_classifier, torchvision_classifier
+from fruitgan.networks.backbones import SHA256, EfficientNetLite1, efficientnet_lite1, pooled
+from fruitgan.networks.classifiers import PublishedClassifier, timm_classifier, torchvision_classifier
+from fruitgan.registry import suggestion
 
 
 class Pretrained(SquashedFeatures):
@@ -22,7 +27,7 @@ class Pretrained(SquashedFeatures):
 
     filter = Image.Resampling.BICUBIC
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: PublishedClassifier) -> None:
         self.size_px = classifier.size_px
         super().__init__()
         self.name = classifier.name
@@ -78,9 +83,43 @@ def _take_head_off(model: nn.Module, network: str) -> None:
     setattr(model.get_submodule(parent), leaf, nn.Identity())
 
 
-LAYER = "2048"
+class ShippedBackbone(SquashedFeatures):
+    """EfficientNet-Lite1 (ImageNet), which ships with fruitgan: means and deviations of its maps at strides 4, 8 and 16.
 
-WEIGHTS = RemoteFile(
+    With the weights of the whole network (timm's `tf_efficientnet_lite1`, as safetensors) also what its last layer is given.
+
+    Raises:
+        DataError: the installed file is not the right one, or the weights do not fit.
+        EnvironmentProblem: weights were given, and timm is not installed.
+    """
+
+    name = "efficientnet-lite1"
+    trained_on = EfficientNetLite1.trained_on
+    version = SHA256[:16]
+    size_px = 256
+    strides = (4, 8, 16)
+
+    def __init__(self, *, weights: str = "") -> None:
+        super().__init__()
+        self.backbone = efficientnet_lite1()
+        self.dimensions = 2 * sum(self.backbone.channels[stride] for stride in self.strides)
+        self.whole: Pretrained | None = None
+        if weights:
+            self.whole = timm(network="tf_efficientnet_lite1", weights=weights)
+            self.version += f" and {self.whole.version}"
+            self.dimensions += self.whole.dimensions
+
+    def columns(self) -> dict[int, slice]:
+        """Where each stride's numbers stand in a row of features."""
+        ends = np.cumsum([2 * self.backbone.channels[stride] for stride in self.strides]).tolist()
+        return {stride: slice(begin, end) for stride, begin, end in zip(self.strides, [0, *ends], ends, strict=False)}
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows = pooled(self.backbone(images * 2 - 1, self.strides))
+        return rows if self.whole is None else torch.cat([rows, self.whole(images)], dim=1)
+
+
+INCEPTION = RemoteFile(
     name="weights-inception-2015-12-05-6726825d.pth",
     address=("https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"),
     size_bytes=95_628_359,
@@ -91,17 +130,16 @@ WEIGHTS = RemoteFile(
 INSTALL = 'pip install "fruitgan[inception]"'
 
 
-class Inception(Features):
-    """The last pooled layer."""
+class FidelityFeatures(Features):
+    """The pooled features of a network as torch-fidelity has it, which brings the pictures to its size itself."""
 
-    name = "inception"
-    trained_on = "ImageNet"
-    dimensions = 2048
-    resize = "to 299 px inside the network (bilinear, not antialiased, as TensorFlow 1 did), no other resize"
-
-    def __init__(self, network: torch.nn.Module) -> None:
+    def __init__(self, name: str, network: nn.Module, side_px: int, trained_on: str, version: str = "1") -> None:
         super().__init__()
+        self.name, self.version, self.trained_on = name, version, trained_on
         self.network = network
+        self.resize = f"to {side_px} px inside the network (bilinear, not antialiased, as TensorFlow 1 did), no other resize"
+        with torch.inference_mode():
+            self.dimensions = int(self(torch.zeros(1, 3, side_px, side_px)).shape[1])
 
     def prepare(self, pixels: Pixels) -> Pixels:
         return pixels
@@ -110,36 +148,106 @@ class Inception(Features):
         return cast(Tensor, self.network((images * 255).round().to(torch.uint8))[0])
 
 
-def inception(*, weights: str = "") -> Inception:
+def inception(*, weights: str = "") -> FidelityFeatures:
     """InceptionV3 as torch-fidelity has it; `weights` is its file, else it is fetched into the cache.
 
     Raises:
         EnvironmentProblem: the extra is not installed.
         DataError: the file cannot be had, or is not the right one.
     """
-    try:
-        from torch_fidelity import feature_extractor_inceptionv3 as module
-    except ImportError as error:
-        raise EnvironmentProblem(f"the features inception need the package torch-fidelity: {INSTALL}") from error
-    path = Path(weights) if weights else fetch_file(WEIGHTS)
-    if weights and (found := file_sha256(path)) != WEIGHTS.sha256:
-        raise DataError(
-            f"--weights {path}: its sha256 is {found}, not {WEIGHTS.sha256}; the right file is {WEIGHTS.name} "
-            f"({WEIGHTS.size_bytes:,} bytes) from {WEIGHTS.address}"
-        )
+    module = _fidelity("inception").feature_extractor_inceptionv3
+    path = Path(weights) if weights else fetch_file(INCEPTION)
+    _check_sum(path, INCEPTION.sha256, INCEPTION.address)
     # Another project's format; the sum is known to be right, and only tensors are let through.
-    return Inception(_network(module, torch.load(path, map_location="cpu", weights_only=True)))
+    tensors = torch.load(path, map_location="cpu", weights_only=True)
+    with _replaced(module, "load_state_dict_from_url", lambda *_, **__: tensors):
+        network = module.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+    return FidelityFeatures("inception", network, 299, "ImageNet")
 
 
-def _network(module: Any, tensors: dict[str, Tensor]) -> nn.Module:
-    """torch-fidelity's network with weights that are here already.
+def clip(*, network: str = "vit-b-32", weights: str = "") -> FidelityFeatures:
+    """CLIP's image encoder as torch-fidelity has it (clip:vit-l-14); `weights` is OpenAI's file, else the one in torch's cache.
 
-    Its constructor would fetch them itself, unchecked, or unpickle a file without a guard; so the function that it fetches with
-    is replaced meanwhile.
+    Raises:
+        EnvironmentProblem: the extra is not installed.
+        UsageError: no such network.
+        DataError: the file is not here, or not the right one.
     """
-    fetch = module.load_state_dict_from_url
-    module.load_state_dict_from_url = lambda *arguments, **options: tensors
+    module = _fidelity("clip").feature_extractor_clip
+    name = _known("clip", network, module.MODEL_METADATA)
+    sha256 = module.MODEL_METADATA[name]["hash"]
+    path = Path(weights) if weights else Path(torch.hub.get_dir(), "checkpoints", f"{name}-{sha256}.pt")
+    _check_sum(path, sha256, module.MODEL_URLS[name])
+    found = module.FeatureExtractorCLIP(name, ["clip"], feature_extractor_weights_path=str(path))
+    return FidelityFeatures(f"clip:{network}", found, found.resolution, "400 million pictures of the web (CLIP)", sha256[:16])
+
+
+def dinov2(*, network: str = "vit-s-14", weights: str = "") -> FidelityFeatures:
+    """DINOv2 as torch-fidelity has it (dinov2:vit-b-14), by the code and weights in torch's cache; `weights` is another file.
+
+    Raises:
+        EnvironmentProblem: the extra is not installed.
+        UsageError: no such network.
+        DataError: its code or its weights are not here, or do not fit.
+    """
+    module = _fidelity("dinov2").feature_extractor_dinov2
+    name = _known("dinov2", network, module.MODEL_METADATA)
+    model = module.MODEL_METADATA[name]
+    code = Path(torch.hub.get_dir(), "facebookresearch_dinov2_main")
+    path = Path(weights) if weights else Path(torch.hub.get_dir(), "checkpoints", f"{model}_pretrain.pth")
+    for needed in (code, path):
+        if not needed.exists():
+            raise DataError(
+                f"the features dinov2:{network} need {needed}; where you trust facebookresearch/dinov2, fetch it by "
+                f"""python -c "import torch; torch.hub.load('facebookresearch/dinov2', '{model}')\""""
+            )
+    load = torch.hub.load
+
+    def local(*_: object, **__: object) -> nn.Module:
+        built = cast(nn.Module, load(str(code), model, source="local", pretrained=False))
+        try:  # another project's format, whose sums are not published: only tensors are let through
+            built.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except Exception as error:  # torch has many words for a file that is none
+            raise DataError(f"{path}: is no file of weights of {model} ({' '.join(str(error).split())[:200]})") from error
+        return built
+
+    with _replaced(torch.hub, "load", local):
+        found = module.FeatureExtractorDinoV2(name, ["dinov2"])
+    return FidelityFeatures(
+        f"dinov2:{network}", found, found.INPUT_IMAGE_SIZE, "LVD-142M, chosen by ImageNet and others", file_sha256(path)[:16]
+    )
+
+
+def _fidelity(features: str) -> Any:
+    """The package torch-fidelity; Raises: EnvironmentProblem if it is not installed."""
     try:
-        return cast(nn.Module, module.FeatureExtractorInceptionV3("inception-v3-compat", [LAYER]))
+        import torch_fidelity
+    except ImportError as error:
+        raise EnvironmentProblem(f"the features {features} need the package torch-fidelity: {INSTALL}") from error
+    return torch_fidelity
+
+
+def _known(family: str, network: str, known: Iterable[str]) -> str:
+    """torch-fidelity's name of the network; Raises: UsageError if it has none."""
+    if f"{family}-{network}" not in known:
+        members = [name.removeprefix(f"{family}-") for name in known]
+        raise UsageError(f"torch-fidelity has no {family}:{network}: {suggestion(network, members)}")
+    return f"{family}-{network}"
+
+
+def _check_sum(path: Path, sha256: str, address: str) -> None:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file of weights; the right one is at {address}, give it with --weights NAME=FILE")
+    if (found := file_sha256(path)) != sha256:
+        raise DataError(f"--weights {path}: its sha256 is {found}, not {sha256}; the right file is {address}")
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, by: Callable[..., Any]) -> Iterator[None]:
+    """While it lasts, one function is another: constructors of torch-fidelity would fetch weights themselves, unchecked."""
+    kept = getattr(owner, name)
+    setattr(owner, name, by)
+    try:
+        yield
     finally:
-        module.load_state_dict_from_url = fetch
+        setattr(owner, name, kept)

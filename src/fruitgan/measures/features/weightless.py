@@ -1,4 +1,4 @@
-"""Features that need no weights from anywhere: `random`, an ensemble of random convolutional networks, and `colour`.
+"""Features that need no weights from anywhere: `random`, an ensemble of random convolutional networks, `colour`, and `npr`.
 
 Each of five networks is four times [3x3 convolution, stride 2, reflected border -> ReLU] with 16, 32, 64 and 128 channels and
 no bias. Every filter sums to zero, so that even grey gives nothing and what is seen is contrast: edges, texture, and colour
@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fruitgan.measures.contracts import SquashedFeatures
+from fruitgan.images import Pixels
+from fruitgan.measures.contracts import Features, SquashedFeatures
 from fruitgan.networks.backbones import pooled
 from fruitgan.randomness import generator
 
@@ -154,3 +155,45 @@ def _moments(lab: Tensor) -> Tensor:
     pairs = torch.stack([(unit[:, i] * unit[:, j]).mean(1) for i, j in ((0, 1), (0, 2), (1, 2))], dim=1)
     lightness = torch.tensor([50.0, 0.0, 0.0], device=lab.device)
     return torch.cat([(mean[:, :, 0] - lightness) / MOMENT_SCALE, spread / MOMENT_SCALE, skew / MOMENT_SCALE, pairs], dim=1)
+
+
+NPR_SIZE_PX = 256
+NPR_PLACES = ((0, 1), (1, 0), (1, 1))
+NPR_EDGES = (0.5, 1.5, 2.5, 4.5, 8.5, 16.5, 32.5, 64.5)
+"""Of 255 levels: shares of differences below these are counted."""
+
+
+def neighbour_relations(images: Tensor) -> Tensor:
+    """[N, C, H, W] of even sides, less itself downsampled and upsampled by 2, nearest neighbours (Tan et al. 2024)."""
+    return images - F.interpolate(images[..., ::2, ::2], scale_factor=2, mode="nearest")
+
+
+class NeighbourRelations(Features):
+    """Neighbouring pixel relations (Tan et al. 2024): how three pixels of each 2 x 2 block differ from its first one.
+
+    Upsampling layers leave their mark there, and resizing would remove it. Of the nine maps (three places, three colours) the
+    logarithms of the mean and the mean square, shares of small differences, and the maps' correlations.
+    """
+
+    trained_on = ""
+    name = "npr"
+    dimensions = 9 * (2 + len(NPR_EDGES)) + 9 * 8 // 2
+    resize = f"none: the middle {NPR_SIZE_PX} px, smaller pictures repeated"
+
+    def prepare(self, pixels: Pixels) -> Pixels:
+        top, left = ((max(side - NPR_SIZE_PX, 0) // 2 & ~1) for side in pixels.shape[:2])  # even, so that blocks stay blocks
+        middle = pixels[top : top + NPR_SIZE_PX, left : left + NPR_SIZE_PX]
+        missing = [(0, NPR_SIZE_PX - side) for side in middle.shape[:2]]
+        return np.pad(middle, (*missing, (0, 0)), mode="wrap")
+
+    def forward(self, images: Tensor) -> Tensor:
+        relations = neighbour_relations(images) * 255
+        maps = torch.cat([relations[..., y::2, x::2].flatten(2) for y, x in NPR_PLACES], dim=1)  # [N, 9, P]
+        size = maps.abs()
+        unit = maps - maps.mean(2, keepdim=True)
+        unit = unit / (unit.square().mean(2, keepdim=True).sqrt() + 1e-3)
+        correlations = unit @ unit.transpose(1, 2) / maps.shape[2]
+        first, second = torch.triu_indices(9, 9, 1)
+        shares = [(size < edge).float().mean(2) for edge in NPR_EDGES]
+        sizes = [size.mean(2).log1p(), maps.square().mean(2).log1p()]
+        return torch.cat([*sizes, *shares, correlations[:, first, second]], dim=1)

@@ -1,0 +1,145 @@
+"""CLIP and DINOv2 through torch-fidelity, with small stand-ins for their weights; the shipped backbone as features."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fruitgan.errors import DataError, UsageError
+from fruitgan.measures.contracts import features
+from fruitgan.measures.features import pretrained
+from fruitgan.networks.backbones import efficientnet_lite1
+
+PIXELS = torch.randint(0, 256, (2, 3, 40, 50), dtype=torch.uint8)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """torch's cache, empty."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def clip_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small image encoder, saved as OpenAI saves its large ones, whose sum counts as published."""
+    from torch_fidelity import feature_extractor_clip as theirs
+
+    torch.manual_seed(0)
+
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.visual = theirs.CLIPVisual(8, 32, 1, 64, 16).visual
+            self.text_projection = nn.Parameter(torch.zeros(4, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.visual(x) + self.text_projection[0]
+
+    path = tmp_path / "small.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.trace(Small().eval(), torch.zeros(1, 3, 32, 32)).save(str(path))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setitem(theirs.MODEL_METADATA, "clip-vit-b-32", {"hash": sha256, "filename": "small"})
+    return path
+
+
+def test_clip_is_torch_fidelitys_with_the_weights_of_the_published_sum(clip_file: Path, hub: Path) -> None:
+    from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP
+
+    found = features.build(features.choose("clip", {"weights": str(clip_file)}))
+    theirs = FeatureExtractorCLIP("clip-vit-b-32", ["clip"], feature_extractor_weights_path=str(clip_file))
+    with torch.inference_mode():
+        assert torch.equal(found(PIXELS.float() / 255), theirs(PIXELS)[0])
+    sha256 = hashlib.sha256(clip_file.read_bytes()).hexdigest()
+    assert (found.name, found.version, found.dimensions) == ("clip:vit-b-32", sha256[:16], 8)
+    (hub / "checkpoints").mkdir(parents=True)
+    clip_file.rename(hub / "checkpoints" / f"clip-vit-b-32-{sha256}.pt")  # where torch-fidelity puts it
+    assert features.build(features.choose("clip")).version == found.version
+
+
+def test_clips_weights_of_another_sum_are_never_opened(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("opened"))
+    other = tmp_path / "other.pt"
+    other.write_bytes(b"hostile")
+    with pytest.raises(DataError, match="its sha256 is"):
+        pretrained.clip(weights=str(other))
+    with pytest.raises(DataError, match=r"no such file of weights; the right one is at https://openaipublic"):
+        pretrained.clip()
+    with pytest.raises(UsageError, match="did you mean vit-b-32"):
+        pretrained.clip(network="vit-b-33")
+
+
+HUBCONF = """
+import torch
+
+def dinov2_vits14(*, pretrained=True):
+    assert not pretrained
+    return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(12, 5))
+"""
+
+
+def test_dinov2_is_torch_fidelitys_on_the_code_and_weights_of_torchs_cache(hub: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"dinov2:vit-s-14 need .*facebookresearch_dinov2_main.*torch\.hub\.load"):
+        pretrained.dinov2()
+    (hub / "facebookresearch_dinov2_main").mkdir(parents=True)
+    (hub / "facebookresearch_dinov2_main/hubconf.py").write_text(HUBCONF)
+    (hub / "checkpoints").mkdir()
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 5))
+    file = hub / "checkpoints/dinov2_vits14_pretrain.pth"
+    torch.save(network.state_dict(), file)
+    found: Any = features.build(features.choose("dinov2"))
+    seen: list[Tensor] = []
+    found.network.model.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    with torch.inference_mode():
+        values = found(PIXELS.float() / 255)
+        assert torch.equal(values, network(seen[0]))
+    assert seen[0].shape == (2, 3, 224, 224)
+    assert (found.name, found.dimensions) == ("dinov2:vit-s-14", 5)
+    assert found.version == hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    other = tmp_path / "other.pth"
+    torch.save({"another": torch.zeros(1)}, other)
+    with pytest.raises(DataError, match="is no file of weights of dinov2_vits14"):
+        pretrained.dinov2(weights=str(other))
+    other.write_bytes(b"hostile")
+    with pytest.raises(DataError, match="is no file of weights of dinov2_vits14"):
+        pretrained.dinov2(weights=str(other))
+
+
+def test_the_shipped_backbones_features_are_means_and_deviations_of_its_maps() -> None:
+    found: Any = features.build(features.choose("efficientnet-lite1"))
+    images = torch.rand(2, 3, 256, 256)
+    with torch.inference_mode():
+        values = found(images)
+        for stride, maps in zip((4, 8, 16), efficientnet_lite1()(images * 2 - 1, (4, 8, 16)), strict=True):
+            part = values[:, found.columns()[stride]]
+            flat = maps.flatten(2)
+            torch.testing.assert_close(part, torch.cat([flat.mean(2), flat.std(2, correction=0)], dim=1), rtol=0, atol=1e-3)
+    assert values.shape[1] == found.dimensions == 2 * (24 + 40 + 112)
+
+
+def test_the_whole_networks_weights_are_added_where_the_user_has_them(tmp_path: Path) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    network = timm.create_model("tf_efficientnet_lite1", pretrained=False).eval()
+    file = tmp_path / "lite1.safetensors"
+    save_file(network.state_dict(), file)
+    builds = ({}, {"weights": str(file)})
+    part, whole = (features.build(features.choose("efficientnet-lite1", given)) for given in builds)
+    assert whole.dimensions == part.dimensions + 1280
+    assert whole.version != part.version
+    images = torch.rand(1, 3, 256, 256)
+    with torch.inference_mode():
+        scaled = (images - whole.whole.get_buffer("mean")) / whole.whole.get_buffer("spread")
+        last = network.forward_head(network.forward_features(scaled), pre_logits=True)
+        torch.testing.assert_close(whole(images), torch.cat([part(images), last], dim=1))
