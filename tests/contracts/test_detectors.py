@@ -24,7 +24,7 @@ SIDE_PX = 32
 
 
 def test_our_detectors_take_a_size_unless_their_features_have_one() -> None:
-    assert set(SIZED) | {"logistic"} == set(OWN)
+    assert set(SIZED) | {"logistic", "efficientnet-lite1", "npr"} == set(OWN)
 
 
 def light(name: str) -> Detector:

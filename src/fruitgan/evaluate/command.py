@@ -53,7 +53,7 @@ def evaluate(
         _option(
             "--attackers NAME|all",
             "Detectors to train here, of which the strongest counts; several with commas. With --quick, small-cnn is left out.",
-            shown="spectrum, logistic and small-cnn",
+            shown="spectrum, npr, efficientnet-lite1, logistic and small-cnn",
         ),
     ] = None,
     features: Annotated[
@@ -61,7 +61,7 @@ def evaluate(
         _option(
             "--features NAME",
             "Features of images; several with commas, the first gives the headline numbers. Any network with its weights: "
-            "torchvision:resnet50, timm:NAME.",
+            "torchvision:resnet50, timm:NAME, clip, dinov2:vit-b-14, inception.",
             shown="fruit-embed, random and colour",
         ),
     ] = None,

@@ -192,7 +192,7 @@ def _sides(images: Sequence[LabelledImage]) -> tuple[list[LabelledImage], list[L
 def _judges(backends: Sequence[Features], found: Detection) -> dict[str, str]:
     """The data that each judge was trained on elsewhere, by its name: features, the detectors on them, and a given detector."""
     judges = {backend.name: backend.trained_on for backend in backends}
-    judges |= {f"logistic:{name}": data for name, data in judges.items()}
+    judges |= {row.name: row.trained_on for row in found.detectors}
     if found.detector is not None:
         judges.setdefault(found.detector.name, found.detector_trained_on)
     return judges

@@ -71,6 +71,8 @@ class DetectorRow:
     """On the half of the images that the permutation test looks at."""
     chosen_folds: int
     seconds: float
+    trained_on: str = ""
+    """The data that its weights were trained on before it saw these images."""
 
 
 @dataclass(frozen=True, kw_only=True)

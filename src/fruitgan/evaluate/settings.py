@@ -33,7 +33,7 @@ RATIO = "r"
 
 def takes_weights(features: str) -> bool:
     """Whether these features can be given a file of weights."""
-    return features == INCEPTION or features.partition(":")[0] in NETWORK_FAMILIES
+    return features.partition(":")[0] in (*NETWORK_FAMILIES, INCEPTION, "clip", "dinov2", "efficientnet-lite1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -146,12 +146,16 @@ class Logistic(LinearDetector):
             raise ValueError(f"the features {name} want images of {width} x {height} px, not squares")
         self.image_size_px = height
 
+    @property
+    def backend(self) -> Features:
+        return self._backend[0]
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        self._backend[0]._apply(fn)  # type: ignore[no-untyped-call]
+        self.backend._apply(fn)  # type: ignore[no-untyped-call]
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def features(self, x: Tensor) -> Tensor:
-        seen: Tensor = self._backend[0](x)
+        seen: Tensor = self.backend(x)
         return seen
 
 
@@ -160,3 +164,13 @@ def logistic(*, features: str = "random") -> Logistic:
     with not_in_weights():
         backend: Features = feature_backends.build(feature_backends.choose(features))
     return Logistic(features, backend)
+
+
+def efficientnet_lite1() -> Logistic:
+    """Logistic regression on the frozen backbone that ships (the features `efficientnet-lite1`): the strongest on a CPU."""
+    return logistic(features="efficientnet-lite1")
+
+
+def npr() -> Logistic:
+    """Logistic regression on neighbouring pixel relations (Tan et al. 2024; the features `npr`): the traces of upsampling."""
+    return logistic(features="npr")

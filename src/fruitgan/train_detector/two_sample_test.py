@@ -55,6 +55,7 @@ class PixelCandidate:
     device: torch.device
     seconds: float = 0.0
     """Spent on training so far."""
+    trained_on: str = ""
 
     def __post_init__(self) -> None:
         with torch.device("meta"):
@@ -88,6 +89,8 @@ class FeatureCandidate:
     features: NDArray[np.float64]
     """[N, D], of the whole set."""
     device: torch.device
+    trained_on: str = ""
+    """The data that the features' weights were trained on."""
     seconds: float = 0.0
     """Spent on fitting so far."""
 
