@@ -127,7 +127,7 @@ def evaluated(dataset: Path) -> EvaluateResult:
     return evaluate(
         EvaluateSettings(
             fake_dir=dataset / "predicted",
-            attackers=("logistic",),
+            attackers=("npr", "efficientnet-lite1", "logistic"),
             features=("random", "colour"),
             metrics=("kid",),
             quick=True,
@@ -143,11 +143,12 @@ def test_shared_training_stands_beside_each_number_it_concerns(dataset: Path, mo
     result = evaluated(dataset)
     values = json.loads(result.file.read_text())
     assert values["trained_against"] == [LITE]
-    assert values["judges_sharing_training"] == ["random", "logistic:random"]
+    assert values["judges_sharing_training"] == ["random", "efficientnet-lite1", "logistic:random"]
     assert values["kid"]["shares_training"] is True
     assert "shares_training" not in values["kid_colour"]
     by_name = {row["name"]: row.get("shares_training") for row in values["detectors"]}
-    assert by_name == {"logistic:random": True, "logistic:colour": None}
+    assert by_name == {"npr": None, "efficientnet-lite1": True, "logistic:random": True, "logistic:colour": None}
+    assert {row["name"]: row["trained_on"] for row in values["detectors"]}["efficientnet-lite1"] == LITE
     page = result.report.read_text()
     assert "KID x 100, random (shared training)" in page
     assert "logistic:random (shared training)" in page

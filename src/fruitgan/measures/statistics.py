@@ -78,8 +78,9 @@ def _aucs(ranks: Scores, labels: Labels) -> NDArray[np.float64]:
     negatives = labels.shape[1] - positives
     if not positives or not negatives:
         raise ValueError("an AUC needs both real and generated images")
-    found: NDArray[np.float64] = labels.astype(np.float64) @ ranks.T - positives * (positives + 1) / 2
-    return found / (positives * negatives)
+    rank_sums = labels.astype(np.float64) @ ranks.T
+    found: NDArray[np.float64] = (rank_sums - positives * (positives + 1) / 2) / (positives * negatives)
+    return found
 
 
 def resample_weights(n: int, resamples: int, seed: int, stream: str) -> Weights:
