@@ -16,6 +16,7 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -88,7 +89,7 @@ def folded(network: EmbedNetwork) -> EmbedNetwork:
     """The same function in eval mode, with every batch norm in its convolution."""
     plain = EmbedNetwork()
     for name, unit in network.named_children():
-        conv, norm = unit.children()
+        conv, norm = cast(tuple[nn.Conv2d, nn.BatchNorm2d], tuple(unit.children()))
         setattr(plain, name, torch.nn.utils.fusion.fuse_conv_bn_eval(conv.eval(), norm.eval()))
     return plain.eval()
 

@@ -63,7 +63,7 @@ def extract(
     features: Features,
     paths: Sequence[Path],
     device: torch.device | str = "cpu",
-    on_image: Callable[[int], None] | None = None,
+    on_image: Callable[[int], object] | None = None,
     batch_images: int = BATCH_IMAGES,
     read: Pictures | None = None,
 ) -> FeatureSet:

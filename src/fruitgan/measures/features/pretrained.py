@@ -201,7 +201,7 @@ def dinov2(*, network: str = "vit-s-14", weights: str = "") -> FidelityFeatures:
                 f"the features dinov2:{network} need {needed}; where you trust facebookresearch/dinov2, fetch it by "
                 f"""python -c "import torch; torch.hub.load('facebookresearch/dinov2', '{model}')\""""
             )
-    load = torch.hub.load
+    load: Any = torch.hub.load
 
     def local(*_: object, **__: object) -> nn.Module:
         built = cast(nn.Module, load(str(code), model, source="local", pretrained=False))
