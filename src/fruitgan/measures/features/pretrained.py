@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -178,7 +179,9 @@ def clip(*, network: str = "vit-b-32", weights: str = "") -> FidelityFeatures:
     sha256 = module.MODEL_METADATA[name]["hash"]
     path = Path(weights) if weights else Path(torch.hub.get_dir(), "checkpoints", f"{name}-{sha256}.pt")
     _check_sum(path, sha256, module.MODEL_URLS[name])
-    found = module.FeatureExtractorCLIP(name, ["clip"], feature_extractor_weights_path=str(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # OpenAI's file is of a kind that torch will not read for ever
+        found = module.FeatureExtractorCLIP(name, ["clip"], feature_extractor_weights_path=str(path))
     return FidelityFeatures(f"clip:{network}", found, found.resolution, "400 million pictures of the web (CLIP)", sha256[:16])
 
 
