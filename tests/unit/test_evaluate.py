@@ -273,7 +273,7 @@ def image(path: Path, group: str, generated: bool, source: str = "") -> Labelled
 def test_sources_are_found_by_the_manifest_then_by_name_else_all_are_taken(tmp_path: Path) -> None:
     for name in ("testA/a.jpg", "testA/b.jpg", "testA/c.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
+        (tmp_path / name).write_bytes(b"\xff\xd8\xff")  # begins as a JPEG
     listed = [image(Path("000.png"), "g", True, "testA/b.jpg"), image(Path("001.png"), "h", True, "testA/a.jpg")]
     for folder in (tmp_path, tmp_path / "testA"):
         found = find_sources(folder, listed)

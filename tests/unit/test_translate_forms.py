@@ -16,7 +16,9 @@ from PIL import Image, ImageCms
 from toy_bundles import Negative, save_toy
 
 from fruitgan.data.decode import decode
+from fruitgan.data.labelled import LabelledImage
 from fruitgan.engines.contracts import Images, engines
+from fruitgan.evaluate.sources import find_sources
 from fruitgan.translate.job import TranslateResult, TranslateSettings, translate
 from fruitgan.translate.pictures import encode, read_mark
 
@@ -243,3 +245,15 @@ def test_the_result_says_which_bundle_direction_and_step_and_warns_of_few_steps(
     assert (value["bundle"], value["direction"], value["step"]) == ("few.safetensors", "b2a", 40)
     assert "trained for 40 steps" in told[0].text
     assert [event.is_warning for event in told[:2]] == [False, True]
+
+
+def test_evaluate_finds_the_source_of_each_result_also_where_names_clash(run: Run) -> None:
+    Path("in/a").mkdir(parents=True)
+    names = ["in/a/x.bmp", "in/a/x.png", "in/x.png"]
+    for seed, name in enumerate(names):
+        Image.fromarray(noise(6, 9, seed)).save(name)
+    made = sorted(run("in", recursive=True).outputs)
+    fakes = [LabelledImage(Path(path), True, path, "test", "") for path in made]
+    found = find_sources(Path("in"), fakes)
+    assert found.paired
+    assert [path.as_posix() for path in found.paths] == names

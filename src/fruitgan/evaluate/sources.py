@@ -14,6 +14,7 @@ from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.preprocessing import AS_USUAL, Preprocessing, with_found_range
 from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluate.settings import EvaluateSettings
+from fruitgan.files import file_sha256
 from fruitgan.measures.contracts import NOT_KNOWN
 from fruitgan.settings import from_json, read_json
 from fruitgan.translate.pictures import TRAINED_AGAINST, read_mark
@@ -45,7 +46,7 @@ def images_of(option: str, folder: Path) -> tuple[Path, ...]:
 
 
 def find_sources(folder: Path, fakes: Sequence[LabelledImage], *others: Path) -> Sources:
-    """The sources of the generated images, by the manifest or by name, else all images of the folder.
+    """The sources of the generated images, by the manifest, by what `translate` wrote into them or by name, else all images.
 
     `folder` is where the sources lie, or what the manifest's paths are relative to. `others` are the folders that it must not
     be.
@@ -62,7 +63,9 @@ def find_sources(folder: Path, fakes: Sequence[LabelledImage], *others: Path) ->
         found = [by_path.get(fake.source) or by_name.get(Path(fake.source).name) for fake in fakes]
     else:
         by_stem = unique((path.stem, path) for path in files)
-        found = [by_stem.get(fake.path.stem) for fake in fakes]
+        marks = [str((read_mark(fake.path) or {}).get("source")) for fake in fakes]  # `translate` tells of each what it was
+        by_sha256 = {file_sha256(path): path for path in files} if set(marks) != {"None"} else {}
+        found = [by_sha256.get(mark) or by_stem.get(fake.path.stem) for fake, mark in zip(fakes, marks, strict=True)]
     known = tuple(path for path in found if path is not None)
     if len(known) == len(fakes):
         return Sources(known, True, None)
