@@ -91,7 +91,7 @@ def translate(
         if path != STREAM:
             console.out(_in_one_line(path))
     for remark in result.notes:
-        console.say(f"{_in_one_line(remark.path)}: {remark.reason}")
+        console.say(f"note: {_in_one_line(remark.path)}: {remark.reason}")
     for remark in result.skipped:
         console.say(f"skipped: {_in_one_line(remark.path)}: {remark.reason}")
     if result.exit_code:
