@@ -99,24 +99,20 @@ def read_manifest(path: Path) -> tuple[ManifestRow, ...]:
     """
     with reading(path):
         text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+    rows: dict[str, ManifestRow] = {}
     try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        if missing := [name for name in HEADER if name not in (reader.fieldnames or ())]:
+            raise DataError(f"{path}: has no column {missing[0]!r}; its first line must name {','.join(HEADER)}")
+        for cells in reader:
+            if None in cells or None in cells.values():
+                raise DataError(f"{path}, line {reader.line_num}: has not one cell for each column")
+            row = ManifestRow(*(cells[name] for name in HEADER))
+            if problem := _problem(row, rows):
+                raise DataError(f"{path}, line {reader.line_num}: {problem}")
+            rows[row.file] = row
     except csv.Error as error:
         raise DataError(f"{path}: is no CSV file ({error})") from error
-    missing = [name for name in HEADER if not lines or name not in lines[0]]
-    if missing:
-        raise DataError(f"{path}: has no column {missing[0]!r}; its first line must name {','.join(HEADER)}")
-    places = [lines[0].index(name) for name in HEADER]
-    rows: dict[str, ManifestRow] = {}
-    for number, line in enumerate(lines[1:], start=2):
-        if not line:
-            continue
-        if len(line) != len(lines[0]):
-            raise DataError(f"{path}, line {number}: has {len(line)} cells, not {len(lines[0])}")
-        row = ManifestRow(*(line[place] for place in places))
-        if problem := _problem(row, rows):
-            raise DataError(f"{path}, line {number}: {problem}")
-        rows[row.file] = row
     return tuple(rows.values())
 
 
