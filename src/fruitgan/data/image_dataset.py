@@ -118,7 +118,7 @@ class ImageDataset:
 
     @property
     def load_size_px(self) -> int:
-        return self.pixels.shape[1]
+        return int(self.pixels.shape[1])
 
     @property
     def fingerprint(self) -> str:

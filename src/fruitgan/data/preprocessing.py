@@ -53,11 +53,11 @@ class Preprocessing:
     def colour(self) -> Colour:
         """Red, green and blue of the background. Raises: UsageError if it is no colour."""
         try:
-            red, green, blue = ImageColor.getrgb(self.background)
-        except ValueError:  # four values too: a background is opaque
-            raise UsageError(
-                f"--background {shown(self.background)}: no colour; give a name such as white, or #rrggbb"
-            ) from None
+            red, green, blue, *opacity = ImageColor.getrgb(self.background)
+        except ValueError:
+            opacity = [0]
+        if opacity:
+            raise UsageError(f"--background {shown(self.background)}: no colour; give a name such as white, or #rrggbb")
         return red, green, blue
 
     def decode(self, source: Path | bytes) -> Decoded:
