@@ -60,7 +60,7 @@ class Preprocessing:
             raise UsageError(f"--background {shown(self.background)}: no colour; give a name such as white, or #rrggbb")
         return red, green, blue
 
-    def decode(self, source: Path | bytes) -> Decoded:
+    def decode(self, source: Path) -> Decoded:
         """The picture, of any shape. Raises: as `fruitgan.data.decode.decode`."""
         return decode(source, background=self.colour(), value_range=self.value_range)
 

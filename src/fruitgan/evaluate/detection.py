@@ -206,7 +206,8 @@ def _tested(logits: np.ndarray, images: Sequence[LabelledImage], seed: int) -> M
 def _logits(
     path: Path, bundle: DetectorBundle, images: Sequence[LabelledImage], device: torch.device, what: str, tell: OnProgress
 ) -> np.ndarray:
-    dataset = open_image_dataset(images, bundle.card.image_size_px, what=what, tell=tell)
+    how, size_px = bundle.card.preprocessing, bundle.card.image_size_px
+    dataset = open_image_dataset(images, size_px, how=how, what=what, tell=tell)
     logits = dataset.logits(bundle.detector.to(device), np.arange(len(images), dtype=np.int64), device)
     if not np.isfinite(logits).all():
         raise DataError(f"{path}: answers with numbers that are not finite; it is damaged, or was never fit to use")

@@ -160,8 +160,8 @@ class TwoSampleTest:
         size_px = network.image_size_px
         self.resizes[name] = squashing(size_px)
         if size_px not in self.datasets:
-            what = f"reading at {size_px} px"
-            self.datasets[size_px] = open_image_dataset(self.images, size_px, what=what, tell=self.tell)
+            what, how = f"reading at {size_px} px", self.pictures.how
+            self.datasets[size_px] = open_image_dataset(self.images, size_px, how=how, what=what, tell=self.tell)
         dataset = self.datasets[size_px]
         if not isinstance(network, LinearDetector):
             return PixelCandidate(name, choice, dataset, self.fitting, self.device)

@@ -7,16 +7,15 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fruitgan.data.decode import decode
 from fruitgan.data.groups import content_sha256, perceptual_hash
 from fruitgan.data.parallel import in_order
-from fruitgan.data.preprocessing import AS_USUAL, Preprocessing
 from fruitgan.errors import DataError
 from fruitgan.files import open_regular, reading
 from fruitgan.images import Pixels, to_pillow
@@ -63,26 +62,22 @@ class Facts:
     """Whether it just reaches them, as after a stretch, while most pictures that reach both ends are clipped there."""
 
 
-def inspect(
-    paths: Sequence[Path], generated: Sequence[bool], tell: OnProgress = silent, how: Preprocessing = AS_USUAL
-) -> Iterator[Facts]:
+def inspect(paths: Sequence[Path], generated: Sequence[bool], tell: OnProgress = silent) -> Iterator[Facts]:
     """The facts of each file, in order; one picture is in memory at a time and thread.
 
     Raises:
         DataError: an image cannot be read or decoded (named).
     """
-    for _, facts in in_order(
-        partial(_facts, how=how), list(zip(paths, generated, strict=True)), what="looking for leaks", tell=tell
-    ):
+    for _, facts in in_order(_facts, list(zip(paths, generated, strict=True)), what="looking for leaks", tell=tell):
         yield facts
 
 
-def _facts(item: tuple[Path, bool], how: Preprocessing) -> Facts:
+def _facts(item: tuple[Path, bool]) -> Facts:
     path, generated = item
     with reading(path), open_regular(path) as file:
         data = file.read()
     try:
-        picture = how.decode(data)
+        picture = decode(data)
     except DataError as error:
         raise DataError(f"{path}: {str(error).removeprefix('the given data: ')}") from error
     pixels = picture.pixels

@@ -98,7 +98,7 @@ class _Job:
         sources = self._sources(fakes, real_dir, chosen)
         files = [image.path for image in read.images]
         how = preprocessing_of(settings, [*files, *(sources.paths if sources else ())])
-        facts = list(inspect(files, [image.generated for image in read.images], self.tell, how))
+        facts = list(inspect(files, [image.generated for image in read.images], self.tell))
         images = self._grouped(read.images, facts)
         fakes, reals = _sides(images)
         leaks = find_leaks(facts, [image.group for image in images], [image.split for image in images])

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit
 
-from fruitgan.data.decode import decode
 from fruitgan.data.finder import Remark, find_images
 from fruitgan.data.parallel import in_order
 from fruitgan.device import choose_device
@@ -85,7 +84,7 @@ def detect(settings: DetectSettings, on_progress: OnProgress = silent) -> Detect
 
     def read(path: Path) -> Pixels | DataError:
         try:
-            return squashed(decode(path).pixels, detector.image_size_px)
+            return squashed(card.preprocessing.decode(path).pixels, detector.image_size_px)
         except DataError as error:
             return error
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from fruitgan.data.image_dataset import DecodeSettings, ImageDataset, cached_dataset
 from fruitgan.data.labelled import LabelledImage
+from fruitgan.data.preprocessing import AS_USUAL, Preprocessing
 from fruitgan.errors import DataError, FruitganError, UsageError, shown
 from fruitgan.files import write_atomically
 from fruitgan.images import Pixels, resize, unit_from_bytes
@@ -84,6 +85,8 @@ class DetectorCard:
     """Sizes, formats and compression of the images that took part."""
     calibration_slope: float = 1.0
     """What a logit is multiplied by before the sigmoid makes a probability of it."""
+    value_range: tuple[float, float] | None = None
+    """The values of grey images of more than 8 bits that became 0 and 255; None: there was none among those of the training."""
     backbones: Mapping[str, str] = field(default_factory=dict)
     """The sha256 of frozen networks inside the detector, which are not in its file."""
 
@@ -94,6 +97,11 @@ class DetectorCard:
             raise UsageError(f"its images of {self.image_size_px} px are not from 1 to {LARGEST_SIZE_PX} px")
         if not all(len(look) == 16 and set(look) <= set(string.hexdigits) for look in self.taught_looks):
             raise UsageError("its perceptual hashes are not of 16 hex digits each")
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images that it judges are made of files."""
+        return Preprocessing(value_range=self.value_range)
 
     def is_untaught(self, looks: Sequence[Look], groups: Sequence[str]) -> NDArray[np.bool_]:
         """[n]: which images can test it: none that taught it, none nearly like one that did, none of a group with one."""
@@ -247,14 +255,19 @@ def unit_images(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
 
 
 def open_image_dataset(
-    images: Sequence[LabelledImage], size_px: int, *, what: str = "loading images", tell: OnProgress = silent
+    images: Sequence[LabelledImage],
+    size_px: int,
+    *,
+    how: Preprocessing = AS_USUAL,
+    what: str = "loading images",
+    tell: OnProgress = silent,
 ) -> LabelledImageDataset:
     """Every image squashed to `size_px`, from the cache of decoded images.
 
     Raises:
         DataError: no images, or one cannot be decoded.
     """
-    settings = DecodeSettings(load_size_px=size_px, resample=RESAMPLE)
+    settings = DecodeSettings(load_size_px=size_px, resample=RESAMPLE, how=how)
     found, problem = cached_dataset([image.path for image in images], settings, what=what, tell=tell)
     for path, reason in found.broken:
         raise DataError(f"{path}: {reason}")

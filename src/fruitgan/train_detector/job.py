@@ -15,6 +15,7 @@ import torch
 import fruitgan
 from fruitgan.data.augment import augmentations
 from fruitgan.data.labelled import LabelledImage, read_dataset
+from fruitgan.data.preprocessing import AS_USUAL, with_found_range
 from fruitgan.device import choose_device
 from fruitgan.errors import FruitganError, UsageError
 from fruitgan.files import write_atomically
@@ -131,10 +132,12 @@ class _Job:
             augmentations.owner(settings.augment)
         labelled = read_dataset(data)
         self.warnings += labelled.warnings
+        paths = [image.path for image in labelled.images]
+        how = with_found_range(AS_USUAL, paths, self.tell)
         choice, size_px = self._choose(run, labelled.images, device)
-        dataset = open_image_dataset(labelled.images, size_px, tell=self.tell)
+        dataset = open_image_dataset(labelled.images, size_px, how=how, tell=self.tell)
         split = self._split(dataset)
-        seen = seen_by(looks_of([image.path for image in labelled.images], self.tell), split)
+        seen = seen_by(looks_of(paths, self.tell), split) | {"value_range": how.value_range}
         config = RunConfig(
             settings=replace(settings, out=Path(settings.out.name)),
             detector=choice,
