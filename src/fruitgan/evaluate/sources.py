@@ -21,7 +21,8 @@ from fruitgan.translate.pictures import TRAINED_AGAINST, read_mark
 
 CARD_FILE = "dataset.json"
 
-K, V = TypeVar("K", bound=Hashable), TypeVar("V")
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,8 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
         seconds=0,
     )
     if todo or not folder.is_finished(items):
-        name, generator = None, None
+        name: str | None = None
+        generator: Engine | None = None
         if any(item.generated for item in todo):  # else no network is built; one that cannot be built must leave nothing
             scale = "native" if made_of["image_size_px"] > WHOLE_SIDE_PX else AUTO
             asked: dict[str, Any] = {"gpu": settings.gpu, "device": settings.device, "scale": scale, "tell": tell}
