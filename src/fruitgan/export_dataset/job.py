@@ -159,50 +159,41 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
     made_of = _made_of(settings, bundle, direction, how)
     if not settings.overwrite:
         folder.refuse_others(made_of)  # before the long look at the images
-    source, target, odd = oriented(data, bundle.card.domains, direction)
-    found = usable(survey(data, how, tell))
-    chosen = choose(found, source, target if settings.origins == "target" else source, settings.count)
-    items = name_items(data, *chosen, found, settings.format)
+    source, target, items, left_out, warnings = _selection(settings, bundle, direction, data, how, tell)
     lines = [[item.file, item.source, item.picture.split, item.picture.content, item.group] for item in items]
     made_of |= {"count": len(items) // 2, "pictures": hashlib.sha256(json.dumps(lines).encode()).hexdigest()}
-    warnings = ([odd] if odd else []) + data.notes + warnings_of(items, found, made_of["image_size_px"], bundle.card.data, data)
-    for name, generated in ((PREDICTED, True), (ORIGINS, False)):
-        warnings += Tally.of([item.picture.traits for item in items if item.generated == generated]).notes(name, how)
-    if settings.format == "jpg":
-        warnings.append(
-            "jpg loses detail, and with it traces of the generator, in both classes alike; png and webp keep every bit"
-        )
     replaces = settings.overwrite and not folder.is_unfinished(made_of)  # else the same command goes on after a stop
     todo = items if replaces else _todo(folder, made_of, items)
+    splits = {
+        name: dict(sorted(Counter(item.picture.split for item in items if item.generated == generated).items()))
+        for generated, name in ((True, PREDICTED), (False, ORIGINS))
+    }
     result = ExportResult(
         dataset=settings.out,
         predicted=len(items) // 2,
         origins=len(items) // 2,
         made=len(todo),
         kept=len(items) - len(todo),
-        splits={
-            name: dict(sorted(Counter(item.picture.split for item in items if item.generated == generated).items()))
-            for generated, name in ((True, PREDICTED), (False, ORIGINS))
-        },
+        splits=splits,
         image_size_px=made_of["image_size_px"],
         format=settings.format,
         direction=direction,
         engine=None,
-        target=target.name,
+        target=target,
         bundle=bundle.card.name,
         weights_sha256=made_of["bundle"],
-        left_out=found.left_out,
+        left_out=left_out,
         warnings=tuple(warnings),
         seconds=0,
     )
     if todo or not folder.is_finished(items):
-        name: str | None = None
+        engine: str | None = None
         generator: Engine | None = None
         if any(item.generated for item in todo):  # else no network is built; one that cannot be built must leave nothing
             scale = "native" if made_of["image_size_px"] > WHOLE_SIDE_PX else AUTO
             asked: dict[str, Any] = {"gpu": settings.gpu, "device": settings.device, "scale": scale, "tell": tell}
             weights = bundle.weights[direction]
-            name, generator = open_engine(settings.engine, bundle.card.generator, weights, len(items), **asked)
+            engine, generator = open_engine(settings.engine, bundle.card.generator, weights, len(items), **asked)
         with folder.taken():
             if replaces:
                 folder.clear()
@@ -210,9 +201,28 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
                 todo = _todo(folder, made_of, items)  # another process may have been at work until now
             folder.begin(made_of, todo)
             _make(settings, bundle.card, how, made_of["image_size_px"], generator, todo, worker_count(len(items)), tell)
-            folder.finish(items, made_of["bundle"], _card(result, bundle, made_of, data.name, source.name))
-        result = replace(result, engine=name, made=len(todo), kept=len(items) - len(todo))
+            folder.finish(items, made_of["bundle"], _card(result, bundle, made_of, data.name, source))
+        result = replace(result, engine=engine, made=len(todo), kept=len(items) - len(todo))
     return replace(result, seconds=round(time.monotonic() - begin, 3))
+
+
+def _selection(
+    settings: ExportSettings, bundle: Bundle, direction: str, data: Source, how: Preprocessing, tell: OnProgress
+) -> tuple[str, str, list[Item], LeftOut, list[str]]:
+    """The names of both domains, the images to export, what is left out, and what a person should know of them."""
+    source, target, odd = oriented(data, bundle.card.domains, direction)
+    found = usable(survey(data, how, tell))
+    chosen = choose(found, source, target if settings.origins == "target" else source, settings.count)
+    items = name_items(data, *chosen, found, settings.format)
+    side_px = settings.image_size or bundle.card.image_size_px
+    warnings = ([odd] if odd else []) + data.notes + warnings_of(items, found, side_px, bundle.card.data, data)
+    for name, generated in ((PREDICTED, True), (ORIGINS, False)):
+        warnings += Tally.of([item.picture.traits for item in items if item.generated == generated]).notes(name, how)
+    if settings.format == "jpg":
+        warnings.append(
+            "jpg loses detail, and with it traces of the generator, in both classes alike; png and webp keep every bit"
+        )
+    return source.name, target.name, items, found.left_out, warnings
 
 
 def _todo(folder: DatasetFolder, made_of: Mapping[str, Any], items: Sequence[Item]) -> Sequence[Item]:
