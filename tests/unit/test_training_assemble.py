@@ -198,6 +198,7 @@ def test_a_plan_that_computes_what_is_gone_or_is_damaged_is_refused_in_one_line(
 
 def test_images_are_read_as_asked_and_the_odd_ones_are_said_before_training(tmp_path: Path) -> None:
     for folder in ("trainA", "trainB"):
+        (tmp_path / folder.replace("train", "test")).mkdir()  # else one of the images would be cut off for it
         (tmp_path / folder).mkdir()
         Image.fromarray(noise(8, 12, 1)).save(tmp_path / folder / "wide.png")
     Image.fromarray(np.full((8, 12), 900, dtype=np.uint16)).save(tmp_path / "trainB" / "deep.png")
@@ -213,6 +214,7 @@ def test_images_are_read_as_asked_and_the_odd_ones_are_said_before_training(tmp_
         "b: the median image is 1.50 times as wide as high and is made a square with borders of #102030 (--fit pad)",
     )
     for folder in ("A", "B"):
+        (tmp_path / f"test{folder}").rmdir()
         (tmp_path / f"train{folder}").rename(tmp_path / f"test{folder}")
     with pytest.raises(DataError, match="has only test images of a; training needs trainA and trainB"):
         load_datasets(made, folder_source(tmp_path), silent)
