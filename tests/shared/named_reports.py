@@ -190,7 +190,6 @@ def exhibits(name: str) -> Exhibits:
         galleries={f"gallery {name}": pictures(2)},
         cards={
             f"title {name}": [shown, Shown(name, 2.0, {f"kind {name}": one})],
-            "Where the detector looked": [Shown(f"seen {name}", 3.0, {"saliency": one})],
         },
         spectra={f"kind {name}": [-20.0, -30.0], "real": [-21.0, -29.0]},
     )
@@ -238,7 +237,6 @@ def judged(name: str) -> dict[str, Any]:
         "robustness": [{**CHANGED, **BIASED, "change": change} for change in (f"change {name}", "jpeg")],
         "by_depth": [{**LEARNT, "name": name, "stride": 4}],
         "learning_curve": [{**LEARNT, "name": name}],
-        "saliency": [f"saliency {name}"],
         "compare": [
             {
                 "first": f"first {name}",

@@ -16,7 +16,7 @@ from fruitgan.train_detector.detector import LabelledImageDataset, answers, open
 from fruitgan.train_detector.fit import fitting_augmentation
 from fruitgan.train_detector.protocols import grouped_folds, half_split
 from fruitgan.train_detector.regression import features_of
-from fruitgan.train_detector.robustness import CHANGES, marked, saliency
+from fruitgan.train_detector.robustness import CHANGES
 from fruitgan.train_detector.settings import FitSettings
 from fruitgan.train_detector.two_sample_test import FeatureCandidate, PixelCandidate, cross_validation, two_sample_test
 
@@ -114,32 +114,8 @@ class Corner(Detector):
         return x[:, :, : SIDE // 2, : SIDE // 2].square().mean(dim=(1, 2, 3))
 
 
-class Rounding(Corner):
-    """As features are that want whole numbers."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward((x * 255).to(torch.uint8).float()) * torch.ones(1, requires_grad=True)
-
-
-def test_of_a_detector_without_slopes_the_map_is_dark() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
-    assert saliency(Rounding(), pixels, CPU).max() == 0
-
-
 def test_pictures_of_several_sizes_are_answered_one_by_one() -> None:
     random = np.random.default_rng(0)
     pictures = [random.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in (SIDE, SIDE + 8, SIDE)]
     expected = [((picture[: SIDE // 2, : SIDE // 2] / 255) ** 2).mean() for picture in pictures]
     np.testing.assert_allclose(answers(Corner(), pictures, CPU), expected, rtol=1e-5)
-
-
-def test_a_map_is_bright_where_the_detector_looks() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
-    places = saliency(Corner(), pixels, CPU)
-    assert places.shape == (2, SIDE, SIDE)
-    assert places.max(axis=(1, 2)) == pytest.approx([1, 1])
-    assert places[:, SIDE // 2 + 2 :].max() == 0
-    assert places[:, : SIDE // 2, : SIDE // 2].mean() > 0.1
-    beside = marked(pixels[0], places[0])
-    assert beside.shape == (SIDE, 2 * SIDE, 3)
-    assert np.array_equal(beside[:, :SIDE], pixels[0])

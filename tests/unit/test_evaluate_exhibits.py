@@ -49,7 +49,7 @@ def shown_of(dataset: Path, **changes: Any) -> tuple[Exhibits, list[LabelledImag
     fakes = [image for image in images if image.generated]
     reals = [image for image in images if not image.generated]
     judged = [SimpleNamespace(file=image.path.name, generated=True, logit=float(i - 3)) for i, image in enumerate(fakes)]
-    result: Any = SimpleNamespace(fake_dir=dataset / "predicted", out=dataset, seed=0, judged=judged, saliency=(), **changes)
+    result: Any = SimpleNamespace(fake_dir=dataset / "predicted", out=dataset, seed=0, judged=judged, **changes)
     sources = find_sources(dataset.parent / "data", fakes, dataset / "origins", dataset / "predicted")
     return exhibits(result, fakes, reals, sources, torch.device("cpu")), fakes
 
@@ -77,6 +77,6 @@ def test_the_spectra_are_means_over_each_kind(dataset: Path) -> None:
     noise = np.random.default_rng(0).normal(128, 25.5, (64, 64, 1)).repeat(3, 2)
     Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8)).save(flat / "0.png")
     only = LabelledImage(flat / "0.png", True, "g", "", "")
-    result: Any = SimpleNamespace(fake_dir=flat, out=flat, seed=0, judged=(), saliency=())
+    result: Any = SimpleNamespace(fake_dir=flat, out=flat, seed=0, judged=())
     white = exhibits(result, [only], [only], None, torch.device("cpu")).spectra["generated"]
     assert np.mean(white) == pytest.approx(10 * np.log10(0.01) - 2.5, abs=1)  # white, a mean of logarithms lies 2.5 dB below

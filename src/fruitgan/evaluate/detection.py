@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import torch
 from fruitgan import randomness
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError
-from fruitgan.evaluate.detectors import SALIENCY, TwoSampleTest, detectors_named, need
+from fruitgan.evaluate.detectors import TwoSampleTest, detectors_named, need
 from fruitgan.evaluate.leaks import Leak
 from fruitgan.evaluate.results import ControlResult, Detection, DetectorResult, JudgedImage
 from fruitgan.evaluate.scores import judged_images, result_of, squashing
@@ -50,20 +49,15 @@ def detect(
     backends: Sequence[Features],
     pictures: Pictures,
     device: torch.device,
-    out: Path,
     tell: OnProgress,
 ) -> Detection:
-    """Everything about detectors, `backends` being what `logistic` looks at; pictures of where they looked go below `out`.
+    """Everything about detectors, `backends` being what `logistic` looks at.
 
     Raises:
         UsageError: no such detector.
         DataError: a file that is no detector; a detector was asked for and there are too few images, or too few different ones.
-        FruitganError: the pictures cannot be written.
     """
     found = Detection()
-    for path in (out / SALIENCY).glob("*-[0-9][0-9].png"):  # of an earlier evaluation
-        with suppress(OSError):
-            path.unlink()
     if settings.detector == NO_DETECTOR:
         found.withheld = "no detector was asked for"
     elif spoiled := sorted({leak.kind for leak in leaks if leak.spoils_detector}):
@@ -80,7 +74,7 @@ def detect(
             if reason := need(images):
                 raise DataError(reason)
             testing = TwoSampleTest(images, names, device, settings.seed, settings.quick, tell, backends, pictures)
-            _trained_here(testing, out, found)
+            _trained_here(testing, found)
         except DataError as error:
             if was_asked:
                 raise
@@ -88,7 +82,7 @@ def detect(
     return found
 
 
-def _trained_here(testing: TwoSampleTest, out: Path, found: Detection) -> None:
+def _trained_here(testing: TwoSampleTest, found: Detection) -> None:
     trained = testing.detectors()
     places = np.flatnonzero(~testing.generated)
     if halves := halved([testing.images[place] for place in places], testing.seed):
@@ -108,7 +102,6 @@ def _trained_here(testing: TwoSampleTest, out: Path, found: Detection) -> None:
     if not testing.quick:
         found.robustness = testing.robustness(validated)
         found.learning_curve = testing.learning_curve(trained, validated)
-    found.saliency = testing.saliency(validated, out)
 
 
 def _given(

@@ -17,16 +17,14 @@ from fruitgan import randomness
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.parallel import in_order
 from fruitgan.errors import UsageError
-from fruitgan.evaluate.results import DepthRow, DetectorResult, DetectorRow, LearningRow, RobustnessResult, SaliencyResult
+from fruitgan.evaluate.results import DepthRow, DetectorResult, DetectorRow, LearningRow, RobustnessResult
 from fruitgan.evaluate.scores import fold_mean, result_of, scores, squashing
 from fruitgan.evaluate.settings import ALL, NETWORK_FAMILIES
-from fruitgan.files import write_atomically
 from fruitgan.images import Pixels
 from fruitgan.measures.contracts import Features
 from fruitgan.measures.features import Pictures, extract
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
 from fruitgan.progress import OnProgress, Progress
-from fruitgan.report.grid import png_bytes
 from fruitgan.train_detector import two_sample_test as c2st
 from fruitgan.train_detector.calibration import average_precision, judge
 from fruitgan.train_detector.detector import (
@@ -40,7 +38,7 @@ from fruitgan.train_detector.detector import (
 )
 from fruitgan.train_detector.protocols import Indices, grouped_folds, half_split
 from fruitgan.train_detector.regression import Logistic, features_of, finite, logistic, trials
-from fruitgan.train_detector.robustness import CHANGES, marked, saliency
+from fruitgan.train_detector.robustness import CHANGES
 from fruitgan.train_detector.settings import FitSettings
 from fruitgan.train_detector.two_sample_test import Candidate, CrossValidation, FeatureCandidate, PixelCandidate
 
@@ -58,9 +56,6 @@ SHARES = (0.125, 0.25, 0.5, 1.0)
 """Of the training images, for the learning curve."""
 LEAST_PART = 4
 """Images of each class in the smallest part."""
-SHOWN = 6
-SALIENCY = "saliency"
-"""The folder of the saliency pictures."""
 
 
 def detectors_named(names: Sequence[str], quick: bool) -> tuple[str, ...]:
@@ -239,6 +234,7 @@ class TwoSampleTest:
             results.append(
                 RobustnessResult(
                     **scores(row, truth, fold),
+                    name=found.name,
                     change=change.name,
                     amount=change.amount,
                     accuracy_reals_changed=one_sided[0],
@@ -292,23 +288,3 @@ class TwoSampleTest:
         pixels = self.pictures(path)
         number = int.from_bytes(path.name.encode()[-8:], "big") % 2**31
         return [prepare(change.apply(pixels, number)) for change in CHANGES]
-
-    def saliency(self, found: CrossValidation, out: Path) -> tuple[SaliencyResult, ...]:
-        """Pictures of where the detectors looked: the surest generated images, and those that they missed by most.
-
-        Raises:
-            FruitganError: the pictures cannot be written.
-        """
-        truth, logits = self.generated[found.judged], found.strongest
-        results: list[SaliencyResult] = []
-        for kind, sign, is_shown in (("surest", -1, logits > 0), ("missed", 1, logits <= 0)):
-            rows = np.flatnonzero(truth & is_shown)
-            for row in rows[np.argsort(sign * logits[rows], kind="stable")][:SHOWN]:
-                winner = found.winners[found.fold[row]]
-                image = self.images[found.judged[row]]
-                pixels = winner.prepare(self.pictures(image.path))
-                picture = marked(pixels, saliency(winner.detector, pixels[None], self.device, self.seed)[0])
-                name = f"{SALIENCY}/{kind}-{len(results):02d}.png"
-                write_atomically(out / name, png_bytes(picture))
-                results.append(SaliencyResult(file=image.path.name, kind=kind, logit=float(logits[row]), picture=name))
-        return tuple(results)

@@ -16,7 +16,6 @@ from fruitgan.data.decode import decode
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.evaluate.results import EvaluateResult
 from fruitgan.evaluate.sources import Sources
-from fruitgan.evaluate.wording import Row, figure
 from fruitgan.images import Pixels, resize
 from fruitgan.measures.features import extract
 from fruitgan.measures.metrics.spectrum import FREQUENCIES, PowerSpectrum
@@ -25,12 +24,11 @@ from fruitgan.report.plots import Line, line_plot
 GALLERY = 8
 CONVINCING = 6
 """Pictures of each kind."""
-WIDTH_PX, HEIGHT_PX, MARGIN_PX = 300, 84, 12
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A generated image with the detector's logit and its pictures: its source, itself, where one looked."""
+    """A generated image with the detector's logit and its pictures: its source and itself."""
 
     file: str
     logit: float
@@ -75,15 +73,11 @@ def exhibits(
     ranked = sorted((image for image in fakes if image.path.name in logits), key=lambda image: logits[image.path.name])
     half = min(CONVINCING, len(ranked) // 2)
 
-    looked = {saliency.file: saliency.picture for saliency in result.saliency}
-
     def shown(image: LabelledImage) -> Shown:
         fake = decode(image.path).pixels
         pictures = {"generated": fake}
         if image.path in source_of:
             pictures = {"source": resize(decode(source_of[image.path]).pixels, *fake.shape[:2])} | pictures
-        if image.path.name in looked:
-            pictures["saliency"] = decode(result.out / looked[image.path.name]).pixels
         return Shown(image.path.name, logits[image.path.name], pictures)
 
     return Exhibits(
@@ -172,30 +166,4 @@ def spectrum_panel(spectra: Mapping[str, Sequence[float]]) -> Panel:
         caption=f"Power of the brightness in dB, mean over directions and images, at most {gap:.1f} dB apart. Upsampling "
         "leaves peaks at 1/4 and 1/2; a fall-off on the right is missing fine texture.",
         legend=tuple((kind, colour) for colour, kind in enumerate(spectra, start=1)),
-    )
-
-
-def whisker(row: Row) -> Markup:
-    """The value with its interval, over the band of the floor (or over 0 to 1, for R), as inline SVG."""
-    low_band, high_band = (row.floor[1], row.floor[2]) if row.floor else (0.0, 1.0)
-    start = min(0.0, row.low, low_band)
-    end = max(row.high, high_band, start + 1e-9)
-    width = WIDTH_PX - 2 * MARGIN_PX
-
-    def x(value: float) -> str:
-        return f"{MARGIN_PX + width * (value - start) / (end - start):.1f}"
-
-    band = f"{max(2.0, float(x(high_band)) - float(x(low_band))):.1f}"
-    marks = "".join(
-        f'<text x="{x(value)}" y="76" text-anchor="{anchor}" font-size="11" fill="var(--plot-ink)">{figure(value)}</text>'
-        for value, anchor in ((start, "start"), (end, "end"))
-    )
-    return Markup(
-        f'<svg class="plot" role="img" aria-label="{figure(row.value)}, interval {figure(row.low)} to {figure(row.high)}" '
-        f'viewBox="0 0 {WIDTH_PX} {HEIGHT_PX}">'
-        f'<rect x="{x(low_band)}" y="12" width="{band}" height="44" fill="var(--line-3)" opacity=".28"/>'
-        f'<line x1="{MARGIN_PX}" x2="{WIDTH_PX - MARGIN_PX}" y1="60" y2="60" stroke="var(--plot-grid)"/>'
-        f'<line x1="{x(0)}" x2="{x(0)}" y1="10" y2="60" stroke="var(--plot-ink)" stroke-dasharray="2 2"/>'
-        f'<line x1="{x(row.low)}" x2="{x(row.high)}" y1="34" y2="34" stroke="var(--line-1)" stroke-width="3"/>'
-        f'<circle cx="{x(row.value)}" cy="34" r="6" fill="var(--line-1)"/>{marks}</svg>'
     )

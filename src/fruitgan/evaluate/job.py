@@ -106,13 +106,13 @@ class _Job:
         paths = [[image.path for image in side] for side in (reals, fakes)]
         numbers = Measuring(settings, chosen, *paths, sources, device, self.tell, pictures).numbers(backends)
         numbers.not_measured |= left_out
-        out = settings.out or OUT / _slug(settings.fake_dir)
-        found = detect(settings, images, leaks, backends, pictures, device, out, self.tell)
+        found = detect(settings, images, leaks, backends, pictures, device, self.tell)
         found.notes = [*self.notes, *found.notes]
         against = trained_against(settings.fake_dir, fakes)
         judges = _judges(backends, found)
         r_withheld = why_no_ratio(numbers)
         numbers.ratios = numbers.ratios or {RATIO: None}
+        out = settings.out or OUT / _slug(settings.fake_dir)
         result = EvaluateResult(
             **vars(numbers),
             **vars(found),

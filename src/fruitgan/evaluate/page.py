@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fruitgan.evaluate import wording
-from fruitgan.evaluate.exhibits import Exhibits, Panel, detector_panels, spectrum_panel, whisker
+from fruitgan.evaluate.exhibits import Exhibits, detector_panels, spectrum_panel
 from fruitgan.evaluate.wording import SHARED, Row
 from fruitgan.progress import duration
 from fruitgan.report.page import inline_images, render
@@ -47,7 +47,6 @@ def evaluation_report(result: Mapping[str, Any], shown: Exhibits) -> str:
         compared=[(each, wording.claim_sentence(each["claim"]), wording.compare_rows(each)) for each in result["compare"]],
         detector=wording.detector_details(result) if result["detector"] else None,
         **_tables(result),
-        charts=[Panel(title=f"{row.title}, {row.features}", plot=whisker(row)) for row in rows if row.says_more],
         curves=[*detector_panels(result), spectrum_panel(shown.spectra)],
         # in the order of the pictures
         cards=[
@@ -63,54 +62,27 @@ def evaluation_report(result: Mapping[str, Any], shown: Exhibits) -> str:
 
 def _tables(result: Mapping[str, Any]) -> dict[str, Cells]:
     """The rows of the page's tables, by the template's names for them."""
+    scores: dict[str, Any] = {"accuracy": "{:.1%}", "interval": wording.percent_interval, "auc": "{:.3f}"}
+    depths = [row | {"shows": wording.STRIDES.get(row["stride"], "")} for row in result["by_depth"]]
+    changes = [row | {"change": wording.change_in_words(row["change"], row["amount"])} for row in result["robustness"]]
+    one_class = {"accuracy_reals_changed": "{:.1%}", "accuracy_generated_changed": "{:.1%}"}
+    said = ("cannot be distinguished", "distinguished"), ("leaves a detector's number valid", "spoils a detector's number")
     return {
         "detectors": _cells(
-            result["detectors"],
-            name="{}",
-            image_size_px="{} px",
-            accuracy="{:.1%}",
-            interval=wording.percent_interval,
-            auc="{:.3f}",
-            chosen_folds="{:,}",
-            seconds=duration,
+            result["detectors"], name="{}", image_size_px="{} px", **scores, chosen_folds="{:,}", seconds=duration
         ),
-        "depths": _cells(
-            [row | {"shows": wording.STRIDES.get(row["stride"], "")} for row in result["by_depth"]],
-            name="{}",
-            stride="{}",
-            shows="{}",
-            accuracy="{:.1%}",
-            interval=wording.percent_interval,
-            auc="{:.3f}",
-        ),
+        "depths": _cells(depths, name="{}", stride="{}", shows="{}", **scores),
+        "robustness": _cells(changes, change="{}", **scores, **one_class),
+        "learning": _cells(result["learning_curve"], n_training="{:,}", **scores),
         "controls": _cells(
             result["controls"],
-            name="{}",
-            detail="{}",
-            n="{:,}",
-            auc="{:.3f}",
-            p_value="{:.2g}",
-            distinguished=lambda yes: "distinguished" if yes else "cannot be distinguished",
+            **{"name": "{}", "detail": "{}", "n": "{:,}", "auc": "{:.3f}", "p_value": "{:.2g}"},
+            distinguished=lambda yes: said[0][yes],
         ),
         "leaks": _cells(
             result["leaks"],
-            kind="{}",
-            detail="{}",
-            effect="{:.0%}",
-            p_value="{:.1g}",
-            spoils_detector=lambda yes: "spoils a detector's number" if yes else "leaves a detector's number valid",
-        ),
-        "robustness": _cells(
-            [row | {"change": wording.change_in_words(row["change"], row["amount"])} for row in result["robustness"]],
-            change="{}",
-            accuracy="{:.1%}",
-            interval=wording.percent_interval,
-            auc="{:.3f}",
-            accuracy_reals_changed="{:.1%}",
-            accuracy_generated_changed="{:.1%}",
-        ),
-        "learning": _cells(
-            result["learning_curve"], n_training="{:,}", accuracy="{:.1%}", interval=wording.percent_interval, auc="{:.3f}"
+            **{"kind": "{}", "detail": "{}", "effect": "{:.0%}", "p_value": "{:.1g}"},
+            spoils_detector=lambda yes: said[1][yes],
         ),
     }
 

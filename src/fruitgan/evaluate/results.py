@@ -58,15 +58,21 @@ class DetectorResult(Verdict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorRow:
-    """One detector of the nested cross-validation, whether it was chosen in a fold or not."""
+class Scores:
+    """Scores of a detector in the folds of the cross-validation."""
 
     name: str
-    image_size_px: int
-    resize: str
     accuracy: float
     interval: tuple[float, float]
     auc: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorRow(Scores):
+    """One detector, whether it was chosen in a fold or not."""
+
+    image_size_px: int
+    resize: str
     held_out_auc: float
     """On the half of the images that the permutation test looks at."""
     chosen_folds: int
@@ -89,8 +95,8 @@ class ControlResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RobustnessResult:
-    """The detector on test images after a change that it was not trained for.
+class RobustnessResult(Scores):
+    """The strongest detectors on test images after a change that they were not trained for.
 
     `change` is none, jpeg (amount: quality), blur (sigma in px), resize (scale there and back), crop (share of the side that is
     left) or noise (sigma in grey levels).
@@ -98,9 +104,6 @@ class RobustnessResult:
 
     change: str
     amount: float
-    accuracy: float
-    interval: tuple[float, float]
-    auc: float
     average_precision: float
     accuracy_reals_changed: float
     """With the real images alone changed."""
@@ -109,26 +112,18 @@ class RobustnessResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearningRow:
-    """The strongest detector in the same folds, trained on fewer images."""
+class LearningRow(Scores):
+    """The strongest detector, trained on fewer images."""
 
-    name: str
     n_training: int
     """With those that choose penalty and epoch; mean over the folds."""
-    accuracy: float
-    interval: tuple[float, float]
-    auc: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class DepthRow:
+class DepthRow(Scores):
     """A detector on a backbone, given its features at one stride alone: 4 shows colours, 8 textures, 16 parts of things."""
 
-    name: str
     stride: int
-    accuracy: float
-    interval: tuple[float, float]
-    auc: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,17 +133,6 @@ class JudgedImage:
     file: str
     generated: bool
     logit: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class SaliencyResult:
-    """Where the detector looked in one picture: a generated image that it recognised (`surest`) or took for real (`missed`)."""
-
-    file: str
-    kind: str
-    logit: float
-    picture: str
-    """Its marked copy, relative to the results' folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +215,6 @@ class Detection:
     judged: tuple[JudgedImage, ...] = ()
     robustness: tuple[RobustnessResult, ...] = ()
     learning_curve: tuple[LearningRow, ...] = ()
-    saliency: tuple[SaliencyResult, ...] = ()
     notes: list[str] = field(default_factory=list)
 
 
