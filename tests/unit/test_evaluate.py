@@ -21,7 +21,7 @@ from fruitgan.evaluate.detection import judge_by_given
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import DEFAULT_METRICS, EvaluateSettings
 from fruitgan.evaluate.sources import find_sources
-from fruitgan.evaluate.wording import claim_sentence, figure
+from fruitgan.evaluate.wording import figure
 from fruitgan.measures.contracts import metrics
 from fruitgan.measures.features import pretrained as inception_module
 from fruitgan.train_detector.calibration import judge
@@ -220,13 +220,6 @@ def test_what_lacks_its_images_is_left_out_of_the_default_numbers_and_said(datas
     assert "--source-dir" in result.not_measured["background"]
     unpaired = evaluate(settings(dataset, metrics=DEFAULT_METRICS, source_dir=dataset / "others"))
     assert "which image each generated one was made of" in unpaired.not_measured["background"]
-
-
-def test_one_kind_of_features_alone_allows_no_claim(dataset: Path) -> None:
-    (claim,) = evaluate(settings(dataset)).claims
-    assert claim.holds is None
-    assert claim.agreeing == ("colour",)
-    assert claim_sentence(evaluate(settings(dataset)).as_json()["claims"][0]).startswith("No claim is made whether")
 
 
 def test_a_broken_image_is_left_out_and_named(dataset: Path) -> None:

@@ -1,4 +1,4 @@
-"""What judged the generator in training, and which judges of the evaluation share training with it."""
+"""What an evaluation claims, and on whose word: judges that share training with what judged the generator do not suffice."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from picture_files import write_noise
 
 from fruitgan.cli import main
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.numbers import claims
-from fruitgan.evaluate.results import EvaluateResult, Numbers
+from fruitgan.evaluate.results import EvaluateResult, Numbers, RatioResult
 from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.evaluate.sources import dependent, sharing, trained_against
 from fruitgan.measures.contracts import MetricResult, features
@@ -32,9 +32,7 @@ def picture(seed: int, low: int) -> np.ndarray:
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name, low in (("predicted", 10), ("origins", 90)):
-        (tmp_path / "set" / name).mkdir(parents=True)
-        for i in range(12):
-            Image.fromarray(picture(low + i, low)).save(tmp_path / "set" / name / f"{i:02d}.png")
+        write_noise(tmp_path / "set" / name, [(24, 24)] * 12, low=low, high=low + 150, seed=np.random.default_rng(low))
     return tmp_path / "set"
 
 
@@ -46,7 +44,7 @@ def fakes(dataset: Path, marks: list[object]) -> list[LabelledImage]:
     """Generated images with these marks; None is a picture without one."""
     images = []
     for i, names in enumerate(marks):
-        path = dataset / "predicted" / f"{i:02d}.png"
+        path = dataset / "predicted" / f"{i:04}.png"
         if names is not None:
             path.write_bytes(encode([picture(i, 10)], "png", {"trained_against": names}, {}, "none"))
         images.append(LabelledImage(path, True, str(i), "", ""))
@@ -168,3 +166,38 @@ def test_where_nothing_is_known_the_terminal_and_the_page_say_so_and_tell_no_pla
     assert "12 in set/predicted" in page
     assert "set/origins" in page
     assert str(dataset.parent) not in page
+
+
+def ratio(features: str, interval: tuple[float, float]) -> RatioResult:
+    return RatioResult(
+        value=sum(interval) / 2,
+        interval=interval,
+        n_real=100,
+        n_fake=100,
+        features=features,
+        resize="",
+        seconds=0.0,
+        n_source=100,
+        source_value=0.2,
+        source_interval=(0.1, 0.3),
+        paired=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("embed", "holds"), [((0.4, 0.8), True), ((0.88, 0.99), None), ((0.85, 0.92), None), ((0.91, 1.1), None)]
+)
+def test_nearer_is_claimed_from_a_tenth_of_the_way_on(embed: tuple[float, float], holds: bool | None) -> None:
+    numbers = Numbers(ratios={"r": ratio("fruit-embed", embed), "r_random": ratio("random", (0.3, 0.5))})
+    (claim,) = claims(numbers)
+    assert "by a tenth of the way or more" in claim.claim
+    assert claim.holds is holds
+
+
+def test_what_got_less_than_a_tenth_of_the_way_on_two_kinds_of_features_is_denied() -> None:
+    numbers = Numbers(ratios={"r": ratio("fruit-embed", (0.92, 1.1)), "r_random": ratio("random", (0.95, 1.2))})
+    assert claims(numbers)[0].holds is False
+
+
+def test_where_no_ratio_can_be_had_nothing_is_claimed() -> None:
+    assert claims(Numbers(ratios={"r": None})) == ()
