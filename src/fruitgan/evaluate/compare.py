@@ -21,7 +21,7 @@ from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluate.job import evaluate, telling
 from fruitgan.evaluate.numbers import RESAMPLES, build_features, ratio_key
 from fruitgan.evaluate.results import CompareRow, Comparison, EvaluateResult, JudgedImage, RatioResult
-from fruitgan.evaluate.settings import OUT, SHAPELESS, CompareSettings, EvaluateSettings
+from fruitgan.evaluate.settings import OUT, SHAPELESS, CompareSettings, EvaluateSettings, Tell
 from fruitgan.evaluate.sources import dependent, find_sources, sharing, unique
 from fruitgan.export_dataset.job import ExportSettings, export_dataset
 from fruitgan.measures import distances
@@ -84,7 +84,7 @@ def labels(runs: Sequence[str]) -> list[str]:
 
 
 def contestants(
-    settings: CompareSettings, names: Sequence[str], out: Path, judging: EvaluateSettings, tell: OnProgress
+    settings: CompareSettings, names: Sequence[str], out: Path, judging: EvaluateSettings, tell: Tell
 ) -> dict[str, Path]:
     """The generated images of each by its name, the bundles' translations made below `out`.
 
@@ -133,7 +133,7 @@ def data_folder(settings: CompareSettings) -> Path | None:
     return Path(os.path.commonpath([os.path.abspath(path.parent) for path in files]))
 
 
-def _named(label: str, tell: OnProgress) -> Callable[[Event], None]:
+def _named(label: str, tell: Tell) -> Callable[[Event], None]:
     """Progress with whose it is."""
 
     def on_event(event: Event) -> None:
@@ -153,7 +153,7 @@ class _Pairing:
     first: str
     other: str
     other_dir: Path
-    tell: OnProgress
+    tell: Tell
 
     def __post_init__(self) -> None:
         folders = self.settings.fake_dir, self.other_dir
@@ -222,7 +222,7 @@ class _Pairing:
         fids = [distances.frechet_distance(real, side) for side in (first, other)]
         kid = distances.kid_difference(real, other, first, **drawn("kid"))
         fid = distances.fid_difference(real, other, first, **drawn("fid"))
-        rows = [_row("kid", name, *kids, kid, BOOTSTRAP), _row("fid", name, *fids, fid, BOOTSTRAP)]
+        rows = [_row("kid", name, kids, kid, BOOTSTRAP), _row("fid", name, fids, fid, BOOTSTRAP)]
         if r_of_first is None or settings.source_dir is None:
             return rows
         folders = {image.path.parent for image in (*self.reals, *self.fakes[0])}
@@ -230,7 +230,7 @@ class _Pairing:
         source = described(sources.paths)
         below = distances.kernel_distance(real, source)
         ratio = distances.ratio_difference(real, other, first, source, sources_paired=sources.paired, **drawn("kid"))
-        return [*rows, _row("r", name, kids[0] / below, kids[1] / below, ratio, BOOTSTRAP)]
+        return [*rows, _row("r", name, [value / below for value in kids], ratio, BOOTSTRAP)]
 
     def _by_detectors(self, first: EvaluateResult, other: EvaluateResult, notes: list[str]) -> list[CompareRow]:
         """Whether the strongest detector of each finds its fakes more or less often."""
@@ -251,11 +251,13 @@ class _Pairing:
             answers = [np.array([pair[place] for pair in both]) for place in (0, 1)]
             drawn = {"resamples": RESAMPLES["kid"][self.settings.quick], "seed": self.settings.seed}
             found = paired_shares(answers[0], answers[1], [pair[2] for pair in both], **drawn)
-            rows.append(_row(name, names, found.first, found.second, found, MCNEMAR))
+            rows.append(_row(name, names, [found.first, found.second], found, MCNEMAR))
         return rows
 
 
-def _row(name: str, features: str, first: float, value: float, found: Difference | PairedShares, test: str) -> CompareRow:
+def _row(name: str, features: str, values: Sequence[float], found: Difference | PairedShares, test: str) -> CompareRow:
+    """`values` are the first one's and the run's."""
+    first, value = values
     return CompareRow(
         name=name,
         features=features,

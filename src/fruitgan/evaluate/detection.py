@@ -20,12 +20,11 @@ from fruitgan.evaluate.detectors import TwoSampleTest, detectors_named, need
 from fruitgan.evaluate.leaks import Leak
 from fruitgan.evaluate.results import ControlResult, Detection, DetectorResult, JudgedImage
 from fruitgan.evaluate.scores import judged_images, result_of, squashing
-from fruitgan.evaluate.settings import NO_DETECTOR, EvaluateSettings
+from fruitgan.evaluate.settings import NO_DETECTOR, EvaluateSettings, Tell
 from fruitgan.measures.contracts import Features
 from fruitgan.measures.features import Pictures
 from fruitgan.measures.statistics import MaximumTest, maximum_test
 from fruitgan.networks.backbone_detector import BackboneDetector
-from fruitgan.progress import OnProgress
 from fruitgan.train_detector.detector import FILE_NAME, DetectorBundle, load_detector, locate_detector, open_image_dataset
 from fruitgan.train_detector.protocols import Split, half_split
 from fruitgan.train_detector.regression import Logistic
@@ -49,7 +48,7 @@ def detect(
     backends: Sequence[Features],
     pictures: Pictures,
     device: torch.device,
-    tell: OnProgress,
+    tell: Tell,
 ) -> Detection:
     """Everything about detectors, `backends` being what `logistic` looks at.
 
@@ -85,7 +84,7 @@ def detect(
 def _trained_here(testing: TwoSampleTest, found: Detection) -> None:
     trained = testing.detectors()
     places = np.flatnonzero(~testing.generated)
-    if halves := halved([testing.images[place] for place in places], testing.seed):
+    if halves := halved([testing.images[place] for place in places.tolist()], testing.seed):
         split = half_split(halves, testing.seed)
         mapped = Split(*(places[part] for part in (split.train, split.val, split.test, split.left_out)))
         generated = np.zeros(len(testing.images), dtype=np.bool_)
@@ -104,9 +103,7 @@ def _trained_here(testing: TwoSampleTest, found: Detection) -> None:
         found.learning_curve = testing.learning_curve(trained, validated)
 
 
-def _given(
-    path: Path, images: Sequence[LabelledImage], device: torch.device, seed: int, found: Detection, tell: OnProgress
-) -> None:
+def _given(path: Path, images: Sequence[LabelledImage], device: torch.device, seed: int, found: Detection, tell: Tell) -> None:
     """The control and the accuracy of a detector from a file or a run."""
     bundle = load_detector(path)
     if isinstance(bundle.detector, (Logistic, BackboneDetector)):
@@ -149,7 +146,7 @@ def judge_by_given(
     images: Sequence[LabelledImage],
     device: torch.device,
     seed: int,
-    tell: OnProgress,
+    tell: Tell,
 ) -> tuple[DetectorResult, list[str], tuple[JudgedImage, ...]]:
     """The accuracy of a detector from a file, notes on it, and its answers, on images that did not teach it, as its card says.
 
@@ -197,7 +194,7 @@ def _tested(logits: np.ndarray, images: Sequence[LabelledImage], seed: int) -> M
 
 
 def _logits(
-    path: Path, bundle: DetectorBundle, images: Sequence[LabelledImage], device: torch.device, what: str, tell: OnProgress
+    path: Path, bundle: DetectorBundle, images: Sequence[LabelledImage], device: torch.device, what: str, tell: Tell
 ) -> np.ndarray:
     how, size_px = bundle.card.preprocessing, bundle.card.image_size_px
     dataset = open_image_dataset(images, size_px, how=how, what=what, tell=tell)

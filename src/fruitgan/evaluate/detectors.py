@@ -19,12 +19,12 @@ from fruitgan.data.parallel import in_order
 from fruitgan.errors import UsageError
 from fruitgan.evaluate.results import DepthRow, DetectorResult, DetectorRow, LearningRow, RobustnessResult
 from fruitgan.evaluate.scores import fold_mean, result_of, scores, squashing
-from fruitgan.evaluate.settings import ALL, NETWORK_FAMILIES
+from fruitgan.evaluate.settings import ALL, NETWORK_FAMILIES, Tell
 from fruitgan.images import Pixels
 from fruitgan.measures.contracts import Features
 from fruitgan.measures.features import Pictures, extract
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
-from fruitgan.progress import OnProgress, Progress
+from fruitgan.progress import Progress
 from fruitgan.train_detector import two_sample_test as c2st
 from fruitgan.train_detector.calibration import average_precision, judge
 from fruitgan.train_detector.detector import (
@@ -98,7 +98,7 @@ class TwoSampleTest:
     device: torch.device
     seed: int
     quick: bool
-    tell: OnProgress
+    tell: Tell
     backends: Sequence[Features] = ()
     """What `logistic` looks at, each for itself; features that were computed before come from the cache."""
     pictures: Pictures = field(default_factory=Pictures)
@@ -140,8 +140,8 @@ class TwoSampleTest:
         label, total = f"features {backend.name}", len(paths)
         seen = extract(backend, paths, self.device, lambda n: self.tell(Progress(label, n, total)), read=self.pictures)
         self.resizes[name] = backend.resize
-        if hasattr(backend, "columns"):
-            self.strides[name] = backend.columns()
+        if columns := getattr(backend, "columns", None):
+            self.strides[name] = columns()
         values, build = finite(seen.values, name), lambda: Logistic(backend.name, backend)
         return FeatureCandidate(name, build, backend.prepare, values, self.device, backend.trained_on)
 

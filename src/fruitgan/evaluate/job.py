@@ -26,13 +26,13 @@ from fruitgan.evaluate.leaks import find_leaks
 from fruitgan.evaluate.numbers import Measuring, build_features, build_metrics, claims, number_keys, why_no_ratio
 from fruitgan.evaluate.page import evaluation_report
 from fruitgan.evaluate.results import Comparison, Detection, EvaluateResult, Gate
-from fruitgan.evaluate.settings import FRUIT_EMBED, NO_DETECTOR, OUT, RATIO, SHAPELESS, EvaluateSettings
+from fruitgan.evaluate.settings import FRUIT_EMBED, NO_DETECTOR, OUT, RATIO, SHAPELESS, EvaluateSettings, Tell
 from fruitgan.evaluate.sources import Sources, dependent, find_sources, preprocessing_of, sharing, trained_against
 from fruitgan.files import remove_abandoned, write_atomically
 from fruitgan.measures.contracts import Features, Metric
 from fruitgan.measures.features import Pictures
 from fruitgan.networks.contracts import detectors
-from fruitgan.progress import OnProgress, Progress
+from fruitgan.progress import Event, OnProgress
 from fruitgan.registry import suggestion
 from fruitgan.runs.resume import environment
 from fruitgan.threads import chosen_threads, using_threads
@@ -63,13 +63,13 @@ def evaluate(settings: EvaluateSettings, on_progress: OnProgress | None = None, 
         return _Job(settings, telling(on_progress), beside).run(device)
 
 
-def telling(on_progress: OnProgress | None) -> OnProgress:
+def telling(on_progress: OnProgress | None) -> Tell:
     """A function for a job's parts that passes their progress on, and ends the job where it is if it was asked to stop.
 
     An evaluation's files are written at its end, whole, so that nothing has to be saved.
     """
 
-    def tell(event: Progress) -> None:
+    def tell(event: Event) -> None:
         if on_progress is not None and on_progress(event):
             raise Stopped("stopped; the same command begins again", exit_code=130)
 
@@ -79,7 +79,7 @@ def telling(on_progress: OnProgress | None) -> OnProgress:
 @dataclass
 class _Job:
     settings: EvaluateSettings
-    tell: OnProgress
+    tell: Tell
     beside: Beside | None
     notes: list[str] = field(default_factory=list)
 
@@ -103,8 +103,8 @@ class _Job:
         fakes, reals = _sides(images)
         leaks = find_leaks(facts, [image.group for image in images], [image.split for image in images])
         pictures = Pictures(how)
-        paths = [[image.path for image in side] for side in (reals, fakes)]
-        numbers = Measuring(settings, chosen, *paths, sources, device, self.tell, pictures).numbers(backends)
+        real_paths, fake_paths = ([image.path for image in side] for side in (reals, fakes))
+        numbers = Measuring(settings, chosen, real_paths, fake_paths, sources, device, self.tell, pictures).numbers(backends)
         numbers.not_measured |= left_out
         found = detect(settings, images, leaks, backends, pictures, device, self.tell)
         found.notes = [*self.notes, *found.notes]

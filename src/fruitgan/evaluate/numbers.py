@@ -22,6 +22,7 @@ from fruitgan.evaluate.settings import (
     RATIO,
     SHAPELESS,
     EvaluateSettings,
+    Tell,
 )
 from fruitgan.evaluate.sources import Sources, images_of
 from fruitgan.images import resize
@@ -38,7 +39,7 @@ from fruitgan.measures.contracts import (
 from fruitgan.measures.distances import Claim, claim_of
 from fruitgan.measures.features import Pictures, extract
 from fruitgan.measures.metrics.fid_kid import translation_ratio
-from fruitgan.progress import OnProgress, Progress
+from fruitgan.progress import Progress
 
 RESAMPLES = {
     **dict.fromkeys(("kid", "kid-subsets", "structure", "background", "nearest-training"), (1000, 200)),
@@ -141,7 +142,7 @@ class Measuring:
     fakes: Sequence[Path]
     sources: Sources | None
     device: torch.device
-    tell: OnProgress
+    tell: Tell
     pictures: Pictures
     extracted: dict[tuple[str, str], FeatureSet] = field(default_factory=dict)
     """By backend and kind of images."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fruitgan.bundle import RUNS
 from fruitgan.errors import UsageError
 from fruitgan.images import Fit
+from fruitgan.progress import Event
 
 OUT = Path("runs/evaluate")
 DEFAULT_FEATURES = ("fruit-embed", "random", "colour")
@@ -29,6 +30,9 @@ INCEPTION_KEYS = {"kid": "kernel_inception_distance_mean", "fid": "frechet_incep
 NETWORK_FAMILIES = ("torchvision", "timm")
 """Features whose name goes on with that of a network: `torchvision:resnet50`."""
 RATIO = "r"
+
+Tell = Callable[[Event], None]
+"""Where the parts of this job send their progress; it ends the job if somebody asks for that."""
 
 
 def takes_weights(features: str) -> bool:
