@@ -14,7 +14,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from fruitgan.errors import DataError, FruitganError, UsageError, shown
+from fruitgan.errors import DataError, FruitganError, UsageError, about_address, shown
 from fruitgan.files import write_atomically
 from fruitgan.images import Fit
 from fruitgan.registry import Choice, suggestion
@@ -222,6 +222,8 @@ def locate(wanted: str | None = None, runs: Path = RUNS) -> Path:
     """
     if wanted is None:
         return _newest(runs)
+    if (advice := about_address(wanted)) is not None:
+        raise UsageError(f"--bundle {wanted}: {advice}")
     path = Path(wanted)
     if path.exists() and not path.is_dir():
         return path

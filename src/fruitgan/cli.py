@@ -237,6 +237,10 @@ def explained(error: Exception) -> tuple[int, str]:
 def _usage_line(error: typer.TyperException) -> str:
     """What typer says about a wrong command line, and where the right one is shown; nothing where it has printed the help."""
     message, context = error.format_message().rstrip("."), getattr(error, "ctx", None)
+    if context and (word := getattr(error, "option_name", None)):
+        known = [name for parameter in context.command.params for name in parameter.opts]
+        meant = options.option_meant(word, known)
+        message = f"no such option: {word}; here that is {meant}" if meant else message
     message = message[:1].lower() + message[1:]
     return f"{message} (see {context.command_path} --help)" if message and context else message
 

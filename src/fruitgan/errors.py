@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import re
+import shlex
 from typing import Any
 
 SHOWN_LETTERS = 80
@@ -78,3 +80,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in MEMORY_SIGNS)
+
+
+def about_address(text: str) -> str | None:
+    """What to do where a web address stands for a file or a folder; None where it is none."""
+    if not re.match(r"(https?|ftp|s3|gs|file)://", text, flags=re.IGNORECASE):
+        return None
+    return f"an address, which is not opened here; fetch it first (curl -LO {shlex.quote(text)}) and give the file's path"

@@ -112,6 +112,20 @@ def write_atomically(path: Path, data: bytes) -> None:
         _to_disk(path.parent)
 
 
+def check_writable(*folders: Path) -> None:
+    """Before long work: whether files can be made in these folders, which need not be there yet. Nothing stays behind.
+
+    Raises:
+        FruitganError: in one they cannot; names it.
+    """
+    for folder in folders:
+        there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+        with writing(folder):
+            part, descriptor = _new_part(there, is_folder=False)
+            os.close(cast(int, descriptor))
+            part.unlink()
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Fill a folder beside its place; it gets its name when the block ends well, with all its files on the disk.

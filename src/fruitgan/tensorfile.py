@@ -99,15 +99,27 @@ def open_tensors(path: Path, what: str, largest_header_bytes: int = LARGEST_HEAD
         if size > length - 8 and file.read(1) == b"{":
             raise DataError(f"{path}: torn in its header; copy it again")
         if not 2 <= size <= length - 8:
-            raise DataError(f"{path}: not a {what}")
+            raise DataError(f"{path}: not a {what}{_but(path, start)}")
         if size > largest_header_bytes:
             raise DataError(f"{path}: not a {what}: its header has {size:,} bytes, more than any needs")
         text = file.read(size)
     try:
         header = parse_json(text)
     except ValueError as error:
+        if foreign := _but(path, start):
+            raise DataError(f"{path}: not a {what}{foreign}") from error
         raise DataError(f"{path}: not a {what}: its header cannot be read ({reason_of(error)})") from error
     metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise DataError(f"{path}: not a {what}: its metadata are no texts")
     return TensorFile(path, what, metadata)
+
+
+def _but(path: Path, start: bytes) -> str:
+    """What a file is that is no safetensors, as far as its name and its first bytes say."""
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
+        return " but an exported graph; give the run or the bundle that it was made of"
+    if suffix in (".pth", ".pt", ".ckpt", ".pkl") or start.startswith((b"PK\3\4", b"\x80\2")):
+        return " but a checkpoint of PyTorch's, a pickle, which is never opened here; give a run or a .safetensors file"
+    return ""

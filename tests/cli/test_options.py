@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from fruitgan.cli import main
+from fruitgan.console.options import REFERENCE
+from fruitgan.train_gan.recipe import resolve_recipe
 
 Install = Callable[..., Path]
 
@@ -139,6 +141,40 @@ def test_several_values_can_be_a_list(pick: Any, tmp_path: Path) -> None:
 def test_a_wrong_word_is_a_usage_error_that_names_it(pick: Any, arguments: tuple[str, ...], named: str) -> None:
     error = pick(*arguments, code=2)["error"]
     assert named in error
+
+
+@pytest.mark.parametrize("word", REFERENCE)
+def test_an_option_of_the_reference_code_is_answered_with_ours(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = "export-dataset" if word in ("num_test", "results_dir") else "train-gan"
+    assert main([command, f"--{word}", "1"]) == 2
+    said = capsys.readouterr().err
+    assert said == f"error: no such option: --{word}; here that is {REFERENCE[word]} (see fruitgan {command} --help)\n"
+
+
+def test_the_fields_that_the_reference_codes_options_lead_to_are_those_of_a_recipe() -> None:
+    fields = [meant.removeprefix("--set ").partition(",")[0] for meant in REFERENCE.values() if meant.startswith("--set ")]
+    assert len(fields) == 4
+    resolve_recipe("cyclegan", dict(field.split("=") for field in fields))
+
+
+def test_an_underscore_for_a_hyphen_is_answered_with_the_option(pick: Any) -> None:
+    assert "no such option: --batch_size; here that is --batch-size" in pick("--batch_size", "3", code=2)["error"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("translate", "a.jpg", "--bundle", "https://example.org/b.safetensors"),
+        ("train-gan", "--data", "https://example.org/apples.zip"),
+        ("train-gan", "--data-a", "https://example.org/a", "--data-b", "b"),
+        ("evaluate", "--fake-dir", "https://example.org/fakes"),
+    ],
+)
+def test_an_address_for_a_file_says_what_to_do(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(list(arguments)) == 2
+    said = capsys.readouterr().err
+    address = next(word for word in arguments if "://" in word)
+    assert f" {address}: an address, which is not opened here; fetch it first (curl -LO {address})" in said
 
 
 def test_of_gpu_and_device_the_nearer_one_wins(pick: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

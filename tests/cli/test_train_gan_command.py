@@ -101,7 +101,11 @@ def test_a_resumed_run_keeps_its_habits_unless_told_otherwise(
         (["--data", "DATA", "--generator-option", "blockz=2"], 2, "no option 'blockz': did you mean blocks?"),
         (["--data", "DATA", "--generator-option", "blocks=many"], 2, "'many' is not of type int"),
         (["--data", "DATA", "--generator-option", "blocks"], 2, "expected KEY=VALUE"),
-        (["--data", "DATA", "--recipe", "fast", "--image-size", "130"], 2, "in multiples of 4; the next is 132"),
+        (
+            ["--data", "DATA", "--recipe", "fast", "--image-size", "130"],
+            2,
+            "in multiples of 4; the next that all networks take is 132",
+        ),
         (["--data", "DATA", "--recipe", "fast", "--image-size", "16"], 2, "takes 32 px or more"),
         (["--data", "DATA", "--epochs", "1", "--steps", "1"], 2, "give one of them"),
         (["--data", "DATA", "--max-time", "soon"], 2, "such as 90s, 10m or 1h30m"),
@@ -240,15 +244,20 @@ def test_a_deterministic_run_computes_the_same(pictures: Path, out: list[str], c
     assert strict["weights_sha256"] == run_json(capsys, *words)["weights_sha256"]
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("2d", 172_800)])
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("2d", 172_800)])
 def test_times_are_read_as_people_write_them(text: str, seconds: float) -> None:
     assert options.seconds_of(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "m", "1h 30", "-5m", "1.5h"])
+@pytest.mark.parametrize("text", ["", "0m", "m", "1h 30", "-5m", "1.5h", "1h30"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="expected a time"):
         options.seconds_of(text)
+
+
+def test_a_time_without_a_unit_is_asked_for_one() -> None:
+    with pytest.raises(UsageError, match="--max-time 5: say of what: 5s, 5m or 5h"):
+        options.seconds_of("5")
 
 
 def test_a_profile_is_left_beside_the_run(pictures: Path, out: list[str], capfd: pytest.CaptureFixture[str]) -> None:

@@ -165,6 +165,21 @@ def test_files_that_are_no_bundles_are_refused(tmp_path: Path) -> None:
             load(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("latest_net_G.pth", b"PK\3\4" + bytes(30), "but a checkpoint of PyTorch's"),
+        ("latest_net_G.pth", b"\x80\2}q\0.", "but a checkpoint of PyTorch's"),
+        ("renamed.safetensors", b"PK\3\4" + bytes(30), "but a checkpoint of PyTorch's"),
+        ("toy.onnx", b"\x08\x08\x12\x07pytorch", "but an exported graph; give the run or the bundle that it was made of"),
+    ],
+)
+def test_a_file_of_another_program_is_called_what_it_is(name: str, data: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=f"{name}: not a bundle {said}"):
+        load(tmp_path / name)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")

@@ -108,9 +108,16 @@ def test_an_unknown_name_or_option_is_refused_with_what_is_near(settings: dict[s
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"recipe": "seed-unet", "image_size": 128}, "unet-256 takes 256 px or more, in multiples of 256; the next is 256"),
-        ({"recipe": "cyclegan", "image_size": 30}, "resnet-9 takes 8 px or more, in multiples of 4; the next is 32"),
-        ({"recipe": "fast", "image_size": 28}, "projected takes 32 px or more, in multiples of 1; the next is 32"),
+        (
+            {"recipe": "seed-unet", "image_size": 128},
+            "unet-256 takes 256 px or more, in multiples of 256; the next that all networks take is 256",
+        ),
+        (
+            {"recipe": "cyclegan", "image_size": 30},
+            "resnet-9 takes 8 px or more, in multiples of 4; the next that all networks take is 32",
+        ),
+        ({"recipe": "fast", "image_size": 28}, "projected takes 32 px or more, in multiples of 1; the next that .* is 32"),
+        ({"recipe": "fast", "image_size": 30, "discriminator": "patch-multiscale"}, "mobile takes 8 px .* networks take is 48"),
     ],
 )
 def test_an_image_size_that_a_network_does_not_take_is_refused_with_the_next(settings: dict[str, Any], message: str) -> None:

@@ -85,8 +85,8 @@ def test_pictures_that_share_a_name_take_their_folders_with_them(run: Run) -> No
         for seed, name in enumerate(("a/b/x.png", "a/c/x.png", "d/b/x.png", "e/y.png", "x.png.gif"))
     }
     assert run(*sources).translated == 5
-    assert files() == ["a/b/x.png.png", "c/x.png.png", "d/b/x.png.png", "x.png.gif.png", "y.png"]
-    assert (pixels_of("translated/d/b/x.png.png") == 255 - sources["d/b/x.png"]).all()
+    assert files() == ["a/b/x.png", "c/x.png", "d/b/x.png", "x.png.gif.png", "y.png"]
+    assert (pixels_of("translated/d/b/x.png") == 255 - sources["d/b/x.png"]).all()
 
 
 def test_names_that_differ_in_case_alone_do_not_meet(run: Run) -> None:

@@ -1,11 +1,10 @@
 """The terminal: results on stdout, everything else on stderr. Nothing below this line of the house knows either.
 
-`rich` and `tqdm` are imported where they are used, so that a command that needs neither starts without them.
+What takes long to import is imported where it is used, so that a command that needs none of it starts without.
 """
 
 from __future__ import annotations
 
-import json as json_module
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from fruitgan.progress import Event, Note, OnProgress
-from fruitgan.settings import finite, to_json
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -50,6 +48,10 @@ class Console:
     def result(self, value: Any) -> None:
         """The result as exactly one JSON object on stdout, in JSON mode; a number that is not finite becomes null."""
         if self.json:
+            import json as json_module
+
+            from fruitgan.settings import finite, to_json
+
             print(json_module.dumps(finite(to_json(value)), indent=2, allow_nan=False))
 
     def out(self, text: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
@@ -20,7 +20,6 @@ import typer
 from fruitgan.console.values import Kind
 from fruitgan.errors import UsageError, shown
 from fruitgan.registry import suggestion
-from fruitgan.settings import read_toml
 
 T = TypeVar("T")
 
@@ -45,6 +44,28 @@ PLACES = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
 NOT_IN_CONFIG = frozenset({"config", "debug", "help", "version"})
 
 
+# The options of junyanz/pytorch-CycleGAN-and-pix2pix, which many know by heart, and what says the same here.
+_epochs, _cycle = "--epochs, all of them", "--cycle-weight"
+REFERENCE = {
+    **{"dataroot": "--data", "crop_size": "--image-size", "load_size": "--set augmentation.options.load_ratio=1.117"},
+    **{"model": "--recipe", "netG": "--generator", "netD": "--discriminator", "no_flip": "--augment none"},
+    **{"ngf": "--generator-option base_channels=64", "ndf": "--discriminator-option base_channels=64"},
+    **{"gan_mode": "--objective-option gan_mode=lsgan", "pool_size": "--objective-option pool_size=50"},
+    **{"lambda_A": _cycle, "lambda_B": _cycle, "lambda_identity": "--set weights.identity=5, the product with lambda_A"},
+    **{"lr": "--learning-rate", "beta1": "--set optimizers.generators.beta_1=0.5", "lr_policy": "--set learning_rate.end=0"},
+    **{"n_epochs": _epochs, "n_epochs_decay": _epochs, "niter": _epochs, "niter_decay": _epochs, "continue_train": "--resume"},
+    **{"save_epoch_freq": "--save-every, in steps", "display_freq": "--sample-every", "checkpoints_dir": "--out"},
+    **{"gpu_ids": "--gpu", "num_threads": "--threads", "num_test": "--count", "results_dir": "--out"},
+}
+
+
+def option_meant(word: str, known: Sequence[str]) -> str | None:
+    """Which of a command's options an unknown one means: by the reference code's name for it, or by its underscores."""
+    name = word.lstrip("-").replace("-", "_")
+    meant = REFERENCE.get(name, "--" + name.replace("_", "-"))
+    return meant if re.split("[ ,]", meant)[0] in known else None
+
+
 def forget_the_farther(context: typer.Context) -> None:
     """Of two options that say the same thing forget the one said farther away, so that what is typed wins over the environment.
 
@@ -65,6 +86,8 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
     """
     if file is None or context.resilient_parsing:
         return file
+    from fruitgan.settings import read_toml  # few runs read a settings file
+
     table = read_toml(file)
     parameters = {parameter.name: parameter for parameter in context.command.params if parameter.name not in NOT_IN_CONFIG}
     defaults: dict[str, Any] = dict(context.default_map or {})
@@ -255,14 +278,17 @@ def parse_threads(text: str | None) -> int | None:
 
 
 def seconds_of(text: str | None) -> float | None:
-    """`90`, `90s`, `10m`, `1h30m` or `2d` as seconds; None stays None.
+    """`90s`, `10m`, `1h30m` or `2d` as seconds; None stays None.
 
     Raises:
         UsageError: none of these, or nothing at all.
     """
     if text is None:
         return None
-    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip().lower())
+    text = text.strip().lower()
+    if text.isdecimal():
+        raise UsageError(f"--max-time {text}: say of what: {text}s, {text}m or {text}h")
+    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
     parts = [int(part or 0) for part in match.groups()] if match else []
     if not any(parts):
         raise UsageError(f"--max-time {text}: expected a time such as 90s, 10m or 1h30m")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fruitgan.errors import UsageError, shown
+from fruitgan.errors import UsageError, about_address, shown
 
 LARGEST = 2**63 - 1
 """Of a whole number without a bound of its own: what seeds, counts and torch's sizes can be."""
@@ -90,6 +90,8 @@ class Kind:
             return () if self.many else None
         read = []
         for entry in value if self.many else [value]:
+            if self.annotation is Path and (advice := about_address(str(entry))):  # a path would swallow a stroke of it
+                raise UsageError(f"{_where(entry, param, ctx)}: {advice}")
             try:
                 read.append(self.read_text(entry) if isinstance(entry, str) else self.checked(entry))
             except ValueError as error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from fruitgan.data.decode import SIGNATURES, NotAnImage, Undecodable, decode
-from fruitgan.errors import DataError, reason_of
+from fruitgan.errors import DataError, about_address, reason_of
 from fruitgan.files import PART_PREFIX, NotAFile, open_regular
 
 FIRST_BYTES = 512
@@ -105,7 +105,7 @@ def _named(wanted: Sequence[str], found: Found) -> Iterator[Path]:
         yield from map(Path, matches)
         if not matches:
             reason = "no file matches this pattern" if glob.has_magic(text) else "no such file or folder"
-            found.failed.append(Remark(text, reason))
+            found.failed.append(Remark(text, about_address(text) or reason))
 
 
 def _entries(folder: Path, found: Found) -> list[Path]:

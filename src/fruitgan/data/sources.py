@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fruitgan.data.finder import Remark, images_below, left_out
-from fruitgan.errors import DataError, UsageError
+from fruitgan.errors import DataError, UsageError, about_address
 from fruitgan.files import file_sha256
 from fruitgan.progress import OnProgress, silent
 from fruitgan.registry import Registry, suggestion
@@ -78,6 +78,8 @@ def find_source(
         return loose_source(data_a, data_b, domains, trained_on)
     if not data:
         raise UsageError("no data given: use --data NAME|DIR, or --data-a DIR and --data-b DIR")
+    if (advice := about_address(data)) is not None:
+        raise UsageError(f"--data {data}: {advice}")
     path = Path(data).expanduser()
     if path.exists() or data.startswith((".", "~")) or any(mark in data for mark in ("/", os.sep)):
         return folder_source(path, domains)

@@ -10,6 +10,7 @@ from typing import Any
 
 from fruitgan.demo.dataset import DrawSettings, draw
 from fruitgan.demo.page import demo_report
+from fruitgan.device import choose_device
 from fruitgan.errors import UsageError
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import EvaluateSettings
@@ -77,6 +78,7 @@ def demo(settings: DemoSettings, on_progress: OnProgress | None = None) -> DemoR
         UsageError: the folder exists, and is not that of such a demo.
         RunInUse: another process is at work in it.
     """
+    choose_device(settings.gpu, settings.device)  # before minutes of work on the CPU
     out, mark = settings.out, {"format": 1, "quick": settings.quick, "seed": settings.seed}
     if not out.exists():
         with new_folder(out) as folder:  # whole with its mark

@@ -28,7 +28,7 @@ from fruitgan.evaluate.page import evaluation_report
 from fruitgan.evaluate.results import Comparison, Detection, EvaluateResult, Gate
 from fruitgan.evaluate.settings import FRUIT_EMBED, NO_DETECTOR, OUT, RATIO, SHAPELESS, EvaluateSettings, Tell
 from fruitgan.evaluate.sources import Sources, dependent, find_sources, preprocessing_of, sharing, trained_against
-from fruitgan.files import remove_abandoned, write_atomically
+from fruitgan.files import check_writable, remove_abandoned, write_atomically
 from fruitgan.measures.contracts import Features, Metric
 from fruitgan.measures.features import Pictures
 from fruitgan.networks.contracts import detectors
@@ -90,6 +90,8 @@ class _Job:
         _check_names(settings, chosen)
         backends = [build_features(settings, name) for name in settings.features]
         real_dir = _real_dir(settings)
+        out = settings.out or OUT / _slug(settings.fake_dir)
+        check_writable(out)
         read = read_folders(settings.fake_dir, real_dir)
         fakes, reals = _sides(read.images)
         for metric in chosen.values():

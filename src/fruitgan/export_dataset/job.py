@@ -27,7 +27,7 @@ from fruitgan.engines.padding import translate_pixels
 from fruitgan.errors import DataError, Stopped, UsageError
 from fruitgan.export_dataset.folder import FORMAT, DatasetFolder
 from fruitgan.export_dataset.selection import Item, LeftOut, choose, name_items, oriented, usable, warnings_of
-from fruitgan.files import write_atomically
+from fruitgan.files import check_writable, write_atomically
 from fruitgan.images import Fit, Pixels, signed_from_unit, to_pillow, unit_from_signed
 from fruitgan.progress import OnProgress, Progress, silent
 from fruitgan.settings import to_json
@@ -152,6 +152,7 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
     bundle = load(locate(settings.bundle, settings.runs))
     direction = choose_direction(bundle.card, settings.to, settings.direction)
     data = find_source(settings.data, settings.data_a, settings.data_b, settings.domains, tell, bundle.card.data)
+    check_writable(settings.out)
     folder = DatasetFolder(settings.out)
     _keep_apart(settings.out, data)
     how = bundle.card.preprocessing.asked(settings.background, settings.value_range, settings.fit)

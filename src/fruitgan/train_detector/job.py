@@ -18,7 +18,7 @@ from fruitgan.data.labelled import LabelledImage, read_dataset
 from fruitgan.data.preprocessing import AS_USUAL, with_found_range
 from fruitgan.device import choose_device
 from fruitgan.errors import FruitganError, UsageError
-from fruitgan.files import write_atomically
+from fruitgan.files import check_writable, write_atomically
 from fruitgan.measures.statistics import wilson
 from fruitgan.networks.backbones import frozen_sums
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
@@ -85,6 +85,7 @@ def train_detector(settings: TrainDetectorSettings, on_progress: OnProgress | No
         if settings.resume is None:
             if settings.name is not None:
                 refuse_existing(settings.out / settings.name)
+            check_writable(settings.out)
             return _Job(settings.filled(), on_progress, stack).train(None)
         run = find_run(settings.out, settings.resume, METRICS)
         merged = settings_of_resumed(settings, run)

@@ -183,13 +183,18 @@ def make_objective(plan: Plan) -> Objective:
         )
     _check_fit(plan, objective)
     size = plan.recipe.image_size_px
-    for name, network in objective.networks.items():
-        rule = getattr(network, "size_rule", None)
-        if isinstance(rule, SizeRule) and not rule.accepts(size, size):
+    rules = {
+        name: rule for name, it in objective.networks.items() if isinstance(rule := getattr(it, "size_rule", None), SizeRule)
+    }
+    for name, rule in rules.items():
+        if not rule.accepts(size, size):
             choice = plan.discriminator if name.startswith("discriminator") else plan.generator
+            following = size
+            while (further := max(rule.padded(following) for rule in rules.values())) > following:
+                following = further
             raise UsageError(
                 f"--image-size {size}: {choice.name} takes {rule.minimum_px} px or more, in multiples of "
-                f"{rule.multiple_of_px}; the next is {rule.padded(size)}"
+                f"{rule.multiple_of_px}; the next that all networks take is {following}"
             )
     return objective
 

@@ -16,6 +16,7 @@ from fruitgan.data.preprocessing import with_found_range
 from fruitgan.data.sources import Source, find_source
 from fruitgan.device import be_deterministic, choose_device
 from fruitgan.errors import DataError, FruitganError, UsageError, is_out_of_memory
+from fruitgan.files import check_writable
 from fruitgan.progress import Listener, OnProgress
 from fruitgan.runs.resume import changed_settings, environment, find_run, keep_environment, merged_settings, resume_command
 from fruitgan.runs.run import CONFIG, RESULT, Run, refuse_existing, training_config
@@ -74,6 +75,7 @@ class _Job:
             if asked.resume is None:
                 if asked.name is not None:
                     refuse_existing(asked.out / asked.name)
+                check_writable(asked.out)
                 self.settings = _with_defaults(asked)
                 return self._train(None, stack)
             run = find_run(asked.out, asked.resume)

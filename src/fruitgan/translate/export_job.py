@@ -17,7 +17,7 @@ from fruitgan.demo.fruit import MINIMUM_SIZE_PX, draw
 from fruitgan.engines.contracts import Engine, engines
 from fruitgan.engines.onnx_engine import exporters_needed, obtain_graph
 from fruitgan.errors import FruitganError, UsageError
-from fruitgan.files import write_atomically
+from fruitgan.files import check_writable, write_atomically
 from fruitgan.images import bytes_from_unit, unit_from_bytes
 from fruitgan.progress import OnProgress, Progress
 from fruitgan.settings import to_json
@@ -87,6 +87,7 @@ def export_model(settings: ExportModelSettings, on_progress: OnProgress | None =
             raise UsageError(f"{place}: is there already; --overwrite replaces it, -o writes elsewhere")
         if place.is_dir():
             raise UsageError(f"{place}: is in the way and no model; give another folder with -o")
+    check_writable(settings.output)
     with exporters_needed("to export a model"):
         from fruitgan.engines.onnx_export import standalone
     kept = ("name", "domains", "image_size_px", "size_minimum_px", "size_multiple_px", "licence", "notes", "data")

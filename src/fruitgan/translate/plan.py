@@ -167,17 +167,18 @@ def _difference(task: Task, output: Path, mark: Mapping[str, Any]) -> str | None
 def name_outputs(sources: Sequence[ImageFile], suffixes: Sequence[str]) -> list[PurePath]:
     """A relative path for each source's result, all different also where upper and lower case are the same.
 
-    The first that is free of: `photo.png`, `photo.jpg.png`, then with as many of the source's folders before it as it takes.
+    The first that is free of: `photo.png`, `photo.jpg.png`, then both with as many of the source's folders before as it takes.
     All sources that want one name move on together, so that the names do not hang on their order.
     """
     forms = []
     for number, (source, suffix) in enumerate(zip(sources, suffixes, strict=True), start=1):
         folder, name = source.relative.parent, source.relative.name
         above = Path(os.path.abspath(source.path)).parent.parts[1:]  # without the root
-        deeper = [PurePath(*above[-count:], name + suffix) for count in range(len(folder.parts) + 1, len(above) + 1)]
+        own = (source.relative.stem + suffix, name + suffix)
+        deeper = [PurePath(*above[-n:], it) for n in range(len(folder.parts) + 1, len(above) + 1) for it in own]
         # What still clashes then differs in case alone and lies in one folder.
         numbered = folder / f"{name}-{number}{suffix}"
-        forms.append([folder / (source.relative.stem + suffix), folder / (name + suffix), *deeper, numbered])
+        forms.append([*(folder / it for it in own), *deeper, numbered])
     level = [0] * len(forms)
     while True:
         names = [form[at] for form, at in zip(forms, level, strict=True)]
