@@ -216,6 +216,8 @@ class Translation(Job):
     def wrong(self, folder: Path) -> Iterator[str]:
         for path in self.whole(folder):
             with Image.open(path) as image:
+                if image.size != (64, 64):
+                    yield f"{path} of {image.size} px"
                 image.load()
 
     def whole(self, folder: Path) -> list[Path]:
