@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +64,7 @@ class TensorFile:
         with reading(self.path), open_regular(self.path) as file:
             content = file.read()
         try:
-            return {name: self._array(name, stored) for name, stored in deserialize(content)}
+            return {name: self._array(name, stored) for name, stored in cast(Any, deserialize)(content)}
         except (SafetensorError, ValueError) as error:  # numpy refuses more axes than it can have
             raise DataError(f"{self.path}: torn or damaged ({reason_of(error)}); copy it again") from error
 
