@@ -222,7 +222,7 @@ def test_a_training_that_takes_days_says_so_once(capsys: pytest.CaptureFixture[s
             display(Progress("training", 0, 9, {"run": Path("run"), "recipe": recipe}))
             for step in range(1, 9):
                 display(Progress("training", step, 9, {"losses": None, "seconds_left": 27 * 86400.0}))
-        assert capsys.readouterr().err.count(f"at this pace it takes 3.9 weeks; {advice} or a smaller") == 1
+        assert capsys.readouterr().err.count(f"at this pace it takes 27 d; {advice} or a smaller") == 1
 
 
 def test_being_stopped_while_images_are_read_makes_nothing() -> None:
