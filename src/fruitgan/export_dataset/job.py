@@ -151,11 +151,11 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
     check_engine(settings.engine)  # an unknown name is refused even where nothing is left to do
     bundle = load(locate(settings.bundle, settings.runs))
     direction = choose_direction(bundle.card, settings.to, settings.direction)
+    how = bundle.card.preprocessing.asked(settings.background, settings.value_range, settings.fit)
     check_writable(settings.out)
     data = find_source(settings.data, settings.data_a, settings.data_b, settings.domains, tell, bundle.card.data)
     folder = DatasetFolder(settings.out)
     _keep_apart(settings.out, data)
-    how = bundle.card.preprocessing.asked(settings.background, settings.value_range, settings.fit)
     how = with_found_range(how, data.files, tell)
     made_of = _made_of(settings, bundle, direction, how)
     if not settings.overwrite:
