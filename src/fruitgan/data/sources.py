@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -171,7 +172,10 @@ def _cut(files: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
 
     What cannot be read, or is no regular file, stays with the training images: whoever decodes them says what is wrong with it.
     """
-    digests = {path: digest for path in files if (digest := _digest(path)) is not None}
+    digests: dict[Path, bytes] = {}
+    for path in files:
+        with suppress(DataError):
+            digests[path] = bytes.fromhex(file_sha256(path))
     low, high = min(digests.values(), default=b""), max(digests.values(), default=b"")
     # The first 32 bits of a sha256 are uniform, so a tenth of all contents lies below a tenth of their range.
     is_test = {
@@ -180,13 +184,6 @@ def _cut(files: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     }
     train = tuple(path for path in files if not is_test.get(path, False))
     return train, tuple(path for path in files if is_test.get(path, False))
-
-
-def _digest(path: Path) -> bytes | None:
-    try:
-        return bytes.fromhex(file_sha256(path))
-    except DataError:
-        return None
 
 
 def must_be_folder(folder: Path) -> None:
