@@ -289,7 +289,7 @@ def test_images_that_the_generator_was_trained_on_are_counted(dataset: Path) -> 
     (dataset / "manifest.csv").write_bytes(manifest_bytes(rows))
     result = evaluate(settings(dataset))
     assert not result.warnings
-    assert any("of 0 of 24 generated images and on 5 of 24 real ones" in note for note in result.notes)
+    assert any("of 0 of 24 generated images and 5 of 24 real ones are of the training split" in note for note in result.notes)
 
 
 def by_given(path: Path, images: Sequence[LabelledImage]) -> Any:

@@ -161,8 +161,9 @@ class _Job:
         seen = [sum(image.split == "train" for image in side) for side in (fakes, reals)]
         if any(seen):
             self.notes.append(
-                f"the generator was trained on the sources of {seen[0]} of {len(fakes)} generated images and on {seen[1]} of "
-                f"{len(reals)} real ones; a number for unseen pictures needs test images alone"
+                f"the sources of {seen[0]} of {len(fakes)} generated images and {seen[1]} of {len(reals)} real ones are of the "
+                "training split, which the generator has seen if these data trained it; a number for unseen pictures needs "
+                "test images alone"
             )
 
     def _sources(self, fakes: list[LabelledImage], real_dir: Path, chosen_metrics: Mapping[str, Metric]) -> Sources | None:
