@@ -121,7 +121,7 @@ def lacks(source: Decoded, result: NDArray[Any], card: Card, form: Format, with_
             held = " to ".join(f"{value:g}" for value in source.values)
             found.append(f"its values from {held} are cut off at {low:g} and {high:g}, {whose}")
         if result.dtype != source.deep.dtype:
-            better = "tif" if source.deep.ndim == 2 and source.alpha is None else "png"
+            better = "png" if source.deep.dtype == np.uint16 else "tif"
             found.append(f"{form} holds {result.dtype}, not {source.deep.dtype}; --format {better} keeps the depth")
     return found
 
