@@ -24,7 +24,7 @@ from fruitgan.evaluate.settings import NO_DETECTOR, EvaluateSettings, Tell
 from fruitgan.measures.contracts import Features
 from fruitgan.measures.features import Pictures
 from fruitgan.measures.statistics import MaximumTest, maximum_test
-from fruitgan.networks.backbone_detector import BackboneDetector
+from fruitgan.networks.detectors import BackboneDetector
 from fruitgan.train_detector.detector import FILE_NAME, DetectorBundle, load_detector, locate_detector, open_image_dataset
 from fruitgan.train_detector.protocols import Split, half_split
 from fruitgan.train_detector.regression import Logistic

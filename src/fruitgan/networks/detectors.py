@@ -1,4 +1,4 @@
-"""Detectors of generated images that are small or simple: `small-cnn`, the lab report's `seed-cnn`, and `spectrum`."""
+"""Detectors that are small or simple: `small-cnn`, the lab report's `seed-cnn`, and regressions, `spectrum` and `backbone`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fruitgan.errors import UsageError
+from fruitgan.networks.backbones import Backbone, build_backbone, pooled
 from fruitgan.networks.contracts import Detector, LinearDetector
+from fruitgan.networks.weights import not_in_weights
 
 DROPOUT = 0.3
 
@@ -159,8 +161,8 @@ class Spectrum(LinearDetector):
         return torch.cat([power[:, :, :1], folded.flip(2), power[:, :, half : half + 1]], dim=2)
 
     def features(self, x: Tensor) -> Tensor:
-        pooled = F.adaptive_avg_pool2d(self.power(x), self.bins)
-        return torch.log(pooled + FLOOR).flatten(1)
+        means = F.adaptive_avg_pool2d(self.power(x), self.bins)
+        return torch.log(means + FLOOR).flatten(1)
 
 
 def spectrum(*, image_size_px: int = 128, bins: int = 16) -> Spectrum:
@@ -169,6 +171,37 @@ def spectrum(*, image_size_px: int = 128, bins: int = 16) -> Spectrum:
     if not 1 <= bins <= image_size_px // 2 + 1:
         raise UsageError(f"detector spectrum, option bins: {bins} is not within 1 to {image_size_px // 2 + 1}")
     return Spectrum(image_size_px, bins)
+
+
+STRIDES = (4, 8, 16)
+"""Colour, texture and parts of things."""
+
+
+class BackboneDetector(LinearDetector):
+    """Features are each channel's mean and standard deviation over the places of a map, at strides 4, 8 and 16.
+
+    The backbone is not saved with it: its weights are those that ship, or a package's, whose sum stands on the detector's card.
+    """
+
+    def __init__(self, backbone: Backbone, image_size_px: int) -> None:
+        strides = [stride for stride in STRIDES if stride in backbone.channels]
+        super().__init__(2 * sum(backbone.channels[stride] for stride in strides))
+        self.image_size_px = image_size_px
+        self.strides = strides
+        self.backbone = backbone
+        self.trained_on = backbone.trained_on
+
+    def features(self, x: Tensor) -> Tensor:
+        """[N, 3, S, S] in [0, 1] to [N, 2 x the channels]."""
+        return pooled(self.backbone(2 * x - 1, self.strides))
+
+
+def backbone(*, network: str = "efficientnet-lite1", image_size_px: int = 128) -> BackboneDetector:
+    """Logistic regression on a frozen, pretrained backbone (`backbone:torchvision:resnet18`): seconds to minutes on a CPU."""
+    checked_size("backbone", image_size_px)
+    with not_in_weights(), torch.device("cpu"):  # real weights, even where the detector is only sketched
+        frozen = build_backbone(network, ())
+    return BackboneDetector(frozen, image_size_px)
 
 
 MULTIPLE_PX = 8
