@@ -66,6 +66,7 @@ def judged(p_value: float, interval: tuple[float, float], auc: float, auc_interv
     return {
         "detector": detector,
         "detectors": [{"name": "logistic", "held_out_auc": 0.74}, {"name": "spectrum", "held_out_auc": 0.6}],
+        "by_depth": [{"stride": 16, "auc": 0.8}],
     }
 
 
@@ -89,6 +90,7 @@ def test_accuracy_and_p_never_contradict_each_other_in_words(result: dict[str, A
     assert "is of another test, by permutation" in detector_details(result)
     assert "(0.740, logistic)" in detector_details(result)
     assert "every image was squashed to 32 px" in detector_details(result)
+    assert detector_details(result).endswith("as AUC by depth: parts of things 0.800.")
 
 
 def test_a_frechet_distances_interval_does_not_reach_below_0() -> None:

@@ -33,6 +33,8 @@ SPOILING_ACCURACY = 0.6
 TREE_DEPTH = 3
 FEWEST_IN_A_LEAF = 5
 FOLDS = 5
+MOST_KINDS = 50
+"""With more values than this, such as names, a tree sees their ranks, not each by itself."""
 
 Columns = NDArray[Any]
 
@@ -163,9 +165,9 @@ class _Suspects:
             telling = values[int(np.argmax(np.abs(differences)))]
             table = [[side[telling], side.total() - side[telling]] for side in (fakes, reals)]
             p_value = min(1.0, float(fisher_exact(table).pvalue) * len(values))
-        codes = np.array([values.index(getattr(fact, name or kind)) for fact in self.facts])
+        codes = self.ranks(name or kind)[:, None]
         leak = Leak(kind=kind, detail=detail, spoils_detector=spoils, p_value=p_value)
-        return leak, codes[:, None] == np.arange(len(values))
+        return leak, codes == np.arange(len(values)) if len(values) <= MOST_KINDS else codes
 
     def numbers(self, kind: str, of: Callable[[Facts], float], detail: str) -> tuple[Leak, Columns]:
         """A property with order: whether its whole distribution is one in both classes (Kolmogorov and Smirnov)."""
@@ -178,19 +180,21 @@ class _Suspects:
     def tree(self, kind: str, names: Sequence[str], detail: str, spoils: bool = True) -> tuple[Leak, Columns]:
         """Sizes and these properties together: a small tree learns from a half of the groups and is tested on the other one.
 
-        A property without order is the rank of its value. p is by permutation of the other half's labels, group by group.
+        p is by permutation of the other half's labels, group by group.
         """
         columns = [[fact.width_px for fact in self.facts], [fact.height_px for fact in self.facts]]
-        for name in names:
-            values = [getattr(fact, name) for fact in self.facts]
-            ranks = {value: rank for rank, value in enumerate(sorted(set(values), key=repr))}
-            columns.append([ranks[value] for value in values])
-        rows, p_value = np.array(columns, dtype=np.float64).T, 1.0
+        rows, p_value = np.array([*columns, *map(self.ranks, names)], dtype=np.float64).T, 1.0
         if self.least >= 4 * FEWEST_IN_A_LEAF:
             learn, test = self.folds(2)[0]
             scores = _tree().fit(rows[learn], self.generated[learn]).predict_proba(rows[test])[:, 1]
             p_value = maximum_test(scores[None], self.generated[test], [self.groups[number] for number in test]).p_value
         return Leak(kind=kind, detail=detail, spoils_detector=spoils, p_value=p_value), rows
+
+    def ranks(self, name: str) -> NDArray[np.int64]:
+        """A property without order as the rank of its value."""
+        values = [getattr(fact, name) for fact in self.facts]
+        ranks = {value: rank for rank, value in enumerate(sorted(set(values), key=repr))}
+        return np.array([ranks[value] for value in values])
 
     def folds(self, count: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """What is learnt from and what is tested, in each fold."""

@@ -181,11 +181,13 @@ def detector_details(result: Mapping[str, Any]) -> str:
             "another test, by permutation, of the largest AUC of all detectors, trained on one half of the images, tested on "
             f"the other ({best['held_out_auc']:.3f}, {best['name']})"
         )
+    by_depth = [f"{STRIDES.get(row['stride'], row['stride'])} {row['auc']:.3f}" for row in result["by_depth"]]
+    depths = f" What gives the images away, as AUC by depth: {', '.join(by_depth)}." if by_depth else ""
     low, high = detector["auc_interval"]
     return (
         f"AUC {detector['auc']:.3f} ({low:.3f} to {high:.3f}). p = {detector['p_value']:.2g} is of {test}. The nearer the "
         "accuracy is to the majority baseline, the better the generated images. The detector was "
-        f"{detector['protocol']}; every image was {detector['resize']}."
+        f"{detector['protocol']}; every image was {detector['resize']}.{depths}"
     )
 
 
