@@ -17,6 +17,7 @@ from fruitgan.evaluate.exhibits import Exhibits, exhibits
 from fruitgan.evaluate.sources import find_sources
 from fruitgan.export_dataset.job import ExportSettings, export_dataset
 from fruitgan.images import resize
+from fruitgan.measures.features import Pictures
 
 SIDE_PX = 32
 
@@ -51,7 +52,7 @@ def shown_of(dataset: Path, **changes: Any) -> tuple[Exhibits, list[LabelledImag
     judged = [SimpleNamespace(file=image.path.name, generated=True, logit=float(i - 3)) for i, image in enumerate(fakes)]
     result: Any = SimpleNamespace(fake_dir=dataset / "predicted", out=dataset, seed=0, judged=judged, **changes)
     sources = find_sources(dataset.parent / "data", fakes, dataset / "origins", dataset / "predicted")
-    return exhibits(result, fakes, reals, sources, torch.device("cpu")), fakes
+    return exhibits(result, fakes, reals, sources, Pictures(), torch.device("cpu")), fakes
 
 
 def test_the_most_convincing_fakes_are_those_of_the_lowest_logits_beside_their_sources(
@@ -78,5 +79,5 @@ def test_the_spectra_are_means_over_each_kind(dataset: Path) -> None:
     Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8)).save(flat / "0.png")
     only = LabelledImage(flat / "0.png", True, "g", "", "")
     result: Any = SimpleNamespace(fake_dir=flat, out=flat, seed=0, judged=())
-    white = exhibits(result, [only], [only], None, torch.device("cpu")).spectra["generated"]
+    white = exhibits(result, [only], [only], None, Pictures(), torch.device("cpu")).spectra["generated"]
     assert np.mean(white) == pytest.approx(10 * np.log10(0.01) - 2.5, abs=1)  # white, a mean of logarithms lies 2.5 dB below

@@ -22,12 +22,12 @@ from fruitgan.evaluate.job import evaluate, telling
 from fruitgan.evaluate.numbers import RESAMPLES, build_features, ratio_key
 from fruitgan.evaluate.results import CompareRow, Comparison, EvaluateResult, JudgedImage, RatioResult
 from fruitgan.evaluate.settings import OUT, SHAPELESS, CompareSettings, EvaluateSettings, Tell
-from fruitgan.evaluate.sources import dependent, find_sources, sharing, unique
+from fruitgan.evaluate.sources import dependent, find_sources, preprocessing_of, sharing, unique
 from fruitgan.export_dataset.job import ExportSettings, export_dataset
 from fruitgan.measures import distances
 from fruitgan.measures.contracts import Features, Values
 from fruitgan.measures.distances import Difference
-from fruitgan.measures.features import extract
+from fruitgan.measures.features import Pictures, extract
 from fruitgan.measures.statistics import PairedShares, paired_shares
 from fruitgan.progress import Event, OnProgress, Progress
 
@@ -176,6 +176,8 @@ class _Pairing:
     def compared(self, first: EvaluateResult, other: EvaluateResult) -> Comparison:
         """All rows, and the claim that the run is better."""
         notes = list(self.notes)
+        paths = [image.path for side in (self.reals, *self.fakes) for image in side]
+        pictures = Pictures(preprocessing_of(self.settings, paths))
         rows: list[CompareRow] = []
         below_zero: dict[str, tuple[float, float]] = {}
         judges: dict[str, str] = {}
@@ -184,7 +186,7 @@ class _Pairing:
             self.tell(Progress(label, 0, 1))
             backend = build_features(self.settings, name)
             judges[name] = backend.trained_on
-            found = self._on_backend(backend, first.ratios.get(ratio_key(self.settings, name)))
+            found = self._on_backend(backend, pictures, first.ratios.get(ratio_key(self.settings, name)))
             below_zero[name] = found[0].interval
             rows += found
             self.tell(Progress(label, 1, 1))
@@ -205,13 +207,13 @@ class _Pairing:
             report=other.report,
         )
 
-    def _on_backend(self, backend: Features, r_of_first: RatioResult | None) -> list[CompareRow]:
+    def _on_backend(self, backend: Features, pictures: Pictures, r_of_first: RatioResult | None) -> list[CompareRow]:
         """KID first, FID, and R where the first one has it."""
         settings, name = self.settings, backend.name
         device = choose_device(settings.gpu, settings.device)
 
         def described(paths: Sequence[Path]) -> Values:
-            return extract(backend, paths, device).values
+            return extract(backend, paths, device, read=pictures).values
 
         def drawn(metric: str) -> dict[str, int]:
             return {"resamples": RESAMPLES[metric][settings.quick], "seed": settings.seed}

@@ -12,12 +12,11 @@ import torch
 from markupsafe import Markup
 
 from fruitgan import randomness
-from fruitgan.data.decode import decode
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.evaluate.results import EvaluateResult
 from fruitgan.evaluate.sources import Sources
 from fruitgan.images import Pixels, resize
-from fruitgan.measures.features import extract
+from fruitgan.measures.features import Pictures, extract
 from fruitgan.measures.metrics.spectrum import FREQUENCIES, PowerSpectrum
 from fruitgan.report.plots import Line, line_plot
 
@@ -63,9 +62,10 @@ def exhibits(
     fakes: Sequence[LabelledImage],
     reals: Sequence[LabelledImage],
     sources: Sources | None,
+    read: Pictures,
     device: torch.device,
 ) -> Exhibits:
-    """All pictures of the page; without a detector's answers, no picture is called convincing."""
+    """All pictures of the page, as they were judged; without a detector's answers, no picture is called convincing."""
     source_of: Mapping[Path, Path] = {}
     if sources is not None and sources.paired:
         source_of = {fake.path: source for fake, source in zip(fakes, sources.paths, strict=True)}
@@ -74,30 +74,30 @@ def exhibits(
     half = min(CONVINCING, len(ranked) // 2)
 
     def shown(image: LabelledImage) -> Shown:
-        fake = decode(image.path).pixels
+        fake = read(image.path)
         pictures = {"generated": fake}
         if image.path in source_of:
-            pictures = {"source": resize(decode(source_of[image.path]).pixels, *fake.shape[:2])} | pictures
+            pictures = {"source": resize(read(source_of[image.path]), *fake.shape[:2])} | pictures
         return Shown(image.path.name, logits[image.path.name], pictures)
 
     return Exhibits(
-        galleries={"generated": _gallery(fakes, result.seed), "real": _gallery(reals, result.seed)},
+        galleries={"generated": _gallery(fakes, result.seed, read), "real": _gallery(reals, result.seed, read)},
         cards={
             "Most convincing": [shown(image) for image in ranked[:half]],
             "Least convincing": [shown(image) for image in ranked[::-1][:half]],
         },
-        spectra={"generated": _spectrum(fakes, device), "real": _spectrum(reals, device)},
+        spectra={"generated": _spectrum(fakes, read, device), "real": _spectrum(reals, read, device)},
     )
 
 
-def _gallery(images: Sequence[LabelledImage], seed: int) -> tuple[Pixels, ...]:
+def _gallery(images: Sequence[LabelledImage], seed: int, read: Pictures) -> tuple[Pixels, ...]:
     order = randomness.permutation(seed, 0, len(images), "evaluate/gallery")
-    return tuple(decode(images[i].path).pixels for i in sorted(order[:GALLERY]))
+    return tuple(read(images[i].path) for i in sorted(order[:GALLERY]))
 
 
-def _spectrum(images: Sequence[LabelledImage], device: torch.device) -> tuple[float, ...]:
+def _spectrum(images: Sequence[LabelledImage], read: Pictures, device: torch.device) -> tuple[float, ...]:
     """Mean decibels at each frequency."""
-    values = extract(PowerSpectrum(), [image.path for image in images], device).values
+    values = extract(PowerSpectrum(), [image.path for image in images], device, read=read).values
     return tuple(float(value) for value in values[:, :FREQUENCIES].mean(0))
 
 

@@ -139,7 +139,7 @@ class _Job:
         result.compare = self.beside(result) if self.beside else ()
         result.gates = _gates(result, settings)
         result.seconds = round(time.monotonic() - began, 3)
-        _write(result, exhibits(result, fakes, reals, sources, device))
+        _write(result, exhibits(result, fakes, reals, sources, pictures, device))
         return result
 
     def _note_limits(self, fakes: Sequence[LabelledImage], reals: Sequence[LabelledImage]) -> None:
