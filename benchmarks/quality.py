@@ -40,7 +40,7 @@ from fruitgan.networks.contracts import discriminators, generators
 from fruitgan.report.grid import png_bytes
 from fruitgan.runs.checkpoint import Checkpoints
 from fruitgan.train_gan.assemble import Plan, load_datasets, make_objective, make_plan, make_trainer
-from fruitgan.train_gan.estimate import mean_multiply_adds, work_of
+from fruitgan.train_gan.estimate import count_work, mean_multiply_adds
 from fruitgan.train_gan.objectives.contracts import objectives
 from fruitgan.train_gan.recipe import Recipe
 from fruitgan.train_gan.samples import translate_batch
@@ -84,12 +84,6 @@ def plan_of(recipe: Recipe, seed: int, precision: Precision, device: torch.devic
         discriminator=discriminators.choose(recipe.discriminator.name, recipe.discriminator.options),
         augmentation=augmentations.choose(recipe.augmentation.name, recipe.augmentation.options),
     )
-
-
-def mean_work(plan: Plan) -> float:
-    """Multiply-adds of a step, counted on networks without weights."""
-    with torch.device("meta"):
-        return mean_multiply_adds(work_of(make_objective(plan), plan.recipe))
 
 
 def train(plan: Plan, source: Source, folder: Path, device: torch.device) -> dict[str, torch.nn.Module]:
@@ -216,7 +210,7 @@ def main() -> None:
     for arm, recipe in chosen:
         recipe = fitted(recipe, given.image_size, given.small and given.of == "fruit")
         recipe = dataclasses.replace(recipe, epochs=None, steps=given.steps)
-        work = mean_work(plan_of(recipe, 0, precision, device))
+        work = mean_multiply_adds(count_work(plan_of(recipe, 0, precision, device)))
         budget = budget or work * given.steps  # the first row's: the reference's
         steps[arm] = round(budget / work)
         recipe = dataclasses.replace(recipe, steps=steps[arm])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ KEY = "fruitgan"
 PREFIXES = {"a2b": "generator_ab.", "b2a": "generator_ba."}
 FILE_NAME = "bundle.safetensors"
 RUNS = Path("runs", "train-gan")
+AT_STEP = re.compile(r"(?!hf:)(.+)@([0-9]{1,15})")
+"""RUN@STEP: what a run was at one of its checkpoints."""
 SUFFIX = ".safetensors"
 SHIPPED = Path(__file__).parent / "weights"
 """The bundles that come with the package."""
@@ -212,7 +215,7 @@ def _card(file: TensorFile) -> Card:
 
 
 def locate(wanted: str | None = None, runs: Path = RUNS) -> Path:
-    """The bundle that `--bundle FILE|NAME|RUN` means: a path that exists, else a run's name, else one that ships.
+    """The bundle that `--bundle FILE|NAME|RUN[@STEP]` means: a path that exists, else a run's name, else one that ships.
 
     Without a wish the newest run's under `runs`, else the one that ships.
 
@@ -227,6 +230,8 @@ def locate(wanted: str | None = None, runs: Path = RUNS) -> Path:
     path = Path(wanted)
     if path.exists() and not path.is_dir():
         return path
+    if (at := AT_STEP.fullmatch(wanted)) is not None and not path.exists():
+        return _of_step(at[1], int(at[2]), runs)
     is_name = path.name == wanted and path.suffix != SUFFIX
     folders = [path, runs / wanted] if is_name else [path]
     for folder in folders:
@@ -240,6 +245,16 @@ def locate(wanted: str | None = None, runs: Path = RUNS) -> Path:
         raise DataError(f"{wanted}: no such bundle or run")
     known = sorted({*shipped_names(), *(found.parent.name for found in runs.glob(f"*/{FILE_NAME}"))})
     raise UsageError(f"no file, run or shipped bundle named {wanted!r}: {suggestion(wanted, known)}")
+
+
+def _of_step(run: str, step: int, runs: Path) -> Path:
+    """The bundle in a run's checkpoint."""
+    found = locate(run, runs).parent.glob(f"checkpoints/step-*/{FILE_NAME}")
+    files = {int(file.parent.name.removeprefix("step-")): file for file in found}
+    if step not in files:
+        there = ", ".join(map(str, sorted(files))) or "none"
+        raise UsageError(f"{run}@{step}: no checkpoint of that step has a bundle; those that do: {there}")
+    return files[step]
 
 
 def _newest(runs: Path) -> Path:

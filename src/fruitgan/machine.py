@@ -77,12 +77,14 @@ def _memory_bytes() -> tuple[int | None, int]:
         spare = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, ValueError, StopIteration):  # not Linux
         spare = 4 * 2**30 if total is None else total // 2
+    older = CGROUP / "memory"  # where version 1 has it
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if older.is_dir() else ("memory.max", "memory.current")
+    folder = older if older.is_dir() else CGROUP
     try:
-        limit = int((CGROUP / "memory.max").read_text(encoding="ascii"))  # "max" where there is none
-        used = int((CGROUP / "memory.current").read_text(encoding="ascii"))
+        limit, used = (int((folder / name).read_text(encoding="ascii")) for name in names)  # "max" where there is none
         # Pages of files count as used, though they make room.
-        lines = (CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
-        files = next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
+        lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+        files = next((int(line.split()[1]) for line in lines if line.startswith(("inactive_file ", "total_inactive_file "))), 0)
     except (OSError, ValueError):
         return total, spare
     return limit if total is None else min(total, limit), max(0, min(spare, limit - used + files))

@@ -34,13 +34,17 @@ def show(
 
 
 def _show_recipe(name: str | None, console: Console) -> None:
+    import torch
+
+    from fruitgan.train_gan.assemble import make_plan
     from fruitgan.train_gan.estimate import count_work, mean_multiply_adds
     from fruitgan.train_gan.recipe import recipe_toml, recipes
+    from fruitgan.train_gan.settings import TrainGanSettings
 
     if name is None:
         raise UsageError(f"which recipe? Known are {', '.join(recipes.names())}")
     recipe = recipes.get(name)
-    kinds = count_work(name)
+    kinds = count_work(make_plan(TrainGanSettings(recipe=name, precision="fp32"), torch.device("cpu")))
     mean = mean_multiply_adds(kinds)
     console.result({"name": name, **to_json(recipe), "multiply_adds_per_step": mean, "kinds_of_step": to_json(kinds)})
     console.out(recipe_toml(recipe))

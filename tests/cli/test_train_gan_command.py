@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from picture_files import write_fruit_domains
+from PIL import Image
 from typed_commands import run_json
 
 from fruitgan.cli import main
@@ -16,7 +17,10 @@ from fruitgan.console import Console, options
 from fruitgan.console.signals import PoliteStop
 from fruitgan.errors import Stopped, UsageError
 from fruitgan.progress import Progress
+from fruitgan.train_gan import estimate
+from fruitgan.train_gan.assemble import make_plan
 from fruitgan.train_gan.command import TrainingDisplay
+from fruitgan.train_gan.settings import TrainGanSettings
 from fruitgan.train_gan.trainer import Trainer
 
 # The smallest training there is: a step takes some hundredths of a second.
@@ -54,6 +58,7 @@ def test_a_run_leaves_what_is_promised(pictures: Path, out: list[str], capsys: p
         "bundle.safetensors",
         "samples/step-00000002.png",
         "samples/step-00000003.png",
+        "checkpoints/step-00000003/bundle.safetensors",
         "checkpoints/step-00000003/state.json",
         "checkpoints/step-00000003/state.safetensors",
     }
@@ -147,6 +152,58 @@ def test_a_broken_image_is_named_and_the_rest_is_trained_on(
     (pictures / "trainA" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
     assert main(["train-gan", "--data", str(pictures), *TINY, *out, "--steps", "1"]) == 0
     assert "1 unreadable image left out; the first: " in capsys.readouterr().err
+
+
+def test_domains_that_overlap_are_refused_until_that_is_allowed(
+    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Image.open(pictures / "trainA" / "1.png") as image:
+        image.resize((40, 40)).save(pictures / "trainB" / "again.jpg", quality=85)
+    typed = ["train-gan", "--data", str(pictures), *TINY, *out, "--steps", "1"]
+    assert main(typed) == 3
+    said = capsys.readouterr().err
+    assert said.startswith("error: 1 picture is in both domains, pear and plum, such as ")
+    assert f"{pictures / 'trainA' / '1.png'} and {pictures / 'trainB' / 'again.jpg'}: take" in said
+    nested = ["train-gan", "--data-a", str(pictures), "--data-b", str(pictures / "trainB"), *TINY, *out, "--steps", "1"]
+    assert main(nested) == 3
+    assert "does one folder lie within the other?" in capsys.readouterr().err
+    assert not Path(out[1]).exists()
+    assert main([*typed, "--allow-overlap"]) == 0
+
+
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
+def test_a_batch_that_cannot_fit_is_refused_with_the_largest_that_does_until_forced(
+    dry_run: list[str],
+    pictures: Path,
+    out: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(estimate, "spare_memory_bytes", lambda: 24 << 20)
+    monkeypatch.setattr(estimate, "MOST_BYTES_PER_PIXEL", 1 << 30)
+    light = [*TINY, "--discriminator", "patch-70", "--steps", "1"]
+    assert main(["train-gan", "--data", str(pictures), *light, *out, "--batch-size", "512", *dry_run]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: --batch-size 512 with --image-size 48 needs at least ")
+    assert "0.0 GiB are free on cpu: the largest that fits is --batch-size " in said
+    assert not Path(out[1]).exists()
+    largest = int(said.partition("fits is --batch-size ")[2].partition(";")[0])
+    plan = make_plan(
+        TrainGanSettings(
+            recipe="fast",
+            image_size=48,
+            precision="fp32",
+            batch_size=largest,
+            discriminator="patch-70",
+            generator_options={"base_channels": 4, "blocks": 1},
+            discriminator_options={"base_channels": 4},
+        ),
+        torch.device("cpu"),
+    )
+    for more, fits in ((0, True), (1, False)):
+        assert (estimate.MARGIN * estimate.sketched_step(plan, largest + more).peak_bytes <= 24 << 20) == fits
+    if not dry_run:
+        assert main(["train-gan", "--data", str(pictures), *light, *out, "--batch-size", str(largest + 1), "--force"]) == 0
 
 
 def test_a_dry_run_counts_and_leaves_nothing(pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]) -> None:

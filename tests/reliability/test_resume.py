@@ -23,7 +23,7 @@ from trainings import assert_same_end, last_checkpoint, log_lines, stop_after
 from fruitgan import bundle as bundles
 from fruitgan.errors import DataError, UsageError
 from fruitgan.files import file_sha256
-from fruitgan.progress import Event, OnProgress
+from fruitgan.progress import Event, Note, OnProgress
 from fruitgan.runs import checkpoint
 from fruitgan.train_gan import recipes, segment
 from fruitgan.train_gan.job import train_gan
@@ -101,9 +101,9 @@ def settings(data: Path, out: Path, kind: str, name: str, **changes: Any) -> Tra
     return TrainGanSettings(**{**NARROW, **given, **often, **asked, **changes})
 
 
-def resumed(out: Path, name: str, on_progress: OnProgress | None = None, **changes: Any) -> TrainGanResult:
+def resumed(out: Path, wanted: str, on_progress: OnProgress | None = None, **changes: Any) -> TrainGanResult:
     often = {"log_every": 3, "save_every": RARELY, "sample_every": RARELY}
-    return train_gan(TrainGanSettings(resume=name, out=out, gpu="none", **{**often, **changes}), on_progress)
+    return train_gan(TrainGanSettings(resume=wanted, out=out, gpu="none", **{**often, **changes}), on_progress)
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +276,6 @@ def test_renamed_images_are_the_same_images(data: Path, out: Path, tmp_path: Pat
         ("precision", "bf16"),
         ("seed", 4),
         ("seed", 0),
-        ("data", "elsewhere"),
         ("domains", ("x", "y")),
         ("init_from", "newest"),
     ],
@@ -313,16 +312,76 @@ def test_more_steps_extend_a_finished_run(data: Path, out: Path) -> None:
     assert [line["step"] for line in log_lines(result.run)] == [2, 4, 6]
     config = json.loads((result.run / "config.json").read_text())
     assert (config["total_steps"], config["settings"]["steps"], config["plan"]["recipe"]["steps"]) == (6, 6, 6)
-    assert resumed(out, "extended") == result  # and the new length is kept
+    assert resumed(out, "extended", log_every=2) == result  # and the new length is kept
 
 
-@pytest.mark.parametrize("epochs", [1, 2])
-def test_no_more_epochs_than_a_finished_run_has_give_its_result_again(epochs: int, data: Path, out: Path) -> None:
-    first = train_gan(settings(data, out, "fast", f"epochs-{epochs}", steps=None, epochs=2))
+def test_a_finished_run_refuses_what_it_cannot_do_and_gives_its_result_for_what_it_has(data: Path, out: Path) -> None:
+    first = train_gan(settings(data, out, "fast", "done", steps=None, epochs=2))
     assert first.step == 6  # five images and two of them a step
-    again = resumed(out, f"epochs-{epochs}", epochs=epochs)
-    assert again == first
-    assert json.loads((first.run / "config.json").read_text())["total_steps"] == 6
+    before = {path: path.stat().st_mtime_ns for path in first.run.rglob("*")}
+    for same in (
+        {"epochs": 2},
+        {"steps": 6},
+        {"data": str(data)},
+        {"log_every": 3},
+        {"recipe_changes": {"ema_decay": "0.999"}},
+    ):
+        assert resumed(out, "done", **same) == first
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"epochs": 1}, "is finished, at step 6, and 3 are fewer; --resume done@STEP --name NEW begins"),
+        ({"steps": 5}, "and 5 are fewer"),
+        ({"recipe_changes": {"weights.cycle": "1"}}, "--set weights.cycle would change nothing; give more --steps"),
+        ({"learning_rate": 1e-5}, "--set optimizers.generators.learning_rate would change nothing"),
+        ({"keep": 9}, "--keep 9 instead of 2 would change nothing"),
+        ({"recipe_changes": {"batch_size": "3"}}, "--set batch_size cannot change"),
+        ({"batch_size": 3}, "--batch-size cannot change"),
+    ]
+    for asked, said in refused:
+        with pytest.raises(UsageError, match=said):
+            resumed(out, "done", **asked)
+    assert {path: path.stat().st_mtime_ns for path in first.run.rglob("*")} == before
+
+
+def test_a_run_goes_on_where_its_images_lie_now(
+    whole: Mapping[str, TrainGanResult], data: Path, out: Path, tmp_path: Path
+) -> None:
+    first = train_gan(settings(shutil.copytree(data, tmp_path / data.name), out, "fast", "moved"), stop_after(2))
+    (tmp_path / data.name).rename(tmp_path / "other")
+    with pytest.raises(DataError, match="where the images lie elsewhere by now: --resume moved --data DIR"):
+        resumed(out, "moved")
+    events: list[Event] = []
+    assert_same_end(resumed(out, "moved", events.append, data=str(tmp_path / "other")).run, whole["fast"].run)
+    told = [event.text for event in events if isinstance(event, Note)]
+    assert f"{first.run}: the images are found elsewhere, and are the same by content" in told
+    assert bundles.load_card(first.bundle).domains == ("dark", "light")
+    assert resumed(out, "moved", steps=KINDS["fast"][1] + 1).finished  # and the place is kept
+
+
+def test_an_earlier_checkpoint_is_a_bundle_and_the_beginning_of_another_run(
+    whole: Mapping[str, TrainGanResult], data: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train_gan(settings(data, out, "fast", "kept", save_every=1, keep=1, keep_every=2))
+    steps = KINDS["fast"][1]
+    kept = sorted({*range(2, steps + 1, 2), steps})
+    assert [path.name for path in sorted((first.run / "checkpoints").iterdir())] == [f"step-{step:08d}" for step in kept]
+    assert bundles.load_card(bundles.locate(f"{first.run}@2")).steps == 2
+    assert bundles.locate("kept@2", out).is_file()
+    last = bundles.load(bundles.locate(f"{first.run}@{steps}"))
+    assert bundles.weights_sha256(last) == first.weights_sha256
+    with pytest.raises(UsageError, match=f"@3: no checkpoint of that step has a bundle; those that do: 2, .*{steps}"):
+        bundles.locate(f"{first.run}@3")
+    with pytest.raises(UsageError, match="give it a name with --name"):
+        resumed(out, "kept@2")
+    with pytest.raises(UsageError, match="has no checkpoint of step 3; there are: 2, "):
+        resumed(out, "kept@3", name="again")
+    with pytest.raises(UsageError, match="--batch-size cannot change"):
+        resumed(out, "kept@2", name="again", batch_size=9)
+    assert not (out / "again").exists()
+    again = resumed(out, "kept@2", name="again")
+    assert (again.run, again.finished) == (out / "again", True)
+    assert_same_end(again.run, whole["fast"].run)
+    with pytest.raises(UsageError, match="again exists"):
+        resumed(out, "kept@2", name="again")
 
 
 def test_loose_folders_and_options_as_numbers_can_be_resumed_from_another_folder(
@@ -399,10 +458,15 @@ def test_time_between_the_last_line_of_the_log_and_the_checkpoint_is_counted(dat
     first = train_gan(settings(data, out, "fast", "timed", log_every=RARELY), stop_after(2))
     assert log_lines(first.run) == []
     _, document = last_checkpoint(first.run)
-    assert resumed(out, "timed", stop_after(3), log_every=RARELY).seconds > document["about"]["seconds"] > 0
-    file = first.run / "checkpoints" / "step-00000003" / "state.json"
+    assert first.seconds == document["about"]["seconds"] > 0  # what the next segment goes on from
+    second = resumed(out, "timed", stop_after(3), log_every=RARELY)
+    assert second.seconds > first.seconds
+    third = resumed(out, "timed", stop_after(4), log_every=1)
+    logged = json.loads((first.run / "log.jsonl").read_text())["seconds"]
+    assert second.seconds <= logged <= third.seconds
+    file = first.run / "checkpoints" / "step-00000004" / "state.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "about": {"seconds": "a while"}}))  # which nothing relies on
-    assert resumed(out, "timed", stop_after(4), log_every=RARELY).step == 4
+    assert resumed(out, "timed", stop_after(5), log_every=RARELY).step == 5
 
 
 def test_without_an_interval_a_run_saves_by_time(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

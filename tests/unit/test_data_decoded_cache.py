@@ -220,3 +220,8 @@ def test_a_containers_limit_counts_where_it_is_less(tmp_path: Path, monkeypatch:
     assert machine.spare_memory_bytes() > 1000
     (tmp_path / "memory.max").write_text("1000\n")
     assert machine.spare_memory_bytes() == 1000 - 500 + 300
+    (tmp_path / "memory").mkdir()  # where version 1 of the limits keeps them
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("2000\n")
+    (tmp_path / "memory" / "memory.usage_in_bytes").write_text("700\n")
+    (tmp_path / "memory" / "memory.stat").write_text("cache 100\ninactive_file 40\n")
+    assert machine.spare_memory_bytes() == 2000 - 700 + 40

@@ -30,7 +30,7 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     for split in ("trainA", "trainB"):
         for number in range(2):
-            save_noise(tmp_path / "data" / split / f"{number}.png", 32, 32, seed=number)
+            save_noise(tmp_path / "data" / split / f"{number}.png", 32, 32, seed=number + 9 * (split == "trainB"))
 
     def train(**changes: object) -> list[Event]:
         events: list[Event] = []

@@ -171,7 +171,8 @@ Config = Annotated[
 ]
 BUNDLE_DEFAULT = "the newest run here, else the one that ships"
 Bundle = Annotated[
-    str | None, typer.Option("--bundle", metavar="FILE|NAME|RUN", show_default=BUNDLE_DEFAULT, help="The generators to use.")
+    str | None,
+    typer.Option("--bundle", metavar="FILE|NAME|RUN[@STEP]", show_default=BUNDLE_DEFAULT, help="The generators to use."),
 ]
 To = Annotated[
     str | None,
@@ -207,6 +208,7 @@ Deterministic = Annotated[
 ]
 THREADS_HELP = "CPU threads; auto picks the fastest here and now. The same seed gives the same bits at the same number."
 Threads = Annotated[str | None, _machine("--threads", metavar="auto|N", show_default="auto", help=THREADS_HELP)]
+Force = Annotated[bool, _machine("--force", help="Train even where a step is estimated to take more memory than is free.")]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16"] | None,
     _machine("--precision", show_default="the recipe's", help="Number format of networks; auto is bf16 where that is fast."),
@@ -220,6 +222,8 @@ MaxTime = Annotated[str | None, length(metavar="10m|1h30m", help="Save and stop 
 Name = Annotated[str | None, length("--name", help="Name of the run.", show_default="from the data and what is trained")]
 Out = Annotated[Path, length(metavar="DIR", help="The folder of the run folders.")]
 Resume = Annotated[str | None, length(metavar="[RUN]", help="Resume a run; without a name the newest unfinished.")]
+RESUME_AT = "Resume a run; without a name the newest unfinished. RUN@STEP with --name NEW begins another run there."
+ResumeAt = Annotated[str | None, length("--resume", metavar="[RUN[@STEP]]", help=RESUME_AT)]
 SAVE_DEFAULT = "once a minute, in at most 2% of the time"
 SaveEvery = Annotated[
     int | None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import scipy.fft
@@ -15,6 +15,8 @@ NEAR_BITS = 4
 """Up to so many of the 64 bits may differ between near-duplicates; independent pictures differ in about 32."""
 HASHED_SIDE_PX = 32
 KEPT_SIDE = 8
+SAME_LEVELS = 10
+"""Grey levels of 256 by which small versions of one picture may differ in the mean: a place by night is another picture."""
 
 
 def content_sha256(pixels: Pixels) -> str:
@@ -52,6 +54,25 @@ def near_groups(contents: Sequence[str], hashes: Sequence[int]) -> dict[str, str
         for later in np.flatnonzero(distances <= NEAR_BITS):
             joined.join(name, names[index + 1 + int(later)])
     return {name: joined.first_of(name) for name in names}
+
+
+def pairs_in_both(a: Iterable[Pixels], b: Iterable[Pixels]) -> list[tuple[int, int]]:
+    """The numbers of pictures, uint8 [H, W, 3], of `a` that are among `b` too, and of one that each is there.
+
+    The same picture is one of nearly the same look and nearly the same colours, however it was scaled or encoded.
+    """
+    codes = [np.array([perceptual_hash(pixels) for pixels in side], dtype=np.uint64) for side in (a, b)]
+    small = [
+        np.array([np.asarray(to_pillow(pixels).resize((KEPT_SIDE, KEPT_SIDE)), dtype=np.float64) for pixels in side])
+        for side in (a, b)
+    ]
+    pairs = []
+    for index, code in enumerate(codes[0]):
+        near = np.flatnonzero(np.bitwise_count(codes[1] ^ code) <= NEAR_BITS)
+        differences = np.abs(small[1][near] - small[0][index]).mean(axis=(1, 2, 3))
+        if (differences <= SAME_LEVELS).any():
+            pairs.append((index, int(near[differences.argmin()])))
+    return pairs
 
 
 def merged_groups(groups: Sequence[str], contents: Sequence[str], hashes: Sequence[int]) -> tuple[list[str], int]:

@@ -135,6 +135,7 @@ def _first_settings(settings: DistillSettings) -> TrainGanSettings:
     return dataclasses.replace(
         asked,
         recipe=RECIPE,
+        allow_overlap=True,  # as its teacher was taught
         generator=asked.generator or STUDENTS[0],
         image_size=asked.image_size or card.image_size_px,
         teacher=_located(settings.teacher),

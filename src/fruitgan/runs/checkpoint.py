@@ -74,15 +74,18 @@ class SaveClock:
 
 
 class Checkpoints:
-    """The checkpoints of one run; keeps the newest `keep` that are whole.
+    """The checkpoints of one run; keeps the newest `keep` that are whole, and those of every `keep_every` steps for good.
 
     Args:
         former: of parts that older checkpoints have under another name, the name now.
     """
 
-    def __init__(self, folder: Path, keep: int = 2, former: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, keep: int = 2, former: Mapping[str, str] | None = None, keep_every: int | None = None
+    ) -> None:
         self.folder = folder
         self.keep = keep
+        self.keep_every = keep_every
         self.former = dict(former or {})
         self._seen_whole: set[Path] = set()
 
@@ -90,8 +93,16 @@ class Checkpoints:
         """Those there are, whole or not, oldest first."""
         return list(step_folders(self.folder).values())
 
-    def save(self, step: int, parts: Mapping[str, Stateful], about: Mapping[str, Any] | None = None) -> Path:
-        """Write a checkpoint, read it again, and only then remove what is too old; `about` are JSON values beside the state.
+    def save(
+        self,
+        step: int,
+        parts: Mapping[str, Stateful],
+        about: Mapping[str, Any] | None = None,
+        files: Mapping[str, bytes] | None = None,
+    ) -> Path:
+        """Write a checkpoint, read it again, and only then remove what is too old.
+
+        `about` are JSON values beside the state, `files` whole files by name, which restoring passes over.
 
         Raises:
             FruitganError: it cannot be written, or does not read as it was written; those before stay.
@@ -100,7 +111,7 @@ class Checkpoints:
         if target.exists() and not self._is_whole(target):
             remove_folder(target)  # a run resumed from an older checkpoint passes a damaged one again
         if not target.exists():
-            _write(target, step, parts, about or {})
+            _write(target, step, parts, about or {}, files or {})
         try:
             _checked(target)
         except DataError as error:
@@ -157,6 +168,8 @@ class Checkpoints:
         kept = 0
         for path in reversed([path for at, path in step_folders(self.folder).items() if at <= step]):
             if kept == self.keep:
+                if self.keep_every and int(path.name.removeprefix("step-")) % self.keep_every == 0:
+                    continue
                 remove_folder(path)
                 self._seen_whole.discard(path)
             elif path in self._seen_whole or self._is_whole(path):
@@ -164,7 +177,9 @@ class Checkpoints:
                 kept += 1
 
 
-def _write(target: Path, step: int, parts: Mapping[str, Stateful], about: Mapping[str, Any]) -> None:
+def _write(
+    target: Path, step: int, parts: Mapping[str, Stateful], about: Mapping[str, Any], files: Mapping[str, bytes]
+) -> None:
     tensors: dict[str, torch.Tensor] = {}
     values: dict[str, Any] = {}
     for part, stateful in parts.items():
@@ -182,6 +197,8 @@ def _write(target: Path, step: int, parts: Mapping[str, Stateful], about: Mappin
         sums = {TENSORS: file_sha256(folder / TENSORS), VALUES: _own_sha256(document)}
         text = json.dumps({**document, ABOUT: dict(about), SUMS: sums}, indent=1, allow_nan=False)
         (folder / VALUES).write_text(text, encoding="utf-8")
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
 
 
 def _restore(path: Path, parts: Mapping[str, Stateful], former: Mapping[str, str]) -> int:

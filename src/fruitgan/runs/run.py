@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
@@ -102,6 +103,26 @@ class Run:
             (folder / CONFIG).write_bytes(_json(config))
             (folder / ENVIRONMENT).write_bytes(_json(environment))
         return cls(path)
+
+    def forked(self, step: int, path: Path) -> Run:
+        """A new run that begins at this one's checkpoint of that step, with its settings and its log up to there.
+
+        Raises:
+            UsageError: there is no such checkpoint, or something lies where the new run is to stand.
+        """
+        checkpoints = step_folders(self.path / CHECKPOINTS)
+        if step not in checkpoints:
+            there = ", ".join(map(str, checkpoints)) or "none yet"
+            raise UsageError(
+                f"{self.path}: has no checkpoint of step {step}; there are: {there} (--keep-every keeps some for good)"
+            )
+        refuse_existing(path)
+        with new_folder(path) as folder:
+            for name in (CONFIG, ENVIRONMENT, LOG):
+                if (self.path / name).is_file():
+                    (folder / name).write_bytes((self.path / name).read_bytes())
+            shutil.copytree(checkpoints[step], folder / CHECKPOINTS / checkpoints[step].name)
+        return Run(path)
 
     @contextmanager
     def taken(self) -> Iterator[list[str]]:

@@ -19,6 +19,7 @@ import fruitgan
 from fruitgan import bundle as bundles
 from fruitgan import randomness
 from fruitgan.data.augment import augmentations
+from fruitgan.data.groups import pairs_in_both
 from fruitgan.data.image_dataset import DecodeSettings, ImageDataset, cached_dataset
 from fruitgan.data.loader import BatchLoader, Loader, Sampler
 from fruitgan.data.preprocessing import AS_USUAL, Preprocessing
@@ -40,6 +41,8 @@ from fruitgan.train_gan.settings import TrainGanSettings
 from fruitgan.train_gan.trainer import Trainer
 
 DEFAULT_SEED = 0
+MOST_NAMED = 3
+"""Pairs of pictures that a message names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +61,7 @@ class Plan:
     preprocessing: Preprocessing = AS_USUAL
 
 
-GONE_OPTIONS = {"penalty": False, "batch_head": False, "augment_target": 0.0}
+GONE_OPTIONS = {"penalty": False, "batch_head": False, "augment_target": 0.0, "cutout": 0.0}
 """Options of objectives and discriminators that the configs of older runs have, as far as they are off."""
 
 
@@ -168,6 +171,22 @@ def load_datasets(plan: Plan, source: Source, tell: OnProgress) -> Datasets:
     for domain, dataset in ((source.a, a), (source.b, b)):
         notes += dataset.tally.notes(domain.name, plan.preprocessing)
     return Datasets(a, b, tuple(notes))
+
+
+def refuse_overlap(source: Source, datasets: Datasets) -> None:
+    """Raises: DataError if a picture is in both domains, as a file (one folder within the other) or by its look."""
+    a, b = ({path.resolve() for path in (*domain.train, *domain.test)} for domain in (source.a, source.b))
+    if shared := sorted(a & b):
+        found, example = len(shared), f"{shared[0]}; does one folder lie within the other?"
+    else:
+        pairs = pairs_in_both(datasets.a.pixels, datasets.b.pixels)
+        examples = [f"{datasets.a.names[one]} and {datasets.b.names[other]}" for one, other in pairs[:MOST_NAMED]]
+        found, example = len(pairs), "; ".join(examples)
+    if found:
+        raise DataError(
+            f"{found} picture{'s are' if found > 1 else ' is'} in both domains, {source.a.name} and {source.b.name}, such as "
+            f"{example}: take what is in both out of one of them, or train all the same with --allow-overlap"
+        )
 
 
 def make_objective(plan: Plan) -> Objective:

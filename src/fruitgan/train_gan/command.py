@@ -35,6 +35,12 @@ def train_gan(
     background: options.Background = None,
     value_range: options.ValueRange = None,
     fit: options.Fit = None,
+    allow_overlap: Annotated[
+        bool,
+        typer.Option(
+            "--allow-overlap", help="Train even where a picture is in both domains.", rich_help_panel=options.DATA_PANEL
+        ),
+    ] = False,
     recipe: Annotated[
         str | None,
         network(
@@ -84,12 +90,13 @@ def train_gan(
     max_time: options.MaxTime = None,
     name: options.Name = None,
     out: options.Out = Path("runs/train-gan"),
-    resume: options.Resume = None,
+    resume: options.ResumeAt = None,
     sample_every: Annotated[
         int | None, length(min=1, metavar="STEPS", help="A grid of samples this often.", show_default="500")
     ] = None,
     save_every: options.SaveEvery = None,
     keep: Annotated[int | None, length(min=1, help="How many checkpoints stay.", show_default="2")] = None,
+    keep_every: Annotated[int | None, length(min=1, metavar="STEPS", help="A checkpoint this often stays for good.")] = None,
     on_nan: Annotated[
         Literal["stop", "rollback"] | None,
         length(
@@ -113,6 +120,7 @@ def train_gan(
     device: options.Device = None,
     threads: options.Threads = None,
     precision: options.Precision = None,
+    force: options.Force = False,
     compile: Annotated[
         bool,
         typer.Option(

@@ -1,34 +1,49 @@
-"""What a training takes: multiply-adds counted operation by operation, memory and time measured on a few steps of noise."""
+"""What a training takes: multiply-adds and memory counted operation by operation, time measured on a few steps of noise."""
 
 from __future__ import annotations
 
 import collections
-import sys
+import dataclasses
+import itertools
 import time
+import weakref
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from fruitgan.data.loader import Batch, Sampler
+from fruitgan.data.loader import Sampler
 from fruitgan.data.sources import find_source
 from fruitgan.device import choose_device, keep_freed_memory
+from fruitgan.errors import FruitganError
+from fruitgan.machine import spare_memory_bytes
 from fruitgan.threads import using_threads
-from fruitgan.train_gan.assemble import bare_trainer, default_recipe, make_objective, make_plan
+from fruitgan.train_gan.assemble import Plan, bare_trainer, default_recipe, make_objective, make_plan
 from fruitgan.train_gan.cuda_graphs import WARM_UP_STEPS
 from fruitgan.train_gan.objectives.contracts import Objective
-from fruitgan.train_gan.recipe import Clock, Recipe
+from fruitgan.train_gan.recipe import Clock
 from fruitgan.train_gan.settings import TrainGanSettings
-from fruitgan.train_gan.speed import NoiseLoader, training_threads
-from fruitgan.train_gan.trainer import Trainer
+from fruitgan.train_gan.speed import FOREVER, NoiseLoader, training_threads
 
 MEASURED_STEPS = 2
 SAMPLED_STEPS = 4800
 """Schedules are shares of the training: so many steps tell how often each kind of step comes."""
+MOST_BYTES_PER_PIXEL = 60_000
+"""More than a step of any recipe of ours takes for a pixel of a domain's batch: what fits so needs no closer look."""
+PARAMETER_COPIES = 8
+MARGIN = 0.9
+"""A step is refused only if this share of its estimate is more than is free."""
+GIB = 2**30
+
+
+class OutOfMemory(FruitganError):
+    """A step takes more memory than there is."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,7 @@ class Estimate:
     batch_size: int
     multiply_adds_per_step: int
     memory_bytes: int
-    """What a step needs beyond what the program takes anyway."""
+    """All tensors that are alive at one time in a step; what libraries work in comes on top."""
     threads: int | None
     """Of the CPU; None on another device."""
     seconds_per_step: float
@@ -69,20 +84,19 @@ def estimate(settings: TrainGanSettings) -> Estimate:
     plan = make_plan(settings, device)
     source = find_source(settings.data, settings.data_a, settings.data_b, settings.domains)
     objective = make_objective(plan)
+    if not settings.force:
+        check_memory(plan, objective, device)
+    counting = sketched_step(plan, plan.recipe.batch_size)
     counts = (len(source.a.train), len(source.b.train))
     steps_per_epoch = Sampler(*counts, plan.recipe.batch_size, plan.seed, plan.recipe.pairing).steps_per_epoch
     trainer = bare_trainer(plan, objective, NoiseLoader(plan, device), steps_per_epoch, device, 1)
     steps = trainer.total_steps
-    before = _memory_peak(device)
-    with Counting() as counting:
-        next(trainer.steps(until=1))
-    if device.type == "cuda":
-        for _ in trainer.steps(until=WARM_UP_STEPS + 1):  # up to the one that is recorded
-            pass
-    memory = _memory_peak(device) - before
+    for _ in trainer.steps(until=WARM_UP_STEPS + 1 if device.type == "cuda" else 1):  # up to the one that is recorded
+        pass
     threads = training_threads(plan, settings.threads, settings.deterministic) if device.type == "cpu" else None
     with using_threads(threads.number) if threads is not None else nullcontext():
-        seconds = _seconds_per_step(trainer)
+        ends = [time.perf_counter(), *(time.perf_counter() for _ in trainer.steps(until=trainer.step + MEASURED_STEPS))]
+        seconds = min(end - begin for begin, end in itertools.pairwise(ends))  # what else runs here only adds
     sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in objective.networks.items()}
     suggested = default_recipe(device)
     return Estimate(
@@ -97,7 +111,7 @@ def estimate(settings: TrainGanSettings) -> Estimate:
         image_size_px=plan.recipe.image_size_px,
         batch_size=plan.recipe.batch_size,
         multiply_adds_per_step=counting.multiply_adds,
-        memory_bytes=memory,
+        memory_bytes=counting.peak_bytes,
         threads=None if threads is None else threads.number,
         seconds_per_step=seconds,
         steps=steps,
@@ -107,40 +121,88 @@ def estimate(settings: TrainGanSettings) -> Estimate:
     )
 
 
-def _seconds_per_step(trainer: Trainer) -> float:
-    """The fastest of a few steps: what else runs on the machine only adds. A logged step waits for the device."""
-    best = float("inf")
-    for step in range(trainer.step + 1, trainer.step + 1 + MEASURED_STEPS):
-        began = time.perf_counter()
-        next(trainer.steps(until=step))
-        best = min(best, time.perf_counter() - began)
-    return best
+def check_memory(plan: Plan, objective: Objective, device: torch.device) -> None:
+    """Refuse a step that cannot fit into the memory that is free, of the GPU or of this machine or container.
+
+    The estimate is what the step's tensors take, and no kernel's work space: it refuses nothing that fits.
+
+    Raises:
+        OutOfMemory: with the largest batch that fits.
+    """
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else spare_memory_bytes()
+    batch_size, side_px = plan.recipe.batch_size, plan.recipe.image_size_px
+    parameter_bytes = sum(p.nbytes for p in objective.networks.parameters())
+    if batch_size * side_px**2 * MOST_BYTES_PER_PIXEL + PARAMETER_COPIES * parameter_bytes <= free:
+        return
+    needed = MARGIN * sketched_step(plan, batch_size).peak_bytes
+    if needed <= free:
+        return
+    one = MARGIN * sketched_step(plan, 1).peak_bytes
+    largest = int(1 + (free - one) / max((needed - one) / max(1, batch_size - 1), 1.0)) if one <= free else 0
+    instead = f"the largest that fits is --batch-size {largest}" if largest else "not even --batch-size 1 fits"
+    raise OutOfMemory(
+        f"--batch-size {batch_size} with --image-size {side_px} needs at least {needed / GIB:.1f} GiB of memory, and "
+        f"{free / GIB:.1f} GiB are free on {device}: {instead}; --force tries it all the same"
+    )
 
 
-def _memory_peak(device: torch.device) -> int:
-    """The most bytes held so far: of the GPU's memory, or else by the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device)  # what a graph works in is reserved, but not allocated between steps
-    try:
-        import resource
-    except ImportError:  # Windows counts otherwise
-        return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+def sketched_step(plan: Plan, batch_size: int, step: int = 0) -> Counting:
+    """A step without data, on torch's device that has shapes and no memory: what it computes and what it keeps.
+
+    `step` is one of SAMPLED_STEPS, as which the training's schedules are looked at.
+    """
+    recipe = dataclasses.replace(plan.recipe, batch_size=batch_size, steps=SAMPLED_STEPS + 1)
+    in_fp32 = dataclasses.replace(plan, recipe=recipe, precision="fp32")
+    meta = torch.device("meta")
+    with meta:
+        objective = make_objective(in_fp32)
+    counting = Counting([*objective.networks.parameters(), *objective.networks.buffers()])
+    with counting:
+        trainer = bare_trainer(in_fp32, objective, NoiseLoader(in_fp32, meta), _steps_per_epoch(plan), meta, FOREVER)
+        trainer.step = step
+        next(trainer.steps(until=step + 1))
+    if plan.precision == "bf16":  # which most of what is kept for the gradients is in
+        counting.peak_bytes //= 2
+    return counting
 
 
 class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
-    """Counts convolutions and matrix products inside a `with`, gradients' too, by torch's own formulas."""
+    """Counts, inside a `with`, what is computed and what is kept of it, gradients too.
 
-    def __init__(self) -> None:
+    Convolutions and matrix products by torch's own formulas, in multiply-adds; the bytes of all tensors that are alive at one
+    time, at most: those given, and what is made in it.
+    """
+
+    def __init__(self, given: Sequence[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self.multiply_adds: int = 0
+        self._given = {id(storage): storage for storage in (tensor.untyped_storage() for tensor in given)}
+        self._alive: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self._bytes = self.peak_bytes = sum(storage.nbytes() for storage in self._given.values())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._fused_adam_.tensor_lr and args[0][0].is_meta:
+            return None  # it changes tensors in their places, and has no shapes without kernels
         out = func(*args, **(kwargs or {}))
         formula = flop_registry.get(func.overloadpacket)
         if formula is not None:
             self.multiply_adds += formula(*args, **(kwargs or {}), out_val=out) // 2
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._keep(tensor.untyped_storage())
         return out
+
+    def _keep(self, storage: torch.UntypedStorage) -> None:
+        name = id(storage)
+        if name in self._alive or name in self._given:
+            return
+
+        def forget(_: Any) -> None:
+            self._bytes -= self._alive.pop(name)[1]
+
+        self._alive[name] = (weakref.ref(storage, forget), storage.nbytes())
+        self._bytes += storage.nbytes()
+        self.peak_bytes = max(self.peak_bytes, self._bytes)
 
 
 @dataclass(frozen=True)
@@ -154,49 +216,27 @@ class KindOfStep:
     """Forward and backward passes of all networks, both domains; elementwise operations and norms are not counted."""
 
 
-def count_work(recipe_name: str) -> list[KindOfStep]:
-    """What a step by a registered recipe takes.
-
-    Raises:
-        UsageError: there is no such recipe.
-    """
-    plan = make_plan(TrainGanSettings(data="", recipe=recipe_name, precision="fp32"), torch.device("cpu"))
-    with torch.device("meta"):
-        objective = make_objective(plan)
-    return work_of(objective, plan.recipe)
-
-
-def work_of(objective: Objective, recipe: Recipe) -> list[KindOfStep]:
-    """The same for an objective at hand, whose networks may lie on the device `meta`."""
-    steps_per_epoch = max(1, SAMPLED_STEPS // (recipe.epochs or 1))
-    clocks = (Clock(step, SAMPLED_STEPS, steps_per_epoch) for step in range(SAMPLED_STEPS))
-    weights = ({name: schedule.at(clock) for name, schedule in recipe.weights.items()} for clock in clocks)
-    seen = collections.Counter(map(objective.variant, weights))
+def count_work(plan: Plan) -> list[KindOfStep]:
+    """What the steps of a training take."""
+    variants = collections.defaultdict(list)
+    for step in range(SAMPLED_STEPS):
+        clock = Clock(step, SAMPLED_STEPS, _steps_per_epoch(plan))
+        weights = {name: schedule.at(clock) for name, schedule in plan.recipe.weights.items()}
+        variants[frozenset(name for name, weight in weights.items() if weight)].append(step)
     return [
         KindOfStep(
-            tuple(name for name in recipe.weights if name in variant),
-            times / SAMPLED_STEPS,
-            _counted(objective, recipe, variant),
+            tuple(name for name in plan.recipe.weights if name in variant),
+            len(steps) / SAMPLED_STEPS,
+            sketched_step(plan, plan.recipe.batch_size, steps[0]).multiply_adds,
         )
-        for variant, times in seen.items()
+        for variant, steps in variants.items()
     ]
 
 
+def _steps_per_epoch(plan: Plan) -> int:
+    return max(1, SAMPLED_STEPS // (plan.recipe.epochs or 1))
+
+
 def mean_multiply_adds(kinds: Sequence[KindOfStep]) -> float:
-    """Multiply-adds of a step, the mean over the training."""
+    """Of a step, the mean over the training."""
     return sum(kind.share * kind.multiply_adds for kind in kinds)
-
-
-def _counted(objective: Objective, recipe: Recipe, variant: frozenset[str]) -> int:
-    shape = (recipe.batch_size, 3, recipe.image_size_px, recipe.image_size_px)
-    device = next(objective.networks.parameters()).device
-    a, b = (torch.zeros(shape, device=device) for _ in range(2))
-    draws = {name: torch.zeros((shape[0], numbers), device=device) for name, numbers in objective.draws.items()}
-    with Counting() as counting:
-        prepared = objective.prepare(Batch(a, b, draws), variant)
-        for player in objective.players:
-            own = [p for name in player.networks for p in objective.networks[name].parameters()]
-            torch.autograd.backward(torch.stack(list(player.loss(prepared).values())).sum(), inputs=own)
-    for parameter in objective.networks.parameters():
-        parameter.grad = None
-    return counting.multiply_adds

@@ -15,9 +15,9 @@ from fruitgan import bundle as bundles
 from fruitgan.data.preprocessing import with_found_range
 from fruitgan.data.sources import Source, find_source
 from fruitgan.device import be_deterministic, choose_device
-from fruitgan.errors import DataError, FruitganError, UsageError, is_out_of_memory
+from fruitgan.errors import DataError, UsageError, is_out_of_memory
 from fruitgan.files import check_writable
-from fruitgan.progress import Listener, OnProgress
+from fruitgan.progress import Listener, Note, OnProgress
 from fruitgan.runs.resume import changed_settings, environment, find_run, keep_environment, merged_settings, resume_command
 from fruitgan.runs.run import CONFIG, RESULT, Run, refuse_existing, training_config
 from fruitgan.settings import to_json, typed
@@ -33,11 +33,13 @@ from fruitgan.train_gan.assemble import (
     make_plan,
     make_trainer,
     read_plan,
+    refuse_overlap,
 )
+from fruitgan.train_gan.estimate import OutOfMemory, check_memory
 from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.recipe import LENGTHS, changed_fields, changed_recipe
 from fruitgan.train_gan.segment import Segment
-from fruitgan.train_gan.settings import FIXED, KEEP, KEPT, LOG_EVERY, SAMPLE_EVERY, TrainGanResult, TrainGanSettings
+from fruitgan.train_gan.settings import DEFAULTS, FIXED, KEPT, PLACES, TrainGanResult, TrainGanSettings
 from fruitgan.train_gan.speed import training_threads
 from fruitgan.train_gan.trainer import Trainer
 
@@ -45,10 +47,6 @@ LATER_FIELDS = re.compile(
     r"steps|epochs|ema_decay|(weights|learning_rate)\b.*|optimizers\.[^.]+\.(learning_rate|beta_2|epsilon)"
 )
 """Fields of a recipe that only affect the steps to come, so that a resumed run may change them."""
-
-
-class OutOfMemory(FruitganError):
-    """A step takes more memory than there is."""
 
 
 def train_gan(settings: TrainGanSettings, on_progress: OnProgress | None = None) -> TrainGanResult:
@@ -76,29 +74,43 @@ class _Job:
                 if asked.name is not None:
                     refuse_existing(asked.out / asked.name)
                 check_writable(asked.out)
-                self.settings = _with_defaults(asked)
+                new = {name: value for name, value in DEFAULTS.items() if getattr(asked, name) is None}
+                self.settings = dataclasses.replace(_located(asked), **new)  # so that its config keeps them
                 return self._train(None, stack)
-            run = find_run(asked.out, asked.resume)
+            run = _found(asked)
             notes = list(run.notes)
             for is_taken in (False, True):  # a finished run need not be writable; another process may go on with an open one
                 if is_taken:
                     notes += stack.enter_context(run.taken())
                 self.settings = resumed_settings(run, asked)
-                if (result := self._finished(run)) is not None:
+                if (result := self._finished(run, asked)) is not None:
                     return result
             self.listener.warn(*notes)
             return self._train(run, stack)
 
-    def _finished(self, run: Run) -> TrainGanResult | None:
-        """The run's result, if no more is asked of it."""
+    def _finished(self, run: Run, asked: TrainGanSettings) -> TrainGanResult | None:
+        """The run's result, if no more is asked of it.
+
+        Raises:
+            UsageError: something is asked that a finished run cannot do.
+        """
         if (kept := run.result) is None:
             return None
         result = typed(TrainGanResult, kept, run.path / RESULT)
-        steps = self.settings.steps
-        if steps is None and self.settings.epochs is not None:
-            steps = self.settings.epochs * int(run.config["steps_per_epoch"])
+        steps = asked.steps
+        if steps is None and asked.epochs is not None:
+            steps = asked.epochs * int(run.config["steps_per_epoch"])
         if steps is not None and steps > result.step:
             return None
+        done = f"{run.path} is finished, at step {result.step}"
+        if steps is not None and steps < result.step:
+            earlier = f"--resume {run.path.name}@STEP --name NEW begins another run at an earlier checkpoint"
+            raise UsageError(f"{done}, and {steps} are fewer; {earlier}")
+        changes = changed_settings(self.settings, stored_settings(run), (*PLACES, *KEPT))
+        recipe = read_plan(run.config["plan"], run.path / CONFIG).recipe
+        changes += [f"--set {name}" for name in changed_fields(recipe, _resumed_plan(run, asked).recipe) if name not in LENGTHS]
+        if changes:
+            raise UsageError(f"{done}: {changes[0]} would change nothing; give more --steps with it")
         return dataclasses.replace(result, run=run.path, bundle=run.path / bundles.FILE_NAME)  # wherever it lay at its end
 
     def _train(self, run: Run | None, stack: ExitStack) -> TrainGanResult:
@@ -116,17 +128,21 @@ class _Job:
             stack.enter_context(using_threads(threads.number))
             self.settings = dataclasses.replace(self.settings, threads=threads.number)
         objective = self._objective(plan, run is None or not run.saved_step)
+        if not self.settings.force:
+            check_memory(plan, objective, device)
         tell = self.listener.tell
-        source = find_source(self.settings.data, self.settings.data_a, self.settings.data_b, self.settings.domains, tell)
+        source = self._source(run)
         if run is None:
             training_images = [*source.a.train, *source.b.train]
             plan = dataclasses.replace(plan, preprocessing=with_found_range(plan.preprocessing, training_images, tell))
         datasets = load_datasets(plan, source, tell)
         self.listener.warn(*source.notes, *datasets.notes)
+        if run is None and not self.settings.allow_overlap:
+            refuse_overlap(source, datasets)
         for (path, reason), *others in filter(None, (datasets.a.broken, datasets.b.broken)):
             count = f"{1 + len(others)} unreadable image{'s' * bool(others)}"
             self.listener.warn(f"{count} left out; the first: {path}: {reason}")
-        log_every = self.settings.log_every or LOG_EVERY
+        log_every = self.settings.log_every or DEFAULTS["log_every"]
         with _memory_reported(plan, device, lambda: run.saved_step if run is not None else 0):
             trainer = make_trainer(plan, datasets, objective, device, log_every)
             if self.settings.compile:
@@ -136,7 +152,8 @@ class _Job:
                 self.listener.warn(*stack.enter_context(run.taken()))
             elif run.config["data_fingerprint"] != datasets.fingerprint:
                 raise DataError(f"{run.path}: the training images are not those of the run; resume with the same images")
-
+            elif changed_settings(self.settings, stored_settings(run), PLACES):
+                self.listener.tell(Note(f"{run.path}: the images are found elsewhere, and are the same by content"))
             segment = Segment(
                 settings=self.settings,
                 run=run,
@@ -154,6 +171,17 @@ class _Job:
             self.listener.warn(*notes, *keep_environment(run, first, here))
             return segment.go(changes)
 
+    def _source(self, run: Run | None) -> Source:
+        """Where the images are. A resumed run names its domains as it did, whatever the folder is called now."""
+        settings = self.settings
+        domains = settings.domains if run is None else (run.config["domains"][0], run.config["domains"][1])
+        try:
+            return find_source(settings.data, settings.data_a, settings.data_b, domains, self.listener.tell)
+        except (DataError, UsageError) as error:
+            if run is None or changed_settings(settings, stored_settings(run), PLACES):
+                raise
+            raise type(error)(f"{error}; where the images lie elsewhere by now: --resume {run.path.name} --data DIR") from error
+
     def _objective(self, plan: Plan, is_start: bool) -> Objective:
         """With the weights that a training starts from, or such as a checkpoint is to be read into."""
         objective = make_objective(plan)
@@ -167,7 +195,7 @@ class _Job:
         names = (self.settings.name, stem, *(f"{stem}-{number}" for number in range(1, 10_000)))
         name = self.settings.name or next(name for name in names if name and not (self.settings.out / name).exists())
         asked = dataclasses.replace(
-            _located(self.settings),
+            self.settings,
             recipe=plan.recipe_name,
             image_size=plan.recipe.image_size_px,
             batch_size=plan.recipe.batch_size,
@@ -187,6 +215,19 @@ class _Job:
         return Run.create(self.settings.out / name, config, environment(device))
 
 
+def _found(asked: TrainGanSettings) -> Run:
+    """The run that `--resume` means; for RUN@STEP a new one, which begins as that run was then."""
+    wanted = asked.resume or ""
+    at = bundles.AT_STEP.fullmatch(wanted)
+    if at is None or (asked.out / wanted).exists() or Path(wanted).exists():
+        return find_run(asked.out, wanted)
+    if asked.name is None:
+        raise UsageError(f"--resume {wanted} begins a new run from an earlier checkpoint: give it a name with --name")
+    run = find_run(asked.out, at[1])
+    _resumed_plan(run, resumed_settings(run, dataclasses.replace(asked, name=None)))
+    return run.forked(int(at[2]), asked.out / asked.name)
+
+
 def stored_settings(run: Run) -> TrainGanSettings:
     """The settings that the run was made with, or last resumed with."""
     return typed(TrainGanSettings, training_config(run)["settings"], run.path / CONFIG)
@@ -203,6 +244,9 @@ def resumed_settings(run: Run, asked: TrainGanSettings) -> TrainGanSettings:
     if located.precision == "auto":  # the run has what the machine's choice was when it began
         located = dataclasses.replace(located, precision=None)
     has_length = asked.steps is not None or asked.epochs is not None
+    if located.data is None:
+        a, b = located.data_a or stored.data_a, located.data_b or stored.data_b
+        located = dataclasses.replace(located, data_a=a, data_b=b, data=stored.data if located.data_a is None else None)
     merged = merged_settings(run, located, stored, fixed=FIXED, kept=KEPT)
     return merged if has_length else dataclasses.replace(merged, steps=stored.steps, epochs=stored.epochs)
 
@@ -230,7 +274,7 @@ def _keep(run: Run, settings: TrainGanSettings, plan: Plan, total_steps: int) ->
     config, stored = run.config, stored_settings(run)
     fields = changed_fields(read_plan(config["plan"], run.path / CONFIG).recipe, plan.recipe)
     fields = {field: change for field, change in fields.items() if field not in LENGTHS}
-    merged = {name: getattr(settings, name) for name in (*KEPT, "steps", "epochs")}
+    merged = {name: getattr(settings, name) for name in (*PLACES, *KEPT, "steps", "epochs")}
     kept = {"total_steps": total_steps, "plan": to_json(plan), "settings": to_json(dataclasses.replace(stored, **merged))}
     if config | kept != config:
         run.write_config(config | kept)
@@ -239,17 +283,6 @@ def _keep(run: Run, settings: TrainGanSettings, plan: Plan, total_steps: int) ->
         changes.append(f"{total_steps} steps instead of {config['total_steps']}, over which the schedules now run")
     changes += [f"{field} {change}" for field, change in fields.items()]
     return [f"goes on with {', '.join(changes)}"] if changes else [], fields
-
-
-def _with_defaults(settings: TrainGanSettings) -> TrainGanSettings:
-    """With the intervals of a new run filled in, so that its config keeps them."""
-    return dataclasses.replace(
-        settings,
-        sample_every=settings.sample_every or SAMPLE_EVERY,
-        log_every=settings.log_every or LOG_EVERY,
-        keep=settings.keep or KEEP,
-        on_nan=settings.on_nan or "stop",
-    )
 
 
 def _located(settings: TrainGanSettings) -> TrainGanSettings:
@@ -282,11 +315,7 @@ def _memory_reported(plan: Plan, device: torch.device, saved_step: Callable[[], 
         if not is_out_of_memory(error):
             raise
         step = saved_step()
-        kept = (
-            f"the checkpoint of step {step} stays, and --resume goes on from it where there is more"
-            if step
-            else "nothing was saved yet"
-        )
+        kept = f"the checkpoint of step {step} stays, to --resume where there is more" if step else "nothing was saved yet"
         raise OutOfMemory(
             f"out of memory on {device} with --batch-size {plan.recipe.batch_size}, --image-size {plan.recipe.image_size_px} "
             f"and --precision {plan.precision}: a new run with one of them lower (bf16 takes less than fp32) needs less; {kept}"

@@ -25,7 +25,7 @@ from fruitgan.train_gan.monitor import OBSERVE_STEPS, Monitor, went_back
 from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.page import training_report
 from fruitgan.train_gan.samples import SampleImages
-from fruitgan.train_gan.settings import KEEP, SAMPLE_EVERY, TRAINING, TrainGanResult, TrainGanSettings
+from fruitgan.train_gan.settings import DEFAULTS, TRAINING, TrainGanResult, TrainGanSettings
 from fruitgan.train_gan.speed import profiled
 from fruitgan.train_gan.trainer import LossNotFinite, StepReport, Trainer
 
@@ -53,7 +53,9 @@ class Segment:
     noted: str | None = None
 
     def __post_init__(self) -> None:
-        self.checkpoints = Checkpoints(self.run.path / CHECKPOINTS, self.settings.keep or KEEP, FORMER_PARTS)
+        self.checkpoints = Checkpoints(
+            self.run.path / CHECKPOINTS, self.settings.keep or DEFAULTS["keep"], FORMER_PARTS, self.settings.keep_every
+        )
 
     def restore(self) -> int:
         """Restore the newest checkpoint that is whole; its step.
@@ -139,10 +141,10 @@ class Segment:
             self.listener.warn(f"step {report.step}: {note}")
         for warning in self.log.add(report, self.trainer, self.samples.outputs):
             self.listener.warn(f"step {report.step}: {warning}")
-        if report.step % (self.settings.sample_every or SAMPLE_EVERY) == 0:
+        if report.step % (self.settings.sample_every or DEFAULTS["sample_every"]) == 0:
             self._sample()
-        every = self.settings.save_every
-        if report.step % every == 0 if every else self.save_clock.is_due:
+        every, kept = self.settings.save_every, self.settings.keep_every
+        if (report.step % every == 0 if every else self.save_clock.is_due) or (kept and report.step % kept == 0):
             self._save()
         total, rate = self.trainer.total_steps, self.log.images_per_second
         seconds_left = (total - report.step) * self.plan.recipe.batch_size / rate
@@ -151,10 +153,12 @@ class Segment:
 
     def _save(self) -> None:
         self.trainer.confirm()
-        about = {"recipe": to_json(self.plan.recipe), "seconds": self.log.seconds}
+        self.saved_seconds = round(self.log.seconds, 3)
+        about = {"recipe": to_json(self.plan.recipe), "seconds": self.saved_seconds}
         with self.save_clock.saving():
-            path = self.checkpoints.save(self.trainer.step, self.trainer.stateful(), about)
-            bundles.save(self._bundle(), self.run.path / bundles.FILE_NAME)
+            content = bundles.bundle_bytes(self._bundle())
+            path = self.checkpoints.save(self.trainer.step, self.trainer.stateful(), about, files={bundles.FILE_NAME: content})
+            write_atomically(self.run.path / bundles.FILE_NAME, content)
         self.saved_step = self.trainer.step
         self.listener.tell(Note(f"saved {path}"))
 
@@ -168,7 +172,7 @@ class Segment:
             step=trainer.step,
             finished=trainer.step >= trainer.total_steps,
             images=trainer.step * self.plan.recipe.batch_size,
-            seconds=round(self.log.seconds, 3),
+            seconds=self.saved_seconds,  # those that a resumed run counts on from
             images_per_second=round(self.log.images_per_second, 3),
             bundle=run.path / bundles.FILE_NAME,
             final_losses=self.log.last_losses,

@@ -15,8 +15,8 @@ OUT = Path("runs/train-gan")
 TRAINING = "training"
 """What the events of a training's steps are called."""
 OnNan = Literal["stop", "rollback"]
-# Where nothing else is asked for: intervals in steps, and how many checkpoints stay.
-SAMPLE_EVERY, LOG_EVERY, KEEP = 500, 25, 2
+DEFAULTS: Mapping[str, Any] = {"sample_every": 500, "log_every": 25, "keep": 2, "on_nan": "stop"}
+"""Of a new run, where nothing else is asked for; intervals are in steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,23 +61,29 @@ class TrainGanSettings:
     name: str | None = None
     out: Path = OUT
     resume: str | None = None
-    """A run's name or folder, or `newest`."""
+    """A run's name or folder, `newest`, or RUN@STEP for a new run from that checkpoint."""
     sample_every: int | None = None
     save_every: int | None = None
     """In steps; None: by time, see `runs.checkpoint.SaveClock`."""
     log_every: int | None = None
     keep: int | None = None
+    keep_every: int | None = None
+    """In steps; None: no checkpoint is kept for good."""
     on_nan: OnNan | None = None
     gpu: str | None = None
     device: str | None = None
     threads: int | None = None
     """Of the CPU; None: what is fastest here, found by a trial, or what a resumed run has."""
+    allow_overlap: bool = False
+    """Train even where a picture is in both domains."""
+    force: bool = False
+    """Train even where the memory for a step is estimated to be too little."""
     deterministic: bool = False
     compile: bool = False
     profile: bool = False
 
     def __post_init__(self) -> None:
-        counts = ("threads", "batch_size", "epochs", "steps", "sample_every", "save_every", "log_every", "keep")
+        counts = ("threads", "batch_size", "epochs", "steps", "sample_every", "save_every", "log_every", "keep", "keep_every")
         for name, least in {"image_size": 8, **dict.fromkeys(counts, 1)}.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -94,13 +100,15 @@ class TrainGanSettings:
             raise UsageError(f"--seed {self.seed}: 0 or more is needed")
 
 
+PLACES = ("data", "data_a", "data_b")
+"""Where the images lie; a resumed run may find the same ones elsewhere."""
 # What decides the mathematics from the first step on: a resumed run cannot change these.
 FIXED = (
-    "data", "data_a", "data_b", "domains", "background", "value_range", "fit", "recipe", "generator",
+    "domains", "background", "value_range", "fit", "recipe", "generator",
     "generator_options", "discriminator", "discriminator_options", "objective", "objective_options", "augment",
     "image_size", "batch_size", "precision", "seed", "init_from", "teacher",
 )  # fmt: skip
-KEPT = ("sample_every", "save_every", "log_every", "keep", "on_nan", "deterministic", "threads")
+KEPT = ("sample_every", "save_every", "log_every", "keep", "keep_every", "on_nan", "deterministic", "threads")
 """A resumed run keeps these unless they are given anew; on the same machine the last two decide the bits."""
 
 

@@ -46,10 +46,10 @@ class LossNotFinite(FruitganError):
         self.step = step
         self.terms = tuple(terms) or ("a gradient",)
         before = f"the run has gone back {rollbacks} times already; " if rollbacks else ""
-        other = "" if rollbacks else ", or go on from the last checkpoint with --resume and --on-nan rollback"
         super().__init__(
             f"not finite in the last {among_steps} steps before step {step}: {', '.join(self.terms)}; no such step is kept; "
-            f"{before}start anew with --precision fp32 or another --seed{other}"
+            f"{before}start anew with --precision fp32 or another --seed"
+            + ("" if rollbacks else ", or go on from the last checkpoint with --resume and --on-nan rollback")
         )
 
 

@@ -215,7 +215,6 @@ def cut(
     pool_size: int = 0,
     mask_losses: bool = False,
     shift: float = 0.0,
-    cutout: float = 0.0,
 ) -> ObjectiveFactory:
     """CUT's losses, from domain a to b alone: adversarial, and PatchNCE of a's images and of b's (`identity_nce`).
 
@@ -241,5 +240,4 @@ def cut(
         gan_mode=gan_mode,
         pool_size=pool_size,
         shift=shift,
-        cutout=cutout,
     )

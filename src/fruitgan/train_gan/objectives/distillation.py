@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -90,7 +91,7 @@ class Distillation(CycleGAN):
         students, discriminators = (player.networks for player in self.players)
         self.players = (
             Player("students", students, self._students_loss),
-            Player("discriminators", discriminators, self._discriminators_loss),
+            Player("discriminators", discriminators, self._judges_loss),
         )
         self.weights = {name: torch.ones(()) for name in ("imitation", "structure", "adversarial")}
         self.take_teachers({}, "")
@@ -105,7 +106,7 @@ class Distillation(CycleGAN):
         for teacher in self.teachers.values():
             teacher.to(device).to(memory_format=memory_format_of(device))
 
-    def prepare(self, batch: Batch, variant: frozenset[str]) -> DistillationStep:
+    def prepare(self, batch: Batch, variant: frozenset[str]) -> Any:  # a step of its own kind
         shown = {"a2b": torch.cat([batch.a, batch.b]), "b2a": torch.cat([batch.b, batch.a])}
         with torch.no_grad():
             teacher = {way: self.teachers[way](x) if way in self.teachers else x for way, x in shown.items()}
@@ -123,7 +124,7 @@ class Distillation(CycleGAN):
                 terms[f"adversarial_{letters}"] = self.weights["adversarial"] * self.judges.fooled(domain, student[:n], {})
         return terms
 
-    def _discriminators_loss(self, step: DistillationStep) -> dict[str, Tensor]:
+    def _judges_loss(self, step: DistillationStep) -> dict[str, Tensor]:
         terms = {}
         for way, domain, real in (("a2b", "b", step.batch.b), ("b2a", "a", step.batch.a)):
             fake = step.student[way][: len(real)].detach().to(real.dtype)
