@@ -177,7 +177,7 @@ def refuse_overlap(source: Source, datasets: Datasets) -> None:
     """Raises: DataError if a picture is in both domains, as a file (one folder within the other) or by its look."""
     a, b = ({path.resolve() for path in (*domain.train, *domain.test)} for domain in (source.a, source.b))
     if shared := sorted(a & b):
-        found, example = len(shared), f"{shared[0]}; does one folder lie within the other?"
+        found, example = len(shared), f"{shared[0]} (does one folder lie within the other?)"
     else:
         pairs = pairs_in_both(datasets.a.pixels, datasets.b.pixels)
         examples = [f"{datasets.a.names[one]} and {datasets.b.names[other]}" for one, other in pairs[:MOST_NAMED]]
