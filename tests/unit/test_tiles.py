@@ -106,13 +106,6 @@ def test_a_picture_translated_amid_the_tiles_of_another_is_as_ever(monkeypatch: 
     assert all((one == alone).all() for one in amid)
 
 
-def test_tiles_with_statistics_of_their_own_would_show() -> None:
-    engine, image = engine_of("resnet-6"), picture(200, 300)
-    whole = engine.translate(image)
-    halves = np.concatenate([engine.translate(image[:, :, :152]), engine.translate(image[:, :, 152:])], axis=2)
-    assert np.abs(halves - whole).max() > 10 * LEVEL
-
-
 def test_with_memory_enough_a_large_picture_goes_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, calls = engine_of("mobile"), []
     run = engine._run

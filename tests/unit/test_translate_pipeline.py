@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -149,29 +147,6 @@ def test_only_as_many_pictures_are_held_as_there_are_workers(run: Run, monkeypat
     pictures(200)
     assert run("in", engine=Alone).translated == 200
     assert most <= 3
-
-
-def test_a_full_disk_ends_the_job_and_the_next_run_finishes_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures(40)
-    count, lock, fsync = 0, threading.Lock(), os.fsync
-
-    def full(descriptor: int) -> None:
-        nonlocal count
-        with lock:
-            count += 1
-        if count > 20:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        fsync(descriptor)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(FruitganError, match="no space left on device"):
-            run("in")
-    made = sums("translated")
-    assert 0 < len(made) <= 20
-    assert not any(name.startswith(".") for name in made)
-    assert run("in").translated == 40 - len(made)
-    assert {name: digest for name, digest in sums("translated").items() if name in made} == made
 
 
 def test_being_stopped_leaves_whole_results_and_nothing_running(run: Run) -> None:
