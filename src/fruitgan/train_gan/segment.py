@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,11 +27,13 @@ from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.page import training_report
 from fruitgan.train_gan.samples import SampleImages
 from fruitgan.train_gan.settings import DEFAULTS, TRAINING, TrainGanResult, TrainGanSettings
-from fruitgan.train_gan.speed import profiled
+from fruitgan.train_gan.speed import faster_threads, profiled
 from fruitgan.train_gan.trainer import LossNotFinite, StepReport, Trainer
 
 MAX_ROLLBACKS = 3
 PROFILE = "profile"
+THREADS_CHECK_SECONDS = 600
+MUCH_FASTER = 1.5
 FORMER_PARTS = {"average": "ema"}
 """Parts of checkpoints that were written under another name."""
 
@@ -53,6 +56,8 @@ class Segment:
     noted: str | None = None
 
     def __post_init__(self) -> None:
+        self.threads_check_at: float = THREADS_CHECK_SECONDS
+        """Seconds of this segment at which other numbers of threads are tried next."""
         self.checkpoints = Checkpoints(
             self.run.path / CHECKPOINTS, self.settings.keep or DEFAULTS["keep"], FORMER_PARTS, self.settings.keep_every
         )
@@ -146,10 +151,22 @@ class Segment:
         every, kept = self.settings.save_every, self.settings.keep_every
         if (report.step % every == 0 if every else self.save_clock.is_due) or (kept and report.step % kept == 0):
             self._save()
+        if self.threads and not self.settings.deterministic and self.log.seconds_here >= self.threads_check_at:
+            self._check_threads(report.step, self.threads.number)
         total, rate = self.trainer.total_steps, self.log.images_per_second
         seconds_left = (total - report.step) * self.plan.recipe.batch_size / rate
         details = {"losses": report.losses, "images_per_second": rate, "seconds_left": seconds_left}
         self.listener.tell(Progress(TRAINING, report.step, total, details))
+
+    def _check_threads(self, step: int, number: int) -> None:
+        """Warn, once, where another number of CPU threads has become much faster than the run's."""
+        self.threads_check_at += THREADS_CHECK_SECONDS
+        if (better := faster_threads(self.plan, number, MUCH_FASTER)) is not None:
+            self.threads_check_at = math.inf
+            self.listener.warn(
+                f"step {step}: {better} threads instead of {number} would now be more than {MUCH_FASTER} times as fast: "
+                f"stop, then --resume {self.run.path.name} --threads {better} (no longer bit-identical from there on)"
+            )
 
     def _save(self) -> None:
         self.trainer.confirm()

@@ -14,7 +14,7 @@ import torch
 from fruitgan.data.loader import Batch
 from fruitgan.files import write_atomically
 from fruitgan.networks.contracts import SizeRule
-from fruitgan.threads import Threads, fastest_threads, fixed_threads, using_threads
+from fruitgan.threads import TRIAL_SECONDS, Threads, fastest_threads, fixed_threads, seconds_by_threads, using_threads
 from fruitgan.train_gan.assemble import Plan, bare_trainer, make_objective
 from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.trainer import STAGE
@@ -51,6 +51,13 @@ class NoiseLoader:
 def training_threads(plan: Plan, asked: int | None, deterministic: bool) -> Threads:
     """The number to train with: the one asked for or given by the environment, else the fastest."""
     return fixed_threads(asked, deterministic) or fastest_threads(throw_away_step(plan))
+
+
+def faster_threads(plan: Plan, now: int, by: float) -> int | None:
+    """Another number of threads with which steps would now take less than 1 / `by` of the time, if there is one."""
+    found = seconds_by_threads(throw_away_step(plan), TRIAL_SECONDS / 2)
+    best = min(found, key=lambda number: found[number])
+    return best if now in found and found[now] > by * found[best] else None
 
 
 def throw_away_step(plan: Plan) -> Callable[[], None]:
