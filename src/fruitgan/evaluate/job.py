@@ -114,7 +114,6 @@ class _Job:
         judges = _judges(backends, found)
         r_withheld = why_no_ratio(numbers)
         numbers.ratios = numbers.ratios or {RATIO: None}
-        out = settings.out or OUT / _slug(settings.fake_dir)
         result = EvaluateResult(
             **vars(numbers),
             **vars(found),
