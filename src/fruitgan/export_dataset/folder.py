@@ -47,7 +47,7 @@ class DatasetFolder:
             RunInUse: another process has it; nothing was changed.
             FruitganError: it cannot be written to.
         """
-        self._refuse_file()
+        self.refuse_file()
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         with locked(self.path):
@@ -76,7 +76,7 @@ class DatasetFolder:
         Raises:
             UsageError: something else is there.
         """
-        self._refuse_file()
+        self.refuse_file()
         there = self.made_of()
         if there is None:
             files = [path for folder in self._folders for path in folder.iterdir()]
@@ -88,7 +88,8 @@ class DatasetFolder:
             what = other.removesuffix("_px").replace("_", " ")
             raise UsageError(f"{self.path}: is in the way (not the same {what}): {WHAT_TO_DO}")
 
-    def _refuse_file(self) -> None:
+    def refuse_file(self) -> None:
+        """Raises: UsageError if a file is where the folder should be."""
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path}: is in the way and is no folder; give another with --out")
 
