@@ -22,7 +22,7 @@ from fruitgan.files import check_writable, write_atomically
 from fruitgan.measures.statistics import wilson
 from fruitgan.networks.backbones import frozen_sums
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
-from fruitgan.progress import Event, Note, OnProgress, Progress
+from fruitgan.progress import Listener, Note, OnProgress, Progress
 from fruitgan.registry import Choice
 from fruitgan.runs.checkpoint import Checkpoints, SaveClock
 from fruitgan.runs.resume import environment, find_run, keep_environment
@@ -86,7 +86,7 @@ def train_detector(settings: TrainDetectorSettings, on_progress: OnProgress | No
             if settings.name is not None:
                 refuse_existing(settings.out / settings.name)
             check_writable(settings.out)
-            return _Job(settings.filled(), on_progress, stack).train(None)
+            return _Job(on_progress, settings=settings.filled(), stack=stack).train(None)
         run = find_run(settings.out, settings.resume, METRICS)
         merged = settings_of_resumed(settings, run)
         if (result := finished_result(run, merged)) is not None:
@@ -96,26 +96,18 @@ def train_detector(settings: TrainDetectorSettings, on_progress: OnProgress | No
             return result
         noticed = [*run.notes, *stack.enter_context(run.taken())]
         merged = settings_of_resumed(settings, run)  # another process may have gone on with it until now
-        return finished_result(run, merged) or _Job(merged, on_progress, stack, noticed).train(run)
+        return finished_result(run, merged) or _Job(on_progress, settings=merged, stack=stack, resuming=noticed).train(run)
 
 
-@dataclass
-class _Job:
+@dataclass(kw_only=True)
+class _Job(Listener):
     settings: TrainDetectorSettings
     """With every default filled in."""
-    on_progress: OnProgress | None
     stack: ExitStack
     resuming: list[str] = field(default_factory=list)
     """What to know about how it goes on; told, and not part of the result, which is that of a run that was never stopped."""
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    stopped: bool = False
-
-    def tell(self, event: Event) -> bool:
-        """Whether it was asked to stop, now or before."""
-        if self.on_progress is not None and self.on_progress(event):
-            self.stopped = True
-        return self.stopped
 
     def train(self, run: Run | None) -> TrainDetectorResult:
         began = time.monotonic()
@@ -166,7 +158,8 @@ class _Job:
         for found in training.run():
             if found is None:
                 # An epoch whose start is in no checkpoint is worth finishing: epochs are short where not each end is saved.
-                if self.tell(Progress("training", training.step, total)) and is_saved:
+                self.tell(Progress("training", training.step, total))
+                if self.stopped and is_saved:
                     return
                 continue
             line = _log_line(training.rounds)
@@ -174,7 +167,7 @@ class _Job:
             self.tell(Progress("training", training.step, total, line))
             if found.number == 1 and found.seconds > SLOW_EPOCH_SECONDS:
                 slow = f"an epoch takes {found.seconds:.0f} seconds; a smaller --image-size is faster"
-                self.tell(Note(f"{slow}; Ctrl-C tests the best weights so far", is_warning=True))
+                self.warn(f"{slow}; Ctrl-C tests the best weights so far")
             is_saved = self.stopped or training.is_over or clock.is_due
             if is_saved:
                 with clock.saving():
@@ -189,8 +182,7 @@ class _Job:
         lines = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in entries)
         write_atomically(run.path / LOG, lines.encode())  # without what was logged after the checkpoint
         changed = [*keep_settings(run, self.settings), *keep_environment(run, step, environment(training.device))]
-        for warning in (*self.warnings, *noticed, *self.resuming, *changed):
-            self.tell(Note(warning, is_warning=True))
+        self.warn(*self.warnings, *noticed, *self.resuming, *changed)
         split, epoch = training.split, len(training.rounds)
         counts = f"{run.path}: {len(split.train)} train, {len(split.val)} val and {len(split.test)} test images"
         for note in (*self.notes, counts, *([f"resumed after epoch {epoch}"] if epoch else [])):
