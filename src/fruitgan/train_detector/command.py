@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -134,6 +135,8 @@ def _show(result: TrainDetectorResult, console: Console) -> None:
         ("generated", f"{found.generated_as_generated} recognised, {found.generated_as_real} classified as real"),
         ("real", f"{found.real_as_real} recognised, {found.real_as_generated} classified as generated"),
     ]
+    if result.calibration_error is not None:
+        rows.append(("probabilities", f"off by {100 * result.calibration_error:.1f} points on average"))
     for part in result.parts:
         low, high = part.interval
         rows.append((f"fakes of {part.split} sources", f"{part.found:.2%} of {part.n} recognised ({low:.1%} to {high:.1%})"))
@@ -142,6 +145,7 @@ def _show(result: TrainDetectorResult, console: Console) -> None:
         console.out("  reads too high: the test images chose the weights (--protocol grouped does not)")
     metrics = "metrics.json, " if result.finished else ""
     console.out(f"{result.run}: detector.safetensors, {metrics}report.html")
+    console.out(f"  ask it about a picture: fruitgan detect photo.jpg --detector {shlex.quote(str(result.run))}")
 
 
 def detect(
