@@ -135,8 +135,6 @@ def _show(result: TrainDetectorResult, console: Console) -> None:
         ("generated", f"{found.generated_as_generated} recognised, {found.generated_as_real} classified as real"),
         ("real", f"{found.real_as_real} recognised, {found.real_as_generated} classified as generated"),
     ]
-    if result.calibration_error is not None:
-        rows.append(("probabilities", f"off by {100 * result.calibration_error:.1f} points on average"))
     for part in result.parts:
         low, high = part.interval
         rows.append((f"fakes of {part.split} sources", f"{part.found:.2%} of {part.n} recognised ({low:.1%} to {high:.1%})"))

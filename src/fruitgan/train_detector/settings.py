@@ -132,7 +132,7 @@ class TrainDetectorResult(Verdict):
     detector: str
     protocol: str
     calibration_error: float | None = None
-    """Expected calibration error of the probabilities on the test images. None: of a run before it was measured."""
+    """Expected calibration error of the probabilities on the test images, too high where they are few; None: not measured."""
     parts: tuple[Part, ...]
     train_images: int
     val_images: int
