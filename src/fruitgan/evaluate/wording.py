@@ -154,8 +154,8 @@ def _kid_meaning(rows: Sequence[Row]) -> str:
     above, holding, below = (
         " and ".join(row.features for row in rows if ((row.low > 0) - (row.high < 0)) == side) for side in (1, 0, -1)
     )
-    parts = [f"lies above that on {above}, which distinguish the images"] if above else []
-    parts += [f"holds it on {holding}, which do not"] if holding else []
+    parts = [f"lies above that on {above}, where the images can be distinguished"] if above else []
+    parts += [f"holds it on {holding}, where they cannot"] if holding else []
     parts += [f"lies below it on {below}, where the generated images are more alike than real ones by chance"] if below else []
     return f"{KID}: a perfect generator scores 0 on average; the interval {', and '.join(parts)}."
 
