@@ -66,9 +66,9 @@ def good(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Good:
     seen: list[Parts] = []
     save_it = Checkpoints.save
 
-    def watched(self: Checkpoints, step: int, parts: Parts, **more: Any) -> Path:
+    def watched(self: Checkpoints, step: int, parts: Parts, *rest: Any, **more: Any) -> Path:
         seen.append(parts)
-        return save_it(self, step, parts, **more)
+        return save_it(self, step, parts, *rest, **more)
 
     asked = TrainGanSettings(
         data=str(data),
