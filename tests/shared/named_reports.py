@@ -272,7 +272,7 @@ def evaluation(name: str, folder: Path) -> str:
 
 def evaluation_without_detector(name: str, folder: Path) -> str:
     found = {**judged(name), "detector": None, "withheld": f"withheld {name}", "judged": [], "robustness": [], "compare": []}
-    return evaluation_report(found, Exhibits(galleries={"real": pictures(1)}))
+    return evaluation_report(found, dataclasses.replace(exhibits(name), galleries={"real": pictures(1)}, cards={}))
 
 
 def demo(name: str, folder: Path) -> str:

@@ -136,7 +136,7 @@ class _Job:
             training_images = [*source.a.train, *source.b.train]
             plan = dataclasses.replace(plan, preprocessing=with_found_range(plan.preprocessing, training_images, tell))
         datasets = load_datasets(plan, source, tell)
-        self.listener.warn(*source.notes, *datasets.notes)
+        self.listener.warn(*source.notes, *(datasets.notes if run is None else ()))  # a resumed run has said them
         if run is None and not self.settings.allow_overlap:
             refuse_overlap(source, datasets)
         for (path, reason), *others in filter(None, (datasets.a.broken, datasets.b.broken)):
