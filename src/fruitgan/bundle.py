@@ -111,7 +111,7 @@ class Card:
         """
         from fruitgan.data.preprocessing import Preprocessing
 
-        fit = (self.resolved_recipe or {}).get("fit")
+        fit: Any = (self.resolved_recipe or {}).get("fit")
         return Preprocessing(
             background=self.background, value_range=self.value_range, fit=fit if fit in get_args(Fit) else "squash"
         )
