@@ -327,7 +327,7 @@ def jobs(data: Path) -> dict[str, Job]:
         "export-overwriting": Export(data, "another dataset", overwrite=True),
         "export-repairing": Export(data, "damaged"),
         "gan": GanTraining(data, {**OFTEN, "steps": 3, "keep": 1}, {**OFTEN, "keep": 1}),
-        "gan-longer": GanTraining(data, OFTEN, {**OFTEN, "steps": 4, "keep": 1}, steps_before=2),
+        "gan-longer": GanTraining(data, {**OFTEN, "steps": 4, "keep": 1}, {**OFTEN, "steps": 4, "keep": 1}, steps_before=2),
         "gan-long": GanTraining(data, {"log_every": 1, "save_every": 3, "sample_every": 50, "keep": 1, "steps": 100}, {}),
         "translation": Translation(data),
         "translation-of-many": Translation(data, copies=24),
