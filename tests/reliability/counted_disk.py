@@ -99,7 +99,7 @@ class Disk:
                 self.names.append(Name(Path(path)))
         elif event in CHANGES:
             self.change(event)
-            if event == "os.mkdir":
+            if event == "os.mkdir" and not os.path.lexists(arguments[0]):  # the event comes where there is a folder, too
                 self.names.append(Name(Path(arguments[0])))
             elif event == "os.rename":
                 self.renamed(Path(arguments[0]), Path(arguments[1]))
