@@ -66,7 +66,7 @@ def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     cpu = found["cpu"]
     facts = [f"{cpu['name']}", f"{cpu['cores']} cores"]
     if cpu["torch_threads"] is not None:
-        facts.append(f"{cpu['torch_threads']} threads fastest now")
+        facts.append(f"{cpu['torch_threads']} thread{'s' * (cpu['torch_threads'] > 1)} fastest now")
     facts += [cpu["instructions"]] * bool(cpu["instructions"]) + ["fast bf16"] * cpu["has_bf16"]
     rows = [("python", found["python"]), ("platform", found["platform"])]
     rows += [(name, version or "not installed") for name, version in found["packages"].items()]

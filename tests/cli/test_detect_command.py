@@ -72,6 +72,7 @@ def test_what_the_detector_was_not_trained_on_is_said(cli: Cli) -> None:
     assert code == 0
     assert outside == ["size: 30 x 40 px, trained on sides of 16 px", "format: JPEG, trained on PNG", ""]
     assert "2 of 3 pictures are unlike what the detector was trained on" in err
+    assert "the picture is unlike what the detector was trained on" in cli("small.jpg")[2]
 
 
 def test_what_cannot_be_decoded_fails_and_the_rest_is_judged(cli: Cli) -> None:

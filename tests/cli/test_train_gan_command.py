@@ -214,6 +214,18 @@ def test_a_dry_run_counts_and_leaves_nothing(pictures: Path, out: list[str], cap
     assert not Path(out[1]).exists()
 
 
+def test_a_dry_run_suggests_no_recipe_but_another_one(
+    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train-gan", "--data", str(pictures), "--gpu", "none", "--image-size", "48", *out, "--threads", "1", "--dry-run"]
+    assert main([*words, "--recipe", "fast"]) == 0
+    printed = capsys.readouterr().out
+    assert "suggested" not in printed
+    assert "cpu, fp32, 1 thread\n" in printed
+    assert main([*words, "--recipe", "lesson"]) == 0
+    assert "--recipe fast: a light generator" in capsys.readouterr().out
+
+
 def test_what_is_typed_wins_over_the_environment_and_that_over_the_file(
     pictures: Path, out: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

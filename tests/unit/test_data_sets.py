@@ -12,7 +12,7 @@ from fruitgan.data.named import ArchivedSet
 from fruitgan.data.sources import Dataset, find_source, registry
 from fruitgan.demo.dataset import DrawSettings, demo
 from fruitgan.errors import UsageError
-from fruitgan.progress import Progress
+from fruitgan.progress import Note, Progress
 
 ARCHIVED = (
     "apple2orange",
@@ -59,7 +59,7 @@ def test_drawn_fruit_is_a_source_without_a_network(monkeypatch: pytest.MonkeyPat
     source = small.source(seen.append)
     assert [len(part) for part in (source.a.train, source.b.train, source.a.test, source.b.test)] == [2, 2, 1, 1]
     assert (source.name, source.a.name, source.b.name) == ("demo", "apple", "orange")
-    assert seen[-1] == Progress("drawing", 6, 6)
+    assert (seen[0], seen[-1]) == (Note("drawing fruit into the cache, once"), Progress("drawing", 6, 6))
     assert small.is_present()
     seen.clear()
     assert small.source(lambda *event: seen.append(event)) == source

@@ -95,7 +95,7 @@ def test_the_whole_evaluation_leaves_numbers_with_their_protocol_and_a_page(data
     page = (dataset / "out/report.html").read_text()
     assert "data:image/png" in page
     assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
-    assert "of the distance between the sources and the real images is left" in page
+    assert "R says how much of the distance between the sources and the real images is left: " in page
     assert {progress.what for progress in told} >= {"looking for leaks", "detector spectrum"}
 
 
@@ -256,6 +256,7 @@ def test_r_is_withheld_where_sources_look_like_the_real_ones(dataset: Path) -> N
     result = evaluate(settings(dataset, source_dir=alike))
     assert result.ratios == {"r": None}
     assert "nothing to divide by" in (result.r_withheld or "")
+    assert (result.r_withheld or "").startswith("on colour the sources cannot be distinguished")
     assert result.as_json()["r"] is None
 
 

@@ -14,7 +14,7 @@ from fruitgan.data.sources import Dataset, Source, folder_source
 from fruitgan.demo import fruit
 from fruitgan.errors import UsageError
 from fruitgan.files import new_folder
-from fruitgan.progress import OnProgress, Progress, silent
+from fruitgan.progress import Note, OnProgress, Progress, silent
 
 LARGEST_DRAWN_PX = 4096
 FIRST_TEST_INDEX = 1_000_000_000
@@ -97,6 +97,7 @@ class DrawnSet(Dataset):
 
     def source(self, tell: OnProgress = silent) -> Source:
         if not self.is_present():
+            tell(Note("drawing fruit into the cache, once"))
             draw(replace(self.settings, out=self._folder), tell)
         return replace(folder_source(self._folder, self.domains), name=self.name)
 

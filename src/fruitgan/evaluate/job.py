@@ -112,7 +112,7 @@ class _Job:
         found.notes = [*self.notes, *found.notes]
         against = trained_against(settings.fake_dir, fakes)
         judges = _judges(backends, found)
-        r_withheld = why_no_ratio(numbers)
+        r_withheld = why_no_ratio(numbers, settings)
         numbers.ratios = numbers.ratios or {RATIO: None}
         result = EvaluateResult(
             **vars(numbers),

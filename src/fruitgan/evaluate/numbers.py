@@ -120,14 +120,15 @@ def claims(found: Numbers, dependent: frozenset[str] = frozenset()) -> tuple[Cla
     return tuple(claim_of(claim, sides, SHAPELESS, dependent) for claim, sides in below_zero.items() if sides)
 
 
-def why_no_ratio(found: Numbers) -> str | None:
+def why_no_ratio(found: Numbers, settings: EvaluateSettings) -> str | None:
     """The reason where an R is missing."""
     if not found.ratios:
         return "R needs the images that the generated ones were made of: --source-dir DIR"
     if missing := [key for key, ratio in found.ratios.items() if ratio is None]:
+        names = [settings.features[0] if key == RATIO else key.removeprefix(f"{RATIO}_") for key in missing]
         return (
-            f"{', '.join(missing)}: on these features the sources cannot be distinguished from the real images (the interval "
-            "of their distance is not above 0), so there is nothing to divide by; more images may help"
+            f"on {' and '.join(names)} the sources cannot be distinguished from the real images (the interval of their "
+            "distance is not above 0), so there is nothing to divide by; more images may help"
         )
     return None
 

@@ -145,8 +145,8 @@ def meanings(rows: Sequence[Row]) -> dict[str, str]:
 def _ratio_meaning(rows: Sequence[Row]) -> str:
     left = ", ".join(f"{max(0, row.value):.0%} on {row.features}" for row in rows)
     return (
-        f"R: {left} of the distance between the sources and the real images is left. 0 is perfect, 1 has changed nothing that "
-        "counts, and above 1 it would have been better not to translate."
+        f"R says how much of the distance between the sources and the real images is left: {left}. 0 is perfect, 1 has "
+        "changed nothing that counts, and above 1 it would have been better not to translate."
     )
 
 

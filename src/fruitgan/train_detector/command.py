@@ -178,7 +178,8 @@ def detect(
         console.out(line.getvalue())
     strange = sum(bool(found.outside) for found in result.pictures)
     if strange:
-        console.warn(f"{strange} of {len(result.pictures)} pictures are unlike what the detector was trained on (see outside)")
+        what = "the picture is" if len(result.pictures) == 1 else f"{strange} of {len(result.pictures)} pictures are"
+        console.warn(f"{what} unlike what the detector was trained on (see outside)")
     for remark in result.skipped:
         console.say(f"skipped: {remark.path}: {remark.reason}")
     for remark in result.failed:

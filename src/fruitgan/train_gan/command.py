@@ -221,9 +221,10 @@ def _dry_run(settings: TrainGanSettings, console: Console) -> None:
     console.say("measuring a few steps ...")
     found = estimate(settings)
     console.result(found)
+    threads = f", {found.threads} thread{'s' * (found.threads > 1)}" if found.threads else ""
     rows = [
         ("recipe", found.recipe),
-        ("device, precision", f"{found.device}, {found.precision}{f', {found.threads} threads' if found.threads else ''}"),
+        ("device, precision", f"{found.device}, {found.precision}{threads}"),
         ("generator", f"{found.generator}: {found.generator_parameters:,} parameters"),
         ("discriminator", f"{found.discriminator}: {found.discriminator_parameters:,} parameters"),
         (
@@ -235,6 +236,7 @@ def _dry_run(settings: TrainGanSettings, console: Console) -> None:
         ("time a step, here", f"{found.seconds_per_step:.3f} s"),
         ("steps", f"{found.steps:,}"),
         ("time in all, here", duration(found.seconds_total)),
-        ("suggested for this machine", f"--recipe {found.suggested_recipe}: {found.suggested_why}"),
     ]
+    if found.suggested_recipe != found.recipe:
+        rows.append(("suggested for this machine", f"--recipe {found.suggested_recipe}: {found.suggested_why}"))
     console.table("", ("what", "how much"), rows)
