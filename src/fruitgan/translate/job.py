@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from fruitgan.bundle import RUNS, Bundle, Card, load, locate, weights_sha256
+from fruitgan.bundle import DEFAULT_SHIPPED, RUNS, Bundle, Card, load, locate, weights_sha256
 from fruitgan.data.decode import NotAnImage, decode_frames
 from fruitgan.data.finder import Found, Remark, bare_reason
 from fruitgan.data.parallel import in_order
@@ -154,7 +154,8 @@ def translate(
         name, engine = open_engine(settings.engine, card.generator, weights, len(tasks), scale=scale, tell=tell, **machine)
         tell(Note(f"{card.name} ({path}) to {card.target(direction)}, {direction}, trained for {card.steps:,} steps"))
         if card.resolved_recipe is not None and card.steps < FEW_STEPS:
-            tell(Note(f"{card.name} was trained for {card.steps:,} steps: expect little of it", is_warning=True))
+            other = "" if settings.bundle else f"; --bundle {DEFAULT_SHIPPED} takes the one that ships"
+            tell(Note(f"{card.name} was trained for {card.steps:,} steps: expect little of it{other}", is_warning=True))
         pipeline = _Pipeline(engine, card, settings, mark, stdout, notes)
         with closing(pipeline.results(tasks)) as results:
             for task, error in results:
