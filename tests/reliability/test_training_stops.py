@@ -188,7 +188,7 @@ def assert_one_line(found: dict[str, Any], *words: str) -> None:
 def test_where_nothing_may_be_written_no_run_begins(command: Command, data: Path, out: Path) -> None:
     out.chmod(0o555)
     found = command("--data", data, *TINY, "--name", "run", "--out", out, unprivileged=True)
-    assert_one_line(found, "run", "permission denied")
+    assert_one_line(found, out.name, "permission denied")
     assert list(out.iterdir()) == []
 
 
