@@ -25,7 +25,7 @@ SPREAD = {
     ("die", "export-repairing"): [14, 20],
     ("die", "network"): [20, 45],
     ("die", "network-longer"): [40, 40],
-    ("die", "regression"): [50, 120],
+    ("die", "regression"): [50, 45],
     ("die", "evaluation"): [5, 4],
     ("power-cut", "export"): [30, 40],
     ("power-cut", "network"): [70, 70],
