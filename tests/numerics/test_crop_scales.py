@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fruitgan.data.augment.training import MOVING_DRAWS, crop_scales, shifted
+from fruitgan.data.augment.training import MOVING_DRAWS, crop_scales, shifted_and_cut
 from fruitgan.errors import UsageError
 
 SIZE_PX = 16
@@ -49,7 +49,7 @@ def test_scales_that_cannot_be_are_refused(bounds: tuple[float, float]) -> None:
         crop_scales(smallest=bounds[0], largest=bounds[1])
 
 
-def naive(image: np.ndarray, numbers: np.ndarray, shift: float) -> np.ndarray:
+def naive(image: np.ndarray, numbers: np.ndarray, shift: float, cutout: float) -> np.ndarray:
     _, height, width = image.shape
     across, down = (round((2 * number - 1) * shift * side) for number, side in ((numbers[0], width), (numbers[1], height)))
     out = np.empty_like(image)
@@ -59,19 +59,22 @@ def naive(image: np.ndarray, numbers: np.ndarray, shift: float) -> np.ndarray:
             row = 2 * (height - 1) - row if row >= height else row
             column = 2 * (width - 1) - column if column >= width else column
             out[:, i, j] = image[:, row, column]
+            beside = abs(i - numbers[4] * height) > cutout * height / 2 or abs(j - numbers[3] * width) > cutout * width / 2
+            if cutout and numbers[2] < 0.5 and not beside:
+                out[:, i, j] = 0
     return out
 
 
-@pytest.mark.parametrize("shift", [0.0, 0.2, 0.45])
-def test_what_is_shown_is_moved_as_a_loop_does_it(shift: float) -> None:
+@pytest.mark.parametrize(("shift", "cutout"), [(0.2, 0.0), (0.45, 0.0), (0.0, 0.5), (0.3, 0.4)])
+def test_what_is_shown_is_moved_and_cut_as_a_loop_does_it(shift: float, cutout: float) -> None:
     random = np.random.default_rng(3)
     images, numbers = random.normal(size=(6, 3, 9, 12)), random.random((6, MOVING_DRAWS))
-    shown = shifted(torch.from_numpy(images), torch.from_numpy(numbers), shift).numpy()
+    shown = shifted_and_cut(torch.from_numpy(images), torch.from_numpy(numbers), shift, cutout).numpy()
     for image, row, found in zip(images, numbers, shown, strict=True):
-        np.testing.assert_array_equal(found, naive(image, row, shift))
+        np.testing.assert_array_equal(found, naive(image, row, shift, cutout))
 
 
 def test_gradients_pass_through_what_is_shown_to_every_pixel_that_is_seen() -> None:
     images = torch.rand(1, 3, 8, 8, dtype=torch.float64, requires_grad=True)
     numbers = torch.tensor([[0.9, 0.2, 0.1, 0.5, 0.5]], dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda x: shifted(x, numbers, 0.2), (images,))
+    assert torch.autograd.gradcheck(lambda x: shifted_and_cut(x, numbers, 0.2, 0.5), (images,))

@@ -53,6 +53,7 @@ def test_a_plan_has_every_option_of_every_part() -> None:
         "pool_size": 50,
         "mask_losses": False,
         "shift": 0.0,
+        "cutout": 0.0,
     }
     assert made.augmentation.options == {"load_ratio": 286 / 256, "mirror": True}
     assert made.precision == "fp32"
@@ -174,7 +175,7 @@ def as_formerly(made: Plan) -> dict[str, Any]:
     table["recipe"]["averaging"] = table["recipe"].pop("ema_decay")
     for schedule in (*table["recipe"]["weights"].values(), table["recipe"]["learning_rate"]):
         schedule["every"] = 1
-    table["objective"]["options"] |= {"penalty": False, "augment_target": 0.0, "cutout": 0.0}
+    table["objective"]["options"] |= {"penalty": False, "augment_target": 0.0}
     table["discriminator"]["options"]["batch_head"] = False
     return table
 

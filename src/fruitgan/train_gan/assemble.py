@@ -61,7 +61,7 @@ class Plan:
     preprocessing: Preprocessing = AS_USUAL
 
 
-GONE_OPTIONS = {"penalty": False, "batch_head": False, "augment_target": 0.0, "cutout": 0.0}
+GONE_OPTIONS = {"penalty": False, "batch_head": False, "augment_target": 0.0}
 """Options of objectives and discriminators that the configs of older runs have, as far as they are off."""
 
 

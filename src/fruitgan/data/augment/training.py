@@ -112,19 +112,28 @@ def crop_scales(*, smallest: float = 1.1, largest: float = 2.0) -> CropScales:
 
 
 MOVING_DRAWS = 5
-"""Numbers an image: how far across, how far down; three are left over, as how many are drawn is part of the seed."""
+"""Numbers an image: how far across and down, whether a square is cut out, and where, across and down."""
 
 
-def shifted(images: Tensor, draws: Tensor, shift: float) -> Tensor:
-    """[N, 3, H, W] and [N, MOVING_DRAWS] in [0, 1) to [N, 3, H, W], moved by whole pixels.
+def shifted_and_cut(images: Tensor, draws: Tensor, shift: float, cutout: float) -> Tensor:
+    """[N, 3, H, W] and [N, MOVING_DRAWS] in [0, 1) to [N, 3, H, W]: moved by whole pixels, and a square of it grey.
 
-    By up to `shift` of each side, the image's own mirrored pixels coming in.
+    Moved by up to `shift` of each side, the image's own mirrored pixels coming in; half the time a square of `cutout` of the
+    sides is set to 0, of which all or a part lies inside (DeVries & Taylor 2017).
     """
     numbers = draws.to(images.device)
     n, _, height, width = images.shape
     down, across = (_reflected(2 * numbers[:, i] - 1, shift, side) for i, side in ((1, height), (0, width)))
     number = torch.arange(n, device=images.device).view(n, 1, 1)
-    return images[number, :, down.view(n, height, 1), across.view(n, 1, width)].permute(0, 3, 1, 2)
+    moved = images[number, :, down.view(n, height, 1), across.view(n, 1, width)].permute(0, 3, 1, 2)
+    if not cutout:
+        return moved
+    rows, columns = (
+        (torch.arange(side, device=images.device) - numbers[:, i].view(n, 1) * side).abs() <= cutout * side / 2
+        for i, side in ((4, height), (3, width))
+    )
+    cut = rows.view(n, 1, height, 1) & columns.view(n, 1, 1, width) & (numbers[:, 2] < 0.5).view(n, 1, 1, 1)
+    return moved.masked_fill(cut, 0.0)
 
 
 def _reflected(way: Tensor, shift: float, side_px: int) -> Tensor:

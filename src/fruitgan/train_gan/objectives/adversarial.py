@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fruitgan.data.augment.training import MOVING_DRAWS, shifted
+from fruitgan.data.augment.training import MOVING_DRAWS, shifted_and_cut
 from fruitgan.device import at_least_fp32
 from fruitgan.errors import DataError, UsageError
 from fruitgan.networks.contracts import Discriminator
@@ -148,6 +148,7 @@ class Judges:
         gan_mode: the adversarial loss, `lsgan`, `bce` or `hinge`.
         pool_size: of the replay buffer, of past fakes for discriminators to learn from (0: none).
         shift: by up to which share of the side what is shown is moved, always.
+        cutout: of which share of the side a square of what is shown is greyed, half the time.
 
     Raises:
         UsageError: an option is out of its range.
@@ -161,19 +162,21 @@ class Judges:
         gan_mode: str = "lsgan",
         pool_size: int = 0,
         shift: float = 0.0,
+        cutout: float = 0.0,
     ) -> None:
         if gan_mode not in GAN_MODES:
             raise UsageError(f"the objective's option gan_mode: {gan_mode!r} is not one of {', '.join(GAN_MODES)}")
         if pool_size < 0:
             raise UsageError(f"the objective's option pool_size: {pool_size} is less than 0")
-        if not 0 <= shift < 0.5:
-            raise UsageError(f"the objective's option shift: {shift} is not from 0 to below 0.5")
-        self.networks, self.gan_mode, self.shift = networks, gan_mode, shift
+        for name, value, end in (("shift", shift, 0.5), ("cutout", cutout, 1)):
+            if not 0 <= value < end:
+                raise UsageError(f"the objective's option {name}: {value} is not from 0 to below {end}")
+        self.networks, self.gan_mode, self.shift, self.cutout = networks, gan_mode, shift, cutout
         # Their names are those of random streams, and so part of the seed.
         self.replay = {f"pool_{domain}": ReplayBuffer(pool_size) for domain in domains} if pool_size else {}
         self.draws = dict.fromkeys(self.replay, 2)
         """How many random numbers an image they need in each batch, by name."""
-        if shift:
+        if shift or cutout:
             self.draws |= {f"moved_to_{end}": MOVING_DRAWS for end in ("fool", "learn")}
 
     def to_judge(self, domain: str, fake: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
@@ -199,5 +202,7 @@ class Judges:
         return cast(Discriminator, self.networks[f"discriminator_{domain}"])
 
     def _shown(self, images: Tensor, draws: Mapping[str, Tensor], end: str) -> Tensor:
-        """As a discriminator is shown them, to `fool` it or for it to `learn`: moved as drawn, where that is wanted."""
-        return shifted(images, draws[f"moved_to_{end}"], self.shift) if self.shift else images
+        """As a discriminator is shown them, to `fool` it or for it to `learn`: moved and cut as drawn, where that is wanted."""
+        if not (self.shift or self.cutout):
+            return images
+        return shifted_and_cut(images, draws[f"moved_to_{end}"], self.shift, self.cutout)

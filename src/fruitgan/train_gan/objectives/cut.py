@@ -215,6 +215,7 @@ def cut(
     pool_size: int = 0,
     mask_losses: bool = False,
     shift: float = 0.0,
+    cutout: float = 0.0,
 ) -> ObjectiveFactory:
     """CUT's losses, from domain a to b alone: adversarial, and PatchNCE of a's images and of b's (`identity_nce`).
 
@@ -240,4 +241,5 @@ def cut(
         gan_mode=gan_mode,
         pool_size=pool_size,
         shift=shift,
+        cutout=cutout,
     )

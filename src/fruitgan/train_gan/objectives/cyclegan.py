@@ -165,10 +165,13 @@ def cyclegan(
     pool_size: int = 50,
     mask_losses: bool = False,
     shift: float = 0.0,
+    cutout: float = 0.0,
 ) -> ObjectiveFactory:
     """CycleGAN's losses: adversarial (`lsgan`, `bce`, `hinge`), cycle, identity; a replay buffer of `pool_size`.
 
     `mask_losses` adds the weights mask_roughness and mask_area on the masks of generators that have them; `shift` moves what
-    discriminators are shown by up to this share of the side.
+    discriminators are shown by up to this share of the side, and `cutout` greys a square of this share half the time.
     """
-    return functools.partial(CycleGAN, gan_mode=gan_mode, pool_size=pool_size, mask_losses=mask_losses, shift=shift)
+    return functools.partial(
+        CycleGAN, gan_mode=gan_mode, pool_size=pool_size, mask_losses=mask_losses, shift=shift, cutout=cutout
+    )
