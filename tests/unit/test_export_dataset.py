@@ -17,6 +17,7 @@ from toy_bundles import save_toy
 
 from fruitgan.data.groups import content_sha256
 from fruitgan.data.labelled import MANIFEST, UNFINISHED, ManifestRow, read_dataset, read_manifest
+from fruitgan.data.parallel import Shard
 from fruitgan.engines.contracts import Engine, Images, engines
 from fruitgan.errors import DataError, FruitganError, Stopped, UsageError
 from fruitgan.export_dataset import job
@@ -628,3 +629,29 @@ def test_a_device_that_is_not_there_leaves_nothing_behind(export: Export, monkey
 def test_values_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         ExportSettings(**settings)
+
+
+def test_parts_of_an_export_merge_into_the_whole_one(export: Export) -> None:
+    export(out=Path("whole"))
+    parts = [export(out=Path("parts"), shard=Shard(index, 3)) for index in (2, 0, 1)]
+    assert not any(part.finished for part in parts)
+    assert not Path("parts", MANIFEST).exists()
+    last = export(out=Path("parts"))
+    assert (last.made, last.kept, last.finished) == (0, 2 * TEST, True)
+    assert sum(part.made for part in parts) == sum(part.predicted + part.origins for part in parts) == 2 * TEST
+    files = [path.relative_to("whole") for path in Path("whole").rglob("*") if path.is_file()]
+    assert len(files) > 2 * TEST
+    assert all(Path("whole", file).read_bytes() == Path("parts", file).read_bytes() for file in files)
+
+
+def test_a_part_of_an_export_refuses_to_clear_the_others(export: Export) -> None:
+    with pytest.raises(UsageError, match="--overwrite"):
+        export(shard=Shard(0, 2), overwrite=True)
+
+
+def test_a_part_that_comes_after_the_whole_changes_nothing(export: Export) -> None:
+    export()
+    before = Path("out", MANIFEST).read_bytes()
+    part = export(shard=Shard(0, 2))
+    assert (part.made, part.finished) == (0, True)
+    assert Path("out", MANIFEST).read_bytes() == before

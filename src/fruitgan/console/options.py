@@ -232,6 +232,10 @@ SaveEvery = Annotated[
 BatchSize = Annotated[
     int | None, _recipes("--batch-size", "-b", max=LARGEST_BATCH, metavar="N", help="Images of each domain per step.")
 ]
+SHARD_HELP = (
+    "Only this part of the work, by a hash of each path: I of 0 to N-1; auto is a Slurm array's task, or RANK of WORLD_SIZE."
+)
+Shard = Annotated[str | None, _machine("--shard", metavar="I/N|auto", help=SHARD_HELP)]
 Quiet = Annotated[bool, _output("--quiet", "-q", help="No progress on stderr; warnings and errors stay.")]
 Json = Annotated[bool, _output("--json", help="The result as one JSON object on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -50,17 +50,19 @@ def export_dataset(
     engine: options.Engine = "auto",
     gpu: options.Gpu = None,
     device: options.Device = None,
+    shard: options.Shard = None,
     config: options.Config = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
     """Write generated and real images as a dataset that gives nothing away but what they show."""
     given = locals()
+    from fruitgan.data.parallel import parse_shard
     from fruitgan.data.sources import parse_domains
     from fruitgan.export_dataset.job import ExportSettings
     from fruitgan.export_dataset.job import export_dataset as run
 
-    settings = options.settings_of(ExportSettings, given, domains=parse_domains(domains))
+    settings = options.settings_of(ExportSettings, given, domains=parse_domains(domains), shard=parse_shard(shard))
     console = Console(json=json, quiet=quiet)
     with (
         stopped_at_once("stopped; every image is whole, and the same command does the rest"),
@@ -81,3 +83,5 @@ def export_dataset(
     ]
     console.table(f"{result.bundle} to {result.target}, {result.image_size_px} px, {result.format}", columns, rows)
     console.say(f"{result.made} images made, {result.kept} were there already, in {result.seconds:.1f} s")
+    if not result.finished:
+        console.say("this is a part: after the last part, the same command without --shard writes the manifest")

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,10 @@ class DatasetFolder:
         self.manifest, self.card, self.unfinished = path / MANIFEST, path / CARD, path / UNFINISHED
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
+    def taken(self, alone: bool = True) -> Iterator[None]:
         """Have the folder, which is made, to oneself, cleared of what dead processes left half-written in it.
+
+        The parts of one export make files of their own, and share it; whoever finishes it has it `alone`.
 
         Raises:
             UsageError: it is no folder.
@@ -50,7 +52,7 @@ class DatasetFolder:
         self.refuse_file()
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        with locked(self.path):
+        with locked(self.path) if alone else nullcontext():
             remove_abandoned(self.path, deep=True)
             yield
 

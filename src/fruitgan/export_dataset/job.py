@@ -17,7 +17,7 @@ from fruitgan import __version__
 from fruitgan.bundle import RUNS, Bundle, Card, load, locate, weights_sha256
 from fruitgan.data.groups import content_sha256
 from fruitgan.data.labelled import ORIGINS, PREDICTED
-from fruitgan.data.parallel import in_order
+from fruitgan.data.parallel import Shard, in_order
 from fruitgan.data.preprocessing import Preprocessing, Tally, with_found_range
 from fruitgan.data.sources import Source, find_source
 from fruitgan.data.survey import survey
@@ -79,9 +79,13 @@ class ExportSettings:
     gpu: str | None = None
     device: str | None = None
     overwrite: bool = False
+    shard: Shard | None = None
+    """The part of the images that is made here, without the manifest, which the same export makes of all parts."""
     runs: Path = RUNS
 
     def __post_init__(self) -> None:
+        if self.shard is not None and self.overwrite:
+            raise UsageError("--shard shares a folder with other parts, which --overwrite would clear; give another --out")
         if self.count is not None and self.count < 1:
             raise UsageError(f"--count {self.count}: 1 or more is needed")
         if self.image_size is not None and not 1 <= self.image_size <= LARGEST_SIZE_PX:
@@ -114,6 +118,8 @@ class ExportResult:
     weights_sha256: str
     left_out: LeftOut
     warnings: tuple[str, ...]
+    finished: bool
+    """Whether the manifest is there: not after a part of the work."""
     seconds: float
 
 
@@ -165,17 +171,18 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
     lines = [[item.file, item.source, item.picture.split, item.picture.content, item.group] for item in items]
     made_of |= {"count": len(items) // 2, "pictures": hashlib.sha256(json.dumps(lines).encode()).hexdigest()}
     replaces = settings.overwrite and not folder.is_unfinished(made_of)  # else the same command goes on after a stop
-    todo = items if replaces else _todo(folder, made_of, items)
+    mine = [item for item in items if settings.shard is None or settings.shard.has(item.file)]
+    todo = items if replaces else _todo(folder, made_of, items, mine)
     splits = {
-        name: dict(sorted(Counter(item.picture.split for item in items if item.generated == generated).items()))
+        name: dict(sorted(Counter(item.picture.split for item in mine if item.generated == generated).items()))
         for generated, name in ((True, PREDICTED), (False, ORIGINS))
     }
     result = ExportResult(
         dataset=settings.out,
-        predicted=len(items) // 2,
-        origins=len(items) // 2,
+        predicted=sum(item.generated for item in mine),
+        origins=sum(not item.generated for item in mine),
         made=len(todo),
-        kept=len(items) - len(todo),
+        kept=len(mine) - len(todo),
         splits=splits,
         image_size_px=made_of["image_size_px"],
         format=settings.format,
@@ -186,9 +193,10 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
         weights_sha256=made_of["bundle"],
         left_out=left_out,
         warnings=tuple(warnings),
+        finished=not todo and folder.is_finished(items),
         seconds=0,
     )
-    if todo or not folder.is_finished(items):
+    if todo or not (result.finished or settings.shard):
         engine: str | None = None
         generator: Engine | None = None
         if any(item.generated for item in todo):  # else no network is built; one that cannot be built must leave nothing
@@ -196,15 +204,17 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
             asked: dict[str, Any] = {"gpu": settings.gpu, "device": settings.device, "scale": scale, "tell": tell}
             weights = bundle.weights[direction]
             engine, generator = open_engine(settings.engine, bundle.card.generator, weights, len(items), **asked)
-        with folder.taken():
+        with folder.taken(alone=settings.shard is None):
             if replaces:
                 folder.clear()
             else:
-                todo = _todo(folder, made_of, items)  # another process may have been at work until now
+                todo = _todo(folder, made_of, items, mine)  # another process may have been at work until now
             folder.begin(made_of, todo)
             _make(settings, bundle.card, how, made_of["image_size_px"], generator, todo, worker_count(len(items)), tell)
-            folder.finish(items, made_of["bundle"], _card(result, bundle, made_of, data.name, source))
-        result = replace(result, engine=engine, made=len(todo), kept=len(items) - len(todo))
+            if settings.shard is None:
+                folder.finish(items, made_of["bundle"], _card(result, bundle, made_of, data.name, source))
+                result = replace(result, finished=True)
+        result = replace(result, engine=engine, made=len(todo), kept=len(mine) - len(todo))
     return replace(result, seconds=round(time.monotonic() - begin, 3))
 
 
@@ -227,11 +237,11 @@ def _selection(
     return source.name, target.name, items, found.left_out, warnings
 
 
-def _todo(folder: DatasetFolder, made_of: Mapping[str, Any], items: Sequence[Item]) -> Sequence[Item]:
-    """What is missing in a folder that may be gone on with."""
+def _todo(folder: DatasetFolder, made_of: Mapping[str, Any], items: Sequence[Item], mine: Sequence[Item]) -> Sequence[Item]:
+    """What of `mine` is missing in a folder that may be gone on with."""
     folder.refuse_others(made_of)
     folder.refuse_strangers({folder.path / item.file for item in items})
-    return folder.missing(items)
+    return folder.missing(mine)
 
 
 def _keep_apart(out: Path, source: Source) -> None:

@@ -61,17 +61,19 @@ def translate(
         Literal["auto", "fp32", "bf16"],
         typer.Option("--precision", help="Arithmetic of the generator; auto is fp32.", rich_help_panel=options.MACHINE_PANEL),
     ] = "auto",
+    shard: options.Shard = None,
     config: options.Config = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
     """Turn images into images of the other domain: apples into oranges."""
     given = locals()
+    from fruitgan.data.parallel import parse_shard
     from fruitgan.translate.job import TranslateSettings
     from fruitgan.translate.job import translate as run
     from fruitgan.translate.plan import STREAM
 
-    settings = options.settings_of(TranslateSettings, given, sources=tuple(sources))
+    settings = options.settings_of(TranslateSettings, given, sources=tuple(sources), shard=parse_shard(shard))
     if output == STREAM or (output is None and settings.sources == (STREAM,)):
         if json:
             raise UsageError("standard output cannot hold both the image and --json; give a file or a folder with -o")

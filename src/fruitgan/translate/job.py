@@ -17,7 +17,7 @@ import numpy as np
 from fruitgan.bundle import DEFAULT_SHIPPED, RUNS, Bundle, Card, load, locate, weights_sha256
 from fruitgan.data.decode import NotAnImage, decode_frames
 from fruitgan.data.finder import Found, Remark, bare_reason
-from fruitgan.data.parallel import in_order
+from fruitgan.data.parallel import Shard, in_order
 from fruitgan.data.preprocessing import parse_value_range
 from fruitgan.engines.contracts import Engine, Precision, worker_count
 from fruitgan.engines.onnx_engine import AUTO, check_engine, open_engine
@@ -69,6 +69,8 @@ class TranslateSettings:
     gpu: str | None = None
     device: str | None = None
     precision: Precision = "auto"
+    shard: Shard | None = None
+    """The part of the images that is translated here; None is all of them."""
     runs: Path = RUNS
 
     def __post_init__(self) -> None:
@@ -167,11 +169,16 @@ def translate(
     noted = tuple(Remark(task.source_name, text) for task in done for text in notes.get(task, ()))
     undone = set(tasks) - done.keys()
     there = [task for task in planned if task not in undone and done.get(task) is None]
-    return _result(found, there, done, time.monotonic() - begin, notes=noted, **used)
+    return _result(settings, found, there, done, time.monotonic() - begin, notes=noted, **used)
 
 
 def _result(
-    found: Found, there: Sequence[Task], done: Mapping[Task, FruitganError | None], seconds: float, **used: Any
+    settings: TranslateSettings,
+    found: Found,
+    there: Sequence[Task],
+    done: Mapping[Task, FruitganError | None],
+    seconds: float,
+    **used: Any,
 ) -> TranslateResult:
     skipped, failed, codes = [*found.skipped], [*found.failed], set()
     lost = {task: error for task, error in done.items() if error is not None}
@@ -180,7 +187,7 @@ def _result(
         (failed if is_image else skipped).append(Remark(task.source_name, bare_reason(error)))
         codes |= {error.exit_code} if is_image else set()
     exit_code = 0
-    if failed or not there:
+    if failed or not (there or settings.shard):  # a part may be empty
         exit_code = FruitganError.exit_code if codes == {FruitganError.exit_code} and not found.failed else DataError.exit_code
     return TranslateResult(
         translated=len(done) - len(lost),

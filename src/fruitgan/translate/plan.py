@@ -112,6 +112,11 @@ def make_plan(settings: TranslateSettings, stdin: BinaryIO | None = None) -> tup
         Task(image.path, place if folder is None else folder / name, form)
         for image, name, form in zip(found.images, names, forms, strict=True)
     ]
+    if (shard := settings.shard) is not None:  # after the names, which all parts choose alike
+        tasks = [task for task, image in zip(tasks, found.images, strict=True) if shard.has(image.relative.as_posix())]
+        found.skipped, found.failed = (
+            [remark for remark in remarks if shard.has(remark.path)] for remarks in (found.skipped, found.failed)
+        )
     originals = {identity_of(image.path) for image in found.images}
     for task in tasks:
         if task.output is not None and (there := identity_of(task.output)) is not None and there in originals:
