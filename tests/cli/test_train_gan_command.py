@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +17,11 @@ from fruitgan.cli import main
 from fruitgan.console import Console, options
 from fruitgan.console.signals import PoliteStop
 from fruitgan.errors import Stopped, UsageError
-from fruitgan.progress import Progress
+from fruitgan.progress import Event, Progress
 from fruitgan.train_gan import estimate
 from fruitgan.train_gan.assemble import make_plan
 from fruitgan.train_gan.command import TrainingDisplay
+from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.settings import TrainGanSettings
 from fruitgan.train_gan.trainer import Trainer
 
@@ -292,6 +294,30 @@ def test_a_training_that_takes_days_says_so_once(capsys: pytest.CaptureFixture[s
             for step in range(1, 9):
                 display(Progress("training", step, 9, {"losses": None, "seconds_left": 27 * 86400.0}))
         assert capsys.readouterr().err.count(f"at this pace it takes 27 d; {advice} or a smaller") == 1
+
+
+def test_a_training_shows_each_kind_of_loss_until_the_next_are_known() -> None:
+    shown: list[Any] = []
+    with PoliteStop() as stop:
+        display = TrainingDisplay(Console(), stop, lambda event: shown.append(event.details["shown"]))
+        display(Progress("training", 0, 9, {"run": Path("run"), "recipe": "fast"}))
+        display(Progress("training", 1, 9, {"losses": {"cycle_a": 0.25, "cycle_b": 0.75, "identity_nce_b": 2.0}}))
+        display(Progress("training", 2, 9, {"losses": None}))
+    assert shown == [{}, *[{"cycle": "0.500", "identity_nce": "2.000"}] * 2]
+
+
+def test_max_time_is_in_the_time_left(pictures: Path, tmp_path: Path) -> None:
+    left: list[tuple[float, float]] = []
+
+    def on_progress(event: Event) -> bool:
+        if isinstance(event, Progress) and "seconds_left" in event.details:
+            left.append((event.details["seconds_left"], event.details["seconds_to_stop"]))
+        return len(left) == 3
+
+    small = {"generator_options": {"base_channels": "4", "blocks": "1"}, "discriminator_options": {"base_channels": "4"}}
+    about: dict[str, Any] = {"data": str(pictures), "recipe": "fast", "image_size": 48, "batch_size": 1, "gpu": "none", **small}
+    train_gan(TrainGanSettings(**about, out=tmp_path / "runs", steps=10**6, max_seconds=3600.0), on_progress)
+    assert all(to_stop <= min(3600, in_all) for in_all, to_stop in left)
 
 
 def test_being_stopped_while_images_are_read_makes_nothing() -> None:

@@ -53,7 +53,7 @@ def test_json_is_one_object_with_every_picture_in_it(cli: Cli) -> None:
     assert {entry["path"] for entry in value["skipped"]} == {str(Path("in/notes.txt")), str(Path("in/sub"))}
     assert value["seconds"] > 0
     assert value["images_per_second"] > 0
-    counted = {"translated", "skipped", "failed", "outputs", "seconds", "images_per_second", "engine", "notes"}
+    counted = {"translated", "skipped", "failed", "outputs", "seconds", "images_per_second", "engine", "notes", "contact_sheet"}
     assert set(value) == {"bundle", "direction", "step", *counted}
     assert (value["engine"], value["direction"], value["step"]) == ("torch", "a2b", 10)
     assert Path(value["bundle"]) == Path("runs/train-gan/first/bundle.safetensors")

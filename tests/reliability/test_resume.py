@@ -469,12 +469,17 @@ def test_time_between_the_last_line_of_the_log_and_the_checkpoint_is_counted(dat
     assert resumed(out, "timed", stop_after(5), log_every=RARELY).step == 5
 
 
-def test_without_an_interval_a_run_saves_by_time(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_interval_a_run_saves_and_tells_by_time(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[Event] = []
+    written: list[object] = []
+    monkeypatch.setattr(segment, "training_report", lambda *given: written.append(given[-1]) or "")
     train_gan(settings(data, tmp_path, "fast", "seldom", save_every=None), events.append)
     assert sum(is_saved(event) for event in events) == 1  # at the end, which comes within a minute
+    assert written == [None]
     events.clear()
+    written.clear()
     monkeypatch.setattr(checkpoint, "MOST_TIME_SHARE", 1e9)
     monkeypatch.setattr(segment, "SaveClock", lambda: checkpoint.SaveClock(0.0))
     train_gan(settings(data, tmp_path, "fast", "often", save_every=None), events.append)
     assert sum(is_saved(event) for event in events) == KINDS["fast"][1]
+    assert [moment is None for moment in written] == [False] * KINDS["fast"][1] + [True]  # the report too, which then ends

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fruitgan.console import Console
+from fruitgan.progress import Progress
 
 
 class Terminal(io.StringIO):
@@ -112,18 +113,51 @@ def test_there_is_no_bar_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err == ""
 
 
-def test_a_bar_on_a_terminal_counts_to_its_total_and_lets_lines_through(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_off_a_terminal_a_line_comes_every_half_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("fruitgan.console.time.monotonic", lambda: now)
+    with Console().events() as show, Console(quiet=True).events() as silent:
+        for done in range(101):
+            details = {"seconds_to_stop": 7.0} if done >= 60 else {}
+            for each in (show, silent):
+                each(Progress("training", 1000 + 10 * done, 2000, {**details, "shown": {"cycle": "0.5"}}))
+            now += 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "training: 1,300 of 2,000 (65%), 1 min 10 s left, cycle 0.5",
+        "training: 1,600 of 2,000 (80%), 7.0 s left, cycle 0.5",
+        "training: 1,900 of 2,000 (95%), 7.0 s left, cycle 0.5",
+    ]
+
+
+def test_a_bar_on_a_terminal_counts_to_its_total_lets_lines_through_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     console = Console()
     with console.bar(10, "train", unit="step", start=4) as bar:
         bar.update(6)
         console.say("a line between")
-        bar.update(10, loss=0.25)
-    shown = terminal.getvalue()
+        bar.update(10, seconds_left=75.0, loss=0.25)
+        bar._drawn.refresh() if bar._drawn else None
+        shown = terminal.getvalue()
     assert "a line between\n" in shown
     assert "10/10" in shown
-    assert "loss=0.25" in shown
+    assert "1 min 15 s left, loss 0.25" in shown
+    assert terminal.getvalue().rpartition("\n")[2].split("\r")[-2].strip() == ""  # nothing is left in the line
+
+
+def test_parts_one_after_the_other_leave_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Console().events() as show:
+        for what in ("decoding", "training"):
+            for done in (0, 1):
+                show(Progress(what, done, 3))
+    assert "decoding:" in terminal.getvalue()
+    assert "training:" in terminal.getvalue()
+    assert "\n" not in terminal.getvalue()
 
 
 def test_quiet_shows_no_bar_on_a_terminal_either(monkeypatch: pytest.MonkeyPatch) -> None:

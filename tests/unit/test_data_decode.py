@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from fruitgan.data.decode import NotAnImage, Undecodable, decode
+from fruitgan.data.decode import NotAnImage, Undecodable, decode, formats
+from fruitgan.demo.fruit import draw
 
 WIDTH, HEIGHT = 12, 7
 
@@ -226,3 +227,28 @@ def test_a_large_picture_is_read_after_a_look_at_its_beginning(tmp_path: Path, m
     (tmp_path / "b.png").write_bytes(b"no picture at all")
     with pytest.raises(NotAnImage, match="not an image"):
         decode(tmp_path / "b.png")
+
+
+HEIC = Path(__file__).parent / "fruit.heic"
+"""A drawn apple of 64 x 48 px, which its orientation turns by a quarter."""
+
+
+def test_a_photograph_of_a_phone_is_read_upright_where_pi_heif_is_installed() -> None:
+    pytest.importorskip("pi_heif", reason="fruitgan[heif] is absent")
+    apple = draw("apple", 64, 0, 0)[:48]
+    found = decode(HEIC)
+    assert (found.format, found.pixels.shape, found.alpha) == ("HEIF", (64, 48, 3), None)
+    assert np.abs(found.pixels.astype(int) - np.rot90(apple, -1)).mean() < 8
+    with pytest.raises(Undecodable, match="damaged HEIC"):
+        decode(HEIC.read_bytes()[:600])
+
+
+def test_without_pi_heif_a_heic_names_what_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fruitgan.data.decode._learn_heif", lambda: None)
+    monkeypatch.setattr(Image, "OPEN", {name: entry for name, entry in Image.OPEN.items() if name != "HEIF"})
+    formats.cache_clear()
+    try:
+        with pytest.raises(Undecodable, match=r'pip install "fruitgan\[heif\]"'):
+            decode(HEIC)
+    finally:
+        formats.cache_clear()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,15 @@ def test_the_page_says_what_came_out_and_how_to_use_it(run: Path) -> None:
         assert said in text
     assert f"fruitgan translate photo.jpg --bundle '{run}'" in text
     assert f"fruitgan train-gan --resume '{run}' --steps 800" in text
+
+
+def test_the_page_of_a_training_that_goes_on_loads_itself_anew_and_says_when_it_was_written(run: Path) -> None:
+    recipe, now = recipe_of(), datetime(2026, 3, 4, 5, 6, 7)
+    page = Page(training_report(run, config_of(recipe), log_of(recipe, 200), result_of(run, 200), written=now))
+    assert [each["content"] for each in page.all("meta") if each.get("http-equiv") == "refresh"] == ["60"]
+    assert "2026-03-04 05:06:07" in page.text
+    for ended in (report(run), report(run, step=200)):
+        assert "refresh" not in ended
 
 
 def test_a_stopped_run_says_how_to_go_on(run: Path) -> None:

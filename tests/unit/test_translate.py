@@ -373,6 +373,74 @@ class TestPictures:
         run("a.png", compare=True)
         assert (pixels_of("translated/a.png") == np.concatenate([source, 255 - source], axis=1)).all()
 
+    def test_strength_lies_between_source_and_result(self, run: Run) -> None:
+        source = save_noise("a.png").astype(np.float64)
+        for strength in (0, 0.25, 1):
+            run("a.png", output="out/", strength=strength, overwrite=True)
+            wanted = (1 - strength) * source + strength * (255 - source)
+            assert np.abs(pixels_of("out/a.png") - wanted).max() <= 0.5 + 1e-3
+        assert (pixels_of("out/a.png") == 255 - source).all()
+
+    def test_a_strength_of_nothing_gives_deep_and_transparent_pictures_back(self, run: Run) -> None:
+        deep = np.arange(35, dtype=np.uint16).reshape(5, 7) * 1800
+        Image.fromarray(deep).save("deep.png")
+        seen = np.dstack([save_noise("x.png"), np.full((5, 7), 128, np.uint8)])
+        Image.fromarray(seen).save("half.png")
+        run("deep.png", "half.png", strength=0)
+        assert np.abs(pixels_of("translated/deep.png").astype(int) - deep).max() <= 1
+        assert np.abs(pixels_of("translated/half.png").astype(int) - seen).max() <= 1
+
+    def test_a_result_of_another_strength_is_in_the_way(self, run: Run) -> None:
+        save_noise("a.png")
+        for first, second in ((1.0, 0.5), (0.5, 1.0)):
+            run("a.png", strength=first, overwrite=True)
+            with pytest.raises(UsageError, match="another strength"):
+                run("a.png", strength=second)
+
+    def test_full_strength_leaves_no_trace_in_the_file(self, run: Run) -> None:
+        save_noise("a.png")
+        run("a.png")
+        assert "strength" not in (read_mark(Path("translated/a.png")) or {"strength": 1})
+
+    @pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
+    def test_a_strength_beyond_its_bounds_is_refused(self, strength: float) -> None:
+        with pytest.raises(UsageError, match="--strength"):
+            TranslateSettings(sources=("a.png",), strength=strength)
+
+    def test_a_contact_sheet_has_each_source_beside_its_result(self, run: Run) -> None:
+        sources = {name: save_noise(f"in/{name}.png", 128, 128, seed) for seed, name in enumerate("abcde")}
+        result = run("in", contact_sheet=True)
+        assert result.contact_sheet == str(Path("translated/contact-sheet.png"))
+        sheet = pixels_of(result.contact_sheet).astype(int)
+        assert sheet.shape == (2 * 130 - 2, 8 * 130 - 2, 3)
+        for place, (name, source) in enumerate(sources.items()):
+            top, left = place // 4 * 130, place % 4 * 260
+            assert (sheet[top : top + 128, left : left + 128] == source).all()
+            assert (sheet[top : top + 128, left + 130 : left + 258] == pixels_of(f"translated/{name}.png")).all()
+        again = run("in", contact_sheet=True)  # the sheet that is there gives way, and is no source
+        assert (again.translated, again.contact_sheet) == (0, result.contact_sheet)
+        skipped = run("translated", "in", output="translated/", contact_sheet=True).skipped
+        assert result.contact_sheet in {remark.path for remark in skipped}
+
+    def test_a_contact_sheet_takes_no_other_files_place(self, run: Run) -> None:
+        save_noise("in/contact-sheet.jpg")
+        with pytest.raises(UsageError, match=r"contact-sheet\.png"):
+            run("in", contact_sheet=True)
+        save_noise("a.png")
+        save_noise("translated/contact-sheet.png")
+        with pytest.raises(UsageError, match=r"contact-sheet\.png"):
+            run("a.png", contact_sheet=True)
+        with pytest.raises(UsageError, match="--contact-sheet"):
+            run("a.png", output="-", contact_sheet=True)
+
+    def test_a_place_that_cannot_be_written_is_found_before_any_work(self, run: Run) -> None:
+        save_noise("a.png")
+        Path("file").write_text("no folder")
+        told: list[Any] = []
+        with pytest.raises(FruitganError, match="cannot be written"):
+            run("a.png", output="file/below/", on_progress=told.append)
+        assert told == []
+
     def test_equal_runs_give_equal_bytes(self, run: Run) -> None:
         save_noise("a.png")
         for form in ("png", "jpg", "webp"):

@@ -7,29 +7,57 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from fruitgan.progress import Event, Note, OnProgress
+from fruitgan.progress import Event, Note, OnProgress, duration
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 
+LINE_SECONDS = 30
+"""Off a terminal: how often a line says how far the work is."""
+OWN_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
+"""Of a bar whose job knows how long it will take."""
+
+
 class Bar:
-    """A running count; silent where there is no terminal to draw on."""
+    """How far one part of the work is: a bar that goes when the part ends, or off a terminal a line every half minute.
 
-    def __init__(self, drawn: tqdm[Any] | None) -> None:
+    Args:
+        drawn: None where there is no terminal.
+        say: prints a line; None where nobody wants to read.
+    """
+
+    def __init__(self, label: str, total: int | None, start: int, drawn: tqdm[Any] | None, say: Callable[[str], None] | None):
+        self._label, self._total, self._start = label, total, start
         self._drawn = drawn
+        self._say = say
+        self._began = self._said = time.monotonic()
 
-    def update(self, done: int, **postfix: Any) -> None:
-        """`done` is the count so far, not the increment; `postfix` stands behind the bar."""
-        if self._drawn is None:
-            return
-        if postfix:
-            self._drawn.set_postfix(postfix, refresh=False)
-        self._drawn.update(done - self._drawn.n)
+    def update(self, done: int, seconds_left: float | None = None, **beside: Any) -> None:
+        """`done` is the count so far, not the increment; `seconds_left` is what the job expects, `beside` stands behind it."""
+        words = [f"{name.replace('_', ' ')} {value}" for name, value in beside.items()]
+        if self._drawn is not None:
+            if seconds_left is not None:
+                self._drawn.bar_format = OWN_FORMAT
+                words = [f"{duration(seconds_left)} left", *words]
+            self._drawn.set_postfix_str(", ".join(words), refresh=False)
+            self._drawn.update(done - self._drawn.n)
+        elif self._say is not None and (now := time.monotonic()) - self._said >= LINE_SECONDS:
+            self._said = now
+            self._say(", ".join([f"{self._label}: {self._how_far(done)}", *self._time_left(done, seconds_left, now), *words]))
+
+    def _how_far(self, done: int) -> str:
+        return f"{done:,}" if not self._total else f"{done:,} of {self._total:,} ({done / self._total:.0%})"
+
+    def _time_left(self, done: int, seconds: float | None, now: float) -> list[str]:
+        if seconds is None and self._total and done > self._start:
+            seconds = (now - self._began) * (self._total - done) / (done - self._start)
+        return [] if seconds is None else [f"{duration(seconds)} left"]
 
 
 class Console:
@@ -80,9 +108,9 @@ class Console:
 
     @contextmanager
     def bar(self, total: int | None, label: str, unit: str = "it", start: int = 0) -> Iterator[Bar]:
-        """A bar with the time left on stderr, if that is a terminal and not quiet; `start` is what was done before."""
+        """A bar with the time left on stderr, or lines where that is no terminal; `start` is what was done before."""
         if self.quiet or not sys.stderr.isatty():
-            yield Bar(None)
+            yield Bar(label, total, start, None, None if self.quiet else self.say)
             return
         from tqdm import tqdm
 
@@ -94,16 +122,21 @@ class Console:
             file=sys.stderr,
             dynamic_ncols=True,
             smoothing=0.1,
+            miniters=1,  # else it waits for as many as came at once before, however long they take now
+            leave=False,
         ) as drawn:
             self._bar = drawn
             try:
-                yield Bar(drawn)
+                yield Bar(label, total, start, drawn, None)
             finally:
                 self._bar = None
 
     @contextmanager
     def events(self, unit: str = "it") -> Iterator[OnProgress]:
-        """A callback for a job's events: a bar for each part of its work, one after the other, and a line for each note."""
+        """A callback for a job's events: a bar for each part of its work, one after the other, and a line for each note.
+
+        Of a part's details these are shown: `seconds_to_stop`, `images_per_second`, and the table `shown`.
+        """
         with ExitStack() as stack:
             shown: dict[str, Bar] = {}
 
@@ -116,7 +149,9 @@ class Console:
                     shown.clear()
                     shown[event.what] = stack.enter_context(self.bar(event.total or None, event.what, unit, event.done))
                 rate = event.details.get("images_per_second")
-                shown[event.what].update(event.done, **({"img/s": f"{rate:.2f}"} if rate else {}))
+                beside = {"images/s": f"{rate:.2f}"} if rate else {}
+                beside |= event.details.get("shown", {})
+                shown[event.what].update(event.done, event.details.get("seconds_to_stop"), **beside)
 
             yield on_event
 

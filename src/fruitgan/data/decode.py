@@ -42,8 +42,10 @@ SIGNATURES = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF87a", b"GIF89a", b"\x00\x00\x00\x0cjP  ", b"\xffO\xffQ", b"8BPS", b"qoif"),
     *(b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
 )
-UNREAD = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF"}
-"""Brands of pictures in MPEG boxes; of these Pillow reads AVIF alone, and only where it was built with it."""
+HEIF = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF"}
+"""Brands of pictures in MPEG boxes that pi-heif teaches Pillow to read."""
+UNREAD = {b"avif": "AVIF", b"avis": "AVIF", **HEIF}
+"""Such brands that Pillow may not read; AVIF where it was built without it."""
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -259,13 +261,18 @@ def _must_have_at_most(max_pixels: int, image: Image.Image, name: str) -> None:
 def _opened(stream: BinaryIO, head: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
     """The image at the beginning of a stream, its pixels not yet read; `head` are the stream's first bytes."""
     _ignore_warnings_of_pillow()
+    if head[4:8] == b"ftyp" and head[8:12] in HEIF:
+        _learn_heif()
     stream.seek(0)
     try:
         image = Image.open(stream, formats=formats())
     except UnidentifiedImageError as error:
         if head[4:8] == b"ftyp" and head[8:12] in UNREAD:
             kind = UNREAD[head[8:12]]
-            raise Undecodable(f"{name}: {kind} that Pillow cannot read here; convert it to JPEG or PNG first") from error
+            if "HEIF" in Image.OPEN and head[8:12] in HEIF:
+                raise Undecodable(f"{name}: damaged {kind}, or of a kind that cannot be read here") from error
+            extra = 'pip install "fruitgan[heif]", or ' if head[8:12] in HEIF else ""
+            raise Undecodable(f"{name}: {kind} that Pillow cannot read here; {extra}convert it to JPEG or PNG first") from error
         if head.startswith(SIGNATURES) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP"):
             raise Undecodable(f"{name}: a damaged or truncated image") from error
         raise NotAnImage(f"{name}: not an image") from error
@@ -403,6 +410,17 @@ def formats() -> tuple[str, ...]:
     logging.getLogger("PIL").addHandler(logging.NullHandler())  # else what it logs goes to standard error
     _silence_libtiff()
     return tuple(name for name in Image.OPEN if name not in LEFT_OUT)
+
+
+@functools.cache
+def _learn_heif() -> None:
+    """Have Pillow read HEIC, the photographs of many phones, where pi-heif is installed."""
+    try:
+        import pi_heif  # fruitgan[heif]
+    except ImportError:
+        return
+    pi_heif.register_heif_opener()
+    formats.cache_clear()
 
 
 def has_signature(name: str | None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -168,8 +169,13 @@ class TrainingDisplay:
         """Known when training begins."""
         self.recipe = ""
         self.first_step = 0
+        self.losses: Mapping[str, str] = {}
+        """As they are shown."""
 
     def __call__(self, event: Event) -> bool:
+        if isinstance(event, Progress):
+            self.losses = brief_losses(event.details.get("losses") or {}) or self.losses
+            event = replace(event, details={**event.details, "shown": self.losses})
         self.show(event)
         if isinstance(event, Progress):
             details: Mapping[str, Any] = event.details
@@ -184,6 +190,14 @@ class TrainingDisplay:
                 time_left = duration(details["seconds_left"])
                 self.console.warn(f"at this pace it takes {time_left}; {shorter} or a smaller --image-size takes less")
         return self.stop.signal is not None
+
+
+def brief_losses(losses: Mapping[str, float]) -> dict[str, str]:
+    """Each kind of loss, such as `cycle`, as the mean of its terms, `cycle_a` and `cycle_b`."""
+    kinds: dict[str, list[float]] = {}
+    for term, value in losses.items():
+        kinds.setdefault(term.rpartition("_")[0] or term, []).append(value)
+    return {kind: f"{sum(values) / len(values):.3f}" for kind, values in kinds.items()}
 
 
 def _train(settings: TrainGanSettings, console: Console) -> None:

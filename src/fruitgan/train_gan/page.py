@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def training_report(
     entries: Sequence[Mapping[str, Any]],
     result: Mapping[str, Any],
     both_ways: bool = True,
+    written: datetime | None = None,
 ) -> str:
     """The page as HTML text, of about 3 MB at most.
 
@@ -39,6 +41,7 @@ def training_report(
         entries: the lines of the log, none yet perhaps.
         result: the job's result as JSON values.
         both_ways: whether there is a generator for each direction.
+        written: now, of a training that goes on, whose page loads itself anew; None: it has ended.
     """
     story = story_of(config)
     finished, last = bool(result["finished"]), int(result["step"])
@@ -59,6 +62,7 @@ def training_report(
         translate_command=f"fruitgan translate photo.jpg --bundle {shlex.quote(str(run))}",
         other_domain=shlex.quote(story.domains[0]),
         both_ways=both_ways,
+        written=None if written is None else f"{written:%Y-%m-%d %H:%M:%S}",
         resume_command=resume + (f" --steps {2 * story.total_steps}" if finished else ""),
         incidents=incidents(entries),
         samples=sample_sheets(run / "samples"),

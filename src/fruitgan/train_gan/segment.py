@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import torch
@@ -92,7 +93,7 @@ class Segment:
         self.log = RunLog(self.run, self.plan, total)
         seconds = self.checkpoints.about(first).get("seconds")
         self.log.begin(first, seconds if isinstance(seconds, float) and seconds > 0 else 0.0)
-        self.save_clock = SaveClock()
+        self.save_clock, self.page_clock = SaveClock(), SaveClock()
         if changes:
             self.log.add_changes(first, changes, self.trainer)
         while (error := self._train()) is not None:
@@ -151,11 +152,17 @@ class Segment:
         every, kept = self.settings.save_every, self.settings.keep_every
         if (report.step % every == 0 if every else self.save_clock.is_due) or (kept and report.step % kept == 0):
             self._save()
+        if self.page_clock.is_due:
+            with self.page_clock.saving():
+                self.trainer.confirm()
+                self._write_page(self._result(round(self.log.seconds, 3)), datetime.now())
         if self.threads and not self.settings.deterministic and self.log.seconds_here >= self.threads_check_at:
             self._check_threads(report.step, self.threads.number)
         total, rate = self.trainer.total_steps, self.log.images_per_second
         seconds_left = (total - report.step) * self.plan.recipe.batch_size / rate
         details = {"losses": report.losses, "images_per_second": rate, "seconds_left": seconds_left}
+        rest = self.settings.max_seconds
+        details["seconds_to_stop"] = seconds_left if rest is None else max(0.0, min(seconds_left, rest - self.log.seconds_here))
         self.listener.tell(Progress(TRAINING, report.step, total, details))
 
     def _check_threads(self, step: int, number: int) -> None:
@@ -184,22 +191,32 @@ class Segment:
         if self.saved_step != trainer.step:
             self._save()  # also where no step was left to do: a kill may have come between the last checkpoint and its bundle
         self._sample()
-        result = TrainGanResult(
-            run=run.path,
-            step=trainer.step,
-            finished=trainer.step >= trainer.total_steps,
-            images=trainer.step * self.plan.recipe.batch_size,
-            seconds=self.saved_seconds,  # those that a resumed run counts on from
-            images_per_second=round(self.log.images_per_second, 3),
-            bundle=run.path / bundles.FILE_NAME,
-            final_losses=self.log.last_losses,
-            weights_sha256=bundles.weights_sha256(self._bundle()),
-        )
-        page = training_report(run.path, run.config, run.entries(), to_json(result), len(self.samples.samples) > 1)
-        write_atomically(run.path / "report.html", page.encode())
+        result = self._result(self.saved_seconds)  # those that a resumed run counts on from
+        self._write_page(result)
         if result.finished:
             run.finish(result)
         return result
+
+    def _result(self, seconds: float) -> TrainGanResult:
+        """As it stands now."""
+        trainer = self.trainer
+        return TrainGanResult(
+            run=self.run.path,
+            step=trainer.step,
+            finished=trainer.step >= trainer.total_steps,
+            images=trainer.step * self.plan.recipe.batch_size,
+            seconds=seconds,
+            images_per_second=round(self.log.images_per_second, 3),
+            bundle=self.run.path / bundles.FILE_NAME,
+            final_losses=self.log.last_losses,
+            weights_sha256=bundles.weights_sha256(self._bundle()),
+        )
+
+    def _write_page(self, result: TrainGanResult, now: datetime | None = None) -> None:
+        """The report; with the time of day one that renews itself, since the training goes on."""
+        run, both_ways = self.run, len(self.samples.samples) > 1
+        page = training_report(run.path, run.config, run.entries(), to_json(result), both_ways, now)
+        write_atomically(run.path / "report.html", page.encode())
 
     def _sample(self) -> None:
         path = self.run.path / SAMPLES / f"step-{self.trainer.step:08d}.png"

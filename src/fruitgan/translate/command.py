@@ -41,7 +41,13 @@ def translate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make every result anew, whatever is in its place; else only what is missing.")
     ] = False,
+    strength: Annotated[
+        float, typer.Option("--strength", min=0, max=1, metavar="0..1", help="How much of the change: 0 is the source, 1 all.")
+    ] = 1.0,
     compare: Annotated[bool, typer.Option("--compare", help="Source and result side by side.")] = False,
+    contact_sheet: Annotated[
+        bool, typer.Option("--contact-sheet", help="Beside the results a page of sources and results, contact-sheet.png.")
+    ] = False,
     frames: Annotated[
         Literal["first", "all"],
         typer.Option("--frames", help="Of an animation or a stack of pages: the first, or all into one file."),
@@ -92,6 +98,8 @@ def translate(
     for path in result.outputs:
         if path != STREAM:
             console.out(_in_one_line(path))
+    if result.contact_sheet:
+        console.out(_in_one_line(result.contact_sheet))
     for remark in result.notes:
         console.say(f"note: {_in_one_line(remark.path)}: {remark.reason}")
     for remark in result.skipped:

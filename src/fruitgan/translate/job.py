@@ -23,14 +23,16 @@ from fruitgan.engines.contracts import Engine, Precision, worker_count
 from fruitgan.engines.onnx_engine import AUTO, check_engine, open_engine
 from fruitgan.engines.padding import translate_pixels
 from fruitgan.errors import DataError, FruitganError, UsageError, reason_of
-from fruitgan.files import NotAFile, write_atomically
+from fruitgan.files import NotAFile, check_writable, write_atomically
 from fruitgan.progress import Note, OnProgress, Progress
 from fruitgan.registry import suggestion
 from fruitgan.settings import to_json
-from fruitgan.translate.pictures import TRAINED_AGAINST, Format, Kept, encode, lacks, restored, unit_of
-from fruitgan.translate.plan import STREAM, Task, make_plan, without_results
+from fruitgan.translate.pictures import TRAINED_AGAINST, Format, Kept, blended, contact_sheet, encode, lacks, restored, unit_of
+from fruitgan.translate.plan import STREAM, Task, make_plan, place_of_sheet, without_results
 
 LARGEST_SCALE_PX = 8192
+SHEET_PAIRS = 40
+"""On a contact sheet; of more results those at even distances."""
 FEW_STEPS = 1000
 """A training with fewer is warned of."""
 UNNAMEABLE = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
@@ -57,8 +59,12 @@ class TranslateSettings:
     """`auto`, `native`, or the shorter side in px at which the generator sees the images."""
     recursive: bool = False
     overwrite: bool = False
+    strength: float = 1.0
+    """From 0 to 1: how much of the generator's change a result has."""
     compare: bool = False
     """Whether the source stands on the left of the result."""
+    contact_sheet: bool = False
+    """Whether a page of sources and results is written beside the results."""
     frames: Literal["first", "all"] = "first"
     """Of animations and stacks of pages; all of them go into the container that they came in."""
     keep_metadata: Kept = "basic"
@@ -78,6 +84,10 @@ class TranslateSettings:
             raise UsageError("nothing to translate: give files, folders, or - for standard input")
         if STREAM in self.sources and len(self.sources) > 1:
             raise UsageError("- is standard input and holds one image; give it alone")
+        if self.contact_sheet and self.shard is not None:
+            raise UsageError("--contact-sheet shows all pictures: ask for it once more without --shard, when all jobs are done")
+        if not 0 <= self.strength <= 1:
+            raise UsageError(f"--strength {self.strength:g}: expected a number from 0, the source, to 1, all of the change")
         is_number = self.scale.isascii() and self.scale.isdigit() and len(self.scale) <= len(str(LARGEST_SCALE_PX))
         if self.scale not in ("auto", "native") and not (is_number and 1 <= int(self.scale) <= LARGEST_SCALE_PX):
             raise UsageError(f"--scale {self.scale}: expected auto, native, or a number of pixels from 1 to {LARGEST_SCALE_PX}")
@@ -101,6 +111,8 @@ class TranslateResult:
     skipped: tuple[Remark, ...]
     failed: tuple[Remark, ...]
     outputs: tuple[str, ...]
+    contact_sheet: str | None
+    """The page of sources and results, where it was asked for and there is a result."""
     notes: tuple[Remark, ...]
     """What single results lack: frames, values, bits."""
     seconds: float
@@ -147,6 +159,8 @@ def translate(
     direction = choose_direction(card, settings.to, settings.direction)
     mark = _mark(settings, bundle, direction)
     tasks = without_results(planned, mark, settings.overwrite)
+    sheet = place_of_sheet(planned, settings.overwrite) if settings.contact_sheet else None
+    check_writable(*{task.output.parent for task in tasks if task.output is not None})
     done: dict[Task, FruitganError | None] = {}
     name = None
     notes: dict[Task, list[str]] = {}
@@ -169,7 +183,13 @@ def translate(
     noted = tuple(Remark(task.source_name, text) for task in done for text in notes.get(task, ()))
     undone = set(tasks) - done.keys()
     there = [task for task in planned if task not in undone and done.get(task) is None]
-    return _result(settings, found, there, done, time.monotonic() - begin, notes=noted, **used)
+    if sheet is not None and there:
+        places = np.linspace(0, len(there) - 1, min(len(there), SHEET_PAIRS)).round().astype(int)
+        shown = [there[place] for place in places]
+        write_atomically(sheet, contact_sheet([(task.read(), task.output) for task in shown if task.output is not None], mark))
+        tell(Note(f"{sheet}: {len(shown)} of {len(there)} sources with their results"))
+    page = str(sheet) if sheet is not None and there else None
+    return _result(settings, found, there, done, time.monotonic() - begin, notes=noted, contact_sheet=page, **used)
 
 
 def _result(
@@ -269,6 +289,7 @@ class _Pipeline:
             for source in sources:
                 unit = unit_of(source, self.card)
                 made = translate_pixels(self.engine, self.card, unit, self.settings.scale_px)
+                made = blended(unit, made, self.settings.strength)
                 if self.settings.compare:
                     made = np.concatenate([unit, made], axis=1)
                     doubled = None if source.alpha is None else np.concatenate([source.alpha] * 2, axis=1)
@@ -306,12 +327,14 @@ def choose_direction(card: Card, to: str | None, direction: str | None) -> str:
 def _mark(settings: TranslateSettings, bundle: Bundle, direction: str) -> dict[str, Any]:
     """What makes a result: all that changes how it looks, but not where and how fast the same is computed."""
     card = bundle.card
+    strength = {} if settings.strength == 1 else {"strength": settings.strength}  # as results had it before there was a choice
     sizes = [card.image_size_px, card.size_minimum_px, card.size_multiple_px]
     made_of = [weights_sha256(bundle), card.generator.name, to_json(card.generator.options), sizes]
     return {
         "bundle": hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest(),
         "direction": direction,
         "scale": settings.scale,
+        **strength,
         "compare": settings.compare,
         "frames": settings.frames,
         "metadata": settings.keep_metadata,

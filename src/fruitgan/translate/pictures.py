@@ -21,14 +21,16 @@ from PIL import ExifTags, Image, ImageColor
 
 from fruitgan import __version__
 from fruitgan.bundle import Card
-from fruitgan.data.decode import Decoded, usual_range
+from fruitgan.data.decode import Decoded, decode, usual_range
 from fruitgan.errors import DataError, reason_of
 from fruitgan.files import open_regular
-from fruitgan.images import unit_from_bytes
+from fruitgan.images import squared, unit_from_bytes
 
 Format = Literal["png", "jpg", "webp", "tif", "gif"]
 Kept = Literal["none", "basic", "all"]
 OPENING = '{"fruitgan-translate": '
+CONTACT_SHEET = "contact_sheet"
+"""The entry of the mark by which a contact sheet is known."""
 TRAINED_AGAINST = "trained_against"
 """The entry with the pretrained networks that the generator was trained against: information that makes no other result."""
 SAVE_OPTIONS: Mapping[Format, Mapping[str, Any]] = {
@@ -43,6 +45,8 @@ CONTAINERS: Mapping[str, Format] = {"GIF": "gif", "WEBP": "webp", "PNG": "png", 
 """The formats, in Pillow's words, that hold several frames or pages, and as what they are written."""
 LARGEST_EXIF_BYTES = 60_000
 """JPEG has room for 65,533, our mark among them."""
+PAIRS_A_ROW, PICTURE_PX = 4, 128
+"""Of a contact sheet."""
 DATES = ("DateTimeOriginal", "DateTimeDigitized", "OffsetTime", "OffsetTimeOriginal", "OffsetTimeDigitized")
 CAMERA = ("DateTime", "Make", "Model", "Artist", "Copyright", "HostComputer")
 GONE = ("MakerNote", "ExifImageWidth", "ExifImageHeight", "ColorSpace", "ExifInteroperabilityOffset")
@@ -75,6 +79,17 @@ def unit_of(source: Decoded, card: Card) -> Any:
         background, opacity = _seen_through(source.alpha, card)
         unit = background + (unit - background) * opacity
     return unit
+
+
+def blended(source: Any, made: Any, strength: float) -> Any:
+    """What lies between a picture and its translation, both [H, W, 3] of one type: `source + strength (made - source)`.
+
+    In sRGB's own values, as the generator works in them; at 1 the translation itself.
+    """
+    if strength == 1:
+        return made
+    mixed = (1 - np.float32(strength)) * source.astype(np.float32) + np.float32(strength) * made.astype(np.float32)
+    return np.rint(mixed).astype(np.uint8) if made.dtype == np.uint8 else mixed
 
 
 def restored(made: Any, source: Decoded, card: Card, form: Format) -> Any:
@@ -170,6 +185,15 @@ def encode(
     except Exception as error:  # too many pixels a side, or a stranger's odd duration or resolution
         raise DataError(f"cannot be written as {form}, use png ({reason_of(error)})") from error
     return file.getvalue()
+
+
+def contact_sheet(pairs: Sequence[tuple[bytes, Path]], mark: Mapping[str, Any]) -> bytes:
+    """A PNG file of sources, given as their files' bytes, each beside its result, row by row on white."""
+    from fruitgan.report.grid import grid  # whose page kit no translation needs
+
+    shown = [squared(decode(file).pixels, PICTURE_PX, "pad") for pair in pairs for file in pair]
+    rows = [shown[start : start + 2 * PAIRS_A_ROW] for start in range(0, len(shown), 2 * PAIRS_A_ROW)]
+    return encode([grid(rows)], "png", {**mark, CONTACT_SHEET: len(pairs)}, {}, "none")
 
 
 def _exif(source: Mapping[int, Any], kept: Kept, with_folders: bool) -> Image.Exif:

@@ -16,13 +16,14 @@ from fruitgan.data.finder import Found, ImageFile, Remark, find_images, identity
 from fruitgan.errors import DataError, UsageError
 from fruitgan.files import open_regular, remove_abandoned
 from fruitgan.images import SUFFIXES
-from fruitgan.translate.pictures import TRAINED_AGAINST, Format, container_of, read_mark
+from fruitgan.translate.pictures import CONTACT_SHEET, TRAINED_AGAINST, Format, container_of, read_mark
 
 if TYPE_CHECKING:
     from fruitgan.translate.job import TranslateSettings
 
 STREAM = "-"
 FOLDER = "translated"
+SHEET = "contact-sheet.png"
 FORMAT_OF_SUFFIX: Mapping[str, Format] = {**{f".{form}": form for form in get_args(Format)}, ".jpeg": "jpg", ".tiff": "tif"}
 
 
@@ -150,6 +151,22 @@ def without_results(tasks: Sequence[Task], mark: Mapping[str, Any], overwrite: b
     return missing
 
 
+def place_of_sheet(tasks: Sequence[Task], overwrite: bool) -> Path:
+    """Where the contact sheet of these results goes; a sheet that is there gives way.
+
+    Raises:
+        UsageError: there is no folder of results, or something else stands there.
+    """
+    outputs = [task.output for task in tasks]
+    if None in outputs:
+        raise UsageError("--contact-sheet stands beside the results: give a folder for them with -o")
+    folder = Path(os.path.commonpath([str(output.parent) for output in outputs if output is not None] or ["."]))
+    place = folder / SHEET
+    if place in outputs or (os.path.lexists(place) and not overwrite and CONTACT_SHEET not in (read_mark(place) or {})):
+        raise UsageError(f"{place}: where the contact sheet goes is something else; give another folder with -o")
+    return place
+
+
 def _difference(task: Task, output: Path, mark: Mapping[str, Any]) -> str | None:
     """Why the file in the result's place is not the result; None if it is."""
     there = read_mark(output)
@@ -157,8 +174,9 @@ def _difference(task: Task, output: Path, mark: Mapping[str, Any]) -> str | None
         return "not made by fruitgan translate"
     if there.get("bundle") != mark["bundle"]:
         return "made by another bundle"
-    made = {**mark, "format": task.form}
-    usual = {"frames": "first", "metadata": "basic", "background": "white"}  # earlier results say nothing of these
+    made = {"strength": 1, **mark, "format": task.form}
+    # Earlier results say nothing of these, and none of a strength of 1.
+    usual = {"strength": 1, "frames": "first", "metadata": "basic", "background": "white"}
     other = next((key for key in made if key != TRAINED_AGAINST and there.get(key, usual.get(key)) != made[key]), None)
     if other is not None:
         return f"made with another {other}"
