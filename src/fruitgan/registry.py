@@ -36,6 +36,7 @@ KINDS = (
     "features",
     "metrics",
     "engines",
+    "trackers",
     "commands",
 )
 

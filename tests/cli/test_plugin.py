@@ -16,6 +16,30 @@ from fruitgan.cli import main
 Install = Callable[..., Path]
 Fruitgan = Callable[..., subprocess.CompletedProcess[str]]
 PLUGIN = Path(__file__).parents[1] / "plugin"
+STAND_IN = """
+import os
+
+def _see(*what):
+    with open(os.environ["SEEN"], "a") as file:
+        print(*what, file=file)
+
+class Image:
+    def __init__(self, value, caption=None):
+        assert value.dtype == "uint8" and value.shape[2] == 3
+
+class Run:
+    def log(self, metrics, step=None):
+        _see(step, *metrics)
+
+    def finish(self):
+        _see("finish")
+
+def init(project, name=None, *, config=None, resume="never", embed=True):
+    assert resume == "allow" and "plan" in config
+    print("* Trackio project initialized")
+    _see("init", project, name)
+    return Run()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +58,8 @@ def env(site: Path) -> dict[str, str]:
 
 def test_it_is_listed_with_its_package_and_version(fruitgan: Fruitgan, env: dict[str, str]) -> None:
     listed = json.loads(fruitgan("list", "--json", env=env).stdout)
-    for kind, name in (("generators", "plum-affine"), ("detectors", "plum-brightness"), ("commands", "plum")):
+    plugged = (("generators", "plum-affine"), ("detectors", "plum-brightness"), ("trackers", "trackio"), ("commands", "plum"))
+    for kind, name in plugged:
         found = [entry for entry in listed[kind] if entry["name"] == name]
         assert [(entry["package"], entry["version"]) for entry in found] == [("fruitgan-plum", "0.3.0")]
 
@@ -66,6 +91,24 @@ def test_a_training_with_its_generator_translates_and_names_it_where_it_is_missi
     missing = fruitgan(*translate, "--overwrite")
     assert missing.returncode == 4
     assert "pip install fruitgan-plum" in missing.stderr
+
+
+def test_its_tracker_is_given_the_curves_and_the_samples(fruitgan: Fruitgan, env: dict[str, str], tmp_path: Path) -> None:
+    write_fruit_domains(tmp_path / "data", 2, 32, splits=("trainA", "trainB"))
+    (tmp_path / "trackio.py").write_text(STAND_IN)  # trackio refuses the pillow that fruitgan needs
+    words = ["--recipe", "fast", "--image-size", "48", "--steps", "1", "--name", "plums", "--out", tmp_path / "runs"]
+    path = f"{env['PYTHONPATH']}:{tmp_path}"
+    done = fruitgan(
+        *("train-gan", "--data", tmp_path / "data", *words, "--gpu", "none", "--track", "trackio"),
+        env={"PYTHONPATH": path, "SEEN": str(tmp_path / "seen")},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "trackio show" in done.stderr
+    assert "initialized" not in done.stdout
+    init, losses, image, finish = (tmp_path / "seen").read_text().splitlines()
+    assert init.startswith("init fruitgan plums-")
+    assert "losses/cycle_a" in losses
+    assert (image, finish) == ("1 samples", "finish")
 
 
 def test_its_networks_keep_the_contracts(site: Path) -> None:

@@ -236,6 +236,9 @@ SHARD_HELP = (
     "Only this part of the work, by a hash of each path: I of 0 to N-1; auto is a Slurm array's task, or RANK of WORLD_SIZE."
 )
 Shard = Annotated[str | None, _machine("--shard", metavar="I/N|auto", help=SHARD_HELP)]
+Track = Annotated[
+    list[str] | None, _output("--track", metavar="NAME", help="Show the run in tensorboard or wandb too; may be given twice.")
+]
 Quiet = Annotated[bool, _output("--quiet", "-q", help="No progress on stderr; warnings and errors stay.")]
 Json = Annotated[bool, _output("--json", help="The result as one JSON object on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

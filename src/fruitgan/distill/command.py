@@ -42,6 +42,7 @@ def distill(
     out: options.Out = Path("runs/distill"),
     resume: options.ResumeAt = None,
     save_every: options.SaveEvery = None,
+    track: options.Track = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 5 if a check fails.")] = False,
     seed: options.Seed = None,
     gpu: options.Gpu = None,
@@ -70,6 +71,7 @@ def distill(
         generator=student,
         generator_options=options.pairs("--student-option", student_option),
         max_seconds=options.seconds_of(max_time),
+        track=tuple(track or ()),
     )
     with PoliteStop() as stop, console.events("") as show:
         display = TrainingDisplay(console, stop, show)

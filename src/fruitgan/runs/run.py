@@ -3,6 +3,7 @@
 config.json       every setting, resolved        samples/      translations of fixed images
 environment.json  versions and machine           checkpoints/  see checkpoint.py
 log.jsonl         a line every so many steps     result.json   when it is finished
+trackers/         what trackers keep, see trackers.py
 run.lock          while a process works in it; the kernel releases the lock when that process dies
 """
 
@@ -30,6 +31,7 @@ RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 SAMPLES = "samples"
 PLOTS = "plots"
+TRACKERS = "trackers"
 LATER = "later"
 LOCK = "run.lock"
 """There while somebody works in the folder; a dead process leaves the file behind, but not its lock."""
@@ -133,7 +135,7 @@ class Run:
             FruitganError: the folder cannot be written to.
             DataError: a folder in it is a link, behind which it would write and remove.
         """
-        for name in (CHECKPOINTS, SAMPLES, PLOTS):
+        for name in (CHECKPOINTS, SAMPLES, PLOTS, TRACKERS):
             if (self.path / name).is_symlink():
                 raise DataError(f"{self.path / name}: a link; a run keeps all it has in its own folder, so put a folder there")
         with locked(self.path) as is_locked:

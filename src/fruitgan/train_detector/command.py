@@ -63,6 +63,7 @@ def train_detector(
     name: options.Name = None,
     out: options.Out = Path("runs/train-detector"),
     resume: options.Resume = None,
+    track: options.Track = None,
     seed: options.Seed = None,
     gpu: options.Gpu = None,
     device: options.Device = None,
@@ -76,7 +77,7 @@ def train_detector(
     console = Console(json=json, quiet=quiet)
     from fruitgan.train_detector.settings import TrainDetectorSettings
 
-    _train(options.settings_of(TrainDetectorSettings, given), console)
+    _train(options.settings_of(TrainDetectorSettings, given, track=tuple(track or ())), console)
 
 
 def _train(settings: TrainDetectorSettings, console: Console) -> None:

@@ -27,6 +27,7 @@ from fruitgan.registry import Choice
 from fruitgan.runs.checkpoint import Checkpoints, SaveClock
 from fruitgan.runs.resume import environment, find_run, keep_environment
 from fruitgan.runs.run import CHECKPOINTS, LOCK, LOG, Run, refuse_existing
+from fruitgan.runs.trackers import Trackers
 from fruitgan.settings import to_json
 from fruitgan.threads import chosen_threads, using_threads
 from fruitgan.train_detector.calibration import by_source_split, calibration, calibration_slope, judge
@@ -112,6 +113,7 @@ class _Job(Listener):
     def train(self, run: Run | None) -> TrainDetectorResult:
         began = time.monotonic()
         device = choose_device(self.settings.gpu, self.settings.device)
+        trackers = Trackers(self.settings.track, self, is_new=run is None)
         if device.type == "cpu":
             threads = chosen_threads(self.settings.threads).number
             self.stack.enter_context(using_threads(threads))
@@ -146,13 +148,15 @@ class _Job(Listener):
             (run.path / METRICS).unlink(missing_ok=True)
         with own_randomness(device):
             training = Training(choice, dataset, split, settings.fitting, device)
-            self._train(run, training)
+            self._train(run, training, trackers)
             best = training.load_best()
         return self._finish(run, choice, training, best, seen, began)
 
-    def _train(self, run: Run, training: Training) -> None:
+    def _train(self, run: Run, training: Training, trackers: Trackers) -> None:
         """Go on from the newest checkpoint until the training is over, or it was asked to stop and loses nothing by it."""
         checkpoints, clock, total = Checkpoints(run.path / CHECKPOINTS), SaveClock(0.0), training.total_steps
+        trackers.begin(run, (run.path / LOG).read_text().count("\n") if (run.path / LOG).is_file() else 0)
+        self.stack.callback(trackers.end)
         self._begin(run, training, checkpoints)
         is_saved = True
         for found in training.run():
@@ -164,6 +168,7 @@ class _Job(Listener):
                 continue
             line = _log_line(training.rounds)
             run.log(line)
+            trackers.line(found.number, line)
             self.tell(Progress("training", training.step, total, line))
             if found.number == 1 and found.seconds > SLOW_EPOCH_SECONDS:
                 slow = f"an epoch takes {found.seconds:.0f} seconds; a smaller --image-size is faster"

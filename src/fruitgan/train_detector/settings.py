@@ -31,7 +31,7 @@ FORMAT = 2
 FIXED = ("detector", "detector_options", "protocol", "augment", "image_size", "batch_size", "learning_rate", "seed")
 LENGTHS = ("epochs", "patience")
 """These decide only when to stop, so that a run may be resumed with others."""
-KEPT = (*LENGTHS, "data", "threads")
+KEPT = (*LENGTHS, "data", "threads", "track")
 SIZE_OPTION = "image_size_px"
 STEPS_PER_EPOCH = 16
 """Batch norm's running statistics need steps: with three an epoch they lag so far behind that patience runs out first."""
@@ -89,6 +89,8 @@ class TrainDetectorSettings:
     device: str | None = None
     threads: int | None = None
     """Of the CPU; None: what is fastest here, found by a trial, or what a resumed run has."""
+    track: tuple[str, ...] = ()
+    """Names of trackers."""
 
     def __post_init__(self) -> None:
         if self.data is None and self.resume is None:

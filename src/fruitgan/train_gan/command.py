@@ -105,6 +105,7 @@ def train_gan(
             show_default="stop",
         ),
     ] = None,
+    track: options.Track = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print parameters, multiply-adds, memory and time here; train nothing.")
     ] = False,
@@ -149,6 +150,7 @@ def train_gan(
         domains=parse_domains(domains),
         recipe_changes=options.pairs("--set", set_field),
         max_seconds=options.seconds_of(max_time),
+        track=tuple(track or ()),
     )
     if dry_run and resume is not None:
         raise UsageError("--dry-run is for a training that has not begun; fruitgan show RUN tells of one that has")

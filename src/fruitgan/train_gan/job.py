@@ -20,6 +20,7 @@ from fruitgan.files import check_writable
 from fruitgan.progress import Listener, Note, OnProgress
 from fruitgan.runs.resume import changed_settings, environment, find_run, keep_environment, merged_settings, resume_command
 from fruitgan.runs.run import CONFIG, RESULT, Run, refuse_existing, training_config
+from fruitgan.runs.trackers import Trackers
 from fruitgan.settings import to_json, typed
 from fruitgan.threads import Threads, using_threads
 from fruitgan.train_gan.assemble import (
@@ -117,6 +118,7 @@ class _Job:
         device = choose_device(self.settings.gpu, self.settings.device)
         if self.settings.deterministic:
             be_deterministic(device)
+        trackers = Trackers(self.settings.track, self.listener, is_new=run is None)
         plan = make_plan(self.settings, device) if run is None else _resumed_plan(run, self.settings)
         threads: Threads | None = None
         if device.type == "cpu":
@@ -163,6 +165,7 @@ class _Job:
                 trainer=trainer,
                 first_objective=lambda: self._objective(plan, True),
                 threads=threads,
+                trackers=trackers,
                 listener=self.listener,
             )
             first = segment.restore()

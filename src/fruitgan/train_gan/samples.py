@@ -14,7 +14,7 @@ from fruitgan.data.preprocessing import Preprocessing
 from fruitgan.data.sources import Source
 from fruitgan.errors import DataError
 from fruitgan.images import Pixels, bytes_from_unit, signed_from_unit, squared, unit_from_bytes, unit_from_signed
-from fruitgan.report.grid import grid, png_bytes
+from fruitgan.report.grid import grid
 from fruitgan.train_gan.assemble import Datasets, Plan
 from fruitgan.train_gan.monitor import describe
 from fruitgan.train_gan.trainer import Trainer
@@ -73,10 +73,10 @@ class SampleImages:
                     f"no image of {domain.name} can be read any more; the samples show training images as decoded"
                 )
 
-    def sheet(self, trainer: Trainer) -> bytes:
-        """A PNG file: rows of source, fake and, with both directions, cycled."""
+    def sheet(self, trainer: Trainer) -> Pixels:
+        """A grid: rows of source, fake and, with both directions, cycled."""
         generators = {direction: trainer.generator(direction) for direction in self.samples}
-        return png_bytes(grid(sample_rows(generators, self.samples, trainer.device)))
+        return grid(sample_rows(generators, self.samples, trainer.device))
 
     def outputs(self, trainer: Trainer) -> dict[str, dict[str, float]]:
         """`monitor.describe` of the outputs, by direction."""

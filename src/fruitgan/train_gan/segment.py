@@ -16,9 +16,10 @@ from fruitgan.data.sources import Source
 from fruitgan.errors import UsageError
 from fruitgan.files import write_atomically
 from fruitgan.progress import Listener, Note, Progress
-from fruitgan.report.grid import sample_files
+from fruitgan.report.grid import png_bytes, sample_files
 from fruitgan.runs.checkpoint import Checkpoints, SaveClock
 from fruitgan.runs.run import CHECKPOINTS, SAMPLES, Run
+from fruitgan.runs.trackers import Trackers
 from fruitgan.settings import to_json
 from fruitgan.threads import Threads
 from fruitgan.train_gan.assemble import Datasets, Plan, make_bundle, make_trainer
@@ -52,6 +53,7 @@ class Segment:
     first_objective: Callable[[], Objective]
     """Makes the objective as it was before the first step, to go back to."""
     threads: Threads | None
+    trackers: Trackers
     listener: Listener
     saved_step: int | None = None
     noted: str | None = None
@@ -90,17 +92,20 @@ class Segment:
         self.listener.warn(*self.samples.notes)
         self.listener.tell(Note(f"{self.run.path}: step {first} of {total}{f', {self.threads}' if self.threads else ''}"))
         self.listener.tell(Progress(TRAINING, first, total, {"run": self.run.path, "recipe": self.plan.recipe_name}))
-        self.log = RunLog(self.run, self.plan, total)
+        self.log = RunLog(self.run, self.plan, total, self.trackers)
         seconds = self.checkpoints.about(first).get("seconds")
-        self.log.begin(first, seconds if isinstance(seconds, float) and seconds > 0 else 0.0)
-        self.save_clock, self.page_clock = SaveClock(), SaveClock()
-        if changes:
-            self.log.add_changes(first, changes, self.trainer)
-        while (error := self._train()) is not None:
-            self._go_back(error)
-            if self.listener.stopped:
-                break
-        return self._end()
+        try:
+            self.log.begin(first, seconds if isinstance(seconds, float) and seconds > 0 else 0.0)
+            self.save_clock, self.page_clock = SaveClock(), SaveClock()
+            if changes:
+                self.log.add_changes(first, changes, self.trainer)
+            while (error := self._train()) is not None:
+                self._go_back(error)
+                if self.listener.stopped:
+                    break
+            return self._end()
+        finally:
+            self.trackers.end()
 
     def _train(self) -> LossNotFinite | None:
         """Train as long as it goes; what went wrong, if a step was not finite."""
@@ -137,6 +142,7 @@ class Segment:
                 parts[part].restore(stateful.state())
         rollback = {"from_step": error.step, "to_step": step, "terms": list(error.terms)}
         self.trainer.draw_anew([*before, rollback])
+        self.trackers.take_back()
         self.log.take_back(step)
         self.listener.warn(f"step {step}: {went_back(rollback)} ({len(before) + 1} of {MAX_ROLLBACKS} times)")
 
@@ -219,8 +225,9 @@ class Segment:
         write_atomically(run.path / "report.html", page.encode())
 
     def _sample(self) -> None:
-        path = self.run.path / SAMPLES / f"step-{self.trainer.step:08d}.png"
-        write_atomically(path, self.samples.sheet(self.trainer))
+        path, sheet = self.run.path / SAMPLES / f"step-{self.trainer.step:08d}.png", self.samples.sheet(self.trainer)
+        write_atomically(path, png_bytes(sheet))
+        self.trackers.image(self.trainer.step, "samples", sheet)
 
     def _bundle(self) -> bundles.Bundle:
         return make_bundle(self.run.path.name, self.trainer, self.plan, self.source, self.datasets.fingerprint)
@@ -232,9 +239,10 @@ class RunLog:
     Times are of a clock that never goes back.
     """
 
-    def __init__(self, run: Run, plan: Plan, total_steps: int) -> None:
+    def __init__(self, run: Run, plan: Plan, total_steps: int, trackers: Trackers) -> None:
         self.run = run
         self.plan = plan
+        self.trackers = trackers
         self.total_steps = total_steps
         self.last_losses: Mapping[str, float] = {}
         self.seconds_before = 0.0
@@ -244,6 +252,7 @@ class RunLog:
 
     def begin(self, step: int, seconds: float) -> None:
         """A segment begins at this step; time counts from here; `seconds` are the checkpoint's, perhaps more than the log's."""
+        self.trackers.begin(self.run, max((entry["step"] for entry in self.run.entries()), default=0))
         kept = self.take_back(step)
         self.seconds_before = seconds
         if kept:
@@ -290,6 +299,7 @@ class RunLog:
         if warnings := self.monitor.see(entry):
             entry["warnings"] = warnings
         self.run.log(entry)
+        self.trackers.line(report.step, entry)
         return list(warnings.values())
 
     def add_changes(self, step: int, changes: Mapping[str, str], trainer: Trainer) -> None:

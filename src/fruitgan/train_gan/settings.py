@@ -70,6 +70,8 @@ class TrainGanSettings:
     keep_every: int | None = None
     """In steps; None: no checkpoint is kept for good."""
     on_nan: OnNan | None = None
+    track: tuple[str, ...] = ()
+    """Names of trackers."""
     gpu: str | None = None
     device: str | None = None
     threads: int | None = None
@@ -108,7 +110,7 @@ FIXED = (
     "generator_options", "discriminator", "discriminator_options", "objective", "objective_options", "augment",
     "image_size", "batch_size", "precision", "seed", "init_from", "teacher",
 )  # fmt: skip
-KEPT = ("sample_every", "save_every", "log_every", "keep", "keep_every", "on_nan", "deterministic", "threads")
+KEPT = ("sample_every", "save_every", "log_every", "keep", "keep_every", "on_nan", "track", "deterministic", "threads")
 """A resumed run keeps these unless they are given anew; on the same machine the last two decide the bits."""
 
 
