@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from picture_files import write_noise
+from PIL import Image
 
 from fruitgan import randomness
 from fruitgan.data.augment.training import jitter_mirror, none
 from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.loader import Batch, BatchBuffer, BatchLoader, Sampler
+from fruitgan.networks.mobile import mobile
 
 SIDE_PX = 20
 
@@ -89,6 +91,37 @@ def test_without_augmentation_the_pixels_are_those_of_the_files(tmp_path: Path) 
         for image, index in zip(images, indices, strict=True):
             pixels = loader.images[domain].pixels[index].astype(np.float32) / 255 * 2 - 1
             np.testing.assert_allclose(image.permute(1, 2, 0).numpy(), pixels, rtol=0, atol=1e-6)
+
+
+def largest_gradient(images: torch.Tensor) -> float:
+    """Of a small generator with weights as large as a training makes them, for a loss that differs from pixel to pixel."""
+    torch.manual_seed(0)
+    generator = mobile(base_channels=8)
+    for convolution in [module for module in generator.modules() if isinstance(module, torch.nn.Conv2d)]:
+        torch.nn.init.normal_(convolution.weight, 0, 0.3)
+    (generator(images) * torch.randn(images.shape)).mean().backward()
+    return max(float(parameter.grad.abs().max()) for parameter in generator.parameters() if parameter.grad is not None)
+
+
+@pytest.mark.parametrize("grey", [0, 77, 255])
+def test_an_image_of_one_colour_does_not_blow_up_the_gradients(tmp_path: Path, grey: int) -> None:
+    for side in "ab":
+        (tmp_path / side).mkdir()
+        Image.new("RGB", (SIDE_PX, SIDE_PX), (grey, grey, grey)).save(tmp_path / side / "plain.png")
+    plain, noise = (
+        ImageDataset.build([tmp_path / "a" / "plain.png"], load_size_px=SIDE_PX),
+        image_dataset(tmp_path / "noise", 1),
+    )
+    loader = BatchLoader(
+        plain, noise, Sampler(1, 1, 1, 0, "passes"), none(), image_size_px=SIDE_PX, seed=0, device=torch.device("cpu")
+    )
+    batch = loader.batch(0, {})
+    colour = torch.full_like(batch.a, grey / 127.5 - 1)
+    assert float((batch.a - colour).abs().max()) <= 1 / 255 + 1e-6  # half a grey level, in [-1, 1]
+    assert float(batch.a.std()) > 1 / 1000
+    assert -1 <= float(batch.a.min()) <= float(batch.a.max()) <= 1
+    assert torch.equal(batch.b[0], torch.from_numpy(noise.pixels[0]).permute(2, 0, 1).float() / 255 * 2 - 1)
+    assert largest_gradient(colour) > 1e4 * largest_gradient(batch.a)
 
 
 def test_images_on_the_device_give_the_same_batches(tmp_path: Path) -> None:

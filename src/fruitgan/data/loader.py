@@ -161,6 +161,8 @@ class BatchLoader:
         self.image_size_px = image_size_px
         self.seed = seed
         self.device = device
+        noise = randomness.sample(0, 0, 3 * image_size_px**2, "dither").reshape(3, image_size_px, image_size_px)
+        self._dither = torch.from_numpy((noise - 0.5) / 255).float().to(device)
 
     def batch(self, step: int, draws: Mapping[str, int]) -> Batch:
         host_batch = self.host_batch(step, draws)
@@ -194,8 +196,17 @@ class BatchLoader:
         else:
             pixels = self.on_device[domain][host_batch[f"indices/{domain}"]]
         images = unit_from_bytes(pixels.permute(0, 3, 1, 2).float())
-        numbers = host_batch[f"augment/{domain}"]
-        return signed_from_unit(self.augmentation.apply(images, numbers, self.image_size_px)).contiguous()
+        images = self.augmentation.apply(images, host_batch[f"augment/{domain}"], self.image_size_px)
+        return signed_from_unit(self._varied(images)).contiguous()
+
+    def _varied(self, images: Tensor) -> Tensor:
+        """The images, [N, 3, S, S] in [0, 1]; those of one colour (crops of a background) with noise of half a grey level.
+
+        An instance norm divides the rounding errors of a constant map by sqrt(eps), once a layer, so that the gradients of one
+        such image reach infinity, where exactly they are 0.
+        """
+        is_plain = (images.amax(dim=(2, 3)) - images.amin(dim=(2, 3))).amax(dim=1).view(-1, 1, 1, 1) < 0.5 / 255
+        return torch.where(is_plain, (images + self._dither.to(images.dtype)).clamp(0, 1), images)
 
     def _numbers(self, step: int, n: int, count: int, stream: str) -> Tensor:
         # Not every device has float64; the largest float32 below 1 keeps rounding from reaching 1.
