@@ -25,7 +25,7 @@ from fruitgan.settings import read_json
 from fruitgan.tensorfile import open_tensors
 
 FORMAT = 2
-"""Format 1 has nothing under `about`, and calls the part `ema` `average`."""
+"""Format 1 has nothing under `about` but counts it into the sum, and calls the part `ema` `average`."""
 ABOUT = "about"
 """Values beside the state, for which no sum is recorded: the state of equal runs has equal sums."""
 MOST_TIME_SHARE = 0.02
@@ -242,7 +242,8 @@ def _checked(path: Path) -> dict[str, Any]:
     if document["format"] > FORMAT:
         raise _Newer(f"{path}: its format {document['format']} is newer than this fruitgan's {FORMAT}; update fruitgan")
     sums = document.pop(SUMS, None)
-    document.pop(ABOUT, None)
+    if document["format"] > 1:
+        document.pop(ABOUT, None)
     # The first checkpoints had no sum of this file itself; a damaged name of a sum must not make one look like these.
     if not isinstance(sums, dict) or not {TENSORS} <= set(sums) <= {TENSORS, VALUES}:
         raise DataError(f"{path}: {VALUES} does not have the sums that it should; it is damaged")
