@@ -18,7 +18,7 @@ from fruitgan.engines import contracts
 from fruitgan.engines.contracts import Engine, Images, engines
 from fruitgan.errors import FruitganError
 from fruitgan.progress import Event, Progress
-from fruitgan.translate import job
+from fruitgan.translate import pipeline
 from fruitgan.translate.job import TranslateResult, TranslateSettings, translate
 
 Run = Callable[..., TranslateResult]
@@ -126,7 +126,7 @@ def test_a_picture_that_fails_takes_none_of_the_others_with_it(run: Run) -> None
 
 def test_only_as_many_pictures_are_held_as_there_are_workers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     held, most, lock = 0, 0, threading.Lock()
-    decode, write = vars(job)["decode_frames"], vars(job)["write_atomically"]
+    decode, write = vars(pipeline)["decode_frames"], vars(pipeline)["write_whole"]
 
     def counted(change: int) -> None:
         nonlocal held, most
@@ -142,8 +142,8 @@ def test_only_as_many_pictures_are_held_as_there_are_workers(run: Run, monkeypat
         write(path, data)
         counted(-1)
 
-    monkeypatch.setattr(job, "decode_frames", decoding)
-    monkeypatch.setattr(job, "write_atomically", writing)
+    monkeypatch.setattr(pipeline, "decode_frames", decoding)
+    monkeypatch.setattr(pipeline, "write_whole", writing)
     pictures(200)
     assert run("in", engine=Alone).translated == 200
     assert most <= 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
@@ -54,12 +54,14 @@ def find_images(
     recursive: bool,
     results: Path | None = None,
     is_result: Callable[[Path], bool] = lambda path: False,
+    others: Collection[str] = (),
 ) -> Found:
     """All that the names, folders and glob patterns mean, each file once, in their order and by name within a folder.
 
     A path that exists is never read as a pattern. Links are followed, each folder is visited once. What is hidden, by a dot
     before its name, is found only if it is named itself. `results` is the folder where the results go: below a named folder it
-    is left out, and if it is a named folder itself, so are the files that `is_result` is true of.
+    is left out, and if it is a named folder itself, so are the files that `is_result` is true of. Files that are named
+    themselves and have a suffix of `others` are found as images are.
     """
     found = Found()
     folders: set[tuple[int, int] | None] = set()
@@ -88,7 +90,7 @@ def find_images(
             elif (key := os.path.abspath(path)) not in files:
                 files.add(key)
                 try:
-                    reason = _reason_no_image(path)
+                    reason = None if path == named and path.suffix.lower() in others else _reason_no_image(path)
                 except OSError as error:
                     found.failed.append(Remark(str(path), f"cannot be read ({reason_of(error)})"))
                     continue

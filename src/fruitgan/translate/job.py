@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,29 +13,29 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+from fruitgan.addresses import Address, place_of, write_whole
 from fruitgan.bundle import DEFAULT_SHIPPED, RUNS, Bundle, Card, load, locate, weights_sha256
-from fruitgan.data.decode import NotAnImage, decode_frames
-from fruitgan.data.finder import Found, Remark, bare_reason
-from fruitgan.data.parallel import Shard, in_order
+from fruitgan.data.finder import Found, Remark
+from fruitgan.data.parallel import Shard
 from fruitgan.data.preprocessing import parse_value_range
-from fruitgan.engines.contracts import Engine, Precision, worker_count
+from fruitgan.engines.contracts import Precision
 from fruitgan.engines.onnx_engine import AUTO, check_engine, open_engine
-from fruitgan.engines.padding import translate_pixels
-from fruitgan.errors import DataError, FruitganError, UsageError, reason_of
-from fruitgan.files import NotAFile, check_writable, write_atomically
+from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.files import check_writable, write_atomically
 from fruitgan.progress import Note, OnProgress, Progress
 from fruitgan.registry import suggestion
 from fruitgan.settings import to_json
-from fruitgan.translate.pictures import TRAINED_AGAINST, Format, Kept, blended, contact_sheet, encode, lacks, restored, unit_of
-from fruitgan.translate.plan import STREAM, Task, make_plan, place_of_sheet, without_results
+from fruitgan.translate.pictures import TRAINED_AGAINST, Format, Kept, contact_sheet
+from fruitgan.translate.pipeline import Outcome, Pipeline
+from fruitgan.translate.plan import FOLDER, STREAM, Task, is_folder, make_plan, place_of_sheet, without_results
 
 LARGEST_SCALE_PX = 8192
 SHEET_PAIRS = 40
 """On a contact sheet; of more results those at even distances."""
 FEW_STEPS = 1000
 """A training with fewer is warned of."""
-UNNAMEABLE = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
-"""How a file system says that it is just this name that it does not take."""
+FAILED = "failed{}.jsonl"
+"""Beside the output folder of a batch job: a row for each picture that failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,7 @@ class TranslateSettings:
     """What to translate, with what, and where to."""
 
     sources: tuple[str, ...]
-    """Files, folders, glob patterns; or `-` alone, standard input."""
+    """Files, folders, glob patterns, addresses of them, shards; or `-` alone, standard input."""
     bundle: str | None = None
     """A file, a run or a name; None for the newest run, else the bundle that ships."""
     to: str | None = None
@@ -52,7 +51,7 @@ class TranslateSettings:
     direction: Literal["a2b", "b2a"] | None = None
     """None is the bundle's first."""
     output: str | None = None
-    """A file for one image, a folder, or `-`; None is the folder `translated`, and standard output for standard input."""
+    """A file for one image, a folder, an address, or `-`; None is the folder `translated`, and `-` for standard input."""
     format: Format | None = None
     """None is the output file's, else png."""
     scale: str = "auto"
@@ -158,12 +157,11 @@ def translate(
     card = bundle.card
     direction = choose_direction(card, settings.to, settings.direction)
     mark = _mark(settings, bundle, direction)
-    tasks = without_results(planned, mark, settings.overwrite)
+    tasks = without_results(planned, mark, settings)
     sheet = place_of_sheet(planned, settings.overwrite) if settings.contact_sheet else None
-    check_writable(*{task.output.parent for task in tasks if task.output is not None})
-    done: dict[Task, FruitganError | None] = {}
+    check_writable(*{task.output.parent for task in tasks if isinstance(task.output, Path)})
+    done: dict[Task, Outcome] = {}
     name = None
-    notes: dict[Task, list[str]] = {}
     if tasks:
         machine = {"gpu": settings.gpu, "device": settings.device, "precision": settings.precision}
         weights, scale = bundle.weights[direction], settings.scale_px
@@ -172,136 +170,72 @@ def translate(
         if card.resolved_recipe is not None and card.steps < FEW_STEPS:
             other = "" if settings.bundle else f"; --bundle {DEFAULT_SHIPPED} takes the one that ships"
             tell(Note(f"{card.name} was trained for {card.steps:,} steps: expect little of it{other}", is_warning=True))
-        pipeline = _Pipeline(engine, card, settings, mark, stdout, notes)
+        pipeline = Pipeline(engine, card, settings, mark, stdout)
         with closing(pipeline.results(tasks)) as results:
-            for task, error in results:
-                done[task] = error
-                details = {"path": task.source_name, "reason": None if error is None else bare_reason(error)}
+            for task, outcome in results:
+                done[task] = outcome
+                reasons = [remark.reason for remark in (*outcome.failed, *outcome.skipped)]
+                details = {"path": task.source_name, "reason": reasons[0] if reasons else None}
                 if tell(Progress("translating", len(done), len(tasks), details)):
                     break
     used = {"bundle": str(path), "direction": direction, "step": card.steps, "engine": name}
-    noted = tuple(Remark(task.source_name, text) for task in done for text in notes.get(task, ()))
     undone = set(tasks) - done.keys()
-    there = [task for task in planned if task not in undone and done.get(task) is None]
+    there = [task for task in planned if task not in undone and (task not in done or done[task].is_there)]
     if sheet is not None and there:
         places = np.linspace(0, len(there) - 1, min(len(there), SHEET_PAIRS)).round().astype(int)
         shown = [there[place] for place in places]
-        write_atomically(sheet, contact_sheet([(task.read(), task.output) for task in shown if task.output is not None], mark))
+        write_atomically(
+            sheet, contact_sheet([(task.read(), task.output) for task in shown if isinstance(task.output, Path)], mark)
+        )
         tell(Note(f"{sheet}: {len(shown)} of {len(there)} sources with their results"))
     page = str(sheet) if sheet is not None and there else None
-    return _result(settings, found, there, done, time.monotonic() - begin, notes=noted, contact_sheet=page, **used)
+    result = _result(settings, found, there, done, time.monotonic() - begin, contact_sheet=page, **used)
+    if is_batch(settings):
+        _write_failed(settings, result.failed)
+    return result
+
+
+def is_batch(settings: TranslateSettings) -> bool:
+    """Whether the work is one for a cluster, an array of jobs or an object store."""
+    places = [place_of(text) for text in (*settings.sources, settings.output or FOLDER)]
+    return settings.shard is not None or any(isinstance(place, Address) for place in places)
+
+
+def _write_failed(settings: TranslateSettings, failed: Sequence[Remark]) -> None:
+    """What failed, beside the folder of the results; the part of an array has a file of its own."""
+    if is_folder(settings.output):
+        folder, shard = place_of(settings.output or FOLDER), settings.shard
+        rows = "".join(json.dumps(to_json(remark)) + "\n" for remark in failed)
+        name = FAILED.format("" if shard is None else f"-{shard.index}-of-{shard.count}")
+        write_whole((folder if isinstance(folder, Address) else folder.absolute()).parent / name, rows.encode())
 
 
 def _result(
     settings: TranslateSettings,
     found: Found,
     there: Sequence[Task],
-    done: Mapping[Task, FruitganError | None],
+    done: Mapping[Task, Outcome],
     seconds: float,
     **used: Any,
 ) -> TranslateResult:
-    skipped, failed, codes = [*found.skipped], [*found.failed], set()
-    lost = {task: error for task, error in done.items() if error is not None}
-    for task, error in lost.items():
-        is_image = not isinstance(error, NotAnImage)
-        (failed if is_image else skipped).append(Remark(task.source_name, bare_reason(error)))
-        codes |= {error.exit_code} if is_image else set()
+    skipped = (*found.skipped, *(remark for outcome in done.values() for remark in outcome.skipped))
+    failed = (*found.failed, *(remark for outcome in done.values() for remark in outcome.failed))
+    codes = {outcome.exit_code for outcome in done.values() if outcome.failed}
+    translated = sum(outcome.made for outcome in done.values())
     exit_code = 0
     if failed or not (there or settings.shard):  # a part may be empty
         exit_code = FruitganError.exit_code if codes == {FruitganError.exit_code} and not found.failed else DataError.exit_code
     return TranslateResult(
-        translated=len(done) - len(lost),
-        skipped=tuple(skipped),
-        failed=tuple(failed),
+        translated=translated,
+        skipped=skipped,
+        failed=failed,
         outputs=tuple(task.output_name for task in there),
         seconds=round(seconds, 3),
-        images_per_second=round((len(done) - len(lost)) / seconds, 3),
+        notes=tuple(remark for outcome in done.values() for remark in outcome.notes),
+        images_per_second=round(translated / seconds, 3),
         exit_code=exit_code,
         **used,
     )
-
-
-@dataclass(frozen=True)
-class _Pipeline:
-    """One generator and what all images of a run share: each is read, translated, encoded and written by one worker.
-
-    Where the engine is concurrent, each call of it gets a part of the cores, which keeps them busier than one call on all of
-    them; else the calls queue, and meanwhile the other workers decode and encode.
-    """
-
-    engine: Engine
-    card: Card
-    settings: TranslateSettings
-    mark: Mapping[str, Any]
-    stdout: BinaryIO | None
-    notes: dict[Task, list[str]]
-    """What results lack is noted here."""
-
-    def results(self, tasks: Sequence[Task]) -> Generator[tuple[Task, FruitganError | None]]:
-        """Each task with what kept its result from being made, in their order, as they are done.
-
-        Who stops iterating stops the work: what is begun is written whole or not at all.
-
-        Raises:
-            FruitganError: as `attempt`.
-        """
-        workers = worker_count(len(tasks))
-        if workers > 1:
-            # One more than there are cores where calls of the engine queue: one generates, and the others are not idle.
-            yield from in_order(self.attempt, tasks, workers + (not self.engine.concurrent))
-        else:
-            yield from ((task, self.attempt(task)) for task in tasks)
-
-    def attempt(self, task: Task) -> FruitganError | None:
-        """Make one result; an error that is returned lies with this image alone.
-
-        Raises:
-            FruitganError: it cannot be written, and neither could any other.
-        """
-        try:
-            file = self._file(task, task.read())
-        except NotAFile as error:
-            return NotAnImage(str(error))
-        except FruitganError as error:
-            return error
-        except OSError as error:
-            return DataError(f"cannot be read ({reason_of(error)})")
-        except MemoryError:
-            return FruitganError("not enough memory for an image of this size")
-        if task.output is None:
-            assert self.stdout is not None
-            self.stdout.write(file)
-            self.stdout.flush()
-            return None
-        try:
-            write_atomically(task.output, file)
-        except FruitganError as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno in UNNAMEABLE:
-                return DataError(str(error))
-            raise
-        return None
-
-    def _file(self, task: Task, data: bytes) -> bytes:
-        is_all, notes = self.settings.frames == "all", self.notes.setdefault(task, [])
-        frames: list[Any] = []
-        told: list[Mapping[str, Any]] = []
-        with closing(decode_frames(data, background=None)) as sources:
-            for source in sources:
-                unit = unit_of(source, self.card)
-                made = translate_pixels(self.engine, self.card, unit, self.settings.scale_px)
-                made = blended(unit, made, self.settings.strength)
-                if self.settings.compare:
-                    made = np.concatenate([unit, made], axis=1)
-                    doubled = None if source.alpha is None else np.concatenate([source.alpha] * 2, axis=1)
-                    source = replace(source, alpha=doubled)
-                frames.append(restored(made, source, self.card, task.form))
-                told.append(source.about)
-                notes += (note for note in lacks(source, frames[-1], self.card, task.form, is_all) if note not in notes)
-                if not is_all:
-                    break
-        about = {**told[0], "duration": [each.get("duration", 0) for each in told]}
-        mark = {**self.mark, "format": task.form, "source": hashlib.sha256(data).hexdigest()}
-        return encode(frames, task.form, mark, about, self.settings.keep_metadata)
 
 
 def choose_direction(card: Card, to: str | None, direction: str | None) -> str:

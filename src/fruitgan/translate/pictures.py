@@ -13,7 +13,7 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -236,10 +236,11 @@ def container_of(file: Any) -> Format | None:
         return None
 
 
-def read_mark(path: Path) -> dict[str, Any] | None:
+def read_mark(source: Path | BinaryIO) -> dict[str, Any] | None:
     """The mark of a result; None for any other file. Decodes no pixels."""
     try:
-        with open_regular(path) as file, Image.open(file, formats=("JPEG", *CONTAINERS)) as image:
+        opened = open_regular(source) if isinstance(source, Path) else source
+        with opened as file, Image.open(file, formats=("JPEG", *CONTAINERS)) as image:
             exif = Image.Exif()
             exif.load(image.info.get("exif", b""))
             tags = getattr(image, "tag_v2", exif)

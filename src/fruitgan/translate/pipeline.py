@@ -1,0 +1,181 @@
+"""What is done for one picture, wherever that is: read, decoded, translated, encoded, and written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from fruitgan.addresses import write_whole
+from fruitgan.bundle import Card
+from fruitgan.data.decode import NotAnImage, decode_frames
+from fruitgan.data.finder import Remark, bare_reason, reason_no_image
+from fruitgan.data.parallel import in_order
+from fruitgan.engines.contracts import Engine, worker_count
+from fruitgan.engines.padding import translate_pixels
+from fruitgan.errors import DataError, FruitganError, reason_of
+from fruitgan.files import NotAFile
+from fruitgan.translate.pictures import Format, blended, encode, lacks, restored, unit_of
+from fruitgan.translate.plan import Task, kept_mark
+from fruitgan.translate.shards import Member, is_shard, packed, samples
+
+if TYPE_CHECKING:
+    from fruitgan.translate.job import TranslateSettings
+
+UNNAMEABLE = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
+"""How a file system says that it is just this name that it does not take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a task: of one picture, or of all in a shard."""
+
+    made: int = 0
+    """How many pictures were translated now."""
+    is_there: bool = True
+    """Whether the result is, made now or before."""
+    skipped: tuple[Remark, ...] = ()
+    failed: tuple[Remark, ...] = ()
+    notes: tuple[Remark, ...] = ()
+    """What results lack."""
+    exit_code: int = 0
+    """Of what failed."""
+
+    @classmethod
+    def of_error(cls, name: str, error: FruitganError) -> Outcome:
+        remark = (Remark(name, bare_reason(error)),)
+        if isinstance(error, NotAnImage):
+            return cls(is_there=False, skipped=remark)
+        return cls(is_there=False, failed=remark, exit_code=error.exit_code)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One generator and what all images of a run share: each is read, translated, encoded and written by one worker.
+
+    Where the engine is concurrent, each call of it gets a part of the cores, which keeps them busier than one call on all of
+    them; else the calls queue, and meanwhile the other workers decode and encode.
+    """
+
+    engine: Engine
+    card: Card
+    settings: TranslateSettings
+    mark: Mapping[str, Any]
+    stdout: BinaryIO | None = None
+
+    def results(self, tasks: Sequence[Task]) -> Generator[tuple[Task, Outcome]]:
+        """Each task with what became of it, in their order, as they are done.
+
+        Who stops iterating stops the work: what is begun is written whole or not at all.
+
+        Raises:
+            FruitganError: as `attempt`.
+        """
+        workers = worker_count(len(tasks))
+        if workers > 1:
+            # One more than there are cores where calls of the engine queue: one generates, and the others are not idle.
+            yield from in_order(self.attempt, tasks, workers + (not self.engine.concurrent))
+        else:
+            yield from ((task, self.attempt(task)) for task in tasks)
+
+    def attempt(self, task: Task) -> Outcome:
+        """Make one result, if it is not there; what the outcome calls failed lies with this image alone.
+
+        Raises:
+            UsageError: something else is in the place of the result.
+            FruitganError: it cannot be written, and neither could any other.
+        """
+        if task.is_there:
+            failed = [Remark(*pair) for pair in kept_mark(task, self.mark).get("failed", ())]
+            return Outcome(failed=tuple(failed), exit_code=DataError.exit_code if failed else 0)
+        try:
+            data = task.read()
+            file, outcome = self._shard(task, data) if is_shard(task.path) else self._picture(task.source_name, data, task.form)
+        except NotAFile as error:
+            return Outcome.of_error(task.source_name, NotAnImage(str(error)))
+        except (FruitganError, OSError, MemoryError) as error:
+            return Outcome.of_error(task.source_name, _as_ours(error))
+        if task.output is None:
+            assert self.stdout is not None
+            self.stdout.write(file)
+            self.stdout.flush()
+            return outcome
+        try:
+            write_whole(task.output, file)
+        except FruitganError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in UNNAMEABLE:
+                return Outcome.of_error(task.source_name, DataError(str(error)))
+            raise
+        return outcome
+
+    def _shard(self, task: Task, data: bytes) -> tuple[bytes, Outcome]:
+        """A shard of the same samples with their pictures translated; a sample whose picture fails is left out."""
+        made: list[Member] = []
+        outcomes: list[Outcome] = []
+        names: set[str] = set()
+        for sample in samples(data):
+            results: list[Member] = []
+            told: list[Outcome] = []
+            for name, content in sample:
+                if reason_no_image(content):  # what belongs to a picture stays with it: a label, a caption
+                    results.append((name, content))
+                    continue
+                new_name = f"{name.rpartition('.')[0] or name}.{task.form}"
+                try:
+                    file, outcome = self._picture(f"{task.source_name}/{name}", content, task.form)
+                    results.append((f"{name}.{task.form}" if new_name in names else new_name, file))
+                    names.add(new_name)
+                except (FruitganError, MemoryError) as error:
+                    outcome = Outcome.of_error(f"{task.source_name}/{name}", _as_ours(error))
+                told.append(outcome)
+            is_whole = not any(outcome.failed for outcome in told)
+            made += results if is_whole else []
+            outcomes += [outcome if is_whole else replace(outcome, made=0) for outcome in told]
+        failed = tuple(remark for outcome in outcomes for remark in outcome.failed)
+        mark = {**self._mark_of(data, task.form), "failed": [[remark.path, remark.reason] for remark in failed]}
+        return packed(made, mark), Outcome(
+            made=sum(outcome.made for outcome in outcomes),
+            failed=failed,
+            notes=tuple(remark for outcome in outcomes for remark in outcome.notes),
+            exit_code=max((outcome.exit_code for outcome in outcomes), default=0),
+        )
+
+    def _picture(self, name: str, data: bytes, form: Format) -> tuple[bytes, Outcome]:
+        """The file of a result. Raises: FruitganError."""
+        is_all = self.settings.frames == "all"
+        notes: list[str] = []
+        frames: list[Any] = []
+        told: list[Mapping[str, Any]] = []
+        with closing(decode_frames(data, background=None)) as sources:
+            for source in sources:
+                unit = unit_of(source, self.card)
+                made = translate_pixels(self.engine, self.card, unit, self.settings.scale_px)
+                made = blended(unit, made, self.settings.strength)
+                if self.settings.compare:
+                    made = np.concatenate([unit, made], axis=1)
+                    doubled = None if source.alpha is None else np.concatenate([source.alpha] * 2, axis=1)
+                    source = replace(source, alpha=doubled)
+                frames.append(restored(made, source, self.card, form))
+                told.append(source.about)
+                notes += (note for note in lacks(source, frames[-1], self.card, form, is_all) if note not in notes)
+                if not is_all:
+                    break
+        about = {**told[0], "duration": [each.get("duration", 0) for each in told]}
+        file = encode(frames, form, self._mark_of(data, form), about, self.settings.keep_metadata)
+        return file, Outcome(made=1, notes=tuple(Remark(name, note) for note in notes))
+
+    def _mark_of(self, data: bytes, form: Format) -> dict[str, Any]:
+        return {**self.mark, "format": form, "source": hashlib.sha256(data).hexdigest()}
+
+
+def _as_ours(error: Exception) -> FruitganError:
+    if isinstance(error, FruitganError):
+        return error
+    if isinstance(error, MemoryError):
+        return FruitganError("not enough memory for an image of this size")
+    return DataError(f"cannot be read ({reason_of(error)})")
