@@ -8,6 +8,7 @@ Only what fruitgan itself registers is written down, so that an installed plug-i
 from __future__ import annotations
 
 import difflib
+import html
 import inspect
 import re
 import sys
@@ -39,10 +40,12 @@ def commands_page() -> str:
         "",
         "# Commands",
         "",
-        "What `fruitgan COMMAND --help` shows. Options you leave out come from the environment, then the file that",
+        "What `fruitgan COMMAND --help` shows. Options you leave out come from the environment (`--batch-size` from",
+        "`FRUITGAN_BATCH_SIZE` and so on; `--set` from `FRUITGAN_SET_FIELD`), then the file that `--config` names, then the",
+        "recipe.",
+        "",
     ]
-    lines += ["`--config` names, then the recipe.", ""]
-    lines += table(("option", "value", "meaning"), [(opts, value, help) for opts, value, _, _, help in options(root)])
+    lines += table(("option", "value", "meaning"), [(opts, value, help) for opts, value, _, help in options(root)])
     for name in root.list_commands(None):
         if name in own_names("commands"):
             lines += command_lines(cli.load(name), f"fruitgan {name}")
@@ -64,19 +67,18 @@ def command_lines(command: Any, path: str) -> Iterator[str]:
     if arguments:
         yield from table(("argument", "", "meaning"), arguments)
         yield ""
-    yield from table(("option", "value", "environment", "default", "meaning"), options(command))
+    yield from table(("option", "value", "default", "meaning"), options(command))
 
 
-def options(command: Any) -> list[tuple[str, str, str, str, str]]:
-    """Names, value, environment variable, default and meaning of every option."""
+def options(command: Any) -> list[tuple[str, str, str, str]]:
+    """Names, value, default and meaning of every option."""
     rows = []
     for parameter in command.params:
         if parameter.param_type_name != "option" or parameter.hidden or parameter.name in INTERNAL:
             continue
         names = ", ".join(f"`{name}`" for name in sorted((*parameter.opts, *parameter.secondary_opts), key=len, reverse=True))
         value = "" if parameter.is_flag else parameter.metavar or parameter.display_type(None).strip("<>")
-        environment = f"`{parameter.envvar}`" if parameter.envvar else ""
-        rows.append((names, f"`{value}`" if value else "", environment, default_of(parameter), parameter.help or ""))
+        rows.append((names, f"`{value}`" if value else "", default_of(parameter), parameter.help or ""))
     return rows
 
 
@@ -165,7 +167,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str
     yield f"| {' | '.join(columns)} |"
     yield f"|{'|'.join(' --- ' for _ in columns)}|"
     for row in rows:
-        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
+        yield f"| {' | '.join(map(in_table, row))} |"
+
+
+def in_table(cell: str) -> str:
+    """The cell with its bars as GitHub and the site both show them: within backticks the site keeps a backslash."""
+    cell = re.sub(r"`([^`]*[|][^`]*)`", lambda code: f"<code>{html.escape(code[1])}</code>", cell)
+    return cell.replace("|", "&#124;")
 
 
 def with_files(page: Path) -> str:

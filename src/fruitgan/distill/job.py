@@ -94,7 +94,7 @@ def distill(settings: DistillSettings, on_progress: OnProgress | None = None) ->
     """Train a student on a teacher's images, or resume that, and measure both on the test images.
 
     Raises:
-        As `train_gan`; UsageError also where there is no teacher, or it has one direction alone.
+        UsageError: as `train_gan`, and where there is no teacher, or it has one direction alone.
     """
     asked = settings.training
     if asked.resume is None:
