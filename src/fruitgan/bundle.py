@@ -215,13 +215,15 @@ def _card(file: TensorFile) -> Card:
 
 
 def locate(wanted: str | None = None, runs: Path = RUNS) -> Path:
-    """The bundle that `--bundle FILE|NAME|RUN[@STEP]` means: a path that exists, else a run's name, else one that ships.
+    """The bundle that `--bundle FILE|NAME|RUN[@STEP]|hf:USER/NAME[@REVISION]` means.
 
-    Without a wish the newest run's under `runs`, else the one that ships.
+    A path that exists, else a run's name, else one that ships; without a wish the newest run's under `runs`, else the one that
+    ships. One of the Hub is fetched into the Hub's cache.
 
     Raises:
         UsageError: an unknown name.
-        DataError: no such file, a run that has none yet, or none at all.
+        DataError: no such file, a run that has none yet, or none at all; what the Hub has is damaged.
+        EnvironmentProblem: the Hub cannot be reached, or needs a login or a package.
     """
     if wanted is None:
         return _newest(runs)
@@ -230,6 +232,14 @@ def locate(wanted: str | None = None, runs: Path = RUNS) -> Path:
     path = Path(wanted)
     if path.exists() and not path.is_dir():
         return path
+    if wanted.startswith("hf:"):
+        from fruitgan.data import hub
+
+        pin = hub.pinned(wanted)
+        files = hub.fetched(pin, [FILE_NAME])
+        if FILE_NAME not in files:
+            raise DataError(f"{pin}: the repository holds no {FILE_NAME}")
+        return files[FILE_NAME]
     if (at := AT_STEP.fullmatch(wanted)) is not None and not path.exists():
         return _of_step(at[1], int(at[2]), runs)
     is_name = path.name == wanted and path.suffix != SUFFIX
@@ -245,6 +255,19 @@ def locate(wanted: str | None = None, runs: Path = RUNS) -> Path:
         raise DataError(f"{wanted}: no such bundle or run")
     known = sorted({*shipped_names(), *(found.parent.name for found in runs.glob(f"*/{FILE_NAME}"))})
     raise UsageError(f"no file, run or shipped bundle named {wanted!r}: {suggestion(wanted, known)}")
+
+
+def pinned(wanted: str | None) -> str | None:
+    """An address of the Hub with the commit that it means now, for results and configs; None for anything else.
+
+    Raises:
+        As `locate`, for an address.
+    """
+    if wanted is None or not wanted.startswith("hf:") or Path(wanted).exists():
+        return None
+    from fruitgan.data import hub
+
+    return hub.pinned(wanted)
 
 
 def _of_step(run: str, step: int, runs: Path) -> Path:

@@ -87,7 +87,7 @@ def _show(console: Console, result: CheckResult) -> None:
 
 @app.command("fetch")
 def fetch_set(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A named set; `fruitgan data list` shows them.")],
+    name: Annotated[str, typer.Argument(metavar="NAME|hf:USER/NAME", help="A set of `fruitgan data list`, or of the Hub.")],
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:

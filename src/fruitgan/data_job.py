@@ -209,14 +209,15 @@ class KnownSet:
 
 
 def fetch(name: str, on_progress: OnProgress | None = None) -> FetchResult:
-    """Have a named set in the cache.
+    """Have a named set, or a repository of the Hub, in the cache.
 
     Raises:
         UsageError: an unknown name.
         DataError: it cannot be had.
     """
     begin = time.monotonic()
-    source = registry.get(name).source(on_progress or silent)
+    tell = on_progress or silent
+    source = find_source(name, tell=tell) if name.startswith("hf:") else registry.get(name).source(tell)
     splits = {"trainA": source.a.train, "trainB": source.b.train, "testA": source.a.test, "testB": source.b.test}
     return FetchResult(
         name=name,

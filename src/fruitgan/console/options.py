@@ -169,10 +169,11 @@ Config = Annotated[
         help="Options from a file, one key each; what is typed or set in the environment wins.",
     ),
 ]
+BUNDLE = "FILE|NAME|hf:USER/NAME|RUN"
 BUNDLE_DEFAULT = "the newest run here, else the one that ships"
 Bundle = Annotated[
     str | None,
-    typer.Option("--bundle", metavar="FILE|NAME|RUN[@STEP]", show_default=BUNDLE_DEFAULT, help="The generators to use."),
+    typer.Option("--bundle", metavar=f"{BUNDLE}[@STEP]", show_default=BUNDLE_DEFAULT, help="The generators to use."),
 ]
 To = Annotated[
     str | None,
@@ -182,8 +183,8 @@ Direction = Annotated[
     Literal["a2b", "b2a"] | None,
     typer.Option("--direction", show_default="the bundle's first", help="The same as --to, by the letters of the domains."),
 ]
-DATA_HELP = "A named set, or a folder with trainA and trainB; a path that exists wins over a name."
-Data = Annotated[str | None, _data("--data", metavar="NAME|DIR", help=DATA_HELP)]
+DATA_HELP = "A named set, hf:USER/NAME, or a folder with trainA and trainB; a path that exists wins over a name."
+Data = Annotated[str | None, _data("--data", metavar="NAME|DIR|hf:USER/NAME", help=DATA_HELP)]
 DataA = Annotated[Path | None, _data("--data-a", metavar="DIR", help="A folder of images of domain a, instead of --data.")]
 DataB = Annotated[Path | None, _data("--data-b", metavar="DIR", help="A folder of images of domain b, instead of --data.")]
 Domains = Annotated[str | None, _data("--domains", metavar="A,B", help="The names of the two domains: apple,orange.")]

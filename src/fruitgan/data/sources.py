@@ -67,7 +67,7 @@ def find_source(
     images.
 
     A path that exists wins over a name; what holds a separator (`./apples`) is always a path. A name is looked up in the
-    registry `datasets` and fetched if need be.
+    registry `datasets` and fetched if need be, and so is a repository of the Hub, `hf:USER/NAME`.
 
     Raises:
         UsageError: neither or both forms given, or an unknown name.
@@ -82,6 +82,10 @@ def find_source(
     if (advice := about_address(data)) is not None:
         raise UsageError(f"--data {data}: {advice}")
     path = Path(data).expanduser()
+    if data.startswith("hf:") and not path.exists():
+        from fruitgan.data.hub import hub_source  # it stands on this module
+
+        return hub_source(data, domains, tell)
     if path.exists() or data.startswith((".", "~")) or any(mark in data for mark in ("/", os.sep)):
         return folder_source(path, domains)
     known = registry.names()
@@ -91,6 +95,15 @@ def find_source(
     if domains is None:
         return source
     return replace(source, a=replace(source.a, name=domains[0]), b=replace(source.b, name=domains[1]))
+
+
+def pinned_data(data: str) -> str:
+    """What `--data` takes, an address of the Hub with the commit that it means now; anything else as it is."""
+    if not data.startswith("hf:"):
+        return data
+    from fruitgan.data.hub import pinned
+
+    return pinned(data, "dataset")
 
 
 def parse_domains(text: str | None) -> tuple[str, str] | None:
@@ -125,7 +138,7 @@ def folder_source(root: Path, domains: tuple[str, str] | None = None) -> Source:
                 f"{root}: has no folder {split}; expected trainA and trainB (testA and testB if there are any; these two alone "
                 "for what trains nothing), or give two folders with --data-a and --data-b"
             )
-    names = domains or _domains_of(root.resolve().name) or ("a", "b")
+    names = domains or domains_in(root.resolve().name) or ("a", "b")
     return Source(
         root.resolve().name,
         _domain(names[0], root / "trainA", root / "testA"),
@@ -198,7 +211,7 @@ def _must_differ(domains: tuple[str, str]) -> None:
         raise UsageError(f"the domains {domains[0]!r} and {domains[1]!r} need two different names, as in apple,orange")
 
 
-def _domains_of(folder: str) -> tuple[str, str] | None:
+def domains_in(folder: str) -> tuple[str, str] | None:
     """The names in a folder's name like apple2orange."""
     match = re.fullmatch(r"([A-Za-z][A-Za-z_-]*)2([A-Za-z][A-Za-z_-]*)", folder)
     return None if match is None or match[1] == match[2] else (match[1], match[2])

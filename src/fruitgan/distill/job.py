@@ -143,8 +143,8 @@ def _first_settings(settings: DistillSettings) -> TrainGanSettings:
 
 
 def _located(teacher: str) -> str:
-    """The bundle's file, so that a run can be resumed from another folder."""
-    return str(bundles.locate(teacher).resolve())
+    """The bundle's file, or its address with the commit, so that a run can be resumed from another folder."""
+    return bundles.pinned(teacher) or str(bundles.locate(teacher).resolve())
 
 
 def measure(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fruitgan.bundle import FILE_NAME, load_card, locate
+from fruitgan.bundle import FILE_NAME, load_card, locate, pinned
 from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage, read_folders
 from fruitgan.data.sources import find_source
 from fruitgan.device import choose_device
@@ -92,7 +92,8 @@ def contestants(
         UsageError: no such bundle; bundles and no data; bundles of several image sizes.
         DataError: a file that is no bundle, and what `export_dataset` raises.
     """
-    folders = dict(zip(names, map(Path, settings.runs), strict=True))
+    wanted = dict(zip(names, settings.runs, strict=True))
+    folders = {name: Path(run) for name, run in wanted.items()}
     bundles = {
         name: locate(str(folder), settings.runs_dir)
         for name, folder in folders.items()
@@ -110,7 +111,7 @@ def contestants(
     for name, bundle in bundles.items():
         folders[name] = out / name / DATASET
         export = ExportSettings(
-            bundle=str(bundle),
+            bundle=pinned(wanted[name]) or str(bundle),
             to=settings.to,
             data=settings.data,
             domains=settings.domains,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fruitgan import __version__
-from fruitgan.bundle import RUNS, Bundle, Card, load, locate, weights_sha256
+from fruitgan.bundle import RUNS, Bundle, Card, load, locate, pinned, weights_sha256
 from fruitgan.data.groups import content_sha256
 from fruitgan.data.labelled import ORIGINS, PREDICTED
 from fruitgan.data.parallel import Shard, in_order
@@ -155,7 +155,8 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
     begin = time.monotonic()
     tell = on_progress or silent
     check_engine(settings.engine)  # an unknown name is refused even where nothing is left to do
-    bundle = load(locate(settings.bundle, settings.runs))
+    address = pinned(settings.bundle)
+    bundle = load(locate(address or settings.bundle, settings.runs))
     direction = choose_direction(bundle.card, settings.to, settings.direction)
     how = bundle.card.preprocessing.asked(settings.background, settings.value_range, settings.fit)
     folder = DatasetFolder(settings.out)
@@ -212,7 +213,7 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
             folder.begin(made_of, todo)
             _make(settings, bundle.card, how, made_of["image_size_px"], generator, todo, worker_count(len(items)), tell)
             if settings.shard is None:
-                folder.finish(items, made_of["bundle"], _card(result, bundle, made_of, data.name, source))
+                folder.finish(items, made_of["bundle"], _card(result, bundle, address, made_of, data.name, source))
                 result = replace(result, finished=True)
         result = replace(result, engine=engine, made=len(todo), kept=len(mine) - len(todo))
     return replace(result, seconds=round(time.monotonic() - begin, 3))
@@ -267,7 +268,9 @@ def _made_of(settings: ExportSettings, bundle: Bundle, direction: str, how: Prep
     }
 
 
-def _card(result: ExportResult, bundle: Bundle, made_of: Mapping[str, Any], data: str, source: str) -> dict[str, Any]:
+def _card(
+    result: ExportResult, bundle: Bundle, address: str | None, made_of: Mapping[str, Any], data: str, source: str
+) -> dict[str, Any]:
     """dataset.json: the same for the same export, wherever and whenever it is made; no path of this machine is in it."""
     card = to_json(bundle.card)
     kept = ("name", "generator", "image_size_px", "recipe", "steps", "data", "licence", "trained_against")
@@ -277,7 +280,7 @@ def _card(result: ExportResult, bundle: Bundle, made_of: Mapping[str, Any], data
         "settings": {key: made_of[key] for key in ("direction", "format", "origins", "count", *OF_IMAGES)},
         "counts": {"predicted": result.predicted, "origins": result.origins, "splits": result.splits},
         "data": {"name": data, "source": source, "target": result.target},
-        "bundle": {**{key: card[key] for key in kept}, "weights_sha256": made_of["bundle"]},
+        "bundle": {**{key: card[key] for key in kept}, "weights_sha256": made_of["bundle"], "address": address},
         "left_out": {**to_json(result.left_out), "unreadable": len(result.left_out.unreadable)},
         "warnings": list(result.warnings),
         "made_of": dict(made_of),

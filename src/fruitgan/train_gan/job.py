@@ -13,7 +13,7 @@ import torch
 
 from fruitgan import bundle as bundles
 from fruitgan.data.preprocessing import with_found_range
-from fruitgan.data.sources import Source, find_source
+from fruitgan.data.sources import Source, find_source, pinned_data
 from fruitgan.device import be_deterministic, choose_device
 from fruitgan.errors import DataError, UsageError, is_out_of_memory
 from fruitgan.files import check_writable
@@ -289,11 +289,14 @@ def _keep(run: Run, settings: TrainGanSettings, plan: Plan, total_steps: int) ->
 
 
 def _located(settings: TrainGanSettings) -> TrainGanSettings:
-    """With whole paths of the data, so that a run can be resumed from another folder; a set's name stays."""
+    """With whole paths of the data and commits of the Hub, so that a run can be resumed elsewhere and later; a name stays."""
     data = settings.data
+    if data is not None:
+        data = str(Path(data).resolve()) if Path(data).exists() else pinned_data(data)
     return dataclasses.replace(
         settings,
-        data=str(Path(data).resolve()) if data is not None and Path(data).exists() else data,
+        data=data,
+        init_from=bundles.pinned(settings.init_from) or settings.init_from,
         data_a=settings.data_a and settings.data_a.resolve(),
         data_b=settings.data_b and settings.data_b.resolve(),
     )

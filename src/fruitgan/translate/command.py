@@ -123,7 +123,7 @@ def _in_one_line(text: str) -> str:
 def export(
     bundle: Annotated[
         str | None,
-        typer.Argument(metavar="[FILE|NAME|RUN]", help="What to export.", show_default=options.BUNDLE_DEFAULT),
+        typer.Argument(metavar=f"[{options.BUNDLE}]", help="What to export.", show_default=options.BUNDLE_DEFAULT),
     ] = None,
     format: Annotated[Literal["onnx"], typer.Option("--format", help="For which runtime.")] = "onnx",
     to: options.To = None,

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from fruitgan.addresses import Address, place_of, write_whole
-from fruitgan.bundle import DEFAULT_SHIPPED, RUNS, Bundle, Card, load, locate, weights_sha256
+from fruitgan.bundle import DEFAULT_SHIPPED, RUNS, Bundle, Card, load, locate, pinned, weights_sha256
 from fruitgan.data.finder import Found, Remark
 from fruitgan.data.parallel import Shard
 from fruitgan.data.preprocessing import parse_value_range
@@ -25,7 +25,7 @@ from fruitgan.files import check_writable, write_atomically
 from fruitgan.progress import Note, OnProgress, Progress
 from fruitgan.registry import suggestion
 from fruitgan.settings import to_json
-from fruitgan.translate.pictures import TRAINED_AGAINST, Format, Kept, contact_sheet
+from fruitgan.translate.pictures import ADDRESS, TRAINED_AGAINST, Format, Kept, contact_sheet
 from fruitgan.translate.pipeline import Outcome, Pipeline
 from fruitgan.translate.plan import FOLDER, STREAM, Task, is_folder, make_plan, place_of_sheet, without_results
 
@@ -45,7 +45,7 @@ class TranslateSettings:
     sources: tuple[str, ...]
     """Files, folders, glob patterns, addresses of them, shards; or `-` alone, standard input."""
     bundle: str | None = None
-    """A file, a run or a name; None for the newest run, else the bundle that ships."""
+    """A file, a run, a name or an address of the Hub; None for the newest run, else the bundle that ships."""
     to: str | None = None
     """The domain to arrive at; None leaves it to `direction`."""
     direction: Literal["a2b", "b2a"] | None = None
@@ -101,7 +101,7 @@ class TranslateResult:
     """What became of every image; each is in exactly one of the lists `skipped`, `failed` and `outputs`."""
 
     bundle: str
-    """The file of the generator."""
+    """The file of the generators, or their address with the commit, where they came from the Hub."""
     direction: str
     step: int
     """How many steps the generator was trained."""
@@ -150,13 +150,14 @@ def translate(
     tell = on_progress or (lambda event: None)
     check_engine(settings.engine)  # an unknown name is refused even where nothing is left to do
     planned, found = make_plan(settings, stdin)
-    path = locate(settings.bundle, settings.runs)
+    address = pinned(settings.bundle)
+    path = locate(address or settings.bundle, settings.runs)
     bundle = load(path)
     if (values := parse_value_range(settings.value_range)) is not None:
         bundle = replace(bundle, card=replace(bundle.card, value_range=values))
     card = bundle.card
     direction = choose_direction(card, settings.to, settings.direction)
-    mark = _mark(settings, bundle, direction)
+    mark = _mark(settings, bundle, direction, address)
     tasks = without_results(planned, mark, settings)
     sheet = place_of_sheet(planned, settings.overwrite) if settings.contact_sheet else None
     check_writable(*{task.output.parent for task in tasks if isinstance(task.output, Path)})
@@ -178,7 +179,7 @@ def translate(
                 details = {"path": task.source_name, "reason": reasons[0] if reasons else None}
                 if tell(Progress("translating", len(done), len(tasks), details)):
                     break
-    used = {"bundle": str(path), "direction": direction, "step": card.steps, "engine": name}
+    used = {"bundle": address or str(path), "direction": direction, "step": card.steps, "engine": name}
     undone = set(tasks) - done.keys()
     there = [task for task in planned if task not in undone and (task not in done or done[task].is_there)]
     if sheet is not None and there:
@@ -258,7 +259,7 @@ def choose_direction(card: Card, to: str | None, direction: str | None) -> str:
     return ways[to]
 
 
-def _mark(settings: TranslateSettings, bundle: Bundle, direction: str) -> dict[str, Any]:
+def _mark(settings: TranslateSettings, bundle: Bundle, direction: str, address: str | None) -> dict[str, Any]:
     """What makes a result: all that changes how it looks, but not where and how fast the same is computed."""
     card = bundle.card
     strength = {} if settings.strength == 1 else {"strength": settings.strength}  # as results had it before there was a choice
@@ -275,4 +276,5 @@ def _mark(settings: TranslateSettings, bundle: Bundle, direction: str) -> dict[s
         "value_range": to_json(card.value_range),
         "background": card.background,
         TRAINED_AGAINST: None if card.trained_against is None else list(card.trained_against),
+        ADDRESS: address,
     }

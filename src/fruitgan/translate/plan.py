@@ -17,7 +17,7 @@ from fruitgan.data.finder import HIDDEN, Found, ImageFile, Remark, find_images, 
 from fruitgan.errors import DataError, UsageError
 from fruitgan.files import open_regular, remove_abandoned
 from fruitgan.images import SUFFIXES
-from fruitgan.translate.pictures import CONTACT_SHEET, TRAINED_AGAINST, Format, container_of, read_mark
+from fruitgan.translate.pictures import ADDRESS, CONTACT_SHEET, TRAINED_AGAINST, Format, container_of, read_mark
 from fruitgan.translate.shards import SUFFIX, is_shard, read_shard_mark
 
 if TYPE_CHECKING:
@@ -240,7 +240,8 @@ def _difference(task: Task, there: Mapping[str, Any] | None, mark: Mapping[str, 
     made = {"strength": 1, **mark, "format": task.form}
     # Earlier results say nothing of these, and none of a strength of 1.
     usual = {"strength": 1, "frames": "first", "metadata": "basic", "background": "white"}
-    other = next((key for key in made if key != TRAINED_AGAINST and there.get(key, usual.get(key)) != made[key]), None)
+    others = (key for key in made if there.get(key, usual.get(key)) != made[key])
+    other = next((key for key in others if key not in (TRAINED_AGAINST, ADDRESS)), None)
     if other is not None:
         return f"made with another {other}"
     try:
