@@ -70,7 +70,9 @@ def test_the_log_is_taken_back_to_a_step_and_a_torn_line_is_left_out(tmp_path: P
 
 def test_what_is_no_line_of_a_log_is_left_out_and_what_a_line_says_beside_stays(tmp_path: Path) -> None:
     run = make(tmp_path, "first")
-    good = line(5, kid=0.1, outputs={"a2b": {"changed": 0.2}}, rollbacks=[{"from_step": 3, "to_step": 0, "terms": ["x"]}])
+    good = line(
+        5, kid={"a2b": 0.1}, outputs={"a2b": {"changed": 0.2}}, rollbacks=[{"from_step": 3, "to_step": 0, "terms": ["x"]}]
+    )
     bad = [
         *([], 3, "text", None, {}, {"step": 5}, {**good, "step": "5"}, {**good, "step": True}, {**good, "losses": [1]}),
         *(

@@ -56,6 +56,22 @@ def near_groups(contents: Sequence[str], hashes: Sequence[int]) -> dict[str, str
     return {name: joined.first_of(name) for name in names}
 
 
+def held_out(contents: Sequence[str], hashes: Sequence[int], share: int, least: int) -> set[str]:
+    """The contents of one picture in `share`, but at least `least`; near-duplicates are in it together or not at all.
+
+    `contents` and `hashes` are the two hashes of each picture. Groups are taken in an order of their own, a hash of their name
+    (the name itself is the lower, the more pictures a group has); those that would make it too many are passed over.
+    """
+    groups: dict[str, list[str]] = {}
+    for content, group in near_groups(contents, hashes).items():
+        groups.setdefault(group, []).append(content)
+    wanted, chosen = max(len(set(contents)) // share, least), set[str]()
+    for group in sorted(groups, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        if len(chosen) + len(groups[group]) <= wanted:
+            chosen.update(groups[group])
+    return chosen
+
+
 def pairs_in_both(a: Iterable[Pixels], b: Iterable[Pixels]) -> list[tuple[int, int]]:
     """The numbers of pictures, uint8 [H, W, 3], of `a` that are among `b` too, and of one that each is there.
 

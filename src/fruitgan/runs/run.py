@@ -51,6 +51,7 @@ class _Config:
     domains: tuple[str, str]
     training_images: tuple[int, int]
     data_fingerprint: str
+    held_out_images: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,7 @@ class _LogLine:
     learning_rate: float
     outputs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     rollbacks: tuple[_Rollback, ...] = ()
+    kid: Mapping[str, float] = field(default_factory=dict)
     warnings: Mapping[str, str] = field(default_factory=dict)
     changes: Mapping[str, str] = field(default_factory=dict)
     not_finite: tuple[str, ...] = ()

@@ -143,10 +143,12 @@ class Datasets:
     b: ImageDataset
     notes: tuple[str, ...] = ()
     """On how they were decoded or cached."""
+    held_out: tuple[ImageDataset, ...] = ()
+    """Of both domains, those that are kept out of training, if it is to be judged."""
 
     @property
     def fingerprint(self) -> str:
-        return f"{self.a.fingerprint}/{self.b.fingerprint}"
+        return "/".join(dataset.fingerprint for dataset in (self.a, self.b, *self.held_out))
 
 
 def load_datasets(plan: Plan, source: Source, tell: OnProgress) -> Datasets:

@@ -95,6 +95,15 @@ def train_gan(
     sample_every: Annotated[
         int | None, length(min=1, metavar="STEPS", help="A grid of samples this often.", show_default="500")
     ] = None,
+    evaluate_every: Annotated[
+        int | None,
+        length(
+            min=1,
+            metavar="STEPS",
+            help="KID on a tenth of the training images this often; these are then kept out of training.",
+            show_default="never",
+        ),
+    ] = None,
     save_every: options.SaveEvery = None,
     keep: Annotated[int | None, length(min=1, help="How many checkpoints stay.", show_default="2")] = None,
     keep_every: Annotated[int | None, length(min=1, metavar="STEPS", help="A checkpoint this often stays for good.")] = None,

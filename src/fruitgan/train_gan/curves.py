@@ -13,6 +13,7 @@ from markupsafe import Markup
 from fruitgan.registry import Choice
 from fruitgan.report.page import number, thousands
 from fruitgan.report.plots import Line, line_plot, smoothed
+from fruitgan.train_gan.judge import JUDGE, UNTRANSLATED
 from fruitgan.train_gan.recipe import Clock, Recipe, Schedule, constant
 
 SCHEDULE_POINTS = 200
@@ -148,6 +149,35 @@ def loss_panels(entries: Sequence[Mapping[str, Any]], story: Story) -> list[Pane
         tracks = [_track(term, entries, story, weights.get(stem)) for term in terms if _stem(term) == stem]
         panels.append(_loss_panel(f"loss-{index}", stem, tracks, story, weights.get(stem), entries[-1]["step"]))
     return panels
+
+
+def kid_panels(entries: Sequence[Mapping[str, Any]], story: Story) -> list[Panel]:
+    """KID on the held-out images, beside that of the images as they are; none where no line of the log has it."""
+    judged = [entry for entry in entries if entry.get("kid")]
+    if not judged:
+        return []
+    steps, (a, b) = [entry["step"] for entry in judged], story.domains
+    tracks = []
+    for direction, label in (("a2b", f"{a} → {b}"), ("b2a", f"{b} → {a}")):
+        if values := [entry["kid"][direction] for entry in judged if direction in entry["kid"]]:
+            tracks.append(Track(label, steps[-len(values) :], values, values))
+    level = judged[-1]["kid"].get(UNTRANSLATED)
+    top = 1.08 * max([value for track in tracks for value in track.values] + [level or 0.0])
+    told = "; ".join(f"{track.label}: {number(track.values[0])} first, {number(track.values[-1])} last" for track in tracks)
+    lines = [Line(x=track.steps, y=track.values, colour=colour) for colour, track in enumerate(tracks, 1)]
+    return [
+        Panel(
+            title="KID on held-out images",
+            caption="How far fakes of images that nobody trained on are from real ones, by texture and colour (features "
+            f"{JUDGE}, which no discriminator trains against): 0 is perfect. A guide; evaluate has intervals.",
+            legend=[(track.label, colour) for colour, track in enumerate(tracks, 1)],
+            plot=line_plot(
+                "kid", lines, description=f"KID over steps. {told}.", x_end=entries[-1]["step"], y_end=top, level=level
+            ),
+            level="" if level is None else f"untranslated ({number(level)})",
+            tracks=tracks,
+        )
+    ]
 
 
 def _stem(term: str) -> str:

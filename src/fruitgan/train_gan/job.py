@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from fruitgan import bundle as bundles
+from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.preprocessing import with_found_range
 from fruitgan.data.sources import Source, find_source, pinned_data
 from fruitgan.device import be_deterministic, choose_device
@@ -37,6 +39,7 @@ from fruitgan.train_gan.assemble import (
     refuse_overlap,
 )
 from fruitgan.train_gan.estimate import OutOfMemory, check_memory
+from fruitgan.train_gan.judge import Judge, hold_out
 from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.recipe import LENGTHS, changed_fields, changed_recipe
 from fruitgan.train_gan.segment import Segment
@@ -137,7 +140,10 @@ class _Job:
         if run is None:
             training_images = [*source.a.train, *source.b.train]
             plan = dataclasses.replace(plan, preprocessing=with_found_range(plan.preprocessing, training_images, tell))
-        datasets = load_datasets(plan, source, tell)
+        held: tuple[ImageDataset, ...] = ()
+        if self.settings.evaluate_every is not None:
+            source, held = hold_out(source, plan, tell)
+        datasets = dataclasses.replace(load_datasets(plan, source, tell), held_out=held)
         self.listener.warn(*source.notes, *(datasets.notes if run is None else ()))  # a resumed run has said them
         if run is None and not self.settings.allow_overlap:
             refuse_overlap(source, datasets)
@@ -166,6 +172,7 @@ class _Job:
                 first_objective=lambda: self._objective(plan, True),
                 threads=threads,
                 trackers=trackers,
+                judge=Judge(datasets.held_out, device) if datasets.held_out else None,
                 listener=self.listener,
             )
             first = segment.restore()
@@ -205,7 +212,7 @@ class _Job:
             precision=plan.precision,
             seed=plan.seed,
         )
-        config = {
+        config: dict[str, Any] = {
             "format": 1,
             "settings": to_json(asked),
             "plan": to_json(plan),
@@ -215,6 +222,8 @@ class _Job:
             "training_images": [len(datasets.a), len(datasets.b)],
             "data_fingerprint": datasets.fingerprint,
         }
+        if datasets.held_out:
+            config["held_out_images"] = [len(dataset) for dataset in datasets.held_out]
         return Run.create(self.settings.out / name, config, environment(device))
 
 
@@ -243,6 +252,8 @@ def resumed_settings(run: Run, asked: TrainGanSettings) -> TrainGanSettings:
         UsageError: something that decides the mathematics was given another value, or the run another name.
     """
     stored = stored_settings(run)
+    if asked.evaluate_every is not None and stored.evaluate_every is None:
+        raise UsageError(f"--evaluate-every with --resume: {run.path} has trained on all images; begin a new run for it")
     located = _located(asked)
     if located.precision == "auto":  # the run has what the machine's choice was when it began
         located = dataclasses.replace(located, precision=None)

@@ -12,7 +12,7 @@ from fruitgan.report.grid import sample_sheets
 from fruitgan.report.page import render, thousands
 from fruitgan.runs.run import CONFIG, Run
 from fruitgan.train_gan.assemble import read_plan
-from fruitgan.train_gan.curves import Story, in_words, loss_panels, reach, schedule_panels
+from fruitgan.train_gan.curves import Story, in_words, kid_panels, loss_panels, reach, schedule_panels
 from fruitgan.train_gan.monitor import incidents
 from fruitgan.train_gan.recipe import PARTS, Pairing, Recipe
 
@@ -66,7 +66,7 @@ def training_report(
         resume_command=resume + (f" --steps {2 * story.total_steps}" if finished else ""),
         incidents=incidents(entries),
         samples=sample_sheets(run / "samples"),
-        losses=loss_panels(entries, story),
+        losses=[*kid_panels(entries, story), *loss_panels(entries, story)],
         schedules=schedule_panels(entries, story),
         smoothing=2 * reach(len(entries)) + 1,
         log_steps=entries[0]["step"] if entries else 0,
@@ -131,6 +131,8 @@ def _data_rows(config: Mapping[str, Any], recipe: Recipe) -> Rows:
     # Folder names alone: a report is passed on, and where its maker keeps files is nobody's business.
     folders = [Path(settings[key]).name for key in ("data", "data_a", "data_b") if settings.get(key)]
     counts = ", ".join(f"{thousands(n)} {name}" for n, name in zip(config["training_images"], config["domains"], strict=True))
+    if held := config.get("held_out_images"):
+        counts += f"; for KID alone {thousands(held[0])} and {thousands(held[1])}"
     return [
         ("data", " and ".join(folders)),
         ("training images", counts),

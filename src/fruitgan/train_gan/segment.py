@@ -24,6 +24,7 @@ from fruitgan.settings import to_json
 from fruitgan.threads import Threads
 from fruitgan.train_gan.assemble import Datasets, Plan, make_bundle, make_trainer
 from fruitgan.train_gan.curves import undecided_loss
+from fruitgan.train_gan.judge import Judge
 from fruitgan.train_gan.monitor import OBSERVE_STEPS, Monitor, went_back
 from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.page import training_report
@@ -54,6 +55,7 @@ class Segment:
     """Makes the objective as it was before the first step, to go back to."""
     threads: Threads | None
     trackers: Trackers
+    judge: Judge | None
     listener: Listener
     saved_step: int | None = None
     noted: str | None = None
@@ -151,7 +153,8 @@ class Segment:
         if (note := self.trainer.note) is not None and note != self.noted:
             self.noted = note
             self.listener.warn(f"step {report.step}: {note}")
-        for warning in self.log.add(report, self.trainer, self.samples.outputs):
+        kid = self.judge(self.trainer) if self.judge is not None and self._is_judged(report) else None
+        for warning in self.log.add(report, self.trainer, self.samples.outputs, kid):
             self.listener.warn(f"step {report.step}: {warning}")
         if report.step % (self.settings.sample_every or DEFAULTS["sample_every"]) == 0:
             self._sample()
@@ -170,6 +173,10 @@ class Segment:
         rest = self.settings.max_seconds
         details["seconds_to_stop"] = seconds_left if rest is None else max(0.0, min(seconds_left, rest - self.log.seconds_here))
         self.listener.tell(Progress(TRAINING, report.step, total, details))
+
+    def _is_judged(self, report: StepReport) -> bool:
+        every = -(-(self.settings.evaluate_every or 1) // self.trainer.log_every) * self.trainer.log_every
+        return report.losses is not None and (report.step % every == 0 or report.step == self.trainer.total_steps)
 
     def _check_threads(self, step: int, number: int) -> None:
         """Warn, once, where another number of CPU threads has become much faster than the run's."""
@@ -285,7 +292,13 @@ class RunLog:
     def images_per_second(self) -> float:
         return self.steps_done * self.plan.recipe.batch_size / max(1e-9, self.seconds_here)
 
-    def add(self, report: StepReport, trainer: Trainer, outputs: Callable[[Trainer], Mapping[str, Any]]) -> list[str]:
+    def add(
+        self,
+        report: StepReport,
+        trainer: Trainer,
+        outputs: Callable[[Trainer], Mapping[str, Any]],
+        kid: Mapping[str, float] | None = None,
+    ) -> list[str]:
         """Write the step's line, if it has losses; `outputs` is asked now and then. Returns the monitor's warnings."""
         if report.losses is None:
             return []
@@ -293,6 +306,8 @@ class RunLog:
         entry = self._line(report.step, report.losses, report.learning_rate)
         if report.step % (-(-OBSERVE_STEPS // trainer.log_every) * trainer.log_every) == 0:
             entry["outputs"] = outputs(trainer)
+        if kid is not None:
+            entry["kid"] = kid
         if rollbacks := trainer.rollbacks[self.rollbacks_logged :]:
             entry["rollbacks"] = rollbacks
             self.rollbacks_logged = len(trainer.rollbacks)

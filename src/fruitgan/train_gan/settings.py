@@ -66,6 +66,8 @@ class TrainGanSettings:
     save_every: int | None = None
     """In steps; None: by time, see `runs.checkpoint.SaveClock`."""
     log_every: int | None = None
+    evaluate_every: int | None = None
+    """In steps, rounded up to whole lines of the log; None: no image is held out, and there is no KID."""
     keep: int | None = None
     keep_every: int | None = None
     """In steps; None: no checkpoint is kept for good."""
@@ -85,7 +87,18 @@ class TrainGanSettings:
     profile: bool = False
 
     def __post_init__(self) -> None:
-        counts = ("threads", "batch_size", "epochs", "steps", "sample_every", "save_every", "log_every", "keep", "keep_every")
+        counts = (
+            "threads",
+            "batch_size",
+            "epochs",
+            "steps",
+            "sample_every",
+            "save_every",
+            "log_every",
+            "keep",
+            "keep_every",
+            "evaluate_every",
+        )
         for name, least in {"image_size": 8, **dict.fromkeys(counts, 1)}.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -110,7 +123,18 @@ FIXED = (
     "generator_options", "discriminator", "discriminator_options", "objective", "objective_options", "augment",
     "image_size", "batch_size", "precision", "seed", "init_from", "teacher",
 )  # fmt: skip
-KEPT = ("sample_every", "save_every", "log_every", "keep", "keep_every", "on_nan", "track", "deterministic", "threads")
+KEPT = (
+    "sample_every",
+    "save_every",
+    "log_every",
+    "evaluate_every",
+    "keep",
+    "keep_every",
+    "on_nan",
+    "track",
+    "deterministic",
+    "threads",
+)
 """A resumed run keeps these unless they are given anew; on the same machine the last two decide the bits."""
 
 

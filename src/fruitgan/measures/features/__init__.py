@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ LIMIT_BYTES = 1 << 30
 """Of all cached features: some 100,000 images described by 2,400 numbers each."""
 
 Row = NDArray[np.float32]
+Item = TypeVar("Item")
 
 
 class Pictures:
@@ -81,7 +83,7 @@ def extract(
     known = cache.rows()
     missing = {key: path for key, path in zip(keys, paths, strict=True) if key not in known}
     new: dict[bytes, Row] = {}
-    computed = _computed(features, list(missing.values()), device, batch_images, read)
+    computed = rows(features, list(missing.values()), device, batch_images, read)
     for key, row in zip(missing, computed, strict=True):
         new[key] = row
         if on_image is not None:
@@ -89,24 +91,24 @@ def extract(
     if on_image is not None:
         on_image(len(paths))
     cache.keep(new)
-    rows = [new[key] if key in new else known[key] for key in keys]
-    values = np.stack(rows).astype(np.float64) if rows else np.zeros((0, features.dimensions))
+    found = [new[key] if key in new else known[key] for key in keys]
+    values = np.stack(found).astype(np.float64) if found else np.zeros((0, features.dimensions))
     return FeatureSet(values, features.name, features.resize)
 
 
-def _computed(
-    features: Features, paths: Sequence[Path], device: torch.device, batch_images: int, read: Callable[[Path], Pixels]
+def rows(
+    features: Features, items: Sequence[Item], device: torch.device, batch_images: int, read: Callable[[Item], Pixels]
 ) -> Iterator[Row]:
-    """The images' features in float32, one by one; computed in batches of neighbours of one size."""
-    if paths:
+    """The features [D] of what `read` makes of each item, in float32; computed in batches of neighbours of one size."""
+    if items:
         features = features.to(device).eval()
-    prepared = (pixels for _, pixels in in_order(lambda path: features.prepare(read(path)), paths))
+    prepared = (pixels for _, pixels in in_order(lambda item: features.prepare(read(item)), items))
     for _, alike in itertools.groupby(prepared, key=np.shape):
         while batch := list(itertools.islice(alike, batch_images)):
             with torch.inference_mode():
                 images = torch.from_numpy(np.stack(batch)).to(device).permute(0, 3, 1, 2).contiguous().float()
-                rows = features(unit_from_bytes(images)).float().cpu().numpy()
-            yield from rows
+                values = features(unit_from_bytes(images)).float().cpu().numpy()
+            yield from values
 
 
 class FeatureCache:
