@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import safetensors.numpy
@@ -75,6 +75,8 @@ class Card:
     """The colour that transparent training images lay on."""
     dtype: str = "uint8"
     """The type of the training images' values."""
+    weights_dtype: Literal["float16", "float32"] = "float16"
+    """Of the stored weights: half precision, or full where half moved a picture by more than a grey level."""
     licence: str
     notes: str = ""
     measured: Mapping[str, float | str] = field(default_factory=dict)
@@ -136,12 +138,12 @@ class Bundle:
 
 
 def tensors(bundle: Bundle) -> dict[str, NDArray[Any]]:
-    """The tensors as they are stored, by full name in name order; floats in half precision.
+    """The tensors as they are stored, by full name in name order; floats in the precision of the card.
 
     Raises:
-        FruitganError: a number is not finite, or too large for half precision; a tensor is empty.
+        FruitganError: a number is not finite, or too large for that precision; a tensor is empty.
     """
-    stored = {}
+    stored, dtype = {}, np.dtype(bundle.card.weights_dtype).newbyteorder("<")
     named = {PREFIXES[way] + name: array for way, arrays in bundle.weights.items() for name, array in arrays.items()}
     for name in sorted(named):
         array = named[name]
@@ -149,9 +151,9 @@ def tensors(bundle: Bundle) -> dict[str, NDArray[Any]]:
             raise FruitganError(f"the tensor {name} is empty, which a bundle's are not; nothing was saved")
         if np.issubdtype(array.dtype, np.floating):
             with np.errstate(over="ignore"):  # what overflows is found below, as infinity
-                array = array.astype(np.dtype("<f2"))
+                array = array.astype(dtype)
             if not np.isfinite(array).all():
-                raise FruitganError(f"the tensor {name} holds numbers that are not finite in half precision; nothing was saved")
+                raise FruitganError(f"the tensor {name} holds numbers that are not finite in {dtype.name}; nothing was saved")
         stored[name] = np.ascontiguousarray(array).reshape(array.shape)  # numpy makes [1] of a number's []
     return stored
 
@@ -193,8 +195,8 @@ def load(path: Path) -> Bundle:
         way = next((way for way in card.directions if name.startswith(PREFIXES[way])), None)
         if way is None:
             raise DataError(f"{path}: the tensor {shown(name)} belongs to none of the card's directions; it is damaged")
-        if array.dtype.kind == "f" and array.dtype != np.float16:
-            raise DataError(f"{path}: the tensor {shown(name)} is not in half precision, as a bundle's are")
+        if array.dtype.kind == "f" and array.dtype != card.weights_dtype:
+            raise DataError(f"{path}: the tensor {shown(name)} is not in {card.weights_dtype}, as the bundle's card says")
         weights[way][name.removeprefix(PREFIXES[way])] = array
     return Bundle(card, weights)
 

@@ -25,7 +25,7 @@ from fruitgan.registry import Entry, Registry, suggestion
 OWN_PACKAGE = "fruitgan"
 READING_ORDER = (
     *("train-gan", "translate", "export-dataset", "train-detector", "evaluate"),
-    *("data", "list", "show", "export", "doctor"),
+    *("data", "list", "show", "export", "import", "doctor"),
 )
 """Where these stand in the help; a command that is not among them follows by name."""
 INTERRUPTED = 130

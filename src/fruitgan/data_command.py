@@ -1,4 +1,4 @@
-"""The command `fruitgan data`: check a data set, fetch or list named sets, draw fruit."""
+"""The command `fruitgan data`: check or split a data set, fetch or list named sets, draw fruit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fruitgan.errors import UsageError
 if TYPE_CHECKING:
     from fruitgan.data_job import CheckResult
 
-app = typer.Typer(help="Look at image data, fetch a named set, draw fruit.", no_args_is_help=True)
+app = typer.Typer(help="Look at image data, cut a test split off, fetch a named set, draw fruit.", no_args_is_help=True)
 
 SHOWN_PATHS = 5
 
@@ -83,6 +83,41 @@ def _show(console: Console, result: CheckResult) -> None:
         console.out(f"problem: {problem}")
     if not result.problems:
         console.out("nothing is wrong with these data")
+
+
+@app.command("split")
+def split_data(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to make.")],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DIR]", help="A folder with one folder a domain, or with trainA and trainB.", show_default=False
+        ),
+    ] = None,
+    data_a: options.DataA = None,
+    data_b: options.DataB = None,
+    test_fraction: Annotated[float, typer.Option("--test-fraction", metavar="0..1", help="How much is cut off.")] = 0.1,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the files; else they are linked to.")] = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Cut a test split off by content, near-duplicates kept together: trainA, trainB, testA, testB."""
+    given = locals()
+    from fruitgan.data_job import SplitSettings, split
+
+    settings = options.settings_of(SplitSettings, given)
+    console = Console(json=json, quiet=quiet)
+    with console.events() as on_progress:
+        result = split(settings, on_progress)
+    console.result(result)
+    console.out(str(result.out))
+    console.table(
+        "", ("split", "domain", "images"), [(s, result.domains[s.endswith("B")], n) for s, n in result.images.items()]
+    )
+    if result.groups:
+        console.say(f"{result.grouped} images are in {result.groups} groups of near-duplicates, each kept on one side")
+    for broken in result.broken:
+        console.warn(f"left out: {broken.path}: {broken.reason}")
 
 
 @app.command("fetch")

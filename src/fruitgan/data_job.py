@@ -1,19 +1,24 @@
-"""The jobs of `fruitgan data`: check what a data set or a folder holds, fetch a named set, list the named sets."""
+"""The jobs of `fruitgan data`: check what a data set holds, cut a test split off, fetch a named set, list the named sets."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from fruitgan.data.finder import NAMED_FILES, Remark
+from fruitgan.data.groups import near_groups
 from fruitgan.data.preprocessing import AS_USUAL, Preprocessing, Tally, with_found_range
-from fruitgan.data.sources import find_source, registry
+from fruitgan.data.sources import SPLITS, Source, find_source, loose_source, must_be_folder, registry
 from fruitgan.data.survey import BrokenFile, Picture, pictures_of, survey
-from fruitgan.errors import DataError, EnvironmentProblem, UsageError
+from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError, reason_of
+from fruitgan.files import new_folder
 from fruitgan.progress import OnProgress, silent
 
 TINY_PX = 64
@@ -184,6 +189,123 @@ def _problems(splits: tuple[SplitReport, ...], leaks: int, in_both_domains: int)
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSettings:
+    """Which images to cut a test split off, and where to; `folder` holds a folder a domain, or else there are the two."""
+
+    out: Path
+    folder: Path | None = None
+    data_a: Path | None = None
+    data_b: Path | None = None
+    test_fraction: float = 0.1
+    copy: bool = False
+    """Whether the files are copied and not linked to."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.test_fraction < 1:
+            raise UsageError(f"--test-fraction {self.test_fraction}: expected a number between 0 and 1")
+        if self.folder is not None and (self.data_a or self.data_b):
+            raise UsageError(f"{self.folder}: give a folder, or --data-a and --data-b, not both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitResult:
+    out: Path
+    domains: tuple[str, str]
+    images: dict[str, int]
+    """By split, such as trainA."""
+    groups: int
+    """How many groups of near-duplicates there are."""
+    grouped: int
+    """How many images are in them."""
+    broken: tuple[BrokenFile, ...]
+    """Files that cannot be decoded, which are left out."""
+    seconds: float
+
+
+def split(settings: SplitSettings, on_progress: OnProgress | None = None) -> SplitResult:
+    """Make a folder with trainA, trainB, testA and testB of links to the images, or of copies.
+
+    Images that look nearly alike, of both domains, are on one side. Which it is depends on their pixels alone.
+
+    Raises:
+        UsageError: something is in the way.
+        DataError: no images, too few to split, or a test split is there already.
+        FruitganError: the folder cannot be written, or links cannot be made there.
+    """
+    begin, tell = time.monotonic(), on_progress or silent
+    if os.path.lexists(settings.out) and (not settings.out.is_dir() or any(settings.out.iterdir())):
+        raise UsageError(f"{settings.out}: is there already; give another folder with --out")
+    source = _unsplit(settings)
+    looked = survey(source, AS_USUAL, tell)
+    domains = [
+        [picture for part in ("train", "test") for picture in pictures_of(looked[domain.name, part])]
+        for domain in (source.a, source.b)
+    ]
+    every = [picture for pictures in domains for picture in pictures]
+    groups = near_groups([picture.content for picture in every], [picture.look for picture in every])
+    tested = _tested([{groups[picture.content] for picture in pictures} for pictures in domains], settings.test_fraction)
+    images = dict.fromkeys(SPLITS, 0)
+    with suppress(OSError):
+        settings.out.rmdir()  # an empty one may stand there
+    with new_folder(settings.out) as folder:
+        for letter, pictures in zip("AB", domains, strict=True):
+            top = os.path.commonpath([picture.path.parent for picture in pictures])
+            for picture in pictures:
+                part = f"{'test' if groups[picture.content] in tested else 'train'}{letter}"
+                images[part] += 1
+                _put(picture.path, folder / part / picture.path.relative_to(top), settings.copy)
+    sizes = Counter(groups[picture.content] for picture in every)
+    several = [count for count in sizes.values() if count > 1]
+    return SplitResult(
+        out=settings.out,
+        domains=(source.a.name, source.b.name),
+        images=images,
+        groups=len(several),
+        grouped=sum(several),
+        broken=tuple(file for files in looked.values() for file in files if isinstance(file, BrokenFile)),
+        seconds=time.monotonic() - begin,
+    )
+
+
+def _unsplit(settings: SplitSettings) -> Source:
+    root = settings.folder
+    if root is None:
+        return find_source(None, settings.data_a, settings.data_b)
+    must_be_folder(root)
+    if any((root / name).exists() for name in SPLITS[2:]):
+        raise DataError(f"{root}: has a test split already, in testA and testB")
+    inner = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if len(inner) != 2:
+        raise DataError(f"{root}: holds {_count(len(inner), 'folder')}, not one for each domain; or give --data-a and --data-b")
+    return loose_source(*inner) if (root / SPLITS[0]) not in inner else find_source(str(root.absolute()))
+
+
+def _tested(domains: Iterable[set[str]], fraction: float) -> set[str]:
+    """The groups whose hash is in the lowest `fraction` of all; in each domain there is one that is, and one that is not."""
+    # A group's name is the least hash in it, which is low for large groups: its own hash is not.
+    place = {name: hashlib.sha256(name.encode()).digest() for names in domains for name in names}
+    tested = {name for name, digest in place.items() if int.from_bytes(digest[:4], "big") < fraction * 2**32}
+    for names in domains:
+        ordered = sorted(names, key=lambda name: place[name])
+        if len(ordered) < 2:
+            raise DataError("all images of a domain look nearly alike, so that none can be held out for a test")
+        tested = tested | {ordered[0]} if not tested & names else tested
+        tested = tested - {ordered[-1]} if tested >= names else tested
+    return tested
+
+
+def _put(path: Path, place: Path, copy: bool) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if copy:
+        shutil.copy2(path, place)
+        return
+    try:
+        place.symlink_to(path.resolve())
+    except OSError as error:  # Windows asks for a privilege, some file systems have none
+        raise FruitganError(f"{place.name}: no link can be made there ({reason_of(error)}); --copy copies the files") from error
 
 
 @dataclass(frozen=True, kw_only=True)

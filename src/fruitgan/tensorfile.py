@@ -121,5 +121,5 @@ def _but(path: Path, start: bytes) -> str:
     if suffix == ".onnx":
         return " but an exported graph; give the run or the bundle that it was made of"
     if suffix in (".pth", ".pt", ".ckpt", ".pkl") or start.startswith((b"PK\3\4", b"\x80\2")):
-        return " but a checkpoint of PyTorch's, a pickle, which is never opened here; give a run or a .safetensors file"
+        return " but a checkpoint of PyTorch's, which fruitgan import makes a bundle of; else give a run or a .safetensors file"
     return ""

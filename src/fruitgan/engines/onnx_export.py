@@ -136,29 +136,31 @@ def _open_weights(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[st
     return tuple(sorted(used))
 
 
-def standalone(graph: bytes, weights: Mapping[str, NDArray[Any]], about: str) -> bytes:
-    """A model for other programs, with its weights: uint8 pictures in, uint8 pictures out, and a text on what it is."""
+def standalone(graph: bytes, weights: Mapping[str, NDArray[Any]], about: str, minimum_px: int, multiple_px: int) -> bytes:
+    """A model for other programs, with its weights and a text on what it is: uint8 pictures of any size in and out.
+
+    They are padded within to the least side that the generator takes, and its result is cropped.
+    """
     model = onnx.load_from_string(graph)
     for initializer in model.graph.initializer:
         if initializer.data_location == TensorProto.EXTERNAL:
             initializer.data_location = TensorProto.DEFAULT
             del initializer.external_data[:]
             initializer.raw_data = weights[initializer.name].tobytes()
-    for name, value in (("zero", 0.0), ("one", 1.0), ("levels", 255.0)):
-        model.graph.initializer.append(helper.make_tensor(f"8bit_{name}", TensorProto.FLOAT, [], [value]))
     inner = list(model.graph.node)
     del model.graph.node[:]
-    model.graph.node.extend(
-        [
-            helper.make_node("Cast", [PIXELS], ["8bit_floats"], to=TensorProto.FLOAT),
-            helper.make_node("Div", ["8bit_floats", "8bit_levels"], [INPUT]),
-            *inner,
-            helper.make_node("Clip", [OUTPUT, "8bit_zero", "8bit_one"], ["8bit_clipped"]),
-            helper.make_node("Mul", ["8bit_clipped", "8bit_levels"], ["8bit_scaled"]),
-            helper.make_node("Round", ["8bit_scaled"], ["8bit_rounded"]),
-            helper.make_node("Cast", ["8bit_rounded"], [PICTURES], to=TensorProto.UINT8),
-        ]
-    )
+    op = _Nodes(model.graph)
+    levels, sizes = op.constant(255.0), op("Shape", PIXELS)
+    pixels, places = PIXELS, []
+    for axis in (1, 2):
+        taken, own = _padding(op, op("Gather", sizes, op.constant(axis)), minimum_px, multiple_px)
+        pixels = op("Gather", pixels, taken, axis=axis)
+        places.append(own)
+    op("Div", op("Cast", pixels, to=TensorProto.FLOAT), levels, into=INPUT)
+    model.graph.node.extend(inner)
+    unit = op("Clip", OUTPUT, op.constant(0.0), op.constant(1.0))
+    padded = op("Cast", op("Round", op("Mul", unit, levels)), to=TensorProto.UINT8)
+    op("Gather", op("Gather", padded, places[0], axis=1), places[1], axis=2, into=PICTURES)
     for value, name in ((model.graph.input[0], PIXELS), (model.graph.output[0], PICTURES)):
         value.name = name
         value.type.tensor_type.elem_type = TensorProto.UINT8
@@ -166,3 +168,33 @@ def standalone(graph: bytes, weights: Mapping[str, NDArray[Any]], about: str) ->
     onnx.checker.check_model(model)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
+
+
+class _Nodes:
+    """Adds operations to a graph, each called with the names of its inputs and giving that of its output."""
+
+    def __init__(self, graph: Any) -> None:
+        self.graph = graph
+
+    def __call__(self, operation: str, *inputs: str, into: str | None = None, **attributes: Any) -> str:
+        name = into or f"around_{len(self.graph.node)}"
+        self.graph.node.append(helper.make_node(operation, inputs, [name], **attributes))
+        return name
+
+    def constant(self, value: float) -> str:
+        kind = TensorProto.INT64 if isinstance(value, int) else TensorProto.FLOAT
+        return self("Constant", value=helper.make_tensor("value", kind, [], [value]))
+
+
+def _padding(op: _Nodes, size: str, minimum_px: int, multiple_px: int) -> tuple[str, str]:
+    """Along an axis: which place of the picture each padded place takes, and where the picture lies; as `engines.padding`."""
+    zero, one, multiple = op.constant(0), op.constant(1), op.constant(multiple_px)
+    longer = op("Add", op("Max", size, op.constant(minimum_px)), op.constant(multiple_px - 1))
+    margin = op("Sub", op("Mul", op("Div", longer, multiple), multiple), size)
+    before = op("Div", margin, op.constant(2))
+    behind, last = op("Sub", margin, before), op("Sub", size, one)
+    places = op("Range", op("Neg", before), op("Add", size, behind), one)
+    mirrored = op("Sub", last, op("Abs", op("Sub", last, op("Abs", places))))
+    edge = op("Min", op("Max", places, zero), last)
+    own = op("Range", before, op("Add", before, size), one)
+    return op("Where", op("Less", behind, size), mirrored, edge), own

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -45,6 +45,21 @@ class InstanceNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.channels}, affine={self.weight is not None}"
+
+
+def frozen_batch_norm(channels: int) -> nn.Module:
+    """Batch norm by statistics and an affine part that never change (Ioffe & Szegedy 2015, algorithm 2, line 11).
+
+    In training too: statistics of a batch would let its images change each other.
+    """
+    from torchvision.ops import FrozenBatchNorm2d  # few networks have it, and torchvision takes long to import
+
+    norm: nn.Module = FrozenBatchNorm2d(channels)
+    return norm
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {"instance": InstanceNorm, "batch": frozen_batch_norm}
+"""The norms of the reference code. Behind `batch`, which shifts by itself, its convolutions have no bias."""
 
 
 class Downsample(nn.Conv2d):

@@ -1,7 +1,7 @@
-"""The UNet generator of the TensorFlow CycleGAN tutorial and of the lab report (Ronneberger et al. 2015; Isola et al. 2017).
+"""UNet generators (Ronneberger et al. 2015; Isola et al. 2017): the TensorFlow CycleGAN tutorial's, and pix2pix's own.
 
-It has a dead bottleneck, kept because the reference has it: at its nominal size the innermost map is 1 x 1, and instance norm
-turns a 1 x 1 map into its offset, the same for every image. What the network knows of an image passes through the skips.
+The tutorial's has a dead bottleneck, kept because the reference has it: at its nominal size the innermost map is 1 x 1, and
+instance norm turns a 1 x 1 map into its offset, the same for every image. What it knows of an image passes through the skips.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fruitgan.networks.contracts import Generator, SizeRule
-from fruitgan.networks.layers import Downsample, InstanceNorm, Upsample, initialise, inner_maps
+from fruitgan.networks.layers import NORMS, Downsample, InstanceNorm, Upsample, initialise, inner_maps
 
 SLOPE = 0.3  # Keras' default for LeakyReLU, which the tutorial uses; the paper has 0.2.
 
@@ -75,6 +75,45 @@ class UNetGenerator(Generator):
 
     def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
         return inner_maps(self.downs, x, points)
+
+
+class Pix2PixUNet(Generator):
+    """The UNet of pytorch-CycleGAN-and-pix2pix (`norm` instance or batch): maps are activated before a layer, not behind it.
+
+    The innermost map has no norm; dropout stands behind the norms of the maps of 8 `base_channels`, but for the innermost.
+    """
+
+    def __init__(self, depth: int, base_channels: int, norm: str, dropout: float) -> None:
+        super().__init__()
+        widths, bias = [base_channels * min(2**level, 8) for level in range(depth)], norm != "batch"
+        self.downs = nn.ModuleList([Downsample(3, widths[0], bias=bias)])
+        for level in range(1, depth):
+            layers = [nn.LeakyReLU(0.2), Downsample(widths[level - 1], widths[level], bias=bias)]
+            self.downs.append(nn.Sequential(*layers, *([NORMS[norm](widths[level])] if level < depth - 1 else [])))
+        self.ups = nn.ModuleList()
+        for level in reversed(range(1, depth)):
+            joined = 1 if level == depth - 1 else 2  # what came up stands behind what went down
+            layers = [nn.ReLU(), Upsample(joined * widths[level], widths[level - 1], bias=bias), NORMS[norm](widths[level - 1])]
+            self.ups.append(nn.Sequential(*layers, *([nn.Dropout(dropout)] if dropout and 4 <= level < depth - 1 else [])))
+        self.head = nn.Sequential(nn.ReLU(), Upsample(2 * base_channels, 3, bias=True), nn.Tanh())
+        self.size_rule = SizeRule(minimum_px=2**depth, multiple_of_px=2**depth)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = []
+        for down in self.downs:
+            x = down(x)
+            maps.append(x)
+        x = maps.pop()
+        for up in self.ups:
+            x = torch.cat([maps.pop(), up(x)], dim=1)
+        image: Tensor = self.head(x)
+        return image
+
+
+def junyanz_unet(*, base_channels: int = 64, depth: int = 8, norm: str = "instance", dropout: float = 0.0) -> Pix2PixUNet:
+    """UNet of pytorch-CycleGAN-and-pix2pix: `depth` 8 for 256 px, 7 for 128 px; `norm` instance or batch."""
+    return Pix2PixUNet(depth, base_channels, norm, dropout)
 
 
 def unet_256(*, base_channels: int = 64, dropout: float = 0.5) -> UNetGenerator:

@@ -51,9 +51,9 @@ def build_for(registry: Registry[Callable[..., N]], choice: Choice, weights: Arr
         EnvironmentProblem: its package is not installed.
     """
     what = f"the {registry.noun} {choice.name}"
-    network = _sketch(registry, choice, weights, what)
+    network = sketch(registry, choice, weights, what)
     if network is not None:
-        _check(network, weights, what)
+        check_weights(network, weights, what)
     # What is drawn here is not kept, and the caller's draws are not ours. `devices=[]`: the network is built on the CPU.
     with torch.random.fork_rng(devices=[]), _no_larger_than(weights):
         built = _built(registry, choice, what, is_checked=network is not None)
@@ -70,8 +70,12 @@ class _Undrawn(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _sketch(registry: Registry[Callable[..., N]], choice: Choice, weights: Arrays, what: str) -> N | None:
-    """The network without memory; None if its builder needs real numbers."""
+def sketch(registry: Registry[Callable[..., N]], choice: Choice, weights: Arrays, what: str) -> N | None:
+    """The network without memory, never larger than the weights; None if its builder needs real numbers.
+
+    Raises:
+        DataError: as `build_for`, for the options.
+    """
     with torch.device("meta"), _Undrawn(), _no_larger_than(weights), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of sides of 0, which the shapes show as well
         try:
@@ -136,7 +140,7 @@ def not_in_weights() -> Iterator[None]:
         _foreign.reset(token)
 
 
-def _check(network: nn.Module, weights: Arrays, what: str) -> None:
+def check_weights(network: nn.Module, weights: Arrays, what: str) -> None:
     """Raises: DataError, naming the first tensor that is missing, unknown, of another shape or another kind of number."""
     expected = network.state_dict()
     problems = [f"{name} is missing" for name in expected if name not in weights]
@@ -157,7 +161,7 @@ def load_arrays(network: nn.Module, weights: Arrays, what: str) -> None:
     Raises:
         DataError: naming the first tensor that is missing, unknown, of another shape or another kind of number.
     """
-    _check(network, weights, what)
+    check_weights(network, weights, what)
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
             tensor.copy_(torch.from_numpy(np.array(weights[name])))  # a copy: torch warns of arrays that cannot be written

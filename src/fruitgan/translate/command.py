@@ -1,4 +1,4 @@
-"""`fruitgan translate` and `fruitgan export`."""
+"""`fruitgan translate`, `fruitgan export` and `fruitgan import`."""
 
 from __future__ import annotations
 
@@ -125,7 +125,10 @@ def export(
         str | None,
         typer.Argument(metavar=f"[{options.BUNDLE}]", help="What to export.", show_default=options.BUNDLE_DEFAULT),
     ] = None,
-    format: Annotated[Literal["onnx"], typer.Option("--format", help="For which runtime.")] = "onnx",
+    format: Annotated[
+        Literal["onnx", "junyanz"],
+        typer.Option("--format", help="A model, or weights for pytorch-CycleGAN-and-pix2pix (of the generators that it has)."),
+    ] = "onnx",
     to: options.To = None,
     direction: Annotated[
         Literal["a2b", "b2a"] | None,
@@ -137,7 +140,7 @@ def export(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Write a bundle's generators as ONNX models, checked against torch."""
+    """Write a bundle's generators as ONNX models, checked against torch, or as weights for the reference code."""
     given = locals()
     from fruitgan.translate.export_job import ExportModelSettings, export_model
 
@@ -148,9 +151,51 @@ def export(
     console.result(result)
     for model in result.models:
         console.out(model.path)
+        for line in ("from models import networks; import safetensors.torch", *model.load) if model.load else ():
+            console.say(f"  {line}")
     rows = [
         (model.to, made["images"], f"{made['width_px']} x {made['height_px']}", made["largest"], round(made["mean"], 6))
         for model in result.models
         for made in model.parity
     ]
-    console.table("grey levels from torch", ("to", "images", "size", "largest", "mean"), rows)
+    if rows:
+        console.table("grey levels from torch", ("to", "images", "size", "largest", "mean"), rows)
+
+
+def import_checkpoint(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE.pth...", show_default=False, help="Generator from A to B, and perhaps the one back."),
+    ],
+    architecture: Annotated[
+        Literal["resnet-9", "resnet-6", "unet-256", "unet-128", "cut-resnet"],
+        typer.Option("--architecture", help="Which generator it is; cut-resnet is CUT's."),
+    ],
+    domains: Annotated[str, typer.Option("--domains", metavar="A,B", help="The names of the two domains: horse,zebra.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.safetensors", help="The bundle to write.")],
+    image_size: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", min=1, max=8192, show_default="256; unet-128: 128", help="Of its training images."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
+    config: options.Config = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Make a bundle of generators that pytorch-CycleGAN-and-pix2pix or CUT trained."""
+    given = locals()
+    from fruitgan.data.sources import parse_domains
+    from fruitgan.translate.import_job import ImportSettings
+    from fruitgan.translate.import_job import import_checkpoint as run
+
+    read = {"files": tuple(files), "domains": parse_domains(domains), "image_size_px": image_size}
+    settings = options.settings_of(ImportSettings, given, **read)
+    console = Console(json=json, quiet=quiet)
+    with stopped_at_once("stopped; no bundle was written"), console.events(unit="generator") as on_progress:
+        result = run(settings, on_progress)
+    console.result(result)
+    console.out(str(result.bundle))
+    generator = ", ".join(f"{name} {value}" for name, value in result.generator.options.items())
+    console.say(f"{result.generator.name} ({generator}), weights in {result.weights_dtype}")
+    rows = [(way, found["largest"], round(found["mean"], 6)) for way, found in result.half_precision.items()]
+    console.table("grey levels that half precision makes", ("direction", "largest", "mean"), rows)

@@ -1,4 +1,4 @@
-"""A bundle's generators as ONNX models for other programs, compared with torch before anything is written."""
+"""A bundle's generators for other programs: ONNX models, compared with torch first, and weights for the reference code."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import safetensors.numpy
 
 from fruitgan.bundle import RUNS, Card, load, locate
-from fruitgan.demo.fruit import MINIMUM_SIZE_PX, draw
-from fruitgan.engines.contracts import Engine, engines
+from fruitgan.demo.fruit import KINDS, MINIMUM_SIZE_PX, draw
+from fruitgan.engines.contracts import Engine, Weights, engines
 from fruitgan.engines.onnx_engine import exporters_needed, obtain_graph
+from fruitgan.engines.padding import translate_pixels
 from fruitgan.errors import FruitganError, UsageError
 from fruitgan.files import check_writable, write_atomically
-from fruitgan.images import bytes_from_unit, unit_from_bytes
+from fruitgan.images import Pixels
 from fruitgan.progress import OnProgress, Progress
 from fruitgan.settings import to_json
 from fruitgan.translate.job import choose_direction
@@ -34,7 +36,7 @@ class ExportModelSettings:
 
     bundle: str | None = None
     """A file, a run or a name; None for the newest run, else the bundle that ships."""
-    format: Literal["onnx"] = "onnx"
+    format: Literal["onnx", "junyanz"] = "onnx"
     to: str | None = None
     """The domain that the model leads to; without it and `direction` there is a model for each direction."""
     direction: Literal["a2b", "b2a"] | None = None
@@ -45,14 +47,16 @@ class ExportModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedModel:
-    """One model that was written."""
+    """One file that was written."""
 
     direction: str
     to: str
     path: str
     bytes: int
     parity: list[Mapping[str, Any]]
-    """How far its pictures are from torch's in grey levels of 255, `largest` and `mean`, by their number and size."""
+    """How far a model's pictures are from torch's in grey levels of 255, `largest` and `mean`, by their number and size."""
+    load: tuple[str, ...] = ()
+    """The lines of Python that load weights for the reference code there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +72,12 @@ class ExportModelResult:
 def export_model(settings: ExportModelSettings, on_progress: OnProgress | None = None) -> ExportModelResult:
     """Write a bundle's generators as models that stand alone: uint8 pictures [N, H, W, 3] in and out, N, H and W free.
 
-    Each is run by onnxruntime and compared with torch on drawn fruit at several sizes first; it is written whole or not.
+    Each is run by onnxruntime and compared with torch on drawn fruit at several sizes first; it is written whole or not. The
+    format `junyanz` is the weights as safetensors under the keys of pytorch-CycleGAN-and-pix2pix.
 
     Raises:
-        UsageError: an unknown name or direction, or a model is there already and `overwrite` is off.
+        UsageError: an unknown name or direction, a model is there already and `overwrite` is off, or the reference code has no
+            such generator.
         DataError: no bundle, or a generator that cannot be written so.
         EnvironmentProblem: the extra that exports is not installed.
         FruitganError: the model's pictures are not torch's, or it cannot be written.
@@ -81,26 +87,22 @@ def export_model(settings: ExportModelSettings, on_progress: OnProgress | None =
     card = bundle.card
     asked = settings.to is not None or settings.direction is not None
     ways = (choose_direction(card, settings.to, settings.direction),) if asked else card.directions
-    places = {way: settings.output / _name(card, way) for way in ways}
+    suffix = ".onnx" if settings.format == "onnx" else ".safetensors"
+    places = {way: settings.output / f"{_name(card, way)}{suffix}" for way in ways}
     for place in places.values():
         if place.exists() and not settings.overwrite:
             raise UsageError(f"{place}: is there already; --overwrite replaces it, -o writes elsewhere")
         if place.is_dir():
             raise UsageError(f"{place}: is in the way and no model; give another folder with -o")
     check_writable(settings.output)
-    with exporters_needed("to export a model"):
-        from fruitgan.engines.onnx_export import standalone
-    kept = ("name", "domains", "image_size_px", "size_minimum_px", "size_multiple_px", "licence", "notes", "data")
-    about = {key: value for key, value in to_json(card).items() if key in kept}
     models: list[ExportedModel] = []
     for way, place in places.items():
-        to, weights = card.target(way), bundle.weights[way]
-        graph = obtain_graph(card.generator, weights)
-        text = json.dumps({**about, "direction": way, "to": to}, sort_keys=True)
-        model = standalone(graph.onnx, graph.inputs(weights), text)
-        parity = _compared(card, model, engines.get("torch")(generator=card.generator, weights=weights, gpu="none"))
+        if settings.format == "onnx":
+            model, made = _onnx(card, way, bundle.weights[way])
+        else:
+            model, made = _junyanz(card, bundle.weights[way], place)
         write_atomically(place, model)
-        models.append(ExportedModel(direction=way, to=to, path=str(place), bytes=len(model), parity=parity))
+        models.append(ExportedModel(direction=way, to=card.target(way), path=str(place), bytes=len(model), **made))
         if on_progress is not None and on_progress(Progress("exporting", len(models), len(places))):
             break
     return ExportModelResult(
@@ -108,10 +110,46 @@ def export_model(settings: ExportModelSettings, on_progress: OnProgress | None =
     )
 
 
+def _onnx(card: Card, way: str, weights: Weights) -> tuple[bytes, dict[str, Any]]:
+    """The model's bytes and how far it is from torch."""
+    with exporters_needed("to export a model"):
+        from fruitgan.engines.onnx_export import standalone
+    kept = ("name", "domains", "image_size_px", "size_minimum_px", "size_multiple_px", "licence", "notes", "data")
+    about = {key: value for key, value in to_json(card).items() if key in kept}
+    graph = obtain_graph(card.generator, weights)
+    text = json.dumps({**about, "direction": way, "to": card.target(way)}, sort_keys=True)
+    model = standalone(graph.onnx, graph.inputs(weights), text, card.size_minimum_px, card.size_multiple_px)
+    return model, {
+        "parity": _compared(card, model, engines.get("torch")(generator=card.generator, weights=weights, gpu="none"))
+    }
+
+
+def _junyanz(card: Card, weights: Weights, place: Path) -> tuple[bytes, dict[str, Any]]:
+    """The weights' bytes and the lines that load them."""
+    from fruitgan.networks.reference import reference_builder, reference_tensors
+
+    content = safetensors.numpy.save(reference_tensors(card.generator, weights))
+    lines = (f"net = {reference_builder(card.generator)}", f"net.load_state_dict(safetensors.torch.load_file({str(place)!r}))")
+    return content, {"parity": [], "load": lines}
+
+
 def _name(card: Card, way: str) -> str:
-    """`apple2orange-to-orange.onnx`; a card may hold any text, a name of a file may not."""
+    """`apple2orange-to-orange`; a card may hold any text, a name of a file may not."""
     words = (re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:80] or "bundle" for text in (card.name, card.target(way)))
-    return "-to-".join(words) + ".onnx"
+    return "-to-".join(words)
+
+
+def drawn(pictures: int, height_px: int, width_px: int) -> Pixels:
+    """uint8 [N, H, W, 3]: drawn apples and oranges in turns, cut to the size."""
+    side = max(height_px, width_px, MINIMUM_SIZE_PX)
+    fruit = [draw(KINDS[index % 2], side, 0, index) for index in range(pictures)]
+    return np.stack([picture[:height_px, :width_px] for picture in fruit])
+
+
+def levels_apart(one: Pixels, other: Pixels) -> dict[str, float]:
+    """How far two uint8 arrays are apart: `largest` and `mean` difference in grey levels."""
+    apart = np.abs(one.astype(int) - other)
+    return {"largest": int(apart.max()), "mean": float(apart.mean())}
 
 
 def _compared(card: Card, model: bytes, torchs: Engine) -> list[Mapping[str, Any]]:
@@ -119,18 +157,15 @@ def _compared(card: Card, model: bytes, torchs: Engine) -> list[Mapping[str, Any
     import onnxruntime
 
     session: Any = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    side = card.padded(min(card.image_size_px, LARGEST_COMPARED_PX))
-    small = card.padded(1)
+    side, small = card.padded(min(card.image_size_px, LARGEST_COMPARED_PX)), card.size_minimum_px
     found: list[Mapping[str, Any]] = []
-    for count, height, width in ((2, side, side), (1, side, card.padded(side + side // 2)), (1, small, card.padded(small + 1))):
-        square = max(height, width, MINIMUM_SIZE_PX)
-        images = np.stack([draw("apple", square, 0, index)[:height, :width] for index in range(count)])
-        expected = bytes_from_unit(torchs.translate(unit_from_bytes(images.astype(np.float32))))
-        apart = np.abs(session.run(None, {"pixels": images})[0].astype(int) - expected)
-        largest = int(apart.max())
-        if largest > MOST_LEVELS_APART:
+    for count, height, width in ((2, side, side), (1, side + 1, side + side // 2 - 1), (1, small, small + 1)):
+        pixels = drawn(count, height, width)
+        expected = np.stack([translate_pixels(torchs, card, picture, "native") for picture in pixels])
+        apart = levels_apart(session.run(None, {"pixels": pixels})[0], expected)
+        if apart["largest"] > MOST_LEVELS_APART:
             raise FruitganError(
-                f"the model of {card.name} is up to {largest} grey levels from torch at {width} x {height} px: not written"
+                f"{card.name} is up to {apart['largest']} grey levels from torch at {width} x {height} px: not written"
             )
-        found.append({"images": count, "height_px": height, "width_px": width, "largest": largest, "mean": float(apart.mean())})
+        found.append({"images": count, "height_px": height, "width_px": width, **apart})
     return found

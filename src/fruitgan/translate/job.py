@@ -167,7 +167,8 @@ def translate(
         machine = {"gpu": settings.gpu, "device": settings.device, "precision": settings.precision}
         weights, scale = bundle.weights[direction], settings.scale_px
         name, engine = open_engine(settings.engine, card.generator, weights, len(tasks), scale=scale, tell=tell, **machine)
-        tell(Note(f"{card.name} ({path}) to {card.target(direction)}, {direction}, trained for {card.steps:,} steps"))
+        training = f"trained for {card.steps:,} steps" if card.steps else card.recipe
+        tell(Note(f"{card.name} ({path}) to {card.target(direction)}, {direction}, {training}"))
         if card.resolved_recipe is not None and card.steps < FEW_STEPS:
             other = "" if settings.bundle else f"; --bundle {DEFAULT_SHIPPED} takes the one that ships"
             tell(Note(f"{card.name} was trained for {card.steps:,} steps: expect little of it{other}", is_warning=True))
