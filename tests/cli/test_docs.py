@@ -42,6 +42,13 @@ def test_every_page_stands_in_the_navigation_of_the_site() -> None:
     assert sorted(pages(nav)) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/installation.md"])
+def test_every_extra_is_named_where_a_user_installs(page: str) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert [extra for extra in extras if f"`{extra}`" not in text] == []
+
+
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
 def test_a_page_reads_the_same_on_github_and_on_the_site(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
