@@ -62,7 +62,7 @@ class DemoSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """What cli.md promises as JSON."""
+    """What `--json` prints."""
 
     r: float
     """R on drawn fruit that was held out: 0 is perfect, 1 is as far from oranges as the apples were."""

@@ -78,7 +78,7 @@ def train_detector(settings: TrainDetectorSettings, on_progress: OnProgress | No
     the line of the log after each epoch.
 
     Raises:
-        UsageError, DataError, EnvironmentProblem: as cli.md's table of exit codes says.
+        UsageError, DataError, EnvironmentProblem: as docs/exit-codes.md says.
         NoRoundDone: stopped before the end of the first epoch, so that there is nothing to test.
         FruitganError: the loss is not finite, the run folder cannot be written, or another process works in it.
     """

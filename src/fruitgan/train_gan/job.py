@@ -60,7 +60,7 @@ def train_gan(settings: TrainGanSettings, on_progress: OnProgress | None = None)
     is saved. A finished run that is resumed without more steps gives its result again.
 
     Raises:
-        UsageError, DataError, EnvironmentProblem: as cli.md's table of exit codes says.
+        UsageError, DataError, EnvironmentProblem: as docs/exit-codes.md says.
         LossNotFinite, OutOfMemory: the last checkpoint stays.
     """
     return _Job(settings, Listener(on_progress)).run()

@@ -140,7 +140,7 @@ KEPT = (
 
 @dataclass(frozen=True)
 class TrainGanResult:
-    """What cli.md promises as JSON."""
+    """What `--json` prints."""
 
     run: Path
     step: int
