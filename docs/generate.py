@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from fruitgan import cli
-from fruitgan.registry import KINDS, Registry
+from fruitgan.registry import KINDS, OWN_PACKAGE, Registry
 from fruitgan.settings import to_json
 
 FOLDER = Path(__file__).parent
@@ -30,7 +30,7 @@ COUNTED = ("generators", "discriminators", "detectors")
 
 
 def own_names(kind: str) -> list[str]:
-    return [entry.name for entry in Registry[Any](kind).entries() if entry.package == cli.OWN_PACKAGE]
+    return [entry.name for entry in Registry[Any](kind).entries() if entry.package == OWN_PACKAGE]
 
 
 def commands_page() -> str:

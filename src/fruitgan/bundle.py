@@ -19,7 +19,7 @@ from fruitgan.errors import DataError, FruitganError, UsageError, about_address,
 from fruitgan.files import write_atomically
 from fruitgan.images import Fit
 from fruitgan.registry import Choice, suggestion
-from fruitgan.settings import to_json
+from fruitgan.settings import RUNS, to_json
 from fruitgan.tensorfile import TensorFile, open_tensors
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ KEY = "fruitgan"
 """The one metadata key; with two their order, and so the file's bytes, would differ from save to save."""
 PREFIXES = {"a2b": "generator_ab.", "b2a": "generator_ba."}
 FILE_NAME = "bundle.safetensors"
-RUNS = Path("runs", "train-gan")
 AT_STEP = re.compile(r"(?!hf:)(.+)@([0-9]{1,15})")
 """RUN@STEP: what a run was at one of its checkpoints."""
 SUFFIX = ".safetensors"

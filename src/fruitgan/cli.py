@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
-import importlib.util
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -20,12 +19,11 @@ from fruitgan.console import options
 from fruitgan.console.values import Kind
 from fruitgan.errors import EnvironmentProblem, FruitganError, Stopped, UsageError, is_out_of_memory
 from fruitgan.machine import is_on
-from fruitgan.registry import Entry, Registry, suggestion
+from fruitgan.registry import OWN_PACKAGE, Registry, suggestion
 
-OWN_PACKAGE = "fruitgan"
 READING_ORDER = (
     *("train-gan", "translate", "export-dataset", "train-detector", "evaluate"),
-    *("data", "list", "show", "export", "import", "doctor"),
+    *("data", "list", "show", "runs", "export", "import", "doctor"),
 )
 """Where these stand in the help; a command that is not among them follows by name."""
 INTERRUPTED = 130
@@ -50,7 +48,7 @@ class Commands(typer.core.TyperGroup):
         if not owners:
             return None
         own = owners[0].package == OWN_PACKAGE
-        summary = summary_in_source(owners[0]) if own else "from " + " and ".join(f"{o.package} {o.version}" for o in owners)
+        summary = owners[0].summary if own else "from " + " and ".join(f"{o.package} {o.version}" for o in owners)
         return typer.core.TyperCommand(cmd_name, help=summary, rich_help_panel=None if own else "Commands of plug-ins")
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
@@ -73,24 +71,6 @@ class Command(typer.core.TyperCommand):
         left = super().parse_args(ctx, args)
         options.forget_the_farther(ctx)
         return left
-
-
-def summary_in_source(entry: Entry) -> str:
-    """The first line of a subcommand's help, read from its source text: importing ten modules would cost the help its speed.
-
-    That is the docstring of a function, or the help of `app = typer.Typer(help="...")`; a test holds it against the real one.
-    """
-    module, _, attribute = entry.target.partition(":")
-    spec = importlib.util.find_spec(module)
-    loader: Any = spec.loader if spec else None
-    source = (loader.get_source(module) if loader else None) or ""
-    name = re.escape(attribute)
-    found = re.search(
-        rf'^def {name}\(.*?^    """(?P<doc>.+?)(?:"""|$)|^{name} = typer\.Typer\(.*?help="(?P<help>.+?)"',
-        source,
-        flags=re.MULTILINE | re.DOTALL,
-    )
-    return (found["doc"] or found["help"]).strip() if found else ""
 
 
 def load(name: str) -> Any:
@@ -135,8 +115,9 @@ def _complete(command: Any) -> None:
             parameter.envvar = f"FRUITGAN_{parameter.name.upper()}"
             parameter.show_envvar = False  # the help of the whole says it once
         _adapted(parameter)
-    help_option = command.get_help_option
-    command.get_help_option = lambda ctx: _adapted(help_option(ctx))  # it is made when it is first asked for
+    help_option, panel = command.get_help_option, _general_panel(command)
+    # It is made when it is first asked for.
+    command.get_help_option = lambda ctx: _in_panel(_adapted(help_option(ctx)), panel)
 
 
 def _adapted(parameter: Any) -> Any:
@@ -145,6 +126,20 @@ def _adapted(parameter: Any) -> Any:
         parameter.get_runtime_param = lambda: kind  # in place of typer's method
     if getattr(parameter, "is_flag", False):
         parameter.metavar = ""
+    return parameter
+
+
+def _general_panel(command: Any) -> str | None:
+    """Give the options without a panel one with a name, if there are others: the help would begin with them otherwise."""
+    found = [parameter for parameter in command.params if parameter.param_type_name == "option"]
+    panel = "General" if any(parameter.rich_help_panel for parameter in found) else None
+    for parameter in found:
+        _in_panel(parameter, parameter.rich_help_panel or panel)
+    return panel
+
+
+def _in_panel(parameter: Any, panel: str | None) -> Any:
+    parameter.rich_help_panel = panel
     return parameter
 
 
@@ -240,7 +235,9 @@ def _usage_line(error: typer.TyperException) -> str:
     if context and (word := getattr(error, "option_name", None)):
         known = [name for parameter in context.command.params for name in parameter.opts]
         meant = options.option_meant(word, known)
-        message = f"no such option: {word}; here that is {meant}" if meant else message
+        near = difflib.get_close_matches(word, [name for name in known if name not in context.help_option_names], n=2)
+        said = f"here that is {meant}" if meant else f"did you mean {' or '.join(near)}?" if near else ""
+        message = f"no such option: {word}" + (f"; {said}" if said else "")
     message = message[:1].lower() + message[1:]
     return f"{message} (see {context.command_path} --help)" if message and context else message
 

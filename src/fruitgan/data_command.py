@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fruitgan.console import Console, options
+from fruitgan.console import Console, names, options
 from fruitgan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +20,10 @@ SHOWN_PATHS = 5
 
 @app.command("check")
 def check_data(
-    what: Annotated[str | None, typer.Argument(metavar="[NAME|DIR]", help="The same as --data.", show_default=False)] = None,
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME|DIR]", help="The same as --data.", show_default=False, **names.completed(names.sets)),
+    ] = None,
     data: options.Data = None,
     data_a: options.DataA = None,
     data_b: options.DataB = None,
@@ -31,7 +34,10 @@ def check_data(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Report what a data set or folder holds and what is wrong with it."""
+    """Report what a data set or folder holds and what is wrong with it.
+
+    Example: fruitgan data check apple2orange
+    """
     from fruitgan.data.preprocessing import AS_USUAL
     from fruitgan.data.sources import parse_domains
     from fruitgan.data_job import CheckSettings, check
@@ -101,7 +107,10 @@ def split_data(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Cut a test split off by content, near-duplicates kept together: trainA, trainB, testA, testB."""
+    """Cut a test split off by content, near-duplicates kept together: trainA, trainB, testA, testB.
+
+    Example: fruitgan data split --data mydata --out mydata-split
+    """
     given = locals()
     from fruitgan.data_job import SplitSettings, split
 
@@ -122,11 +131,21 @@ def split_data(
 
 @app.command("fetch")
 def fetch_set(
-    name: Annotated[str, typer.Argument(metavar="NAME|hf:USER/NAME", help="A set of `fruitgan data list`, or of the Hub.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|hf:USER/NAME",
+            help="A set of `fruitgan data list`, or of the Hub.",
+            **names.registered("datasets"),
+        ),
+    ],
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Have a named set in the cache: downloaded, checked and unpacked, or drawn."""
+    """Have a named set in the cache: downloaded, checked and unpacked, or drawn.
+
+    Example: fruitgan data fetch apple2orange
+    """
     from fruitgan.data_job import fetch
 
     console = Console(json=json, quiet=quiet)
@@ -139,7 +158,10 @@ def fetch_set(
 
 @app.command("list")
 def list_sets(json: options.Json = False) -> None:
-    """Show the named sets, and which of them are here."""
+    """Show the named sets, and which of them are here.
+
+    Example: fruitgan data list
+    """
     from fruitgan.data_job import known_sets
 
     console = Console(json=json)
@@ -168,7 +190,10 @@ def draw_fruit(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Draw apples and oranges into a new folder that every `--data` takes."""
+    """Draw apples and oranges into a new folder that every `--data` takes.
+
+    Example: fruitgan data draw fruit --count 50
+    """
     from fruitgan.demo.dataset import DrawSettings, draw
 
     console = Console(json=json, quiet=quiet)

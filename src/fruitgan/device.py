@@ -9,14 +9,13 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fruitgan.errors import EnvironmentProblem, UsageError
+from fruitgan.settings import Precision
 
-Precision = Literal["auto", "fp32", "bf16"]
 KNOWN = "cpu, mps, cuda or cuda:N"
 BF16_TRIAL_SIDE, BF16_TRIALS = 512, 8
 BF16_GAIN = 1.3

@@ -29,7 +29,10 @@ GIB = 2**30
 
 
 def doctor(json: options.Json = False) -> None:
-    """Show what this machine can do, and what is wrong with this installation."""
+    """Show what this machine can do, and what is wrong with this installation.
+
+    Example: fruitgan doctor
+    """
     console = Console(json=json)
     found = diagnose()
     console.result(found)

@@ -21,7 +21,10 @@ def push(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Push a bundle and its model card to the Hugging Face Hub."""
+    """Push a bundle and its model card to the Hugging Face Hub.
+
+    Example: fruitgan push apple2orange USER/apple2orange
+    """
     given = locals()
     from fruitgan.hub_job import PushSettings
     from fruitgan.hub_job import push as run

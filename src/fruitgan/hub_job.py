@@ -11,14 +11,14 @@ from pathlib import Path
 from markupsafe import Markup
 
 from fruitgan import __version__
-from fruitgan.bundle import FILE_NAME, RUNS, Bundle, load, locate
+from fruitgan.bundle import FILE_NAME, Bundle, load, locate
 from fruitgan.data.hub import ADDRESS, LOGIN, hub
 from fruitgan.errors import EnvironmentProblem, FruitganError, UsageError, reason_of
 from fruitgan.machine import is_offline
 from fruitgan.measures.contracts import metrics
 from fruitgan.progress import Note, OnProgress, silent
 from fruitgan.report.page import render
-from fruitgan.settings import read_json
+from fruitgan.settings import RUNS, read_json
 
 SAMPLES = "samples"
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]+")

@@ -1,39 +1,45 @@
-"""`fruitgan list`: what is registered and by whom, from the packages' metadata; nothing of it is imported."""
+"""`fruitgan list`: what is registered, with a line on each, from metadata and source texts; nothing of it is imported."""
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from typing import Annotated, Any
 
 import typer
 
 from fruitgan.console import Console, options
-from fruitgan.errors import UsageError
-from fruitgan.registry import KINDS, Registry, suggestion
+from fruitgan.registry import KINDS, OWN_PACKAGE, Registry, known_kind
+from fruitgan.settings import to_json
+
+LEAST_COLUMNS = 80
 
 
 def list_registered(
-    kind: Annotated[str | None, typer.Argument(help="One kind alone: generators, recipes, ...", show_default=False)] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            help="One kind alone: generators, recipes, ...",
+            show_default=False,
+            autocompletion=lambda incomplete: [name for name in KINDS if name.startswith(incomplete)],
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> None:
-    """Show what is registered, and by which package."""
-    console = Console(json=json)
-    found = {name: Registry[Any](name).entries() for name in ([_known(kind)] if kind else KINDS)}
-    console.result(found)
-    rows = [(name, entry.name, entry.package, entry.version) for name, entries in found.items() for entry in entries]
-    if rows:
-        console.table("", ("kind", "name", "package", "version"), rows)
-    for name, entries in found.items():
-        if not entries:
-            console.out(f"no {name} are registered")
+    """Show what is registered, with a line on each; `fruitgan show NAME` says more.
 
-
-def _known(kind: str) -> str:
-    """The kind's name; the singular will do.
-
-    Raises:
-        UsageError: no such kind.
+    Example: fruitgan list generators
     """
-    for known in KINDS:
-        if kind in (known, known.removesuffix("s")):
-            return known
-    raise UsageError(f"no kind {kind!r}: {suggestion(kind, KINDS)}")
+    console = Console(json=json)
+    found = {name: Registry[Any](name).entries() for name in ([known_kind(kind)] if kind else KINDS)}
+    console.result({name: [{**to_json(entry), "summary": entry.summary} for entry in it] for name, it in found.items()})
+    columns = max(LEAST_COLUMNS, shutil.get_terminal_size().columns) if sys.stdout.isatty() else LEAST_COLUMNS
+    for name, entries in found.items():
+        console.out(f"{name}:" if entries else f"no {name} are registered")
+        width = max((len(entry.name) for entry in entries), default=0)
+        for entry in entries:
+            whose = "" if entry.package == OWN_PACKAGE else f"({entry.package} {entry.version}) "
+            line = " ".join(f"{whose}{entry.summary}".split())
+            short = textwrap.shorten(line, columns - width - 4, placeholder=" ...", break_on_hyphens=False)
+            console.out(f"  {entry.name:{width}}  {short}".rstrip())

@@ -5,14 +5,17 @@ Listing reads package metadata and imports nothing; `get` imports the one thing 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
+import importlib.util
 import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from fruitgan.errors import EnvironmentProblem, UsageError, is_out_of_memory, shown
@@ -21,6 +24,7 @@ T = TypeVar("T")
 
 BUILDERS_ERRORS = (ValueError, TypeError, ArithmeticError, RuntimeError, LookupError, AttributeError, AssertionError)
 """What a builder may raise that was not made for such options."""
+OWN_PACKAGE = "fruitgan"
 MEMBER = "network"
 """The option of a builder that stands for a whole family; `torchvision:resnet34` gives it behind a colon."""
 PACKAGE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
@@ -50,6 +54,36 @@ class Entry:
     package: str
     version: str
     target: str
+
+    @property
+    def summary(self) -> str:
+        """A line on what it is, read from its source text, since importing every module would take seconds; empty if not found.
+
+        That is the first line of the docstring of a function or a class, what `name = Thing(help="...")` or `summary="..."`
+        says, or the text beside the name in a table.
+        """
+        module, _, attribute = self.target.partition(":")
+        name = re.escape(attribute)
+        found = re.search(
+            rf'^(?:def|class) {name}\b.*?^    """(?P<doc>.+?)(?:"""|$)|'
+            rf'^{name} = [\w.]+\(.*?(?:help|summary)="(?P<help>.+?)"|^    "{name}": "(?P<entry>.+?)"',
+            _source(module),
+            flags=re.MULTILINE | re.DOTALL,
+        )
+        return next(filter(None, found.groups())).strip() if found else ""
+
+
+@functools.cache
+def _source(module: str) -> str:
+    """A module's source text, without importing it or what lies above it; empty where there is none."""
+    package, *parts = module.split(".")
+    with contextlib.suppress(OSError, ValueError, ImportError):
+        if (spec := importlib.util.find_spec(package)) is not None:
+            places = [Path(folder, *parts) for folder in spec.submodule_search_locations or ()]
+            files = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]
+            there = (file for file in (files if parts else [Path(spec.origin or "")]) if file.is_file())
+            return next((file.read_text(encoding="utf-8") for file in there), "")
+    return ""
 
 
 @dataclass(frozen=True)
@@ -94,6 +128,14 @@ def suggestion(name: str, known: Sequence[str]) -> str:
     if near:
         return "did you mean " + " or ".join(near) + "?"
     return "known are " + ", ".join(known) if known else "there is none"
+
+
+def known_kind(kind: str) -> str:
+    """The name of a kind; the singular will do. Raises: UsageError if there is none of that name."""
+    for known in KINDS:
+        if kind in (known, known.removesuffix("s")):
+            return known
+    raise UsageError(f"no kind {kind!r}: {suggestion(kind, KINDS)}")
 
 
 class Registry(Generic[T]):

@@ -11,13 +11,17 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from fruitgan.errors import DataError, UsageError, reason_of, shown
 from fruitgan.files import open_regular, reading
 from fruitgan.registry import suggestion
 
 T = TypeVar("T")
+Precision = Literal["auto", "fp32", "bf16"]
+"""In which networks are multiplied."""
+RUNS = Path("runs", "train-gan")
+"""Where trainings leave their runs."""
 
 MOST_LEVELS = 32
 LARGEST_INTEGER = 2**64

@@ -1,39 +1,100 @@
-"""`fruitgan show`: a bundle's card, a run's state, or what a recipe sets and why."""
+"""`fruitgan show`: a registered thing, a bundle's or a detector's card, the state of a run, what a checkpoint holds."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fruitgan.console import Console, options
-from fruitgan.errors import UsageError
+from fruitgan.console import Console, names, options
+from fruitgan.errors import DataError, UsageError
+from fruitgan.registry import KINDS, Entry, Registry, known_kind, suggestion
 from fruitgan.settings import to_json
+
+CHECKPOINT = "state.json"
+MOST_SUMS = 3
+"""Of a long list of a card, as of the training images' sums, so many are shown."""
+
+
+def _registered() -> list[str]:
+    return [name for kind in KINDS for name in (kind.removesuffix("s"), *Registry[Any](kind).names())]
 
 
 def show(
-    what: Annotated[str, typer.Argument(metavar="FILE|RUN|recipe", help="A bundle, a run, or the word recipe and its name.")],
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The recipe's name.", show_default=False)] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where runs are looked for.")] = Path("runs/train-gan"),
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|RUN|NAME",
+            help="A bundle, a detector, a run, a checkpoint, or a registered name, with or without its kind before it.",
+            **names.completed(names.bundles, names.runs(), _registered),
+        ),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="The name, after its kind: recipe fast.", **names.completed(_registered)),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where runs are looked for.", show_default="below runs/")
+    ] = None,
     json: options.Json = False,
 ) -> None:
-    """Show a bundle's card, a run's state, or what a recipe sets and why."""
+    """Show a registered thing, a bundle's or detector's card, or the state of a run.
+
+    Example: fruitgan show recipe fast
+    """
     console = Console(json=json)
-    if what == "recipe":
+    kinds = [kind for kind in KINDS if what in (kind, kind.removesuffix("s"))]
+    if name is not None or (kinds and not Path(what).exists()):
+        kind = known_kind(what)
+        if name is None:
+            raise UsageError(f"which {kind.removesuffix('s')}? Known are {', '.join(Registry[Any](kind).names())}")
+        _show_registered(Registry[Any](kind).owner(name), name, console)
+        return
+    places = [out / what] if out is not None else sorted(Path("runs").glob(f"*/{what}")) if Path(what).name == what else []
+    there = next((path for path in (Path(what), *places) if path.exists()), None)
+    if there is not None and (there / CHECKPOINT).is_file():
+        _show_checkpoint(there, console)
+    elif there is not None and (there / "config.json").is_file():
+        _show_run(there, console)
+    elif (
+        entries := [] if there or _is_bundle(what) else [entry for entry in _entries() if entry.name == what.partition(":")[0]]
+    ):
+        for entry in entries:
+            _show_registered(entry, what, console)
+            if json:  # one object, of the first kind
+                break
+    else:
+        _show_card(what if there is None else str(there), out, console)
+
+
+def _entries() -> list[Entry]:
+    return [entry for kind in KINDS for entry in Registry[Any](kind).entries()]
+
+
+def _is_bundle(what: str) -> bool:
+    return what in names.bundles() or "@" in what or "/" in what or bool(Path(what).suffix)
+
+
+def _show_registered(entry: Entry, name: str, console: Console) -> None:
+    """What a registered thing says of itself, and its options with their defaults; a recipe as TOML."""
+    if entry.kind == "recipes":
         _show_recipe(name, console)
         return
-    if name is not None:
-        raise UsageError(f"show {what} {name}: only a recipe has a second word; did you mean show recipe {name}?")
-    run = next((path for path in (Path(what), out / what) if (path / "config.json").is_file()), None)
-    if run is not None:
-        _show_run(run, console)
-    else:
-        _show_bundle(what, out, console)
+    thing = Registry[Any](entry.kind).get(name)
+    parameters = {} if entry.kind == "commands" or not callable(thing) else inspect.signature(thing).parameters
+    defaults = {key: one.default for key, one in parameters.items() if one.default is not inspect.Parameter.empty}
+    about = (None if not callable(thing) else inspect.getdoc(thing)) or entry.summary
+    console.result({**to_json(entry), "about": about, "options": {key: str(value) for key, value in defaults.items()}})
+    console.out(f"{entry.kind.removesuffix('s')} {name}, from {entry.package} {entry.version} ({entry.target})")
+    console.out(about)
+    if defaults:
+        console.table("", ("option", "default"), [(key, str(value)) for key, value in defaults.items()])
 
 
-def _show_recipe(name: str | None, console: Console) -> None:
+def _show_recipe(name: str, console: Console) -> None:
     import torch
 
     from fruitgan.train_gan.assemble import make_plan
@@ -41,8 +102,6 @@ def _show_recipe(name: str | None, console: Console) -> None:
     from fruitgan.train_gan.recipe import recipe_toml, recipes
     from fruitgan.train_gan.settings import TrainGanSettings
 
-    if name is None:
-        raise UsageError(f"which recipe? Known are {', '.join(recipes.names())}")
     recipe = recipes.get(name)
     kinds = count_work(make_plan(TrainGanSettings(recipe=name, precision="fp32"), torch.device("cpu")))
     mean = mean_multiply_adds(kinds)
@@ -54,11 +113,15 @@ def _show_recipe(name: str | None, console: Console) -> None:
 
 
 def _show_run(path: Path, console: Console) -> None:
-    from fruitgan.runs.resume import resume_command
     from fruitgan.runs.run import Run, training_config
-    from fruitgan.train_gan.monitor import incidents
 
     run = Run(path)
+    if run.config.get("kind") == "train-detector":
+        _show_detector_run(run, console)
+        return
+    from fruitgan.runs.resume import resume_command
+    from fruitgan.train_gan.monitor import incidents
+
     config, result, entries = training_config(run), run.result, run.entries()
     last = next((entry for entry in reversed(entries) if entry["losses"]), None)
     step = run.saved_step
@@ -73,14 +136,66 @@ def _show_run(path: Path, console: Console) -> None:
         console.table("last losses", ("term", "mean"), [(term, round(value, 5)) for term, value in last["losses"].items()])
 
 
-def _show_bundle(what: str, out: Path, console: Console) -> None:
+def _show_detector_run(run: Any, console: Console) -> None:
+    from fruitgan.runs.resume import DETECTOR, resume_command
+    from fruitgan.train_detector.settings import METRICS, OUT, read_config
+
+    config, is_finished = read_config(run), (run.path / METRICS).is_file()
+    card = _detector_card(run.path / DETECTOR) if (run.path / DETECTOR).is_file() else None
+    console.result({"run": str(run.path), "finished": is_finished, "config": to_json(config), "card": card})
+    console.out(f"{run.path}: {'finished' if is_finished else 'not finished'}, a detector ({config.detector.name})")
+    if not is_finished:
+        console.out(f"  go on with it: {resume_command(run.path, runs=OUT)}")
+    settings = {k: v for k, v in to_json(config.settings).items() if v not in (None, {})}
+    console.table("", ("setting", "value"), list(_flat(settings)))
+    if card is not None:
+        console.table("", ("card", "value"), [row for row in _flat(card) if row[1] != ""])
+
+
+def _show_checkpoint(path: Path, console: Console) -> None:
+    from fruitgan.bundle import FILE_NAME
+    from fruitgan.settings import read_json
+
+    state = read_json(path / CHECKPOINT)
+    about = {key: state.get(key) for key in ("step", "torch", "parts")} if isinstance(state, dict) else {}
+    run = path.parent.parent
+    console.result({"checkpoint": str(path), "run": str(run), **about})
+    console.out(f"{path}: step {about.get('step')} of the run {run}, with torch {about.get('torch')}")
+    console.out(f"  holds: {', '.join(map(str, about.get('parts') or ()))}")
+    console.out(f"  go on from it as another run: --resume {run.name}@{about.get('step')} --name NEW")
+    if (path / FILE_NAME).is_file():
+        console.out(f"  translate with it: fruitgan translate photo.jpg --bundle {path / FILE_NAME}")
+
+
+def _show_card(what: str, out: Path | None, console: Console) -> None:
+    """The card of a bundle, or of a detector's file."""
     from fruitgan import bundle
 
-    path = bundle.locate(what, out)
-    card = to_json(bundle.load_card(path))
+    try:
+        path = bundle.locate(what, out or bundle.RUNS)
+    except UsageError as error:
+        near = suggestion(what, sorted({*names.bundles(), *names.runs()(), *_registered()}))
+        raise UsageError(f"no file, run, bundle or registered name {what!r}: {near}") from error
+    try:
+        card = to_json(bundle.load_card(path))
+    except DataError:
+        if (found := _detector_card(path)) is None:
+            raise
+        card = found
     console.result({"file": str(path), **card})
     console.out(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     console.table("", ("card", "value"), [row for row in _flat(card) if row[1] != ""])
+
+
+def _detector_card(path: Path) -> dict[str, Any] | None:
+    """A detector's card as JSON; None where the file is none."""
+    from fruitgan.train_detector.detector import load_card
+
+    try:
+        card: dict[str, Any] = to_json(load_card(path))
+    except DataError:
+        return None
+    return card
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -98,5 +213,6 @@ def _brief(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {_brief(entry)}" for key, entry in value.items())
     if isinstance(value, list):
-        return ", ".join(map(str, value))
+        is_long = len(value) > MOST_SUMS and all(isinstance(entry, str) and len(entry) >= 16 for entry in value)
+        return f"{len(value)} sums" if is_long else ", ".join(map(str, value))
     return str(value)

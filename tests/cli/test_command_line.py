@@ -11,7 +11,7 @@ import pytest
 
 from fruitgan import __version__, cli
 from fruitgan.cli import main
-from fruitgan.registry import Registry
+from fruitgan.registry import OWN_PACKAGE, Registry
 
 Install = Callable[..., Path]
 Fruitgan = Callable[..., subprocess.CompletedProcess[str]]
@@ -114,15 +114,15 @@ def test_the_help_names_every_built_in_command_with_its_summary(capsys: Captured
     assert main([word]) == 0
     shown = capsys.readouterr().out
     for entry in Registry("commands").entries():
-        if entry.package == cli.OWN_PACKAGE:
+        if entry.package == OWN_PACKAGE:
             assert f" {entry.name} " in shown
     assert "\x1b" not in shown
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in Registry("commands").entries() if entry.package == cli.OWN_PACKAGE])
+@pytest.mark.parametrize("name", [entry.name for entry in Registry("commands").entries() if entry.package == OWN_PACKAGE])
 def test_a_summary_is_the_first_line_of_the_commands_own_help(name: str) -> None:
     command = cli.load(name)
-    summary = cli.summary_in_source(cli.commands.owner(name))
+    summary = cli.commands.owner(name).summary
     assert summary
     assert summary == (command.help or "").strip().partition("\n")[0]
 
@@ -137,7 +137,7 @@ def leaves(command: object, path: list[str]) -> list[tuple[list[str], object]]:
 BUILT_IN = [
     leaf
     for entry in Registry("commands").entries()
-    if entry.package == cli.OWN_PACKAGE
+    if entry.package == OWN_PACKAGE
     for leaf in leaves(cli.load(entry.name), [entry.name])
 ]
 
@@ -152,7 +152,7 @@ def test_every_subcommand_has_help_debug_and_environment_variables(
     assert "--debug" in shown
     for parameter in command.params:  # type: ignore[attr-defined]
         assert parameter.help, f"{parameter.name} has no help"
-        assert parameter.help in shown  # also: what stands in brackets was not taken for markup
+        assert parameter.help in shown or parameter.hidden  # also: what stands in brackets was not taken for markup
         if parameter.param_type_name == "option":
             assert parameter.envvar == f"FRUITGAN_{parameter.name.upper()}"
 

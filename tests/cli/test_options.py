@@ -132,7 +132,7 @@ def test_several_values_can_be_a_list(pick: Any, tmp_path: Path) -> None:
         (("--batch-size", "many"), "--batch-size many: expected a whole number"),
         (("--precision", "fp8"), "--precision fp8: expected auto, fp32 or bf16"),
         (("--seed", "-1"), "--seed -1: expected a whole number of 0 or more"),
-        (("--batch-szie", "3"), "Possible options: --batch-size"),
+        (("--batch-szie", "3"), "did you mean --batch-size?"),
         (("-x",), "no such option: -x"),
         (("--batch-size",), "option '--batch-size' requires an argument"),
         (("a", "b"), "unexpected extra argument(s) (b) (see fruitgan pick --help)"),

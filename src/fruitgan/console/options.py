@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 import typer
 
+from fruitgan.console import names
 from fruitgan.console.values import Kind
 from fruitgan.errors import UsageError, shown
 from fruitgan.registry import suggestion
@@ -173,7 +174,13 @@ BUNDLE = "FILE|NAME|hf:USER/NAME|RUN"
 BUNDLE_DEFAULT = "the newest run here, else the one that ships"
 Bundle = Annotated[
     str | None,
-    typer.Option("--bundle", metavar=f"{BUNDLE}[@STEP]", show_default=BUNDLE_DEFAULT, help="The generators to use."),
+    typer.Option(
+        "--bundle",
+        metavar=f"{BUNDLE}[@STEP]",
+        show_default=BUNDLE_DEFAULT,
+        help="The generators to use.",
+        **names.completed(names.bundles, names.runs("train-gan")),
+    ),
 ]
 To = Annotated[
     str | None,
@@ -184,7 +191,7 @@ Direction = Annotated[
     typer.Option("--direction", show_default="the bundle's first", help="The same as --to, by the letters of the domains."),
 ]
 DATA_HELP = "A named set, hf:USER/NAME, or a folder with trainA and trainB; a path that exists wins over a name."
-Data = Annotated[str | None, _data("--data", metavar="NAME|DIR|hf:USER/NAME", help=DATA_HELP)]
+Data = Annotated[str | None, _data("--data", metavar="NAME|DIR|hf:USER/NAME", help=DATA_HELP, **names.completed(names.sets))]
 DataA = Annotated[Path | None, _data("--data-a", metavar="DIR", help="A folder of images of domain a, instead of --data.")]
 DataB = Annotated[Path | None, _data("--data-b", metavar="DIR", help="A folder of images of domain b, instead of --data.")]
 Domains = Annotated[str | None, _data("--domains", metavar="A,B", help="The names of the two domains: apple,orange.")]
@@ -194,9 +201,8 @@ RANGE_HELP = "Of grey images of more than 8 bits: the values that become 0 and 2
 ValueRange = Annotated[str | None, _data("--value-range", metavar="LOW,HIGH|auto", show_default="auto", help=RANGE_HELP)]
 FIT_HELP = "How a rectangle becomes a square: squashed, cropped to the square in its middle, or padded with --background."
 Fit = Annotated[Literal["squash", "crop", "pad"] | None, _data("--fit", show_default="squash", help=FIT_HELP)]
-Engine = Annotated[
-    str, _machine("--engine", metavar="auto|NAME", help="What runs the generator: torch or onnx; auto picks the fastest.")
-]
+ENGINE_HELP = "What runs the generator: torch or onnx; auto picks the fastest."
+Engine = Annotated[str, _machine("--engine", metavar="auto|NAME", help=ENGINE_HELP, **names.registered("engines", "auto"))]
 GPU_HELP = "auto picks the best GPU or else the CPU, none is the CPU, a number is that GPU."
 Gpu = Annotated[str | None, _machine("--gpu", metavar="auto|none|0", callback=_check_gpu, show_default="auto", help=GPU_HELP)]
 Device = Annotated[
@@ -222,9 +228,10 @@ Steps = Annotated[int | None, length(min=1, help="How long, in steps.", show_def
 MaxTime = Annotated[str | None, length(metavar="10m|1h30m", help="Save and stop after this time; resume later.")]
 Name = Annotated[str | None, length("--name", help="Name of the run.", show_default="from the data and what is trained")]
 Out = Annotated[Path, length(metavar="DIR", help="The folder of the run folders.")]
-Resume = Annotated[str | None, length(metavar="[RUN]", help="Resume a run; without a name the newest unfinished.")]
+_any_run = names.completed(names.runs())
+Resume = Annotated[str | None, length(metavar="[RUN]", help="Resume a run; without a name the newest unfinished.", **_any_run)]
 RESUME_AT = "Resume a run; without a name the newest unfinished. RUN@STEP with --name NEW begins another run there."
-ResumeAt = Annotated[str | None, length("--resume", metavar="[RUN[@STEP]]", help=RESUME_AT)]
+ResumeAt = Annotated[str | None, length("--resume", metavar="[RUN[@STEP]]", help=RESUME_AT, **_any_run)]
 SAVE_DEFAULT = "once a minute, in at most 2% of the time"
 SaveEvery = Annotated[
     int | None,

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import scipy.fft
 from PIL import Image
 
 from fruitgan.images import Pixels, to_pillow
@@ -32,8 +31,10 @@ def perceptual_hash(pixels: Pixels) -> int:
     frequencies give a bit each: above their median or not. The constant term counts as 0: it says how bright the picture
     is, not what is on it. A mirrored or cropped picture has another hash.
     """
+    from scipy.fft import dctn  # a third of a second of imports that most commands need not wait for
+
     small = to_pillow(pixels).convert("L").resize((HASHED_SIDE_PX, HASHED_SIDE_PX), Image.Resampling.LANCZOS)
-    spectrum = scipy.fft.dctn(np.asarray(small, dtype=np.float64), norm="ortho")[:KEPT_SIDE, :KEPT_SIDE].copy()
+    spectrum = dctn(np.asarray(small, dtype=np.float64), norm="ortho")[:KEPT_SIDE, :KEPT_SIDE].copy()
     spectrum[0, 0] = 0
     bits = np.rint(spectrum * 1e6) > np.rint(np.median(spectrum) * 1e6)  # rounded: no platform's last digit decides
     return int.from_bytes(np.packbits(bits).tobytes(), "big")

@@ -79,18 +79,12 @@ def find_source(
         return loose_source(data_a, data_b, domains, trained_on)
     if not data:
         raise UsageError("no data given: use --data NAME|DIR, or --data-a DIR and --data-b DIR")
-    if (advice := about_address(data)) is not None:
-        raise UsageError(f"--data {data}: {advice}")
-    path = Path(data).expanduser()
-    if data.startswith("hf:") and not path.exists():
+    if _is_on_the_hub(data):
         from fruitgan.data.hub import hub_source  # it stands on this module
 
         return hub_source(data, domains, tell)
-    if path.exists() or data.startswith((".", "~")) or any(mark in data for mark in ("/", os.sep)):
-        return folder_source(path, domains)
-    known = registry.names()
-    if data not in known:
-        raise UsageError(f"no folder and no data set named {data!r}: {suggestion(data, known)}")
+    if (folder := check_name(data)) is not None:
+        return folder_source(folder, domains)
     source = registry.get(data).source(tell)
     if domains is None:
         return source
@@ -104,6 +98,31 @@ def pinned_data(data: str) -> str:
     from fruitgan.data.hub import pinned
 
     return pinned(data, "dataset")
+
+
+def check_name(data: str) -> Path | None:
+    """The folder that `--data` means; None where it means a named set or one of the Hub, which is not fetched here.
+
+    Raises:
+        UsageError: an unknown name.
+        DataError: there is no such folder.
+    """
+    if (advice := about_address(data)) is not None:
+        raise UsageError(f"--data {data}: {advice}")
+    if _is_on_the_hub(data):
+        return None
+    path = Path(data).expanduser()
+    if path.exists() or data.startswith((".", "~")) or any(mark in data for mark in ("/", os.sep)):
+        must_be_folder(path)
+        return path
+    known = registry.names()
+    if data not in known:
+        raise UsageError(f"no folder and no data set named {data!r}: {suggestion(data, known)}")
+    return None
+
+
+def _is_on_the_hub(data: str) -> bool:
+    return data.startswith("hf:") and not Path(data).exists()
 
 
 def parse_domains(text: str | None) -> tuple[str, str] | None:

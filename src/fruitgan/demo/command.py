@@ -21,7 +21,10 @@ def demo(
     json: options.Json = False,
     config: options.Config = None,
 ) -> None:
-    """Run the whole loop on fruit drawn on the spot: train, translate, export, detect, evaluate, report."""
+    """Run the whole loop on fruit drawn on the spot: train, translate, export, detect, evaluate, report.
+
+    Example: fruitgan demo --quick
+    """
     given = locals()
     from fruitgan.demo.job import DemoSettings
     from fruitgan.demo.job import demo as job

@@ -105,4 +105,9 @@ class DrawnSet(Dataset):
         return self._folder.is_dir()
 
 
-demo = DrawnSet("demo", "drawn fruit, no network: 200 and 200 for training, 50 and 50 for test, 128 px", DrawSettings(), 3)
+demo = DrawnSet(
+    name="demo",
+    summary="drawn fruit, no network: 200 and 200 for training, 50 and 50 for test, 128 px",
+    settings=DrawSettings(),
+    edition=3,
+)

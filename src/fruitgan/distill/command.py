@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fruitgan.console import Console, options
+from fruitgan.console import Console, names, options
 from fruitgan.console.signals import INTERRUPTED, PoliteStop
 from fruitgan.errors import GateFailed, Stopped, UsageError
 from fruitgan.train_gan.command import TrainingDisplay, network
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 def distill(
     teacher: Annotated[
         str | None,
-        network(metavar="RUN|FILE|NAME", help="What the student imitates: a run or a bundle."),
+        network(
+            metavar="RUN|FILE|NAME",
+            help="What the student imitates: a run or a bundle.",
+            **names.completed(names.bundles, names.runs("train-gan")),
+        ),
     ] = None,
     student: Annotated[
         Literal["lite-u", "lite", "mobile-resnet"] | None,
@@ -54,15 +58,27 @@ def distill(
     json: options.Json = False,
     config: options.Config = None,
 ) -> None:
-    """Train a small generator (student) to imitate a large one (teacher), and measure it beside its teacher."""
+    """Train a small generator (student) to imitate a large one (teacher), and measure it beside its teacher.
+
+    Example: fruitgan distill --teacher apple2orange-fruit --data apple2orange
+    """
     given = locals()
-    from fruitgan.data.sources import parse_domains
+    from fruitgan.bundle import locate
+    from fruitgan.data.sources import check_name, parse_domains
+    from fruitgan.runs.resume import find_run
+
+    if teacher is None and resume is None:
+        raise UsageError("which teacher? Give --teacher RUN, or --resume to go on with a run")
+    if teacher is not None:
+        locate(teacher)  # and so on: what the job would refuse after seconds of imports, refused at once
+    if data is not None:
+        check_name(data)
+    if resume is not None and "@" not in resume:
+        find_run(out, resume)
     from fruitgan.distill.job import DistillSettings
     from fruitgan.distill.job import distill as job
     from fruitgan.train_gan.settings import TrainGanSettings
 
-    if teacher is None and resume is None:
-        raise UsageError("which teacher? Give --teacher RUN, or --resume to go on with a run")
     console = Console(json=json, quiet=quiet)
     training = options.settings_of(
         TrainGanSettings,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from fruitgan.errors import FruitganError
 from fruitgan.machine import cores
 from fruitgan.registry import Choice, Registry
+from fruitgan.settings import Precision
 
 Images = NDArray[np.float32]
 """[N, H, W, 3] float32 in [0, 1], sRGB."""
 Weights = Mapping[str, NDArray[Any]]
 """A generator's tensors by parameter name."""
-Precision = Literal["auto", "fp32", "bf16"]
 FEW_IMAGES = 12
 """Fewer than these go one after the other, each with all cores: threads would not make good what they cost."""
 MOST_WORKERS = 8

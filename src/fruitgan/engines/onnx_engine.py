@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fruitgan.engines.contracts import Engine, Images, Precision, Weights, engines, finite, out_of_memory, worker_count
+from fruitgan.engines.contracts import Engine, Images, Weights, engines, finite, out_of_memory, worker_count
 from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError, is_out_of_memory
 from fruitgan.files import write_atomically
 from fruitgan.machine import cache_folder, cores, may_have_gpu
 from fruitgan.progress import Note, silent
 from fruitgan.registry import Choice, Registry
-from fruitgan.settings import from_json, read_json, to_json
+from fruitgan.settings import Precision, from_json, read_json, to_json
 
 AUTO = "auto"
 Tell = Callable[[Note], object]

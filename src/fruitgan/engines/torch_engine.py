@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fruitgan.device import autocast, choose_device, freed_memory_returned, keep_freed_memory
-from fruitgan.engines.contracts import Engine, Images, Precision, Weights, finite, out_of_memory
+from fruitgan.engines.contracts import Engine, Images, Weights, finite, out_of_memory
 from fruitgan.engines.tiles import Reach, in_tiles, reach_of, tile_px
 from fruitgan.errors import DataError, is_out_of_memory
 from fruitgan.images import signed_from_unit, unit_from_signed
@@ -20,6 +20,7 @@ from fruitgan.machine import spare_memory_bytes
 from fruitgan.networks.contracts import Generator, generators
 from fruitgan.networks.weights import build_for
 from fruitgan.registry import Choice
+from fruitgan.settings import Precision
 
 LARGE_PIXELS = 1 << 20
 """Up to here nobody asks how much memory there is."""

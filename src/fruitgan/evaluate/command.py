@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fruitgan.console import Console, options
+from fruitgan.console import Console, names, options
 from fruitgan.console.signals import stopped_at_once
 from fruitgan.errors import GateFailed, UsageError
+from fruitgan.registry import Registry
 
 if TYPE_CHECKING:
     from fruitgan.evaluate.results import EvaluateResult
@@ -25,10 +26,10 @@ def _option(usage: str, text: str, panel: str | None = None, shown: str | bool =
 
 
 def evaluate(
-    further: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="More of them after --compare RUN.", show_default=False)
-    ] = None,
     fake_dir: Annotated[Path | None, _option("--fake-dir DIR", "The generated images.", DATA, False)] = None,
+    further: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="More of them after --compare RUN.", hidden=True)
+    ] = None,
     real_dir: Annotated[Path | None, _option("--real-dir DIR", "The real images.", DATA, "origins beside the fakes")] = None,
     source_dir: Annotated[
         Path | None, _option("--source-dir DIR", "What the generated images were made of; with it comes R.", DATA)
@@ -46,6 +47,7 @@ def evaluate(
             "--detector FILE|NAME|none",
             "The detector whose accuracy is measured: a file or run, a name to train it here, or none.",
             shown="the strongest of --attackers",
+            **names.completed(names.runs("train-detector"), lambda: [*Registry[Any]("detectors").names(), "none"]),
         ),
     ] = None,
     attackers: Annotated[
@@ -54,6 +56,7 @@ def evaluate(
             "--attackers NAME|all",
             "Detectors to train here, of which the strongest counts; several with commas. With --quick, small-cnn is left out.",
             shown="spectrum, npr, efficientnet-lite1, logistic and small-cnn",
+            **names.registered("detectors", "all", several=True),
         ),
     ] = None,
     features: Annotated[
@@ -63,6 +66,7 @@ def evaluate(
             "Features of images; several with commas, the first gives the headline numbers. Any network with its weights: "
             "torchvision:resnet50, timm:NAME, clip, dinov2:vit-b-14, inception.",
             shown="fruit-embed, random and colour",
+            **names.registered("features", several=True),
         ),
     ] = None,
     metrics: Annotated[
@@ -71,6 +75,7 @@ def evaluate(
             "--metrics NAME",
             "Which numbers; several with commas, or all. `fruitgan list metrics` names them.",
             shown="those that take seconds",
+            **names.registered("metrics", "all", several=True),
         ),
     ] = None,
     weights: Annotated[
@@ -124,11 +129,16 @@ def evaluate(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Measure how realistic generated images are."""
+    """Measure how realistic generated images are.
+
+    Example: fruitgan evaluate --fake-dir dataset/predicted
+    """
     bounds = _bounds("--fail-above", fail_above or []), _bounds("--fail-below", fail_below or [])
     runs = _runs(fake_dir, compare or [], further or [], {"--data": data, "--domains": domains, "--to": to, "--count": count})
     from fruitgan.data.sources import parse_domains
     from fruitgan.evaluate import settings as choices
+
+    _check_places([folder for folder in (fake_dir, real_dir) if folder is not None], runs if compare else (), data)
     from fruitgan.evaluate.compare import compare as compare_job
     from fruitgan.evaluate.job import evaluate as job
 
@@ -167,6 +177,20 @@ def evaluate(
     _show(console, result, values)
     if result.failed_gates:
         raise GateFailed("; ".join(str(gate) for gate in result.failed_gates))
+
+
+def _check_places(folders: list[Path], runs: tuple[str, ...], data: str | None) -> None:
+    """What the job would refuse after seconds of imports, refused at once."""
+    from fruitgan.bundle import locate
+    from fruitgan.data.sources import check_name, must_be_folder
+
+    for folder in folders:
+        must_be_folder(folder)
+    for run in runs:
+        if not Path(run).is_dir():
+            locate(run)
+    if data is not None:
+        check_name(data)
 
 
 def _runs(fake_dir: Path | None, compare: list[str], further: list[str], of_bundles: Mapping[str, object]) -> tuple[str, ...]:

@@ -25,7 +25,8 @@ from fruitgan.measures.contracts import Features
 from fruitgan.measures.features import Pictures
 from fruitgan.measures.statistics import MaximumTest, maximum_test
 from fruitgan.networks.detectors import BackboneDetector
-from fruitgan.train_detector.detector import FILE_NAME, DetectorBundle, load_detector, locate_detector, open_image_dataset
+from fruitgan.runs.resume import DETECTOR, locate_detector
+from fruitgan.train_detector.detector import DetectorBundle, load_detector, open_image_dataset
 from fruitgan.train_detector.protocols import Split, half_split
 from fruitgan.train_detector.regression import Logistic
 from fruitgan.train_detector.seen import looks_of
@@ -38,7 +39,7 @@ REALS = "reals-against-reals"
 def is_path(detector: str) -> bool:
     """Whether it means a file or a run rather than a registered name; what exists wins."""
     is_path = "/" in detector or "\\" in detector or detector.endswith(".safetensors")
-    return is_path or Path(detector).exists() or (OUT / detector / FILE_NAME).is_file()
+    return is_path or Path(detector).exists() or (OUT / detector / DETECTOR).is_file()
 
 
 def detect(
@@ -65,7 +66,7 @@ def detect(
             "make both classes by one path with export-dataset"
         )
     elif settings.detector is not None and is_path(settings.detector):
-        _given(locate_detector(settings.detector), images, device, settings.seed, found, tell)
+        _given(locate_detector(settings.detector, OUT), images, device, settings.seed, found, tell)
     else:
         was_asked = settings.detector is not None or bool(settings.attackers)
         names = detectors_named(settings.attackers if settings.detector is None else (settings.detector,), settings.quick)

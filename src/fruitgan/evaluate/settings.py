@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fruitgan.bundle import RUNS
 from fruitgan.errors import UsageError
 from fruitgan.images import Fit
 from fruitgan.progress import Event
+from fruitgan.settings import RUNS
 
 OUT = Path("runs/evaluate")
 DEFAULT_FEATURES = ("fruit-embed", "random", "colour")

@@ -14,9 +14,6 @@ SHOWN_PATHS = 5
 
 
 def export_dataset(
-    bundle: options.Bundle = None,
-    to: options.To = None,
-    direction: options.Direction = None,
     data: options.Data = None,
     data_a: options.DataA = None,
     data_b: options.DataB = None,
@@ -24,6 +21,9 @@ def export_dataset(
     background: options.Background = None,
     value_range: options.ValueRange = None,
     fit: options.Fit = None,
+    bundle: options.Bundle = None,
+    to: options.To = None,
+    direction: options.Direction = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The dataset folder.")] = Path("dataset"),
     count: Annotated[
         int | None,
@@ -55,13 +55,18 @@ def export_dataset(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Write generated and real images as a dataset that gives nothing away but what they show."""
+    """Write generated and real images as a dataset that gives nothing away but what they show.
+
+    Example: fruitgan export-dataset --data apple2orange --count 900
+    """
     given = locals()
     from fruitgan.data.parallel import parse_shard
-    from fruitgan.data.sources import parse_domains
+    from fruitgan.data.sources import check_name, parse_domains
     from fruitgan.export_dataset.job import ExportSettings
     from fruitgan.export_dataset.job import export_dataset as run
 
+    if data is not None:
+        check_name(data)  # before anything is imported that takes seconds
     settings = options.settings_of(ExportSettings, given, domains=parse_domains(domains), shard=parse_shard(shard))
     console = Console(json=json, quiet=quiet)
     with (

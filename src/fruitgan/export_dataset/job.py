@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fruitgan import __version__
-from fruitgan.bundle import RUNS, Bundle, Card, load, locate, pinned, weights_sha256
+from fruitgan.bundle import Bundle, Card, load, locate, pinned, weights_sha256
 from fruitgan.data.groups import content_sha256
 from fruitgan.data.labelled import ORIGINS, PREDICTED
 from fruitgan.data.parallel import Shard, in_order
@@ -30,7 +30,7 @@ from fruitgan.export_dataset.selection import Item, LeftOut, choose, name_items,
 from fruitgan.files import check_writable, write_atomically
 from fruitgan.images import Fit, Pixels, signed_from_unit, to_pillow, unit_from_signed
 from fruitgan.progress import OnProgress, Progress, silent
-from fruitgan.settings import to_json
+from fruitgan.settings import RUNS, to_json
 from fruitgan.translate.job import choose_direction
 
 Format = Literal["png", "webp", "jpg"]

@@ -11,16 +11,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from fruitgan.bundle import RUNS
-from fruitgan.errors import UsageError
+from fruitgan.errors import DataError, UsageError
 from fruitgan.files import PART_PREFIX
 from fruitgan.machine import cpu_name
 from fruitgan.registry import suggestion
 from fruitgan.runs.run import CONFIG, LATER, LOG, RESULT, Run, RunInUse, holder
+from fruitgan.settings import RUNS
 
 if TYPE_CHECKING:
     import torch
 
+DETECTOR = "detector.safetensors"
+"""The file of a detector, in its run."""
 NEWEST = "newest"
 """What `--resume` says without a name."""
 NOTHING: tuple[Any, ...] = (None, {}, ())
@@ -53,6 +55,28 @@ def find_run(out: Path, wanted: str, result: str = RESULT) -> Run:
     if (Path(wanted) / CONFIG).is_file():
         return Run(Path(wanted))
     raise UsageError(f"no run {wanted!r} under {out}: {suggestion(wanted, sorted(known))}")
+
+
+def locate_detector(wanted: str | None, runs: Path) -> Path:
+    """The detector that is meant by a file, a run's folder or its name under `runs`; without a wish the newest there.
+
+    Raises:
+        DataError: there is none.
+        UsageError: no run of that name.
+    """
+    made = sorted(runs.glob(f"*/{DETECTOR}"), key=lambda path: path.stat().st_mtime_ns)
+    if wanted is None:
+        if not made:
+            raise DataError(
+                f"no detector in {runs}; train one (fruitgan train-detector --data DIR) or give --detector FILE|RUN"
+            )
+        return made[-1]
+    for path in (Path(wanted), runs / wanted):
+        if path.exists():
+            return path / DETECTOR if path.is_dir() else path
+    if Path(wanted).name != wanted or Path(wanted).suffix:
+        raise DataError(f"{wanted}: no such file or run; expected a detector")
+    raise UsageError(f"no file or run named {wanted!r}: {suggestion(wanted, sorted(path.parent.name for path in made))}")
 
 
 def _newest_free(runs: Sequence[Path]) -> Run:

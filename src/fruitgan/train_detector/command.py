@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fruitgan.console import Console, options
+from fruitgan.console import Console, names, options
 from fruitgan.console.signals import INTERRUPTED, PoliteStop, stopped_at_once
 from fruitgan.errors import DataError, Stopped
 from fruitgan.progress import Event, Note
@@ -38,14 +38,25 @@ def train_detector(
         ),
     ] = None,
     detector: Annotated[
-        str | None, _option(metavar="NAME", help="spectrum, seed-cnn (the lab report's), ...", show_default="small-cnn")
+        str | None,
+        _option(
+            metavar="NAME",
+            help="spectrum, seed-cnn (the lab report's), ...",
+            show_default="small-cnn",
+            **names.registered("detectors"),
+        ),
     ] = None,
     detector_option: Annotated[
         list[str] | None, _option(metavar="KEY=VALUE", help="An option of the detector: base_channels=24.")
     ] = None,
     augment: Annotated[
         str | None,
-        _option(metavar="NAME", help="How training images are augmented.", show_default="what the detector suggests"),
+        _option(
+            metavar="NAME",
+            help="How training images are augmented.",
+            show_default="what the detector suggests",
+            **names.registered("augmentations"),
+        ),
     ] = None,
     image_size: Annotated[
         int | None,
@@ -72,12 +83,22 @@ def train_detector(
     json: options.Json = False,
     config: options.Config = None,
 ) -> None:
-    """Train a classifier of real against generated images, and measure its test accuracy."""
+    """Train a classifier of real against generated images, and measure its test accuracy.
+
+    Example: fruitgan train-detector --data dataset
+    """
     given = locals()
     console = Console(json=json, quiet=quiet)
-    from fruitgan.train_detector.settings import TrainDetectorSettings
+    from fruitgan.data.sources import must_be_folder
+    from fruitgan.runs.resume import find_run
+    from fruitgan.train_detector.settings import METRICS, TrainDetectorSettings
 
-    _train(options.settings_of(TrainDetectorSettings, given, track=tuple(track or ())), console)
+    settings = options.settings_of(TrainDetectorSettings, given, track=tuple(track or ()))
+    if resume is not None:  # what the job would refuse after seconds of imports, refused at once
+        find_run(out, resume, METRICS)
+    elif data is not None:
+        must_be_folder(data)
+    _train(settings, console)
 
 
 def _train(settings: TrainDetectorSettings, console: Console) -> None:
@@ -153,7 +174,12 @@ def detect(
     ],
     detector: Annotated[
         str | None,
-        typer.Option(metavar="FILE|RUN", help="What judges.", show_default="the newest run of train-detector here"),
+        typer.Option(
+            metavar="FILE|RUN",
+            help="What judges.",
+            show_default="the newest run of train-detector here",
+            **names.completed(names.runs("train-detector")),
+        ),
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Include subfolders.")] = False,
     gpu: options.Gpu = None,
@@ -162,7 +188,14 @@ def detect(
     json: options.Json = False,
     config: options.Config = None,
 ) -> None:
-    """Say of each picture whether it is real or generated, with a calibrated probability."""
+    """Say of each picture whether it is real or generated, with a calibrated probability.
+
+    Example: fruitgan detect photo.jpg
+    """
+    from fruitgan.runs.resume import locate_detector
+    from fruitgan.train_detector.settings import OUT
+
+    locate_detector(detector, OUT)  # before seconds of imports
     from fruitgan.train_detector.detect_job import DetectSettings
     from fruitgan.train_detector.detect_job import detect as job
 

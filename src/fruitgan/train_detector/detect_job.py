@@ -15,7 +15,8 @@ from fruitgan.device import choose_device
 from fruitgan.errors import DataError
 from fruitgan.images import Pixels
 from fruitgan.progress import Note, OnProgress, Progress, silent
-from fruitgan.train_detector.detector import BATCH_SIZE, DetectorCard, answers, load_detector, locate_detector, squashed
+from fruitgan.runs.resume import locate_detector
+from fruitgan.train_detector.detector import BATCH_SIZE, DetectorCard, answers, load_detector, squashed
 from fruitgan.train_detector.seen import header_of
 from fruitgan.train_detector.settings import OUT
 

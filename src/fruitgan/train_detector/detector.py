@@ -30,13 +30,14 @@ from fruitgan.networks.backbones import frozen_sums
 from fruitgan.networks.contracts import Detector, detectors
 from fruitgan.networks.weights import build_for
 from fruitgan.progress import Note, OnProgress, silent
-from fruitgan.registry import Choice, suggestion
+from fruitgan.registry import Choice
+from fruitgan.runs.resume import DETECTOR
 from fruitgan.settings import to_json
-from fruitgan.tensorfile import open_tensors
+from fruitgan.tensorfile import TensorFile, open_tensors
 from fruitgan.train_detector.calibration import Verdict
 from fruitgan.train_detector.protocols import PROTOCOLS, Indices
 from fruitgan.train_detector.seen import FilesSeen, Look, near_any
-from fruitgan.train_detector.settings import OUT, SIZE_OPTION
+from fruitgan.train_detector.settings import SIZE_OPTION
 
 FORMAT = 3
 """Format 2 does not say which images taught it, and format 1 calls the majority baseline `chance`."""
@@ -45,7 +46,6 @@ LARGEST_CARD_BYTES = 8 << 20
 KEY = "fruitgan-detector"
 """The one metadata key; with two their order, and so the file's bytes, would differ from save to save."""
 BUNDLE_KEY = "fruitgan"
-FILE_NAME = "detector.safetensors"
 LARGEST_SIZE_PX = 4096
 """Side of the images that a detector wants; every image is brought to it."""
 RESAMPLE = Image.Resampling.LANCZOS  # for both classes alike; an image that has the size already is taken as it is
@@ -143,12 +143,9 @@ def load_detector(path: Path) -> DetectorBundle:
         DataError: there is no such file, it is torn, of another kind or of a newer format, or its weights do not fit.
         EnvironmentProblem: the package of its detector is not installed.
     """
-    path = path / FILE_NAME if path.is_dir() else path
+    path = path / DETECTOR if path.is_dir() else path
     file = open_tensors(path, "detector", LARGEST_CARD_BYTES)
-    if KEY not in file.metadata:
-        what = "a generators' bundle" if BUNDLE_KEY in file.metadata else "a safetensors file without a detector's card"
-        raise DataError(f"{path}: not a detector but {what}; train one with fruitgan train-detector")
-    card = file.card(DetectorCard, KEY, FORMAT, _upgrade)
+    card = _card(file)
     arrays = file.arrays()
     try:
         detector = build_for(detectors, card.detector, arrays)
@@ -163,26 +160,16 @@ def load_detector(path: Path) -> DetectorBundle:
     return DetectorBundle(card, detector.eval())
 
 
-def locate_detector(wanted: str | None, runs: Path = OUT) -> Path:
-    """The detector that is meant by a file, a run's folder or its name under `runs`; without a wish the newest there.
+def load_card(path: Path) -> DetectorCard:
+    """Read the card alone, not the weights. Raises: DataError as `load_detector`, but for what is wrong with the weights."""
+    return _card(open_tensors(path, "detector", LARGEST_CARD_BYTES))
 
-    Raises:
-        DataError: there is none.
-        UsageError: no run of that name.
-    """
-    made = sorted(runs.glob(f"*/{FILE_NAME}"), key=lambda path: path.stat().st_mtime_ns)
-    if wanted is None:
-        if not made:
-            raise DataError(
-                f"no detector in {runs}; train one (fruitgan train-detector --data DIR) or give --detector FILE|RUN"
-            )
-        return made[-1]
-    for path in (Path(wanted), runs / wanted):
-        if path.exists():
-            return path / FILE_NAME if path.is_dir() else path
-    if Path(wanted).name != wanted or Path(wanted).suffix:
-        raise DataError(f"{wanted}: no such file or run; expected a detector")
-    raise UsageError(f"no file or run named {wanted!r}: {suggestion(wanted, sorted(path.parent.name for path in made))}")
+
+def _card(file: TensorFile) -> DetectorCard:
+    if KEY not in file.metadata:
+        what = "a generators' bundle" if BUNDLE_KEY in file.metadata else "a safetensors file without a detector's card"
+        raise DataError(f"{file.path}: not a detector but {what}; train one with fruitgan train-detector")
+    return file.card(DetectorCard, KEY, FORMAT, _upgrade)
 
 
 def _upgrade(version: int, table: dict[str, Any]) -> None:

@@ -25,14 +25,13 @@ from fruitgan.networks.contracts import Detector, LinearDetector, detectors
 from fruitgan.progress import Listener, Note, OnProgress, Progress
 from fruitgan.registry import Choice
 from fruitgan.runs.checkpoint import Checkpoints, SaveClock
-from fruitgan.runs.resume import environment, find_run, keep_environment
+from fruitgan.runs.resume import DETECTOR, environment, find_run, keep_environment
 from fruitgan.runs.run import CHECKPOINTS, LOCK, LOG, Run, refuse_existing
 from fruitgan.runs.trackers import Trackers
 from fruitgan.settings import to_json
 from fruitgan.threads import chosen_threads, using_threads
 from fruitgan.train_detector.calibration import by_source_split, calibration, calibration_slope, judge
 from fruitgan.train_detector.detector import (
-    FILE_NAME,
     DetectorBundle,
     DetectorCard,
     LabelledImageDataset,
@@ -256,7 +255,7 @@ class _Job(Listener):
             backbones=frozen_sums(training.detector),
             **seen,
         )
-        save_detector(DetectorBundle(card, training.detector), run.path / FILE_NAME)
+        save_detector(DetectorBundle(card, training.detector), run.path / DETECTOR)
         result = TrainDetectorResult(
             **vars(verdict),
             run=run.path,
@@ -272,7 +271,7 @@ class _Job(Listener):
             best_round=best.number,
             finished=training.is_over,
             seconds=round(time.monotonic() - began, 3),
-            file=run.path / FILE_NAME,
+            file=run.path / DETECTOR,
             notes=tuple(self.notes),
             warnings=tuple(self.warnings),
         )

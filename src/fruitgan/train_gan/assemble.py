@@ -24,7 +24,7 @@ from fruitgan.data.image_dataset import DecodeSettings, ImageDataset, cached_dat
 from fruitgan.data.loader import BatchLoader, Loader, Sampler
 from fruitgan.data.preprocessing import AS_USUAL, Preprocessing
 from fruitgan.data.sources import Source
-from fruitgan.device import Precision, has_fast_bf16, has_room_for, keep_freed_memory
+from fruitgan.device import has_fast_bf16, has_room_for, keep_freed_memory
 from fruitgan.engines.torch_engine import arrays_of
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError, shown
 from fruitgan.networks.backbones import trained_against
@@ -32,7 +32,7 @@ from fruitgan.networks.contracts import SizeRule, discriminators, generators
 from fruitgan.networks.weights import build_for, load_arrays
 from fruitgan.progress import OnProgress
 from fruitgan.registry import Choice, suggestion
-from fruitgan.settings import to_json, typed
+from fruitgan.settings import Precision, to_json, typed
 from fruitgan.train_gan.cuda_graphs import CudaGraphs
 from fruitgan.train_gan.objectives.contracts import Objective, objectives
 from fruitgan.train_gan.objectives.distillation import Distillation

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fruitgan.console import Console, options
+from fruitgan.console import Console, names, options
 from fruitgan.console.signals import INTERRUPTED, PoliteStop
 from fruitgan.errors import Stopped, UsageError
 from fruitgan.progress import Event, OnProgress, Progress, duration
@@ -48,6 +48,7 @@ def train_gan(
             metavar="NAME|FILE.toml",
             help='What is computed; a file may begin with extends = "fast". fruitgan show recipe NAME prints one.',
             show_default="fast on a CPU, else fruit",
+            **names.registered("recipes"),
         ),
     ] = None,
     set_field: Annotated[
@@ -70,19 +71,27 @@ def train_gan(
             show_default="the recipe's",
         ),
     ] = None,
-    generator: Annotated[str | None, network(help="Another generator than the recipe's.")] = None,
+    generator: Annotated[
+        str | None, network(help="Another generator than the recipe's.", **names.registered("generators"))
+    ] = None,
     generator_option: Annotated[
         list[str] | None, network(metavar="KEY=VALUE", help="An option of the generator: base_channels=32.")
     ] = None,
-    discriminator: Annotated[str | None, network(help="Another discriminator than the recipe's.")] = None,
+    discriminator: Annotated[
+        str | None, network(help="Another discriminator than the recipe's.", **names.registered("discriminators"))
+    ] = None,
     discriminator_option: Annotated[
         list[str] | None, network(metavar="KEY=VALUE", help="An option of the discriminator.")
     ] = None,
-    objective: Annotated[str | None, network(help="Another objective than the recipe's.")] = None,
+    objective: Annotated[
+        str | None, network(help="Another objective than the recipe's.", **names.registered("objectives"))
+    ] = None,
     objective_option: Annotated[
         list[str] | None, network(metavar="KEY=VALUE", help="An option of the objective: pool_size=50.")
     ] = None,
-    augment: Annotated[str | None, network(help="Another augmentation than the recipe's.")] = None,
+    augment: Annotated[
+        str | None, network(help="Another augmentation than the recipe's.", **names.registered("augmentations"))
+    ] = None,
     image_size: options.ImageSize = None,
     batch_size: options.BatchSize = None,
     init_from: Annotated[str | None, network(metavar="BUNDLE", help="Start from the generators of a bundle.")] = None,
@@ -145,19 +154,23 @@ def train_gan(
     json: options.Json = False,
     config: options.Config = None,
 ) -> None:
-    """Train an unpaired translation between two folders of images."""
+    """Train an unpaired translation between two folders of images.
+
+    Example: fruitgan train-gan --data apple2orange --gpu 0
+    """
     given = locals()
     console = Console(json=json, quiet=quiet)
     from fruitgan.data.sources import parse_domains
     from fruitgan.train_gan.settings import TrainGanSettings
 
+    _check_names(data, resume, out, changes := options.pairs("--set", set_field), recipe)
     if data is None and data_a is None and data_b is None and resume is None:
         raise UsageError("what to train on? Give --data NAME|DIR (--data demo needs nothing), or --data-a DIR --data-b DIR")
     settings = options.settings_of(
         TrainGanSettings,
         given,
         domains=parse_domains(domains),
-        recipe_changes=options.pairs("--set", set_field),
+        recipe_changes=changes,
         max_seconds=options.seconds_of(max_time),
         track=tuple(track or ()),
     )
@@ -167,6 +180,20 @@ def train_gan(
         _dry_run(settings, console)
     else:
         _train(settings, console)
+
+
+def _check_names(data: str | None, resume: str | None, out: Path, changes: Mapping[str, str], recipe: str | None) -> None:
+    """What the job would refuse after seconds of imports, refused at once."""
+    from fruitgan.data.sources import check_name
+    from fruitgan.runs.resume import find_run
+    from fruitgan.train_gan.recipe import resolve_recipe
+
+    if resume is not None:
+        if "@" not in resume:
+            find_run(out, resume)
+    elif data is not None:
+        check_name(data)
+        resolve_recipe(recipe or LIGHT_RECIPES[0], changes)  # the fields of the other default, fruit, have the same names
 
 
 class TrainingDisplay:

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from fruitgan.device import Precision
 from fruitgan.errors import UsageError
 from fruitgan.images import Fit
 from fruitgan.registry import Registry
-from fruitgan.settings import from_json, read_toml, to_json
+from fruitgan.settings import Precision, from_json, read_toml, to_json
 
 Pairing = Literal["random-b", "zip", "passes"]
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]

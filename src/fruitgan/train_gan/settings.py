@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from fruitgan.device import Precision
 from fruitgan.errors import UsageError
 from fruitgan.images import Fit
+from fruitgan.settings import Precision
 
 OUT = Path("runs/train-gan")
 TRAINING = "training"

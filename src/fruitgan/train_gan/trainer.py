@@ -13,11 +13,12 @@ from torch.autograd.profiler import record_function
 
 from fruitgan import randomness
 from fruitgan.data.loader import BatchBuffer, Loader
-from fruitgan.device import Precision, autocast, memory_format_of
+from fruitgan.device import autocast, memory_format_of
 from fruitgan.errors import FruitganError
 from fruitgan.networks.backbones import frozen_sums
 from fruitgan.networks.contracts import Generator
 from fruitgan.runs.checkpoint import State, Stateful
+from fruitgan.settings import Precision
 from fruitgan.train_gan.cuda_graphs import Capture, StepRunner
 from fruitgan.train_gan.ema import EMA, PlayerAdam
 from fruitgan.train_gan.objectives.contracts import Objective

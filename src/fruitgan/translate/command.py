@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from fruitgan.console import Console, options
+from fruitgan.console import Console, names, options
 from fruitgan.console.signals import stopped_at_once
 from fruitgan.errors import FruitganError, UsageError
 
@@ -72,7 +72,10 @@ def translate(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Turn images into images of the other domain: apples into oranges."""
+    """Turn images into images of the other domain: apples into oranges.
+
+    Example: fruitgan translate photo.jpg --to orange
+    """
     given = locals()
     from fruitgan.data.parallel import parse_shard
     from fruitgan.translate.job import TranslateSettings
@@ -123,7 +126,12 @@ def _in_one_line(text: str) -> str:
 def export(
     bundle: Annotated[
         str | None,
-        typer.Argument(metavar=f"[{options.BUNDLE}]", help="What to export.", show_default=options.BUNDLE_DEFAULT),
+        typer.Argument(
+            metavar=f"[{options.BUNDLE}]",
+            help="What to export.",
+            show_default=options.BUNDLE_DEFAULT,
+            **names.completed(names.bundles, names.runs("train-gan")),
+        ),
     ] = None,
     format: Annotated[
         Literal["onnx", "junyanz"],
@@ -140,7 +148,10 @@ def export(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Write a bundle's generators as ONNX models, checked against torch, or as weights for the reference code."""
+    """Write a bundle's generators as ONNX models, checked against torch, or as weights for the reference code.
+
+    Example: fruitgan export apple2orange -o models
+    """
     given = locals()
     from fruitgan.translate.export_job import ExportModelSettings, export_model
 
@@ -182,7 +193,10 @@ def import_checkpoint(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Make a bundle of generators that pytorch-CycleGAN-and-pix2pix or CUT trained."""
+    """Make a bundle of generators that pytorch-CycleGAN-and-pix2pix or CUT trained.
+
+    Example: fruitgan import latest_net_G_A.pth latest_net_G_B.pth --domains horse,zebra
+    """
     given = locals()
     from fruitgan.data.sources import parse_domains
     from fruitgan.translate.import_job import ImportSettings

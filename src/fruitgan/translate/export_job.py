@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import safetensors.numpy
 
-from fruitgan.bundle import RUNS, Card, load, locate
+from fruitgan.bundle import Card, load, locate
 from fruitgan.demo.fruit import KINDS, MINIMUM_SIZE_PX, draw
 from fruitgan.engines.contracts import Engine, Weights, engines
 from fruitgan.engines.onnx_engine import exporters_needed, obtain_graph
@@ -22,7 +22,7 @@ from fruitgan.errors import FruitganError, UsageError
 from fruitgan.files import check_writable, write_atomically
 from fruitgan.images import Pixels
 from fruitgan.progress import OnProgress, Progress
-from fruitgan.settings import to_json
+from fruitgan.settings import RUNS, to_json
 from fruitgan.translate.job import choose_direction
 
 MOST_LEVELS_APART = 1

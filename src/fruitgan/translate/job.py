@@ -14,17 +14,16 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from fruitgan.addresses import Address, place_of, write_whole
-from fruitgan.bundle import DEFAULT_SHIPPED, RUNS, Bundle, Card, load, locate, pinned, weights_sha256
+from fruitgan.bundle import DEFAULT_SHIPPED, Bundle, Card, load, locate, pinned, weights_sha256
 from fruitgan.data.finder import Found, Remark
 from fruitgan.data.parallel import Shard
 from fruitgan.data.preprocessing import parse_value_range
-from fruitgan.engines.contracts import Precision
 from fruitgan.engines.onnx_engine import AUTO, check_engine, open_engine
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.files import check_writable, write_atomically
 from fruitgan.progress import Note, OnProgress, Progress
 from fruitgan.registry import suggestion
-from fruitgan.settings import to_json
+from fruitgan.settings import RUNS, Precision, to_json
 from fruitgan.translate.pictures import ADDRESS, TRAINED_AGAINST, Format, Kept, contact_sheet
 from fruitgan.translate.pipeline import Outcome, Pipeline
 from fruitgan.translate.plan import FOLDER, STREAM, Task, is_folder, make_plan, place_of_sheet, without_results

@@ -1,0 +1,152 @@
+"""`fruitgan runs`: the runs here, how far each is and how to go on with it; removes those that one names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fruitgan.console import Console, names, options
+from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.progress import duration
+from fruitgan.registry import suggestion
+
+RUNS = Path("runs")
+RESULTS = {"train-detector": "metrics.json"}
+"""The file that a finished run has, by the folder that its kind's runs lie in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundRun:
+    """One run, as its folder says."""
+
+    run: Path
+    kind: str
+    """`train-gan`, `train-detector` or `distill`."""
+    state: str
+    """`finished`, `running` or `stopped`."""
+    step: int
+    """The newest checkpoint's, or the end's."""
+    total_steps: int | None
+    seconds: float | None
+    """Of training; None: the log does not say."""
+    bytes: int
+    go_on: str | None
+    """What to type to go on with it; None where it is finished or running."""
+
+
+def runs(
+    wanted: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]...", help="These alone, by name or folder.", show_default=False, **names.completed(names.runs())
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the kinds' folders of runs lie.")] = RUNS,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the named runs with all that is in them.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+    json: options.Json = False,
+) -> None:
+    """List the runs here: state, step, time, size, and how to go on; remove them on request.
+
+    Example: fruitgan runs
+    """
+    from fruitgan.runs.run import CONFIG
+
+    if remove and not wanted:
+        raise UsageError("--remove: which runs? Name them, as in fruitgan runs apple2orange-fast --remove")
+    folders = sorted(path.parent for path in out.glob(f"*/*/{CONFIG}") if not path.parent.name.startswith("."))
+    if wanted:
+        folders = [folder for name in wanted for folder in _named(name, folders)]
+    found = [look_at(folder) for folder in dict.fromkeys(folders)]
+    console = Console(json=json)
+    if remove:
+        _remove(found, yes, console)
+    console.result({"removed" if remove else "runs": found})
+    if remove:
+        return
+    rows = [
+        (
+            str(run.run),
+            run.state,
+            run.step if run.total_steps is None else f"{run.step:,} of {run.total_steps:,}",
+            "" if run.seconds is None else duration(run.seconds),
+            f"{run.bytes / 1e6:,.0f} MB",
+        )
+        for run in found
+    ]
+    if not rows:
+        console.out(f"no run under {out}")
+        return
+    console.table("", ("run", "state", "step", "time", "size"), rows)
+    for run in found:
+        if run.go_on is not None:
+            console.out(f"go on: {run.go_on}")
+
+
+def look_at(folder: Path) -> FoundRun:
+    """What a run's folder says of it; a damaged file tells nothing and hides none of the rest."""
+    from fruitgan.runs.resume import resume_command
+    from fruitgan.runs.run import RESULT, Run, holder
+
+    run, kind = Run(folder), folder.parent.name
+    result, config = _table(run, RESULTS.get(kind, RESULT)), _table(run, "config.json")
+    entries = run.entries()
+    state = "finished" if result else "running" if holder(folder) is not None else "stopped"
+    kind = str(config.get("kind", kind))
+    seconds = result.get("seconds") or (entries[-1]["seconds"] if entries else None)
+    total = config.get("total_steps")
+    return FoundRun(
+        run=folder,
+        kind=kind,
+        state=state,
+        step=int(result.get("step", run.saved_step)),
+        total_steps=total if isinstance(total, int) else None,
+        seconds=float(seconds) if isinstance(seconds, (int, float)) else None,
+        bytes=sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file()),
+        go_on=resume_command(folder, runs=RUNS / kind) if state == "stopped" else None,
+    )
+
+
+def _named(name: str, folders: list[Path]) -> list[Path]:
+    """The runs of a name, in whichever kind's folder, or the folder itself. Raises: UsageError if there is none."""
+    found = [folder for folder in folders if name in (folder.name, str(folder))] or [
+        folder for folder in (Path(name),) if (folder / "config.json").is_file()
+    ]
+    if not found:
+        raise UsageError(f"no run named {name!r}: {suggestion(name, [folder.name for folder in folders])}")
+    return found
+
+
+def _table(run: Any, name: str) -> Mapping[str, Any]:
+    try:
+        table: Mapping[str, Any] = run.read(name) if (run.path / name).is_file() else {}
+    except DataError:
+        return {}
+    return table
+
+
+def _remove(found: list[FoundRun], yes: bool, console: Console) -> None:
+    """Remove them, if nobody works in one and a person says yes.
+
+    Raises:
+        UsageError: nobody can be asked.
+        FruitganError: a run is in use, or cannot be removed; those after it stay.
+    """
+    from fruitgan.files import remove_folder
+    from fruitgan.runs.run import locked
+
+    listed = ", ".join(f"{run.run} ({run.bytes / 1e6:,.0f} MB)" for run in found)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError(f"--remove {listed}: give --yes where nobody can be asked")
+        if not typer.confirm(f"Remove {listed} for good?", err=True):
+            raise FruitganError("nothing was removed")
+    for run in found:
+        with locked(run.run):  # which says who works in it
+            remove_folder(run.run)
+        console.out(f"removed {run.run}")

@@ -1,0 +1,219 @@
+"""Names typed at the terminal: unknown ones are refused before torch is imported, known ones completed, shown and listed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from toy_bundles import save_toy
+
+from fruitgan import cli
+from fruitgan.bundle import FILE_NAME
+from fruitgan.cli import main
+from fruitgan.registry import KINDS, OWN_PACKAGE, Registry
+from fruitgan.runs.run import Run, locked
+
+Captured = pytest.CaptureFixture[str]
+SLOW = "torch torchvision kornia sklearn matplotlib scipy jinja2"
+TYPED = f"""
+import sys
+from fruitgan.cli import main
+for line in sys.stdin.read().splitlines():
+    print(main(line.split()), *[name for name in {SLOW.split()} if name in sys.modules])
+"""
+TYPOS = """train-gan --data aple2orange
+train-gan --data missing/folder
+train-gan --data demo --recipe fsat
+train-gan --data demo --generator resnet9
+train-gan --data demo --discriminator patch70
+train-gan --data demo --objective cyclegun
+train-gan --data demo --augment miror
+train-gan --data demo --set wieghts.cycle=3
+train-gan --resume
+train-gan --resume nothing
+translate in --bundle aple2orange
+translate in --engine onx
+translate in --to bananna
+export-dataset --data aple2orange
+train-detector --data missing
+train-detector --data in --detector smal-cnn
+train-detector --data in --augment miror
+train-detector --resume
+detect in --detector missing
+evaluate --fake-dir missing
+evaluate --fake-dir in --real-dir in --features randm
+evaluate --fake-dir in --real-dir in --metrics kidd
+evaluate --fake-dir in --real-dir in --attackers spectrun
+evaluate --compare one two --data demo
+distill --teacher aple2orange
+distill --teacher apple2orange --data dmeo
+distill --resume
+export aple2orange
+show aple2orange
+show recipe fsat
+list recipies
+runs missing
+data fetch aple2orange
+data check aple2orange
+demo --sed 3
+doctor --jsn"""
+
+
+def test_no_typo_waits_for_torch_and_its_like(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(tmp_path / "in" / "a.png")
+    found = subprocess.run(
+        [sys.executable, "-c", TYPED], input=TYPOS, capture_output=True, text=True, check=True, cwd=tmp_path, timeout=120
+    )
+    assert dict(zip(TYPOS.splitlines(), found.stdout.splitlines(), strict=True)) == {
+        line: "3" if {"missing/folder", "missing"} & set(line.split()) and not line.startswith(("detect ", "runs")) else "2"
+        for line in TYPOS.splitlines()
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("train-gan --recipe f", ["fast", "fruit"]),
+        ("train-gan --data app", ["apple2orange"]),
+        ("train-gan --resume m", ["mine"]),
+        ("translate a.jpg --bundle ", ["apple2orange", "mine"]),
+        ("evaluate --metrics kid,cov", ["kid,coverage"]),
+        ("evaluate --detector no", ["none"]),
+        ("show seed", ["seed-cnn", "seed-unet"]),
+        ("runs ", ["mine", "other"]),
+        ("list gen", ["generators"]),
+        ("train-gan --precision b", ["bf16"]),
+    ],
+)
+def test_the_shell_completes_values(tmp_path: Path, words: str, completed: list[str]) -> None:
+    for folder in ("train-gan/mine", "train-detector/other"):
+        Run.create(tmp_path / "runs" / folder, {}, {})
+    (tmp_path / "runs/train-gan/mine" / FILE_NAME).touch()
+    asked = {"_FRUITGAN_COMPLETE": "complete_bash", "COMP_WORDS": f"fruitgan {words}", "COMP_CWORD": str(len(words.split(" ")))}
+    command = [sys.executable, "-c", "import sys; from fruitgan.cli import main; sys.exit(main())"]
+    found = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert (found.stdout.split(), found.stderr) == (completed, "")
+
+
+def test_a_list_fits_80_columns_and_says_what_each_thing_is(capsys: Captured) -> None:
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    names = {name for kind in KINDS for name in Registry[object](kind).names()}
+    assert {line.split()[0] for line in lines if line.startswith("  ")} == names
+    assert all(len(line.split()) > 2 for line in lines if line.startswith("  "))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "recipes"])
+def test_every_registered_name_can_be_shown(kind: str, capsys: Captured) -> None:
+    for entry in Registry[object](kind).entries():
+        if entry.package == OWN_PACKAGE:
+            assert main(["show", kind.removesuffix("s"), entry.name, "--json"]) == 0
+            assert json.loads(capsys.readouterr().out)["about"]
+
+
+def test_a_name_alone_is_shown_with_its_options(capsys: Captured) -> None:
+    assert main(["show", "resnet-9"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("generator resnet-9")
+    assert "base_channels  64" in said
+
+
+def test_every_help_has_an_example_of_options_that_there_are() -> None:
+    def leaves(command: object, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], object]]:
+        inner = getattr(command, "commands", None)
+        return [(path, command)] if inner is None else [x for name, sub in inner.items() for x in leaves(sub, (*path, name))]
+
+    own = [entry.name for entry in cli.commands.entries() if entry.package == OWN_PACKAGE]
+    for path, command in (leaf for name in own for leaf in leaves(cli.load(name), (name,))):
+        _, _, example = (getattr(command, "help", "") or "").partition("Example: ")
+        words = example.split()
+        assert words[: 1 + len(path)] == ["fruitgan", *path], path
+        known = {option for parameter in command.params for option in parameter.opts}  # type: ignore[attr-defined]
+        assert {word for word in words if word.startswith("-")} <= known, path
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    monkeypatch.chdir(tmp_path)
+
+    def make(kind: str, name: str, /, **config: object) -> Path:
+        run = Run.create(Path("runs") / kind / name, config, {})
+        (run.path / "checkpoints" / "step-00000040").mkdir(parents=True)
+        run.log({"step": 50, "seconds": 75.0, "losses": {}, "learning_rate": 0.1})
+        return run.path
+
+    return make
+
+
+def test_runs_are_listed_with_their_state_and_how_to_go_on(here: Callable[..., Path], capsys: Captured) -> None:
+    stopped, done = here("train-gan", "stopped", total_steps=100), here("train-gan", "done", total_steps=50)
+    busy, detector = here("distill", "busy", total_steps=9), here("train-detector", "judge", kind="train-detector")
+    (done / "result.json").write_text('{"step": 50, "seconds": 80.0}')
+    command = [sys.executable, "-c", "from fruitgan.cli import main; main(['runs', '--json'])"]
+    with locked(busy):  # a lock of this process is none to itself
+        found = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=120).stdout)["runs"]
+    by_name = {Path(run["run"]).name: run for run in found}
+    assert {name: run["state"] for name, run in by_name.items()} == {
+        "stopped": "stopped",
+        "done": "finished",
+        "busy": "running",
+        "judge": "stopped",
+    }
+    assert (by_name["stopped"]["step"], by_name["stopped"]["total_steps"], by_name["stopped"]["seconds"]) == (40, 100, 75.0)
+    assert (by_name["done"]["step"], by_name["done"]["seconds"]) == (50, 80.0)
+    assert by_name["stopped"]["go_on"] == "fruitgan train-gan --resume stopped"
+    assert by_name["judge"]["go_on"] == "fruitgan train-detector --resume judge"
+    assert by_name["busy"]["go_on"] is None
+    assert by_name["stopped"]["bytes"] == sum(path.stat().st_size for path in stopped.rglob("*") if path.is_file())
+    assert main(["runs", str(detector)]) == 0
+    assert "judge" in (said := capsys.readouterr().out)
+    assert "done" not in said
+
+
+def test_a_run_is_removed_only_after_a_yes(
+    here: Callable[..., Path], capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = here("train-gan", "one"), here("train-gan", "other")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    assert main(["runs", "one", "--remove"]) == 2
+    assert main(["runs", "--remove", "--yes"]) == 2
+    assert "--yes" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
+    assert main(["runs", "one", "--remove"]) == 1
+    assert one.is_dir()
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: True)
+    assert main(["runs", "one", "--remove"]) == 0
+    assert main(["runs", "missing", "--remove", "--yes"]) == 2
+    assert (one.exists(), other.is_dir()) == (False, True)
+    assert main(["runs", "other", "--remove", "--yes"]) == 0
+    assert not other.exists()
+
+
+def test_a_damaged_run_hides_no_other(here: Callable[..., Path], capsys: Captured) -> None:
+    broken = here("train-gan", "broken")
+    for name in ("config.json", "log.jsonl"):
+        (broken / name).write_text("{")
+    here("train-gan", "whole", total_steps=3)
+    assert main(["runs", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["runs"]
+    assert [(Path(run["run"]).name, run["total_steps"]) for run in found] == [("broken", None), ("whole", 3)]
+
+
+def test_a_checkpoint_and_what_is_in_it_can_be_shown(here: Callable[..., Path], capsys: Captured) -> None:
+    checkpoint = here("train-gan", "one") / "checkpoints" / "step-00000040"
+    (checkpoint / "state.json").write_text('{"step": 40, "torch": "2.15", "parts": ["trainer"]}')
+    save_toy(checkpoint / FILE_NAME)
+    assert main(["show", str(checkpoint), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["step"] == 40
+    assert main(["show", str(checkpoint)]) == 0
+    assert str(checkpoint / FILE_NAME) in capsys.readouterr().out
