@@ -109,7 +109,7 @@ def split_data(
 ) -> None:
     """Cut a test split off by content, near-duplicates kept together: trainA, trainB, testA, testB.
 
-    Example: fruitgan data split --data mydata --out mydata-split
+    Example: fruitgan data split pictures --out mydata
     """
     given = locals()
     from fruitgan.data_job import SplitSettings, split

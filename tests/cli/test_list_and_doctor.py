@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import fruitgan
 from fruitgan import doctor
 from fruitgan.cli import main
 from fruitgan.registry import KINDS
@@ -68,7 +69,7 @@ def test_doctor_for_people_is_a_table_and_the_problems(install: Install, capsys:
 def test_names_claimed_twice_are_a_problem(install: Install) -> None:
     install("other-nets", {"generators": {"resnet-9": "other_nets:net"}}, version="7.0")
     (problem,) = [line for line in doctor.unusable() if "resnet-9" in line]
-    assert "fruitgan 0.1.0" in problem
+    assert f"fruitgan {fruitgan.__version__} (" in problem
     assert "other-nets 7.0" in problem
 
 

@@ -195,7 +195,7 @@ def import_checkpoint(
 ) -> None:
     """Make a bundle of generators that pytorch-CycleGAN-and-pix2pix or CUT trained.
 
-    Example: fruitgan import latest_net_G_A.pth latest_net_G_B.pth --domains horse,zebra
+    Example: fruitgan import latest_net_G.pth --architecture resnet-9 --domains horse,zebra -o zebra.safetensors
     """
     given = locals()
     from fruitgan.data.sources import parse_domains
