@@ -22,7 +22,10 @@ def test_the_demo_tells_its_story_on_one_page(
     monkeypatch.setattr(demos, "QUICK", TINY)
     out = tmp_path / "a demo"
     assert main(["demo", "--quick", "--out", str(out), "--gpu", "none", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    for stage in ("drawing", "training the generators", "translating", "exporting", "training the detector", "evaluating"):
+        assert f"{stage}: 100%" in said.err
     assert set(found) == {"r", "detector_accuracy", "seconds", "report"}
     page = Path(found["report"]).read_text(encoding="utf-8")
     assert page.count("<img") == 5

@@ -66,6 +66,9 @@ def test_a_student_is_taught_on_its_teachers_images_and_measured(
         "images_per_second",
     ]
     assert json.loads((run / "gates.json").read_text()) == result["gates"]
+    page = (run / "report.html").read_text()
+    assert "beside its teacher, teacher" in page
+    assert all(name in page for name in names)
     by_name = {gate["name"]: gate for gate in result["gates"]}
     # Teacher and student are both hardly trained from the identity.
     assert by_name["psnr_a2b"]["value"] > 28

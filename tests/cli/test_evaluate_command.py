@@ -46,9 +46,8 @@ def test_the_json_is_one_object_on_stdout_and_the_files_are_there(fruitgan: Frui
 def test_the_table_shows_kid_times_100_and_the_last_line_is_the_report(
     fruitgan: Fruitgan, dataset: Path, tmp_path: Path
 ) -> None:
-    done = fruitgan(
-        "evaluate", "--fake-dir", dataset / "predicted", *QUICK, "--detector", "none", "--out", "here", cwd=tmp_path
-    )
+    asked = ("evaluate", "--fake-dir", dataset / "predicted", *QUICK, "--detector", "none", "--out", "here")
+    done = fruitgan(*asked, "--verbose", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     value = json.loads((tmp_path / "here/evaluation.json").read_text())["kid"]["value"]
     row = next(line for line in done.stdout.splitlines() if line.startswith("KID x 100 "))
@@ -57,6 +56,10 @@ def test_the_table_shows_kid_times_100_and_the_last_line_is_the_report(
     assert done.stdout.splitlines()[-1] == "here/report.html"
     assert "No R: R needs the images" in done.stdout
     assert "no manifest.csv" in done.stderr
+    short = fruitgan(*asked, cwd=tmp_path).stdout.splitlines()
+    assert short[0].startswith("Whether a detector distinguishes")
+    assert 2 + 1 <= len(short) <= 2 + 1 + 5
+    assert (row in short, short[-1]) == (True, "here/report.html")
 
 
 def test_a_failed_gate_is_exit_5_after_everything_was_written(fruitgan: Fruitgan, dataset: Path, tmp_path: Path) -> None:

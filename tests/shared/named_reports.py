@@ -191,6 +191,7 @@ def exhibits(name: str) -> Exhibits:
         cards={
             f"title {name}": [shown, Shown(name, 2.0, {f"kind {name}": one})],
         },
+        sides=[{f"side {name}": one}],
         spectra={f"kind {name}": [-20.0, -30.0], "real": [-21.0, -29.0]},
     )
 

@@ -16,6 +16,8 @@ from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluate.compare import compare, labels
 from fruitgan.evaluate.results import EvaluateResult
 from fruitgan.evaluate.settings import CompareSettings, EvaluateSettings
+from fruitgan.evaluate.wording import compare_rows
+from fruitgan.progress import Event, Note
 
 SIDE_PX = 32
 
@@ -155,11 +157,25 @@ def test_two_bundles_translate_the_same_pictures_and_are_compared_by_the_manifes
     assert {row.name for row in comparison.rows} == {"kid", "fid", "r"}
     assert result.source_dir == tmp_path / "data"
     assert (tmp_path / "out/runs/wrong/dataset/manifest.csv").is_file()
+    page = result.report.read_text()
+    assert "<h1>right against wrong</h1>" in page
+    assert '<th scope="col">source</th><th scope="col">right</th><th scope="col">wrong</th>' in page
+    assert page.count('alt="wrong, ') == 6
     with pytest.raises(UsageError, match="needs images to translate: --data"):
         compare(dataclasses.replace(settings, data=None), base)
     save(Bundle(dataclasses.replace(card, image_size_px=64), back), tmp_path / "wrong.safetensors")
-    with pytest.raises(UsageError, match=r"right 32 px, wrong 64 px"):
-        compare(settings, base)
+    told: list[Event] = []
+    compare(settings, dataclasses.replace(base, out=tmp_path / "sizes"), told.append)
+    assert any(isinstance(event, Note) and "wrong 64 px" in event.text and "at 32 px" in event.text for event in told)
+    for side in ("right", "wrong"):
+        with Image.open(next((tmp_path / "sizes/runs" / side / "dataset/predicted").iterdir())) as image:
+            assert image.size == (32, 32)
+
+
+def test_a_p_that_resamples_cannot_show_is_not_printed_as_0() -> None:
+    row = {"name": "r", "features": "colour", "first": 1.0, "value": 0.5, "difference": -0.5, "interval": [-0.51, -0.49]}
+    cells = compare_rows({"rows": [row | {"p_value": p, "test": "t", "n": 9} for p in (0.0, 0.02)]})
+    assert [cell[5] for cell in cells] == ["< 0.0001", "0.02"]
 
 
 def test_labels_are_short_and_unlike() -> None:

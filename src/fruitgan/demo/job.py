@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.export_dataset.job import ExportSettings, export_dataset
 from fruitgan.files import new_folder, remove_abandoned, write_atomically
-from fruitgan.progress import Event, OnProgress, Progress, silent
+from fruitgan.progress import Event, Note, OnProgress, Progress, duration, silent
 from fruitgan.runs.run import CONFIG, Run, locked
 from fruitgan.settings import read_json, to_json
 from fruitgan.train_detector.job import train_detector
@@ -103,53 +105,59 @@ def _run(settings: DemoSettings, tell: OnProgress) -> DemoResult:
 
     if not fruit.exists():
         counts = {"train_count": size.train_images, "test_count": size.test_images}
-        draw(DrawSettings(out=fruit, size_px=size.image_px, seed=seed, **counts), tell)
-    trained = train_gan(
-        TrainGanSettings(
-            **_resume_or_name(runs, "gan"),
-            **asked,
-            data=str(fruit),
-            domains=("apple", "orange"),
-            recipe="fast",
-            discriminator_options={"base_channels": "16"},
-            augment="jitter-mirror",  # the fruit is drawn at the size of the training: there is nothing finer to see
-            image_size=size.image_px,
-            steps=size.steps,
-            sample_every=max(1, size.steps // 4),
-            save_every=size.steps,
-            log_every=max(1, size.steps // 70),
-        ),
-        tell_training,
-    )
+        with _stage("drawing", tell):
+            draw(DrawSettings(out=fruit, size_px=size.image_px, seed=seed, **counts), tell)
+    with _stage("training the generators", tell):
+        trained = train_gan(
+            TrainGanSettings(
+                **_resume_or_name(runs, "gan"),
+                **asked,
+                data=str(fruit),
+                domains=("apple", "orange"),
+                recipe="fast",
+                discriminator_options={"base_channels": "16"},
+                augment="jitter-mirror",  # the fruit is drawn at the size of the training: there is nothing finer to see
+                image_size=size.image_px,
+                steps=size.steps,
+                sample_every=max(1, size.steps // 4),
+                save_every=size.steps,
+                log_every=max(1, size.steps // 70),
+            ),
+            tell_training,
+        )
     # The engine torch needs no graph of a generator that was trained just now.
     translating: dict[str, Any] = {"bundle": str(trained.bundle), "engine": "torch", "device": "cpu"}
-    tell(Progress("translating", 0, 1))
-    translate(TranslateSettings(sources=(str(fruit / "testA"),), output=str(out / "translated"), compare=True, **translating))
-    export_dataset(ExportSettings(data=str(fruit), domains=("apple", "orange"), out=dataset, **translating), tell)
-    detected = train_detector(
-        TrainDetectorSettings(
-            **_resume_or_name(runs, "detector"),
-            **asked,
-            data=dataset,
-            detector=size.detector,
-            epochs=size.detector_epochs,
-        ),
-        tell,
-    )
-    judged = evaluate(
-        EvaluateSettings(
-            fake_dir=dataset / "predicted",
-            source_dir=fruit / "testA",
-            detector="spectrum",
-            features=("random", "colour"),
-            metrics=("kid", "fid"),
-            quick=settings.quick,
-            out=out / "evaluation",
-            seed=seed,
-            device="cpu",
-        ),
-        tell,
-    )
+    with _stage("translating", tell):
+        sources = (str(fruit / "testA"),)
+        translate(TranslateSettings(sources=sources, output=str(out / "translated"), compare=True, **translating), tell)
+    with _stage("exporting", tell):
+        export_dataset(ExportSettings(data=str(fruit), domains=("apple", "orange"), out=dataset, **translating), tell)
+    with _stage("training the detector", tell):
+        detected = train_detector(
+            TrainDetectorSettings(
+                **_resume_or_name(runs, "detector"),
+                **asked,
+                data=dataset,
+                detector=size.detector,
+                epochs=size.detector_epochs,
+            ),
+            tell,
+        )
+    with _stage("evaluating", tell):
+        judged = evaluate(
+            EvaluateSettings(
+                fake_dir=dataset / "predicted",
+                source_dir=fruit / "testA",
+                detector="spectrum",
+                features=("random", "colour"),
+                metrics=("kid", "fid"),
+                quick=settings.quick,
+                out=out / "evaluation",
+                seed=seed,
+                device="cpu",
+            ),
+            tell,
+        )
     r = judged.ratios["r"]
     assert r is not None  # the sources are given and the images enough
     seconds = time.monotonic() - began
@@ -157,6 +165,14 @@ def _run(settings: DemoSettings, tell: OnProgress) -> DemoResult:
     page = demo_report(out, to_json(trained), run.config, run.entries(), to_json(detected), judged.as_json(), seconds)
     write_atomically(out / REPORT, page.encode())
     return DemoResult(r=r.value, detector_accuracy=detected.accuracy, seconds=round(seconds, 1), report=out / REPORT)
+
+
+@contextmanager
+def _stage(what: str, tell: OnProgress) -> Iterator[None]:
+    """A part of the loop, of which a line remains when its bars have gone."""
+    began = time.monotonic()
+    yield
+    tell(Note(f"{what}: 100%, {duration(time.monotonic() - began)}"))
 
 
 def _resume_or_name(runs: Path, name: str) -> dict[str, Any]:

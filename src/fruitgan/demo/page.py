@@ -63,12 +63,12 @@ def demo_report(
 
 def _verdict(r: float, detected: Mapping[str, Any]) -> str:
     """The result in one sentence."""
-    nearer = f"{percent(1 - r)} of the way from apples to oranges" if r < 1 else "no nearer to oranges than the apples were"
-    chance = ", which may be chance" if detected["interval"][0] <= detected["majority_baseline"] else ""
-    return (
-        f"In colour and texture, which is what the numbers below see, the fakes are {nearer}; a detector classifies "
-        f"{percent(detected['accuracy'])} of them and of real ones correctly{chance}."
-    )
+    far = f"{number(r)} times as far from oranges as" if r < 1 else "no nearer to oranges than"
+    start = f"In colour and texture the fakes are {far} the apples were (R: 0 would be perfect)"
+    share = f"classifies {percent(detected['accuracy'])} of fakes and real ones correctly"
+    if detected["interval"][0] <= detected["majority_baseline"]:
+        return f"{start}, and a detector, which {share}, may only have guessed."
+    return f"{start}. That does not make them real: a detector {share}, by traces that these numbers do not see."
 
 
 def _numbers(judged: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

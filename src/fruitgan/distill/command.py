@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,9 +12,6 @@ from fruitgan.console import Console, names, options
 from fruitgan.console.signals import INTERRUPTED, PoliteStop
 from fruitgan.errors import GateFailed, Stopped, UsageError
 from fruitgan.train_gan.command import TrainingDisplay, network
-
-if TYPE_CHECKING:
-    from fruitgan.distill.job import Gate
 
 
 def distill(
@@ -103,14 +100,9 @@ def distill(
     if not result.training.finished:
         raise Stopped(f"stopped, saved; go on with: fruitgan distill --resume {run}", stop.exit_code)
     console.table(
-        "the student beside its teacher", ("gate", "value", "limit", "", "what"), [_row(gate) for gate in result.gates]
+        "the student beside its teacher", ("gate", "value", "limit", "", "what"), [gate.cells for gate in result.gates]
     )
     console.out(f"  translate with it: fruitgan translate photo.jpg --bundle {run}")
     if strict and not result.passed:
         failed = ", ".join(gate.name for gate in result.gates if gate.passed is False)
         raise GateFailed(f"the student's {failed} did not pass")
-
-
-def _row(gate: Gate) -> tuple[str, str, str, str, str]:
-    value = "" if gate.value is None else f"{gate.value:.2f}"
-    return gate.name, value, f"{gate.limit:g}", {True: "passed", False: "failed", None: "not measured"}[gate.passed], gate.said

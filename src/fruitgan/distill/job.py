@@ -31,10 +31,11 @@ from fruitgan.networks.weights import build_for
 from fruitgan.progress import Listener, OnProgress, Progress, silent
 from fruitgan.report.grid import png_bytes
 from fruitgan.runs.resume import find_run
-from fruitgan.runs.run import CONFIG
+from fruitgan.runs.run import CONFIG, Run
 from fruitgan.settings import to_json
 from fruitgan.threads import using_threads
 from fruitgan.train_gan.job import stored_settings, train_gan
+from fruitgan.train_gan.page import training_report
 from fruitgan.train_gan.samples import translate_batch
 from fruitgan.train_gan.settings import TrainGanResult, TrainGanSettings
 
@@ -63,6 +64,13 @@ class Gate:
     limit: float
     passed: bool | None
     said: str
+
+    @property
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """Name, value, limit, outcome, and how it was measured, for people."""
+        value = "" if self.value is None else f"{self.value:.2f}"
+        outcome = {True: "passed", False: "failed", None: "not measured"}[self.passed]
+        return self.name, value, f"{self.limit:g}", outcome, self.said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +124,9 @@ def distill(settings: DistillSettings, on_progress: OnProgress | None = None) ->
         listener=Listener(on_progress),
     )
     write_atomically(trained.run / GATES, json.dumps(to_json(gates), indent=1).encode())
+    run = Run(trained.run)
+    page = training_report(run.path, run.config, run.entries(), to_json(trained), gates=[gate.cells for gate in gates])
+    write_atomically(run.path / "report.html", page.encode())
     return DistillResult(trained, gates)
 
 

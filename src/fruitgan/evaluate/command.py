@@ -16,6 +16,8 @@ from fruitgan.registry import Registry
 if TYPE_CHECKING:
     from fruitgan.evaluate.results import EvaluateResult
 
+HEADLINES = 5
+"""So many numbers are printed; the report, and --verbose, have all."""
 DATA, OUTPUT, GATES, COMPARE = options.DATA_PANEL, options.OUTPUT_PANEL, "Gates", "Side by side"
 
 
@@ -117,6 +119,16 @@ def evaluate(
         int | None,
         _option("--count N", "Images of each class that the bundles of --compare make.", COMPARE, "the test images", min=1),
     ] = None,
+    image_size: Annotated[
+        int | None,
+        _option(
+            "--image-size PIXELS",
+            "Side of the images that the bundles of --compare make.",
+            COMPARE,
+            "the bundles', or the smaller",
+            min=1,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         _option("--out DIR", "Where evaluation.json and report.html go, anew.", OUTPUT, "runs/evaluate/<folder>"),
@@ -126,6 +138,9 @@ def evaluate(
     device: options.Device = None,
     threads: options.Threads = None,
     config: options.Config = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="All numbers, and what they mean, as in the report.", rich_help_panel=OUTPUT)
+    ] = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
@@ -134,7 +149,12 @@ def evaluate(
     Example: fruitgan evaluate --fake-dir dataset/predicted
     """
     bounds = _bounds("--fail-above", fail_above or []), _bounds("--fail-below", fail_below or [])
-    runs = _runs(fake_dir, compare or [], further or [], {"--data": data, "--domains": domains, "--to": to, "--count": count})
+    runs = _runs(
+        fake_dir,
+        compare or [],
+        further or [],
+        {"--data": data, "--domains": domains, "--to": to, "--count": count} | {"--image-size": image_size},
+    )
     from fruitgan.data.sources import parse_domains
     from fruitgan.evaluate import settings as choices
 
@@ -168,13 +188,15 @@ def evaluate(
     console = Console(json=json, quiet=quiet)
     with stopped_at_once("stopped; the same command begins again"), console.events("step") as on_progress:
         if len(runs) > 1:
-            sides = choices.CompareSettings(runs=runs, data=data, domains=parse_domains(domains), to=to, count=count)
+            sides = choices.CompareSettings(
+                runs=runs, data=data, domains=parse_domains(domains), to=to, count=count, image_size=image_size
+            )
             result = compare_job(sides, settings, on_progress)
         else:
             result = job(settings, on_progress)
     values = result.as_json()
     console.result(values)
-    _show(console, result, values)
+    _show(console, result, values, verbose)
     if result.failed_gates:
         raise GateFailed("; ".join(str(gate) for gate in result.failed_gates))
 
@@ -243,39 +265,17 @@ def _bounds(option: str, given: list[str]) -> dict[str, float]:
     return bounds
 
 
-def _show(console: Console, result: EvaluateResult, values: dict[str, Any]) -> None:
-    """The result for people: leaks first, since they change what the numbers mean."""
+def _show(console: Console, result: EvaluateResult, values: dict[str, Any], verbose: bool) -> None:
+    """The result for people: leaks first, since they change what the numbers mean; at the end the verdict, numbers, report."""
     from fruitgan.evaluate import wording
 
     for warning in result.warnings:
         console.warn(warning)
     for leak in result.leaks:
         console.warn(f"leak ({leak.kind}): {leak.detail}")
-    for note in result.notes:
-        console.say(note)
     rows = wording.number_rows(values)
-    cells = [(row.title, *row.texts, row.judge, row.images) for row in rows]
-    if detector := values["detector"]:
-        numbers = (
-            f"{detector['accuracy']:.1%}",
-            wording.percent_interval(detector["interval"]),
-            f"{detector['majority_baseline']:.0%}",
-        )
-        name = detector["name"] + (wording.SHARED if detector.get("shares_training") else "")
-        cells.append(("test accuracy", *numbers, name, f"{detector['n']:,} test images"))
-    console.table("", ("number", "value", "95% interval", "real against real", "features", "images"), cells)
-    for sentence in wording.meanings(rows).values():
-        console.out(sentence)
-    for claim in values["claims"]:
-        console.out(wording.claim_sentence(claim))
-    for name, reason in result.not_measured.items():
-        console.say(f"no {name}: it {reason}" if reason.startswith("needs") else f"no {name}: {reason}")
-    if result.r_withheld:
-        console.out(f"No R: {result.r_withheld}.")
-    console.out(wording.verdict(values))
-    if detector:
-        console.out(wording.detector_details(values))
-    console.out(wording.trained_against_sentence(values))
+    if verbose:
+        _explain(console, result, values)
     for each in values["compare"]:
         for note in each["notes"]:
             console.say(note)
@@ -283,4 +283,36 @@ def _show(console: Console, result: EvaluateResult, values: dict[str, Any]) -> N
         title = f"{each['run']} against {each['first']}, {each['n_sources']:,} sources"
         console.table(title, heads, wording.compare_rows(each))
         console.out(wording.claim_sentence(each["claim"]))
+    console.out(wording.verdict(values))
+    cells = [(row.title, *row.texts, row.judge, row.images) for row in rows]
+    if not verbose:
+        headline = [cell for cell, row in zip(cells, rows, strict=True) if row.says_more and row.features == rows[0].features]
+        cells = headline + [cell for cell in cells if cell not in headline]
+    if detector := values["detector"]:
+        interval, majority = wording.percent_interval(detector["interval"]), f"{detector['majority_baseline']:.0%}"
+        name = detector["name"] + (wording.SHARED if detector.get("shares_training") else "")
+        cells.insert(
+            0, ("test accuracy", f"{detector['accuracy']:.1%}", interval, majority, name, f"{detector['n']:,} test images")
+        )
+    heads = ("number", "value", "95% interval", "real against real", "features", "images")
+    console.table("", heads, cells if verbose else cells[:HEADLINES])
     console.out(str(result.report))
+
+
+def _explain(console: Console, result: EvaluateResult, values: Mapping[str, Any]) -> None:
+    """What the numbers mean and what they cannot say, as the report has it."""
+    from fruitgan.evaluate import wording
+
+    for note in result.notes:
+        console.say(note)
+    for name, reason in result.not_measured.items():
+        console.say(f"no {name}: it {reason}" if reason.startswith("needs") else f"no {name}: {reason}")
+    for sentence in wording.meanings(wording.number_rows(values)).values():
+        console.out(sentence)
+    for claim in values["claims"]:
+        console.out(wording.claim_sentence(claim))
+    if result.r_withheld:
+        console.out(f"No R: {result.r_withheld}.")
+    if values["detector"]:
+        console.out(wording.detector_details(values))
+    console.out(wording.trained_against_sentence(values))

@@ -18,7 +18,7 @@ from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage, read_folde
 from fruitgan.data.sources import find_source
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError, UsageError
-from fruitgan.evaluate.job import evaluate, telling
+from fruitgan.evaluate.job import Beside, evaluate, telling
 from fruitgan.evaluate.numbers import RESAMPLES, build_features, ratio_key
 from fruitgan.evaluate.results import CompareRow, Comparison, EvaluateResult, JudgedImage, RatioResult
 from fruitgan.evaluate.settings import OUT, SHAPELESS, CompareSettings, EvaluateSettings, Tell
@@ -29,11 +29,12 @@ from fruitgan.measures.contracts import Features, Values
 from fruitgan.measures.distances import Difference
 from fruitgan.measures.features import Pictures, extract
 from fruitgan.measures.statistics import PairedShares, paired_shares
-from fruitgan.progress import Event, OnProgress, Progress
+from fruitgan.progress import Event, Note, OnProgress, Progress
 
 BOOTSTRAP = "paired bootstrap over sources"
 MCNEMAR = "McNemar, exact"
 LEAST_PAIRS = 8
+SHOWN_SOURCES = 6
 RUNS_FOLDER = "runs"
 DATASET = "dataset"
 BETTER = "the images of {run} are nearer to the real ones than those of {first}"
@@ -64,10 +65,20 @@ def compare(settings: CompareSettings, judging: EvaluateSettings, on_progress: O
         its_own = replace(judging, fake_dir=folder, out=out / RUNS_FOLDER / name, fail_above={}, fail_below={})
         results.append(evaluate(its_own, _named(name, tell)))
 
-    def beside(first: EvaluateResult) -> tuple[Comparison, ...]:
-        return tuple(pairing.compared(first, result) for pairing, result in zip(pairs, results, strict=True))
+    def beside(first_result: EvaluateResult) -> Beside:
+        compared = tuple(pairing.compared(first_result, result) for pairing, result in zip(pairs, results, strict=True))
+        return Beside(compared, _rows_of_all(first, pairs))
 
     return evaluate(replace(judging, out=out), _named(first, tell), beside)
+
+
+def _rows_of_all(first: str, pairs: Sequence[_Pairing]) -> tuple[dict[str, Path], ...]:
+    """Of some sources that all sides have, the images of each side by its name, the first one's first."""
+    partners = [{a.path: b.path for a, b in zip(*pairing.fakes, strict=True)} for pairing in pairs]
+    common = [image.path for image in pairs[0].fakes[0] if all(image.path in known for known in partners)]
+    places = np.linspace(0, len(common) - 1, min(len(common), SHOWN_SOURCES)).round().astype(int)
+    sides = [{first: path} | {one.other: known[path] for one, known in zip(pairs, partners, strict=True)} for path in common]
+    return tuple(sides[place] for place in places)
 
 
 def labels(runs: Sequence[str]) -> list[str]:
@@ -89,7 +100,7 @@ def contestants(
     """The generated images of each by its name, the bundles' translations made below `out`.
 
     Raises:
-        UsageError: no such bundle; bundles and no data; bundles of several image sizes.
+        UsageError: no such bundle; bundles and no data.
         DataError: a file that is no bundle, and what `export_dataset` raises.
     """
     wanted = dict(zip(names, settings.runs, strict=True))
@@ -102,12 +113,11 @@ def contestants(
     if bundles and settings.data is None:
         raise UsageError(f"--compare {next(iter(bundles))}: a bundle needs images to translate: --data NAME|DIR")
     sizes = {name: load_card(path).image_size_px for name, path in bundles.items()}
-    if len(set(sizes.values())) > 1:
+    size_px = settings.image_size
+    if size_px is None and len(set(sizes.values())) > 1:
+        size_px = min(sizes.values())
         listed = ", ".join(f"{name} {size} px" for name, size in sizes.items())
-        raise UsageError(
-            f"--compare: the bundles were trained at different sizes ({listed}); export each with export-dataset "
-            "--image-size N and compare the datasets"
-        )
+        tell(Note(f"the bundles were trained at different sizes ({listed}): all are compared at {size_px} px (--image-size)"))
     for name, bundle in bundles.items():
         folders[name] = out / name / DATASET
         export = ExportSettings(
@@ -116,6 +126,7 @@ def contestants(
             data=settings.data,
             domains=settings.domains,
             count=settings.count,
+            image_size=size_px,
             out=folders[name],
             gpu=judging.gpu,
             device=judging.device,

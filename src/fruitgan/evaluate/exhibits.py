@@ -42,6 +42,8 @@ class Exhibits:
     """Some of each kind, at random."""
     cards: Mapping[str, Sequence[Shown]]
     """By title: the most and the least convincing ones."""
+    sides: Sequence[Mapping[str, Pixels]] = ()
+    """Of a comparison, by kind: a source, if it is known, and what each generator made of it."""
     spectra: Mapping[str, Sequence[float]]
     """By kind, mean decibels at even frequencies up to 1/2 cycle a pixel."""
 
@@ -64,6 +66,7 @@ def exhibits(
     sources: Sources | None,
     read: Pictures,
     device: torch.device,
+    rows: Sequence[Mapping[str, Path]] = (),
 ) -> Exhibits:
     """All pictures of the page, as they were judged; without a detector's answers, no picture is called convincing."""
     source_of: Mapping[Path, Path] = {}
@@ -72,6 +75,14 @@ def exhibits(
     logits = {image.file: image.logit for image in result.judged if image.generated}
     ranked = sorted((image for image in fakes if image.path.name in logits), key=lambda image: logits[image.path.name])
     half = min(CONVINCING, len(ranked) // 2)
+
+    def beside_source(made: Mapping[str, Path]) -> Mapping[str, Pixels]:
+        pictures = {name: read(path) for name, path in made.items()}
+        first = next(iter(made))
+        height, width = pictures[first].shape[:2]
+        if (source := source_of.get(made[first])) is not None:
+            pictures = {"source": read(source)} | pictures
+        return {name: resize(pixels, height, width) for name, pixels in pictures.items()}
 
     def shown(image: LabelledImage) -> Shown:
         fake = read(image.path)
@@ -86,6 +97,7 @@ def exhibits(
             "Most convincing": [shown(image) for image in ranked[:half]],
             "Least convincing": [shown(image) for image in ranked[::-1][:half]],
         },
+        sides=[beside_source(row) for row in rows],
         spectra={"generated": _spectrum(fakes, read, device), "real": _spectrum(reals, read, device)},
     )
 

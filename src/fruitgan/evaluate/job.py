@@ -41,10 +41,22 @@ FILE = "evaluation.json"
 REPORT = "report.html"
 SMALL_SET = 100
 """With fewer images of a class, intervals are so wide that a note says so."""
-Beside = Callable[[EvaluateResult], tuple[Comparison, ...]]
 
 
-def evaluate(settings: EvaluateSettings, on_progress: OnProgress | None = None, beside: Beside | None = None) -> EvaluateResult:
+@dataclass(frozen=True)
+class Beside:
+    """What a comparison adds to a result: its numbers, and images of all sides of some sources, by the sides' names."""
+
+    compared: tuple[Comparison, ...] = ()
+    rows: Sequence[Mapping[str, Path]] = ()
+
+
+MakeBeside = Callable[[EvaluateResult], Beside]
+
+
+def evaluate(
+    settings: EvaluateSettings, on_progress: OnProgress | None = None, beside: MakeBeside | None = None
+) -> EvaluateResult:
     """Evaluate the generated images, and write `evaluation.json` and `report.html`.
 
     A gate that fails is in the result, and raises nothing: the folder is written all the same. `beside` makes comparisons with
@@ -80,7 +92,7 @@ def telling(on_progress: OnProgress | None) -> Tell:
 class _Job:
     settings: EvaluateSettings
     tell: Tell
-    beside: Beside | None
+    beside: MakeBeside | None
     notes: list[str] = field(default_factory=list)
 
     def run(self, device: torch.device) -> EvaluateResult:
@@ -135,10 +147,11 @@ class _Job:
             file=out / FILE,
             report=out / REPORT,
         )
-        result.compare = self.beside(result) if self.beside else ()
+        beside = self.beside(result) if self.beside else Beside()
+        result.compare = beside.compared
         result.gates = _gates(result, settings)
         result.seconds = round(time.monotonic() - began, 3)
-        _write(result, exhibits(result, fakes, reals, sources, pictures, device))
+        _write(result, exhibits(result, fakes, reals, sources, pictures, device, beside.rows))
         return result
 
     def _note_limits(self, fakes: Sequence[LabelledImage], reals: Sequence[LabelledImage]) -> None:

@@ -236,7 +236,7 @@ class Measuring:
         if self.sources is None:
             return
         if not self.sources.paired:
-            reason = "needs to know which image each generated one was made of: equal file names, or a manifest"
+            reason = f"needs to know which image each generated one was made of, and {self.sources.missing}"
             found.not_measured |= dict.fromkeys(chosen, reason)
             return
         pairs = list(zip(self.sources.paths, self.fakes, strict=True))

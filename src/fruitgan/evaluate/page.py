@@ -33,6 +33,7 @@ def evaluation_report(result: Mapping[str, Any], shown: Exhibits) -> str:
     galleries = shown.galleries.items()
     pictures = [picture for group in shown.cards.values() for one in group for picture in one.pictures.values()]
     pictures += [picture for _, gallery in galleries for picture in gallery]
+    pictures += [picture for row in shown.sides for picture in row.values()]
     uris = iter(inline_images(pictures, PICTURES_LIMIT_BYTES))  # all alike, so that none looks worse for its encoding
     return render(
         "evaluation.html",
@@ -54,6 +55,11 @@ def evaluation_report(result: Mapping[str, Any], shown: Exhibits) -> str:
             for title, group in shown.cards.items()
         ],
         galleries=[(kind, [next(uris) for _ in gallery]) for kind, gallery in galleries],
+        sides=[[(kind, next(uris)) for kind in row] for row in shown.sides],
+        names=[
+            each[key]
+            for key, each in [("first", each) for each in result["compare"][:1]] + [("run", each) for each in result["compare"]]
+        ],
         settings=_settings(result, rows),
         citation=citation(result, rows),
         read_more=READ_MORE,

@@ -125,6 +125,8 @@ class CompareSettings:
     to: str | None = None
     count: int | None = None
     """For bundles: images of each class, as of `export-dataset`."""
+    image_size: int | None = None
+    """For bundles: the side of their images; None: that of their training, the smallest of them where they differ."""
     runs_dir: Path = RUNS
     """Where runs are looked for by name."""
 

@@ -34,6 +34,8 @@ class Sources:
     """Whether source i is that of generated image i."""
     note: str | None
     """What to know about the choice."""
+    missing: str = ""
+    """What is not paired."""
 
 
 def images_of(option: str, folder: Path) -> tuple[Path, ...]:
@@ -70,8 +72,10 @@ def find_sources(folder: Path, fakes: Sequence[LabelledImage], *others: Path) ->
     known = tuple(path for path in found if path is not None)
     if len(known) == len(fakes):
         return Sources(known, True, None)
-    missing = f"of {len(fakes) - len(known)} of {len(fakes)} generated images the source is not known, so "
-    return Sources(files, False, f"{missing}R takes all {len(files)} images of {folder} as sources, and its interval is wider")
+    told = " by the manifest" if all(fake.source for fake in fakes) else ""
+    missing = f"of {len(fakes) - len(known)} of {len(fakes)} generated images the source{told} is not in {folder}"
+    all_of_them = f"so R takes all {len(files)} images there as sources, and its interval is wider"
+    return Sources(files, False, f"{missing}, {all_of_them}", missing)
 
 
 def unique(entries: Iterable[tuple[K, V]]) -> dict[K, V]:

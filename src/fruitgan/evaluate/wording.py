@@ -41,6 +41,8 @@ CHANGES = {
 STRIDES = {4: "colours", 8: "textures", 16: "parts of things"}
 """What a backbone's features show, by how many px one of their places stands for."""
 SHARED = " (shared training)"
+LEAST_P = 0.0001
+"""A smaller p of a normal distribution that some hundred resamples were fitted with says no more than that it is small."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +255,7 @@ def compare_rows(comparison: Mapping[str, Any]) -> Sequence[tuple[str, ...]]:
                 value + percent,
                 difference + points,
                 f"{low} to {high}",
-                f"{row['p_value']:.2g}",
+                f"{row['p_value']:.2g}" if row["p_value"] >= LEAST_P else f"< {LEAST_P:g}",
                 f"{row['test']}, {row['n']:,} pairs",
             )
         )

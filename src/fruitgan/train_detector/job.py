@@ -149,6 +149,8 @@ class _Job(Listener):
             training = Training(choice, dataset, split, settings.fitting, device)
             self._train(run, training, trackers)
             best = training.load_best()
+        if training.is_over:  # perhaps before all epochs that it might have had
+            self.tell(Progress("training", training.total_steps, training.total_steps))
         return self._finish(run, choice, training, best, seen, began)
 
     def _train(self, run: Run, training: Training, trackers: Trackers) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from fruitgan.bundle import FILE_NAME as BUNDLE
 from fruitgan.report.grid import sample_sheets
 from fruitgan.report.page import render, thousands
 from fruitgan.runs.run import CONFIG, Run
@@ -33,6 +34,7 @@ def training_report(
     result: Mapping[str, Any],
     both_ways: bool = True,
     written: datetime | None = None,
+    gates: Sequence[Sequence[str]] = (),
 ) -> str:
     """The page as HTML text, of about 3 MB at most.
 
@@ -42,6 +44,7 @@ def training_report(
         result: the job's result as JSON values.
         both_ways: whether there is a generator for each direction.
         written: now, of a training that goes on, whose page loads itself anew; None: it has ended.
+        gates: of a student beside its teacher: name, value, limit, outcome and how it was measured.
     """
     story = story_of(config)
     finished, last = bool(result["finished"]), int(result["step"])
@@ -63,6 +66,8 @@ def training_report(
         other_domain=shlex.quote(story.domains[0]),
         both_ways=both_ways,
         written=None if written is None else f"{written:%Y-%m-%d %H:%M:%S}",
+        gates=gates,
+        teacher=_teacher(config),
         resume_command=resume + (f" --steps {2 * story.total_steps}" if finished else ""),
         incidents=incidents(entries),
         samples=sample_sheets(run / "samples"),
@@ -112,7 +117,18 @@ def _training_rows(config: Mapping[str, Any], story: Story) -> Rows:
     rows.append(("EMA of weights", "none" if recipe.ema_decay is None else f"decay up to {recipe.ema_decay:g}"))
     if config["settings"].get("init_from"):
         rows.append(("started from", Path(config["settings"]["init_from"]).name))
+    if teacher := _teacher(config):
+        rows.append(("teacher", teacher))
     return rows
+
+
+def _teacher(config: Mapping[str, Any]) -> str | None:
+    """The name of the run or bundle that a student imitates."""
+    teacher = config["settings"].get("teacher")
+    if not teacher:
+        return None
+    path = Path(teacher)
+    return path.parent.name if path.name == BUNDLE else path.stem
 
 
 def _choice(choice: Mapping[str, Any]) -> str:
