@@ -1,4 +1,4 @@
-"""The commands of README.md and docs/quickstart.md, typed in the order in which they stand, on drawn fruit and with few steps."""
+"""The commands of README.md and docs/quickstart.md, typed in their order, on drawn fruit and with few steps."""
 
 from __future__ import annotations
 
