@@ -62,6 +62,10 @@ class SplitReport:
     not_finite: tuple[Path, ...]
     """Images of floats with NaN or infinities in them."""
 
+    @property
+    def name(self) -> str:
+        return f"{self.split} {self.domain}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Duplicates:
@@ -132,7 +136,7 @@ def check(settings: CheckSettings, on_progress: OnProgress | None = None) -> Che
         leaks=leaks,
         in_both_domains=in_both,
         preprocessing=how,
-        notes=tuple(note for report in splits for note in report.tally.notes(f"{report.split} {report.domain}", how)),
+        notes=tuple(note for report in splits for note in (*report.tally.notes(report.name, how), *_grey_ones(report))),
         problems=tuple(source.notes + _problems(splits, leaks, in_both)),
         seconds=time.monotonic() - begin,
     )
@@ -159,10 +163,16 @@ def _report(domain: str, split: str, files: Sequence[Picture | BrokenFile]) -> S
     )
 
 
+def _grey_ones(report: SplitReport) -> list[str]:
+    """Grey photographs among coloured ones are usual in collections, and no reason to clean one up."""
+    grey = len(report.greyscale)
+    return [f"{report.name}: {_count(grey, 'image')} in greyscale among coloured ones"] if 0 < grey < report.images else []
+
+
 def _problems(splits: tuple[SplitReport, ...], leaks: int, in_both_domains: int) -> list[str]:
     found = []
     for report in splits:
-        name = f"{report.split} {report.domain}"
+        name = report.name
         if report.broken:
             found.append(f"{name}: {_count(len(report.broken), 'file')} cannot be decoded and will be left out")
         if report.split == "train" and not report.files:
@@ -173,8 +183,6 @@ def _problems(splits: tuple[SplitReport, ...], leaks: int, in_both_domains: int)
             found.append(f"{name}: {_count(report.images - report.distinct, 'duplicate image')}")
         if report.tiny:
             found.append(f"{name}: {_count(len(report.tiny), 'image')} with a side below {TINY_PX} px")
-        if report.images and 0 < len(report.greyscale) < report.images:
-            found.append(f"{name}: {_count(len(report.greyscale), 'image')} in greyscale among coloured ones")
         if report.not_finite:
             names = ", ".join(path.name for path in report.not_finite[:NAMED_FILES])
             found.append(f"{name}: {_count(len(report.not_finite), 'image')} with NaN or infinite values, such as {names}")

@@ -12,7 +12,7 @@ import typer
 from fruitgan.console import Console, names, options
 from fruitgan.errors import DataError, UsageError
 from fruitgan.registry import KINDS, Entry, Registry, known_kind, suggestion
-from fruitgan.settings import to_json
+from fruitgan.settings import RUNS, to_json
 
 CHECKPOINT = "state.json"
 MOST_SUMS = 3
@@ -172,7 +172,7 @@ def _show_card(what: str, out: Path | None, console: Console) -> None:
     from fruitgan import bundle
 
     try:
-        path = bundle.locate(what, out or bundle.RUNS)
+        path = bundle.locate(what, out or RUNS)
     except UsageError as error:
         near = suggestion(what, sorted({*names.bundles(), *names.runs()(), *_registered()}))
         raise UsageError(f"no file, run, bundle or registered name {what!r}: {near}") from error

@@ -84,8 +84,11 @@ def test_tiny_grey_and_transparent_images_are_found(healthy: Path) -> None:
     put(healthy / "trainA" / "tiny.png", 50, size=(20, 90))
     put(healthy / "trainA" / "grey.png", 51, mode="L")
     put(healthy / "trainA" / "clear.png", 52, mode="RGBA")
-    report = check(CheckSettings(data=str(healthy))).splits[0]
+    result = check(CheckSettings(data=str(healthy)))
+    report = result.splits[0]
     assert [path.name for path in report.tiny] == ["tiny.png"]
+    assert any("greyscale" in note for note in result.notes)
+    assert not any("greyscale" in problem for problem in result.problems)
     assert [path.name for path in report.greyscale] == ["grey.png"]
     assert report.tally.transparent == 1
     assert report.modes == {"RGB": 21, "L": 1, "RGBA": 1}

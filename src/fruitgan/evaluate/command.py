@@ -294,8 +294,8 @@ def _show(console: Console, result: EvaluateResult, values: dict[str, Any], verb
         cells.insert(
             0, ("test accuracy", f"{detector['accuracy']:.1%}", interval, majority, name, f"{detector['n']:,} test images")
         )
-    heads = ("number", "value", "95% interval", "real against real", "features", "images")
-    console.table("", heads, cells if verbose else cells[:HEADLINES])
+    columns = ("number", "value", "95% interval", "real against real", "features", "images")
+    console.table("", columns, cells if verbose else cells[:HEADLINES])
     console.out(str(result.report))
 
 
