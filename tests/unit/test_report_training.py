@@ -207,7 +207,7 @@ def test_names_are_text_whatever_they_hold(run: Path) -> None:
     assert not page.all("script")
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
     assert "{{ 7 * 7 }}" in page.text
-    assert "49" not in page.text
+    assert "49" not in page.text.replace(str(run.parent), "")
 
 
 def test_the_same_run_gives_the_same_bytes(run: Path) -> None:
