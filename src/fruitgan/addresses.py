@@ -73,7 +73,7 @@ def place_of(text: str) -> Place:
         UsageError: an address that holds a name or a password.
     """
     protocol, separator, rest = text.partition("://")
-    if not separator or protocol.lower() in NOT_OPENED:
+    if not separator or len(protocol) == 1 or protocol.lower() in NOT_OPENED:  # one letter is a drive of Windows
         return Path(text)
     if protocol.lower() == "file":
         return Path(rest)

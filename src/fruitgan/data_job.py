@@ -288,7 +288,7 @@ def _unsplit(settings: SplitSettings) -> Source:
     inner = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if len(inner) != 2:
         raise DataError(f"{root}: holds {_count(len(inner), 'folder')}, not one for each domain; or give --data-a and --data-b")
-    return loose_source(*inner) if (root / SPLITS[0]) not in inner else find_source(str(root.absolute()))
+    return loose_source(inner[0], inner[1]) if root / SPLITS[0] not in inner else find_source(str(root.absolute()))
 
 
 def _tested(domains: Iterable[set[str]], fraction: float) -> set[str]:

@@ -17,15 +17,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 from fruitgan.errors import DataError, FruitganError, reason_of
 
-fcntl: ModuleType | None
+fcntl: Any
+msvcrt: Any
 try:
     import fcntl
+
+    msvcrt = None
 except ImportError:  # Windows
+    import msvcrt
+
     fcntl = None
 
 PART_PREFIX = ".fruitgan-"
@@ -33,6 +37,8 @@ PART_PREFIX = ".fruitgan-"
 PART_SUFFIX = ".part"
 LONGEST_WRITING_SECONDS = 24 * 3600
 """Where nothing can be locked, age alone tells an abandoned part from one that is being written."""
+LOCKED_BYTE = 1 << 30
+"""Windows lets nobody else read a byte that is locked, so that one behind every content is."""
 REAL_TROUBLE = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
@@ -183,7 +189,14 @@ def try_lock(descriptor: int) -> bool | None:
     Returns: False if another holds it, None if this system or file system has no such locks.
     """
     if fcntl is None:
-        return None
+        os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        finally:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -246,13 +259,16 @@ def _make_folder(path: Path) -> None:
 
 
 def _to_disk(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk; some mounted cloud drives and Windows refuse that for a folder."""
+    """Bring a file, or the names in a folder, to the disk; some mounted cloud drives and Windows refuse that for a folder.
+
+    Windows also refuses it for a file that is open for reading alone, or cannot be opened for more.
+    """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY if fcntl is not None else os.O_RDWR)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
     except OSError as error:
-        if error.errno in REAL_TROUBLE or not path.is_dir():
+        if error.errno in REAL_TROUBLE or not (path.is_dir() or (fcntl is None and isinstance(error, PermissionError))):
             raise

@@ -6,10 +6,11 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fruitgan import bundle as bundles
 from fruitgan.cli import main
@@ -17,7 +18,7 @@ from fruitgan.demo.fruit import draw
 from fruitgan.engines.onnx_engine import Graph
 from fruitgan.engines.padding import translate_pixels
 from fruitgan.engines.torch_engine import TorchEngine
-from fruitgan.errors import EnvironmentProblem, FruitganError, UsageError
+from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError
 from fruitgan.translate import export_job as job
 from fruitgan.translate.export_job import ExportModelSettings, export_model
 
@@ -44,7 +45,7 @@ def test_a_model_of_any_batch_and_size_gives_torchs_pictures() -> None:
     result = export_model(ExportModelSettings(bundle="apple2orange", to="orange"))
     (model,) = result.models
     assert (model.direction, model.to) == ("a2b", "orange")
-    assert len(model.parity) == 3
+    assert len(model.parity) == 4
     assert all(parity["largest"] <= 1 and parity["mean"] < 0.01 for parity in model.parity)
     bundle = bundles.load(bundles.shipped("apple2orange"))
     torchs = TorchEngine(generator=bundle.card.generator, weights=bundle.weights["a2b"], gpu="none")
@@ -64,16 +65,16 @@ def test_both_directions_are_written_with_paths_and_a_table_or_as_json(capsys: p
     paths = [str(Path("exported", f"apple2orange-to-{domain}.onnx")) for domain in ("orange", "apple")]
     assert lines[:2] == paths
     assert lines[2] == "grey levels from torch"
-    assert lines[3].split() == ["to", "images", "size", "largest", "mean"]
+    assert lines[3].split() == ["to", "picture", "size", "largest", "mean"]
     assert main(["export", "apple2orange", "--json"]) == 2  # there already
     assert capsys.readouterr().err.startswith(f"error: {paths[0]}: is there already; --overwrite")
     assert main(["export", "apple2orange", "--direction", "b2a", "--overwrite", "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
-    assert value.keys() == {"bundle", "format", "models", "seconds"}
+    assert value.keys() == {"bundle", "format", "dtype", "models", "seconds"}
     (model,) = value["models"]
     assert model.keys() == {"direction", "to", "path", "bytes", "parity", "load"}
     assert model["bytes"] == Path(paths[1]).stat().st_size
-    assert model["parity"][0].keys() == {"images", "height_px", "width_px", "largest", "mean"}
+    assert model["parity"][0].keys() == {"picture", "height_px", "width_px", "largest", "mean"}
 
 
 def test_a_model_whose_pictures_are_not_torchs_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,9 +84,44 @@ def test_a_model_whose_pictures_are_not_torchs_is_not_written(monkeypatch: pytes
         return {**right(self, given), "head.bias": np.ones(16, np.float32)}
 
     monkeypatch.setattr(Graph, "inputs", wrong)
-    with pytest.raises(FruitganError, match=r"grey levels from torch at .* not written"):
+    with pytest.raises(FruitganError, match=r"grey levels from torch on drawn 0: not written"):
         export_model(ExportModelSettings(bundle="apple2orange", to="orange"))
     assert not any(path.is_file() for path in Path("exported").rglob("*"))
+
+
+@pytest.mark.parametrize(("dtype", "share", "most"), [("fp16", 0.6, 3), ("int8", 0.4, 25)])
+def test_a_smaller_model_says_how_far_its_pictures_are(
+    dtype: Literal["fp16", "int8"], share: float, most: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export_model(ExportModelSettings(bundle="apple2orange", to="orange"))
+    Path("pictures").mkdir()
+    for index in range(4):
+        Image.fromarray(draw("apple", 96, 5, index)[: 70 + index]).save(f"pictures/{index}.png")
+    capsys.readouterr()
+    assert main(["export", "apple2orange", "--to", "orange", "--dtype", dtype, "--pictures", "pictures", "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    (model,) = value["models"]
+    assert value["dtype"] == dtype
+    assert [(row["picture"], row["height_px"], row["width_px"]) for row in model["parity"]] == [
+        ("0.png", 70, 96),
+        ("2.png", 72, 96),
+    ]
+    assert all(0 <= row["mean"] <= row["largest"] <= most for row in model["parity"])
+    assert max(row["mean"] for row in model["parity"]) > 0  # another arithmetic does show
+    assert model["bytes"] < share * Path("exported/apple2orange-to-orange.onnx").stat().st_size
+    run, whole = loaded(model["path"]), loaded("exported/apple2orange-to-orange.onnx")
+    image = draw("apple", 67, 9, 0)[np.newaxis, :65]
+    assert np.abs(run(image).astype(int) - whole(image)).max() <= most
+
+
+def test_what_a_model_is_compared_on_must_be_pictures(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere"):
+        export_model(ExportModelSettings(bundle="apple2orange", pictures=tmp_path / "nowhere"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no image"):
+        export_model(ExportModelSettings(bundle="apple2orange", pictures=tmp_path / "empty"))
+    with pytest.raises(UsageError, match="--dtype"):
+        ExportModelSettings(format="junyanz", dtype="fp16")
 
 
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

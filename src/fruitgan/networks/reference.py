@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fruitgan.errors import DataError, UsageError, reason_of, shown
+from fruitgan.errors import DataError, UsageError, reason_of
 from fruitgan.files import open_regular, reading
 from fruitgan.networks.contracts import Generator, generators
 from fruitgan.networks.layers import BilinearUpsample, BlurPool, InstanceNorm, Residual
@@ -51,10 +51,16 @@ def read_checkpoint(path: Path, architecture: str) -> tuple[Choice, dict[str, ND
     choice = _choice(arrays, architecture, path)
     network = sketch(generators, choice, arrays, f"{path}: the generator {architecture}")
     assert network is not None
-    names = reference_names(network)
-    if problem := _first_problem(arrays, network, names):
-        raise DataError(f"{path}: not a generator {architecture} of the reference code: {problem}")
-    return choice, {name: np.ascontiguousarray(arrays[key]) for name, key in names.items()}
+    names, blurs = reference_names(network), _blurs(network)
+    for key in arrays.keys() & blurs.keys():
+        if arrays[key].shape != blurs[key].shape or not np.allclose(arrays[key], blurs[key], atol=1e-3):
+            raise DataError(f"{path}: {key} is not the blur of CUT's generators")
+    normed = [key for key, layer in _layers(network) if isinstance(layer, InstanceNorm)]
+    unused = {*blurs, *(f"{key}.{end}" for key in normed for end in ("running_mean", "running_var"))}
+    used = {key: array for key, array in arrays.items() if key not in unused and not key.endswith(".num_batches_tracked")}
+    expected = {names[name]: tensor for name, tensor in network.state_dict().items()}
+    check_weights(expected, used, f"the reference code's {architecture} ({path})")
+    return choice, {name: np.ascontiguousarray(used[key]) for name, key in names.items()}
 
 
 def reference_tensors(choice: Choice, weights: Arrays) -> dict[str, NDArray[np.float32]]:
@@ -69,7 +75,7 @@ def reference_tensors(choice: Choice, weights: Arrays) -> dict[str, NDArray[np.f
     network = sketch(generators, choice, weights, f"the generator {choice.name}")
     assert network is not None
     names = reference_names(network)
-    check_weights(network, weights, f"the generator {choice.name}")
+    check_weights(network.state_dict(), weights, f"the generator {choice.name}")
     return {key: weights[name].astype(np.float32) for name, key in names.items()} | _blurs(network)
 
 
@@ -121,7 +127,8 @@ def _layers_of_unet(network: Pix2PixUNet) -> Iterator[tuple[str, nn.Module]]:
 
 def _blurs(network: Generator) -> dict[str, NDArray[np.float32]]:
     """The tensors `filt` of CUT's blurs: products of [1, 2, 1] / 4 going down, of [1, 3, 3, 1] / 4 going up, for each map."""
-    found, channels = {}, 0
+    found: dict[str, Any] = {}
+    channels = 0
     for key, layer in _layers(network):
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
             channels = layer.out_channels
@@ -134,7 +141,7 @@ def _blurs(network: Generator) -> dict[str, NDArray[np.float32]]:
 def _choice(arrays: Arrays, architecture: str, path: Path) -> Choice:
     first = "model.model.0.weight" if architecture in DEPTHS else "model.1.weight"
     if first not in arrays or arrays[first].ndim != 4:
-        raise DataError(f"{path}: not a generator {architecture} of the reference code: {first} is missing")
+        raise DataError(f"{path}: not the reference code's {architecture}: {first} is missing")
     has_batch_norm = any(key.endswith(".running_mean") and f"{key.rpartition('.')[0]}.weight" in arrays for key in arrays)
     options: dict[str, Any] = {"base_channels": len(arrays[first]), "norm": "batch" if has_batch_norm else "instance"}
     if architecture in DEPTHS:
@@ -147,26 +154,6 @@ def _choice(arrays: Arrays, architecture: str, path: Path) -> Choice:
     found = {key.partition(".conv_block.")[0] for key in arrays if ".conv_block." in key}
     blocks = BLOCKS.get(architecture, len(found))
     return generators.choose("junyanz-resnet", options | {"blocks": blocks, "antialias": architecture == CUT})
-
-
-def _first_problem(arrays: Arrays, network: Generator, names: Mapping[str, str]) -> str | None:
-    shapes = {names[name]: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    for key, shape in shapes.items():
-        if key not in arrays:
-            return f"{key} is missing"
-        if arrays[key].shape != shape:
-            return f"{key} has the shape {list(arrays[key].shape)}, not {list(shape)}"
-        if arrays[key].dtype.kind != "f" or not np.isfinite(arrays[key]).all():
-            return f"{key} holds what are no finite numbers"
-    blurs = _blurs(network)
-    normed = [key for key, layer in _layers(network) if isinstance(layer, InstanceNorm)]
-    unused = {f"{key}.{end}" for key in normed for end in ("running_mean", "running_var")}
-    for key, array in arrays.items():
-        if key in blurs and (array.shape != blurs[key].shape or not np.allclose(array, blurs[key], atol=1e-3)):
-            return f"{key} is another blur"
-        if key not in shapes | blurs and key not in unused and not key.endswith(".num_batches_tracked"):
-            return f"{shown(key)} is unknown"
-    return None
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -53,7 +53,7 @@ def build_for(registry: Registry[Callable[..., N]], choice: Choice, weights: Arr
     what = f"the {registry.noun} {choice.name}"
     network = sketch(registry, choice, weights, what)
     if network is not None:
-        check_weights(network, weights, what)
+        check_weights(network.state_dict(), weights, what)
     # What is drawn here is not kept, and the caller's draws are not ours. `devices=[]`: the network is built on the CPU.
     with torch.random.fork_rng(devices=[]), _no_larger_than(weights):
         built = _built(registry, choice, what, is_checked=network is not None)
@@ -140,9 +140,8 @@ def not_in_weights() -> Iterator[None]:
         _foreign.reset(token)
 
 
-def check_weights(network: nn.Module, weights: Arrays, what: str) -> None:
+def check_weights(expected: Mapping[str, torch.Tensor], weights: Arrays, what: str) -> None:
     """Raises: DataError, naming the first tensor that is missing, unknown, of another shape or another kind of number."""
-    expected = network.state_dict()
     problems = [f"{name} is missing" for name in expected if name not in weights]
     problems += [f"{name} is unknown" for name in weights if name not in expected]
     for name, array in weights.items() if not problems else ():
@@ -161,7 +160,7 @@ def load_arrays(network: nn.Module, weights: Arrays, what: str) -> None:
     Raises:
         DataError: naming the first tensor that is missing, unknown, of another shape or another kind of number.
     """
-    check_weights(network, weights, what)
+    check_weights(network.state_dict(), weights, what)
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
             tensor.copy_(torch.from_numpy(np.array(weights[name])))  # a copy: torch warns of arrays that cannot be written

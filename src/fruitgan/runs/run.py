@@ -330,7 +330,8 @@ def _acquired(folder: Path, path: Path) -> tuple[int, bool]:
 
 
 def _who(descriptor: int) -> str:
-    words = os.pread(descriptor, 300, 0).decode(errors="replace").split()
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    words = os.read(descriptor, 300).decode(errors="replace").split()
     if not words or not words[0].isdecimal():  # between its locking and its writing
         return "another process"
     elsewhere = f" on {words[1]}" if len(words) > 1 and words[1] != platform.node() else ""

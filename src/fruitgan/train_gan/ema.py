@@ -12,6 +12,9 @@ from torch.optim.adam import adam
 from fruitgan.runs.checkpoint import State
 from fruitgan.train_gan.recipe import Adam
 
+MOVES_ANYWAY = ("mps",)
+"""Where torch's fused Adam takes no notice of `found_inf`, so that what does not count is taken back."""
+
 
 class PlayerAdam:
     """Kingma & Ba 2015, algorithm 1, by torch's fused kernels.
@@ -37,6 +40,8 @@ class PlayerAdam:
     @torch.no_grad()
     def step(self, ok: Tensor) -> None:
         """Move by the gradients if the scalar `ok` is 1, change nothing if it is 0; then drop the gradients."""
+        kept = [*self.parameters, *self.means, *self.squares] if ok.device.type in MOVES_ANYWAY else []
+        before = [tensor.clone() for tensor in kept]
         moved = [index for index, p in enumerate(self.parameters) if p.grad is not None]
         adam(
             [self.parameters[index] for index in moved],
@@ -55,6 +60,8 @@ class PlayerAdam:
             eps=self.settings.epsilon,
             maximize=False,
         )
+        for tensor, old in zip(kept, before, strict=True):
+            tensor.copy_(torch.where(ok > 0, tensor, old))
         self.drop_gradients()
 
     def drop_gradients(self) -> None:

@@ -137,6 +137,14 @@ def export(
         Literal["onnx", "junyanz"],
         typer.Option("--format", help="A model, or weights for pytorch-CycleGAN-and-pix2pix (of the generators that it has)."),
     ] = "onnx",
+    dtype: Annotated[
+        Literal["fp32", "fp16", "int8"],
+        typer.Option("--dtype", help="A model's numbers: half of the size, or a third; what it costs is measured and said."),
+    ] = "fp32",
+    pictures: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE|DIR", show_default="drawn fruit", help="What models are compared with torch on."),
+    ] = None,
     to: options.To = None,
     direction: Annotated[
         Literal["a2b", "b2a"] | None,
@@ -165,12 +173,12 @@ def export(
         for line in ("from models import networks; import safetensors.torch", *model.load) if model.load else ():
             console.say(f"  {line}")
     rows = [
-        (model.to, made["images"], f"{made['width_px']} x {made['height_px']}", made["largest"], round(made["mean"], 6))
+        (model.to, made["picture"], f"{made['width_px']} x {made['height_px']}", made["largest"], round(made["mean"], 6))
         for model in result.models
         for made in model.parity
     ]
     if rows:
-        console.table("grey levels from torch", ("to", "images", "size", "largest", "mean"), rows)
+        console.table("grey levels from torch", ("to", "picture", "size", "largest", "mean"), rows)
 
 
 def import_checkpoint(

@@ -14,13 +14,15 @@ import numpy as np
 import safetensors.numpy
 
 from fruitgan.bundle import Card, load, locate
+from fruitgan.data.decode import decode
+from fruitgan.data.finder import image_files
 from fruitgan.demo.fruit import KINDS, MINIMUM_SIZE_PX, draw
-from fruitgan.engines.contracts import Engine, Weights, engines
+from fruitgan.engines.contracts import Weights, engines
 from fruitgan.engines.onnx_engine import exporters_needed, obtain_graph
-from fruitgan.engines.padding import translate_pixels
-from fruitgan.errors import FruitganError, UsageError
+from fruitgan.engines.padding import network_size, translate_pixels
+from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.files import check_writable, write_atomically
-from fruitgan.images import Pixels
+from fruitgan.images import Pixels, resize
 from fruitgan.progress import OnProgress, Progress
 from fruitgan.settings import RUNS, to_json
 from fruitgan.translate.job import choose_direction
@@ -28,6 +30,8 @@ from fruitgan.translate.job import choose_direction
 MOST_LEVELS_APART = 1
 """Of 255, in any pixel: what rounding may do where the generator gives a half. More is another picture, and refused."""
 LARGEST_COMPARED_PX = 256
+MOST_COMPARED = 8
+"""Of given pictures: calibration and comparison get half of them each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +41,20 @@ class ExportModelSettings:
     bundle: str | None = None
     """A file, a run or a name; None for the newest run, else the bundle that ships."""
     format: Literal["onnx", "junyanz"] = "onnx"
+    dtype: Literal["fp32", "fp16", "int8"] = "fp32"
+    """Of a model's arithmetic; `int8` has whole numbers in its convolutions."""
+    pictures: Path | None = None
+    """What a model is compared on, and calibrated for `int8`: a picture, or a folder of them; None is drawn fruit."""
     to: str | None = None
     """The domain that the model leads to; without it and `direction` there is a model for each direction."""
     direction: Literal["a2b", "b2a"] | None = None
     output: Path = Path("exported")
     overwrite: bool = False
     runs: Path = RUNS
+
+    def __post_init__(self) -> None:
+        if self.format != "onnx" and (self.dtype != "fp32" or self.pictures is not None):
+            raise UsageError(f"--format {self.format} is the weights as they are; --dtype and --pictures are for onnx")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +66,7 @@ class ExportedModel:
     path: str
     bytes: int
     parity: list[Mapping[str, Any]]
-    """How far a model's pictures are from torch's in grey levels of 255, `largest` and `mean`, by their number and size."""
+    """How far a model's pictures are from torch's in grey levels of 255, `largest` and `mean`, by picture and its size."""
     load: tuple[str, ...] = ()
     """The lines of Python that load weights for the reference code there."""
 
@@ -65,6 +77,7 @@ class ExportModelResult:
 
     bundle: str
     format: str
+    dtype: str
     models: list[ExportedModel]
     seconds: float
 
@@ -72,13 +85,14 @@ class ExportModelResult:
 def export_model(settings: ExportModelSettings, on_progress: OnProgress | None = None) -> ExportModelResult:
     """Write a bundle's generators as models that stand alone: uint8 pictures [N, H, W, 3] in and out, N, H and W free.
 
-    Each is run by onnxruntime and compared with torch on drawn fruit at several sizes first; it is written whole or not. The
-    format `junyanz` is the weights as safetensors under the keys of pytorch-CycleGAN-and-pix2pix.
+    Each is run by onnxruntime and compared with torch first; it is written whole or not. In fp32 no pixel is off by more than a
+    grey level; by how much it is in fp16 and int8 is in the result. The format `junyanz` is the weights as safetensors under
+    the keys of pytorch-CycleGAN-and-pix2pix.
 
     Raises:
         UsageError: an unknown name or direction, a model is there already and `overwrite` is off, or the reference code has no
             such generator.
-        DataError: no bundle, or a generator that cannot be written so.
+        DataError: no bundle, no picture to compare on, or a generator that cannot be written so.
         EnvironmentProblem: the extra that exports is not installed.
         FruitganError: the model's pictures are not torch's, or it cannot be written.
     """
@@ -87,7 +101,7 @@ def export_model(settings: ExportModelSettings, on_progress: OnProgress | None =
     card = bundle.card
     asked = settings.to is not None or settings.direction is not None
     ways = (choose_direction(card, settings.to, settings.direction),) if asked else card.directions
-    suffix = ".onnx" if settings.format == "onnx" else ".safetensors"
+    suffix = {"fp32": ".onnx"}.get(settings.dtype, f"-{settings.dtype}.onnx") if settings.format == "onnx" else ".safetensors"
     places = {way: settings.output / f"{_name(card, way)}{suffix}" for way in ways}
     for place in places.values():
         if place.exists() and not settings.overwrite:
@@ -95,10 +109,11 @@ def export_model(settings: ExportModelSettings, on_progress: OnProgress | None =
         if place.is_dir():
             raise UsageError(f"{place}: is in the way and no model; give another folder with -o")
     check_writable(settings.output)
+    pictures = _pictures(settings.pictures, card)
     models: list[ExportedModel] = []
     for way, place in places.items():
         if settings.format == "onnx":
-            model, made = _onnx(card, way, bundle.weights[way])
+            model, made = _onnx(card, way, bundle.weights[way], settings.dtype, pictures)
         else:
             model, made = _junyanz(card, bundle.weights[way], place)
         write_atomically(place, model)
@@ -106,22 +121,56 @@ def export_model(settings: ExportModelSettings, on_progress: OnProgress | None =
         if on_progress is not None and on_progress(Progress("exporting", len(models), len(places))):
             break
     return ExportModelResult(
-        bundle=card.name, format=settings.format, models=models, seconds=round(time.monotonic() - begin, 3)
+        bundle=card.name,
+        format=settings.format,
+        dtype=settings.dtype,
+        models=models,
+        seconds=round(time.monotonic() - begin, 3),
     )
 
 
-def _onnx(card: Card, way: str, weights: Weights) -> tuple[bytes, dict[str, Any]]:
-    """The model's bytes and how far it is from torch."""
+def _onnx(card: Card, way: str, weights: Weights, dtype: str, pictures: Mapping[str, Pixels]) -> tuple[bytes, dict[str, Any]]:
+    """The model's bytes and how far it is from torch. Raises: FruitganError where a picture in fp32 is not torch's."""
     with exporters_needed("to export a model"):
-        from fruitgan.engines.onnx_export import standalone
+        from fruitgan.engines.onnx_export import converted, standalone
     kept = ("name", "domains", "image_size_px", "size_minimum_px", "size_multiple_px", "licence", "notes", "data")
     about = {key: value for key, value in to_json(card).items() if key in kept}
     graph = obtain_graph(card.generator, weights)
     text = json.dumps({**about, "direction": way, "to": card.target(way)}, sort_keys=True)
     model = standalone(graph.onnx, graph.inputs(weights), text, card.size_minimum_px, card.size_multiple_px)
-    return model, {
-        "parity": _compared(card, model, engines.get("torch")(generator=card.generator, weights=weights, gpu="none"))
-    }
+    compared = [*pictures.items()]
+    if dtype != "fp32":
+        model = converted(model, dtype, [pixels for _, pixels in compared[1::2] or compared])
+        compared = compared[::2]
+    import onnxruntime
+
+    session: Any = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    torchs = engines.get("torch")(generator=card.generator, weights=weights, gpu="none")
+    found: list[Mapping[str, Any]] = []
+    for name, pixels in compared:
+        (made,) = session.run(None, {"pixels": pixels[np.newaxis]})
+        apart = levels_apart(made[0], translate_pixels(torchs, card, pixels, "native"))
+        if dtype == "fp32" and apart["largest"] > MOST_LEVELS_APART:
+            raise FruitganError(f"{card.name} is up to {apart['largest']} grey levels from torch on {name}: not written")
+        found.append({"picture": name, "height_px": pixels.shape[0], "width_px": pixels.shape[1], **apart})
+    return model, {"parity": found}
+
+
+def _pictures(given: Path | None, card: Card) -> dict[str, Pixels]:
+    """Pictures uint8 [H, W, 3] to compare on by name: of a folder so many, evenly chosen, or drawn fruit of several sizes."""
+    side, small = card.padded(min(card.image_size_px, LARGEST_COMPARED_PX)), card.size_minimum_px
+    if given is None:
+        sizes = ((side, side), (side, side), (side + 1, side + side // 2 - 1), (small, small + 1))
+        return {f"drawn {index}": drawn(index + 1, *size)[index] for index, size in enumerate(sizes)}
+    files = image_files(given)
+    if not files:
+        raise DataError(f"{given}: holds no image")
+    pictures = {}
+    for file in files[:: -(-len(files) // MOST_COMPARED)]:
+        pixels = decode(file).pixels
+        height, width = pixels.shape[:2]
+        pictures[file.name] = resize(pixels, *network_size(height, width, card, min(side, height, width)))
+    return pictures
 
 
 def _junyanz(card: Card, weights: Weights, place: Path) -> tuple[bytes, dict[str, Any]]:
@@ -150,22 +199,3 @@ def levels_apart(one: Pixels, other: Pixels) -> dict[str, float]:
     """How far two uint8 arrays are apart: `largest` and `mean` difference in grey levels."""
     apart = np.abs(one.astype(int) - other)
     return {"largest": int(apart.max()), "mean": float(apart.mean())}
-
-
-def _compared(card: Card, model: bytes, torchs: Engine) -> list[Mapping[str, Any]]:
-    """Raises: FruitganError where a picture is not torch's."""
-    import onnxruntime
-
-    session: Any = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    side, small = card.padded(min(card.image_size_px, LARGEST_COMPARED_PX)), card.size_minimum_px
-    found: list[Mapping[str, Any]] = []
-    for count, height, width in ((2, side, side), (1, side + 1, side + side // 2 - 1), (1, small, small + 1)):
-        pixels = drawn(count, height, width)
-        expected = np.stack([translate_pixels(torchs, card, picture, "native") for picture in pixels])
-        apart = levels_apart(session.run(None, {"pixels": pixels})[0], expected)
-        if apart["largest"] > MOST_LEVELS_APART:
-            raise FruitganError(
-                f"{card.name} is up to {apart['largest']} grey levels from torch at {width} x {height} px: not written"
-            )
-        found.append({"images": count, "height_px": height, "width_px": width, **apart})
-    return found
