@@ -109,7 +109,7 @@ def export_model(settings: ExportModelSettings, on_progress: OnProgress | None =
         if place.is_dir():
             raise UsageError(f"{place}: is in the way and no model; give another folder with -o")
     check_writable(settings.output)
-    pictures = _pictures(settings.pictures, card)
+    pictures = _pictures(settings.pictures, card) if settings.format == "onnx" else []
     models: list[ExportedModel] = []
     for way, place in places.items():
         if settings.format == "onnx":
@@ -129,7 +129,9 @@ def export_model(settings: ExportModelSettings, on_progress: OnProgress | None =
     )
 
 
-def _onnx(card: Card, way: str, weights: Weights, dtype: str, pictures: Mapping[str, Pixels]) -> tuple[bytes, dict[str, Any]]:
+def _onnx(
+    card: Card, way: str, weights: Weights, dtype: str, pictures: list[tuple[str, Pixels]]
+) -> tuple[bytes, dict[str, Any]]:
     """The model's bytes and how far it is from torch. Raises: FruitganError where a picture in fp32 is not torch's."""
     with exporters_needed("to export a model"):
         from fruitgan.engines.onnx_export import converted, standalone
@@ -138,16 +140,15 @@ def _onnx(card: Card, way: str, weights: Weights, dtype: str, pictures: Mapping[
     graph = obtain_graph(card.generator, weights)
     text = json.dumps({**about, "direction": way, "to": card.target(way)}, sort_keys=True)
     model = standalone(graph.onnx, graph.inputs(weights), text, card.size_minimum_px, card.size_multiple_px)
-    compared = [*pictures.items()]
     if dtype != "fp32":
-        model = converted(model, dtype, [pixels for _, pixels in compared[1::2] or compared])
-        compared = compared[::2]
+        model = converted(model, dtype, [pixels for _, pixels in pictures[1::2] or pictures])
+        pictures = pictures[::2]
     import onnxruntime
 
     session: Any = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     torchs = engines.get("torch")(generator=card.generator, weights=weights, gpu="none")
     found: list[Mapping[str, Any]] = []
-    for name, pixels in compared:
+    for name, pixels in pictures:
         (made,) = session.run(None, {"pixels": pixels[np.newaxis]})
         apart = levels_apart(made[0], translate_pixels(torchs, card, pixels, "native"))
         if dtype == "fp32" and apart["largest"] > MOST_LEVELS_APART:
@@ -156,20 +157,20 @@ def _onnx(card: Card, way: str, weights: Weights, dtype: str, pictures: Mapping[
     return model, {"parity": found}
 
 
-def _pictures(given: Path | None, card: Card) -> dict[str, Pixels]:
-    """Pictures uint8 [H, W, 3] to compare on by name: of a folder so many, evenly chosen, or drawn fruit of several sizes."""
+def _pictures(given: Path | None, card: Card) -> list[tuple[str, Pixels]]:
+    """Pictures uint8 [H, W, 3] to compare on, and names: of a folder some, evenly chosen; else drawn fruit."""
     side, small = card.padded(min(card.image_size_px, LARGEST_COMPARED_PX)), card.size_minimum_px
     if given is None:
         sizes = ((side, side), (side, side), (side + 1, side + side // 2 - 1), (small, small + 1))
-        return {f"drawn {index}": drawn(index + 1, *size)[index] for index, size in enumerate(sizes)}
+        return [(f"drawn {index}", drawn(index, *size)) for index, size in enumerate(sizes)]
     files = image_files(given)
     if not files:
         raise DataError(f"{given}: holds no image")
-    pictures = {}
+    pictures = []
     for file in files[:: -(-len(files) // MOST_COMPARED)]:
         pixels = decode(file).pixels
         height, width = pixels.shape[:2]
-        pictures[file.name] = resize(pixels, *network_size(height, width, card, min(side, height, width)))
+        pictures.append((file.name, resize(pixels, *network_size(height, width, card, min(side, height, width)))))
     return pictures
 
 
@@ -188,11 +189,9 @@ def _name(card: Card, way: str) -> str:
     return "-to-".join(words)
 
 
-def drawn(pictures: int, height_px: int, width_px: int) -> Pixels:
-    """uint8 [N, H, W, 3]: drawn apples and oranges in turns, cut to the size."""
-    side = max(height_px, width_px, MINIMUM_SIZE_PX)
-    fruit = [draw(KINDS[index % 2], side, 0, index) for index in range(pictures)]
-    return np.stack([picture[:height_px, :width_px] for picture in fruit])
+def drawn(index: int, height_px: int, width_px: int) -> Pixels:
+    """uint8 [H, W, 3]: an apple or, of odd numbers, an orange, cut to the size."""
+    return draw(KINDS[index % 2], max(height_px, width_px, MINIMUM_SIZE_PX), 0, index)[:height_px, :width_px]
 
 
 def levels_apart(one: Pixels, other: Pixels) -> dict[str, float]:

@@ -106,7 +106,7 @@ def _half_precision(card: Card, weights: Weights) -> dict[str, float]:
     if not all(np.isfinite(array).all() for array in half.values()):
         return {"largest": 255, "mean": 255.0}
     side = card.padded(min(card.image_size_px, LARGEST_COMPARED_PX))
-    pictures = drawn(COMPARED_PICTURES, side, side)
+    pictures = [drawn(index, side, side) for index in range(COMPARED_PICTURES)]
     one, other = (engines.get("torch")(generator=card.generator, weights=kept, gpu="none") for kept in (weights, half))
     made = [[translate_pixels(engine, card, picture, "native") for picture in pictures] for engine in (one, other)]
     return levels_apart(np.stack(made[0]), np.stack(made[1]))
