@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import os
@@ -15,6 +16,7 @@ import typer
 import typer.core
 import typer.main
 
+from fruitgan import distributed, launch
 from fruitgan.console import options
 from fruitgan.console.values import Kind
 from fruitgan.errors import EnvironmentProblem, FruitganError, Stopped, UsageError, is_out_of_memory
@@ -64,6 +66,7 @@ class Command(typer.core.TyperCommand):
     """A subcommand, some of whose options may stand without a value (`--resume`), or mean the same (`--gpu` and `--device`)."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        self.words = list(args)
         own = {name for parameter in self.params for name in parameter.opts}
         for i, arg in enumerate(args):
             if arg in own and arg in options.BARE and (i + 1 == len(args) or args[i + 1].startswith("-")):
@@ -71,6 +74,26 @@ class Command(typer.core.TyperCommand):
         left = super().parse_args(ctx, args)
         options.forget_the_farther(ctx)
         return left
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it; one that trains may run in several processes, of which the first alone speaks."""
+        if "processes" not in ctx.params:
+            return super().invoke(ctx)
+        given = {name: ctx.params[name] for name in ("gpu", "device", "processes")}
+        if (number := launch.processes_wanted(**given)) > 1:
+            on_cpu = ["--gpu", "none"] if given["gpu"] is None and given["device"] is None else []
+            code = launch.launch(number, [ctx.info_name, *self.words, *on_cpu])
+            raise distributed.Elsewhere(code)  # all is said
+        if not distributed.is_started_as_rank():
+            return super().invoke(ctx)
+        from fruitgan.process_group import joined  # and torch with it
+
+        with joined() as ranks, contextlib.ExitStack() as stack:
+            if not ranks.is_first:
+                nowhere = stack.enter_context(_nowhere())
+                stack.enter_context(contextlib.redirect_stdout(nowhere))
+                stack.enter_context(contextlib.redirect_stderr(nowhere))
+            return super().invoke(ctx)
 
 
 def load(name: str) -> Any:
@@ -186,17 +209,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code, prints an error as one line on stderr."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # a parent may have closed them
+    failure: BaseException | None = None
+    if distributed.LAUNCH in os.environ:
+        launch.begun_by_launch()
     try:
         code = command_line().main(args=given, prog_name="fruitgan", standalone_mode=False)
         code = code if isinstance(code, int) else 0
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        code = INTERRUPTED
+    except KeyboardInterrupt as error:
+        code, failure = INTERRUPTED, error
     except BrokenPipeError:  # the reader of stdout has gone: nobody to tell
         code = 1
     except Exception as error:  # the last place where anything can be caught: a person must see one line, not a traceback
         if _debug_wanted(given):
             traceback.print_exception(error)
+        failure = error
         code, message = explained(error)
         if message:
             _complain(message, "" if isinstance(error, Stopped) else "error: ")
@@ -204,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if code == INTERRUPTED:  # typer turns Ctrl-C into this code without a word
             _complain("interrupted")
     _give_up_on_stdout_if_unwritable()
-    return code
+    return launch.left_by_launch(code, failure) if distributed.LAUNCH in os.environ else code
 
 
 def explained(error: Exception) -> tuple[int, str]:

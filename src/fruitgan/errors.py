@@ -20,6 +20,8 @@ class FruitganError(Exception):
     """The job failed while it ran: unwritable output, full disk, a loss that is not finite, no memory left."""
 
     exit_code = 1
+    is_everywhere = False
+    """Whether each of several processes that train together raises it, so that one of them says it for all."""
 
 
 class UsageError(FruitganError):
@@ -48,6 +50,8 @@ class GateFailed(FruitganError):
 
 class Stopped(FruitganError):
     """Somebody asked the job to stop (Ctrl-C or SIGTERM); what it had reached is saved."""
+
+    is_everywhere = True
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

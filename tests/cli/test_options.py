@@ -125,7 +125,7 @@ def test_several_values_can_be_a_list(pick: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("--gpu", "0,1"), "several GPUs is not offered"),
+        (("--gpu", "0,1"), "--gpu 0,1: give auto, none or one number"),
         (("--gpu", "fast"), "--gpu fast"),
         (("--device", "tpu"), "--device tpu"),
         (("-b", "0"), "--batch-size 0: expected a whole number from 1 to 65,536"),

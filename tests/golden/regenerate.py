@@ -27,8 +27,9 @@ from fruitgan.data.augment import augmentations
 from fruitgan.data.loader import Batch, Loader
 from fruitgan.data.sources import folder_source
 from fruitgan.progress import silent
-from fruitgan.train_gan.assemble import Plan, load_datasets, make_objective, make_plan, make_trainer
+from fruitgan.train_gan.assemble import Datasets, Plan, load_datasets, make_objective, make_plan, make_trainer
 from fruitgan.train_gan.settings import TrainGanSettings
+from fruitgan.train_gan.trainer import Trainer
 
 HERE = Path(__file__).parent
 STEPS = 20
@@ -78,23 +79,35 @@ class InFloat64:
         return Batch(made.a.double(), made.b.double(), {name: numbers.double() for name, numbers in made.draws.items()})
 
 
-def plan_of(recipe: str) -> Plan:
-    asked = RECIPES[recipe]
-    settings = TrainGanSettings(
-        recipe=recipe, steps=STEPS, seed=11, precision="fp32", discriminator_options={"base_channels": "4"}, **asked
-    )
-    return make_plan(settings, torch.device("cpu"))
+def plan_of(recipe: str, **more: Any) -> Plan:
+    settings = {"steps": STEPS, "seed": 11, "precision": "fp32", "discriminator_options": {"base_channels": "4"}}
+    return make_plan(TrainGanSettings(recipe=recipe, **settings | RECIPES[recipe] | more), torch.device("cpu"))
+
+
+def draw_for(plan: Plan, folder: Path) -> None:
+    draw_images(folder, augmentations.build(plan.augmentation).load_size_px(plan.recipe.image_size_px))
+
+
+def datasets_of(plan: Plan, folder: Path) -> Datasets:
+    return load_datasets(plan, folder_source(folder, ("a", "b")), silent)
+
+
+def trainer_of(plan: Plan, datasets: Datasets, *, in_float64: bool = True) -> Trainer:
+    objective = make_objective(plan)
+    set_weights(objective.networks)
+    if not in_float64:
+        objective.networks.float()
+    trainer = make_trainer(plan, datasets, objective, torch.device("cpu"), log_every=1)
+    if in_float64:
+        trainer._inputs.loader = InFloat64(trainer.loader)
+    return trainer
 
 
 def first_losses(recipe: str, folder: Path) -> list[dict[str, float]]:
     """The losses of each of the first steps, by term; the images are drawn into the folder."""
     plan = plan_of(recipe)
-    draw_images(folder, augmentations.build(plan.augmentation).load_size_px(plan.recipe.image_size_px))
-    banks = load_datasets(plan, folder_source(folder, ("a", "b")), silent)
-    objective = make_objective(plan)
-    set_weights(objective.networks)
-    trainer = make_trainer(plan, banks, objective, torch.device("cpu"), log_every=1)
-    trainer._inputs.loader = InFloat64(trainer.loader)
+    draw_for(plan, folder)
+    trainer = trainer_of(plan, datasets_of(plan, folder))
     return [dict(report.losses or {}) for report in trainer.steps(STEPS)]
 
 

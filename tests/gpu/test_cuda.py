@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from PIL import Image
 from torch import Tensor
 from training_events import is_warning, step_of
 
+from fruitgan.distributed import VARIABLES
+from fruitgan.process_group import joined
 from fruitgan.progress import Progress
 from fruitgan.train_detector.job import train_detector
 from fruitgan.train_detector.settings import TrainDetectorSettings
@@ -132,8 +135,9 @@ def test_captured_steps_train_as_steps_as_they_are(
 def test_a_step_that_cannot_be_captured_trains_as_it_is_and_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judged = Judges.to_judge
 
-    def waiting(judges: Judges, domain: str, fake: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-        return judged(judges, domain, fake, draws) + 0 * float(fake.mean())
+    def waiting(judges: Judges, fakes: Mapping[str, Tensor], draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found = judged(judges, fakes, draws)
+        return {domain: images + 0 * float(images.mean()) for domain, images in found.items()}
 
     monkeypatch.setattr(Judges, "to_judge", waiting)
     notes: list[str] = []
@@ -210,3 +214,22 @@ def test_a_detector_trained_on_a_gpu_judges_like_one_of_a_cpu(folder: Path, dete
         assert train_detector(asked, keep_first).file.is_file()
     if detector == "spectrum":  # the others' dropout is drawn on the device
         assert first["0"] == pytest.approx(first["none"], rel=1e-3)
+
+
+def test_one_process_under_nccl_trains_as_one_without(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its all-reduce and all-gather of one are captured with the step, and change nothing."""
+    notes: list[str] = []
+
+    def note(event: object) -> None:
+        if is_warning(event):
+            notes.append(event.text)
+
+    plain = train_gan(settings(folder, "plain", recipe="cyclegan", steps=WARM_UP_STEPS + 2))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    for name, value in zip(VARIABLES, ("0", "1", "127.0.0.1", port), strict=True):
+        monkeypatch.setenv(name, value)
+    with joined():
+        grouped = train_gan(settings(folder, "grouped", recipe="cyclegan", steps=WARM_UP_STEPS + 2), note)
+    assert not [text for text in notes if "CUDA graphs" in text]
+    assert grouped.final_losses == pytest.approx(plain.final_losses, rel=1e-2)

@@ -151,7 +151,8 @@ def _of_form(option: str, pattern: str, expected: str) -> Callable[[str | None],
     return check
 
 
-_check_gpu = _of_form("--gpu", r"auto|none|\d+", "auto, none or one number such as 0; training on several GPUs is not offered")
+_check_gpu = _of_form("--gpu", r"auto|none|\d+", "auto, none or one number such as 0")
+_check_gpus = _of_form("--gpu", r"auto|none|all|\d+(,\d+)*", "auto, none, all, one number such as 0, or several: 0,1")
 _check_device = _of_form("--device", r"cpu|mps|cuda(:\d+)?", "cpu, mps, cuda or cuda:1")
 
 
@@ -205,6 +206,12 @@ ENGINE_HELP = "What runs the generator: torch or onnx; auto picks the fastest."
 Engine = Annotated[str, _machine("--engine", metavar="auto|NAME", help=ENGINE_HELP, **names.registered("engines", "auto"))]
 GPU_HELP = "auto picks the best GPU or else the CPU, none is the CPU, a number is that GPU."
 Gpu = Annotated[str | None, _machine("--gpu", metavar="auto|none|0", callback=_check_gpu, show_default="auto", help=GPU_HELP)]
+GPUS_HELP = f"{GPU_HELP} Of several, 0,1 or all, each has a process of the training."
+Gpus = Annotated[
+    str | None, _machine("--gpu", metavar="auto|none|0|0,1|all", callback=_check_gpus, show_default="auto", help=GPUS_HELP)
+]
+PROCESSES_HELP = "Train in several processes on the CPU, with --threads each; the batch must divide among them."
+Processes = Annotated[int | None, _machine("--processes", min=1, metavar="N", show_default="1", help=PROCESSES_HELP)]
 Device = Annotated[
     str | None,
     _machine("--device", metavar="cpu|mps|cuda:1", callback=_check_device, help="The same as --gpu, in PyTorch's words."),

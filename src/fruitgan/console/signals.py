@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from fruitgan.distributed import is_follower
 from fruitgan.errors import Stopped
 
 # What the process says of itself afterwards; SIGUSR1 is how batch systems announce the end of the time.
@@ -41,7 +42,7 @@ class PoliteStop:
         if not is_first and name == "SIGINT":
             raise KeyboardInterrupt
         self.signal = name  # before the answer, on which the next Ctrl-C may follow at once
-        if is_first:
+        if is_first and not is_follower():
             _say_amid_other_work(ANSWER)
 
     @property

@@ -14,6 +14,7 @@ from torch import Tensor
 from fruitgan import randomness
 from fruitgan.data.augment import Augmentation
 from fruitgan.data.image_dataset import ImageDataset
+from fruitgan.distributed import ranks
 from fruitgan.errors import DataError, UsageError
 from fruitgan.images import signed_from_unit, unit_from_bytes
 
@@ -132,7 +133,7 @@ class StagedLoader(Loader, Protocol):
 
 
 class BatchLoader:
-    """Batches as a pure function of (seed, step).
+    """Batches as a pure function of (seed, step); of several processes each gets its rows of what is drawn for all.
 
     Args:
         images_on_device: keep the decoded images there, so that a step takes nothing but numbers from the host.
@@ -172,10 +173,11 @@ class BatchLoader:
         found: dict[str, Tensor] = {}
         for domain, indices in zip("ab", self.sampler.indices(step), strict=True):
             n = len(indices)
+            own = indices[ranks().share(n)]
             if self.on_device is None:
-                found[f"pixels/{domain}"] = torch.from_numpy(self.images[domain].pixels[indices])
+                found[f"pixels/{domain}"] = torch.from_numpy(self.images[domain].pixels[own])
             else:
-                found[f"indices/{domain}"] = torch.from_numpy(indices)
+                found[f"indices/{domain}"] = torch.from_numpy(own)
             found[f"augment/{domain}"] = self._numbers(step, n, self.augmentation.draws, f"augment/{domain}")
         for name, count in draws.items():
             found[f"draws/{name}"] = self._numbers(step, n, count, f"objective/{name}")
@@ -210,8 +212,8 @@ class BatchLoader:
 
     def _numbers(self, step: int, n: int, count: int, stream: str) -> Tensor:
         # Not every device has float64; the largest float32 below 1 keeps rounding from reaching 1.
-        numbers = torch.from_numpy(randomness.sample(self.seed, step, n * count, stream).reshape(n, count))
-        return numbers.float().clamp(max=1 - 2**-24)
+        numbers = randomness.sample(self.seed, step, n * count, stream).reshape(n, count)[ranks().share(n)]
+        return torch.from_numpy(numbers).float().clamp(max=1 - 2**-24)
 
 
 class BatchBuffer:

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from fruitgan.distributed import ranks
 from fruitgan.errors import DataError, UsageError
 from fruitgan.files import PART_PREFIX
 from fruitgan.machine import cpu_name
@@ -29,7 +30,7 @@ NOTHING: tuple[Any, ...] = (None, {}, ())
 """Values of settings that were not given."""
 PACKAGES = ("fruitgan", "torch", "torchvision", "kornia", "numpy", "pillow", "safetensors")
 # What decides the bits of a result; the decoded images are compared by their fingerprint.
-DECIDING = ("system", "cpu", "cpu_capability", "torch_threads", "device", "gpu")
+DECIDING = ("system", "cpu", "cpu_capability", "torch_threads", "processes", "device", "gpu")
 DECIDING_PACKAGES = ("fruitgan", "torch", "torchvision", "kornia", "numpy")
 T = TypeVar("T")
 
@@ -98,6 +99,14 @@ def resume_command(run: Path, more: Sequence[str] = (), runs: Path = RUNS) -> st
     return shlex.join(["fruitgan", runs.name, *words, *more])
 
 
+def where(gpu: str | None, device: str | None) -> list[str]:
+    """The words that say where a run was asked to compute."""
+    if ranks().is_group and gpu == "none":
+        return ["--processes", str(ranks().world)]
+    pairs = [("--gpu", gpu), ("--device", device)]
+    return [word for option, value in pairs if value is not None for word in (option, value)]
+
+
 def _last_change(path: Path) -> int:
     return max(file.stat().st_mtime_ns for file in (path, path / CONFIG, path / LOG) if file.exists())
 
@@ -145,6 +154,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "cpu": cpu_name(),
         "cpu_cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
+        "processes": ranks().world,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "device": str(device),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,

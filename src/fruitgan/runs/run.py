@@ -14,12 +14,13 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from fruitgan.distributed import ranks
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.files import new_folder, remove_abandoned, try_lock, write_atomically, writing
 from fruitgan.settings import from_json, parse_json, read_json, to_json
@@ -33,6 +34,8 @@ SAMPLES = "samples"
 PLOTS = "plots"
 TRACKERS = "trackers"
 LATER = "later"
+LAUNCH = "launch"
+"""In the config, which start of several processes works, or last worked, in it."""
 LOCK = "run.lock"
 """There while somebody works in the folder; a dead process leaves the file behind, but not its lock."""
 CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -217,6 +220,45 @@ class Run:
         if not isinstance(value, dict):
             raise DataError(f"{self.path / name}: not a table; is {self.path} a run?")
         return value
+
+
+class FollowedRun(Run):
+    """A run in which another process of the same training works: it is read here, and nothing is written."""
+
+    @contextmanager
+    def taken(self) -> Iterator[list[str]]:
+        yield []
+
+    def finish(self, result: Any) -> None: ...
+
+    def reopen(self) -> None: ...
+
+    def write_config(self, config: Any) -> None: ...
+
+    def write_environment(self, environment: Mapping[str, Any]) -> None: ...
+
+    def log(self, entry: Mapping[str, Any]) -> None: ...
+
+    def forget_after(self, step: int) -> list[dict[str, Any]]:
+        return [entry for entry in self.entries() if entry["step"] <= step]
+
+
+def of_first(work: Callable[[], Run]) -> Run:
+    """The run that the first of several processes finds or makes, which the others follow."""
+    run = work() if ranks().is_first else None
+    path = ranks().exchange(None if run is None else str(run.path))[0]
+    return run or FollowedRun(Path(path))
+
+
+def run_of_launch(out: Path) -> str | None:
+    """The folder of the run in which these processes worked before one of them died, and all were started anew."""
+    found = None
+    if ranks().is_first and ranks().launch is not None:
+        for path in sorted(out.glob(f"*/{CONFIG}")):
+            with suppress(DataError):
+                if Run(path.parent).config.get(LAUNCH) == ranks().launch:
+                    found = str(path.parent)
+    return cast(str | None, ranks().exchange(found)[0])
 
 
 def _json(value: Any) -> bytes:

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from fruitgan import randomness
 from fruitgan.data.augment import Augmentation, augmentations
+from fruitgan.distributed import ranks
 from fruitgan.errors import FruitganError, UsageError
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
+from fruitgan.networks.divided import divide
 from fruitgan.registry import Choice
 from fruitgan.runs.checkpoint import State
 from fruitgan.settings import from_json, to_json
@@ -29,6 +31,12 @@ from fruitgan.train_detector.settings import FitSettings
 
 class NoRoundDone(FruitganError):
     """Stopped before the end of the first round, so that there is no detector to test."""
+
+
+class LossNotFinite(FruitganError):
+    """A loss became infinite or not a number."""
+
+    is_everywhere = True
 
 
 def fitting_augmentation(choice: Choice, detector: Detector, wanted: str | None) -> Choice:
@@ -76,6 +84,8 @@ def own_randomness(device: torch.device) -> AbstractContextManager[None]:
 class Training:
     """Rounds of training, with the weights of the best one; it can be saved and restored between two rounds.
 
+    Of several processes each takes its rows of every batch.
+
     A round is an epoch of Adam on the cross entropy, or of a logistic regression a fit with one penalty. Use it within
     `own_randomness`.
     """
@@ -105,7 +115,11 @@ class Training:
         self.optimizer: torch.optim.Adam | None = None
         self.total_steps = len(PENALTIES)
         self.detector.to(device)
-        if not isinstance(self.detector, LinearDetector):
+        if isinstance(self.detector, LinearDetector):
+            if ranks().is_group:
+                raise UsageError(f"the detector {choice.name} is fitted to all images at once: one process does that")
+        else:
+            divide(self.detector)
             self.detector.to(memory_format=torch.channels_last)  # faster, on CPUs above all
             self.optimizer = torch.optim.Adam(self.detector.parameters(), lr=settings.learning_rate, eps=settings.epsilon)
             self.total_steps = settings.epochs * len(batches(split.train, self.batch_size))
@@ -127,7 +141,7 @@ class Training:
         """Train until it is over: yields each round at its end, and None after every other step.
 
         Raises:
-            FruitganError: the loss is not finite.
+            LossNotFinite: with the epoch.
         """
         for found in self._trials(self.detector) if isinstance(self.detector, LinearDetector) else self._epochs():
             if found is not None:
@@ -197,15 +211,16 @@ class Training:
             order = train[randomness.permutation(self.settings.seed, number, len(train), "detector/order")]
             pieces = batches(order, self.batch_size)
             for place, indices in enumerate(pieces, start=1):
-                loss, logits = self._train_step(indices)
+                loss, recognised = self._train_step(indices)
                 loss_sum += loss * len(indices)
-                correct += ((logits > 0) == (self.dataset.labels(indices, self.device) > 0)).sum()
+                correct += recognised
                 if place < len(pieces):
                     yield None
-            val_logits = self.dataset.logits(self.detector, val, self.device, self.batch_size)
+            own_logits = self.dataset.logits(self.detector, val[ranks().share(len(val))], self.device, self.batch_size)
+            val_logits = np.concatenate(ranks().exchange(own_logits.tolist()))
             train_loss, val_loss = float(loss_sum) / len(train), log_loss(val_logits, truth)
             if not math.isfinite(train_loss) or not math.isfinite(val_loss):
-                raise FruitganError(
+                raise LossNotFinite(
                     f"the loss is not finite in epoch {number}; a lower --learning-rate or another --seed may help"
                 )
             yield Round(
@@ -218,20 +233,24 @@ class Training:
             )
 
     def _train_step(self, indices: Indices) -> tuple[Tensor, Tensor]:
-        """One step of Adam: its loss, and the logits [n] of the batch."""
+        """One step of Adam: its loss, and how many images of the batch were classified correctly."""
         assert self.optimizer is not None
         seed, n = self.settings.seed, len(indices)
         draws = randomness.sample(seed, self.step, n * self.augment.draws, "detector/augment")
         torch.manual_seed(randomness.torch_seed(seed, self.step, "detector/dropout"))
-        images = self.dataset.batch(indices, self.device)
-        images = self.augment.apply(images, torch.from_numpy(draws.reshape(n, -1)), self.dataset.size_px)
+        ranks().rows, own = n, ranks().share(n)
+        images, labels = self.dataset.batch(indices[own], self.device), self.dataset.labels(indices[own], self.device)
+        images = self.augment.apply(images, torch.from_numpy(draws.reshape(n, -1)[own]), self.dataset.size_px)
         logits = self.detector(images.contiguous(memory_format=torch.channels_last))
-        loss = F.binary_cross_entropy_with_logits(logits, self.dataset.labels(indices, self.device))
+        loss = F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / n
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        loss, correct = loss.detach(), ((logits > 0) == (labels > 0)).sum().to(loss.dtype)
+        with torch.no_grad():
+            ranks().add([*(p.grad for p in self.detector.parameters() if p.grad is not None), loss, correct])
         self.optimizer.step()
         self.step += 1
-        return loss.detach(), logits.detach()
+        return loss, correct
 
 
 def batches(order: Indices, batch_size: int) -> list[Indices]:

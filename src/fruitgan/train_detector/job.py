@@ -17,6 +17,7 @@ from fruitgan.data.augment import augmentations
 from fruitgan.data.labelled import LabelledImage, read_dataset
 from fruitgan.data.preprocessing import AS_USUAL, with_found_range
 from fruitgan.device import choose_device
+from fruitgan.distributed import own_gpu, own_threads, ranks
 from fruitgan.errors import FruitganError, UsageError
 from fruitgan.files import check_writable, write_atomically
 from fruitgan.measures.statistics import wilson
@@ -26,10 +27,10 @@ from fruitgan.progress import Listener, Note, OnProgress, Progress
 from fruitgan.registry import Choice
 from fruitgan.runs.checkpoint import Checkpoints, SaveClock
 from fruitgan.runs.resume import DETECTOR, environment, find_run, keep_environment
-from fruitgan.runs.run import CHECKPOINTS, LOCK, LOG, Run, refuse_existing
+from fruitgan.runs.run import CHECKPOINTS, LOCK, LOG, Run, of_first, refuse_existing, run_of_launch
 from fruitgan.runs.trackers import Trackers
 from fruitgan.settings import to_json
-from fruitgan.threads import chosen_threads, using_threads
+from fruitgan.threads import Threads, chosen_threads, fixed_threads, using_threads
 from fruitgan.train_detector.calibration import by_source_split, calibration, calibration_slope, judge
 from fruitgan.train_detector.detector import (
     DetectorBundle,
@@ -74,7 +75,7 @@ def train_detector(settings: TrainDetectorSettings, on_progress: OnProgress | No
     it is asked for more epochs, or more patience, than it had.
 
     `on_progress` gets the parts `loading images` and `training`; details of the latter are `run` and `epoch` at the start, and
-    the line of the log after each epoch.
+    the line of the log after each epoch. Within `process_group.joined` it is one of the processes that train together.
 
     Raises:
         UsageError, DataError, EnvironmentProblem: as docs/exit-codes.md says.
@@ -82,12 +83,17 @@ def train_detector(settings: TrainDetectorSettings, on_progress: OnProgress | No
         FruitganError: the loss is not finite, the run folder cannot be written, or another process works in it.
     """
     with ExitStack() as stack:
+        if (again := run_of_launch(settings.out)) is not None:
+            settings = replace(settings, resume=again, name=None)
+            Listener(on_progress).warn(f"the processes were started anew, and go on from the last checkpoint of {again}")
         if settings.resume is None:
-            if settings.name is not None:
-                refuse_existing(settings.out / settings.name)
-            check_writable(settings.out)
+            if ranks().is_first:
+                if settings.name is not None:
+                    refuse_existing(settings.out / settings.name)
+                check_writable(settings.out)
             return _Job(on_progress, settings=settings.filled(), stack=stack).train(None)
-        run = find_run(settings.out, settings.resume, METRICS)
+        wanted = settings.resume
+        run = of_first(lambda: find_run(settings.out, wanted, METRICS))
         merged = settings_of_resumed(settings, run)
         if (result := finished_result(run, merged)) is not None:
             if (run.path / LOCK).is_file():  # left by a death right after its end
@@ -111,10 +117,14 @@ class _Job(Listener):
 
     def train(self, run: Run | None) -> TrainDetectorResult:
         began = time.monotonic()
-        device = choose_device(self.settings.gpu, self.settings.device)
-        trackers = Trackers(self.settings.track, self, is_new=run is None)
+        device = choose_device(own_gpu(self.settings.gpu, self.settings.device), self.settings.device)
+        trackers = Trackers(self.settings.track if ranks().is_first else (), self, is_new=run is None)
         if device.type == "cpu":
-            threads = chosen_threads(self.settings.threads).number
+            if ranks().is_group:
+                share = Threads(own_threads(), "a share of the cores")
+                threads = min(share.number, (fixed_threads(self.settings.threads) or share).number)
+            else:
+                threads = chosen_threads(self.settings.threads).number
             self.stack.enter_context(using_threads(threads))
             self.settings = replace(self.settings, threads=threads)
         settings, data = self.settings, self.settings.data
@@ -129,7 +139,7 @@ class _Job(Listener):
         paths = [image.path for image in labelled.images]
         how = with_found_range(AS_USUAL, paths, self.tell)
         choice, size_px = self._choose(run, labelled.images, device)
-        dataset = open_image_dataset(labelled.images, size_px, how=how, tell=self.tell)
+        dataset = ranks().in_turn(lambda: open_image_dataset(labelled.images, size_px, how=how, tell=self.tell))
         split = self._split(dataset)
         seen = seen_by(looks_of(paths, self.tell), split) | {"value_range": how.value_range}
         config = RunConfig(
@@ -137,14 +147,19 @@ class _Job(Listener):
             detector=choice,
             data_fingerprint=dataset.fingerprint,
             split=split_sha256(split),
+            launch=ranks().launch,
         )
+        versions = {"fruitgan": fruitgan.__version__, "torch": torch.__version__, "device": device.type}
+        facts = {"the images": config.data_fingerprint, "their split": config.split, "detector": to_json(choice)}
+        ranks().agree(versions | facts | {"settings": to_json(settings.fitting)})
         if run is None:
             name = settings.name or _free_name(settings.out, f"{data.resolve().name}-{choice.name}")
-            run = Run.create(settings.out / name, config, environment(device))
+            run = of_first(lambda: Run.create(settings.out / name, config, environment(device)))
             self.resuming += self.stack.enter_context(run.taken())
         else:
             refuse_other_images(run, config)
-            (run.path / METRICS).unlink(missing_ok=True)
+            if ranks().is_first:
+                (run.path / METRICS).unlink(missing_ok=True)
         with own_randomness(device):
             training = Training(choice, dataset, split, settings.fitting, device)
             self._train(run, training, trackers)
@@ -164,7 +179,7 @@ class _Job(Listener):
             if found is None:
                 # An epoch whose start is in no checkpoint is worth finishing: epochs are short where not each end is saved.
                 self.tell(Progress("training", training.step, total))
-                if self.stopped and is_saved:
+                if ranks().any(self.stopped and is_saved)[0]:
                     return
                 continue
             line = _log_line(training.rounds)
@@ -174,11 +189,11 @@ class _Job(Listener):
             if found.number == 1 and found.seconds > SLOW_EPOCH_SECONDS:
                 slow = f"an epoch takes {found.seconds:.0f} seconds; a smaller --image-size is faster"
                 self.warn(f"{slow}; Ctrl-C tests the best weights so far")
-            is_saved = self.stopped or training.is_over or clock.is_due
-            if is_saved:
+            stop, is_saved = ranks().any(self.stopped, self.stopped or training.is_over or clock.is_due)
+            if is_saved and ranks().is_first:
                 with clock.saving():
                     checkpoints.save(training.step, {"training": training})
-            if self.stopped:
+            if stop:
                 return
 
     def _begin(self, run: Run, training: Training, checkpoints: Checkpoints) -> None:
@@ -186,7 +201,10 @@ class _Job(Listener):
         step, noticed = checkpoints.restore_newest({"training": training})
         entries = [_log_line(training.rounds[: number + 1]) for number in range(len(training.rounds))]
         lines = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in entries)
-        write_atomically(run.path / LOG, lines.encode())  # without what was logged after the checkpoint
+        if ranks().is_first:
+            write_atomically(run.path / LOG, lines.encode())  # without what was logged after the checkpoint
+        ranks().agree({"the checkpoint's step": step})
+        ranks().begin(training.device)
         changed = [*keep_settings(run, self.settings), *keep_environment(run, step, environment(training.device))]
         self.warn(*self.warnings, *noticed, *self.resuming, *changed)
         split, epoch = training.split, len(training.rounds)
@@ -257,7 +275,8 @@ class _Job(Listener):
             backbones=frozen_sums(training.detector),
             **seen,
         )
-        save_detector(DetectorBundle(card, training.detector), run.path / DETECTOR)
+        if ranks().is_first:
+            save_detector(DetectorBundle(card, training.detector), run.path / DETECTOR)
         result = TrainDetectorResult(
             **vars(verdict),
             run=run.path,
@@ -277,6 +296,8 @@ class _Job(Listener):
             notes=tuple(self.notes),
             warnings=tuple(self.warnings),
         )
+        if not ranks().is_first:
+            return result
         # A report is passed on, and where its maker keeps files is nobody's business.
         warnings = [warning.replace(str(settings.data), data) for warning in self.warnings]
         report = Report(

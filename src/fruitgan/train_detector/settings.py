@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from fruitgan.distributed import ranks
 from fruitgan.errors import DataError, UsageError
 from fruitgan.registry import Choice, suggestion
-from fruitgan.runs.resume import changed_settings, merged_settings, resume_command
-from fruitgan.runs.run import CONFIG, Run
+from fruitgan.runs.resume import changed_settings, merged_settings, resume_command, where
+from fruitgan.runs.run import CONFIG, LAUNCH, Run
 from fruitgan.settings import to_json, typed
 from fruitgan.train_detector.calibration import Part, Verdict
 from fruitgan.train_detector.protocols import PROTOCOLS, Split
@@ -162,6 +163,8 @@ class RunConfig:
     data_fingerprint: str
     split: str
     """sha256 of which images are train, val and test."""
+    launch: str | None = None
+    """See `runs.run.LAUNCH`."""
 
 
 def read_config(run: Run) -> RunConfig:
@@ -232,13 +235,13 @@ def keep_settings(run: Run, settings: TrainDetectorSettings) -> list[str]:
     """Write into the run's config what may change when it is resumed; what of that is new, in sentences."""
     stored = read_config(run).settings
     kept = dataclasses.replace(stored, **{name: getattr(settings, name) for name in KEPT})
-    if kept != stored:
-        run.write_config(run.config | {"settings": to_json(kept)})
+    config = run.config | {"settings": to_json(kept), LAUNCH: ranks().launch}
+    if config != run.config:
+        run.write_config(config)
     changed = changed_settings(settings, stored, LENGTHS)
     return [f"goes on with {', '.join(changed)}"] if changed else []
 
 
 def resume_line(run: Path, settings: TrainDetectorSettings) -> str:
     """The command that resumes a run where this one was asked to compute."""
-    given = [("--gpu", settings.gpu), ("--device", settings.device)]
-    return resume_command(run, [word for option, value in given if value is not None for word in (option, value)], OUT)
+    return resume_command(run, where(settings.gpu, settings.device), OUT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,19 +13,29 @@ from typing import Any
 
 import torch
 
+import fruitgan
 from fruitgan import bundle as bundles
 from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.preprocessing import with_found_range
 from fruitgan.data.sources import Source, find_source, pinned_data
 from fruitgan.device import be_deterministic, choose_device
+from fruitgan.distributed import own_gpu, own_threads, ranks
 from fruitgan.errors import DataError, UsageError, is_out_of_memory
 from fruitgan.files import check_writable
 from fruitgan.progress import Listener, Note, OnProgress
-from fruitgan.runs.resume import changed_settings, environment, find_run, keep_environment, merged_settings, resume_command
-from fruitgan.runs.run import CONFIG, RESULT, Run, refuse_existing, training_config
+from fruitgan.runs.resume import (
+    changed_settings,
+    environment,
+    find_run,
+    keep_environment,
+    merged_settings,
+    resume_command,
+    where,
+)
+from fruitgan.runs.run import CONFIG, LAUNCH, RESULT, Run, of_first, refuse_existing, run_of_launch, training_config
 from fruitgan.runs.trackers import Trackers
 from fruitgan.settings import to_json, typed
-from fruitgan.threads import Threads, using_threads
+from fruitgan.threads import Threads, fixed_threads, using_threads
 from fruitgan.train_gan.assemble import (
     Datasets,
     Plan,
@@ -59,6 +70,8 @@ def train_gan(settings: TrainGanSettings, on_progress: OnProgress | None = None)
     Returns when the steps are done, when `max_seconds` are over, or when `on_progress` returns True; in each case everything
     is saved. A finished run that is resumed without more steps gives its result again.
 
+    Within `process_group.joined` it is one of the processes that train together, of which the first one alone writes.
+
     Raises:
         UsageError, DataError, EnvironmentProblem: as docs/exit-codes.md says.
         LossNotFinite, OutOfMemory: the last checkpoint stays.
@@ -74,14 +87,19 @@ class _Job:
     def run(self) -> TrainGanResult:
         with ExitStack() as stack:
             asked = self.settings
+            if (again := run_of_launch(asked.out)) is not None:
+                unasked, names = TrainGanSettings(), (*FIXED, "recipe_changes", "learning_rate", "cycle_weight", "name")
+                asked = dataclasses.replace(asked, resume=again, **{name: getattr(unasked, name) for name in names})
+                self.listener.warn(f"the processes were started anew, and go on from the last checkpoint of {again}")
             if asked.resume is None:
-                if asked.name is not None:
-                    refuse_existing(asked.out / asked.name)
-                check_writable(asked.out)
+                if ranks().is_first:
+                    if asked.name is not None:
+                        refuse_existing(asked.out / asked.name)
+                    check_writable(asked.out)
                 new = {name: value for name, value in DEFAULTS.items() if getattr(asked, name) is None}
                 self.settings = dataclasses.replace(_located(asked), **new)  # so that its config keeps them
                 return self._train(None, stack)
-            run = _found(asked)
+            run = of_first(lambda: _found(asked))
             notes = list(run.notes)
             for is_taken in (False, True):  # a finished run need not be writable; another process may go on with an open one
                 if is_taken:
@@ -90,6 +108,8 @@ class _Job:
                 if (result := self._finished(run, asked)) is not None:
                     return result
             self.listener.warn(*notes)
+            if ranks().is_group:
+                self.settings = dataclasses.replace(self.settings, threads=asked.threads)
             return self._train(run, stack)
 
     def _finished(self, run: Run, asked: TrainGanSettings) -> TrainGanResult | None:
@@ -118,23 +138,27 @@ class _Job:
         return dataclasses.replace(result, run=run.path, bundle=run.path / bundles.FILE_NAME)  # wherever it lay at its end
 
     def _train(self, run: Run | None, stack: ExitStack) -> TrainGanResult:
-        device = choose_device(self.settings.gpu, self.settings.device)
+        device = choose_device(own_gpu(self.settings.gpu, self.settings.device), self.settings.device)
         if self.settings.deterministic:
             be_deterministic(device)
-        trackers = Trackers(self.settings.track, self.listener, is_new=run is None)
+        trackers = Trackers(self.settings.track if ranks().is_first else (), self.listener, is_new=run is None)
         plan = make_plan(self.settings, device) if run is None else _resumed_plan(run, self.settings)
         threads: Threads | None = None
         if device.type == "cpu":
             number = self.settings.threads
-            if run is None or number is None:  # a run of a version that kept no number has none
+            if ranks().is_group:
+                threads = fixed_threads(number) or Threads(own_threads(), "a share of the cores")
+            elif run is None or number is None:  # a run of a version that kept no number has none
                 threads = training_threads(plan, number, self.settings.deterministic)
             else:
                 threads = Threads(number, "as the run was, or as asked")
             stack.enter_context(using_threads(threads.number))
             self.settings = dataclasses.replace(self.settings, threads=threads.number)
+        ranks().divide(plan.recipe.batch_size)
         objective = self._objective(plan, run is None or not run.saved_step)
         if not self.settings.force:
-            check_memory(plan, objective, device)
+            own = dataclasses.replace(plan.recipe, batch_size=plan.recipe.batch_size // ranks().world)
+            check_memory(dataclasses.replace(plan, recipe=own), objective, device)
         tell = self.listener.tell
         source = self._source(run)
         if run is None:
@@ -142,8 +166,8 @@ class _Job:
             plan = dataclasses.replace(plan, preprocessing=with_found_range(plan.preprocessing, training_images, tell))
         held: tuple[ImageDataset, ...] = ()
         if self.settings.evaluate_every is not None:
-            source, held = hold_out(source, plan, tell)
-        datasets = dataclasses.replace(load_datasets(plan, source, tell), held_out=held)
+            source, held = ranks().in_turn(functools.partial(hold_out, source, plan, tell))
+        datasets = dataclasses.replace(ranks().in_turn(functools.partial(load_datasets, plan, source, tell)), held_out=held)
         self.listener.warn(*source.notes, *(datasets.notes if run is None else ()))  # a resumed run has said them
         if run is None and not self.settings.allow_overlap:
             refuse_overlap(source, datasets)
@@ -151,12 +175,14 @@ class _Job:
             count = f"{1 + len(others)} unreadable image{'s' * bool(others)}"
             self.listener.warn(f"{count} left out; the first: {path}: {reason}")
         log_every = self.settings.log_every or DEFAULTS["log_every"]
+        ranks().agree(self._facts(plan, datasets, device) | {"--log-every": log_every})
         with _memory_reported(plan, device, lambda: run.saved_step if run is not None else 0):
             trainer = make_trainer(plan, datasets, objective, device, log_every)
             if self.settings.compile:
                 compile_networks(objective.networks, device)
             if run is None:
-                run = self._create(plan, datasets, source, trainer, device)
+                create = functools.partial(self._create, plan, datasets, source, trainer, device)
+                run = of_first(create)
                 self.listener.warn(*stack.enter_context(run.taken()))
             elif run.config["data_fingerprint"] != datasets.fingerprint:
                 raise DataError(f"{run.path}: the training images are not those of the run; resume with the same images")
@@ -172,14 +198,22 @@ class _Job:
                 first_objective=lambda: self._objective(plan, True),
                 threads=threads,
                 trackers=trackers,
-                judge=Judge(datasets.held_out, device) if datasets.held_out else None,
+                judge=Judge(datasets.held_out, device) if datasets.held_out and ranks().is_first else None,
                 listener=self.listener,
             )
             first = segment.restore()
+            ranks().agree({"the checkpoint's step": first})
+            ranks().begin(device)
             here = environment(device)
             notes, changes = _keep(run, self.settings, plan, trainer.total_steps)
             self.listener.warn(*notes, *keep_environment(run, first, here))
             return segment.go(changes)
+
+    def _facts(self, plan: Plan, datasets: Datasets, device: torch.device) -> dict[str, Any]:
+        """What must be the same in all processes, as JSON values."""
+        images = {f"the images of {domain}": getattr(datasets, domain).fingerprint for domain in "ab"}
+        versions = {"fruitgan": fruitgan.__version__, "torch": torch.__version__, "device": device.type}
+        return {**versions, **images, "--on-nan": self.settings.on_nan, **to_json(plan)}
 
     def _source(self, run: Run | None) -> Source:
         """Where the images are. A resumed run names its domains as it did, whatever the folder is called now."""
@@ -224,6 +258,7 @@ class _Job:
         }
         if datasets.held_out:
             config["held_out_images"] = [len(dataset) for dataset in datasets.held_out]
+        config |= {LAUNCH: ranks().launch} if ranks().launch else {}
         return Run.create(self.settings.out / name, config, environment(device))
 
 
@@ -290,6 +325,7 @@ def _keep(run: Run, settings: TrainGanSettings, plan: Plan, total_steps: int) ->
     fields = {field: change for field, change in fields.items() if field not in LENGTHS}
     merged = {name: getattr(settings, name) for name in (*PLACES, *KEPT, "steps", "epochs")}
     kept = {"total_steps": total_steps, "plan": to_json(plan), "settings": to_json(dataclasses.replace(stored, **merged))}
+    kept |= {LAUNCH: ranks().launch} if ranks().launch or LAUNCH in config else {}
     if config | kept != config:
         run.write_config(config | kept)
     changes = changed_settings(settings, stored, KEPT)
@@ -315,8 +351,7 @@ def _located(settings: TrainGanSettings) -> TrainGanSettings:
 
 def resume_line(run: Path, settings: TrainGanSettings) -> str:
     """The command that goes on with a run where this one was asked to compute."""
-    device = ("--gpu", settings.gpu) if settings.gpu is not None else ("--device", settings.device)
-    return resume_command(run, [word for word in device if word is not None] if device[1] is not None else [])
+    return resume_command(run, where(settings.gpu, settings.device))
 
 
 @contextmanager

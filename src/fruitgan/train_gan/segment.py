@@ -13,6 +13,7 @@ import torch
 
 from fruitgan import bundle as bundles
 from fruitgan.data.sources import Source
+from fruitgan.distributed import ranks
 from fruitgan.errors import UsageError
 from fruitgan.files import write_atomically
 from fruitgan.progress import Listener, Note, Progress
@@ -43,7 +44,7 @@ FORMER_PARTS = {"average": "ema"}
 
 @dataclass(kw_only=True)
 class Segment:
-    """Trains from the newest checkpoint on."""
+    """Trains from the newest checkpoint on; of several processes all take the steps, and the first one alone writes."""
 
     settings: TrainGanSettings
     run: Run
@@ -90,8 +91,9 @@ class Segment:
         """
         first, total = self.trainer.step, self.trainer.total_steps
         self.run.reopen()
-        self.samples = SampleImages(self.source, self.datasets, self.trainer, self.plan)
-        self.listener.warn(*self.samples.notes)
+        if ranks().is_first:
+            self.samples = SampleImages(self.source, self.datasets, self.trainer, self.plan)
+            self.listener.warn(*self.samples.notes)
         self.listener.tell(Note(f"{self.run.path}: step {first} of {total}{f', {self.threads}' if self.threads else ''}"))
         self.listener.tell(Progress(TRAINING, first, total, {"run": self.run.path, "recipe": self.plan.recipe_name}))
         self.log = RunLog(self.run, self.plan, total, self.trackers)
@@ -103,19 +105,23 @@ class Segment:
                 self.log.add_changes(first, changes, self.trainer)
             while (error := self._train()) is not None:
                 self._go_back(error)
-                if self.listener.stopped:
+                if self.listener.stopped and not ranks().is_group:  # of several processes none knows what the others were told
                     break
+            ranks().release()
             return self._end()
         finally:
             self.trackers.end()
 
+    @property
+    def _is_to_stop(self) -> bool:
+        limit = self.settings.max_seconds
+        return self.listener.stopped or (limit is not None and self.log.seconds_here >= limit)
+
     def _train(self) -> LossNotFinite | None:
         """Train as long as it goes; what went wrong, if a step was not finite."""
-        limit = self.settings.max_seconds
         try:
             for report in self._steps():
-                self._after(report)
-                if self.listener.stopped or (limit is not None and self.log.seconds_here >= limit):
+                if self._after(report):
                     break
             self.trainer.confirm()
         except LossNotFinite as error:
@@ -124,7 +130,8 @@ class Segment:
 
     def _steps(self) -> Iterator[StepReport]:
         steps = self.trainer.steps(self.trainer.total_steps)
-        return profiled(steps, self.trainer.device, self.run.path / PROFILE) if self.settings.profile else steps
+        is_profiled = self.settings.profile and ranks().is_first
+        return profiled(steps, self.trainer.device, self.run.path / PROFILE) if is_profiled else steps
 
     def _go_back(self, error: LossNotFinite) -> None:
         """Restore the newest checkpoint, or the start, and draw by another seed from there on.
@@ -148,8 +155,28 @@ class Segment:
         self.log.take_back(step)
         self.listener.warn(f"step {step}: {went_back(rollback)} ({len(before) + 1} of {MAX_ROLLBACKS} times)")
 
-    def _after(self, report: StepReport) -> None:
+    def _after(self, report: StepReport) -> bool:
+        """Do what is due after a step; whether it is the last one of this segment."""
         self.log.steps_done += 1
+        every, kept = self.settings.save_every, self.settings.keep_every
+        is_due = (report.step % every == 0 if every else self.save_clock.is_due) or (kept and report.step % kept == 0)
+        first = ranks().is_first
+        if first:
+            self._record(report)
+        stop, save, page = ranks().any(self._is_to_stop, first and bool(is_due), first and self.page_clock.is_due)
+        if save or page:
+            self.trainer.confirm()  # where every process does: what it finds, all are to find
+        if first:
+            if save:
+                self._save()
+            if page:
+                with self.page_clock.saving():
+                    self._write_page(self._result(round(self.log.seconds, 3)), datetime.now())
+            self._tell(report)
+        # Of several processes none knows what the others were told since they agreed: they stop a step later.
+        return stop if ranks().is_group else self._is_to_stop
+
+    def _record(self, report: StepReport) -> None:
         if (note := self.trainer.note) is not None and note != self.noted:
             self.noted = note
             self.listener.warn(f"step {report.step}: {note}")
@@ -158,14 +185,10 @@ class Segment:
             self.listener.warn(f"step {report.step}: {warning}")
         if report.step % (self.settings.sample_every or DEFAULTS["sample_every"]) == 0:
             self._sample()
-        every, kept = self.settings.save_every, self.settings.keep_every
-        if (report.step % every == 0 if every else self.save_clock.is_due) or (kept and report.step % kept == 0):
-            self._save()
-        if self.page_clock.is_due:
-            with self.page_clock.saving():
-                self.trainer.confirm()
-                self._write_page(self._result(round(self.log.seconds, 3)), datetime.now())
-        if self.threads and not self.settings.deterministic and self.log.seconds_here >= self.threads_check_at:
+
+    def _tell(self, report: StepReport) -> None:
+        is_fixed = self.settings.deterministic or ranks().is_group
+        if self.threads and not is_fixed and self.log.seconds_here >= self.threads_check_at:
             self._check_threads(report.step, self.threads.number)
         total, rate = self.trainer.total_steps, self.log.images_per_second
         seconds_left = (total - report.step) * self.plan.recipe.batch_size / rate
@@ -201,6 +224,8 @@ class Segment:
 
     def _end(self) -> TrainGanResult:
         trainer, run = self.trainer, self.run
+        if not ranks().is_first:
+            return self._result(self.log.seconds)
         if self.saved_step != trainer.step:
             self._save()  # also where no step was left to do: a kill may have come between the last checkpoint and its bundle
         self._sample()
@@ -271,7 +296,7 @@ class RunLog:
         """Remove lines and sample sheets after this step; the lines that stay."""
         kept = self.run.forget_after(step)
         for later, sheet in sample_files(self.run.path / SAMPLES).items():
-            if later > step:
+            if later > step and ranks().is_first:
                 sheet.unlink(missing_ok=True)
         self.monitor = Monitor(self.total_steps, undecided_loss(self.plan.objective, self.plan.discriminator, 1))
         self.monitor.replay(kept)

@@ -14,9 +14,11 @@ from torch.autograd.profiler import record_function
 from fruitgan import randomness
 from fruitgan.data.loader import BatchBuffer, Loader
 from fruitgan.device import autocast, memory_format_of
+from fruitgan.distributed import ranks
 from fruitgan.errors import FruitganError
 from fruitgan.networks.backbones import frozen_sums
 from fruitgan.networks.contracts import Generator
+from fruitgan.networks.divided import divide
 from fruitgan.runs.checkpoint import State, Stateful
 from fruitgan.settings import Precision
 from fruitgan.train_gan.cuda_graphs import Capture, StepRunner
@@ -42,6 +44,8 @@ class LossNotFinite(FruitganError):
         terms: of the losses; none where a gradient alone was not finite.
         rollbacks: how often the run had gone back before.
     """
+
+    is_everywhere = True
 
     def __init__(self, step: int, among_steps: int, terms: Sequence[str], rollbacks: int) -> None:
         self.step = step
@@ -90,6 +94,7 @@ class Trainer:
     ) -> None:
         objective.to(device)
         objective.networks.to(memory_format=memory_format_of(device))
+        divide(objective.networks)
         self.objective = objective
         self.recipe = recipe
         self.loader = loader
@@ -191,6 +196,9 @@ class Trainer:
                 total = torch.stack(list(terms.values())).sum()
                 torch.autograd.backward(total, inputs=self.optimizers[player.name].parameters)
             losses |= {name: loss.detach() for name, loss in terms.items()}
+        if ranks().is_group:
+            with stage("all-reduce"):
+                losses = self._averaged(losses)
         with stage("all finite"):
             ok = self._all_finite(list(losses.values()))
         for buffer, before in zip(self._buffers, buffers, strict=True):
@@ -209,6 +217,15 @@ class Trainer:
             self._sums[name].add_(loss)
         self._left_out.add_(1 - ok)
         self._terms[variant] = tuple(losses)
+
+    @torch.no_grad()
+    def _averaged(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The losses as means over all processes' images, and the gradients with them, by one all-reduce."""
+        means = torch.stack(list(losses.values()))
+        parts = [gradient for optimizer in self.optimizers.values() for gradient in optimizer.gradients] + [means]
+        ranks().add(parts)
+        torch._foreach_div_(parts, ranks().world)
+        return dict(zip(losses, means.unbind(), strict=True))
 
     def _recover(self) -> None:
         """Take back what half a step may have left behind on the host."""

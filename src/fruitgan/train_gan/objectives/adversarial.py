@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fruitgan.data.augment.training import MOVING_DRAWS, shifted_and_cut
 from fruitgan.device import at_least_fp32
+from fruitgan.distributed import ranks
 from fruitgan.errors import DataError, UsageError
 from fruitgan.networks.contracts import Discriminator
 from fruitgan.runs.checkpoint import State
@@ -179,10 +180,17 @@ class Judges:
         if shift or cutout:
             self.draws |= {f"moved_to_{end}": MOVING_DRAWS for end in ("fool", "learn")}
 
-    def to_judge(self, domain: str, fake: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-        """The fakes that the discriminator learns from, [N, 3, H, W] and detached: these, or past ones among them."""
-        pool = self.replay.get(f"pool_{domain}")
-        return fake.detach() if pool is None else pool.query(fake, draws[f"pool_{domain}"])
+    def to_judge(self, fakes: Mapping[str, Tensor], draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """By domain the fakes that a discriminator learns from, [N, 3, H, W] and detached: these, or past ones among them.
+
+        Every process keeps the fakes of all, so that the buffers are the same everywhere.
+        """
+        if not self.replay:
+            return {domain: fake.detach() for domain, fake in fakes.items()}
+        numbers = [draws[f"pool_{domain}"] for domain in fakes]
+        found = ranks().gathered(*map(at_least_fp32, fakes.values()), *numbers)
+        triples = zip(fakes, found, found[len(fakes) :], strict=False)
+        return {domain: ranks().own(self.replay[f"pool_{domain}"].query(images, draws)) for domain, images, draws in triples}
 
     def fooled(self, domain: str, fake: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         """The adversarial loss of the generator that made these fakes, [N, 3, H, W] in [-1, 1]."""

@@ -172,7 +172,7 @@ class CUT(Objective):
             batch=batch,
             fake_b=fake_b,
             mask_b=None if mask is None else mask[:n],
-            judged_b=self.judges.to_judge("b", fake_b, batch.draws),
+            judged_b=self.judges.to_judge({"b": fake_b}, batch.draws)["b"],
             contrasts={name: pair for name, pair in contrasts.items() if name in variant},
         )
 

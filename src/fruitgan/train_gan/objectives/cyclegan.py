@@ -128,6 +128,7 @@ class CycleGAN(Objective):
         to_b, mask_b = translated(ab, torch.cat([batch.a, batch.b]) if identity else batch.a, variant)
         to_a, mask_a = translated(ba, torch.cat([batch.b, batch.a]) if identity else batch.b, variant)
         fake_b, fake_a = to_b[:n], to_a[:n]
+        judged = self.judges.to_judge({"a": fake_a, "b": fake_b}, batch.draws)
         return CycleStep(
             batch=batch,
             fake_a=fake_a,
@@ -138,8 +139,8 @@ class CycleGAN(Objective):
             same_b=to_b[n:] if identity else None,
             mask_a=None if mask_a is None else mask_a[:n],
             mask_b=None if mask_b is None else mask_b[:n],
-            judged_a=self.judges.to_judge("a", fake_a, batch.draws),
-            judged_b=self.judges.to_judge("b", fake_b, batch.draws),
+            judged_a=judged["a"],
+            judged_b=judged["b"],
         )
 
     def _generators_loss(self, step: CycleStep) -> dict[str, Tensor]:

@@ -1,0 +1,248 @@
+"""Several processes train as one: the same losses, one writer, and a clear word where they cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from picture_files import write_dataset, write_ramp_domains
+
+LOSSES = Path(__file__).with_name("ranked_losses.py")
+TRAIN = (
+    *("train-gan", "--recipe", "cyclegan", "--generator", "resnet-6", "--generator-option", "base_channels=4"),
+    *("--discriminator-option", "base_channels=4", "--image-size", "24", "--batch-size", "4", "--name", "run"),
+)
+COMMAND = (sys.executable, "-m", "fruitgan")
+Ranks = list[subprocess.Popen[str]]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_ramp_domains(tmp_path / "data")
+
+
+def start(words: Sequence[Sequence[str]], tmp_path: Path, **environment: str) -> Ranks:
+    """The processes of one training, each with its own words, as a launcher would start them; they meet by a file."""
+    folder = tmp_path / "launch"
+    folder.mkdir()
+    variables = {"FRUITGAN_LAUNCH": str(folder), "WORLD_SIZE": str(len(words)), "LOCAL_WORLD_SIZE": "1"}
+    return [
+        subprocess.Popen(
+            own,
+            env=os.environ | variables | environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=tmp_path,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for rank, own in enumerate(words)
+    ]
+
+
+def ends(ranks: Ranks) -> list[tuple[int, str, str]]:
+    """Exit code, stdout and stderr of each."""
+    said = [rank.communicate() for rank in ranks]
+    return [(rank.returncode, *texts) for rank, texts in zip(ranks, said, strict=True)]
+
+
+def outcome(tmp_path: Path) -> int:
+    return int((tmp_path / "launch" / "exit-code").read_text())
+
+
+def run(tmp_path: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *words], env=os.environ | environment, cwd=tmp_path, text=True, capture_output=True)
+
+
+def first_losses(tmp_path: Path, float64_steps: int, fp32_steps: int, numbers: Sequence[int]) -> Mapping[str, Any]:
+    """By recipe and number of processes, `fast 2`, and by precision: a table for each step."""
+    file, most = tmp_path / "losses.json", max(numbers)
+    words = [*map(str, (file, tmp_path / "data", float64_steps, fp32_steps, *numbers))]
+    for code, _, stderr in ends(start([[sys.executable, str(LOSSES), *words]] * most, tmp_path)):
+        assert code == 0, stderr
+    found: Mapping[str, Any] = json.loads(file.read_text())
+    return found
+
+
+def assert_as_alone(found: Mapping[str, Any]) -> None:
+    for name, losses in found.items():
+        alone = found[f"{name.split()[0]} 1"]
+        for kind, tolerance in (("float64", 1e-9), ("fp32", 1e-4)):
+            for step, (here, there) in enumerate(zip(losses[kind], alone[kind], strict=True), start=1):
+                assert here == pytest.approx(there, rel=tolerance, abs=tolerance), f"{name}, {kind}, step {step}"
+
+
+def test_two_processes_lose_in_every_recipe_what_one_loses(tmp_path: Path) -> None:
+    found = first_losses(tmp_path, 2, 0, (1, 2))
+    assert_as_alone(found)
+    assert {len(losses["float64"]) for losses in found.values()} == {2}
+
+
+@pytest.mark.slow
+def test_twenty_steps_of_one_two_and_four_processes_lose_the_same(tmp_path: Path) -> None:
+    assert_as_alone(first_losses(tmp_path, 20, 5, (1, 2, 4)))
+
+
+def test_of_two_processes_one_writes_and_speaks(data: Path, tmp_path: Path) -> None:
+    words = (*TRAIN, "--data", str(data), "--steps", "3", "--json")
+    several = run(tmp_path, *words, "--processes", "2")
+    assert several.returncode == 0, several.stderr
+    result = json.loads(several.stdout)
+    assert result["finished"]
+    assert several.stderr.count("step 0 of 3") == several.stderr.count("saved ") == 1
+    alone = run(tmp_path, *words, "--out", str(tmp_path / "alone"))
+    assert json.loads(alone.stdout)["final_losses"] == pytest.approx(result["final_losses"], rel=1e-4)
+    folders = (tmp_path / "runs" / "train-gan" / "run", tmp_path / "alone" / "run")
+    assert len({tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))) for folder in folders}) == 1
+    assert json.loads((folders[0] / "environment.json").read_text())["processes"] == 2
+
+
+def test_what_differs_between_the_processes_is_all_named_and_nothing_is_written(data: Path, tmp_path: Path) -> None:
+    words = (*COMMAND, *TRAIN, "--data", str(data), "--steps", "3")
+    other = (*words, "--seed", "7", "--cycle-weight", "5")
+    (_, _, first), (_, _, second) = ends(start([words, other], tmp_path))
+    assert "seed is 0 in process 0 and 7 in process 1" in first
+    assert "recipe.weights.cycle.start is 10.0 in process 0 and 5.0 in process 1" in first
+    assert second == ""
+    assert outcome(tmp_path) == 2
+    assert not (tmp_path / "runs" / "train-gan" / "run").exists()
+
+
+def test_what_one_process_finds_wrong_is_said_by_it_alone(data: Path, tmp_path: Path) -> None:
+    words = (*COMMAND, *TRAIN, "--steps", "3", "--data")
+    (_, _, first), (_, _, second) = ends(start([(*words, str(data)), (*words, str(tmp_path / "gone"))], tmp_path))
+    assert first == ""
+    assert "gone" in second
+    assert outcome(tmp_path) == 3
+
+
+def test_processes_that_do_not_divide_the_batch_are_refused_with_those_that_do(data: Path, tmp_path: Path) -> None:
+    found = run(tmp_path, *TRAIN, "--data", str(data), "--processes", "3")
+    assert found.returncode == 2
+    assert "1, 2, 4" in found.stderr
+    assert len(found.stderr.splitlines()) == 1
+
+
+def lines_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_detector_is_trained_by_two_processes_as_by_one(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "dataset", 13, planted=20)
+    words = ("train-detector", "--data", "dataset", "--detector", "small-cnn", "--detector-option", "base_channels=4")
+    words += ("--image-size", "16", "--epochs", "3", "-b", "5", "--json")  # batches that do not divide, and batch norm
+    alone, several = (run(tmp_path, *words, "--gpu", "none", "--name", "one"), run(tmp_path, *words, "--processes", "2"))
+    assert several.returncode == 0, several.stderr
+    one, other = (json.loads(found.stdout) for found in (alone, several))
+    assert other["accuracy"] == one["accuracy"]
+    logs = [lines_of(tmp_path / found["run"]) for found in (one, other)]
+    for here, there in zip(*logs, strict=True):
+        for name in ("train_loss", "train_accuracy", "val_loss"):
+            assert here[name] == pytest.approx(there[name], rel=1e-3)
+
+
+def of_launch(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that the command has started, the first one's first."""
+    return [int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the processes of a launch are found in /proc")
+def test_a_training_whose_processes_are_killed_five_times_ends_as_one_that_was_left_alone(data: Path, tmp_path: Path) -> None:
+    words = (*TRAIN, "--data", str(data), "--steps", "60", "--save-every", "3", "--processes", "2", "--json")
+    alone = json.loads(run(tmp_path, *words, "--out", "alone").stdout)
+    command = [*COMMAND, *words]
+    killed = subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert killed.stderr is not None
+    assert killed.stdout is not None
+    victims, saved, random = 0, 0, np.random.default_rng(7)
+    wait_for = random.integers(1, 4)
+    for line in killed.stderr:
+        saved += line.startswith("saved ")
+        if saved >= wait_for and victims < 5:
+            os.kill(of_launch(killed)[random.integers(2)], signal.SIGKILL)
+            victims, saved, wait_for = victims + 1, 0, random.integers(1, 4)
+    result = json.loads(killed.stdout.read())
+    assert (killed.wait(), victims, result["finished"]) == (0, 5, True)
+    assert result["weights_sha256"] == alone["weights_sha256"]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_processes(data: Path, tmp_path: Path) -> None:
+    lengths, constant = ("2", "4", "6"), ("--set", "learning_rate.end=1")
+    found = {}
+    for out, numbers in (("several", ("2", "1", "4")), ("alone", ("1", "1", "1"))):
+        for steps, number in zip(lengths, numbers, strict=True):
+            begun = ("--resume", "run") if steps != lengths[0] else (*TRAIN[1:], "--data", str(data), *constant)
+            words = ("train-gan", *begun, "--steps", steps, "--out", out, "--processes", number, "--json")
+            done = run(tmp_path, *words, FRUITGAN_GPU="" if int(number) > 1 else "none")
+            assert done.returncode == 0, done.stderr
+            found[out] = json.loads(done.stdout)
+    assert found["several"]["final_losses"] == pytest.approx(found["alone"]["final_losses"], rel=1e-2)
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_is_given_up_with_a_word(data: Path, tmp_path: Path) -> None:
+    words = (*COMMAND, *TRAIN, "--data", str(data), "--steps", "5000", "--save-every", "2")
+    first, second = start([words, words], tmp_path, FRUITGAN_RANK_SECONDS="8")
+    assert first.stderr is not None
+    assert any(line.startswith("saved ") for line in first.stderr)
+    second.send_signal(signal.SIGSTOP)
+    said = first.stderr.read()
+    second.kill()
+    second.wait()
+    assert first.wait() == 1
+    assert "has not answered for 8 seconds" in said
+
+
+@pytest.mark.slow
+def test_started_anew_as_many_train_as_divide_the_batch(data: Path, tmp_path: Path) -> None:
+    words = (*COMMAND, *TRAIN, "--data", str(data), "--steps", "3", "--json")
+    found = ends(start([words] * 3, tmp_path, TORCHELASTIC_RESTART_COUNT="1"))
+    assert [code for code, _, _ in found] == [0, 0, 0]
+    assert json.loads(found[0][1])["finished"]
+    assert json.loads((tmp_path / "runs" / "train-gan" / "run" / "environment.json").read_text())["processes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("environment", "code", "named"),
+    [
+        ({"WORLD_SIZE": "2"}, 2, "RANK and MASTER_ADDR and MASTER_PORT"),
+        ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost"}, 2, "MASTER_PORT"),
+        ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "9"}, 4, "localhost:9"),
+    ],
+)
+def test_a_process_of_several_without_the_others_says_what_is_missing(
+    environment: Mapping[str, str], code: int, named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fruitgan import cli, process_group
+
+    monkeypatch.setattr(process_group, "CONNECT_SECONDS", 0)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["train-gan", "--data", "demo"]) == code
+    assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--processes", "2", "--gpu", "0"), "--gpu 0,1"),
+        (("--processes", "2", "--device", "mps"), "--device mps"),
+        (("--gpu", "0,"), "--gpu 0,"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    words: Sequence[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fruitgan import cli
+
+    assert cli.main(["train-gan", "--data", "demo", *words]) == 2
+    assert named in capsys.readouterr().err
