@@ -38,6 +38,8 @@ def here(tmp_path: Path) -> Path:
     write_fruit_domains(tmp_path / "mydata", 12, 48, fruit_a="apple")
     for copy in ("elsewhere", "apple2orange"):
         shutil.copytree(tmp_path / "mydata", tmp_path / copy)
+    for split, name in (("trainA", "apples"), ("trainB", "oranges")):
+        shutil.copytree(tmp_path / "mydata" / split, tmp_path / "twofolders" / name)
     (tmp_path / "photos" / "more").mkdir(parents=True)
     for name in ("apple.jpg", "orange.jpg", "photo.jpg", "photos/one.jpg", "photos/more/two.jpg"):
         Image.fromarray(draw("apple", 64, 0, len(name))).save(tmp_path / name)
