@@ -314,6 +314,10 @@ def test_what_the_reference_code_does_not_have_is_refused(capsys: pytest.Capture
     assert main(["import", file, "--architecture", "resnet-6", "--domains", "a,b", "-o", "x.onnx"]) == 2
     other = str(saved(trained(ResNet(6, 6, "instance")), "other.pth"))
     assert main(["import", file, other, "--architecture", "resnet-6", *given]) == 3
+    broken = trained(ResNet(4, 6, "instance"))
+    torch.nn.init.constant_(broken.get_parameter("model.4.bias"), float("nan"))
+    assert main(["import", str(saved(broken)), "--architecture", "resnet-6", "--image-size", "32", *given]) == 1
+    assert "not finite" in capsys.readouterr().err
     assert not Path("x.safetensors").exists()
 
 

@@ -23,6 +23,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "mobile": {"base_channels": 8, "blocks": 2},
     "resnet-6": {"base_channels": 4},
     "unet-128": {"base_channels": 4},
+    "resnet-aa": {"base_channels": 4, "blocks": 2},
+    "junyanz-resnet": {"base_channels": 4, "blocks": 2, "norm": "batch", "antialias": True},
 }
 
 
@@ -61,7 +63,14 @@ def test_the_tiles_own_parts_cover_a_side_once_and_see_what_is_around(side: int,
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "tile"), [("mobile", (200, 300), 40), ("resnet-6", (200, 300), 60), ("unet-128", (128, 2048), 256)]
+    ("name", "size", "tile"),
+    [
+        ("mobile", (200, 300), 40),
+        ("resnet-6", (200, 300), 60),
+        ("unet-128", (128, 2048), 256),
+        ("resnet-aa", (200, 300), 60),
+        ("junyanz-resnet", (200, 300), 60),
+    ],
 )
 def test_a_picture_in_tiles_is_the_whole_picture(
     name: str, size: tuple[int, int], tile: int, monkeypatch: pytest.MonkeyPatch

@@ -34,8 +34,8 @@ Norm = InstanceNorm | nn.InstanceNorm2d
 LOCAL = frozenset((
     "_to_copy", "_unsafe_view", "add", "add_", "atanh", "avg_pool2d", "cat", "clamp", "clone", "convolution", "copy_",
     "detach", "div", "empty_like", "expand", "leaky_relu", "lerp", "mul", "mul_", "native_group_norm", "permute",
-    "pixel_shuffle", "pixel_unshuffle", "promote_types", "reflection_pad2d", "relu", "relu_", "sigmoid", "slice",
-    "sub", "t", "tanh", "transpose", "unsqueeze", "view", "zeros_like",
+    "pixel_shuffle", "pixel_unshuffle", "promote_types", "reflection_pad2d", "relu", "relu_", "rsqrt", "sigmoid", "slice",
+    "sub", "t", "tanh", "transpose", "unsqueeze", "upsample_bilinear2d", "view", "zeros_like",
 ))
 # fmt: on
 """Operations whose every output hangs on its neighbourhood alone, or, as a norm's, on moments that tiles can share."""
@@ -82,6 +82,8 @@ class _Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.reach += weight.shape[-1] // 2 * dilation[-1] * self.side_px / cells
         elif name == "avg_pool2d":
             self.reach += max(args[1]) // 2 * self.side_px / out.shape[-1]
+        elif name == "upsample_bilinear2d":
+            self.reach += self.side_px / args[0].shape[-1]
         for tensor in out if isinstance(out, tuple) else (out,):
             if isinstance(tensor, Tensor):
                 self._hold(tensor)
