@@ -113,41 +113,32 @@ def _show_recipe(name: str, console: Console) -> None:
 
 
 def _show_run(path: Path, console: Console) -> None:
+    """The state of a run, its settings and how to go on; of a training its losses, of a detector its card."""
+    from fruitgan.runs.resume import DETECTOR, resume_command
     from fruitgan.runs.run import Run, training_config
-
-    run = Run(path)
-    if run.config.get("kind") == "train-detector":
-        _show_detector_run(run, console)
-        return
-    from fruitgan.runs.resume import resume_command
+    from fruitgan.train_detector.settings import KIND, METRICS, OUT, read_config
     from fruitgan.train_gan.monitor import incidents
 
-    config, result, entries = training_config(run), run.result, run.entries()
+    run = Run(path)
+    is_detector = run.config.get("kind") == KIND
+    config = to_json(read_config(run)) if is_detector else training_config(run)
+    entries = [] if is_detector else run.entries()
     last = next((entry for entry in reversed(entries) if entry["losses"]), None)
-    step = run.saved_step
-    console.result({"run": str(path), "finished": result is not None, "step": step, "last": last, "config": config})
-    console.out(f"{path}: {'finished' if result else 'not finished'}, step {step} of {config['total_steps']}")
-    if result is None:
-        console.out(f"  go on with it: {resume_command(path)}")
-    console.table("", ("setting", "value"), list(_flat({k: v for k, v in config["settings"].items() if v not in (None, {})})))
+    is_finished, step = (run.path / METRICS).is_file() if is_detector else run.result is not None, run.saved_step
+    card = _detector_card(path / DETECTOR) if (path / DETECTOR).is_file() else None
+    found = {"run": str(path), "finished": is_finished, "step": step, "last": last, "config": config}
+    console.result(found | ({"card": card} if is_detector else {}))
+    how_long = f"of {config['total_steps']}" if "total_steps" in config else "of a detector's training"
+    console.out(f"{path}: {'finished' if is_finished else 'not finished'}, step {step} {how_long}")
+    if not is_finished:
+        console.out(f"  go on with it: {resume_command(path, runs=OUT) if is_detector else resume_command(path)}")
+    console.table(
+        "", ("setting", "value"), list(_flat({k: v for k, v in config["settings"].items() if v not in (None, {}, [])}))
+    )
     for entry_step, text in incidents(entries):
         console.out(f"step {entry_step}: {text}")
     if last:
         console.table("last losses", ("term", "mean"), [(term, round(value, 5)) for term, value in last["losses"].items()])
-
-
-def _show_detector_run(run: Any, console: Console) -> None:
-    from fruitgan.runs.resume import DETECTOR, resume_command
-    from fruitgan.train_detector.settings import METRICS, OUT, read_config
-
-    config, is_finished = read_config(run), (run.path / METRICS).is_file()
-    card = _detector_card(run.path / DETECTOR) if (run.path / DETECTOR).is_file() else None
-    console.result({"run": str(run.path), "finished": is_finished, "config": to_json(config), "card": card})
-    console.out(f"{run.path}: {'finished' if is_finished else 'not finished'}, a detector ({config.detector.name})")
-    if not is_finished:
-        console.out(f"  go on with it: {resume_command(run.path, runs=OUT)}")
-    settings = {k: v for k, v in to_json(config.settings).items() if v not in (None, {})}
-    console.table("", ("setting", "value"), list(_flat(settings)))
     if card is not None:
         console.table("", ("card", "value"), [row for row in _flat(card) if row[1] != ""])
 

@@ -17,6 +17,7 @@ from picture_files import write_dataset
 from safetensors.numpy import load_file
 from typed_commands import Cli, typed
 
+from fruitgan.cli import main
 from fruitgan.runs.run import locked
 from fruitgan.train_detector import job
 from fruitgan.train_detector.detector import LabelledImageDataset, load_detector
@@ -34,7 +35,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 FAST = ("--data", "dataset", "--detector", "spectrum", "--detector-option", "bins=4", "--image-size", "16")
 
 
-def test_json_is_one_object_with_the_numbers(cli: Cli) -> None:
+def test_json_is_one_object_with_the_numbers_and_the_run_can_be_shown(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = cli(*FAST, "--json", "-q")
     assert code == 0
     assert all(line.startswith("warning: ") for line in err.splitlines())
@@ -44,6 +45,15 @@ def test_json_is_one_object_with_the_numbers(cli: Cli) -> None:
     assert sum(result["confusion"].values()) == result["n"] == 10
     assert json.loads(Path(result["run"], "metrics.json").read_text()) == result
     assert Path(result["file"]).is_file()
+    assert main(["show", Path(result["run"]).name, "--json"]) == 0  # the run by its name alone
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["finished"], shown["card"]["detector"]["name"], shown["card"]["name"]) == (
+        True,
+        "spectrum",
+        "dataset-spectrum",
+    )
+    assert main(["show", result["file"], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"]["n"] == 10
 
 
 def test_a_person_sees_a_table_on_stdout_and_the_rest_on_stderr(cli: Cli) -> None:

@@ -301,9 +301,10 @@ def test_a_training_shows_each_kind_of_loss_until_the_next_are_known() -> None:
     with PoliteStop() as stop:
         display = TrainingDisplay(Console(), stop, lambda event: shown.append(event.details["shown"]))
         display(Progress("training", 0, 9, {"run": Path("run"), "recipe": "fast"}))
-        display(Progress("training", 1, 9, {"losses": {"cycle_a": 0.25, "cycle_b": 0.75, "identity_nce_b": 2.0}}))
+        losses = {"cycle_a": 0.25, "cycle_b": 0.75, "identity_nce_b": 2.0, "discriminator_a": 0.5, "adversarial_ab": 1.25}
+        display(Progress("training", 1, 9, {"losses": losses}))
         display(Progress("training", 2, 9, {"losses": None}))
-    assert shown == [{}, *[{"cycle": "0.500", "identity_nce": "2.000"}] * 2]
+    assert [list(losses.items()) for losses in shown] == [[], *[[("G", "1.25"), ("D", "0.5"), ("cycle", "0.5")]] * 2]
 
 
 def test_max_time_is_in_the_time_left(pictures: Path, tmp_path: Path) -> None:

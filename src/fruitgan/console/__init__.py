@@ -149,8 +149,7 @@ class Console:
                     shown.clear()
                     shown[event.what] = stack.enter_context(self.bar(event.total or None, event.what, unit, event.done))
                 rate = event.details.get("images_per_second")
-                beside = {"images/s": f"{rate:.2f}"} if rate else {}
-                beside |= event.details.get("shown", {})
+                beside = {**event.details.get("shown", {}), **({"images/s": f"{rate:.2f}"} if rate else {})}
                 shown[event.what].update(event.done, event.details.get("seconds_to_stop"), **beside)
 
             yield on_event

@@ -23,6 +23,8 @@ NETWORKS_PANEL = "Recipe and networks"
 LONG_SECONDS = 24 * 3600
 STEPS_BEFORE_A_FORECAST = 5
 LIGHT_RECIPES = ("fast", "lesson")
+ADVERSARIES = {"adversarial": "G", "discriminator": "D"}
+SHOWN_LOSSES = 3
 
 network = functools.partial(typer.Option, rich_help_panel=NETWORKS_PANEL)
 length = options.length
@@ -232,11 +234,16 @@ class TrainingDisplay:
 
 
 def brief_losses(losses: Mapping[str, float]) -> dict[str, str]:
-    """Each kind of loss, such as `cycle`, as the mean of its terms, `cycle_a` and `cycle_b`."""
+    """The first kinds of losses for one line: the generators' (G) and discriminators' (D) adversarial ones, then the others.
+
+    A kind, such as `cycle`, is the mean of its terms, `cycle_a` and `cycle_b`.
+    """
     kinds: dict[str, list[float]] = {}
     for term, value in losses.items():
         kinds.setdefault(term.rpartition("_")[0] or term, []).append(value)
-    return {kind: f"{sum(values) / len(values):.3f}" for kind, values in kinds.items()}
+    order = [*(kind for kind in ADVERSARIES if kind in kinds), *(kind for kind in kinds if kind not in ADVERSARIES)]
+    means = {kind: f"{sum(kinds[kind]) / len(kinds[kind]):.3g}" for kind in order[:SHOWN_LOSSES]}
+    return {ADVERSARIES.get(kind, kind): mean for kind, mean in means.items()}
 
 
 def _train(settings: TrainGanSettings, console: Console) -> None:
