@@ -147,7 +147,8 @@ def loss_panels(entries: Sequence[Mapping[str, Any]], story: Story) -> list[Pane
     panels = []
     for index, stem in enumerate(stems, 1):
         tracks = [_track(term, entries, story, weights.get(stem)) for term in terms if _stem(term) == stem]
-        panels.append(_loss_panel(f"loss-{index}", stem, tracks, story, weights.get(stem), entries[-1]["step"]))
+        if any(value for track in tracks for value in track.values):  # else it weighs nothing, as the settings say
+            panels.append(_loss_panel(f"loss-{index}", stem, tracks, story, weights.get(stem), entries[-1]["step"]))
     return panels
 
 

@@ -1,0 +1,1 @@
+"""`fruitgan serve`: pages on this machine that translate pictures, show runs and ask detectors."""

@@ -1,0 +1,54 @@
+"""`fruitgan serve`."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fruitgan.console import Console, options
+from fruitgan.console.signals import stopped_at_once
+from fruitgan.errors import EnvironmentProblem, FruitganError, reason_of
+
+
+def serve(
+    bundle: Annotated[
+        list[str] | None, typer.Option("--bundle", metavar=f"{options.BUNDLE}[@STEP]", help="One more bundle to offer.")
+    ] = None,
+    runs: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the run folders.")] = Path("runs/train-gan"),
+    detectors: Annotated[Path, typer.Option(metavar="DIR", help="Where detectors are.")] = Path("runs/train-detector"),
+    host: Annotated[str, typer.Option("--host", help="Where to listen; others than this machine need --auth.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 is any that is free.")] = 8000,
+    auth: Annotated[
+        str | None, typer.Option("--auth", metavar="USER:PASSWORD", help="Asked of everybody; FRUITGAN_AUTH keeps it unseen.")
+    ] = None,
+    config: options.Config = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Serve pages on this machine: translate pictures, watch runs, ask detectors.
+
+    Example: fruitgan serve --port 8080
+    """
+    given = locals()
+    try:
+        import uvicorn
+
+        from fruitgan.serve.app import ServeSettings, make_app
+    except ModuleNotFoundError as error:
+        raise EnvironmentProblem(f'{error.name} is not installed, which pages need: pip install "fruitgan[serve]"') from error
+    settings = options.settings_of(ServeSettings, given, bundles=tuple(bundle or ()))
+    app, console = make_app(settings), Console(quiet=quiet)
+    try:
+        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise FruitganError(f"--host {host} --port {port}: cannot listen there ({reason_of(error)})") from error
+    with stopped_at_once("stopped"), listening:
+        console.out(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}")
+        if not settings.is_loopback:
+            console.warn("pictures and the password travel unencrypted; put a proxy with TLS before it")
+        sys.stdout.flush()  # whoever started this reads the address, and it may be long before there is more
+        quietly = uvicorn.Config(app, log_level="error", access_log=False, server_header=False, timeout_graceful_shutdown=2)
+        uvicorn.Server(quietly).run(sockets=[listening])

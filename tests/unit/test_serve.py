@@ -1,0 +1,318 @@
+"""The pages of `fruitgan serve`: what they answer, whom they let in, and what hostile or many requests do to them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import named_reports
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.responses import Response
+from starlette.testclient import TestClient
+from toy_bundles import save_small
+
+from fruitgan.bundle import FILE_NAME
+from fruitgan.cli import main
+from fruitgan.errors import UsageError
+from fruitgan.report.grid import png_bytes
+from fruitgan.serve import app as serve
+from fruitgan.serve.app import ServeSettings, Service, make_app
+from fruitgan.train_detector.detect_job import DetectedPicture, DetectResult, DetectSettings
+from fruitgan.translate.job import TranslateSettings, translate
+
+NAME = "<b>&plums"
+ASKED = {"name": NAME, "way": "b2a"}
+
+
+def saved(kind: str, size: tuple[int, int] = (40, 30)) -> bytes:
+    rng = np.random.default_rng(0)
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(file, kind)
+    return file.getvalue()
+
+
+PNG = saved("PNG")
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServeSettings:
+    """A bundle in a run with a name that a careless page would take for markup, and a folder for temporary files."""
+    monkeypatch.setattr(serve, "AUTO", "torch")  # to export a graph for the other engine takes longer than all else
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    serve._pipeline.cache_clear()
+    save_small(tmp_path / "runs" / NAME / FILE_NAME, domains=("<i>apple", "orange"))
+    return ServeSettings(runs=tmp_path / "runs", detectors=tmp_path / "detectors")
+
+
+@pytest.fixture
+def client(settings: ServeSettings) -> Iterator[TestClient]:
+    with TestClient(make_app(settings), base_url="http://localhost:8000") as found:
+        yield found
+
+
+def pixels(data: bytes) -> Any:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize("strength", [0, 0.25, 1])
+def test_a_picture_is_what_fruitgan_translate_makes_of_it(
+    client: TestClient, settings: ServeSettings, tmp_path: Path, strength: float
+) -> None:
+    answer = client.post("/api/translate", params={**ASKED, "strength": str(strength)}, content=PNG)
+    assert answer.status_code == 200
+    (tmp_path / "a.png").write_bytes(PNG)
+    bundle, place = str(settings.runs / NAME / FILE_NAME), tmp_path / "b.png"
+    asked = {"bundle": bundle, "direction": "b2a", "strength": strength, "engine": "torch", "gpu": "none"}
+    translate(TranslateSettings(sources=(str(tmp_path / "a.png"),), output=str(place), **asked))
+    assert (pixels(answer.content) == pixels(place.read_bytes())).all()
+    assert (pixels(answer.content) == pixels(PNG)).all() == (strength == 0)
+
+
+def test_pages_hold_names_as_text_and_load_nothing_from_elsewhere(client: TestClient) -> None:
+    for address in ("/", "/runs", "/detect"):
+        answer = client.get(address)
+        assert answer.status_code == 200
+        assert "<b>&plums" not in answer.text
+        assert "<i>apple" not in answer.text
+        outside = answer.text.replace("http://www.w3.org/2000/svg", "")
+        assert "http://" not in outside
+        assert "https://" not in outside
+        assert "script-src 'self'" in answer.text
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "&lt;b&gt;&amp;plums: orange → &lt;i&gt;apple" in client.get("/").text
+    assert client.get("/serve.js").headers["Content-Type"].startswith("text/javascript")
+
+
+def bomb() -> bytes:
+    file = io.BytesIO()
+    Image.new("1", (10_000, 10_000)).save(file, "PNG")
+    return file.getvalue()
+
+
+HOSTILE: dict[str, tuple[Callable[[], bytes], int]] = {
+    "nothing": (lambda: b"", 415),
+    "text": (lambda: b"hello " * 1000, 415),
+    "a page": (lambda: b"<!doctype html><script>alert(1)</script>", 415),
+    "a drawing": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>', 415),
+    "an archive": (lambda: b"PK\x03\x04" + bytes(100), 415),
+    "many pixels in few bytes": (bomb, 413),
+    **{f"half a {kind}": (lambda kind=kind: saved(kind)[: len(saved(kind)) // 2], 422) for kind in ("PNG", "JPEG", "WEBP")},
+    "a head alone": (lambda: PNG[:33], 422),
+    "noise behind a signature": (lambda: PNG[:8] + bytes(range(256)) * 20, 422),
+}
+
+
+@pytest.mark.parametrize(("content", "status"), HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_what_is_no_picture_is_refused_in_a_sentence(client: TestClient, content: Callable[[], bytes], status: int) -> None:
+    answer = client.post("/api/translate", params=ASKED, content=content())
+    assert answer.status_code == status
+    assert answer.json()["error"]
+    assert client.post("/api/translate", params=ASKED, content=PNG).status_code == 200
+
+
+def test_too_large_a_file_is_refused(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "LARGEST_BYTES", len(PNG) - 1)
+    assert client.post("/api/translate", params=ASKED, content=PNG).status_code == 413
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"name": "../../etc/passwd"},
+        {"name": "nothing"},
+        {},
+        *({**ASKED, "way": way} for way in ("", "a2c", "../x")),
+        *({**ASKED, "strength": strength} for strength in ("nan", "-1", "1.5", "", "1e3", "٣")),
+    ],
+)
+def test_only_what_is_on_offer_can_be_asked_for(client: TestClient, asked: dict[str, str]) -> None:
+    answer = client.post("/api/translate", params=asked, content=PNG)
+    assert answer.status_code == 400
+    assert answer.json()["error"]
+
+
+async def posts(settings: ServeSettings, count: int) -> list[asyncio.Task[httpx2.Response]]:
+    client = httpx2.AsyncClient(transport=httpx2.ASGITransport(make_app(settings)), base_url="http://localhost")
+    return [asyncio.create_task(client.post("/api/translate", params=ASKED, content=PNG)) for _ in range(count)]
+
+
+def test_fifty_requests_at_once_are_all_answered_alike(settings: ServeSettings) -> None:
+    async def run() -> list[httpx2.Response]:
+        return await asyncio.gather(*await posts(settings, 50))
+
+    answers = asyncio.run(run())
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.content for answer in answers}) == 1
+
+
+def test_more_than_can_wait_are_asked_to_come_again(settings: ServeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go_on = threading.Event()
+
+    def held(service: Service, data: bytes, asked: Mapping[str, str]) -> Response:
+        assert may_go_on.wait(60)
+        return Response()
+
+    monkeypatch.setattr(Service, "translate", held)
+    monkeypatch.setattr(serve, "MOST_WAITING", 3)
+
+    async def run() -> list[int]:
+        tasks = await posts(settings, 5)
+        early: set[Any] = set()
+        while len(early) < 2:  # the others cannot end before
+            early |= (await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))[0]
+            tasks = [task for task in tasks if task not in early]
+        may_go_on.set()
+        assert {task.result().headers["Retry-After"] for task in early} == {"5"}
+        return [task.result().status_code for task in early] + [answer.status_code for answer in await asyncio.gather(*tasks)]
+
+    assert asyncio.run(run()) == [429, 429, 200, 200, 200]
+
+
+def test_no_more_is_held_in_memory_than_the_limit(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "MOST_HELD_BYTES", len(PNG) - 1)
+    assert client.post("/api/translate", params=ASKED, content=PNG).status_code == 429
+    monkeypatch.setattr(serve, "MOST_HELD_BYTES", len(PNG))  # what was refused is no longer counted
+    assert client.post("/api/translate", params=ASKED, content=PNG).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "127.0.0.1:8000"}, 200),
+        ({"Host": "[::1]:8000"}, 200),
+        ({"Origin": "http://localhost:8000", "Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "localhost.evil.example:8000"}, 403),
+        ({"Host": ""}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "http://localhost:9000"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+    ],
+)
+def test_other_names_and_other_pages_get_nothing(client: TestClient, headers: dict[str, str], status: int) -> None:
+    assert client.post("/api/translate", params=ASKED, content=PNG, headers=headers).status_code == status
+
+
+def test_who_lets_others_in_asks_for_a_password(settings: ServeSettings) -> None:
+    for host in ("0.0.0.0", "::", "192.168.1.7", "example.org"):
+        with pytest.raises(UsageError, match="--auth"):
+            ServeSettings(host=host)
+    for auth in ("ann", ":plum", "ann:"):
+        with pytest.raises(UsageError, match="USER:PASSWORD"):
+            ServeSettings(auth=auth)
+    app = make_app(ServeSettings(host="0.0.0.0", auth="ann:plüm", runs=settings.runs))
+    client = TestClient(app, base_url="http://example.org")
+    for told in (None, "ann:pear", "ann", "ann:plüm2"):
+        headers = {} if told is None else {"Authorization": f"Basic {base64.b64encode(told.encode()).decode()}"}
+        answer = client.get("/", headers=headers)
+        assert answer.status_code == 401
+        assert answer.headers["WWW-Authenticate"].startswith("Basic")
+    right = {"Authorization": f"Basic {base64.b64encode('ann:plüm'.encode()).decode()}"}
+    assert client.get("/", headers=right).status_code == 200
+
+
+def make_run(settings: ServeSettings, name: str) -> Path:
+    run = settings.runs / name
+    (run / "samples").mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps({**named_reports.config(NAME), "total_steps": 40}))
+    (run / "log.jsonl").write_text("".join(json.dumps({**line, "seconds": 1.0}) + "\n" for line in named_reports.log(NAME)))
+    (run / "samples" / "step-00000010.png").write_bytes(PNG)
+    return run
+
+
+def test_a_run_is_shown_with_its_curves_and_samples_as_they_come(client: TestClient, settings: ServeSettings) -> None:
+    run = make_run(settings, "plums")
+    assert "plums" in client.get("/runs").text
+    before = client.get("/runs/plums")
+    assert before.status_code == 200
+    assert "<svg" in before.text
+    assert "<b>&plums" not in before.text
+    assert client.get("/runs/plums/samples/10").content == PNG
+    (run / "samples" / "step-00000020.png").write_bytes(png_bytes(np.zeros((8, 8, 3), np.uint8)))
+    assert "/runs/plums/samples/20" in client.get("/runs/plums").text
+    (run / "config.json").write_text("{")
+    assert client.get("/runs/plums").status_code == 422
+    assert client.get("/runs").status_code == 200
+
+
+def test_nothing_outside_of_a_run_is_shown(client: TestClient, settings: ServeSettings, tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(PNG)
+    run = make_run(settings, "plums")
+    (run / "samples" / "step-00000020.png").symlink_to(tmp_path / "secret.png")
+    wanted = ("plums/samples/20", "plums/samples/30", "pears", "pears/samples/10", "%2e%2e", "..%2fplums/samples/10")
+    assert {client.get(f"/runs/{address}").status_code for address in wanted} == {404}
+
+
+def test_a_detector_is_asked_and_nothing_stays(
+    client: TestClient, settings: ServeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (settings.detectors / "judge").mkdir(parents=True)
+    (settings.detectors / "judge" / "detector.safetensors").write_bytes(b"")
+    asked: list[DetectSettings] = []
+
+    def judged(wanted: DetectSettings) -> DetectResult:
+        asked.append(wanted)
+        assert Path(wanted.pictures[0]).read_bytes() == PNG
+        picture = DetectedPicture(file=wanted.pictures[0], generated=True, probability=0.75, logit=1.0, outside=())
+        return DetectResult(detector=Path("d"), accuracy=0.9, interval=(0.8, 0.95), pictures=(picture,), skipped=(), failed=())
+
+    monkeypatch.setattr(serve, "detect", judged)
+    assert "judge" in client.get("/detect").text
+    answer = client.post("/api/detect", params={"name": "judge"}, content=PNG).json()
+    assert (answer["generated"], answer["probability"], answer["accuracy"]) == (True, 0.75, 0.9)
+    assert asked[0].detector == str(settings.detectors / "judge" / "detector.safetensors")
+    assert client.post("/api/detect", params={"name": "../judge"}, content=PNG).status_code == 400
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_a_detector_that_is_none_is_refused_in_a_sentence(client: TestClient, settings: ServeSettings) -> None:
+    (settings.detectors / "judge").mkdir(parents=True)
+    (settings.detectors / "judge" / "detector.safetensors").write_bytes(b"\xff" * 100)
+    answer = client.post("/api/detect", params={"name": "judge"}, content=PNG)
+    assert answer.status_code == 422
+    assert "detector.safetensors" in answer.json()["error"]
+
+
+def test_it_says_where_it_listens_and_ctrl_c_ends_it(settings: ServeSettings, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fruitgan", "serve", "--port", "0", "--runs", str(settings.runs)]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=None
+    ) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        with urllib.request.urlopen(address + "/serve.js") as answer:
+            assert answer.status == 200
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+
+
+def test_wrong_options_and_a_missing_package_are_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["serve", "--host", "0.0.0.0"]) == 2
+    assert "--auth" in capsys.readouterr().err
+    assert main(["serve", "--bundle", "nothing"]) == 2
+    assert "nothing" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["serve"]) == 4
+    assert 'pip install "fruitgan[serve]"' in capsys.readouterr().err
