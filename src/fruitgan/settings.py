@@ -190,6 +190,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         if not any(type(word) is type(value) and word == value for word in arguments):
             raise UsageError(f"{where}: {shown(value)} is not one of {', '.join(map(str, arguments))}")
         return value
+    if isinstance(kind, type) and hasattr(kind, "_fields"):  # a named tuple
+        return kind(*_convert_tuple(tuple(_hints(kind).values()), value, where))
     if origin is tuple:
         return _convert_tuple(arguments, value, where)
     if origin in (dict, Mapping):

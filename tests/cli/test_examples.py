@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from fruitgan.cli import main
 from fruitgan.demo.fruit import draw
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -41,3 +43,30 @@ def test_the_two_folders_example_goes_on_where_it_stopped(tmp_path: Path, monkey
 
 def test_the_own_generator_example_trains_it(tmp_path: Path) -> None:
     assert "step 10: cycle" in run(tmp_path, "own_generator.py", "10")
+
+
+def test_the_slurm_script_is_sound_shell() -> None:
+    shellcheck = shutil.which("shellcheck")
+    if shellcheck is None:
+        pytest.skip("shellcheck is not installed")
+    done = subprocess.run([shellcheck, EXAMPLES / "cluster" / "translate.slurm"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_ray_job_runs_a_command_that_there_is_on_nodes_of_one_image(capsys: pytest.CaptureFixture[str]) -> None:
+    yaml = pytest.importorskip("yaml")
+    job = yaml.safe_load((EXAMPLES / "cluster" / "translate.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    program, command, *arguments = job["spec"]["entrypoint"].split()
+    assert (program, arguments[-3:]) == ("fruitgan", ["--ray", "auto", "--json"])
+    assert main([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in arguments if word.startswith("--"))
+    groups = job["spec"]["rayClusterSpec"]
+    containers = [
+        container
+        for group in (groups["headGroupSpec"], *groups["workerGroupSpecs"])
+        for container in group["template"]["spec"]["containers"]
+    ]
+    assert len({container["image"] for container in containers}) == 1
+    assert all({"envFrom", "resources", "volumeMounts"} < container.keys() for container in containers)

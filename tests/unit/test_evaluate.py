@@ -17,6 +17,7 @@ from PIL import Image
 
 from fruitgan.data.labelled import LabelledImage, ManifestRow, manifest_bytes
 from fruitgan.errors import DataError, EnvironmentProblem, Stopped, UsageError
+from fruitgan.evaluate import job
 from fruitgan.evaluate.detection import judge_by_given
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import DEFAULT_METRICS, EvaluateSettings
@@ -388,3 +389,15 @@ def test_inception_is_torch_fidelitys_network_with_the_weights_given(tmp_path: P
     ours = inception_module.inception(weights=str(file)).eval()
     with torch.inference_mode():
         assert torch.equal(ours(pixels.float() / 255), network(pixels)[0])
+
+
+def test_of_very_many_images_a_random_draw_is_measured_and_said_so(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(dataset / "origins", 10, first=200, redness=0.8)  # 000.png to 009.png anew: still 24
+    fill(dataset / "origins/more", 6, first=300, redness=0.8)
+    monkeypatch.setattr(job, "MOST_IMAGES", 24)
+    monkeypatch.setattr(job, "DRAWN_IMAGES", 20)
+    results = [evaluate(settings(dataset, seed=seed)) for seed in (0, 0, 1)]
+    assert [(result.n_real, result.n_fake) for result in results] == [(20, 24)] * 3
+    kids = [result.numbers["kid"].value for result in results]
+    assert kids[0] == kids[1] != kids[2]
+    assert any("of 30 real images 20 are measured" in note for note in results[0].notes)

@@ -32,7 +32,7 @@ LENGTH_PANEL = "Length, saving, resuming"
 LARGEST_IMAGE_PX = 8192
 LARGEST_BATCH = 65536
 
-BARE = {"--resume": "newest"}
+BARE = {"--resume": "newest", "--ray": "local"}
 """What an option means that stands without a value."""
 
 SAME = (("gpu", "device"), ("epochs", "steps"))
@@ -247,6 +247,8 @@ SaveEvery = Annotated[
 BatchSize = Annotated[
     int | None, _recipes("--batch-size", "-b", max=LARGEST_BATCH, metavar="N", help="Images of each domain per step.")
 ]
+RAY_HELP = "By actors of Ray: of the cluster with its head at HOST:PORT or (auto) around this machine, or alone of a local one."
+Ray = Annotated[str | None, _machine("--ray", metavar="[HOST:PORT|auto]", help=RAY_HELP)]
 SHARD_HELP = (
     "Only this part of the work, by a hash of each path: I of 0 to N-1; auto is a Slurm array's task, or RANK of WORLD_SIZE."
 )

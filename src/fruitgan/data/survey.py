@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
+from fruitgan.cluster import Cluster
 from fruitgan.data.groups import content_sha256, perceptual_hash
 from fruitgan.data.parallel import in_order
 from fruitgan.data.preprocessing import Preprocessing, Traits, traits
 from fruitgan.data.sources import Source
 from fruitgan.errors import DataError
 from fruitgan.images import Pixels
-from fruitgan.progress import OnProgress, silent
+from fruitgan.progress import OnProgress, Progress, silent
+from fruitgan.settings import from_json, to_json
 
 GREY_DIFFERENCE = 3.0
 """Mean difference of the colour channels, of 255, up to which a picture is greyscale (JPEG adds about 1)."""
@@ -56,25 +59,36 @@ Survey = Mapping[tuple[str, str], Sequence[Picture | BrokenFile]]
 """All files by domain and split (`train` or `test`), in their order."""
 
 
-def survey(source: Source, how: Preprocessing, tell: OnProgress = silent) -> Survey:
-    """Decode every file of both domains once.
+def survey(source: Source, how: Preprocessing, tell: OnProgress = silent, cluster: Cluster | None = None) -> Survey:
+    """Decode every file of both domains once, here or by the actors of a cluster.
 
     Raises:
         DataError: a file that was there is there no more.
     """
-    found = {}
+    found: dict[tuple[str, str], list[Picture | BrokenFile]] = {}
     for split in ("train", "test"):
         for domain in (source.a, source.b):
             paths = domain.train if split == "train" else domain.test
             look = functools.partial(_look, how=how, domain=domain.name, split=split)
-            looked = in_order(look, paths, what=f"looking at {split} {domain.name}", tell=tell)
-            found[domain.name, split] = [picture for _, picture in looked]
+            what = f"looking at {split} {domain.name}"
+            if cluster is None:
+                found[domain.name, split] = [picture for _, picture in in_order(look, paths, what=what, tell=tell)]
+                continue
+            found[domain.name, split] = seen = []
+            for value in cluster.each(functools.partial(_looking, look), to_json(paths), on_gpus=False):
+                seen.append(from_json(cast(Any, Picture | BrokenFile), value))
+                tell(Progress(what, len(seen), len(paths)))
     return found
 
 
 def pictures_of(files: Sequence[Picture | BrokenFile]) -> list[Picture]:
     """Those that can be decoded."""
     return [file for file in files if isinstance(file, Picture)]
+
+
+def _looking(look: Callable[[Path], Picture | BrokenFile], device: str) -> Callable[[str], Any]:
+    """What an actor does for each path."""
+    return lambda path: to_json(look(Path(path)))
 
 
 def _look(path: Path, how: Preprocessing, domain: str, split: str) -> Picture | BrokenFile:

@@ -144,10 +144,15 @@ def open_engine(
     Raises:
         UsageError, DataError, EnvironmentProblem: as `EngineBuilder`, or two packages register the generator's name.
     """
-    name = fastest(generator, weights, scale=scale, tell=tell, **asked) if wanted == AUTO else wanted
+    name = engine_name(wanted, generator, weights, scale=scale, tell=tell, **asked)
     workers = worker_count(images)
     threads = None if workers == 1 else max(1, cores() // workers)
     return name, engines.get(name)(generator=generator, weights=weights, threads=threads, **asked)
+
+
+def engine_name(wanted: str, generator: Choice, weights: Weights, **asked: Any) -> str:
+    """The name of the engine; `asked` as of `fastest`, which `auto` means."""
+    return fastest(generator, weights, **asked) if wanted == AUTO else wanted
 
 
 def fastest(

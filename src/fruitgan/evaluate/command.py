@@ -137,6 +137,7 @@ def evaluate(
     gpu: options.Gpu = None,
     device: options.Device = None,
     threads: options.Threads = None,
+    ray: options.Ray = None,
     config: options.Config = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="All numbers, and what they mean, as in the report.", rich_help_panel=OUTPUT)
@@ -177,6 +178,7 @@ def evaluate(
         metrics=_names(metrics) or choices.DEFAULT_METRICS,
         weights=_weights(weights or [], [name for name in chosen if choices.takes_weights(name)]),
         quick=quick,
+        ray=ray,
         out=out,
         fail_above=bounds[0],
         fail_below=bounds[1],

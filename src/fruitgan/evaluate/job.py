@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from fruitgan.cluster import connected
 from fruitgan.data.groups import merged_groups
 from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage, read_folders
 from fruitgan.device import choose_device
@@ -33,6 +34,7 @@ from fruitgan.measures.contracts import Features, Metric
 from fruitgan.measures.features import Pictures
 from fruitgan.networks.contracts import detectors
 from fruitgan.progress import Event, OnProgress
+from fruitgan.randomness import generator
 from fruitgan.registry import suggestion
 from fruitgan.runs.resume import environment
 from fruitgan.threads import chosen_threads, using_threads
@@ -41,6 +43,8 @@ FILE = "evaluation.json"
 REPORT = "report.html"
 SMALL_SET = 100
 """With fewer images of a class, intervals are so wide that a note says so."""
+MOST_IMAGES, DRAWN_IMAGES = 50_000, 10_000
+"""Of more of a kind, so many are drawn: kernels and neighbours take the square of the number in time, some in memory."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class _Job:
         out = settings.out or OUT / _slug(settings.fake_dir)
         check_writable(out)
         read = read_folders(settings.fake_dir, real_dir)
+        read = replace(read, images=self._drawn(read.images))
         fakes, reals = _sides(read.images)
         for metric in chosen.values():
             metric.check_counts(len(reals), len(fakes))
@@ -118,7 +123,9 @@ class _Job:
         leaks = find_leaks(facts, [image.group for image in images], [image.split for image in images])
         pictures = Pictures(how)
         real_paths, fake_paths = ([image.path for image in side] for side in (reals, fakes))
-        numbers = Measuring(settings, chosen, real_paths, fake_paths, sources, device, self.tell, pictures).numbers(backends)
+        with connected(settings.ray, settings.gpu, settings.device) if settings.ray else nullcontext() as cluster:
+            measuring = Measuring(settings, chosen, real_paths, fake_paths, sources, device, self.tell, pictures, cluster)
+            numbers = measuring.numbers(backends)
         numbers.not_measured |= left_out
         found = detect(settings, images, leaks, backends, pictures, device, self.tell)
         found.notes = [*self.notes, *found.notes]
@@ -153,6 +160,19 @@ class _Job:
         result.seconds = round(time.monotonic() - began, 3)
         _write(result, exhibits(result, fakes, reals, sources, pictures, device, beside.rows))
         return result
+
+    def _drawn(self, images: tuple[LabelledImage, ...]) -> tuple[LabelledImage, ...]:
+        """The images that are measured: of a side that is too large for that a random draw."""
+        left_out: set[Path] = set()
+        for kind, side in zip(("generated", "real"), _sides(images), strict=True):
+            if len(side) > MOST_IMAGES:
+                order = generator(self.settings.seed, 0, f"evaluation/drawn {kind}").permutation(len(side))
+                left_out |= {side[place].path for place in order[DRAWN_IMAGES:]}
+                self.notes.append(
+                    f"of {len(side):,} {kind} images {DRAWN_IMAGES:,} are measured, drawn at random by --seed: every number is "
+                    "an estimate from those, leaks are looked for among them alone, and a FID is one of so many images"
+                )
+        return tuple(image for image in images if image.path not in left_out)
 
     def _note_limits(self, fakes: Sequence[LabelledImage], reals: Sequence[LabelledImage]) -> None:
         """What these numbers cannot say."""

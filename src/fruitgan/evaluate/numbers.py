@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 
+from fruitgan.cluster import Cluster
 from fruitgan.data.parallel import in_order
 from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluate.results import FloorResult, Numbers, RatioResult
@@ -145,6 +147,8 @@ class Measuring:
     device: torch.device
     tell: Tell
     pictures: Pictures
+    cluster: Cluster | None
+    """Whose actors compute features; None is this process."""
     extracted: dict[tuple[str, str], FeatureSet] = field(default_factory=dict)
     """By backend and kind of images."""
 
@@ -225,9 +229,8 @@ class Measuring:
         key = backend.name, what
         if key not in self.extracted:
             label, total = f"features {backend.name} of the {what} images", len(paths)
-            self.extracted[key] = extract(
-                backend, paths, self.device, lambda n: self.tell(Progress(label, n, total)), read=self.pictures
-            )
+            asked: dict[str, Any] = {"read": self.pictures, "cluster": self.cluster}
+            self.extracted[key] = extract(backend, paths, self.device, lambda n: self.tell(Progress(label, n, total)), **asked)
         return self.extracted[key]
 
     def _pairs(self, found: Numbers) -> None:

@@ -66,6 +66,8 @@ class EvaluateSettings:
     weights: Mapping[str, Path] = field(default_factory=dict)
     """By the name of features, a file with their weights; those of others are fetched or came with the package."""
     quick: bool = False
+    ray: str | None = None
+    """The cluster whose actors compute features, as `cluster.connected` takes it; None is this process."""
     out: Path | None = None
     """None is a folder below `runs/evaluate`, named after the generated images' folder."""
     fail_above: Mapping[str, float] = field(default_factory=dict)

@@ -51,6 +51,7 @@ def export_dataset(
     gpu: options.Gpu = None,
     device: options.Device = None,
     shard: options.Shard = None,
+    ray: options.Ray = None,
     config: options.Config = None,
     quiet: options.Quiet = False,
     json: options.Json = False,

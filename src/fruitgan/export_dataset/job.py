@@ -7,22 +7,24 @@ import io
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from fruitgan import __version__
 from fruitgan.bundle import Bundle, Card, load, locate, pinned, weights_sha256
+from fruitgan.cluster import Cluster, connected
 from fruitgan.data.groups import content_sha256
 from fruitgan.data.labelled import ORIGINS, PREDICTED
 from fruitgan.data.parallel import Shard, in_order
 from fruitgan.data.preprocessing import Preprocessing, Tally, with_found_range
 from fruitgan.data.sources import Source, find_source
 from fruitgan.data.survey import survey
-from fruitgan.engines.contracts import Engine, Images, worker_count
-from fruitgan.engines.onnx_engine import AUTO, check_engine, open_engine
+from fruitgan.engines.contracts import Engine, Images, Weights, engines, worker_count
+from fruitgan.engines.onnx_engine import AUTO, check_engine, engine_name, open_engine
 from fruitgan.engines.padding import translate_pixels
 from fruitgan.errors import DataError, Stopped, UsageError
 from fruitgan.export_dataset.folder import FORMAT, DatasetFolder
@@ -30,7 +32,7 @@ from fruitgan.export_dataset.selection import Item, LeftOut, choose, name_items,
 from fruitgan.files import check_writable, write_atomically
 from fruitgan.images import Fit, Pixels, signed_from_unit, to_pillow, unit_from_signed
 from fruitgan.progress import OnProgress, Progress, silent
-from fruitgan.settings import RUNS, to_json
+from fruitgan.settings import RUNS, from_json, to_json
 from fruitgan.translate.job import choose_direction
 
 Format = Literal["png", "webp", "jpg"]
@@ -81,6 +83,8 @@ class ExportSettings:
     overwrite: bool = False
     shard: Shard | None = None
     """The part of the images that is made here, without the manifest, which the same export makes of all parts."""
+    ray: str | None = None
+    """The cluster whose actors do the work, as `cluster.connected` takes it; None is this process."""
     runs: Path = RUNS
 
     def __post_init__(self) -> None:
@@ -152,8 +156,12 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
         Stopped: `on_progress` asked for it.
         FruitganError: the dataset cannot be written, no memory, or the generator gave numbers that are not finite.
     """
+    with connected(settings.ray, settings.gpu, settings.device) if settings.ray else nullcontext() as cluster:
+        return _export(settings, on_progress or silent, cluster)
+
+
+def _export(settings: ExportSettings, tell: OnProgress, cluster: Cluster | None) -> ExportResult:
     begin = time.monotonic()
-    tell = on_progress or silent
     check_engine(settings.engine)  # an unknown name is refused even where nothing is left to do
     address = pinned(settings.bundle)
     bundle = load(locate(address or settings.bundle, settings.runs))
@@ -168,7 +176,7 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
     made_of = _made_of(settings, bundle, direction, how)
     if not settings.overwrite:
         folder.refuse_others(made_of)  # before the long look at the images
-    source, target, items, left_out, warnings = _selection(settings, bundle, direction, data, how, tell)
+    source, target, items, left_out, warnings = _selection(settings, bundle, direction, data, how, tell, cluster)
     lines = [[item.file, item.source, item.picture.split, item.picture.content, item.group] for item in items]
     made_of |= {"count": len(items) // 2, "pictures": hashlib.sha256(json.dumps(lines).encode()).hexdigest()}
     replaces = settings.overwrite and not folder.is_unfinished(made_of)  # else the same command goes on after a stop
@@ -200,18 +208,28 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
     if todo or not (result.finished or settings.shard):
         engine: str | None = None
         generator: Engine | None = None
+        weights = bundle.weights[direction]
         if any(item.generated for item in todo):  # else no network is built; one that cannot be built must leave nothing
             scale = "native" if made_of["image_size_px"] > WHOLE_SIDE_PX else AUTO
-            asked: dict[str, Any] = {"gpu": settings.gpu, "device": settings.device, "scale": scale, "tell": tell}
-            weights = bundle.weights[direction]
-            engine, generator = open_engine(settings.engine, bundle.card.generator, weights, len(items), **asked)
+            asked: dict[str, Any] = {"scale": scale, "tell": tell}
+            if cluster is not None:
+                engine = engine_name(settings.engine, bundle.card.generator, weights, gpu=cluster.device, **asked)
+            else:
+                asked |= {"gpu": settings.gpu, "device": settings.device}
+                engine, generator = open_engine(settings.engine, bundle.card.generator, weights, len(items), **asked)
         with folder.taken(alone=settings.shard is None):
             if replaces:
                 folder.clear()
             else:
                 todo = _todo(folder, made_of, items, mine)  # another process may have been at work until now
             folder.begin(made_of, todo)
-            _make(settings, bundle.card, how, made_of["image_size_px"], generator, todo, worker_count(len(items)), tell)
+            maker = _Maker(settings, bundle.card, how, made_of["image_size_px"], generator)
+            made: Generator[bytes | None]
+            if cluster is None:
+                made = (file for _, file in in_order(maker.file_of, todo, worker_count(len(items))))
+            else:
+                made = cluster.each(partial(_making, maker, engine, weights), to_json(todo))
+            _make(maker, todo, made, tell)
             if settings.shard is None:
                 folder.finish(items, made_of["bundle"], _card(result, bundle, address, made_of, data.name, source))
                 result = replace(result, finished=True)
@@ -220,11 +238,17 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
 
 
 def _selection(
-    settings: ExportSettings, bundle: Bundle, direction: str, data: Source, how: Preprocessing, tell: OnProgress
+    settings: ExportSettings,
+    bundle: Bundle,
+    direction: str,
+    data: Source,
+    how: Preprocessing,
+    tell: OnProgress,
+    cluster: Cluster | None,
 ) -> tuple[str, str, list[Item], LeftOut, list[str]]:
     """The names of both domains, the images to export, what is left out, and what a person should know of them."""
     source, target, odd = oriented(data, bundle.card.domains, direction)
-    found = usable(survey(data, how, tell))
+    found = usable(survey(data, how, tell, cluster))
     chosen = choose(found, source, target if settings.origins == "target" else source, settings.count)
     items = name_items(data, *chosen, found, settings.format)
     side_px = settings.image_size or bundle.card.image_size_px
@@ -288,35 +312,50 @@ def _card(
     }
 
 
-def _make(
-    settings: ExportSettings,
-    card: Card,
-    how: Preprocessing,
-    side_px: int,
-    generator: Engine | None,
-    todo: Sequence[Item],
-    workers: int,
-    tell: OnProgress,
-) -> None:
-    """Write the files of these items: the one path of real and generated images.
+@dataclass(frozen=True)
+class _Maker:
+    """The one path of real and generated images, from what all of them share.
 
     Decoded and made a square as in training (but always by Lanczos), padded to what the generator takes, to floats, the
     generator or nothing, clipped, rounded, cropped, written. No image is stretched to a range of its own.
     """
-    unchanged = Unchanged()
 
-    def file_of(item: Item) -> bytes:
-        engine = generator if item.generated else unchanged
+    settings: ExportSettings
+    card: Card
+    how: Preprocessing
+    side_px: int
+    generator: Engine | None
+
+    def file_of(self, item: Item) -> bytes:
+        engine = self.generator if item.generated else Unchanged()
         if engine is None:  # no fake was missing when it was decided what to build
-            raise DataError(f"{settings.out / item.file}: disappeared meanwhile; give the command again")
-        pixels = how.decode(item.picture.path).pixels
+            raise DataError(f"{self.settings.out / item.file}: disappeared meanwhile; give the command again")
+        pixels = self.how.decode(item.picture.path).pixels
         if content_sha256(pixels) != item.picture.content:
             raise DataError(f"{item.picture.path}: changed while the export was at work; give the command again")
         # One image a call: with other batches, as after a stop, some devices give other last digits.
-        return encode(translate_pixels(engine, card, how.squared(pixels, side_px), "native"), settings.format)
+        made = translate_pixels(engine, self.card, self.how.squared(pixels, self.side_px), "native")
+        return encode(made, self.settings.format)
 
-    with closing(in_order(file_of, todo, workers)) as made:
-        for done, (item, file) in enumerate(made, start=1):
-            write_atomically(settings.out / item.file, file)
+
+def _making(maker: _Maker, engine: str | None, weights: Weights, device: str) -> Callable[[Any], None]:
+    """What an actor does for each item: its file, written."""
+    if engine is not None:
+        asked: dict[str, Any] = {"gpu": device, "threads": 1}
+        maker = replace(maker, generator=engines.get(engine)(generator=maker.card.generator, weights=weights, **asked))
+
+    def make(row: Any) -> None:
+        item = from_json(Item, row)
+        write_atomically(maker.settings.out / item.file, maker.file_of(item))
+
+    return make
+
+
+def _make(maker: _Maker, todo: Sequence[Item], made: Generator[bytes | None], tell: OnProgress) -> None:
+    """Write the files of these items, as they are made in their order; None was written by an actor."""
+    with closing(made):
+        for done, (item, file) in enumerate(zip(todo, made, strict=True), start=1):
+            if file is not None:
+                write_atomically(maker.settings.out / item.file, file)
             if tell(Progress("exporting", done, len(todo))):
                 raise Stopped("stopped; every image is whole, and the same export does the rest", exit_code=130)

@@ -68,6 +68,7 @@ def translate(
         typer.Option("--precision", help="Arithmetic of the generator; auto is fp32.", rich_help_panel=options.MACHINE_PANEL),
     ] = "auto",
     shard: options.Shard = None,
+    ray: options.Ray = None,
     config: options.Config = None,
     quiet: options.Quiet = False,
     json: options.Json = False,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -15,18 +16,21 @@ import numpy as np
 
 from fruitgan.addresses import Address, place_of, write_whole
 from fruitgan.bundle import DEFAULT_SHIPPED, Bundle, Card, load, locate, pinned, weights_sha256
+from fruitgan.cluster import connected
 from fruitgan.data.finder import Found, Remark
 from fruitgan.data.parallel import Shard
 from fruitgan.data.preprocessing import parse_value_range
-from fruitgan.engines.onnx_engine import AUTO, check_engine, open_engine
+from fruitgan.engines.contracts import Weights
+from fruitgan.engines.onnx_engine import AUTO, check_engine, engine_name, open_engine
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.files import check_writable, write_atomically
 from fruitgan.progress import Note, OnProgress, Progress
 from fruitgan.registry import suggestion
-from fruitgan.settings import RUNS, Precision, to_json
+from fruitgan.settings import RUNS, Precision, to_json, typed
 from fruitgan.translate.pictures import ADDRESS, TRAINED_AGAINST, Format, Kept, contact_sheet
-from fruitgan.translate.pipeline import Outcome, Pipeline
+from fruitgan.translate.pipeline import Outcome, Pipeline, built, row_of
 from fruitgan.translate.plan import FOLDER, STREAM, Task, is_folder, make_plan, place_of_sheet, without_results
+from fruitgan.translate.shards import is_shard
 
 LARGEST_SCALE_PX = 8192
 SHEET_PAIRS = 40
@@ -75,6 +79,8 @@ class TranslateSettings:
     precision: Precision = "auto"
     shard: Shard | None = None
     """The part of the images that is translated here; None is all of them."""
+    ray: str | None = None
+    """The cluster whose actors do the work, as `cluster.connected` takes it; None is this process."""
     runs: Path = RUNS
 
     def __post_init__(self) -> None:
@@ -82,6 +88,10 @@ class TranslateSettings:
             raise UsageError("nothing to translate: give files, folders, or - for standard input")
         if STREAM in self.sources and len(self.sources) > 1:
             raise UsageError("- is standard input and holds one image; give it alone")
+        if self.ray and any(text == STREAM or text.startswith("memory:") for text in (*self.sources, self.output or "")):
+            raise UsageError(
+                "--ray: actors see neither standard input and output nor memory://; give folders or other addresses"
+            )
         if self.contact_sheet and self.shard is not None:
             raise UsageError("--contact-sheet shows all pictures: ask for it once more without --shard, when all jobs are done")
         if not 0 <= self.strength <= 1:
@@ -163,16 +173,12 @@ def translate(
     done: dict[Task, Outcome] = {}
     name = None
     if tasks:
-        machine = {"gpu": settings.gpu, "device": settings.device, "precision": settings.precision}
-        weights, scale = bundle.weights[direction], settings.scale_px
-        name, engine = open_engine(settings.engine, card.generator, weights, len(tasks), scale=scale, tell=tell, **machine)
         training = f"trained for {card.steps:,} steps" if card.steps else card.recipe
         tell(Note(f"{card.name} ({path}) to {card.target(direction)}, {direction}, {training}"))
         if card.resolved_recipe is not None and card.steps < FEW_STEPS:
             other = "" if settings.bundle else f"; --bundle {DEFAULT_SHIPPED} takes the one that ships"
             tell(Note(f"{card.name} was trained for {card.steps:,} steps: expect little of it{other}", is_warning=True))
-        pipeline = Pipeline(engine, card, settings, mark, stdout)
-        with closing(pipeline.results(tasks)) as results:
+        with _at_work(settings, card, bundle.weights[direction], mark, tasks, stdout, tell) as (name, results):
             for task, outcome in results:
                 done[task] = outcome
                 reasons = [remark.reason for remark in (*outcome.failed, *outcome.skipped)]
@@ -196,10 +202,36 @@ def translate(
     return result
 
 
+@contextmanager
+def _at_work(
+    settings: TranslateSettings,
+    card: Card,
+    weights: Weights,
+    mark: Mapping[str, Any],
+    tasks: Sequence[Task],
+    stdout: BinaryIO | None,
+    tell: OnProgress,
+) -> Iterator[tuple[str, Iterator[tuple[Task, Outcome]]]]:
+    """The name of the engine, and each task with what became of it, here or by actors; at the end the work is given up."""
+    asked: dict[str, Any] = {"scale": settings.scale_px, "precision": settings.precision, "tell": tell}
+    if settings.ray is None:
+        asked |= {"gpu": settings.gpu, "device": settings.device}
+        name, engine = open_engine(settings.engine, card.generator, weights, len(tasks), **asked)
+        with closing(Pipeline(engine, card, settings, mark, stdout).results(tasks)) as here:
+            yield name, here
+        return
+    with connected(settings.ray, settings.gpu, settings.device) as cluster:
+        name = engine_name(settings.engine, card.generator, weights, gpu=cluster.device, **asked)
+        build = partial(built, name, card, weights, settings, mark)
+        at_once = 1 if any(is_shard(task.path) for task in tasks) else 64
+        with closing(cluster.each(build, [row_of(task) for task in tasks], at_once=at_once)) as there:
+            yield name, ((task, typed(Outcome, outcome, "an actor")) for task, outcome in zip(tasks, there, strict=True))
+
+
 def is_batch(settings: TranslateSettings) -> bool:
     """Whether the work is one for a cluster, an array of jobs or an object store."""
     places = [place_of(text) for text in (*settings.sources, settings.output or FOLDER)]
-    return settings.shard is not None or any(isinstance(place, Address) for place in places)
+    return bool(settings.shard or settings.ray) or any(isinstance(place, Address) for place in places)
 
 
 def _write_failed(settings: TranslateSettings, failed: Sequence[Remark]) -> None:

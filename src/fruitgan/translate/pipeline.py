@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from fruitgan.addresses import write_whole
+from fruitgan.addresses import place_of, write_whole
 from fruitgan.bundle import Card
 from fruitgan.data.decode import NotAnImage, decode_frames
 from fruitgan.data.finder import Remark, bare_reason, reason_no_image
 from fruitgan.data.parallel import in_order
-from fruitgan.engines.contracts import Engine, worker_count
+from fruitgan.engines.contracts import Engine, Weights, engines, worker_count
 from fruitgan.engines.padding import translate_pixels
 from fruitgan.errors import DataError, FruitganError, reason_of
 from fruitgan.files import NotAFile
+from fruitgan.settings import to_json
 from fruitgan.translate.pictures import Format, blended, encode, lacks, restored, unit_of
 from fruitgan.translate.plan import Task, kept_mark
 from fruitgan.translate.shards import Member, is_shard, packed, samples
@@ -91,7 +92,8 @@ class Pipeline:
             FruitganError: it cannot be written, and neither could any other.
         """
         if task.is_there:
-            failed = [Remark(*pair) for pair in kept_mark(task, self.mark).get("failed", ())]
+            lost = kept_mark(task, self.mark).get("failed", {})
+            failed = [Remark(f"{task.source_name}/{name}", reason) for name, reason in lost.items()]
             return Outcome(failed=tuple(failed), exit_code=DataError.exit_code if failed else 0)
         try:
             data = task.read()
@@ -137,7 +139,10 @@ class Pipeline:
             made += results if is_whole else []
             outcomes += [outcome if is_whole else replace(outcome, made=0) for outcome in told]
         failed = tuple(remark for outcome in outcomes for remark in outcome.failed)
-        mark = {**self._mark_of(data, task.form), "failed": [[remark.path, remark.reason] for remark in failed]}
+        mark = {
+            **self._mark_of(data, task.form),
+            "failed": {remark.path.removeprefix(f"{task.source_name}/"): remark.reason for remark in failed},
+        }
         return packed(made, mark), Outcome(
             made=sum(outcome.made for outcome in outcomes),
             failed=failed,
@@ -171,6 +176,25 @@ class Pipeline:
 
     def _mark_of(self, data: bytes, form: Format) -> dict[str, Any]:
         return {**self.mark, "format": form, "source": hashlib.sha256(data).hexdigest()}
+
+
+def row_of(task: Task) -> list[Any]:
+    """A task as it goes to an actor."""
+    return [task.source_name, task.output_name, task.form, task.is_there]
+
+
+def built(
+    engine: str, card: Card, weights: Weights, settings: TranslateSettings, mark: Mapping[str, Any], device: str
+) -> Callable[[list[Any]], Any]:
+    """What an actor does for each row: the pipeline's `attempt`, with an engine of one thread or one GPU."""
+    asked: dict[str, Any] = {"gpu": device, "precision": settings.precision, "threads": 1}
+    pipeline = Pipeline(engines.get(engine)(generator=card.generator, weights=weights, **asked), card, settings, mark)
+
+    def attempt(row: list[Any]) -> Any:
+        source, output, form, is_there = row
+        return to_json(pipeline.attempt(Task(place_of(source), place_of(output), form, is_there=is_there)))
+
+    return attempt
 
 
 def _as_ours(error: Exception) -> FruitganError:

@@ -7,7 +7,7 @@ import io
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO, get_args
@@ -170,7 +170,7 @@ def _identity(place: Place) -> object:
 def without_results(tasks: Sequence[Task], mark: Mapping[str, Any], settings: TranslateSettings) -> list[Task]:
     """The tasks that are to be done: all with `overwrite`, else those whose results are not there.
 
-    Results at an address, and shards, are not opened here: who does the task sees whether they are what they should be.
+    Results at an address, shards and what a cluster does are not opened here: who does the task sees what is there.
     What runs that were killed left half-written beside the results is removed.
 
     Raises:
@@ -186,7 +186,7 @@ def without_results(tasks: Sequence[Task], mark: Mapping[str, Any], settings: Tr
             missing.append(task)
         elif not task.output.is_file():
             raise UsageError(f"{task.output}: is in the way and is no file; give another place with -o")
-        elif overwrite or is_shard(task.path):
+        elif overwrite or settings.ray or is_shard(task.path):
             missing.append(replace(task, is_there=not overwrite))
         elif reason := _difference(task, read_mark(task.output), mark):
             in_the_way.append(f"{task.output} ({reason})")
@@ -257,22 +257,25 @@ def name_outputs(sources: Sequence[ImageFile | Listed], suffixes: Sequence[str])
     The first that is free of: `photo.png`, `photo.jpg.png`, then both with as many of the source's folders before as it takes.
     All sources that want one name move on together, so that the names do not hang on their order.
     """
-    forms = []
-    for number, (source, suffix) in enumerate(zip(sources, suffixes, strict=True), start=1):
-        folder, name = source.relative.parent, source.relative.name
-        above = Path(os.path.abspath(str(source.path))).parent.parts[1:]  # without the root
-        own = (source.relative.stem + suffix, name + suffix)
-        deeper = [PurePath(*above[-n:], it) for n in range(len(folder.parts) + 1, len(above) + 1) for it in own]
-        # What still clashes then differs in case alone and lies in one folder.
-        numbered = folder / f"{name}-{number}{suffix}"
-        forms.append([*(folder / it for it in own), *deeper, numbered])
-    level = [0] * len(forms)
-    while True:
-        names = [form[at] for form, at in zip(forms, level, strict=True)]
+    names = [source.relative.parent / (source.relative.stem + suffix) for source, suffix in zip(sources, suffixes, strict=True)]
+    further: dict[int, Iterator[PurePath]] = {}  # of a million names few clash
+    is_moving = True
+    while is_moving:
+        is_moving = False
         keys = [unicodedata.normalize("NFC", str(name)).casefold() for name in names]
         uses = Counter(keys)
-        clashing = [i for i, key in enumerate(keys) if uses[key] > 1 and level[i] + 1 < len(forms[i])]
-        if not clashing:
-            return names
-        for i in clashing:
-            level[i] += 1
+        for i in (i for i, key in enumerate(keys) if uses[key] > 1):
+            following = further.setdefault(i, _further_names(sources[i], suffixes[i], i + 1))
+            if (name := next(following, None)) is not None:
+                names[i], is_moving = name, True
+    return names
+
+
+def _further_names(source: ImageFile | Listed, suffix: str, number: int) -> Iterator[PurePath]:
+    folder, name = source.relative.parent, source.relative.name
+    above = Path(os.path.abspath(str(source.path))).parent.parts[1:]  # without the root
+    yield folder / (name + suffix)
+    for n in range(len(folder.parts) + 1, len(above) + 1):
+        for own in (source.relative.stem + suffix, name + suffix):
+            yield PurePath(*above[-n:], own)
+    yield folder / f"{name}-{number}{suffix}"  # what still clashes differs in case alone and lies in one folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import os
@@ -16,8 +17,10 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from fruitgan.cluster import Cluster
 from fruitgan.data.parallel import in_order
 from fruitgan.data.preprocessing import AS_USUAL, Preprocessing
+from fruitgan.device import choose_device
 from fruitgan.errors import DataError, FruitganError
 from fruitgan.files import file_sha256, write_atomically
 from fruitgan.images import Pixels, unit_from_bytes
@@ -68,10 +71,11 @@ def extract(
     on_image: Callable[[int], object] | None = None,
     batch_images: int = BATCH_IMAGES,
     read: Pictures | None = None,
+    cluster: Cluster | None = None,
 ) -> FeatureSet:
     """The features [N, D] of the images, in the order of the paths; those that were computed before come from the cache.
 
-    `read` gives the pixels of a file.
+    `read` gives the pixels of a file; with a `cluster` its actors do, and compute the same batches.
 
     Raises:
         DataError: an image cannot be read or decoded (named).
@@ -83,7 +87,10 @@ def extract(
     known = cache.rows()
     missing = {key: path for key, path in zip(keys, paths, strict=True) if key not in known}
     new: dict[bytes, Row] = {}
-    computed = rows(features, list(missing.values()), device, batch_images, read)
+    if cluster is None:
+        computed = rows(features, list(missing.values()), device, batch_images, read)
+    else:
+        computed = _computed_by(cluster, features, list(missing.values()), batch_images, read.how)
     for key, row in zip(missing, computed, strict=True):
         new[key] = row
         if on_image is not None:
@@ -109,6 +116,25 @@ def rows(
                 images = torch.from_numpy(np.stack(batch)).to(device).permute(0, 3, 1, 2).contiguous().float()
                 values = features(unit_from_bytes(images)).float().cpu().numpy()
             yield from values
+
+
+def _computed_by(
+    cluster: Cluster, features: Features, paths: Sequence[Path], batch_images: int, how: Preprocessing
+) -> Iterator[Row]:
+    """As `rows`, by actors; a batch is an item, so that its neighbours are the same."""
+    batches = [[str(path) for path in paths[start : start + batch_images]] for start in range(0, len(paths), batch_images)]
+    for made in cluster.each(functools.partial(_describer, features.to("cpu"), how), batches, at_once=4):
+        yield from np.array(made, dtype=np.float32)
+
+
+def _describer(features: Features, how: Preprocessing, device: str) -> Callable[[list[str]], list[list[float]]]:
+    """What an actor does for a batch of paths."""
+
+    def describe(paths: list[str]) -> list[list[float]]:
+        on = choose_device(device)
+        return [row.tolist() for row in rows(features, list(map(Path, paths)), on, len(paths), Pictures(how))]
+
+    return describe
 
 
 class FeatureCache:

@@ -1,0 +1,169 @@
+"""The same work for many items by actors of Ray: on a cluster that is there, or on one of this machine's cores for the time.
+
+Ray does all the rest: it hands out the items, holds back what would not fit into memory, and gives what a dead actor or node
+had to another. A local cluster listens on loopback alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from fruitgan.errors import EnvironmentProblem, FruitganError, UsageError, reason_of
+from fruitgan.machine import cores
+
+LOCAL, HERE = "local", "auto"
+"""The addresses of a cluster of this machine for the time, and of the one that this machine is part of."""
+STORE_BYTES = 100_000_000
+"""Of Ray's object store in a local cluster: through it go names and numbers, no pictures."""
+ANSWER_SECONDS = 10
+# HTTP/2's first words, and an empty frame of settings; a server answers with its own settings, a frame of type 4.
+GREETING, ANSWER = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 4
+
+Work = Callable[[Any], Any]
+"""What is done for an item, from JSON to JSON; raises FruitganError where nothing more can be done for any."""
+Build = Callable[[str], Work]
+"""Makes the work, with all that it needs, on the device `none` or `0`: once for each actor."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that this process is connected to."""
+
+    cores: int
+    gpus: int
+    """Those that may be used; with one at least, each actor has one."""
+
+    @property
+    def device(self) -> str:
+        """Of an actor, as `--gpu` says it: a GPU (`0`), or a core (`none`)."""
+        return "0" if self.gpus else "none"
+
+    def each(self, build: Build, items: Sequence[Any], on_gpus: bool = True, at_once: int = 64) -> Generator[Any]:
+        """What the work gives for each item, in their order; with `on_gpus` where there are any.
+
+        An actor is given so many `at_once`, or fewer where all would not be busy; those are done again where it dies.
+
+        Raises:
+            FruitganError: what the work or its making raised, or Ray itself.
+        """
+        import ray
+        from ray.data import ActorPoolStrategy, DataContext, from_items
+
+        context = DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        rows = [{"at": at, "item": json.dumps(item)} for at, item in enumerate(items)]
+        gpus = self.gpus if on_gpus else 0
+        actors = gpus or self.cores
+        blocks = max(1, len(rows) // at_once, min(len(rows), 4 * actors))
+        data = from_items(rows, override_num_blocks=blocks).map(
+            cast(Any, _Actor),
+            fn_constructor_args=(build, self.device if on_gpus else "none", str(Path.cwd())),
+            compute=ActorPoolStrategy(min_size=1, max_size=min(actors, blocks)),
+            num_cpus=1,
+            num_gpus=1 if gpus else 0,
+        )
+        early: dict[int, Any] = {}
+        due = 0
+        try:
+            for row in data.iter_rows():
+                early[row["at"]], *problem = json.loads(row["told"])
+                if problem:
+                    error = FruitganError(problem[0])
+                    error.exit_code = problem[1]
+                    raise error
+                while due in early:
+                    yield early.pop(due)
+                    due += 1
+        except ray.exceptions.RayError as error:
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            raise FruitganError(f"Ray gave up: {lines[-1].strip() if lines else error!r}; the same command goes on") from error
+
+
+class _Actor:
+    """The work of one process of Ray."""
+
+    def __init__(self, build: Build, device: str, folder: str) -> None:
+        with suppress(OSError):  # paths mean what they mean to the command, where its folder is there
+            os.chdir(folder)
+        self._work: Work | None = None
+        self._error: FruitganError | None = None
+        try:
+            self._work = build(device)
+        except FruitganError as error:  # told with the first item: what an actor raises while it is made, Ray tries for ever
+            self._error = error
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            if self._error is not None:
+                raise self._error
+            told = [cast(Work, self._work)(json.loads(row["item"]))]
+        except FruitganError as error:
+            told = [None, str(error), error.exit_code]
+        return {"at": row["at"], "told": json.dumps(told)}
+
+
+@contextmanager
+def connected(address: str, gpu: str | None, device: str | None) -> Iterator[Cluster]:
+    """A cluster to work on: `HOST:PORT`, `auto` for the one that this machine is part of, or `local` for one of its own.
+
+    `gpu` and `device` are those options of the command: whether GPUs may be used; which one, Ray says.
+
+    Raises:
+        UsageError: not of this form.
+        EnvironmentProblem: Ray is not installed, or nothing answers there.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of each use
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters comes as an error
+    if address == LOCAL:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # off, Ray takes loopback for this machine's address
+    elif address != HERE:
+        _must_answer(address)
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise EnvironmentProblem('--ray: Ray is not installed: pip install "fruitgan[ray]"') from error
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    was_there = ray.is_initialized()
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == LOCAL:
+        quiet |= {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": STORE_BYTES}
+        quiet["_node_ip_address"] = "127.0.0.1"
+    try:
+        if not was_there:
+            ray.init(address=address, **quiet)
+        held = cast(Any, ray).cluster_resources()
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise EnvironmentProblem(f"--ray {address}: no cluster to be had ({reason_of(error)})") from error
+    try:
+        with redirect_stdout(sys.stderr):  # where Ray tells of a lost node; results alone go to stdout
+            yield Cluster(max(1, int(held.get("CPU", 1))), 0 if gpu == "none" or device == "cpu" else int(held.get("GPU", 0)))
+    finally:
+        if not was_there:
+            ray.shutdown()
+
+
+def _must_answer(address: str) -> None:
+    """Raises: UsageError for no `HOST:PORT`; EnvironmentProblem if nothing there speaks as Ray does: Ray itself waits long."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host or int(port) > 65535:
+        raise UsageError(
+            f"--ray {address}: expected HOST:PORT of a cluster's head, auto, or nothing for a cluster of this machine"
+        )
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS) as server:
+            server.sendall(GREETING)
+            answer = server.recv(9)
+    except OSError as error:
+        raise EnvironmentProblem(f"--ray {address}: no cluster answers there ({error})") from error
+    if len(answer) < 4 or answer[3] != ANSWER:
+        raise EnvironmentProblem(f"--ray {address}: what answers there is no Ray cluster")
