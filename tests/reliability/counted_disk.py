@@ -1,8 +1,8 @@
 """Counts what this process changes in the file system and, at the change it is told, dies, or finds the disk full.
 
 Python's own changes are seen through an audit hook, what is written to files and what is brought to the disk through wrappers,
-and the file of a checkpoint's tensors, which safetensors writes by itself, through one of its own. Of a write that ends in
-death half is done. A death can be one of the whole machine: then what was not brought to the disk is lost.
+and the file of a checkpoint's tensors, which has hundreds of writes, as one change. Of a write that ends in death half is
+done. A death can be one of the whole machine: then what was not brought to the disk is lost.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError
 
 from fruitgan.runs import checkpoint
 
@@ -42,6 +42,10 @@ class Disk:
     """Counts changes while `changes` is a list."""
 
     def __init__(self) -> None:
+        self.lock = threading.RLock()
+        """A training's checkpoints are written by another thread than its log."""
+        self.here = threading.local()
+        """`quiet` in a thread whose changes are not counted now."""
         self.changes: list[str] | None = None
         """Those so far; None while none are counted."""
         self.die_at = -1
@@ -54,18 +58,29 @@ class Disk:
 
     def change(self, label: str, half: Callable[[], object] = lambda: None) -> None:
         """Something is about to be changed; `half` does half of it."""
-        if self.changes is None:
-            return
-        number = len(self.changes)
-        self.changes.append(label)
-        if number == self.die_at:
-            half()
-            if self.power_cut:
-                self.lose()
-            os.kill(os.getpid(), signal.SIGKILL)
-        if 0 <= self.fail_from <= number and label not in FREEING:
-            half()
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with self.lock:
+            if self.changes is None or self.is_quiet:
+                return
+            number = len(self.changes)
+            self.changes.append(label)
+            if number == self.die_at:
+                half()
+                if self.power_cut:
+                    self.lose()
+                os.kill(os.getpid(), signal.SIGKILL)
+            if 0 <= self.fail_from <= number and label not in FREEING:
+                half()
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    @property
+    def is_quiet(self) -> bool:
+        return getattr(self.here, "quiet", False)
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        before, self.here.quiet = self.is_quiet, True
+        yield
+        self.here.quiet = before
 
     def lose(self) -> None:
         """What a power cut may do: what was not brought to the disk was never there, what was removed is gone."""
@@ -88,7 +103,7 @@ class Disk:
                 name.path.write_bytes(name.before)
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.changes is None:
+        if self.changes is None or self.is_quiet:
             return
         if event == "open":
             path, _, flags = arguments
@@ -133,7 +148,7 @@ class Disk:
 
 disk = Disk()
 real_open = io.open
-real_save_file = checkpoint.save_file
+real_write_tensors = checkpoint.write_tensors
 
 
 class Counted:
@@ -168,20 +183,17 @@ def counted_open(file: Any, mode: str = "r", *more: Any, **named: Any) -> Any:
     return Counted(opened) if disk.changes is not None and set(mode) & set("wax+") else opened
 
 
-def counted_save_file(tensors: Any, path: Path) -> None:
+def counted_write_tensors(path: Path, tensors: Any) -> str:
     def half() -> None:
-        disk.changes, changes = None, disk.changes  # what is done halfway in here is no change of its own
-        real_save_file(tensors, path)
-        os.truncate(path, path.stat().st_size // 2)
-        disk.changes = changes
+        with disk.quiet():
+            real_write_tensors(path, tensors)
+            os.truncate(path, path.stat().st_size // 2)
 
     disk.names.append(Name(path))
     disk.synced[path] = 0
-    try:
-        disk.change("tensors", half)
-    except OSError as error:
-        raise SafetensorError(f"I/O error: {error.strerror}") from error
-    real_save_file(tensors, path)
+    disk.change("tensors", half)
+    with disk.quiet():
+        return real_write_tensors(path, tensors)
 
 
 def watch_the_disk() -> None:
@@ -189,7 +201,7 @@ def watch_the_disk() -> None:
     sys.addaudithook(disk.audit)
     builtins.open = io.open = counted_open  # type: ignore[assignment]
     os.fsync = disk.fsync
-    checkpoint.save_file = counted_save_file
+    checkpoint.write_tensors = counted_write_tensors
 
 
 def cases(work: Mapping[str, Any], changes: int, limits_bytes: Sequence[int]) -> dict[int, dict[str, Any]]:

@@ -26,7 +26,8 @@ from safetensors.torch import load_file, save
 
 from fruitgan.cli import main
 from fruitgan.errors import DataError, FruitganError
-from fruitgan.runs.checkpoint import SUMS, TENSORS, VALUES, Checkpoints, Stateful
+from fruitgan.runs.checkpoint import SUMS, TENSORS, VALUES, Checkpoints, Snapshot, Stateful, snapshot
+from fruitgan.train_gan import segment
 from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.objectives.adversarial import ReplayBuffer
 from fruitgan.train_gan.settings import TrainGanSettings
@@ -64,11 +65,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def good(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Good:
     """With averages."""
     seen: list[Parts] = []
-    save_it = Checkpoints.save
 
-    def watched(self: Checkpoints, step: int, parts: Parts, *rest: Any, **more: Any) -> Path:
+    def watched(step: int, parts: Parts, *rest: Any) -> Snapshot:
         seen.append(parts)
-        return save_it(self, step, parts, *rest, **more)
+        return snapshot(step, parts, *rest)
 
     asked = TrainGanSettings(
         data=str(data),
@@ -87,7 +87,7 @@ def good(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Good:
         precision="fp32",
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoints, "save", watched)
+        patch.setattr(segment, "snapshot", watched)
         result = train_gan(asked)
     return Good(result.run, seen[-1])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from picture_files import write_ramp_domains
-from training_events import start_of, step_of, warnings_of
+from training_events import is_saved, start_of, step_of, warnings_of
 from trainings import assert_same_end, last_checkpoint, log_lines, stop_after
 
 from fruitgan import randomness
@@ -21,6 +22,7 @@ from fruitgan.cli import main
 from fruitgan.data.loader import Batch, BatchLoader
 from fruitgan.errors import DataError, FruitganError, UsageError, is_out_of_memory
 from fruitgan.progress import Event, OnProgress
+from fruitgan.runs.checkpoint import Checkpoints, Snapshot
 from fruitgan.runs.run import Run
 from fruitgan.train_gan import job, segment
 from fruitgan.train_gan.job import OutOfMemory, train_gan
@@ -206,7 +208,7 @@ def test_rollback_passes_over_a_checkpoint_that_was_damaged_meanwhile(
 
     def damage(event: Event) -> None:
         events.append(event)
-        if step_of(event) == 4 and not texts(events):
+        if is_saved(event) and "00000004" in str(event) and not texts(events):
             (tmp_path / "run" / "checkpoints" / "step-00000004" / "state.json").write_text("{")
 
     assert train_gan(settings(data, tmp_path, on_nan="rollback"), damage).finished
@@ -474,3 +476,41 @@ def test_files_from_the_future_do_not_matter(data: Path, tmp_path: Path) -> None
     result = train_gan(TrainGanSettings(resume="newest", out=tmp_path, gpu="none"), keep_start)
     assert (result.run.name, result.finished, starts) == ("run", True, [5])
     assert train_gan(TrainGanSettings(resume="newest", out=tmp_path, gpu="none")).run.name == "old"
+
+
+def test_steps_go_on_while_a_checkpoint_is_written(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached, write = threading.Event(), Checkpoints.write
+
+    def slow(self: Checkpoints, what: Snapshot, files: Mapping[str, bytes]) -> Path:
+        assert reached.wait(100)  # which comes at step 3, while that of step 2 is written
+        return write(self, what, files)
+
+    def on_progress(event: Event) -> None:
+        if step_of(event) == 3:
+            assert not (tmp_path / "slow" / "checkpoints").exists()
+            reached.set()
+
+    train_gan(settings(data, tmp_path, name="plain"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "write", slow)
+        train_gan(settings(data, tmp_path, name="slow"), on_progress)
+    assert_same_end(tmp_path / "slow", tmp_path / "plain")
+
+
+def test_a_checkpoint_that_cannot_be_written_beside_the_steps_ends_the_training(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Event] = []
+    write = Checkpoints.write
+
+    def full(self: Checkpoints, what: Snapshot, files: Mapping[str, bytes]) -> Path:
+        if what.step > 2:
+            raise FruitganError("no space left on device")
+        return write(self, what, files)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "write", full)
+        with pytest.raises(FruitganError, match="no space left"):
+            train_gan(settings(data, tmp_path), events.append)
+    assert max(map(step_of, events)) in (4, 5, 6)  # the next save waits for that of step 4 at the latest
+    assert resumed(tmp_path).step == STEPS

@@ -17,12 +17,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from fruitgan.errors import DataError, FruitganError
 from fruitgan.files import PART_PREFIX, new_folder
 from fruitgan.runs import checkpoint
-from fruitgan.runs.checkpoint import FORMAT, TENSORS, VALUES, Checkpoints, SaveClock
+from fruitgan.runs.checkpoint import DTYPES, FORMAT, TENSORS, VALUES, Checkpoints, SaveClock, snapshot, write_tensors
 
 
 class Notes:
@@ -94,6 +95,33 @@ def test_a_checkpoint_of_format_1_is_restored(tmp_path: Path) -> None:
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     file.write_text(json.dumps({**document, "sha256": {**sums, VALUES: hashlib.sha256(text.encode()).hexdigest()}}))
     assert restored(checkpoints) == (7, [])
+
+
+def test_a_checkpoint_holds_the_state_of_its_moment_however_late_it_is_written(tmp_path: Path) -> None:
+    notes, other = Notes(4), Notes(-4)
+    taken = snapshot(4, {"notes": notes, "other": other})
+    for part in (notes, other):
+        part.tensor.fill_(9)
+    Checkpoints(tmp_path).write(taken)
+    assert restored(Checkpoints(tmp_path)) == (4, [])
+
+
+def test_tensors_of_every_type_and_form_are_read_by_the_library_and_their_sum_is_the_files(tmp_path: Path) -> None:
+    numbers = torch.arange(24).reshape(2, 3, 2, 2)
+    tensors = {f"of/{str(kind)[6:]}": numbers.to(kind) for kind in DTYPES}
+    tensors |= {
+        **{"a/number": torch.tensor(2.5), "a/none": torch.zeros(0, 3), 'a/"name" é': torch.ones(1)},
+        **{
+            "a/last": numbers.float().to(memory_format=torch.channels_last),
+            "a/turned": numbers.permute(3, 2, 1, 0),
+            "a/part": numbers[:, 1],
+        },
+    }
+    sha256 = write_tensors(tmp_path / "x", tensors)
+    assert sha256 == hashlib.sha256((tmp_path / "x").read_bytes()).hexdigest()
+    found = load_file(tmp_path / "x")
+    assert found.keys() == tensors.keys()
+    assert all(found[name].dtype == tensor.dtype and torch.equal(found[name], tensor) for name, tensor in tensors.items())
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
@@ -377,18 +405,17 @@ def test_a_disk_that_does_not_keep_what_is_written_is_told_and_the_checkpoint_be
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved(tmp_path, 1, keep=1)
-    sha256 = checkpoint.file_sha256
+    write = checkpoint.write_tensors
 
-    def written_otherwise(path: Path) -> str:
-        found = sha256(path)
-        if path.parent.name.startswith("."):  # while it is written; what is read afterwards is another thing
-            data = bytearray(path.read_bytes())
-            data[-1] ^= 1
-            path.write_bytes(data)
+    def written_otherwise(path: Path, tensors: Any) -> str:
+        found = write(path, tensors)
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "file_sha256", written_otherwise)
+        patch.setattr(checkpoint, "write_tensors", written_otherwise)
         with pytest.raises(FruitganError, match="was just written: this disk is not to be trusted"):
             saved(tmp_path, 2, keep=1)
     step, told = restored(Checkpoints(tmp_path))

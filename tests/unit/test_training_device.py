@@ -6,12 +6,14 @@ import os
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from fruitgan.device import at_least_fp32, autocast, choose_device, has_fast_bf16, has_room_for
 from fruitgan.errors import EnvironmentProblem, UsageError
+from fruitgan.runs.resume import environment
 
 
 @pytest.fixture
@@ -137,3 +139,16 @@ print(left_mib())
     returned, kept = map(int, done.stdout.split())
     assert returned < 8
     assert kept > 56
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision", "expected"), [((8, 0), "tf32", "tf32"), ((7, 5), "tf32", "fp32"), ((9, 0), "ieee", "fp32")]
+)
+def test_the_environment_says_what_a_gpus_convolutions_compute_in(
+    capability: tuple[int, int], precision: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert environment(torch.device("cpu"))["fp32_convolutions"] is None
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.backends.cudnn, "conv", SimpleNamespace(fp32_precision=precision))
+    assert environment(torch.device("cuda"))["fp32_convolutions"] == expected

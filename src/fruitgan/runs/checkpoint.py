@@ -6,17 +6,21 @@ checkpoints/step-00000500/state.json          format, step, values by PART/KEY, 
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import itertools
 import json
+import struct
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from fruitgan.errors import DataError, FruitganError, is_out_of_memory, reason_of
 from fruitgan.files import file_sha256, new_folder, remove_folder
@@ -35,6 +39,12 @@ VALUES = "state.json"
 SUMS = "sha256"
 WHAT = "checkpoint's file of tensors"
 
+DTYPES = {
+    **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.bool: "BOOL"},
+    **{torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8"},
+}
+"""Types of tensors by their names in safetensors."""
+
 State = dict[str, Any]
 """A flat dict of tensors and JSON values."""
 
@@ -45,6 +55,30 @@ class Stateful(Protocol):
     def state(self) -> State: ...
 
     def restore(self, state: State) -> None: ...
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint is to hold, copied to the host's memory: training goes on while another thread writes it."""
+
+    step: int
+    parts: tuple[str, ...]
+    tensors: Mapping[str, torch.Tensor]
+    values: Mapping[str, Any]
+    about: Mapping[str, Any]
+
+
+def snapshot(step: int, parts: Mapping[str, Stateful], about: Mapping[str, Any] | None = None) -> Snapshot:
+    """The state of all parts as it is now; `about` are JSON values beside it."""
+    tensors: dict[str, torch.Tensor] = {}
+    values: dict[str, Any] = {}
+    for part, stateful in parts.items():
+        for key, value in stateful.state().items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{part}/{key}"] = value.detach().to("cpu", copy=True)
+            else:
+                values[f"{part}/{key}"] = copy.deepcopy(value)
+    return Snapshot(step, tuple(sorted(parts)), tensors, values, about or {})
 
 
 class _Newer(DataError):
@@ -93,31 +127,29 @@ class Checkpoints:
         """Those there are, whole or not, oldest first."""
         return list(step_folders(self.folder).values())
 
-    def save(
-        self,
-        step: int,
-        parts: Mapping[str, Stateful],
-        about: Mapping[str, Any] | None = None,
-        files: Mapping[str, bytes] | None = None,
-    ) -> Path:
+    def save(self, step: int, parts: Mapping[str, Stateful], about: Mapping[str, Any] | None = None) -> Path:
+        """Write the state as it is now; as `write`."""
+        return self.write(snapshot(step, parts, about))
+
+    def write(self, what: Snapshot, files: Mapping[str, bytes] | None = None) -> Path:
         """Write a checkpoint, read it again, and only then remove what is too old.
 
-        `about` are JSON values beside the state, `files` whole files by name, which restoring passes over.
+        `files` are whole files by name, which restoring passes over.
 
         Raises:
             FruitganError: it cannot be written, or does not read as it was written; those before stay.
         """
-        target = self.folder / step_name(step)
+        target = self.folder / step_name(what.step)
         if target.exists() and not self._is_whole(target):
             remove_folder(target)  # a run resumed from an older checkpoint passes a damaged one again
         if not target.exists():
-            _write(target, step, parts, about or {}, files or {})
+            _write(target, what, files or {})
         try:
             _checked(target)
         except DataError as error:
             raise FruitganError(f"{error}, and was just written: this disk is not to be trusted") from error
         self._seen_whole.add(target)
-        self._prune(step)
+        self._prune(what.step)
         return target
 
     def restore_newest(self, parts: Mapping[str, Stateful]) -> tuple[int, list[str]]:
@@ -177,28 +209,40 @@ class Checkpoints:
                 kept += 1
 
 
-def _write(
-    target: Path, step: int, parts: Mapping[str, Stateful], about: Mapping[str, Any], files: Mapping[str, bytes]
-) -> None:
-    tensors: dict[str, torch.Tensor] = {}
-    values: dict[str, Any] = {}
-    for part, stateful in parts.items():
-        for key, value in stateful.state().items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"{part}/{key}"] = value.detach().cpu().contiguous()
-            else:
-                values[f"{part}/{key}"] = value
+def _write(target: Path, what: Snapshot, files: Mapping[str, bytes]) -> None:
     with new_folder(target) as folder:
-        try:
-            save_file(tensors, folder / TENSORS)
-        except SafetensorError as error:  # a full disk is one
-            raise FruitganError(f"{target}: cannot be written ({reason_of(error)})") from error
-        document = {"format": FORMAT, "step": step, "torch": torch.__version__, "parts": sorted(parts), "values": values}
-        sums = {TENSORS: file_sha256(folder / TENSORS), VALUES: _own_sha256(document)}
-        text = json.dumps({**document, ABOUT: dict(about), SUMS: sums}, indent=1, allow_nan=False)
+        sums = {TENSORS: write_tensors(folder / TENSORS, what.tensors)}
+        document = {"format": FORMAT, "step": what.step, "torch": torch.__version__, "parts": [*what.parts]}
+        document["values"] = dict(what.values)
+        sums[VALUES] = _own_sha256(document)
+        text = json.dumps({**document, ABOUT: dict(what.about), SUMS: sums}, indent=1, allow_nan=False)
         (folder / VALUES).write_text(text, encoding="utf-8")
         for name, content in files.items():
             (folder / name).write_bytes(content)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
+    """Write a safetensors file; its sha256, computed on the way and so of what was meant to be written.
+
+    The library would copy all tensors again, and keep Python's lock from the training that goes on meanwhile.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))  # so that all are aligned
+    header, end = {}, 0
+    for name, tensor in ordered:
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    contents: Iterator[Any] = (tensor.contiguous().view(-1).view(torch.uint8).numpy() for _, tensor in ordered)
+    with path.open("wb") as file:
+        for piece in itertools.chain((struct.pack("<Q", len(text)), text), contents):
+            digest.update(piece)
+            file.write(piece)
+    return digest.hexdigest()
 
 
 def _restore(path: Path, parts: Mapping[str, Stateful], former: Mapping[str, str]) -> int:

@@ -30,7 +30,7 @@ NOTHING: tuple[Any, ...] = (None, {}, ())
 """Values of settings that were not given."""
 PACKAGES = ("fruitgan", "torch", "torchvision", "kornia", "numpy", "pillow", "safetensors")
 # What decides the bits of a result; the decoded images are compared by their fingerprint.
-DECIDING = ("system", "cpu", "cpu_capability", "torch_threads", "processes", "device", "gpu")
+DECIDING = ("system", "cpu", "cpu_capability", "torch_threads", "processes", "device", "gpu", "fp32_convolutions")
 DECIDING_PACKAGES = ("fruitgan", "torch", "torchvision", "kornia", "numpy")
 T = TypeVar("T")
 
@@ -158,7 +158,18 @@ def environment(device: torch.device) -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "device": str(device),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "fp32_convolutions": _convolutions(device),
     }
+
+
+def _convolutions(device: torch.device) -> str | None:
+    """What a GPU's convolutions of float32 numbers compute in: `tf32` by torch's default where the GPU has it, else `fp32`."""
+    import torch
+
+    if device.type != "cuda":
+        return None
+    has_it = torch.cuda.get_device_capability(device) >= (8, 0) and torch.backends.cudnn.conv.fp32_precision == "tf32"
+    return "tf32" if has_it else "fp32"
 
 
 def keep_environment(run: Run, step: int, here: Mapping[str, Any]) -> list[str]:

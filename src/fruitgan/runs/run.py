@@ -190,14 +190,13 @@ class Run:
         write_atomically(self.path / ENVIRONMENT, _json(environment))
 
     def log(self, entry: Mapping[str, Any]) -> None:
-        """Add a line to the log and bring it to the disk: a checkpoint that follows must not outlive its past.
-
-        Raises:
-            FruitganError: it cannot be written.
-        """
+        """Add a line to the log; Raises: FruitganError if it cannot be written."""
         with writing(self.path / LOG), (self.path / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, allow_nan=False) + "\n")
-            file.flush()
+
+    def log_to_disk(self) -> None:
+        """Bring the log to the disk: a checkpoint that follows must not outlive its past."""
+        with writing(self.path / LOG), (self.path / LOG).open("a") as file:
             os.fsync(file.fileno())
 
     def entries(self) -> list[dict[str, Any]]:

@@ -104,6 +104,7 @@ class Wandb(Tracker):
         # What it would send by itself: code, packages, and the names of people and machines.
         off = {**dict.fromkeys(("save_code", "x_save_requirements"), False), "console": "off", "silent": True}
         off |= dict.fromkeys(("disable_git", "x_disable_meta", "x_disable_machine_info", "x_disable_stats"), True)
+        off["x_transaction_log_flush_interval"] = 1.0  # seconds: what is in no file dies with the process
         self._run = self._module.init(
             project=os.environ.get("WANDB_PROJECT", "fruitgan"),
             name=run.name,
@@ -115,13 +116,14 @@ class Wandb(Tracker):
             mode="offline" if is_offline() else None,
             settings=self._module.Settings(init_timeout=30, finish_timeout=60, **off),
         )
+        self._run.define_metric("*", step_metric="step")  # its own count keeps a step open until the next one comes
         return f"wandb sync {Path(self._run.dir).parent}" if self._run.offline else str(self._run.url)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self._run.log(dict(values), step=step)
+        self._run.log({**values, "step": step})
 
     def image(self, step: int, name: str, pixels: Pixels) -> None:
-        self._run.log({name: self._module.Image(pixels)}, step=step)
+        self._run.log({name: self._module.Image(pixels), "step": step})
 
     def end(self) -> None:
         self._run.finish()

@@ -192,6 +192,7 @@ class _Job(Listener):
             stop, is_saved = ranks().any(self.stopped, self.stopped or training.is_over or clock.is_due)
             if is_saved and ranks().is_first:
                 with clock.saving():
+                    run.log_to_disk()
                     checkpoints.save(training.step, {"training": training})
             if stop:
                 return

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ from fruitgan.errors import UsageError
 from fruitgan.files import write_atomically
 from fruitgan.progress import Listener, Note, Progress
 from fruitgan.report.grid import png_bytes, sample_files
-from fruitgan.runs.checkpoint import Checkpoints, SaveClock
+from fruitgan.runs.checkpoint import Checkpoints, SaveClock, Snapshot, snapshot
 from fruitgan.runs.run import CHECKPOINTS, SAMPLES, Run
 from fruitgan.runs.trackers import Trackers
 from fruitgan.settings import to_json
@@ -64,6 +66,8 @@ class Segment:
     def __post_init__(self) -> None:
         self.threads_check_at: float = THREADS_CHECK_SECONDS
         """Seconds of this segment at which other numbers of threads are tried next."""
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="save")
+        self._saving: Future[Path] | None = None
         self.checkpoints = Checkpoints(
             self.run.path / CHECKPOINTS, self.settings.keep or DEFAULTS["keep"], FORMER_PARTS, self.settings.keep_every
         )
@@ -110,6 +114,7 @@ class Segment:
             ranks().release()
             return self._end()
         finally:
+            self._writer.shutdown()  # the folder stays locked until the last file is written
             self.trackers.end()
 
     @property
@@ -143,6 +148,8 @@ class Segment:
         if self.settings.on_nan != "rollback" or len(before) >= MAX_ROLLBACKS:
             self.log.add_failure(error, self.trainer)
             raise error
+        self._await_saved()
+        ranks().exchange(None)  # so that all restore the same checkpoint
         parts = self.trainer.stateful()
         step, _ = self.checkpoints.restore_newest(parts)
         if not step:
@@ -158,6 +165,8 @@ class Segment:
     def _after(self, report: StepReport) -> bool:
         """Do what is due after a step; whether it is the last one of this segment."""
         self.log.steps_done += 1
+        if self._saving is not None and self._saving.done():
+            self._await_saved()
         every, kept = self.settings.save_every, self.settings.keep_every
         is_due = (report.step % every == 0 if every else self.save_clock.is_due) or (kept and report.step % kept == 0)
         first = ranks().is_first
@@ -212,15 +221,29 @@ class Segment:
             )
 
     def _save(self) -> None:
+        """Copy the state, and have it written beside the steps that follow; one at a time."""
         self.trainer.confirm()
         self.saved_seconds = round(self.log.seconds, 3)
         about = {"recipe": to_json(self.plan.recipe), "seconds": self.saved_seconds}
         with self.save_clock.saving():
+            self._await_saved()
             content = bundles.bundle_bytes(self._bundle())
-            path = self.checkpoints.save(self.trainer.step, self.trainer.stateful(), about, files={bundles.FILE_NAME: content})
-            write_atomically(self.run.path / bundles.FILE_NAME, content)
+            state = snapshot(self.trainer.step, self.trainer.stateful(), about)
+            self._saving = self._writer.submit(self._write, state, content)
         self.saved_step = self.trainer.step
-        self.listener.tell(Note(f"saved {path}"))
+
+    def _write(self, state: Snapshot, bundle: bytes) -> Path:
+        """In a thread of its own."""
+        self.run.log_to_disk()
+        path = self.checkpoints.write(state, files={bundles.FILE_NAME: bundle})
+        write_atomically(self.run.path / bundles.FILE_NAME, bundle)
+        return path
+
+    def _await_saved(self) -> None:
+        """Wait for what is being written, if anything is; Raises: FruitganError if it could not be."""
+        if self._saving is not None:
+            saving, self._saving = self._saving, None
+            self.listener.tell(Note(f"saved {saving.result()}"))
 
     def _end(self) -> TrainGanResult:
         trainer, run = self.trainer, self.run
@@ -228,6 +251,7 @@ class Segment:
             return self._result(self.log.seconds)
         if self.saved_step != trainer.step:
             self._save()  # also where no step was left to do: a kill may have come between the last checkpoint and its bundle
+        self._await_saved()
         self._sample()
         result = self._result(self.saved_seconds)  # those that a resumed run counts on from
         self._write_page(result)
