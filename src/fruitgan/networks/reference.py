@@ -75,7 +75,7 @@ def reference_tensors(choice: Choice, weights: Arrays) -> dict[str, NDArray[np.f
     network = sketch(generators, choice, weights, f"the generator {choice.name}")
     assert network is not None
     names = reference_names(network)
-    check_weights(network.state_dict(), weights, f"the generator {choice.name}")
+    check_weights(network.state_dict(), weights, f"the generator {choice.name} as installed here")
     return {key: weights[name].astype(np.float32) for name, key in names.items()} | _blurs(network)
 
 

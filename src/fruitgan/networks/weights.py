@@ -53,7 +53,7 @@ def build_for(registry: Registry[Callable[..., N]], choice: Choice, weights: Arr
     what = f"the {registry.noun} {choice.name}"
     network = sketch(registry, choice, weights, what)
     if network is not None:
-        check_weights(network.state_dict(), weights, what)
+        check_weights(network.state_dict(), weights, f"{what} as installed here")
     # What is drawn here is not kept, and the caller's draws are not ours. `devices=[]`: the network is built on the CPU.
     with torch.random.fork_rng(devices=[]), _no_larger_than(weights):
         built = _built(registry, choice, what, is_checked=network is not None)
@@ -151,7 +151,7 @@ def check_weights(expected: Mapping[str, torch.Tensor], weights: Arrays, what: s
         elif (array.dtype.kind == "f") != tensor.is_floating_point():
             problems.append(f"{name} is of {array.dtype.name}, not {str(tensor.dtype).removeprefix('torch.')}")
     if problems:
-        raise DataError(f"the weights are not those of {what} as installed here: {problems[0]}")
+        raise DataError(f"the weights are not those of {what}: {problems[0]}")
 
 
 def load_arrays(network: nn.Module, weights: Arrays, what: str) -> None:
@@ -160,7 +160,7 @@ def load_arrays(network: nn.Module, weights: Arrays, what: str) -> None:
     Raises:
         DataError: naming the first tensor that is missing, unknown, of another shape or another kind of number.
     """
-    check_weights(network.state_dict(), weights, what)
+    check_weights(network.state_dict(), weights, f"{what} as installed here")
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
             tensor.copy_(torch.from_numpy(np.array(weights[name])))  # a copy: torch warns of arrays that cannot be written
