@@ -197,8 +197,7 @@ def translate(
         tell(Note(f"{sheet}: {len(shown)} of {len(there)} sources with their results"))
     page = str(sheet) if sheet is not None and there else None
     result = _result(settings, found, there, done, time.monotonic() - begin, contact_sheet=page, **used)
-    if is_batch(settings):
-        _write_failed(settings, result.failed)
+    _write_failed(settings, result.failed)
     return result
 
 
@@ -228,16 +227,12 @@ def _at_work(
             yield name, ((task, typed(Outcome, outcome, "an actor")) for task, outcome in zip(tasks, there, strict=True))
 
 
-def is_batch(settings: TranslateSettings) -> bool:
-    """Whether the work is one for a cluster, an array of jobs or an object store."""
-    places = [place_of(text) for text in (*settings.sources, settings.output or FOLDER)]
-    return bool(settings.shard or settings.ray) or any(isinstance(place, Address) for place in places)
-
-
 def _write_failed(settings: TranslateSettings, failed: Sequence[Remark]) -> None:
-    """What failed, beside the folder of the results; the part of an array has a file of its own."""
-    if is_folder(settings.output):
-        folder, shard = place_of(settings.output or FOLDER), settings.shard
+    """What failed, beside the folder of the results of a cluster, of an array (each part a file) or of what lies elsewhere."""
+    places = [place_of(text) for text in (settings.output or FOLDER, *settings.sources)]
+    is_batch = settings.shard or settings.ray or any(isinstance(place, Address) for place in places)
+    if is_batch and is_folder(settings.output):
+        folder, shard = places[0], settings.shard
         rows = "".join(json.dumps(to_json(remark)) + "\n" for remark in failed)
         name = FAILED.format("" if shard is None else f"-{shard.index}-of-{shard.count}")
         write_whole((folder if isinstance(folder, Address) else folder.absolute()).parent / name, rows.encode())

@@ -92,9 +92,8 @@ class Pipeline:
             FruitganError: it cannot be written, and neither could any other.
         """
         if task.is_there:
-            lost = kept_mark(task, self.mark).get("failed", {})
-            failed = [Remark(f"{task.source_name}/{name}", reason) for name, reason in lost.items()]
-            return Outcome(failed=tuple(failed), exit_code=DataError.exit_code if failed else 0)
+            failed = _failed_of(task, kept_mark(task, self.mark).get("failed", {}))
+            return Outcome(failed=failed, exit_code=DataError.exit_code if failed else 0)
         try:
             data = task.read()
             file, outcome = self._shard(task, data) if is_shard(task.path) else self._picture(task.source_name, data, task.form)
@@ -118,8 +117,10 @@ class Pipeline:
     def _shard(self, task: Task, data: bytes) -> tuple[bytes, Outcome]:
         """A shard of the same samples with their pictures translated; a sample whose picture fails is left out."""
         made: list[Member] = []
-        outcomes: list[Outcome] = []
+        notes: list[Remark] = []
+        lost: dict[str, str] = {}
         names: set[str] = set()
+        pictures = exit_code = 0
         for sample in samples(data):
             results: list[Member] = []
             told: list[Outcome] = []
@@ -128,27 +129,22 @@ class Pipeline:
                     results.append((name, content))
                     continue
                 new_name = f"{name.rpartition('.')[0] or name}.{task.form}"
+                new_name = f"{name}.{task.form}" if new_name in names else new_name
+                names.add(new_name)
                 try:
                     file, outcome = self._picture(f"{task.source_name}/{name}", content, task.form)
-                    results.append((f"{name}.{task.form}" if new_name in names else new_name, file))
-                    names.add(new_name)
-                except (FruitganError, MemoryError) as error:
-                    outcome = Outcome.of_error(f"{task.source_name}/{name}", _as_ours(error))
+                except (FruitganError, MemoryError) as raised:
+                    error = _as_ours(raised)
+                    lost[name], exit_code = bare_reason(error), max(exit_code, error.exit_code)
+                    break
+                results.append((new_name, file))
                 told.append(outcome)
-            is_whole = not any(outcome.failed for outcome in told)
-            made += results if is_whole else []
-            outcomes += [outcome if is_whole else replace(outcome, made=0) for outcome in told]
-        failed = tuple(remark for outcome in outcomes for remark in outcome.failed)
-        mark = {
-            **self._mark_of(data, task.form),
-            "failed": {remark.path.removeprefix(f"{task.source_name}/"): remark.reason for remark in failed},
-        }
-        return packed(made, mark), Outcome(
-            made=sum(outcome.made for outcome in outcomes),
-            failed=failed,
-            notes=tuple(remark for outcome in outcomes for remark in outcome.notes),
-            exit_code=max((outcome.exit_code for outcome in outcomes), default=0),
-        )
+            else:
+                made += results
+                notes += (note for outcome in told for note in outcome.notes)
+                pictures += len(told)
+        file = packed(made, {**self._mark_of(data, task.form), "failed": lost})
+        return file, Outcome(made=pictures, failed=_failed_of(task, lost), notes=tuple(notes), exit_code=exit_code)
 
     def _picture(self, name: str, data: bytes, form: Format) -> tuple[bytes, Outcome]:
         """The file of a result. Raises: FruitganError."""
@@ -176,6 +172,11 @@ class Pipeline:
 
     def _mark_of(self, data: bytes, form: Format) -> dict[str, Any]:
         return {**self.mark, "format": form, "source": hashlib.sha256(data).hexdigest()}
+
+
+def _failed_of(task: Task, lost: Mapping[str, str]) -> tuple[Remark, ...]:
+    """Of the files of a shard, by their names."""
+    return tuple(Remark(f"{task.source_name}/{name}", reason) for name, reason in lost.items())
 
 
 def row_of(task: Task) -> list[Any]:
