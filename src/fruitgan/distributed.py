@@ -29,8 +29,6 @@ MOST_NAMED = 8
 class RankLost(FruitganError):
     """Another process of the training died or hangs: to start again from the last checkpoint may help."""
 
-    is_everywhere = True
-
 
 class Elsewhere(FruitganError):
     """Another process found what is wrong, or stopped, and says it."""

@@ -6,6 +6,7 @@ Nothing listens at the network: the processes find each other by a file, and tal
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from fruitgan.console.signals import EXIT_CODES
 from fruitgan.distributed import LAUNCH, RankLost, is_started_as_rank, ranks
 from fruitgan.errors import EnvironmentProblem, FruitganError, Stopped, UsageError
 
@@ -24,7 +26,7 @@ RESTARTS = 10
 """Of a training that may go on for weeks; what ends for a reason is not started anew."""
 OUTCOME, LEADER = "exit-code", "process-0"
 """Files of the launch's folder: how it ended, and who is to be told of a signal."""
-SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 0}
+SET_SIGNAL_OF_PARENTS_DEATH = 1  # of Linux' prctl
 
 
 def processes_wanted(gpu: str | None, device: str | None, processes: int | None) -> int:
@@ -107,10 +109,10 @@ def _signals_handed_on(folder: Path) -> Iterator[None]:
             os.kill(int((folder / LEADER).read_text()), number)
         except (OSError, ValueError):  # not yet, or no longer there
             name = signal.Signals(number).name
-            raise Stopped("stopped before the first step; nothing was changed", SIGNALS[name]) from None
+            raise Stopped("stopped before the first step; nothing was changed", EXIT_CODES[name]) from None
 
     before: dict[int, Any] = {}
-    for name in SIGNALS:
+    for name in EXIT_CODES:
         if (number := getattr(signal, name, None)) is not None:
             before[number] = signal.signal(number, hand_on)
     try:
@@ -125,6 +127,8 @@ def begun_by_launch() -> None:
     folder = Path(os.environ[LAUNCH])
     if (folder / OUTCOME).exists():
         sys.exit(0)
+    if sys.platform == "linux":  # save and stop where the one that started this is killed, rather than stay behind
+        ctypes.CDLL(None).prctl(SET_SIGNAL_OF_PARENTS_DEATH, signal.SIGTERM)
     if os.environ["RANK"] == "0":
         (folder / LEADER).write_text(str(os.getpid()))
 

@@ -174,6 +174,8 @@ def joined() -> Iterator[Ranks]:
     except Exception as error:
         if group.is_preparing and not isinstance(error, (RankLost, Elsewhere)):
             group.tell(error)
+        if not group.is_first and isinstance(error, RankLost):
+            raise RankLost("") from error  # the first one says it
         if not group.is_first and getattr(error, "is_everywhere", False):
             raise Elsewhere(getattr(error, "exit_code", 1)) from error
         raise

@@ -158,19 +158,19 @@ def of_launch(process: subprocess.Popen[str]) -> list[int]:
 def test_a_training_whose_processes_are_killed_five_times_ends_as_one_that_was_left_alone(data: Path, tmp_path: Path) -> None:
     words = (*TRAIN, "--data", str(data), "--steps", "60", "--save-every", "3", "--processes", "2", "--json")
     alone = json.loads(run(tmp_path, *words, "--out", "alone").stdout)
-    command = [*COMMAND, *words]
-    killed = subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert killed.stderr is not None
-    assert killed.stdout is not None
     victims, saved, random = 0, 0, np.random.default_rng(7)
     wait_for = random.integers(1, 4)
-    for line in killed.stderr:
-        saved += line.startswith("saved ")
-        if saved >= wait_for and victims < 5:
-            os.kill(of_launch(killed)[random.integers(2)], signal.SIGKILL)
-            victims, saved, wait_for = victims + 1, 0, random.integers(1, 4)
-    result = json.loads(killed.stdout.read())
-    assert (killed.wait(), victims, result["finished"]) == (0, 5, True)
+    command = [*COMMAND, *words]
+    with subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as killed:
+        assert killed.stderr is not None
+        assert killed.stdout is not None
+        for line in killed.stderr:
+            saved += line.startswith("saved ")
+            if saved >= wait_for and victims < 5:
+                os.kill(of_launch(killed)[random.integers(2)], signal.SIGKILL)
+                victims, saved, wait_for = victims + 1, 0, random.integers(1, 4)
+        result = json.loads(killed.stdout.read())
+    assert (killed.returncode, victims, result["finished"]) == (0, 5, True)
     assert result["weights_sha256"] == alone["weights_sha256"]
 
 
@@ -192,13 +192,13 @@ def test_a_run_goes_on_with_another_number_of_processes(data: Path, tmp_path: Pa
 def test_a_process_that_hangs_is_given_up_with_a_word(data: Path, tmp_path: Path) -> None:
     words = (*COMMAND, *TRAIN, "--data", str(data), "--steps", "5000", "--save-every", "2")
     first, second = start([words, words], tmp_path, FRUITGAN_RANK_SECONDS="8")
-    assert first.stderr is not None
-    assert any(line.startswith("saved ") for line in first.stderr)
-    second.send_signal(signal.SIGSTOP)
-    said = first.stderr.read()
-    second.kill()
-    second.wait()
-    assert first.wait() == 1
+    with first, second:
+        assert first.stderr is not None
+        assert any(line.startswith("saved ") for line in first.stderr)
+        second.send_signal(signal.SIGSTOP)
+        said = first.stderr.read()
+        second.kill()
+    assert first.returncode == 1
     assert "has not answered for 8 seconds" in said
 
 

@@ -155,12 +155,12 @@ class _Job:
             stack.enter_context(using_threads(threads.number))
             self.settings = dataclasses.replace(self.settings, threads=threads.number)
         ranks().divide(plan.recipe.batch_size)
-        objective = self._objective(plan, run is None or not run.saved_step)
+        objective = ranks().in_turn(functools.partial(self._objective, plan, run is None or not run.saved_step))
         if not self.settings.force:
             own = dataclasses.replace(plan.recipe, batch_size=plan.recipe.batch_size // ranks().world)
             check_memory(dataclasses.replace(plan, recipe=own), objective, device)
         tell = self.listener.tell
-        source = self._source(run)
+        source = ranks().in_turn(functools.partial(self._source, run))
         if run is None:
             training_images = [*source.a.train, *source.b.train]
             plan = dataclasses.replace(plan, preprocessing=with_found_range(plan.preprocessing, training_images, tell))
