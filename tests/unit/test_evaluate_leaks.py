@@ -232,6 +232,16 @@ def test_near_duplicates_are_a_leak_only_where_they_straddle_the_splits() -> Non
     assert "1 of 19 real images of the test split is nearly one of the training split" in found.detail
 
 
+@pytest.mark.parametrize(("fakes", "is_leak"), [(-0.08, False), (0.2, True)])
+def test_a_generators_own_grid_of_8_px_is_no_trace_of_compression(fakes: float, is_leak: bool) -> None:
+    random = np.random.default_rng(0)
+    facts = made_up([(160, 160)] * 60, [(160, 160)] * 60)
+    # Photographs that were resized scatter by 0.1; a UNet's steps across its own grid are smaller than elsewhere.
+    values = [*random.normal(fakes, 0.02, 60), *random.normal(0.0, 0.1, 60)]
+    leaks = find_leaks([replace(fact, blockiness=float(value)) for fact, value in zip(facts, values, strict=True)])
+    assert [leak.kind for leak in leaks] == ["jpeg-history"] * is_leak
+
+
 @pytest.mark.parametrize("change", [{"format": "JPEG", "quality": 90}, {"format": "WEBP", "lossless": True}])
 def test_another_format_is_a_leak_whose_effect_is_the_accuracy_of_one_who_sees_it_alone(tmp_path: Path, change: dict) -> None:
     found = between(saved(tmp_path, "fake", 20, 0, **change), saved(tmp_path, "real", 20, 1000, format="PNG"))
