@@ -246,3 +246,12 @@ def test_options_that_do_not_go_together_are_refused(
 
     assert cli.main(["train-gan", "--data", "demo", *words]) == 2
     assert named in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_processes_that_go_back_go_back_together_and_one_says_it(data: Path, tmp_path: Path) -> None:
+    words = ("--steps", "60", "--save-every", "5", "--on-nan", "rollback", "--cycle-weight", "1e38")
+    found = run(tmp_path, *TRAIN, "--data", str(data), *words, "--processes", "2")
+    assert found.returncode == 1
+    assert found.stderr.count("on with another seed") == 3
+    assert found.stderr.count("error: not finite") == 1

@@ -149,7 +149,7 @@ class Segment:
             self.log.add_failure(error, self.trainer)
             raise error
         self._await_saved()
-        ranks().exchange(None)  # so that all restore the same checkpoint
+        ranks().any(False)  # waits for the one that writes, so that all restore the same checkpoint
         parts = self.trainer.stateful()
         step, _ = self.checkpoints.restore_newest(parts)
         if not step:
