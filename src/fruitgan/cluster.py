@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from fruitgan import __version__
 from fruitgan.errors import EnvironmentProblem, FruitganError, UsageError, reason_of
 from fruitgan.machine import cores
 
@@ -66,7 +67,7 @@ class Cluster:
         blocks = max(1, len(rows) // at_once, min(len(rows), 4 * actors))
         data = from_items(rows, override_num_blocks=blocks).map(
             cast(Any, _Actor),
-            fn_constructor_args=(build, self.device if on_gpus else "none", str(Path.cwd())),
+            fn_constructor_args=(build, self.device if on_gpus else "none", str(Path.cwd()), __version__),
             compute=ActorPoolStrategy(min_size=1, max_size=min(actors, blocks)),
             num_cpus=1,
             num_gpus=1 if gpus else 0,
@@ -91,12 +92,16 @@ class Cluster:
 class _Actor:
     """The work of one process of Ray."""
 
-    def __init__(self, build: Build, device: str, folder: str) -> None:
+    def __init__(self, build: Build, device: str, folder: str, version: str) -> None:
         with suppress(OSError):  # paths mean what they mean to the command, where its folder is there
             os.chdir(folder)
         self._work: Work | None = None
         self._error: FruitganError | None = None
         try:
+            if version != __version__:  # whose results would be others
+                raise EnvironmentProblem(
+                    f"--ray: a node has fruitgan {__version__}, here is {version}; install one of them everywhere"
+                )
             self._work = build(device)
         except FruitganError as error:  # told with the first item: what an actor raises while it is made, Ray tries for ever
             self._error = error

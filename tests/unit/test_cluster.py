@@ -16,7 +16,7 @@ from picture_files import write_noise
 from PIL import Image
 from toy_bundles import save_small
 
-from fruitgan import cluster
+from fruitgan import __version__, cluster
 from fruitgan.cli import main
 from fruitgan.errors import EnvironmentProblem, FruitganError, UsageError
 from fruitgan.evaluate.job import evaluate
@@ -119,6 +119,13 @@ def same_files(first: str, second: str) -> bool:
     files = sorted(path.relative_to(first) for path in Path(first).rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(second) for path in Path(second).rglob("*") if path.is_file())
     return all((Path(first) / file).read_bytes() == (Path(second) / file).read_bytes() for file in files)
+
+
+def test_an_actor_of_another_version_makes_nothing() -> None:
+    actor = cluster._Actor(lambda device: lambda item: item, "none", ".", "0.0.1")
+    assert json.loads(actor({"at": 3, "item": "5"})["told"])[2] == EnvironmentProblem.exit_code
+    same = cluster._Actor(lambda device: lambda item: item, "none", ".", __version__)
+    assert (same({"at": 3, "item": "5"})) == {"at": 3, "told": "[5]"}
 
 
 @pytest.mark.ray
