@@ -18,10 +18,15 @@ from fruitgan.demo.fruit import draw
 ROOT = Path(__file__).parents[2]
 QUICK = {
     **{"FRUITGAN_BATCH_SIZE": "2", "FRUITGAN_MAX_TIME": "2s", "FRUITGAN_KEEP_EVERY": "1"},
-    **{"FRUITGAN_EPOCHS": "1", "FRUITGAN_QUICK": "1", "FRUITGAN_THREADS": "1", "FRUITGAN_FEATURES": "colour"},
+    **{"FRUITGAN_QUICK": "1", "FRUITGAN_THREADS": "1", "FRUITGAN_FEATURES": "colour"},
 }
 """For options that a command does not type. A training stops after seconds, so that there is something to resume."""
-SMALLER = ((r"--max-time \w+", "--max-time 2s"), (r"--gpu 0", "--gpu none"), (r"--count \d+", "--count 12"))
+SMALLER = (
+    (r"--max-time \w+", "--max-time 2s"),
+    (r"--gpu 0", "--gpu none"),
+    (r"--count \d+", "--count 12"),
+    (r"train-detector", "train-detector --epochs 1"),
+)
 TRAINED = 'image-size = 48\ngenerator-option = ["base_channels=4", "blocks=1"]\ndiscriminator-option = ["base_channels=4"]\n'
 
 
