@@ -29,7 +29,7 @@ from quality_arms import LARGE, SMALL, fitted, of_fast, of_fruit
 from fruitgan.data.augment import augmentations
 from fruitgan.data.decode import decode
 from fruitgan.data.sources import Domain, Source, find_source
-from fruitgan.device import Precision, choose_device, has_fast_bf16
+from fruitgan.device import choose_device, has_fast_bf16
 from fruitgan.files import write_atomically
 from fruitgan.images import Pixels, squared
 from fruitgan.measures.contracts import features
@@ -39,6 +39,7 @@ from fruitgan.measures.statistics import percentile_interval, resample_weights
 from fruitgan.networks.contracts import discriminators, generators
 from fruitgan.report.grid import png_bytes
 from fruitgan.runs.checkpoint import Checkpoints
+from fruitgan.settings import Precision
 from fruitgan.train_gan.assemble import Plan, load_datasets, make_objective, make_plan, make_trainer
 from fruitgan.train_gan.estimate import count_work, mean_multiply_adds
 from fruitgan.train_gan.objectives.contracts import objectives

@@ -25,7 +25,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from train_step import peak_gflops, seconds, stepper, trainer_of
 
-from fruitgan.device import Precision, keep_freed_memory
+from fruitgan.device import keep_freed_memory
+from fruitgan.settings import Precision
 from fruitgan.train_gan.assemble import Plan, make_plan
 from fruitgan.train_gan.cuda_graphs import WARM_UP_STEPS
 from fruitgan.train_gan.settings import TrainGanSettings

@@ -74,11 +74,11 @@ class Judges:
 
 def reached(looks: Sequence[Look], goal: float) -> float | None:
     """Seconds at the first look at which every judge of every direction is at the goal; None: at none."""
-    return next((look["seconds"] for look in looks if worst(look) <= goal), None)
+    return next((float(look["seconds"]) for look in looks if worst(look) <= goal), None)
 
 
 def worst(look: Look) -> float:
-    return max(r for judged in look["r"].values() for r in judged.values())
+    return max(float(r) for judged in look["r"].values() for r in judged.values())
 
 
 def table(folder: Path) -> list[str]:

@@ -27,8 +27,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from fruitgan.data.loader import Batch, Sampler
-from fruitgan.device import Precision, keep_freed_memory, memory_format_of
+from fruitgan.device import keep_freed_memory, memory_format_of
 from fruitgan.networks import layers
+from fruitgan.settings import Precision
 from fruitgan.train_gan import trainer as training
 from fruitgan.train_gan.assemble import Plan, compile_networks, make_objective, make_plan
 from fruitgan.train_gan.cuda_graphs import WARM_UP_STEPS, CudaGraphs

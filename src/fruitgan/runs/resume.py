@@ -168,7 +168,8 @@ def _convolutions(device: torch.device) -> str | None:
 
     if device.type != "cuda":
         return None
-    has_it = torch.cuda.get_device_capability(device) >= (8, 0) and torch.backends.cudnn.conv.fp32_precision == "tf32"
+    cudnn: Any = torch.backends.cudnn  # whose parts torch declares to no type checker
+    has_it = torch.cuda.get_device_capability(device) >= (8, 0) and cudnn.conv.fp32_precision == "tf32"
     return "tf32" if has_it else "fp32"
 
 
