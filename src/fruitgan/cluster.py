@@ -68,7 +68,7 @@ class Cluster:
         data = from_items(rows, override_num_blocks=blocks).map(
             cast(Any, _Actor),
             fn_constructor_args=(build, self.device if on_gpus else "none", str(Path.cwd()), __version__),
-            compute=ActorPoolStrategy(min_size=1, max_size=min(actors, blocks)),
+            compute=ActorPoolStrategy(min_size=1, max_size=min(actors, blocks), initial_size=min(actors, blocks)),
             num_cpus=1,
             num_gpus=1 if gpus else 0,
         )
