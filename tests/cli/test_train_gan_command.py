@@ -121,7 +121,7 @@ def test_a_resumed_run_keeps_its_habits_unless_told_otherwise(
         (["--data", "DATA", "--domains", "pear"], 2, "as in apple,orange"),
         (["--data", "DATA", "--resume"], 2, "no unfinished run"),
         (["--data", "DATA", "--name", "a/b"], 2, "a name, not a path"),
-        (["--data", "DATA", "--resume", "--dry-run"], 2, "has not begun"),
+        (["--data", "DATA", "--resume", "--dry-run"], 2, "no unfinished run"),
         (["--data", "DATA", "--init-from", "./none.safetensors"], 3, "none.safetensors"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "fruitgan"
-KINDS = {".py", ".typed", ".safetensors", ".onnx", ".json", ".NOTICE", ".html", ".css", ".js"}
+KINDS = {".py", ".typed", ".safetensors", ".onnx", ".json", ".NOTICE", ".html", ".css", ".js", ".md"}
 WEIGHTS_BYTES = 9_000_000
 
 
