@@ -157,7 +157,7 @@ def test_where_nothing_is_known_the_terminal_and_the_page_say_so_and_tell_no_pla
     dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--quick", "--features", "colour", "--metrics", "kid", "--detector", "none", "--device", "cpu")
-    assert main(["evaluate", "--fake-dir", str(dataset / "predicted"), *options, "--out", "o"]) == 0
+    assert main(["evaluate", "--fake-dir", str(dataset / "predicted"), *options, "--out", "o", "--verbose"]) == 0
     assert "The generator was trained against: not known." in capsys.readouterr().out
     values = json.loads(Path("o/evaluation.json").read_text())
     assert values["trained_against"] is None

@@ -173,12 +173,12 @@ def translate(
     done: dict[Task, Outcome] = {}
     name = None
     if tasks:
-        training = f"trained for {card.steps:,} steps" if card.steps else card.recipe
-        tell(Note(f"{card.name} ({path}) to {card.target(direction)}, {direction}, {training}"))
-        if card.resolved_recipe is not None and card.steps < FEW_STEPS:
-            other = "" if settings.bundle else f"; --bundle {DEFAULT_SHIPPED} takes the one that ships"
-            tell(Note(f"{card.name} was trained for {card.steps:,} steps: expect little of it{other}", is_warning=True))
         with _at_work(settings, card, bundle.weights[direction], mark, tasks, stdout, tell) as (name, results):
+            training = f"trained for {card.steps:,} steps" if card.steps else card.recipe
+            tell(Note(f"{card.name} ({path}) to {card.target(direction)}, {direction}, {training}"))
+            if card.resolved_recipe is not None and card.steps < FEW_STEPS:
+                other = "" if settings.bundle else f"; --bundle {DEFAULT_SHIPPED} takes the one that ships"
+                tell(Note(f"{card.name} was trained for {card.steps:,} steps: expect little of it{other}", is_warning=True))
             for task, outcome in results:
                 done[task] = outcome
                 reasons = [remark.reason for remark in (*outcome.failed, *outcome.skipped)]
