@@ -173,9 +173,9 @@ def _empty_attribute_cache() -> None:
 
 
 def after_warm_up(seen: list[Seen], warm_up_steps: int) -> list[Seen]:
-    """The ends of a sitting's stretches after the warm-up."""
+    """The ends of a sitting's stretches after the warm-up, each before a checkpoint: while one is written more is in use."""
     begin = seen[0].step + warm_up_steps
-    return [at for at in seen if at.step >= begin and at.step % STRETCH_STEPS == 0]
+    return [at for at in seen if at.step >= begin and at.step % STRETCH_STEPS == STRETCH_STEPS - LOG_EVERY]
 
 
 def slope(sittings: list[list[int]], confidence: float) -> dict[str, Any]:
