@@ -71,7 +71,7 @@ trackers: Registry[Callable[..., Tracker]] = Registry("trackers")
 
 
 class TensorBoard(Tracker):
-    """Event files for `tensorboard --logdir`; by the extra `tensorboard`."""
+    """TensorBoard's event files, by the extra `tensorboard`."""
 
     def __init__(self) -> None:
         self._module = _needed("torch.utils.tensorboard", "tensorboard")
@@ -94,7 +94,10 @@ class TensorBoard(Tracker):
 
 
 class Wandb(Tracker):
-    """Weights & Biases, without the network where WANDB_MODE=offline or FRUITGAN_OFFLINE=1; by the extra `wandb`."""
+    """Weights & Biases, by the extra `wandb`.
+
+    WANDB_MODE=offline or FRUITGAN_OFFLINE=1 keeps it from the network.
+    """
 
     def __init__(self) -> None:
         self._module = _needed("wandb", "wandb")
