@@ -18,7 +18,7 @@ from fruitgan.data.augment.training import jitter_mirror
 from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.loader import BatchLoader, Loader, Sampler
 from fruitgan.networks.contracts import discriminators, generators
-from fruitgan.train_gan.cuda_graphs import WARM_UP_STEPS, StepRunner
+from fruitgan.train_gan.cuda_graphs import WARM_UP_STEPS, StepRunner, Variant
 from fruitgan.train_gan.objectives.cyclegan import CycleStep, cyclegan
 from fruitgan.train_gan.recipe import constant, recipes, until
 from fruitgan.train_gan.trainer import Trainer
@@ -82,7 +82,10 @@ class Tapes:
 
         return replay
 
-    def release(self) -> None:
+    def release(self, recorded: dict[Variant, Callable[[], None]]) -> None:
+        """What was recorded is still there, since a GPU may be at it: nobody else has dropped it."""
+        assert recorded
+        recorded.clear()
         self.released += 1
 
 

@@ -33,8 +33,8 @@ class Capture(Protocol):
             RuntimeError: the work waits for the device, or does something else that cannot be recorded.
         """
 
-    def release(self) -> None:
-        """Give back the memory of all that was recorded, which is not done again."""
+    def release(self, recorded: dict[Variant, Callable[[], None]]) -> None:
+        """Empty `recorded` when nothing of it runs any more, and give its memory back."""
 
 
 class CudaGraphs:
@@ -68,15 +68,16 @@ class CudaGraphs:
             torch.cuda.set_stream(current)  # torch does not come back from a recording that failed
         return graph.replay
 
-    def release(self) -> None:
-        torch.cuda.synchronize(self.device)
+    def release(self, recorded: dict[Variant, Callable[[], None]]) -> None:
+        torch.cuda.synchronize(self.device)  # a graph that still runs must not be destroyed
+        recorded.clear()
         self._pool = torch.cuda.graph_pool_handle()
         torch.cuda.empty_cache()
 
 
 @contextlib.contextmanager
 def _fastest_kernels() -> Iterator[None]:
-    """In here cuDNN tries its kernels out when it meets a shape for the first time, which is while warming up."""
+    """In here cuDNN tries its kernels out when it meets a shape for the first time."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:
@@ -109,15 +110,19 @@ class StepRunner:
     def __call__(self, variant: Variant) -> None:
         capture = self._capture
         if capture is None:
-            self._work(variant)
+            self._as_it_is(variant)
         elif self._warm[variant] < WARM_UP_STEPS:
             if self._recorded and not self._warm[variant]:
-                self._let_go(capture)  # another variant's memory beside this one's as it is may be too much
+                capture.release(self._recorded)  # another variant's memory beside this one's as it is may be too much
             self._warm[variant] += 1
             capture.warm_up(lambda: self._work(variant))
         elif variant in self._recorded or self._record(capture, variant):
             self._recorded[variant]()
         else:
+            self._as_it_is(variant)
+
+    def _as_it_is(self, variant: Variant) -> None:
+        with _fastest_kernels():
             self._work(variant)
 
     def _record(self, capture: Capture, variant: Variant) -> bool:
@@ -138,9 +143,4 @@ class StepRunner:
         """Record anew from here on: tensors were put into other places."""
         self._warm.clear()
         if self._capture is not None and self._recorded:
-            self._let_go(self._capture)
-
-    def _let_go(self, capture: Capture) -> None:
-        """A variant that comes back is recorded once more."""
-        self._recorded.clear()
-        capture.release()
+            self._capture.release(self._recorded)

@@ -93,11 +93,8 @@ class EMA:
         """Steps averaged over, those that did not count included."""
         self._averaged: list[Tensor] = [p for name in networks for p in self.networks[name].parameters()]
         self._trained: list[Tensor] = [p for network in networks.values() for p in network.parameters()]
-        self._buffers = [
-            pair
-            for name, network in networks.items()
-            for pair in zip(self.networks[name].buffers(), network.buffers(), strict=True)
-        ]
+        self._buffers: list[Tensor] = [b for name in networks for b in self.networks[name].buffers()]
+        self._trained_buffers: list[Tensor] = [b for network in networks.values() for b in network.buffers()]
         self._weight = torch.zeros((), dtype=self._averaged[0].dtype, device=self._averaged[0].device)
 
     def begin_step(self) -> None:
@@ -113,8 +110,8 @@ class EMA:
         ways = torch._foreach_sub(self._trained, self._averaged)
         torch._foreach_mul_(ways, weight)
         torch._foreach_add_(self._averaged, ways)
-        for averaged, trained in self._buffers:
-            averaged.copy_(trained)
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._trained_buffers)
 
     def state(self) -> State:
         state: State = {"updates": self.updates}

@@ -184,7 +184,7 @@ class Trainer:
     def _work(self, variant: frozenset[str]) -> None:
         """The step on the device: reads and writes tensors that stay in their places, and never waits for the device."""
         losses: dict[str, Tensor] = {}
-        buffers = [buffer.clone() for buffer in self._buffers]  # a forward moves them: spectral norm's vectors, running means
+        buffers = self._flat_buffers()  # a forward moves them: spectral norm's vectors, running means
         with stage("batch"):
             batch = self._inputs.batch()
         with stage("images forward"), autocast(self.device, self.precision):
@@ -201,8 +201,10 @@ class Trainer:
                 losses = self._averaged(losses)
         with stage("all finite"):
             ok = self._all_finite(list(losses.values()))
-        for buffer, before in zip(self._buffers, buffers, strict=True):
-            buffer.copy_(torch.where(ok > 0, buffer, before))
+        if self._buffers:
+            kept = torch.where(ok > 0, self._flat_buffers(), buffers)
+            parts = kept.split([buffer.numel() for buffer in self._buffers])
+            torch._foreach_copy_(self._buffers, [part.view_as(old) for part, old in zip(parts, self._buffers, strict=True)])
         with stage("optimise"):
             for optimizer in self.optimizers.values():
                 optimizer.step(ok)
@@ -217,6 +219,10 @@ class Trainer:
             self._sums[name].add_(loss)
         self._left_out.add_(1 - ok)
         self._terms[variant] = tuple(losses)
+
+    def _flat_buffers(self) -> Tensor:
+        """All buffers behind one another, since a kernel for each of `fruit`'s sixty would take longer than its work."""
+        return torch.cat([torch.zeros(0, device=self.device), *(buffer.flatten() for buffer in self._buffers)])
 
     @torch.no_grad()
     def _averaged(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
