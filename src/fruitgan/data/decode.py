@@ -1,8 +1,4 @@
-"""Decode image files: whatever their orientation, colour profile, depth and transparency, the result is uint8 sRGB.
-
-The one place that decides how transparent and deep pixels become bytes: transparent ones lie on a background, white if nothing
-else is asked for; grey values of more than 8 bits are mapped from a range that the caller has for all files.
-"""
+"""Decode image files: whatever their orientation, colour profile, depth and transparency, the result is uint8 sRGB."""
 
 from __future__ import annotations
 
@@ -14,17 +10,19 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
+from fruitgan.data import colour
+from fruitgan.data.colour import TURNS, WHITE, Colour, Range
 from fruitgan.errors import DataError, reason_of
 from fruitgan.files import NotAFile, open_regular, reading
 from fruitgan.images import Pixels
@@ -47,16 +45,6 @@ HEIF = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIF", b"ms
 UNREAD = {b"avif": "AVIF", b"avis": "AVIF", **HEIF}
 """Such brands that Pillow may not read; AVIF where it was built without it."""
 
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""EXIF orientation to what turns the picture upright."""
 TEXT = bytes({7, 8, 9, 10, 12, 13, 27} | set(range(0x20, 0x100)) - {0x7F})
 """The bytes that texts are made of."""
 
@@ -69,9 +57,7 @@ class Undecodable(DataError):
     """An image that cannot be decoded, or a file that cannot be read; callers count it as failed."""
 
 
-Range = tuple[float, float]
-Colour = tuple[int, int, int]
-WHITE: Colour = (255, 255, 255)
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -133,97 +119,89 @@ def decode_frames(
     data = _content(source, name)
     with _opened(io.BytesIO(data), data[:HEAD_BYTES], name) as image:
         for number in itertools.count():
-            try:
+            with _in_our_words(name, lambda: has_signature(image.format)):
                 if number:
                     if number >= getattr(image, "n_frames", 1):
                         return
                     image.seek(number)
                 _must_have_at_most(max_pixels, image, name)
-                many = _has_many_frames(image)
-                packed = image.tile[0].args if image.format == "PNG" and image.tile and not many else ""
+                is_packed = image.format == "PNG" and image.tile and not _has_many_frames(image)
+                packed = str(image.tile[0].args) if is_packed else ""
                 image.load()
                 _must_have_at_most(max_pixels, image, name)  # an icon says how large it is only now
-                mode, turn, alpha, about = image.mode, _turn(image), _alpha(image), _about(image)
-                values, is_finite, deep = None, True, None
-                if _is_deep(image):
-                    deep = np.asarray(image)
-                    deep = deep.astype(deep.dtype.newbyteorder("="))
-                    grey, values, is_finite = _eight_bit_grey(deep, value_range)
-                    rgb = Image.fromarray(grey).convert("RGB")
-                else:
-                    if packed in SWAPPED and ("icc_profile" in about or "icc_profile" not in image.info):
-                        deep = _sixteen_bits(image, data, str(packed))
-                        mode = "LA" if deep.ndim == 2 else mode
-                    rgb = _to_srgb(image, is_transparent=alpha is not None)
-            except (MemoryError, Undecodable):
-                raise
-            except Image.DecompressionBombError as error:
-                raise Undecodable(f"{name}: more pixels than the limit of {MAX_PIXELS:,}") from error
-            except Exception as error:  # decoders meet hostile bytes and raise nearly anything
-                if not has_signature(image.format):
-                    raise NotAnImage(f"{name}: not an image") from error
-                raise Undecodable(f"{name}: cannot be decoded ({reason_of(error)})") from error
-            if turn is not None:
-                rgb = rgb.transpose(turn)
-                alpha = alpha.transpose(turn) if alpha is not None else None
-                deep = None if deep is None else _turned(deep, turn)
-            pixels, opacity = np.array(rgb, dtype=np.uint8), None if alpha is None else np.array(alpha, dtype=np.uint8)
-            if opacity is not None and background is not None:
-                pixels = composited(pixels, opacity, background)
-            yield Decoded(pixels, opacity, image.format or "", mode, values, is_finite, many, deep, about)
+                frame = _frame(image, data, packed, background, value_range)
+            yield frame
 
 
-def _turned(values: NDArray[Any], turn: Image.Transpose) -> NDArray[Any]:
-    """[H, W, ...] as Pillow would turn it, which has no modes for most depths."""
-    height, width = values.shape[:2]
-    places = Image.fromarray(np.arange(height * width, dtype=np.int32).reshape(height, width)).transpose(turn)
-    turned: NDArray[Any] = values.reshape(height * width, *values.shape[2:])[np.asarray(places)]
-    return turned
+def _frame(
+    image: ImageFile.ImageFile, data: bytes, packed: str, background: Colour | None, value_range: Range | None
+) -> Decoded:
+    """The frame that is loaded, whose pixels were `packed` so; raises nearly anything."""
+    mode, about, alpha = image.mode, _about(image), _unless_broken(lambda: colour.alpha_of(image))
+    values, is_finite, deep = None, True, None
+    if colour.is_deep(image):
+        deep = np.asarray(image)
+        deep = deep.astype(deep.dtype.newbyteorder("="))
+        grey, values, is_finite = colour.eight_bit_grey(deep, value_range)
+        rgb = Image.fromarray(grey).convert("RGB")
+    else:
+        if packed in colour.SWAPPED and ("icc_profile" in about or "icc_profile" not in image.info):
+            deep = colour.sixteen_bits(image, data, packed)
+            mode = "LA" if deep.ndim == 2 else mode
+        rgb = colour.to_srgb(image, is_transparent=alpha is not None)
+    turn = _unless_broken(lambda: TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1)))
+    if turn is not None:
+        rgb = rgb.transpose(turn)
+        alpha = None if alpha is None else alpha.transpose(turn)
+        deep = None if deep is None else colour.turned(deep, turn)
+    pixels, opacity = np.array(rgb, dtype=np.uint8), None if alpha is None else np.array(alpha, dtype=np.uint8)
+    if opacity is not None and background is not None:
+        pixels = colour.composited(pixels, opacity, background)
+    return Decoded(pixels, opacity, image.format or "", mode, values, is_finite, _has_many_frames(image), deep, about)
 
 
-SWAPPED = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
-"""How a PNG of 16 bits packs its pixels, in Pillow's words, and the words that give what Pillow would leave out."""
-
-
-def _sixteen_bits(image: Image.Image, data: bytes, packed: str) -> NDArray[np.uint16]:
-    """The values of a PNG of 16 bits a colour [H, W, 3], or of grey with alpha [H, W].
-
-    Pillow keeps the higher byte of each. Told that the bytes stand the other way round, it keeps the lower one; told that grey
-    and alpha are four colours, it gives all their bytes.
-    """
-    with Image.open(io.BytesIO(data), formats=["PNG"]) as other:
-        other.tile = [other.tile[0]._replace(args=SWAPPED[packed])]
-        low = np.asarray(other).astype(np.uint16)
-    if packed.startswith("LA"):
-        return low[..., 0] * np.uint16(256) + low[..., 1]
-    return np.asarray(image)[..., :3].astype(np.uint16) * np.uint16(256) + low[..., :3]
+def _has_many_frames(image: Image.Image) -> bool:
+    """Frames of an animation or pages; the previews that cameras put into a JPEG are none, nor are the layers of a PSD."""
+    return image.format not in ("MPO", "PSD") and bool(_unless_broken(lambda: getattr(image, "is_animated", False)))
 
 
 def _about(image: Image.Image) -> dict[str, Any]:
     """See `Decoded.about`; what is broken is left out."""
     about: dict[str, Any] = {key: image.info[key] for key in ("duration", "loop") if key in image.info}
+    dpi = _unless_broken(lambda: tuple(float(value) for value in image.info.get("dpi", ())))
+    if dpi and 1 < min(dpi) <= max(dpi) < 65536:  # 1 is Pillow's word for a TIFF that says nothing
+        about["dpi"] = dpi
+    profile = image.info.get("icc_profile")
+    if profile and _unless_broken(lambda: colour.says_srgb(ImageCms.ImageCmsProfile(io.BytesIO(profile)))):
+        about["icc_profile"] = profile
+    folders = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo
+    exif = _unless_broken(lambda: {**(tags := image.getexif()), **{folder: tags.get_ifd(folder) for folder in folders}})
+    return about if exif is None else {**about, "exif": exif}
+
+
+def _unless_broken(read: Callable[[], Read]) -> Read | None:
+    """What is read beside the pixels; None where it is broken, in whatever way: that is no reason to lose the picture."""
     try:
-        dpi = tuple(float(value) for value in image.info.get("dpi", ()))
-        if dpi and 1 < min(dpi) <= max(dpi) < 65536:  # 1 is Pillow's word for a TIFF that says nothing
-            about["dpi"] = dpi
-        profile = image.info.get("icc_profile")
-        if profile and "sRGB" in (ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.profile_description or ""):
-            about["icc_profile"] = profile
-        exif = image.getexif()
-        about["exif"] = {**exif, **{folder: exif.get_ifd(folder) for folder in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)}}
+        return read()
     except MemoryError:
         raise
     except Exception:
-        pass
-    return about
+        return None
 
 
-def composited(pixels: Pixels, alpha: NDArray[np.uint8], background: Colour) -> Pixels:
-    """uint8 [H, W, 3] with the opacity [H, W] on a colour: (alpha pixels + (255 - alpha) background) / 255, rounded."""
-    opacity = alpha[..., np.newaxis].astype(np.uint16)
-    mixed = opacity * pixels + (255 - opacity) * np.array(background, dtype=np.uint16) + np.uint16(128)
-    # Blinn 1995: exact up to 255 * 255, and everything fits into 16 bits.
-    return ((mixed + (mixed >> 8)) >> 8).astype(np.uint8)
+@contextmanager
+def _in_our_words(name: str, is_one: Callable[[], bool]) -> Iterator[None]:
+    """Decoders meet hostile bytes and raise nearly anything; of what `is_one`, the image is to blame, else it is none."""
+    try:
+        yield
+    except (MemoryError, DataError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise Undecodable(f"{name}: more pixels than the limit of {MAX_PIXELS:,}") from error
+    except Exception as error:
+        if not is_one():
+            raise NotAnImage(f"{name}: not an image") from error
+        raise Undecodable(f"{name}: cannot be decoded ({reason_of(error)})") from error
 
 
 def _content(source: Path | bytes | BinaryIO, name: str) -> bytes:
@@ -261,139 +239,34 @@ def _must_have_at_most(max_pixels: int, image: Image.Image, name: str) -> None:
 def _opened(stream: BinaryIO, head: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
     """The image at the beginning of a stream, its pixels not yet read; `head` are the stream's first bytes."""
     _ignore_warnings_of_pillow()
-    if head[4:8] == b"ftyp" and head[8:12] in HEIF:
+    brand = head[8:12] if head[4:8] == b"ftyp" else b""
+    if brand in HEIF:
         _learn_heif()
     stream.seek(0)
-    try:
-        image = Image.open(stream, formats=formats())
-    except UnidentifiedImageError as error:
-        if head[4:8] == b"ftyp" and head[8:12] in UNREAD:
-            kind = UNREAD[head[8:12]]
-            if "HEIF" in Image.OPEN and head[8:12] in HEIF:
-                raise Undecodable(f"{name}: damaged {kind}, or of a kind that cannot be read here") from error
-            extra = 'pip install "fruitgan[heif]", or ' if head[8:12] in HEIF else ""
-            raise Undecodable(f"{name}: {kind} that Pillow cannot read here; {extra}convert it to JPEG or PNG first") from error
-        if head.startswith(SIGNATURES) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP"):
-            raise Undecodable(f"{name}: a damaged or truncated image") from error
-        raise NotAnImage(f"{name}: not an image") from error
-    except Image.DecompressionBombError as error:
-        raise Undecodable(f"{name}: more pixels than the limit of {MAX_PIXELS:,}") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # as above
-        if not head.strip(TEXT):  # a text that begins as pictures do: "P5 is ...", or C that defines a width
+    # A text may begin as pictures do: "P5 is ...", or C that defines a width.
+    with _in_our_words(name, lambda: bool(head.strip(TEXT))):
+        try:
+            image = Image.open(stream, formats=formats())
+        except UnidentifiedImageError as error:
+            if brand in UNREAD:
+                kind = UNREAD[brand]
+                if "HEIF" in Image.OPEN and brand in HEIF:
+                    raise Undecodable(f"{name}: damaged {kind}, or of a kind that cannot be read here") from error
+                extra = 'pip install "fruitgan[heif]", or ' if brand in HEIF else ""
+                raise Undecodable(
+                    f"{name}: {kind} that Pillow cannot read here; {extra}convert it to JPEG or PNG first"
+                ) from error
+            if head.startswith(SIGNATURES) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP"):
+                raise Undecodable(f"{name}: a damaged or truncated image") from error
             raise NotAnImage(f"{name}: not an image") from error
-        raise Undecodable(f"{name}: cannot be decoded ({reason_of(error)})") from error
     with image:
         yield image
-
-
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    try:
-        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except MemoryError:
-        raise
-    except Exception:  # broken EXIF of whatever kind is no reason to lose the picture
-        return None
 
 
 def is_deep(path: Path) -> bool:
     """Whether a file is a grey picture of more than 8 bits, by its header. Raises: as `decode`."""
     with reading(path), open_regular(path) as file, _opened(file, file.read(HEAD_BYTES), str(path)) as image:
-        return _is_deep(image)
-
-
-def _is_deep(image: Image.Image) -> bool:
-    return image.mode == "F" or image.mode.startswith("I")
-
-
-def _has_many_frames(image: Image.Image) -> bool:
-    """Frames of an animation or pages; the previews that cameras put into a JPEG are none, nor are the layers of a PSD."""
-    try:
-        return image.format not in ("MPO", "PSD") and bool(getattr(image, "is_animated", False))
-    except MemoryError:
-        raise
-    except Exception:  # as with EXIF
-        return False
-
-
-def _alpha(image: Image.Image) -> Image.Image | None:
-    """Mode L, where the picture has an alpha band, a transparent colour or a palette with transparency."""
-    try:
-        if not image.has_transparency_data:
-            return None
-        if image.mode in ("I", "I;16", "I;16B", "I;16L", "I;16N"):
-            opaque = np.asarray(image) != image.info["transparency"]
-            return Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8))
-        return image.convert("RGBA").getchannel("A")
-    except MemoryError:
-        raise
-    except Exception:  # as with EXIF: a palette that is missing, a transparent colour that is none
-        return None
-
-
-def _to_srgb(image: Image.Image, is_transparent: bool) -> Image.Image:
-    """Mode RGB; an embedded profile is applied if it fits the picture and can be used, else ignored."""
-    flat = _eight_bit(image, is_transparent)
-    profile = image.info.get("icc_profile")
-    if flat.mode == "LAB":
-        lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-        return _transformed(flat, lab)
-    if profile:
-        try:
-            return _with_profile(flat, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
-        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            pass
-    return flat.convert("RGB")
-
-
-def _eight_bit(image: Image.Image, is_transparent: bool) -> Image.Image:
-    """The picture in mode L, RGB, CMYK or LAB, without its alpha."""
-    if image.mode in ("L", "RGB", "CMYK", "LAB"):
-        return image
-    if image.mode in ("LA", "La"):
-        return image.convert("LA").getchannel("L")
-    if image.mode == "1":
-        return image.convert("L")
-    if is_transparent:  # at once, Pillow would ask for a colour that stands for the transparent ones
-        return image.convert("RGBA").convert("RGB")
-    return image.convert("RGB")
-
-
-def usual_range(kind: np.dtype[Any], held: Range | None) -> Range:
-    """The values that become 0 and 255 where nobody says which."""
-    return 0.0, 65535.0 if kind.kind in "iu" else 1.0 if held is None or held[1] <= 1 else 255.0
-
-
-def _eight_bit_grey(values: NDArray[np.generic], value_range: Range | None) -> tuple[NDArray[np.uint8], Range, bool]:
-    """[H, W] of any depth to 0..255, the lowest and the highest value in it, and whether all of them are finite."""
-    with np.errstate(invalid="ignore"):  # a signalling NaN
-        grey = values.astype(np.float64)
-    finite = np.isfinite(grey)
-    held = (float(grey[finite].min()), float(grey[finite].max())) if finite.any() else (0.0, 0.0)
-    low, high = value_range or usual_range(values.dtype, held)
-    unit = np.clip((np.where(finite, grey, low) - low) / (high - low), 0, 1)
-    return np.rint(unit * 255).astype(np.uint8), held, bool(finite.all())
-
-
-def _with_profile(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
-    space = profile.profile.xcolor_space.strip()
-    if space == "RGB" and image.mode in ("RGB", "L"):
-        # Nearly every profile in the wild says that the picture is sRGB already; a transform would only add rounding.
-        if "sRGB" in (profile.profile.profile_description or ""):
-            return image.convert("RGB")
-        return _transformed(image.convert("RGB"), profile)
-    if (space, image.mode) in (("GRAY", "L"), ("CMYK", "CMYK")):
-        return _transformed(image, profile)
-    return image.convert("RGB")
-
-
-def _transformed(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
-    srgb = ImageCms.createProfile("sRGB")
-    result = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
-    if result is None:
-        raise ValueError("no transform")
-    return result
+        return colour.is_deep(image)
 
 
 LEFT_OUT = frozenset({"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"})

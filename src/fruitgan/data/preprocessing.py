@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageColor
 
-from fruitgan.data.decode import Colour, Decoded, Range, decode, is_deep
+from fruitgan.data.colour import Colour, Range
+from fruitgan.data.decode import Decoded, decode, is_deep
 from fruitgan.data.parallel import in_order
 from fruitgan.errors import DataError, UsageError, shown
 from fruitgan.images import Fit, Pixels, squared

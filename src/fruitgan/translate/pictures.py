@@ -21,7 +21,8 @@ from PIL import ExifTags, Image, ImageColor
 
 from fruitgan import __version__
 from fruitgan.bundle import Card
-from fruitgan.data.decode import Decoded, decode, usual_range
+from fruitgan.data.colour import usual_range
+from fruitgan.data.decode import Decoded, decode
 from fruitgan.errors import DataError, reason_of
 from fruitgan.files import open_regular
 from fruitgan.images import squared, unit_from_bytes
