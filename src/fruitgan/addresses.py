@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError, reason_of
 from fruitgan.files import write_atomically
@@ -57,11 +57,14 @@ class Address:
 Place = Path | Address
 
 
-@dataclass(frozen=True)
-class Listed:
-    """A file that was found at an address."""
+At = TypeVar("At", Path, Address)
 
-    path: Address
+
+@dataclass(frozen=True)
+class Listed(Generic[At]):
+    """A file that was found where one was named, or below a folder or by a pattern."""
+
+    path: At
     relative: PurePath
     """Where it lies below the folder that was named; its bare name if it was named itself."""
 
@@ -90,7 +93,7 @@ def write_whole(place: Place, data: bytes) -> None:
         write_atomically(place, data)
 
 
-def listed(address: Address, recursive: bool) -> list[Listed]:
+def listed(address: Address, recursive: bool) -> list[Listed[Address]]:
     """The file at an address, those in a folder there, or all that a pattern matches, by name; none is opened.
 
     Raises:

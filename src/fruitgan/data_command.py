@@ -162,7 +162,7 @@ def list_sets(json: options.Json = False) -> None:
 
     Example: fruitgan data list
     """
-    from fruitgan.data_job import known_sets
+    from fruitgan.data.sources import known_sets
 
     console = Console(json=json)
     found = known_sets()

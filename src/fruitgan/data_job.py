@@ -1,4 +1,4 @@
-"""The jobs of `fruitgan data`: check what a data set holds, cut a test split off, fetch a named set, list the named sets."""
+"""The jobs of `fruitgan data`: check what a data set holds, cut a test split off, fetch a named set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,8 @@ from fruitgan.data.finder import NAMED_FILES, Remark
 from fruitgan.data.groups import near_groups
 from fruitgan.data.preprocessing import AS_USUAL, Preprocessing, Tally, with_found_range
 from fruitgan.data.sources import SPLITS, Source, find_source, loose_source, must_be_folder, registry
-from fruitgan.data.survey import BrokenFile, Picture, pictures_of, survey
-from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError, reason_of
+from fruitgan.data.survey import Picture, Split, survey
+from fruitgan.errors import DataError, FruitganError, UsageError, reason_of
 from fruitgan.files import new_folder
 from fruitgan.progress import OnProgress, silent
 
@@ -47,7 +47,7 @@ class SplitReport:
     files: int
     images: int
     """Files that can be decoded."""
-    broken: tuple[BrokenFile, ...]
+    broken: tuple[Remark, ...]
     distinct: int
     """Different pictures, by their pixels."""
     width_px: tuple[int, int] | None
@@ -67,7 +67,7 @@ class SplitReport:
         return f"{self.split} {self.domain}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Duplicates:
     """Files with the same pixels, and in which splits they lie; the first split named is the first's, and so on."""
 
@@ -103,20 +103,18 @@ def check(settings: CheckSettings, on_progress: OnProgress | None = None) -> Che
         DataError: no images, or a domain without a single image for training that can be decoded.
         UsageError: an unknown name.
     """
-    begin = time.monotonic()
-    tell = on_progress or silent
+    begin, tell = time.monotonic(), on_progress or silent
     source = find_source(settings.data, settings.data_a, settings.data_b, settings.domains, tell)
     how = with_found_range(settings.preprocessing, source.files, tell)
     looked = survey(source, how, tell)
-    for (domain, split), files in looked.items():
-        if split == "train" and files and not pictures_of(files):
-            first = next(file for file in files if isinstance(file, BrokenFile))
-            raise DataError(f"the domain {domain!r} has no image that can be decoded; {first.path}: {first.reason}")
-    splits = tuple(_report(domain, split, files) for (domain, split), files in looked.items())
     places: dict[str, list[Picture]] = {}
-    for files in looked.values():
-        for picture in pictures_of(files):
+    for (domain, part), files in looked.items():
+        if part == "train" and files.broken and not files.pictures:
+            first = files.broken[0]
+            raise DataError(f"the domain {domain!r} has no image that can be decoded; {first.path}: {first.reason}")
+        for picture in files.pictures:
             places.setdefault(picture.content, []).append(picture)
+    splits = tuple(_report(domain, part, files) for (domain, part), files in looked.items())
     several = [found for found in places.values() if len(found) > 1]
     trained = [found for found in several if any(picture.split == "train" for picture in found)]
     leaks = sum(picture.split == "test" for found in trained for picture in found)
@@ -127,8 +125,7 @@ def check(settings: CheckSettings, on_progress: OnProgress | None = None) -> Che
         splits=splits,
         duplicates=tuple(
             Duplicates(
-                files=tuple(picture.path for picture in found),
-                splits=tuple(f"{picture.split} {picture.domain}" for picture in found),
+                tuple(picture.path for picture in found), tuple(f"{picture.split} {picture.domain}" for picture in found)
             )
             for found in several
         ),
@@ -142,24 +139,30 @@ def check(settings: CheckSettings, on_progress: OnProgress | None = None) -> Che
     )
 
 
-def _report(domain: str, split: str, files: Sequence[Picture | BrokenFile]) -> SplitReport:
-    pictures = pictures_of(files)
-    widths, heights = ([getattr(picture, side) for picture in pictures] for side in ("width_px", "height_px"))
+def _report(domain: str, split: str, files: Split) -> SplitReport:
+    pictures = files.pictures
+
+    def paths(is_odd: Callable[[Picture], bool]) -> tuple[Path, ...]:
+        return tuple(picture.path for picture in pictures if is_odd(picture))
+
+    def sides(lengths: Iterable[int]) -> tuple[int, int] | None:
+        return (min(found), max(found)) if (found := list(lengths)) else None
+
     return SplitReport(
         domain=domain,
         split=split,
-        files=len(files),
+        files=len(pictures) + len(files.broken),
         images=len(pictures),
-        broken=tuple(file for file in files if isinstance(file, BrokenFile)),
+        broken=tuple(files.broken),
         distinct=len({picture.content for picture in pictures}),
-        width_px=(min(widths), max(widths)) if widths else None,
-        height_px=(min(heights), max(heights)) if heights else None,
+        width_px=sides(picture.width_px for picture in pictures),
+        height_px=sides(picture.height_px for picture in pictures),
         formats=dict(Counter(picture.format for picture in pictures).most_common()),
         modes=dict(Counter(picture.mode for picture in pictures).most_common()),
         tally=Tally.of([picture.traits for picture in pictures]),
-        tiny=tuple(picture.path for picture in pictures if min(picture.width_px, picture.height_px) < TINY_PX),
-        greyscale=tuple(picture.path for picture in pictures if picture.is_greyscale),
-        not_finite=tuple(picture.path for picture in pictures if picture.traits.not_finite),
+        tiny=paths(lambda picture: min(picture.width_px, picture.height_px) < TINY_PX),
+        greyscale=paths(lambda picture: picture.is_greyscale),
+        not_finite=paths(lambda picture: picture.traits.not_finite),
     )
 
 
@@ -172,22 +175,21 @@ def _grey_ones(report: SplitReport) -> list[str]:
 def _problems(splits: tuple[SplitReport, ...], leaks: int, in_both_domains: int) -> list[str]:
     found = []
     for report in splits:
-        name = report.name
-        if report.broken:
-            found.append(f"{name}: {_count(len(report.broken), 'file')} cannot be decoded and will be left out")
-        if report.split == "train" and not report.files:
-            found.append(f"{name}: no images, so nothing can be trained on these data")
-        elif report.split == "train" and report.images < FEW_IMAGES:
-            found.append(f"{name}: {_count(report.images, 'image')}, too few to learn a domain from")
-        if report.images and report.distinct < report.images:
-            found.append(f"{name}: {_count(report.images - report.distinct, 'duplicate image')}")
-        if report.tiny:
-            found.append(f"{name}: {_count(len(report.tiny), 'image')} with a side below {TINY_PX} px")
-        if report.not_finite:
-            names = ", ".join(path.name for path in report.not_finite[:NAMED_FILES])
-            found.append(f"{name}: {_count(len(report.not_finite), 'image')} with NaN or infinite values, such as {names}")
-        if report.split == "test" and not report.images:
-            found.append(f"{name}: no images, so nothing can be measured on it")
+        is_training = report.split == "train"
+        names = ", ".join(path.name for path in report.not_finite[:NAMED_FILES])
+        problems = [
+            (report.broken, f"{_count(len(report.broken), 'file')} cannot be decoded and will be left out"),
+            (is_training and not report.files, "no images, so nothing can be trained on these data"),
+            (
+                is_training and report.files > 0 and report.images < FEW_IMAGES,
+                f"{_count(report.images, 'image')}, too few to learn a domain from",
+            ),
+            (report.distinct < report.images, _count(report.images - report.distinct, "duplicate image")),
+            (report.tiny, f"{_count(len(report.tiny), 'image')} with a side below {TINY_PX} px"),
+            (names, f"{_count(len(report.not_finite), 'image')} with NaN or infinite values, such as {names}"),
+            (not (is_training or report.images), "no images, so nothing can be measured on it"),
+        ]
+        found += [f"{report.name}: {problem}" for is_there, problem in problems if is_there]
     if leaks:
         found.append(f"{_count(leaks, 'test image')} are copies of training images: leave them out of every measurement")
     if in_both_domains:
@@ -228,7 +230,7 @@ class SplitResult:
     """How many groups of near-duplicates there are."""
     grouped: int
     """How many images are in them."""
-    broken: tuple[BrokenFile, ...]
+    broken: tuple[Remark, ...]
     """Files that cannot be decoded, which are left out."""
     seconds: float
 
@@ -249,7 +251,7 @@ def split(settings: SplitSettings, on_progress: OnProgress | None = None) -> Spl
     source = _unsplit(settings)
     looked = survey(source, AS_USUAL, tell)
     domains = [
-        [picture for part in ("train", "test") for picture in pictures_of(looked[domain.name, part])]
+        [picture for part in ("train", "test") for picture in looked[domain.name, part].pictures]
         for domain in (source.a, source.b)
     ]
     every = [picture for pictures in domains for picture in pictures]
@@ -273,7 +275,7 @@ def split(settings: SplitSettings, on_progress: OnProgress | None = None) -> Spl
         images=images,
         groups=len(several),
         grouped=sum(several),
-        broken=tuple(file for files in looked.values() for file in files if isinstance(file, BrokenFile)),
+        broken=tuple(remark for files in looked.values() for remark in files.broken),
         seconds=time.monotonic() - begin,
     )
 
@@ -326,18 +328,6 @@ class FetchResult:
     seconds: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class KnownSet:
-    """A registered data set; where its package cannot be imported, `problem` says why and the rest is None."""
-
-    name: str
-    package: str
-    domains: tuple[str, str] | None = None
-    summary: str | None = None
-    is_present: bool | None = None
-    problem: str | None = None
-
-
 def fetch(name: str, on_progress: OnProgress | None = None) -> FetchResult:
     """Have a named set, or a repository of the Hub, in the cache.
 
@@ -345,10 +335,9 @@ def fetch(name: str, on_progress: OnProgress | None = None) -> FetchResult:
         UsageError: an unknown name.
         DataError: it cannot be had.
     """
-    begin = time.monotonic()
-    tell = on_progress or silent
+    begin, tell = time.monotonic(), on_progress or silent
     source = find_source(name, tell=tell) if name.startswith("hf:") else registry.get(name).source(tell)
-    splits = {"trainA": source.a.train, "trainB": source.b.train, "testA": source.a.test, "testB": source.b.test}
+    splits = dict(zip(SPLITS, (source.a.train, source.b.train, source.a.test, source.b.test), strict=True))
     return FetchResult(
         name=name,
         domains=(source.a.name, source.b.name),
@@ -356,24 +345,3 @@ def fetch(name: str, on_progress: OnProgress | None = None) -> FetchResult:
         images={split: len(files) for split, files in splits.items()},
         seconds=time.monotonic() - begin,
     )
-
-
-def known_sets() -> list[KnownSet]:
-    """Every registered data set; one that cannot be imported does not hide the others."""
-    found = []
-    for entry in registry.entries():
-        try:
-            dataset = registry.get(entry.name)
-        except (EnvironmentProblem, UsageError) as error:
-            found.append(KnownSet(name=entry.name, package=entry.package, problem=str(error)))
-            continue
-        found.append(
-            KnownSet(
-                name=entry.name,
-                package=entry.package,
-                domains=dataset.domains,
-                summary=dataset.summary,
-                is_present=dataset.is_present(),
-            )
-        )
-    return found

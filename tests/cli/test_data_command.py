@@ -29,6 +29,7 @@ def test_check_prints_a_table_and_what_is_wrong(pictures: Path, capsys: pytest.C
     assert f"broken: {pictures / 'trainA' / 'broken.jpg'}: a damaged or truncated image" in out
     assert "problem: train pear: 1 file cannot be decoded and will be left out" in out
     assert "problem: pear: left out 1 not an image (text.png)" in out
+    assert "too few to learn a domain from" in out
     assert err == ""
 
 

@@ -102,16 +102,6 @@ def test_errors_are_one_line_with_their_exit_code_and_leave_nothing(
     assert not Path("translated").exists()
 
 
-def test_a_result_of_other_options_is_refused_until_overwrite(cli: Cli) -> None:
-    assert cli("in/a.jpg")[0] == 0
-    code, out, err = cli("in/a.jpg", "--compare")
-    assert (code, out) == (2, "")
-    assert "--overwrite" in err
-    assert cli("in/a.jpg", "--compare", "--overwrite")[0] == 0
-    with Image.open("translated/a.png") as image:
-        assert image.size == (82, 30)
-
-
 def test_a_picture_goes_through_from_stdin_to_stdout(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.TextIOWrapper(io.BytesIO())
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path("in/a.jpg").read_bytes())))

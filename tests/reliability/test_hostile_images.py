@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import random
 import struct
 import warnings
@@ -14,28 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hostile import examples
+from hypothesis import given
 from hypothesis import strategies as st
+from picture_files import encoded
 from PIL import ExifTags, Image, ImageCms
 
 from fruitgan.data.decode import Decoded, NotAnImage, Undecodable, decode, formats
 
-LONG = int(os.environ.get("HOSTILE_EXAMPLES", "2000"))
-"""How many cases the slow tests try."""
 LIMIT = 1 << 18
 """Pixels, for both sides: a spoilt header must not cost the tests a gigabyte."""
-fixed = settings(max_examples=600, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-long = settings(fixed, max_examples=LONG, derandomize=False)
-
 HEIGHT, WIDTH = 9, 14
-
-
-def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    if "append_images" in options:  # copies, since Pillow leaves its encoders' settings on what it saves
-        options["append_images"] = [frame.copy() for frame in options["append_images"]]
-    image.copy().save(file, kind, **options)
-    return file.getvalue()
 
 
 def exif_of(orientation: int) -> Image.Exif:
@@ -102,7 +90,7 @@ def whole_pictures() -> dict[str, bytes]:
         ("pgm-16", deep, "PPM", {}),
         ("pfm", deep.convert("F"), "PPM", {}),
     ]
-    return {name: saved(image, kind, **options) for name, image, kind, options in kinds}
+    return {name: encoded(image, kind, **options) for name, image, kind, options in kinds}
 
 
 WHOLE = whole_pictures()
@@ -256,7 +244,11 @@ def ready() -> Iterator[None]:
     return
 
 
-def attack(hostile: SimpleNamespace, data: st.DataObject, capfd: pytest.CaptureFixture[str]) -> None:
+@examples(600)
+@given(st.data())
+def test_any_spoilt_picture_is_what_pillow_makes_of_it_or_refused_in_one_line(
+    ready: None, hostile: SimpleNamespace, capfd: pytest.CaptureFixture[str], data: st.DataObject
+) -> None:
     name = data.draw(st.sampled_from(sorted(WHOLE)))
     content = spoilt(data.draw, hostile, WHOLE[name])
     with hostile.little_memory():
@@ -264,24 +256,7 @@ def attack(hostile: SimpleNamespace, data: st.DataObject, capfd: pytest.CaptureF
     assert capfd.readouterr() == ("", "")
 
 
-@fixed
-@given(st.data())
-def test_any_spoilt_picture_is_what_pillow_makes_of_it_or_refused_in_one_line(
-    ready: None, hostile: SimpleNamespace, capfd: pytest.CaptureFixture[str], data: st.DataObject
-) -> None:
-    attack(hostile, data, capfd)
-
-
-@pytest.mark.slow
-@long
-@given(st.data())
-def test_many_spoilt_pictures_are_what_pillow_makes_of_them_or_refused(
-    ready: None, hostile: SimpleNamespace, capfd: pytest.CaptureFixture[str], data: st.DataObject
-) -> None:
-    attack(hostile, data, capfd)
-
-
-@fixed
+@examples(600)
 @given(st.binary(max_size=200))
 def test_bytes_of_any_kind_are_refused_in_one_line_or_are_a_picture(content: bytes) -> None:
     must_agree(content)
@@ -299,22 +274,6 @@ def test_every_format_and_colour_mode_is_decoded_as_pillow_does(name: str, capfd
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("name", sorted(WHOLE))
-def test_a_picture_that_is_cut_or_has_flipped_bits_is_what_pillow_makes_of_it(
-    name: str, ready: None, hostile: SimpleNamespace, capfd: pytest.CaptureFixture[str]
-) -> None:
-    data, rng = WHOLE[name], random.Random(name)
-    for share in (0, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99):
-        must_agree(data[: int(len(data) * share)])
-    for _ in range(12):
-        flipped = bytearray(data)
-        for _ in range(rng.choice((1, 1, 3))):
-            flipped[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        with hostile.little_memory():
-            must_agree(bytes(flipped))
-    assert capfd.readouterr() == ("", "")
-
-
 # Turned, deep, large
 
 
@@ -324,14 +283,14 @@ def test_each_orientation_is_the_turn_that_the_standard_says(kind: str, orientat
     options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {"subsampling": 0} if kind == "JPEG" else {}
     pixels = np.random.default_rng(orientation).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
-    lying = decode(saved(image, kind, **options)).pixels
+    lying = decode(encoded(image, kind, **options)).pixels
     if kind in ("PNG", "WEBP", "TIFF"):
         np.testing.assert_array_equal(lying, pixels)
-    data = saved(image, kind, exif=exif_of(orientation), **options)
+    data = encoded(image, kind, exif=exif_of(orientation), **options)
     np.testing.assert_array_equal(decode(data).pixels, UPRIGHT.get(orientation, np.copy)(lying))
     if kind in ("PNG", "WEBP", "TIFF"):
         image.putalpha(Image.fromarray(pixels[..., 0]))
-        found = decode(saved(image, kind, exif=exif_of(orientation), **({"exact": True} | options if options else {})))
+        found = decode(encoded(image, kind, exif=exif_of(orientation), **({"exact": True} | options if options else {})))
         assert found.alpha is not None
         np.testing.assert_array_equal(found.alpha, UPRIGHT.get(orientation, np.copy)(pixels[..., 0]))
 
@@ -390,7 +349,7 @@ def test_a_picture_of_which_pillow_warns_is_decoded_without_a_word(
 ) -> None:
     if side == 12:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    data = saved(Image.new("1", (side, side), 1), "PNG")
+    data = encoded(Image.new("1", (side, side), 1), "PNG")
     with pytest.warns(Image.DecompressionBombWarning):
         Image.open(io.BytesIO(data))
     found = decode(data)
@@ -439,7 +398,7 @@ def test_broken_profiles_and_exif_lose_no_picture(hostile: SimpleNamespace) -> N
                     content[rng.randrange(len(content))] = rng.randrange(256)
             cut = rng.choice((len(profile), rng.randrange(len(profile))))
             options = {"icc_profile": bytes(spoilt_profile[:cut]), "exif": bytes(spoilt_exif)}
-            data = saved(image.convert(mode), "JPEG" if mode == "CMYK" else rng.choice(("PNG", "JPEG")), **options)
+            data = encoded(image.convert(mode), "JPEG" if mode == "CMYK" else rng.choice(("PNG", "JPEG")), **options)
             with hostile.little_memory():
                 assert isinstance(must_agree(data), Decoded)
 
@@ -467,11 +426,11 @@ def test_a_picture_that_pillow_cannot_read_says_what_it_is(brand: bytes, kind: s
 
 def test_an_icon_of_an_apple_is_decoded_at_its_largest() -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 4), dtype=np.uint8))
-    found = must_agree(saved(image, "ICNS"), limit=1 << 21)
+    found = must_agree(encoded(image, "ICNS"), limit=1 << 21)
     assert isinstance(found, Decoded)
     assert found.pixels.shape == (1024, 1024, 3)
 
 
 def test_numbers_that_are_none_are_black_and_raise_no_warning() -> None:
     values = np.array([[0x7FA00000, 0x7FC00000, 0x7F800000, 0xFF800000, 0x3F800000]], dtype=np.uint32).view(np.float32)
-    assert decode(saved(Image.fromarray(values), "TIFF")).pixels[0, :, 0].tolist() == [0, 0, 0, 0, 255]
+    assert decode(encoded(Image.fromarray(values), "TIFF")).pixels[0, :, 0].tolist() == [0, 0, 0, 0, 255]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,15 @@ def save_noise(path: str | Path, height_px: int = 5, width_px: int = 7, seed: in
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
     return pixels
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """The picture's file."""
+    file = io.BytesIO()
+    if "append_images" in options:  # copies, since Pillow leaves its encoders' settings on what it saves
+        options["append_images"] = [frame.copy() for frame in options["append_images"]]
+    image.copy().save(file, kind, **options)
+    return file.getvalue()
 
 
 def write_noise(

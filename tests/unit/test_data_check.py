@@ -55,7 +55,7 @@ def test_broken_files_are_named(healthy: Path) -> None:
     result = check(CheckSettings(data=str(healthy)))
     report = result.splits[0]
     assert (report.files, report.images) == (21, 20)
-    assert [file.path.name for file in report.broken] == ["broken.jpg"]
+    assert [Path(file.path).name for file in report.broken] == ["broken.jpg"]
     assert [(Path(remark.path).name, remark.reason) for remark in result.skipped] == [("text.png", "not an image")]
     assert result.problems[0] == "a: left out 1 not an image (text.png)"
 
@@ -96,15 +96,6 @@ def test_tiny_grey_and_transparent_images_are_found(healthy: Path) -> None:
     assert report.height_px == (80, 90)
 
 
-def test_two_loose_folders_can_be_checked(tmp_path: Path) -> None:
-    for index in range(4):
-        put(tmp_path / "x" / f"{index}.png", index)
-        put(tmp_path / "y" / f"{index}.png", 50 + index)
-    result = check(CheckSettings(data_a=tmp_path / "x", data_b=tmp_path / "y"))
-    assert result.domains == ("x", "y")
-    assert any("too few" in problem for problem in result.problems)
-
-
 def test_a_domain_without_a_readable_image_is_an_error(healthy: Path) -> None:
     for path in (healthy / "trainB").iterdir():
         path.write_bytes(b"\xff\xd8\xff")
@@ -119,9 +110,3 @@ def test_fruit_is_drawn_into_a_new_folder(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(image), draw_picture("orange", 16, 4, 1))
     with pytest.raises(UsageError, match="exists already"):
         draw(DrawSettings(out=tmp_path / "out"))
-
-
-@pytest.mark.parametrize("wrong", [{"train_count": 0}, {"test_count": -1}, {"size_px": 15}, {"size_px": 5000}])
-def test_what_cannot_be_drawn_is_refused(wrong: dict[str, int], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot draw"):
-        DrawSettings(out=tmp_path, **wrong)

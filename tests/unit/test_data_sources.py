@@ -154,21 +154,10 @@ def test_a_path_that_exists_wins_over_a_name(tmp_path: Path, monkeypatch: pytest
         assert find_source(data).a.name == "horse"
 
 
-def test_an_unknown_name_says_what_is_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=r"no data set named 'apples2oranges': did you mean apple2orange"):
-        find_source("apples2oranges")
-
-
 def test_one_form_of_data_is_needed_and_only_one(tmp_path: Path) -> None:
     for data, data_a, data_b in ((None, None, None), ("x", tmp_path, tmp_path), (None, tmp_path, None), (None, None, tmp_path)):
         with pytest.raises(UsageError, match="--data-a DIR and --data-b DIR"):
             find_source(data, data_a, data_b)
-
-
-def test_two_loose_folders_can_be_given(tmp_path: Path) -> None:
-    source = find_source(None, fill(tmp_path / "x", 3), fill(tmp_path / "y", 3), ("day", "night"))
-    assert (source.a.name, source.b.name) == ("day", "night")
 
 
 def test_domains_are_parsed() -> None:

@@ -17,7 +17,7 @@ from fruitgan import bundle as bundles
 from fruitgan.demo.fruit import draw
 from fruitgan.engines import onnx_engine
 from fruitgan.engines.contracts import Images, engines
-from fruitgan.engines.onnx_engine import fastest
+from fruitgan.engines.onnx_engine import engine_name
 from fruitgan.engines.torch_engine import TorchEngine, arrays_of
 from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError
 from fruitgan.images import bytes_from_unit, unit_from_bytes
@@ -245,7 +245,7 @@ def test_auto_takes_the_fastest_that_can_do_what_is_asked(
     may_have_gpu: bool, asked: dict[str, Any], engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_engine, "may_have_gpu", lambda: may_have_gpu)
-    assert fastest(MOBILE, {}, **asked) == engine
+    assert engine_name("auto", MOBILE, {}, **asked) == engine
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_auto_exports_a_graph_that_is_missing_where_it_can_and_else_says_once_th
     find_spec = onnx_engine.find_spec
     monkeypatch.setattr(onnx_engine, "find_spec", lambda name: None if name in absent else find_spec(name))
     told: list[Note] = []
-    assert fastest(ANOTHER, {}, tell=told.append) == engine
+    assert engine_name("auto", ANOTHER, {}, tell=told.append) == engine
     assert len(told) == len(said)
     assert all(note.text.startswith(start) for note, start in zip(told, said, strict=True))
 

@@ -26,7 +26,7 @@ from fruitgan.engines.contracts import Engine, Images, engines
 from fruitgan.export_dataset.job import ExportSettings, export_dataset
 from fruitgan.registry import Choice
 
-EACH = 120
+EACH = 60
 SIDE_PX = 48
 HEADER_BYTES = 48
 IDENTITY = """

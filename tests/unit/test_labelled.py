@@ -154,12 +154,6 @@ def test_one_folder_may_be_known_and_the_other_bare(dataset: Path, tmp_path: Pat
     assert str(dataset / "predicted") not in found.warnings[0]
 
 
-def test_a_manifest_that_speaks_of_other_folders_is_passed_by(dataset: Path) -> None:
-    save_noise(dataset / "more/x.png", seed=30)
-    found = read_folders(dataset / "predicted", dataset / "more")
-    assert [image.split for image in found.images] == ["test", "test", ""]
-
-
 def test_a_linked_folder_is_known_by_where_the_link_stands(dataset: Path, tmp_path: Path) -> None:
     (dataset / "predicted").rename(tmp_path / "store")
     (dataset / "predicted").symlink_to(tmp_path / "store", target_is_directory=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from picture_files import noise
+from picture_files import encoded, noise
 from PIL import Image
 
 from fruitgan.data.decode import decode
@@ -24,12 +24,6 @@ from fruitgan.images import Pixels, squared
 from fruitgan.measures.features import FeatureCache, Pictures
 
 RED = (255, 0, 0)
-
-
-def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def cut_out(seed: int, hidden: int) -> Image.Image:
@@ -48,13 +42,13 @@ def naively_composited(image: Image.Image, colour: tuple[int, int, int]) -> Pixe
 
 PALETTE = Image.fromarray(noise(6, 6, 3)).quantize(4)
 TRANSPARENT: dict[str, bytes] = {
-    "RGBA": saved(cut_out(0, 0)),
-    "LA": saved(cut_out(0, 0).convert("LA")),
-    "palette": saved(PALETTE, transparency=bytes([0, 90, 180, 255])),
-    "palette, one colour": saved(PALETTE, "GIF", transparency=2),
-    "colour": saved(Image.fromarray(noise(6, 6, 3, high=2)), transparency=(1, 1, 1)),
-    "WebP": saved(cut_out(0, 0), "WEBP", lossless=True, exact=True),
-    "TIFF": saved(cut_out(0, 0), "TIFF"),
+    "RGBA": encoded(cut_out(0, 0)),
+    "LA": encoded(cut_out(0, 0).convert("LA")),
+    "palette": encoded(PALETTE, transparency=bytes([0, 90, 180, 255])),
+    "palette, one colour": encoded(PALETTE, "GIF", transparency=2),
+    "colour": encoded(Image.fromarray(noise(6, 6, 3, high=2)), transparency=(1, 1, 1)),
+    "WebP": encoded(cut_out(0, 0), "WEBP", lossless=True, exact=True),
+    "TIFF": encoded(cut_out(0, 0), "TIFF"),
 }
 
 
@@ -79,10 +73,10 @@ def test_premultiplied_colours_are_not_darkened_twice() -> None:
 
 
 def test_what_nobody_sees_is_not_data() -> None:
-    one, other = (decode(saved(cut_out(7, hidden))) for hidden in (1, 2))
+    one, other = (decode(encoded(cut_out(7, hidden))) for hidden in (1, 2))
     np.testing.assert_array_equal(one.pixels, other.pixels)
     assert content_sha256(one.pixels) == content_sha256(other.pixels)
-    kept = [decode(saved(cut_out(7, hidden)), background=None).pixels for hidden in (1, 2)]
+    kept = [decode(encoded(cut_out(7, hidden)), background=None).pixels for hidden in (1, 2)]
     assert not np.array_equal(*kept)  # but a translation keeps the file's own
 
 
@@ -137,10 +131,10 @@ def test_crop_takes_the_middle_and_pad_adds_borders() -> None:
 def test_what_is_odd_is_said_with_the_option_that_changes_it() -> None:
     frames = [Image.fromarray(noise(20, 30, seed)) for seed in range(2)]
     odd = [
-        saved(cut_out(0, 0).resize((30, 20))),
-        saved(Image.fromarray(np.full((20, 30), 900, dtype=np.uint16))),
-        saved(frames[0], "GIF", save_all=True, append_images=frames[1:]),
-        saved(frames[0], "JPEG"),
+        encoded(cut_out(0, 0).resize((30, 20))),
+        encoded(Image.fromarray(np.full((20, 30), 900, dtype=np.uint16))),
+        encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]),
+        encoded(frames[0], "JPEG"),
     ]
     tally = Tally.of([traits(decode(data)) for data in odd])
     assert list(tally.notes("cats", Preprocessing(background="#ff0000", value_range=(0, 4095)))) == [
@@ -150,7 +144,7 @@ def test_what_is_odd_is_said_with_the_option_that_changes_it() -> None:
         "cats: the median image is 1.50 times as wide as high and is squashed to a square "
         "(--fit crop and --fit pad keep its shape)",
     ]
-    assert list(Tally.of([traits(decode(saved(Image.new("RGB", (9, 9)))))]).notes("dogs", AS_USUAL)) == []
+    assert list(Tally.of([traits(decode(encoded(Image.new("RGB", (9, 9)))))]).notes("dogs", AS_USUAL)) == []
 
 
 @pytest.mark.parametrize(

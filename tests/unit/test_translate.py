@@ -210,7 +210,6 @@ class TestAgain:
         assert {name: Path("translated", name).stat().st_mtime_ns for name in stamps} == stamps
         assert run("in").translated == 0
 
-    @pytest.mark.parametrize("form", ["png", "jpg", "webp"])
     @pytest.mark.parametrize(
         ("change", "reason"),
         [
@@ -221,19 +220,19 @@ class TestAgain:
         ],
     )
     def test_results_of_another_bundle_or_other_options_are_not_replaced(
-        self, run: Run, form: str, change: dict[str, Any], reason: str
+        self, run: Run, change: dict[str, Any], reason: str
     ) -> None:
-        save_noise("in/a.png", 80, 90)
-        save_noise("in/b.png", 80, 90)
+        for name in "ab":
+            save_noise(f"in/{name}.png", 80, 90)
         save_toy(Path("../other.safetensors"), weight=2.0)
-        run("in/a.png", format=form)
-        before = Path(f"translated/a.{form}").read_bytes()
+        run("in/a.png", format="jpg")
+        before = Path("translated/a.jpg").read_bytes()
         with pytest.raises(UsageError, match=rf"\({reason}\) is in the way: --overwrite"):
-            run("in", format=form, **change)
-        assert files() == [f"a.{form}"]
-        assert Path(f"translated/a.{form}").read_bytes() == before
-        assert run("in", format=form, overwrite=True, **change).translated == 2
-        assert run("in", format=form, **change).translated == 0
+            run("in", format="jpg", **change)
+        assert files() == ["a.jpg"]
+        assert Path("translated/a.jpg").read_bytes() == before
+        assert run("in", format="jpg", overwrite=True, **change).translated == 2
+        assert run("in", format="jpg", **change).translated == 0
 
     def test_a_stranger_in_a_results_place_is_not_replaced(self, run: Run) -> None:
         save_noise("in/a.png")

@@ -201,13 +201,3 @@ def test_running_out_of_memory_says_what_to_lower(error: Exception, monkeypatch:
     with pytest.raises(FruitganError, match=r"20 x 16 px; lower --scale") as caught:
         engine.translate(np.zeros((1, 16, 20, 3), np.float32))
     assert caught.value.exit_code == 1
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("name", GENERATORS)
-def test_a_gpu_gives_the_same_picture_within_two_grey_levels(name: str) -> None:
-    choice, weights = weights_of(name)
-    images = floats(noise(128, 128))[np.newaxis]
-    results = [TorchEngine(generator=choice, weights=weights, gpu=gpu).translate(images) for gpu in ("none", "0")]
-    assert np.abs(results[0] - results[1]).max() <= 2 / 255

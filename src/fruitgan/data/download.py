@@ -9,6 +9,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ FRUITLESS_ATTEMPTS = 3
 """How often a connection may bring nothing new before the download is given up."""
 PAUSE_SECONDS = 1.0
 """Between two attempts, longer by as much each time."""
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
+REDIRECTS = (301, 302, 303, 307, 308)
 MOST_REDIRECTS = 5
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -143,10 +144,9 @@ def _answer(session: requests.Session, url: str, headers: dict[str, str]) -> req
         if answer.status_code not in REDIRECTS or "Location" not in answer.headers:
             return answer
         answer.close()
-        try:
+        address = ""
+        with suppress(ValueError):
             address = urljoin(url, answer.headers["Location"])
-        except ValueError:
-            address = ""
         if not _may_ask(address, led_from=url):
             raise DataError(f"{url}: leads on to {shown(address)}, but data are fetched by https alone")
         url = address
@@ -196,38 +196,36 @@ def _resume(part: Path, size_bytes: int, url: str, on_bytes: Callable[[int], obj
     """
     import requests
 
-    def done() -> int:
-        return part.stat().st_size if part.exists() else 0
-
     fruitless = 0
     with _session() as session:
-        while done() != size_bytes:
-            before = done()
+        while (before := _size(part)) != size_bytes:
             try:
                 _fill(session, part, size_bytes, url, before, on_bytes)
-                if done() <= before or done() > size_bytes:
+                if not before < _size(part) <= size_bytes:
                     return  # a file of another size; its sum will show it
             except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
-                fruitless = 0 if done() > before else fruitless + 1
+                fruitless = 0 if _size(part) > before else fruitless + 1
                 if fruitless == FRUITLESS_ATTEMPTS:
                     raise
                 time.sleep(PAUSE_SECONDS * fruitless)
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
 
 
 def _fill(
     session: requests.Session, part: Path, size_bytes: int, url: str, done: int, on_bytes: Callable[[int], object]
 ) -> None:
     """Add what one answer of the server brings, one byte more than the file has at most."""
-    headers = {"Accept-Encoding": "identity"}
-    if done:
-        headers["Range"] = f"bytes={done}-"
-    with _answer(session, url, headers) as answer:
+    asked = {"Accept-Encoding": "identity", **({"Range": f"bytes={done}-"} if done else {})}
+    with _answer(session, url, asked) as answer:
         if answer.status_code == 416:  # there is nothing from there on: what is here is no beginning of this file
             return
         answer.raise_for_status()
         goes_on = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {done}-")
+        done = done if goes_on else 0
         with part.open("ab" if goes_on else "wb") as file:
-            done = done if goes_on else 0
             for chunk in answer.iter_content(CHUNK_BYTES):
                 # One byte too many is enough to know that it is another file, whatever the server still sends.
                 done += file.write(chunk[: size_bytes + 1 - done])

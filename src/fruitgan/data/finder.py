@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+from fruitgan.addresses import Listed
 from fruitgan.data.decode import SIGNATURES, NotAnImage, Undecodable, decode
 from fruitgan.errors import DataError, about_address, reason_of
 from fruitgan.files import PART_PREFIX, NotAFile, open_regular
@@ -29,20 +30,12 @@ class Remark:
     reason: str
 
 
-@dataclass(frozen=True)
-class ImageFile:
-    """A file that is an image by its content, broken or not."""
-
-    path: Path
-    relative: PurePath
-    """Where it lies below the folder that was named; its bare name if it was named itself."""
-
-
 @dataclass
 class Found:
     """Every file that was named, each in one of the three lists."""
 
-    images: list[ImageFile] = field(default_factory=list)
+    images: list[Listed[Path]] = field(default_factory=list)
+    """By their content, broken or not."""
     skipped: list[Remark] = field(default_factory=list)
     """Not images, by their content, or hidden."""
     failed: list[Remark] = field(default_factory=list)
@@ -95,7 +88,7 @@ def find_images(
                     found.failed.append(Remark(str(path), f"cannot be read ({reason_of(error)})"))
                     continue
                 if reason is None:
-                    found.images.append(ImageFile(path, PurePath(path.name) if path == named else path.relative_to(named)))
+                    found.images.append(Listed(path, PurePath(path.name) if path == named else path.relative_to(named)))
             if reason is not None:
                 found.skipped.append(Remark(str(path), reason))
     return found

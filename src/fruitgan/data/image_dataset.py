@@ -36,27 +36,18 @@ from fruitgan.progress import OnProgress, silent
 from fruitgan.settings import from_json, read_json, to_json
 
 
+@dataclass(eq=False)
 class ImageDataset:
-    """Square images in one array; the order is that of the paths, whatever the threads do."""
+    """Square images in one array, in the order of the paths; use `ImageDataset.build` or `cached_dataset`."""
 
-    def __init__(
-        self,
-        pixels: Pixels,
-        names: tuple[Path, ...],
-        broken: tuple[tuple[Path, str], ...],
-        tally: Tally = NOTHING,
-        fingerprint: str | None = None,
-    ) -> None:
-        """Use `ImageDataset.build` or `cached_dataset`.
-
-        `pixels` is uint8 [N, S, S, 3]; `broken` are the files that could not be decoded, with the reasons; `tally` is of the
-        others; `fingerprint` where it is known already.
-        """
-        self.pixels = pixels
-        self.names = names
-        self.broken = broken
-        self.tally = tally
-        self._fingerprint = fingerprint
+    pixels: Pixels
+    """uint8 [N, S, S, 3]"""
+    names: tuple[Path, ...]
+    broken: tuple[tuple[Path, str], ...]
+    """The files that could not be decoded, with the reasons."""
+    tally: Tally = NOTHING
+    """Of the others."""
+    known_fingerprint: str | None = None
 
     @classmethod
     def build(
@@ -120,15 +111,15 @@ class ImageDataset:
     def load_size_px(self) -> int:
         return int(self.pixels.shape[1])
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """sha256, in hex, over the number of images, their sizes and their pixels; names do not matter."""
-        if self._fingerprint is None:
-            digest = hashlib.sha256(f"{len(self)} images\n".encode())
-            digest.update(np.full((len(self), 2), self.load_size_px, dtype="<i8").tobytes())
-            digest.update(self.pixels.data)
-            self._fingerprint = digest.hexdigest()
-        return self._fingerprint
+        if self.known_fingerprint is not None:
+            return self.known_fingerprint
+        digest = hashlib.sha256(f"{len(self)} images\n".encode())
+        digest.update(np.full((len(self), 2), self.load_size_px, dtype="<i8").tobytes())
+        digest.update(self.pixels.data)
+        return digest.hexdigest()
 
 
 FORMAT = 3
@@ -198,10 +189,8 @@ def _made(folder: Path, paths: Sequence[Path], settings: DecodeSettings, build: 
         with new_folder(folder) as part:
             need, free = len(paths) * settings.load_size_px**2 * 3, shutil.disk_usage(part).free
             if free < need:  # said before the disk is full
-                need_gib, free_gib = need / 2**30, free / 2**30
-                raise FruitganError(
-                    f"{folder.parent}: {need_gib:.1f} GiB of decoded images do not fit into the {free_gib:.1f} GiB free"
-                )
+                sizes = f"{need / 2**30:.1f} GiB of decoded images do not fit into the {free / 2**30:.1f} GiB free"
+                raise FruitganError(f"{folder.parent}: {sizes}")
             dataset = build(memory_map=part / PIXELS)
             reasons = dict(dataset.broken)
             about = _About(

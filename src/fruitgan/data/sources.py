@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fruitgan.data.finder import Remark, images_below, left_out
-from fruitgan.errors import DataError, UsageError, about_address
+from fruitgan.errors import DataError, EnvironmentProblem, UsageError, about_address
 from fruitgan.files import file_sha256
 from fruitgan.progress import OnProgress, silent
 from fruitgan.registry import Registry, suggestion
@@ -258,3 +258,29 @@ class Dataset(ABC):
 
 
 registry: Registry[Dataset] = Registry("datasets")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownSet:
+    """A registered data set; where its package cannot be imported, `problem` says why and the rest is None."""
+
+    name: str
+    package: str
+    domains: tuple[str, str] | None = None
+    summary: str | None = None
+    is_present: bool | None = None
+    problem: str | None = None
+
+
+def known_sets() -> list[KnownSet]:
+    """Every registered data set; one that cannot be imported does not hide the others."""
+    found = []
+    for entry in registry.entries():
+        known = KnownSet(name=entry.name, package=entry.package)
+        try:
+            here = registry.get(entry.name)
+            known = replace(known, domains=here.domains, summary=here.summary, is_present=here.is_present())
+        except (EnvironmentProblem, UsageError) as error:
+            known = replace(known, problem=str(error))
+        found.append(known)
+    return found

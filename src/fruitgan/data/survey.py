@@ -12,12 +12,12 @@ from typing import Any, cast
 import numpy as np
 
 from fruitgan.cluster import Cluster
+from fruitgan.data.finder import Remark
 from fruitgan.data.groups import content_sha256, perceptual_hash
 from fruitgan.data.parallel import in_order
 from fruitgan.data.preprocessing import Preprocessing, Traits, traits
 from fruitgan.data.sources import Source
 from fruitgan.errors import DataError
-from fruitgan.images import Pixels
 from fruitgan.progress import OnProgress, Progress, silent
 from fruitgan.settings import from_json, to_json
 
@@ -47,16 +47,17 @@ class Picture:
     is_greyscale: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class BrokenFile:
-    """A file that cannot be decoded."""
+@dataclass(frozen=True)
+class Split:
+    """The files of one split of a domain, in their order."""
 
-    path: Path
-    reason: str
+    pictures: Sequence[Picture]
+    broken: Sequence[Remark]
+    """What cannot be decoded, and why."""
 
 
-Survey = Mapping[tuple[str, str], Sequence[Picture | BrokenFile]]
-"""All files by domain and split (`train` or `test`), in their order."""
+Survey = Mapping[tuple[str, str], Split]
+"""All files by domain and split (`train` or `test`)."""
 
 
 def survey(source: Source, how: Preprocessing, tell: OnProgress = silent, cluster: Cluster | None = None) -> Survey:
@@ -65,33 +66,30 @@ def survey(source: Source, how: Preprocessing, tell: OnProgress = silent, cluste
     Raises:
         DataError: a file that was there is there no more.
     """
-    found: dict[tuple[str, str], list[Picture | BrokenFile]] = {}
+    found: dict[tuple[str, str], Split] = {}
     for split in ("train", "test"):
         for domain in (source.a, source.b):
             paths = domain.train if split == "train" else domain.test
             look = functools.partial(_look, how=how, domain=domain.name, split=split)
             what = f"looking at {split} {domain.name}"
+            seen: list[Picture | Remark] = []
             if cluster is None:
-                found[domain.name, split] = [picture for _, picture in in_order(look, paths, what=what, tell=tell)]
-                continue
-            found[domain.name, split] = seen = []
-            for value in cluster.each(functools.partial(_looking, look), to_json(paths), on_gpus=False):
-                seen.append(from_json(cast(Any, Picture | BrokenFile), value))
-                tell(Progress(what, len(seen), len(paths)))
+                seen += (picture for _, picture in in_order(look, paths, what=what, tell=tell))
+            else:
+                for value in cluster.each(functools.partial(_looking, look), to_json(paths), on_gpus=False):
+                    seen.append(from_json(cast(Any, Picture | Remark), value))
+                    tell(Progress(what, len(seen), len(paths)))
+            broken = [file for file in seen if isinstance(file, Remark)]
+            found[domain.name, split] = Split([file for file in seen if isinstance(file, Picture)], broken)
     return found
 
 
-def pictures_of(files: Sequence[Picture | BrokenFile]) -> list[Picture]:
-    """Those that can be decoded."""
-    return [file for file in files if isinstance(file, Picture)]
-
-
-def _looking(look: Callable[[Path], Picture | BrokenFile], device: str) -> Callable[[str], Any]:
+def _looking(look: Callable[[Path], Picture | Remark], device: str) -> Callable[[str], Any]:
     """What an actor does for each path."""
     return lambda path: to_json(look(Path(path)))
 
 
-def _look(path: Path, how: Preprocessing, domain: str, split: str) -> Picture | BrokenFile:
+def _look(path: Path, how: Preprocessing, domain: str, split: str) -> Picture | Remark:
     try:
         decoded = how.decode(path)
     except DataError as error:
@@ -99,8 +97,9 @@ def _look(path: Path, how: Preprocessing, domain: str, split: str) -> Picture | 
             raise DataError(
                 f"{path}: disappeared while the images were looked at; give the command again when it is back"
             ) from error
-        return BrokenFile(path=path, reason=str(error).removeprefix(f"{path}: "))
+        return Remark(str(path), str(error).removeprefix(f"{path}: "))
     height, width = decoded.pixels.shape[:2]
+    values = decoded.pixels.astype(np.int16)
     return Picture(
         path=path,
         domain=domain,
@@ -112,10 +111,5 @@ def _look(path: Path, how: Preprocessing, domain: str, split: str) -> Picture | 
         format=decoded.format,
         mode=decoded.mode,
         traits=traits(decoded),
-        is_greyscale=_is_greyscale(decoded.pixels),
+        is_greyscale=float((values.max(axis=2) - values.min(axis=2)).mean()) <= GREY_DIFFERENCE,
     )
-
-
-def _is_greyscale(pixels: Pixels) -> bool:
-    values = pixels.astype(np.int16)
-    return float((values.max(axis=2) - values.min(axis=2)).mean()) <= GREY_DIFFERENCE

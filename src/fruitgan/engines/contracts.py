@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,26 +43,25 @@ class Engine(ABC):
         """
 
 
+class Machine(TypedDict, total=False):
+    """Where and how an engine runs, as the options of these names say it."""
+
+    gpu: str | None
+    device: str | None
+    precision: Precision
+    threads: int | None
+    """How many a call of a concurrent engine may take; None is all that there are."""
+
+
 class EngineBuilder(Protocol):
     """What is registered under an engine's name: builds the engine for a generator with these weights.
-
-    `threads` is how many a call of a concurrent engine may take; None is all that there are.
 
     Raises:
         EnvironmentProblem: the generator's package is not installed, or this machine has no such device.
         DataError: the weights are not this generator's.
     """
 
-    def __call__(
-        self,
-        *,
-        generator: Choice,
-        weights: Weights,
-        gpu: str | None = None,
-        device: str | None = None,
-        precision: Precision = "auto",
-        threads: int | None = None,
-    ) -> Engine: ...
+    def __call__(self, *, generator: Choice, weights: Weights, **machine: Unpack[Machine]) -> Engine: ...
 
 
 engines: Registry[EngineBuilder] = Registry("engines")

@@ -15,18 +15,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fruitgan.engines.contracts import Engine, Images, Weights, engines, finite, out_of_memory, worker_count
+from fruitgan.engines.contracts import Engine, Images, Machine, Weights, engines, finite, out_of_memory, worker_count
 from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError, is_out_of_memory
 from fruitgan.files import write_atomically
 from fruitgan.machine import cache_folder, cores, may_have_gpu
 from fruitgan.progress import Note, silent
 from fruitgan.registry import Choice, Registry
-from fruitgan.settings import Precision, from_json, read_json, to_json
+from fruitgan.settings import from_json, read_json, to_json
 
 AUTO = "auto"
 Tell = Callable[[Note], object]
@@ -67,16 +67,14 @@ class Graph:
         Raises:
             DataError: the weights are not this generator's.
         """
-        shapes = self.about.weights
-        wrong = [f"{name} is missing" for name in shapes if name not in weights]
-        wrong += [f"{name} is unknown" for name in weights if name not in shapes]
-        wrong += [
-            f"{name} has the shape {list(weights[name].shape)}, not {list(shape)}"
-            for name, shape in shapes.items()
-            if name in weights and tuple(weights[name].shape) != shape
-        ]
-        if wrong:
-            raise DataError(f"the weights are not those of the generator {self.about.generator} as installed here: {wrong[0]}")
+        shapes, given = dict(self.about.weights), {name: tuple(array.shape) for name, array in weights.items()}
+        for name in sorted(shapes.keys() | given.keys()):
+            if given.get(name) != shapes.get(name):
+                odd = "is missing" if name not in given else "is unknown" if name not in shapes else None
+                wrong = odd or f"has the shape {list(given[name])}, not {list(shapes[name])}"
+                raise DataError(
+                    f"the weights are not those of the generator {self.about.generator} as installed here: {name} {wrong}"
+                )
         used = {name: weights[name] for name in self.about.used}
         whole = {name: array.astype(np.float32) if array.dtype.kind == "f" else array for name, array in used.items()}
         return {name: np.ascontiguousarray(array).reshape(shapes[name]) for name, array in whole.items()}
@@ -87,22 +85,14 @@ class OnnxEngine(Engine):
 
     concurrent = True
 
-    def __init__(
-        self,
-        *,
-        generator: Choice,
-        weights: Weights,
-        gpu: str | None = None,
-        device: str | None = None,
-        precision: Precision = "auto",
-        threads: int | None = None,
-    ) -> None:
+    def __init__(self, *, generator: Choice, weights: Weights, **machine: Unpack[Machine]) -> None:
+        gpu, device = machine.get("gpu"), machine.get("device")
         if gpu is not None and device is not None:
             raise UsageError("--gpu and --device say the same thing; give one of them")
         if gpu not in (None, "auto", "none") or device not in (None, "cpu"):
             asked = f"--device {device}" if gpu is None else f"--gpu {gpu}"
             raise UsageError(f"--engine onnx runs on the CPU alone, not with {asked}; use --engine torch")
-        if precision == "bf16":
+        if machine.get("precision") == "bf16":
             raise UsageError("--engine onnx computes in fp32 alone; --engine torch has bf16")
         import onnxruntime  # here: what runs through torch does without it
 
@@ -111,7 +101,7 @@ class OnnxEngine(Engine):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors alone, which are raised as well
         # No more threads than were given, and none that spins while others of this program have work to do.
-        options.intra_op_num_threads = threads or 0
+        options.intra_op_num_threads = machine.get("threads") or 0
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_external_initializers(
             list(inputs), [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in inputs.values()]
@@ -137,40 +127,46 @@ def check_engine(wanted: str) -> None:
 
 
 def open_engine(
-    wanted: str, generator: Choice, weights: Weights, images: int, *, scale: str | int = AUTO, tell: Tell = silent, **asked: Any
+    wanted: str,
+    generator: Choice,
+    weights: Weights,
+    images: int,
+    *,
+    scale: str | int = AUTO,
+    tell: Tell = silent,
+    **machine: Unpack[Machine],
 ) -> tuple[str, Engine]:
-    """The name of the engine, `auto` being the fastest here, and the engine for so many images; `asked` as its builder.
+    """The name of the engine, `auto` being the fastest here, and the engine for so many images.
 
     Raises:
         UsageError, DataError, EnvironmentProblem: as `EngineBuilder`, or two packages register the generator's name.
     """
-    name = engine_name(wanted, generator, weights, scale=scale, tell=tell, **asked)
+    name = engine_name(wanted, generator, weights, scale=scale, tell=tell, **machine)
     workers = worker_count(images)
-    threads = None if workers == 1 else max(1, cores() // workers)
-    return name, engines.get(name)(generator=generator, weights=weights, threads=threads, **asked)
+    machine["threads"] = None if workers == 1 else max(1, cores() // workers)
+    return name, engines.get(name)(generator=generator, weights=weights, **machine)
 
 
-def engine_name(wanted: str, generator: Choice, weights: Weights, **asked: Any) -> str:
-    """The name of the engine; `asked` as of `fastest`, which `auto` means."""
-    return fastest(generator, weights, **asked) if wanted == AUTO else wanted
-
-
-def fastest(
+def engine_name(
+    wanted: str,
     generator: Choice,
     weights: Weights,
     *,
     scale: str | int = AUTO,
-    gpu: str | None = None,
-    device: str | None = None,
-    precision: Precision = "auto",
     tell: Tell = silent,
+    **machine: Unpack[Machine],
 ) -> str:
-    """torch where a GPU was asked for or may be here, for bf16 and for the scale `native` (torch alone has them); else onnx.
+    """The name of the engine, where `auto` is asked for the fastest.
+
+    torch where a GPU was asked for or may be here, for bf16 and for the scale `native` (torch alone has them); else onnx.
 
     The latter if the generator's graph ships, is in the cache, or can be exported into it now, of which `tell` gets a note.
     """
+    if wanted != AUTO:
+        return wanted
+    gpu, device = machine.get("gpu"), machine.get("device")
     on_cpu = device == "cpu" or gpu == "none" or (device is None and gpu in (None, AUTO) and not may_have_gpu())
-    if not on_cpu or precision == "bf16" or scale == "native":
+    if not on_cpu or machine.get("precision") == "bf16" or scale == "native":
         return "torch"
     if find_graph(generator) is not None:
         return "onnx"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fruitgan.device import autocast, choose_device, freed_memory_returned, keep_freed_memory
-from fruitgan.engines.contracts import Engine, Images, Weights, finite, out_of_memory
+from fruitgan.engines.contracts import Engine, Images, Machine, Weights, finite, out_of_memory
 from fruitgan.engines.tiles import Reach, in_tiles, reach_of, tile_px
 from fruitgan.errors import DataError, is_out_of_memory
 from fruitgan.images import signed_from_unit, unit_from_signed
@@ -34,18 +34,9 @@ class TorchEngine(Engine):
     On a CPU it is concurrent: two calls of one thread each are through sooner than one call after the other of two.
     """
 
-    def __init__(
-        self,
-        *,
-        generator: Choice,
-        weights: Weights,
-        gpu: str | None = None,
-        device: str | None = None,
-        precision: Precision = "auto",
-        threads: int | None = None,
-    ) -> None:
-        self.device = choose_device(gpu, device)
-        self.precision = precision
+    def __init__(self, *, generator: Choice, weights: Weights, **machine: Unpack[Machine]) -> None:
+        self.device = choose_device(machine.get("gpu"), machine.get("device"))
+        self.precision: Precision = machine.get("precision", "auto")
         self.network: Generator = build_for(generators, generator, weights)
         self.network.requires_grad_(False).eval().to(self.device)
         self._reach: Reach | None = None
@@ -53,7 +44,7 @@ class TorchEngine(Engine):
         self._all_threads = torch.get_num_threads()
         # Elsewhere torch takes a number of threads for good, and warns of a second.
         self.concurrent = self.device.type == "cpu" and bool(torch.backends.openmp.is_available())  # type: ignore[no-untyped-call]
-        self._threads = threads if self.concurrent else None
+        self._threads = machine.get("threads") if self.concurrent else None
         if self._threads is not None:
             keep_freed_memory()
 

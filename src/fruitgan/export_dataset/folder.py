@@ -166,22 +166,12 @@ class DatasetFolder:
             FruitganError: they cannot be written.
         """
         rows = []
-        for item, digest in in_order(
-            lambda item: file_sha256(self.path / item.file), sorted(items, key=lambda item: item.file)
-        ):
+        ordered = sorted(items, key=lambda item: item.file)
+        for item, digest in in_order(lambda item: file_sha256(self.path / item.file), ordered):
             with suppress(OSError):  # some mounted drives keep no times
                 os.utime(self.path / item.file, (SAME_TIME, SAME_TIME))
-            rows.append(
-                ManifestRow(
-                    file=item.file,
-                    label=LABELS[item.generated],
-                    source=item.source,
-                    split=item.picture.split,
-                    group=item.group,
-                    sha256=digest,
-                    bundle=weights_sha256 if item.generated else "",
-                )
-            )
+            label, bundle = LABELS[item.generated], weights_sha256 if item.generated else ""
+            rows.append(ManifestRow(item.file, label, item.source, item.picture.split, item.group, digest, bundle))
         write_atomically(self.manifest, manifest_bytes(rows))
         write_atomically(self.card, _json(card))
         _remove(self.unfinished)

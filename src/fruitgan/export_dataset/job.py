@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -19,8 +18,8 @@ from fruitgan.bundle import Bundle, Card, load, locate, pinned, weights_sha256
 from fruitgan.cluster import Cluster, connected
 from fruitgan.data.groups import content_sha256
 from fruitgan.data.labelled import ORIGINS, PREDICTED
-from fruitgan.data.parallel import Shard, in_order
-from fruitgan.data.preprocessing import Preprocessing, Tally, with_found_range
+from fruitgan.data.parallel import in_order
+from fruitgan.data.preprocessing import Preprocessing, with_found_range
 from fruitgan.data.sources import Source, find_source
 from fruitgan.data.survey import survey
 from fruitgan.engines.contracts import Engine, Images, Weights, engines, worker_count
@@ -28,12 +27,12 @@ from fruitgan.engines.onnx_engine import AUTO, check_engine, engine_name, open_e
 from fruitgan.engines.padding import translate_pixels
 from fruitgan.errors import DataError, Stopped, UsageError
 from fruitgan.export_dataset.folder import FORMAT, DatasetFolder
-from fruitgan.export_dataset.selection import Item, LeftOut, choose, name_items, oriented, usable, warnings_of
+from fruitgan.export_dataset.selection import Item, LeftOut, Selection, counts_of, select
 from fruitgan.files import check_writable, write_atomically
 from fruitgan.images import Fit, Pixels, signed_from_unit, to_pillow, unit_from_signed
 from fruitgan.progress import OnProgress, Progress, silent
-from fruitgan.settings import RUNS, from_json, to_json
-from fruitgan.translate.job import choose_direction
+from fruitgan.settings import from_json, to_json
+from fruitgan.translate.job import BatchSettings, choose_direction
 
 Format = Literal["png", "webp", "jpg"]
 LARGEST_SIZE_PX = 8192
@@ -49,15 +48,9 @@ SAVE_OPTIONS: Mapping[Format, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportSettings:
-    """What to export, through which generator, and where to."""
+class ExportSettings(BatchSettings):
+    """What to export, and where to; of a part the manifest is left to the same export of all."""
 
-    bundle: str | None = None
-    """A file, a run or a name; None for the newest run, else the bundle that ships."""
-    to: str | None = None
-    """The domain to arrive at; None leaves it to `direction`."""
-    direction: Literal["a2b", "b2a"] | None = None
-    """None is the bundle's first."""
     data: str | None = None
     data_a: Path | None = None
     data_b: Path | None = None
@@ -76,16 +69,7 @@ class ExportSettings:
     """Side of the exported squares in px; None is the bundle's training size."""
     format: Format = "png"
     """png and webp keep every bit; jpg loses detail, in both classes alike."""
-    engine: str = AUTO
-    """A registered name, or `auto` for the fastest."""
-    gpu: str | None = None
-    device: str | None = None
     overwrite: bool = False
-    shard: Shard | None = None
-    """The part of the images that is made here, without the manifest, which the same export makes of all parts."""
-    ray: str | None = None
-    """The cluster whose actors do the work, as `cluster.connected` takes it; None is this process."""
-    runs: Path = RUNS
 
     def __post_init__(self) -> None:
         if self.shard is not None and self.overwrite:
@@ -165,101 +149,57 @@ def _export(settings: ExportSettings, tell: OnProgress, cluster: Cluster | None)
     check_engine(settings.engine)  # an unknown name is refused even where nothing is left to do
     address = pinned(settings.bundle)
     bundle = load(locate(address or settings.bundle, settings.runs))
-    direction = choose_direction(bundle.card, settings.to, settings.direction)
-    how = bundle.card.preprocessing.asked(settings.background, settings.value_range, settings.fit)
+    card = bundle.card
+    direction = choose_direction(card, settings.to, settings.direction)
+    how = card.preprocessing.asked(settings.background, settings.value_range, settings.fit)
     folder = DatasetFolder(settings.out)
     folder.refuse_file()
     check_writable(settings.out)
-    data = find_source(settings.data, settings.data_a, settings.data_b, settings.domains, tell, bundle.card.data)
+    data = find_source(settings.data, settings.data_a, settings.data_b, settings.domains, tell, card.data)
     _keep_apart(settings.out, data)
     how = with_found_range(how, data.files, tell)
     made_of = _made_of(settings, bundle, direction, how)
     if not settings.overwrite:
         folder.refuse_others(made_of)  # before the long look at the images
-    source, target, items, left_out, warnings = _selection(settings, bundle, direction, data, how, tell, cluster)
+    chosen = select(data, how, survey(data, how, tell, cluster), card, direction, settings)
+    items = chosen.items
     lines = [[item.file, item.source, item.picture.split, item.picture.content, item.group] for item in items]
     made_of |= {"count": len(items) // 2, "pictures": hashlib.sha256(json.dumps(lines).encode()).hexdigest()}
     replaces = settings.overwrite and not folder.is_unfinished(made_of)  # else the same command goes on after a stop
     mine = [item for item in items if settings.shard is None or settings.shard.has(item.file)]
     todo = items if replaces else _todo(folder, made_of, items, mine)
-    splits = {
-        name: dict(sorted(Counter(item.picture.split for item in mine if item.generated == generated).items()))
-        for generated, name in ((True, PREDICTED), (False, ORIGINS))
-    }
-    result = ExportResult(
-        dataset=settings.out,
-        predicted=sum(item.generated for item in mine),
-        origins=sum(not item.generated for item in mine),
-        made=len(todo),
-        kept=len(mine) - len(todo),
-        splits=splits,
-        image_size_px=made_of["image_size_px"],
-        format=settings.format,
-        direction=direction,
-        engine=None,
-        target=target,
-        bundle=bundle.card.name,
-        weights_sha256=made_of["bundle"],
-        left_out=left_out,
-        warnings=tuple(warnings),
-        finished=not todo and folder.is_finished(items),
-        seconds=0,
-    )
-    if todo or not (result.finished or settings.shard):
-        engine: str | None = None
-        generator: Engine | None = None
-        weights = bundle.weights[direction]
+    finished = not todo and folder.is_finished(items)
+    maker = _Maker(settings, card, bundle.weights[direction], how, made_of["image_size_px"])
+    if todo or not (finished or settings.shard):
         if any(item.generated for item in todo):  # else no network is built; one that cannot be built must leave nothing
-            scale = "native" if made_of["image_size_px"] > WHOLE_SIDE_PX else AUTO
-            asked: dict[str, Any] = {"scale": scale, "tell": tell}
-            if cluster is not None:
-                engine = engine_name(settings.engine, bundle.card.generator, weights, gpu=cluster.device, **asked)
-            else:
-                asked |= {"gpu": settings.gpu, "device": settings.device}
-                engine, generator = open_engine(settings.engine, bundle.card.generator, weights, len(items), **asked)
+            maker = maker.opened(len(items), tell, cluster)
         with folder.taken(alone=settings.shard is None):
             if replaces:
                 folder.clear()
             else:
                 todo = _todo(folder, made_of, items, mine)  # another process may have been at work until now
             folder.begin(made_of, todo)
-            maker = _Maker(settings, bundle.card, how, made_of["image_size_px"], generator)
-            made: Generator[bytes | None]
-            if cluster is None:
-                made = (file for _, file in in_order(maker.file_of, todo, worker_count(len(items))))
-            else:
-                made = cluster.each(partial(_making, maker, engine, weights), to_json(todo))
-            _make(maker, todo, made, tell)
+            _make(maker, todo, worker_count(len(items)), tell, cluster)
             if settings.shard is None:
-                folder.finish(items, made_of["bundle"], _card(result, bundle, address, made_of, data.name, source))
-                result = replace(result, finished=True)
-        result = replace(result, engine=engine, made=len(todo), kept=len(mine) - len(todo))
-    return replace(result, seconds=round(time.monotonic() - begin, 3))
-
-
-def _selection(
-    settings: ExportSettings,
-    bundle: Bundle,
-    direction: str,
-    data: Source,
-    how: Preprocessing,
-    tell: OnProgress,
-    cluster: Cluster | None,
-) -> tuple[str, str, list[Item], LeftOut, list[str]]:
-    """The names of both domains, the images to export, what is left out, and what a person should know of them."""
-    source, target, odd = oriented(data, bundle.card.domains, direction)
-    found = usable(survey(data, how, tell, cluster))
-    chosen = choose(found, source, target if settings.origins == "target" else source, settings.count)
-    items = name_items(data, *chosen, found, settings.format)
-    side_px = settings.image_size or bundle.card.image_size_px
-    warnings = ([odd] if odd else []) + data.notes + warnings_of(items, found, side_px, bundle.card.data, data)
-    for name, generated in ((PREDICTED, True), (ORIGINS, False)):
-        warnings += Tally.of([item.picture.traits for item in items if item.generated == generated]).notes(name, how)
-    if settings.format == "jpg":
-        warnings.append(
-            "jpg loses detail, and with it traces of the generator, in both classes alike; png and webp keep every bit"
-        )
-    return source.name, target.name, items, found.left_out, warnings
+                folder.finish(items, made_of["bundle"], _card(chosen, card, address, made_of, data.name))
+                finished = True
+    return ExportResult(
+        dataset=settings.out,
+        **counts_of(mine),
+        made=len(todo),
+        kept=len(mine) - len(todo),
+        image_size_px=maker.side_px,
+        format=settings.format,
+        direction=direction,
+        engine=maker.engine,
+        target=chosen.target,
+        bundle=card.name,
+        weights_sha256=made_of["bundle"],
+        left_out=chosen.left_out,
+        warnings=chosen.warnings,
+        finished=finished,
+        seconds=round(time.monotonic() - begin, 3),
+    )
 
 
 def _todo(folder: DatasetFolder, made_of: Mapping[str, Any], items: Sequence[Item], mine: Sequence[Item]) -> Sequence[Item]:
@@ -292,21 +232,19 @@ def _made_of(settings: ExportSettings, bundle: Bundle, direction: str, how: Prep
     }
 
 
-def _card(
-    result: ExportResult, bundle: Bundle, address: str | None, made_of: Mapping[str, Any], data: str, source: str
-) -> dict[str, Any]:
+def _card(chosen: Selection, card: Card, address: str | None, made_of: Mapping[str, Any], data: str) -> dict[str, Any]:
     """dataset.json: the same for the same export, wherever and whenever it is made; no path of this machine is in it."""
-    card = to_json(bundle.card)
+    about = to_json(card)
     kept = ("name", "generator", "image_size_px", "recipe", "steps", "data", "licence", "trained_against")
     return {
         "format": FORMAT,
-        "image_size_px": result.image_size_px,
+        "image_size_px": made_of["image_size_px"],
         "settings": {key: made_of[key] for key in ("direction", "format", "origins", "count", *OF_IMAGES)},
-        "counts": {"predicted": result.predicted, "origins": result.origins, "splits": result.splits},
-        "data": {"name": data, "source": source, "target": result.target},
-        "bundle": {**{key: card[key] for key in kept}, "weights_sha256": made_of["bundle"], "address": address},
-        "left_out": {**to_json(result.left_out), "unreadable": len(result.left_out.unreadable)},
-        "warnings": list(result.warnings),
+        "counts": counts_of(chosen.items),
+        "data": {"name": data, "source": chosen.source, "target": chosen.target},
+        "bundle": {**{key: about[key] for key in kept}, "weights_sha256": made_of["bundle"], "address": address},
+        "left_out": {**to_json(chosen.left_out), "unreadable": len(chosen.left_out.unreadable)},
+        "warnings": list(chosen.warnings),
         "made_of": dict(made_of),
         "fruitgan_version": __version__,
     }
@@ -322,9 +260,23 @@ class _Maker:
 
     settings: ExportSettings
     card: Card
+    weights: Weights
     how: Preprocessing
     side_px: int
-    generator: Engine | None
+    engine: str | None = None
+    """What runs the generator; None where no fake is missing."""
+    generator: Engine | None = None
+
+    def opened(self, images: int, tell: OnProgress, cluster: Cluster | None) -> _Maker:
+        """With the engine for so many images; of a cluster each actor has one of its own."""
+        of: dict[str, Any] = {"generator": self.card.generator, "weights": self.weights, "tell": tell}
+        of["scale"] = "native" if self.side_px > WHOLE_SIDE_PX else AUTO
+        if cluster is not None:
+            return replace(self, engine=engine_name(self.settings.engine, gpu=cluster.device, **of))
+        name, engine = open_engine(
+            self.settings.engine, images=images, gpu=self.settings.gpu, device=self.settings.device, **of
+        )
+        return replace(self, engine=name, generator=engine)
 
     def file_of(self, item: Item) -> bytes:
         engine = self.generator if item.generated else Unchanged()
@@ -338,11 +290,11 @@ class _Maker:
         return encode(made, self.settings.format)
 
 
-def _making(maker: _Maker, engine: str | None, weights: Weights, device: str) -> Callable[[Any], None]:
+def _making(maker: _Maker, device: str) -> Callable[[Any], None]:
     """What an actor does for each item: its file, written."""
-    if engine is not None:
-        asked: dict[str, Any] = {"gpu": device, "threads": 1}
-        maker = replace(maker, generator=engines.get(engine)(generator=maker.card.generator, weights=weights, **asked))
+    if maker.engine is not None:
+        asked: dict[str, Any] = {"generator": maker.card.generator, "weights": maker.weights, "gpu": device, "threads": 1}
+        maker = replace(maker, generator=engines.get(maker.engine)(**asked))
 
     def make(row: Any) -> None:
         item = from_json(Item, row)
@@ -351,8 +303,13 @@ def _making(maker: _Maker, engine: str | None, weights: Weights, device: str) ->
     return make
 
 
-def _make(maker: _Maker, todo: Sequence[Item], made: Generator[bytes | None], tell: OnProgress) -> None:
-    """Write the files of these items, as they are made in their order; None was written by an actor."""
+def _make(maker: _Maker, todo: Sequence[Item], workers: int, tell: OnProgress, cluster: Cluster | None) -> None:
+    """Make these items, here in their order, or by actors, who write the files themselves."""
+    made: Generator[bytes | None]
+    if cluster is None:
+        made = (file for _, file in in_order(maker.file_of, todo, workers))
+    else:
+        made = cluster.each(partial(_making, maker), to_json(todo))
     with closing(made):
         for done, (item, file) in enumerate(zip(todo, made, strict=True), start=1):
             if file is not None:

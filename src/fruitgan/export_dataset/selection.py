@@ -5,16 +5,23 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING, Any
 
+from fruitgan.bundle import Card
+from fruitgan.data.finder import Remark
 from fruitgan.data.groups import near_groups
 from fruitgan.data.labelled import LABELS, ORIGINS, PREDICTED
+from fruitgan.data.preprocessing import Preprocessing, Tally
 from fruitgan.data.sources import Domain, Source
-from fruitgan.data.survey import BrokenFile, Picture, Survey, pictures_of
+from fruitgan.data.survey import Picture, Survey
 from fruitgan.errors import DataError
+
+if TYPE_CHECKING:
+    from fruitgan.export_dataset.job import ExportSettings
 
 DIGITS = 6
 UNLIKE = 1.5
@@ -25,27 +32,11 @@ UNLIKE = 1.5
 class LeftOut:
     """Files of the data that cannot be decoded or must not be used, whether or not they were wanted."""
 
-    unreadable: tuple[BrokenFile, ...]
+    unreadable: tuple[Remark, ...]
     in_both_splits: int
     """Test images that are copies of training images, and those: the generator has seen them."""
     repeated: int
     """Further copies of an image within its split."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Usable:
-    """The images that may be exported, by domain and split, each content once in each."""
-
-    pictures: Mapping[tuple[str, str], Sequence[Picture]]
-    groups: Mapping[str, str]
-    """The group of every content, near-duplicates having one in common; also of what may not be used."""
-    trained_groups: frozenset[str]
-    """The groups that a training image is in."""
-    left_out: LeftOut
-
-    def of(self, domain: Domain, *splits: str) -> list[Picture]:
-        """Those of a domain in these splits, within a split in the order of their hashes, so that names decide nothing."""
-        return [p for split in splits for p in sorted(self.pictures[domain.name, split], key=lambda p: p.content)]
 
 
 @dataclass(frozen=True)
@@ -62,29 +53,60 @@ class Item:
     group: str
 
 
-def usable(found: Survey) -> Usable:
-    """What may be exported: an image that the training split of either domain shares with the test split of either is left
-    out of both, since it would count as unseen and is not.
+@dataclass(frozen=True)
+class Selection:
+    """The images to export, what is left out, and what a person should know of them."""
+
+    items: list[Item]
+    left_out: LeftOut
+    warnings: tuple[str, ...]
+    source: str
+    target: str
+    """The names of both domains."""
+
+
+def select(data: Source, how: Preprocessing, found: Survey, card: Card, direction: str, settings: ExportSettings) -> Selection:
+    """Choose the images, test images first, and name their files.
+
+    An image that the training split of either domain shares with the test split of either is left out of both, since it would
+    count as unseen and is not.
+
+    Raises:
+        DataError: fewer than wanted, saying how many there are; or no test images and no count.
     """
-    everything = [picture for files in found.values() for picture in pictures_of(files)]
-    trained, tested = ({picture.content for picture in everything if picture.split == split} for split in ("train", "test"))
-    in_both_splits = repeated = 0
-    kept = {}
-    for key, files in found.items():
-        pictures = pictures_of(files)
-        unseen = [picture for picture in pictures if picture.content not in trained & tested]
-        once = {picture.content: picture for picture in reversed(unseen)}  # of copies the first is kept
-        in_both_splits += len(pictures) - len(unseen)
-        repeated += len(unseen) - len(once)
-        kept[key] = tuple(once.values())
+    source, target, odd = oriented(data, card.domains, direction)
+    everything = [picture for split in found.values() for picture in split.pictures]
+    trained, tested = ({picture.content for picture in everything if picture.split == name} for name in ("train", "test"))
     groups = near_groups([picture.content for picture in everything], [picture.look for picture in everything])
-    broken = tuple(file for files in found.values() for file in files if isinstance(file, BrokenFile))
-    return Usable(
-        pictures=kept,
-        groups=groups,
-        trained_groups=frozenset(groups[content] for content in trained),
-        left_out=LeftOut(unreadable=broken, in_both_splits=in_both_splits, repeated=repeated),
-    )
+    usable, in_both_splits, repeated = {}, 0, 0
+    for key, split in found.items():
+        unseen = [picture for picture in split.pictures if picture.content not in trained & tested]
+        once = {picture.content: picture for picture in reversed(unseen)}  # of copies the first is kept
+        in_both_splits += len(split.pictures) - len(unseen)
+        repeated += len(unseen) - len(once)
+        usable[key] = sorted(once.values(), key=lambda picture: picture.content)  # so that names decide nothing
+    chosen = _choose(usable, source.name, (target if settings.origins == "target" else source).name, settings.count)
+    items = _name_items(data, *chosen, groups, settings.format)
+    size_px, trained_groups = settings.image_size or card.image_size_px, {groups[content] for content in trained}
+    warnings = ([odd] if odd else []) + data.notes + _warnings_of(items, trained_groups, size_px, card.data, data)
+    for name, generated in ((PREDICTED, True), (ORIGINS, False)):
+        warnings += Tally.of([item.picture.traits for item in items if item.generated == generated]).notes(name, how)
+    if settings.format == "jpg":
+        warnings.append(
+            "jpg loses detail, and with it traces of the generator, in both classes alike; png and webp keep every bit"
+        )
+    broken = tuple(remark for split in found.values() for remark in split.broken)
+    left_out = LeftOut(unreadable=broken, in_both_splits=in_both_splits, repeated=repeated)
+    return Selection(items, left_out, tuple(warnings), source.name, target.name)
+
+
+def counts_of(items: Sequence[Item]) -> dict[str, Any]:
+    """How many images of each class there are, and of which splits their sources."""
+    splits = {
+        name: dict(sorted(Counter(item.picture.split for item in items if item.generated == generated).items()))
+        for name, generated in ((PREDICTED, True), (ORIGINS, False))
+    }
+    return {**{name: sum(counts.values()) for name, counts in splits.items()}, "splits": splits}
 
 
 def oriented(source: Source, domains: tuple[str, str], direction: str) -> tuple[Domain, Domain, str | None]:
@@ -104,30 +126,30 @@ def oriented(source: Source, domains: tuple[str, str], direction: str) -> tuple[
     return (*ours, odd) if direction == "a2b" else (ours[1], ours[0], odd)
 
 
-def choose(found: Usable, source: Domain, real: Domain, wanted: int | None) -> tuple[list[Picture], list[Picture]]:
-    """The images to translate and the real ones, equally many; test images first.
-
-    Raises:
-        DataError: fewer than wanted, saying how many there are; or no test images and no count.
-    """
-    for domain in (source, real):
-        test, train = len(found.of(domain, "test")), len(found.of(domain, "train"))
+def _choose(
+    usable: Mapping[tuple[str, str], Sequence[Picture]], source: str, real: str, wanted: int | None
+) -> tuple[Sequence[Picture], Sequence[Picture]]:
+    """The images to translate and the real ones, equally many; raises as `select`."""
+    tests = [len(usable[name, "test"]) for name in (source, real)]
+    all_of = [[*usable[name, "test"], *usable[name, "train"]] for name in (source, real)]
+    for name, test, every in zip((source, real), tests, all_of, strict=True):
+        train = len(every) - test
         if wanted is None and not test:
             raise DataError(
-                f"{domain.name}: has no test image that can be used; --count N takes training images too ({train} there are)"
+                f"{name}: has no test image that can be used; --count N takes training images too ({train} there are)"
             )
-        if wanted is not None and wanted > test + train:
-            most = min(len(found.of(domain, "test", "train")) for domain in (source, real))
+        if wanted is not None and wanted > len(every):
             raise DataError(
-                f"{domain.name}: {wanted} images are wanted, {test} test and {train} training images "
-                f"can be used; give --count {most} at most, or more data"
+                f"{name}: {wanted} images are wanted, {test} test and {train} training images "
+                f"can be used; give --count {min(map(len, all_of))} at most, or more data"
             )
-    count = wanted or min(len(found.of(domain, "test")) for domain in (source, real))
-    sources, reals = (found.of(domain, "test", "train")[:count] for domain in (source, real))
-    return sources, reals
+    count = wanted or min(tests)
+    return all_of[0][:count], all_of[1][:count]
 
 
-def name_items(data: Source, sources: Sequence[Picture], reals: Sequence[Picture], found: Usable, suffix: str) -> list[Item]:
+def _name_items(
+    data: Source, sources: Sequence[Picture], reals: Sequence[Picture], groups: Mapping[str, str], suffix: str
+) -> list[Item]:
     """Both classes numbered alike from 0, each in an order that only hashes decide: so neither a name nor its place tells the
     class, the split or the source. Generated and real by turns."""
     # The folder that holds all of the data: for a folder in the CycleGAN layout it is that folder.
@@ -139,11 +161,13 @@ def name_items(data: Source, sources: Sequence[Picture], reals: Sequence[Picture
         for number, picture in enumerate(order):
             source = Path(os.path.abspath(picture.path)).relative_to(root).as_posix()
             file = f"{folder}/{number:0{DIGITS}}.{suffix}"
-            items.append(Item(file, generated, picture, source, found.groups[picture.content]))
+            items.append(Item(file, generated, picture, source, groups[picture.content]))
     return sorted(items, key=lambda item: (item.file.partition("/")[2], not item.generated))
 
 
-def warnings_of(items: Sequence[Item], found: Usable, size_px: int, trained_on: str, data: Source) -> list[str]:
+def _warnings_of(
+    items: Sequence[Item], trained_groups: Collection[str], size_px: int, trained_on: str, data: Source
+) -> list[str]:
     """What a person should know before believing a number made with these images.
 
     `trained_on` is the name of the data that the generator was trained on.
@@ -155,7 +179,7 @@ def warnings_of(items: Sequence[Item], found: Usable, size_px: int, trained_on: 
             "has not seen these images; they are taken for unseen"
         )
     tested = [item for item in items if item.picture.split == "test"]
-    if known := sum(item.group in found.trained_groups for item in tested):
+    if known := sum(item.group in trained_groups for item in tested):
         warnings.append(f"{known} of the {len(tested)} test images look nearly like a training image, whose group they share")
     generated, real = ([item.picture for item in items if item.generated == label] for label in (True, False))
     trained = [sum(picture.split == "train" for picture in pictures) for pictures in (generated, real)]

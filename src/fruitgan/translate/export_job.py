@@ -24,8 +24,8 @@ from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.files import check_writable, write_atomically
 from fruitgan.images import Pixels, resize
 from fruitgan.progress import OnProgress, Progress
-from fruitgan.settings import RUNS, to_json
-from fruitgan.translate.job import choose_direction
+from fruitgan.settings import to_json
+from fruitgan.translate.job import BundleSettings, choose_direction
 
 MOST_LEVELS_APART = 1
 """Of 255, in any pixel: what rounding may do where the generator gives a half. More is another picture, and refused."""
@@ -35,22 +35,16 @@ MOST_COMPARED = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportModelSettings:
-    """Which bundle, as what, and where to."""
+class ExportModelSettings(BundleSettings):
+    """Which bundle, as what, and where to; without a domain or a direction there is a model for each direction."""
 
-    bundle: str | None = None
-    """A file, a run or a name; None for the newest run, else the bundle that ships."""
     format: Literal["onnx", "junyanz"] = "onnx"
     dtype: Literal["fp32", "fp16", "int8"] = "fp32"
     """Of a model's arithmetic; `int8` has whole numbers in its convolutions."""
     pictures: Path | None = None
     """What a model is compared on, and calibrated for `int8`: a picture, or a folder of them; None is drawn fruit."""
-    to: str | None = None
-    """The domain that the model leads to; without it and `direction` there is a model for each direction."""
-    direction: Literal["a2b", "b2a"] | None = None
     output: Path = Path("exported")
     overwrite: bool = False
-    runs: Path = RUNS
 
     def __post_init__(self) -> None:
         if self.format != "onnx" and (self.dtype != "fp32" or self.pictures is not None):

@@ -42,17 +42,38 @@ FAILED = "failed{}.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TranslateSettings:
-    """What to translate, with what, and where to."""
+class BundleSettings:
+    """Which bundle, and in which direction."""
 
-    sources: tuple[str, ...]
-    """Files, folders, glob patterns, addresses of them, shards; or `-` alone, standard input."""
     bundle: str | None = None
     """A file, a run, a name or an address of the Hub; None for the newest run, else the bundle that ships."""
     to: str | None = None
     """The domain to arrive at; None leaves it to `direction`."""
     direction: Literal["a2b", "b2a"] | None = None
     """None is the bundle's first."""
+    runs: Path = RUNS
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSettings(BundleSettings):
+    """What runs the bundle's generator on many images."""
+
+    engine: str = AUTO
+    """A registered name, or `auto` for the fastest."""
+    gpu: str | None = None
+    device: str | None = None
+    shard: Shard | None = None
+    """The part of the images that is made here; None is all of them."""
+    ray: str | None = None
+    """The cluster whose actors do the work, as `cluster.connected` takes it; None is this process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslateSettings(BatchSettings):
+    """What to translate, with what, and where to."""
+
+    sources: tuple[str, ...]
+    """Files, folders, glob patterns, addresses of them, shards; or `-` alone, standard input."""
     output: str | None = None
     """A file for one image, a folder, an address, or `-`; None is the folder `translated`, and `-` for standard input."""
     format: Format | None = None
@@ -72,16 +93,7 @@ class TranslateSettings:
     keep_metadata: Kept = "basic"
     value_range: str | None = None
     """LOW,HIGH: the values of deep grey pictures that are black and white to the generator; None, or auto: the bundle's."""
-    engine: str = AUTO
-    """A registered name, or `auto` for the fastest."""
-    gpu: str | None = None
-    device: str | None = None
     precision: Precision = "auto"
-    shard: Shard | None = None
-    """The part of the images that is translated here; None is all of them."""
-    ray: str | None = None
-    """The cluster whose actors do the work, as `cluster.connected` takes it; None is this process."""
-    runs: Path = RUNS
 
     def __post_init__(self) -> None:
         if not self.sources:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO, get_args
 
 from fruitgan.addresses import Address, Listed, Place, listed, place_of
-from fruitgan.data.finder import HIDDEN, Found, ImageFile, Remark, find_images, identity_of, reason_no_image
+from fruitgan.data.finder import HIDDEN, Found, Remark, find_images, identity_of, reason_no_image
 from fruitgan.errors import DataError, UsageError
 from fruitgan.files import open_regular, remove_abandoned
 from fruitgan.images import SUFFIXES
@@ -135,13 +135,13 @@ def make_plan(settings: TranslateSettings, stdin: BinaryIO | None = None) -> tup
     return tasks, found
 
 
-def _find(settings: TranslateSettings, folder: Place | None) -> tuple[Found, list[ImageFile | Listed]]:
+def _find(settings: TranslateSettings, folder: Place | None) -> tuple[Found, list[Listed[Any]]]:
     """The sources; at an address no file is opened, so that there the name tells what is an image."""
     places = {text: place_of(text) for text in settings.sources}
     here = [str(place) if "://" in text else text for text, place in places.items() if isinstance(place, Path)]
     results = folder if isinstance(folder, Path) else None
     found = find_images(here, settings.recursive, results, lambda path: read_mark(path) is not None, {SUFFIX})
-    images: list[ImageFile | Listed] = [*found.images]
+    images: list[Listed[Any]] = [*found.images]
     for place in places.values():
         if isinstance(place, Address) and place == folder:
             raise UsageError(f"-o {folder}: the results would replace their sources; give another folder")
@@ -251,7 +251,7 @@ def _difference(task: Task, there: Mapping[str, Any] | None, mark: Mapping[str, 
     return None if is_same else "made from another image"
 
 
-def name_outputs(sources: Sequence[ImageFile | Listed], suffixes: Sequence[str]) -> list[PurePath]:
+def name_outputs(sources: Sequence[Listed[Any]], suffixes: Sequence[str]) -> list[PurePath]:
     """A relative path for each source's result, all different also where upper and lower case are the same.
 
     The first that is free of: `photo.png`, `photo.jpg.png`, then both with as many of the source's folders before as it takes.
@@ -271,7 +271,7 @@ def name_outputs(sources: Sequence[ImageFile | Listed], suffixes: Sequence[str])
     return names
 
 
-def _further_names(source: ImageFile | Listed, suffix: str, number: int) -> Iterator[PurePath]:
+def _further_names(source: Listed[Any], suffix: str, number: int) -> Iterator[PurePath]:
     folder, name = source.relative.parent, source.relative.name
     above = Path(os.path.abspath(str(source.path))).parent.parts[1:]  # without the root
     yield folder / (name + suffix)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from kornia.enhance import jpeg_codec_differentiable
@@ -15,6 +16,7 @@ from fruitgan.data.augment import Augmentation
 from fruitgan.errors import UsageError
 
 
+@dataclass
 class RotateShiftMirror(Augmentation):
     """Turned about the centre by up to `degrees`, moved by up to `shift` of the side along each axis, mirrored half the time.
 
@@ -22,12 +24,10 @@ class RotateShiftMirror(Augmentation):
     shift across, shift down, and whether it is mirrored. An angle above 0 turns the picture counter-clockwise.
     """
 
+    degrees: float
+    shift: float
+    mirror: bool
     draws = 4
-
-    def __init__(self, degrees: float, shift: float, mirror: bool) -> None:
-        self.degrees = degrees
-        self.shift = shift
-        self.mirror = mirror
 
     def apply(self, images: Tensor, draws: Tensor, image_size_px: int) -> Tensor:
         if self.degrees or self.shift:
@@ -41,13 +41,9 @@ class RotateShiftMirror(Augmentation):
         across, down = ((2 * draws[:, 1:3] - 1) * self.shift * side_px).unbind(1)
         cos, sin = angle.cos(), angle.sin()
         centre = (side_px - 1) / 2
-        return torch.stack(
-            [
-                torch.stack([cos, sin, centre - (cos + sin) * centre + across], dim=1),
-                torch.stack([-sin, cos, centre - (cos - sin) * centre + down], dim=1),
-            ],
-            dim=1,
-        )
+        first = torch.stack([cos, sin, centre - (cos + sin) * centre + across], dim=1)
+        second = torch.stack([-sin, cos, centre - (cos - sin) * centre + down], dim=1)
+        return torch.stack([first, second], dim=1)
 
 
 class Mirror(Augmentation):
@@ -109,6 +105,7 @@ KERNEL_PX = 15
 QUALITIES = (30, 100)
 
 
+@dataclass
 class BlurJpeg(Augmentation):
     """Blur of sigma uniform in 0 to 3 px, then JPEG of quality 30 to 100, each with its probability; mirrored half the time.
 
@@ -116,10 +113,8 @@ class BlurJpeg(Augmentation):
     it is compressed, and whether it is mirrored.
     """
 
+    probability: float
     draws = 5
-
-    def __init__(self, probability: float) -> None:
-        self.probability = probability
 
     def apply(self, images: Tensor, draws: Tensor, image_size_px: int) -> Tensor:
         images = self._changed(images, draws[:, 0], self._blurred, draws[:, 1])

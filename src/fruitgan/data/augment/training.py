@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -9,17 +11,16 @@ from fruitgan.data.augment import Augmentation
 from fruitgan.errors import UsageError
 
 
+@dataclass
 class JitterMirror(Augmentation):
     """A random crop from an image kept `load_ratio` times larger (286 for 256), mirrored half the time.
 
     The numbers drawn for an image: where the crop begins along the width, along the height, and whether it is mirrored.
     """
 
+    load_ratio: float
+    mirror: bool
     draws = 3
-
-    def __init__(self, load_ratio: float, mirror: bool) -> None:
-        self.load_ratio = load_ratio
-        self.mirror = mirror
 
     def load_size_px(self, image_size_px: int) -> int:
         return round(image_size_px * self.load_ratio)
@@ -61,6 +62,7 @@ def none() -> NoAugmentation:
 LOBES = 3
 
 
+@dataclass
 class CropScales(Augmentation):
     """A square of random size and place, resized to the training size (Lanczos, antialiased), mirrored half the time.
 
@@ -69,11 +71,9 @@ class CropScales(Augmentation):
     the height, and whether it is mirrored.
     """
 
+    smallest: float
+    largest: float
     draws = 4
-
-    def __init__(self, smallest: float, largest: float) -> None:
-        self.smallest = smallest
-        self.largest = largest
 
     def load_size_px(self, image_size_px: int) -> int:
         return round(image_size_px * self.largest)
