@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # What a machine with a CUDA GPU is to show, a question a call. Expected on one NVIDIA H200: tests 4 minutes, steps 5, compiled 9 (the
-# compiler's), sweep 3, training MINUTES and at most four more. None has been run on a GPU yet.
+# compiler's), sweep 3, inference 4, training MINUTES and at most four more. None has been run on a GPU yet.
 #
 #     benchmarks/gpu.sh tests|steps|compiled|sweep OUT
+#     benchmarks/gpu.sh inference OUT DATA              translate, train-detector and evaluate there and on the CPU, DATA as for training
 #     benchmarks/gpu.sh training OUT DATA [MINUTES]     DATA has trainA and trainB; the tests, then 8 minutes of `fruit` at 256 px, resumable
 #
 # Run it from the checkout; results are added to files in OUT. `DEVICE=cpu SIZE=64 STEPS=2` rehearses the training without a GPU.
@@ -41,6 +42,19 @@ sweep)
             tee -a "$out/sweep.txt"
     done
     ;;
+inference)
+    data=$3 gpu=${GPU:-0} pictures=${PICTURES:-960}
+    for generator in shipped unet-256; do
+        python benchmarks/translate.py --generator "$generator" --pictures "$pictures" --gpu "$gpu" | tee -a "$out/inference.txt"
+    done
+    [ -d "$out/dataset" ] || fruitgan export-dataset --data "$data" --bundle apple2orange --out "$out/dataset" --quiet
+    for where in "$gpu" none; do
+        echo "--gpu $where: train-detector, then evaluate's features (nothing cached)" | tee -a "$out/inference.txt"
+        { time fruitgan train-detector --data "$out/dataset" --gpu "$where" --epochs 5 --out "$out/detectors-$where" --json; } 2>&1 | tee -a "$out/inference.txt"
+        { time FRUITGAN_CACHE=$(mktemp -d) fruitgan evaluate --fake-dir "$out/dataset/predicted" --attackers spectrum --quick \
+            --features random,efficientnet-lite1 --gpu "$where" --out "$out/evaluation-$where" --json; } 2>&1 | tee -a "$out/inference.txt"
+    done
+    ;;
 training)
     data=$3 minutes=${4:-8}
     [ -d "$out/runs" ] || run_tests
@@ -52,7 +66,7 @@ training)
     fruitgan train-gan "${new[@]}" --device "$device" --max-time "${minutes}m" --out "$out/runs" --json >"$out/training.json"
     ;;
 *)
-    echo "gpu.sh: $question: expected tests, steps, compiled, sweep or training" >&2
+    echo "gpu.sh: $question: expected tests, steps, compiled, sweep, inference or training" >&2
     exit 2
     ;;
 esac

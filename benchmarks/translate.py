@@ -2,11 +2,13 @@
 
     python benchmarks/translate.py --generator unet-256 --pictures 48 --rounds 3
     python benchmarks/translate.py --generator shipped --pictures 96 --rounds 3
+    python benchmarks/translate.py --generator shipped --pictures 960 --gpu 0
 
 `plain` opens, translates and saves one picture after the other: torch's own instance norm and convolutions in fp32 on all
 cores, Pillow's default PNG. The others are `fruitgan translate` end to end, its engine's start and the fsync of every file
 included. The photographs are drawn fruit of 256 px as JPEG. Ratios are of the medians; behind them stand the least and the
-largest ratio of a round.
+largest ratio of a round. With `--gpu N` torch alone runs there (`plain` stays on the CPU), and the engine is timed by itself,
+from decoded pictures to decoded pictures, with several numbers of them a call.
 """
 
 from __future__ import annotations
@@ -27,10 +29,11 @@ from train_step import plain_layers
 
 from fruitgan import bundle as bundles
 from fruitgan.demo.fruit import draw
-from fruitgan.engines.torch_engine import arrays_of
+from fruitgan.engines.torch_engine import TorchEngine, arrays_of
 from fruitgan.machine import cores
 from fruitgan.networks.contracts import generators
 from fruitgan.networks.weights import build_for
+from fruitgan.settings import Precision
 from fruitgan.translate.job import TranslateSettings, translate
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -79,13 +82,31 @@ def apart(one: Path, other: Path) -> str:
     return f"largest difference {max(d.max() for d in differences)}, mean {np.mean([d.mean() for d in differences]):.2g}"
 
 
+def alone(bundle: bundles.Bundle, gpu: str) -> None:
+    """The engine's pictures a second, in both precisions."""
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    for precision in precisions:
+        engine = TorchEngine(generator=bundle.card.generator, weights=bundle.weights["a2b"], gpu=gpu, precision=precision)
+        for together in (1, 8, 32):
+            images = np.stack([draw("apple", 256, 1, index) for index in range(together)]).astype(np.float32) / 255
+            engine.translate(images)
+            begin, calls = time.perf_counter(), max(1, 256 // together)
+            for _ in range(calls):
+                engine.translate(images)
+            rate = calls * together / (time.perf_counter() - begin)
+            print(f"the engine alone, {precision}, {together:2} a call {rate:8.1f} images/s")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--generator", default="shipped")
     parser.add_argument("--pictures", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--ways", nargs="*", default=list(WAYS))
+    parser.add_argument("--ways", nargs="*", default=None)
+    parser.add_argument("--gpu", default="none")
     given = parser.parse_args()
+    on_cpu = given.gpu == "none"
+    given.ways = given.ways or [way for way in WAYS if on_cpu or not way.startswith("onnx")]
     torch.set_num_threads(cores())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -96,7 +117,7 @@ def main() -> None:
         bundle = bundles.load(path)
 
         def ours(way: str) -> Callable[[Path], Any]:
-            options = {"sources": (str(folder / "in"),), "bundle": str(path), "gpu": "none", "scale": "native", **WAYS[way]}
+            options = {"sources": (str(folder / "in"),), "bundle": str(path), "gpu": given.gpu, "scale": "native", **WAYS[way]}
             return lambda out: translate(TranslateSettings(**options, output=str(out)))
 
         runs: dict[str, Callable[[Path], Any]] = {"plain": lambda out: plainly(bundle, folder / "in", out)}
@@ -113,6 +134,8 @@ def main() -> None:
                 if round_:
                     taken[way].append(time.perf_counter() - begin)
                 differences[way] = apart(folder / "plain", out)
+        if not on_cpu:
+            alone(bundle, given.gpu)
     print(f"{given.generator}, {given.pictures} pictures of 256 px, {given.rounds} rounds, {cores()} cores")
     for way, seconds in taken.items():
         ratios = [plain / own for plain, own in zip(taken["plain"], seconds, strict=True)]
