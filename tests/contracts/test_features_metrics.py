@@ -124,9 +124,8 @@ def test_a_metric_is_the_same_each_time_and_worse_for_what_is_farther(metric: Se
 
 
 def test_a_metric_has_a_floor_of_real_images(metric: SetMetric) -> None:
-    real, _ = sets(metric, 20, 8, 0)
-    value, interval = metric.floor(real.values)
-    assert interval.low <= value <= interval.high
+    found = metric.floor(*sets(metric, 20, 8, 0))
+    assert found.interval.low <= found.value <= found.interval.high
 
 
 def test_a_metric_says_how_many_images_it_needs(metric: SetMetric) -> None:

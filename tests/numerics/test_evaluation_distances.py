@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from scipy.stats import norm
 
 from fruitgan.measures import distances
 from fruitgan.measures.contracts import FeatureSet, SetMetric
 from fruitgan.measures.distances import (
     affordable,
+    claim_of,
+    fid_difference,
     frechet_distance,
     frechet_distances,
     kernel_distance,
     kernel_distances,
-    mean_within,
+    kid_difference,
+    ratio_difference,
 )
 from fruitgan.measures.metrics.fid_kid import Fid, Kid, translation_ratio
 from fruitgan.measures.statistics import resample_weights
@@ -29,25 +33,25 @@ def draw(n: int, dimensions: int, seed: int, shift: float = 0.0) -> np.ndarray:
     return random.normal(size=(n, dimensions)) * np.linspace(2, 0.2, dimensions) + shift
 
 
-def naive_kernel_distance(x: np.ndarray, y: np.ndarray) -> float:
-    def kernel(a: np.ndarray, b: np.ndarray) -> float:
-        return (float(a @ b) / len(a) + 1) ** 3
+def drawn(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """A resample: each point as often as its weight says."""
+    return np.repeat(points, weights.astype(int), axis=0)
 
-    n, m = len(x), len(y)
-    within_x = sum(kernel(x[i], x[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
-    within_y = sum(kernel(y[i], y[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
-    return within_x + within_y - 2 * sum(kernel(a, b) for a in x for b in y) / (n * m)
+
+def naive_kernel_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """Means over pairs of different images, pair by pair; equal rows of a resample are one image's copies."""
+
+    def mean(a: np.ndarray, b: np.ndarray, same: bool) -> float:
+        pairs = [(p, q) for p in a for q in b if not same or (p != q).any()]
+        return sum((float(p @ q) / len(p) + 1) ** 3 for p, q in pairs) / len(pairs)
+
+    return mean(x, x, True) + mean(y, y, True) - 2 * mean(x, y, False)
 
 
 def naive_frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     cov_x, cov_y = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
     root = scipy.linalg.sqrtm(cov_x @ cov_y)
     return float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(cov_x + cov_y - 2 * root.real))
-
-
-def test_the_kernel_distance_is_that_of_a_double_loop() -> None:
-    x, y = draw(23, 7, 0), draw(17, 7, 1, shift=0.3)
-    assert math.isclose(kernel_distance(x, y), naive_kernel_distance(x, y), rel_tol=1e-10)
 
 
 def test_the_kernel_distance_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,11 +62,10 @@ def test_the_kernel_distance_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_weight_of_two_is_an_image_twice_but_never_a_pair_with_itself() -> None:
-    x = draw(6, 3, 0)
-    weights = np.array([[2.0, 1, 0, 3, 0, 1]])
-    rows = np.repeat(np.arange(6), weights[0].astype(int))
-    pairs = [(float(x[i] @ x[j]) / 3 + 1) ** 3 for a, i in enumerate(rows) for b, j in enumerate(rows) if i != j]
-    assert math.isclose(float(mean_within(x, weights)[0]), float(np.mean(pairs)), rel_tol=1e-12)
+    x, y = draw(6, 3, 0), draw(5, 3, 1)
+    weights_x, weights_y = np.array([[2.0, 1, 0, 3, 0, 1]]), np.array([[1.0, 0, 2, 1, 1]])
+    (found,) = kernel_distances(x, y, weights_x, weights_y)
+    assert math.isclose(found, naive_kernel_distance(drawn(x, weights_x[0]), drawn(y, weights_y[0])), rel_tol=1e-12)
 
 
 def test_the_kernel_distance_of_one_distribution_is_zero_on_average() -> None:
@@ -88,8 +91,7 @@ def test_weighted_frechet_distances_are_those_of_repeated_images() -> None:
     weights_x, weights_y = resample_weights(9, 4, 0, "x"), resample_weights(11, 4, 0, "y")
     found = frechet_distances(x, y, weights_x, weights_y)
     for value, wx, wy in zip(found, weights_x, weights_y, strict=True):
-        repeated = naive_frechet_distance(np.repeat(x, wx.astype(int), axis=0), np.repeat(y, wy.astype(int), axis=0))
-        assert math.isclose(value, repeated, rel_tol=1e-5)
+        assert math.isclose(value, naive_frechet_distance(drawn(x, wx), drawn(y, wy)), rel_tol=1e-5)
 
 
 @pytest.mark.parametrize(("n", "dimensions"), [(50, 16), (40, 64)])
@@ -120,14 +122,13 @@ def test_an_interval_is_as_wide_as_the_scatter(metric: SetMetric, distance: Call
 
 
 def test_a_floor_is_what_halves_of_one_set_score() -> None:
-    x = draw(60, 10, 0)
-    value, interval = Kid().floor(x)
-    assert abs(value) < (interval.high - interval.low) / 2
-    assert interval.low < 0 < interval.high
-    value, interval = Fid().floor(x)
-    assert interval.low < value < interval.high
-    assert value > 0
-    assert math.isclose(Fid().at_floor_size(x, draw(60, 10, 1)), value, rel_tol=0.5)
+    sets = feature_set(draw(60, 10, 0)), feature_set(draw(60, 10, 1))
+    kid, fid = Kid().floor(*sets), Fid().floor(*sets)
+    assert kid.interval.low < 0 < kid.interval.high
+    assert abs(kid.value) < (kid.interval.high - kid.interval.low) / 2
+    assert kid.value_at_size is None
+    assert 0 < fid.interval.low < fid.value < fid.interval.high
+    assert fid.value_at_size == pytest.approx(fid.value, rel=0.5)
 
 
 def test_resamples_become_fewer_where_each_is_dear() -> None:
@@ -136,12 +137,88 @@ def test_resamples_become_fewer_where_each_is_dear() -> None:
 
 
 def test_r_is_one_where_nothing_was_done_and_zero_where_all_was() -> None:
-    real, source = draw(100, 6, 0), draw(100, 6, 1, shift=1.0)
-    nothing = translation_ratio(real, source.copy(), source, paired=True, resamples=200, seed=0)
+    real, source = feature_set(draw(100, 6, 0)), feature_set(draw(100, 6, 1, shift=1.0))
+    nothing = translation_ratio(real, feature_set(source.values.copy()), source, paired=True, resamples=200, seed=0)
     assert nothing.value == 1
     assert nothing.interval == (1.0, 1.0)
-    perfect = translation_ratio(real, draw(100, 6, 2), source, paired=False, resamples=200, seed=0)
+    perfect = translation_ratio(real, feature_set(draw(100, 6, 2)), source, paired=False, resamples=200, seed=0)
     assert perfect.interval.low < 0 < perfect.interval.high < 0.3
-    half = translation_ratio(real, draw(100, 6, 3, shift=0.6), source, paired=True, resamples=200, seed=0)
+    half = translation_ratio(real, feature_set(draw(100, 6, 3, shift=0.6)), source, paired=True, resamples=200, seed=0)
     assert half.interval.low < half.value < half.interval.high
     assert 0.1 < half.value < 0.7
+
+
+@pytest.fixture
+def sets() -> tuple[np.ndarray, ...]:
+    random = np.random.default_rng(0)
+    real, source = random.normal(0, 1, (12, 3)), random.normal(1.5, 1, (10, 3))
+    return real, source * 0.5, source * 0.8, source
+
+
+def test_paired_differences_of_distances_are_those_of_a_loop_that_draws_both_fakes_of_a_source_together(
+    sets: tuple[np.ndarray, ...],
+) -> None:
+    real, first, second, source = sets
+    weights_real = resample_weights(12, 25, 3, "real")
+    weights_fake = resample_weights(10, 25, 3, "fake")
+    kids, ratios = [], []
+    for wr, wf in zip(weights_real, weights_fake, strict=True):
+        r, f, s, o = drawn(real, wr), drawn(first, wf), drawn(second, wf), drawn(source, wf)
+        kids.append(naive_kernel_distance(r, f) - naive_kernel_distance(r, s))
+        ratios.append((naive_kernel_distance(r, f) - naive_kernel_distance(r, s)) / naive_kernel_distance(r, o))
+    kid = kid_difference(real, second, first, resamples=25, seed=3)
+    ratio = ratio_difference(real, second, first, source, sources_paired=True, resamples=25, seed=3)
+    below = naive_kernel_distance(real, source)
+    for found, values, scale in ((kid, kids, 1.0), (ratio, ratios, below)):
+        value = (naive_kernel_distance(real, first) - naive_kernel_distance(real, second)) / scale
+        reach = norm.ppf(0.975) * np.std(values, ddof=1)
+        assert found.value == pytest.approx(value)
+        assert found.interval == pytest.approx((value - reach, value + reach))
+        assert found.p_value == pytest.approx(2 * norm.sf(abs(value) / np.std(values, ddof=1)))
+        assert (found.p_value < 0.05) == (not found.interval[0] <= 0 <= found.interval[1])
+
+
+def test_a_ratios_difference_is_the_difference_of_the_ratios_and_nothing_for_one_and_the_same(
+    sets: tuple[np.ndarray, ...],
+) -> None:
+    real, first, second, source = sets
+    found = ratio_difference(real, second, first, source[:7], sources_paired=False, resamples=50)
+    below = kernel_distance(real, source[:7])
+    assert found.value == pytest.approx(kernel_distance(real, first) / below - kernel_distance(real, second) / below)
+    same = ratio_difference(real, first, first, source, sources_paired=True, resamples=50)
+    assert (same.value, same.interval, same.p_value) == (0, (0, 0), 1)
+
+
+def test_a_difference_of_pairs_is_sure_of_a_small_shift_and_has_the_right_sign() -> None:
+    real, source = draw(80, 4, 0), draw(80, 4, 1, shift=1.0)
+    better = source - 0.2
+    for difference, distance in ((kid_difference, kernel_distance), (fid_difference, frechet_distance)):
+        found = difference(real, source, better)
+        assert found.value == pytest.approx(distance(real, better) - distance(real, source))
+        assert found.interval[1] < 0
+        with pytest.raises(ValueError, match="no pairs"):
+            difference(real, source, better[:70])
+
+
+@pytest.mark.parametrize(
+    ("intervals", "holds"),
+    [
+        ({"a": (-2, -1), "b": (-3, -1)}, True),
+        ({"a": (-2, -1), "b": (-3, 1)}, None),
+        ({"a": (-2, -1)}, None),
+        ({"a": (-2, -1), "b": (-2, -1), "c": (1, 2)}, None),
+        ({"a": (1, 2), "b": (1, 2), "c": (-1, 2)}, False),
+    ],
+)
+def test_nothing_is_claimed_unless_two_agree_and_none_says_the_contrary(
+    intervals: dict[str, tuple[float, float]], holds: bool | None
+) -> None:
+    claim = claim_of("it is so", intervals)
+    assert claim.holds is holds
+    assert sorted((*claim.agreeing, *claim.contrary, *claim.undecided)) == sorted(intervals)
+
+
+def test_those_that_see_the_same_kind_of_thing_are_one_witness() -> None:
+    agreed = {"a": (-2.0, -1.0), "b": (-3.0, -1.0)}
+    assert claim_of("it is so", agreed, frozenset({"a", "b"})).holds is None
+    assert claim_of("it is so", agreed | {"c": (-2.0, -1.0)}, frozenset({"a", "b"})).holds is True

@@ -53,13 +53,6 @@ def test_the_network_with_its_norms_folded_gives_the_same_answers(script: Module
     assert [x.shape[1:] for x in folded(torch.rand(1, 3, 128, 128))] == [(48, 32, 32), (80, 16, 16), (128, 8, 8)]
 
 
-def test_pooling_is_the_mean_and_the_deviation_of_each_map() -> None:
-    maps = torch.rand(2, 3, 4, 5, dtype=torch.float64)
-    found = embed.pooled((maps,)).numpy()
-    flat = maps.flatten(2).numpy()
-    assert np.allclose(found, np.concatenate([flat.mean(2), flat.std(2)], axis=1))
-
-
 def striped(period_px: int, colours: tuple[tuple[int, int, int], tuple[int, int, int]]) -> np.ndarray:
     stripes = (np.arange(128) // period_px % 2)[:, None, None]
     return np.where(stripes, colours[0], colours[1]).astype(np.uint8).repeat(128, axis=1)

@@ -10,11 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from fruitgan.measures.contracts import FeatureSet, subsets
 from fruitgan.measures.distances import (
-    claim_of,
-    fid_difference,
-    frechet_distance,
     kernel_distance,
-    kid_difference,
     squared_distances,
 )
 from fruitgan.measures.metrics.fid_kid import SUBSETS, KidSubsets
@@ -91,38 +87,3 @@ def test_kid_over_subsets_is_the_mean_of_kernel_distances_over_the_drawn_subsets
     few = KidSubsets()(feature_set(real[:50]), feature_set(fake[:50]))
     assert few.value == pytest.approx(kernel_distance(real[:50], fake[:50]))
     assert few.details["sd"] == pytest.approx(0, abs=1e-9)
-
-
-def test_a_difference_of_pairs_is_sure_of_a_small_shift_and_has_the_right_sign() -> None:
-    real, source = draw(80, 0), draw(80, 1, shift=1.0)
-    better = source - 0.2
-    for difference, distance in ((kid_difference, kernel_distance), (fid_difference, frechet_distance)):
-        found = difference(real, better, source)
-        assert found.value == pytest.approx(distance(real, better) - distance(real, source))
-        assert found.interval[1] < 0
-        with pytest.raises(ValueError, match="no pairs"):
-            difference(real, better[:70], source)
-
-
-@pytest.mark.parametrize(
-    ("intervals", "holds"),
-    [
-        ({"a": (-2, -1), "b": (-3, -1)}, True),
-        ({"a": (-2, -1), "b": (-3, 1)}, None),
-        ({"a": (-2, -1)}, None),
-        ({"a": (-2, -1), "b": (-2, -1), "c": (1, 2)}, None),
-        ({"a": (1, 2), "b": (1, 2), "c": (-1, 2)}, False),
-    ],
-)
-def test_nothing_is_claimed_unless_two_agree_and_none_says_the_contrary(
-    intervals: dict[str, tuple[float, float]], holds: bool | None
-) -> None:
-    claim = claim_of("it is so", intervals)
-    assert claim.holds is holds
-    assert sorted((*claim.agreeing, *claim.contrary, *claim.undecided)) == sorted(intervals)
-
-
-def test_those_that_see_the_same_kind_of_thing_are_one_witness() -> None:
-    agreed = {"a": (-2.0, -1.0), "b": (-3.0, -1.0)}
-    assert claim_of("it is so", agreed, frozenset({"a", "b"})).holds is None
-    assert claim_of("it is so", agreed | {"c": (-2.0, -1.0)}, frozenset({"a", "b"})).holds is True

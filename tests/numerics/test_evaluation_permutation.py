@@ -11,7 +11,6 @@ from scipy.stats import binom
 from sklearn.metrics import roc_auc_score
 
 from fruitgan.measures.statistics import ALPHA, maximum_test
-from fruitgan.train_detector.regression import trials
 
 Scores = NDArray[np.float64]
 
@@ -82,22 +81,3 @@ def test_where_there_is_nothing_to_find_it_rejects_no_more_often_than_it_says(
         rejected += maximum_test(scores, generated, apart(40), permutations=permutations, seed=seed).p_value <= alpha
     low, high = binom.ppf([0.0005, 0.9995], sets, alpha)
     assert low <= rejected <= high
-
-
-def test_a_regression_on_noise_is_not_taken_for_a_detector() -> None:
-    """The attackers as they are: `logistic` and `spectrum` are such regressions on 60 and 200 features of 80 images."""
-    random = np.random.default_rng(1)
-    p_values = []
-    for seed in range(60):
-        truth = random.permutation(80) < 40
-        rows = []
-        for dimensions in (60, 200):
-            features = random.normal(size=(80, dimensions))
-            learn, choose, judge = slice(34), slice(34, 40), slice(40, 80)
-            best = min(
-                trials(features[learn], truth[learn], features[choose], truth[choose]), key=lambda trial: trial.round.val_loss
-            )
-            rows.append(best.regression.logits(features[judge]))
-        p_values.append(maximum_test(np.stack(rows), truth[40:], apart(40), permutations=199, seed=seed).p_value)
-    assert sum(p <= 0.05 for p in p_values) <= binom.ppf(0.9995, 60, 0.05)
-    assert np.mean(p_values) == pytest.approx(0.5, abs=4 * np.sqrt(1 / 12 / 60))

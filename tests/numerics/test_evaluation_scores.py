@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from fruitgan.data.labelled import LabelledImage
-from fruitgan.evaluate.scores import fold_mean, result_of
+from fruitgan.evaluate.detectors import fold_mean, result_of
 from fruitgan.evaluate.wording import detector_details, meanings, number_rows, verdict
 from fruitgan.measures.metrics.fid_kid import Fid
 from fruitgan.train_detector.calibration import calibration

@@ -10,14 +10,15 @@ import pytest
 
 from fruitgan.measures.statistics import (
     auc,
-    auc_interval,
     binomial_p,
     bootstrap_interval,
     normal_interval,
+    paired_shares,
     percentile_interval,
     resample_weights,
     wilson,
 )
+from fruitgan.randomness import generator
 
 
 def test_the_wilson_interval_is_that_of_the_lab_report() -> None:
@@ -78,7 +79,7 @@ def test_the_bootstrap_covers_a_mean_about_as_often_as_it_says() -> None:
     hits = 0
     for trial in range(100):
         values = random.normal(size=60)
-        low, high = bootstrap_interval(lambda drawn, v=values: float(v[drawn].mean()), 60, resamples=200, seed=trial)
+        low, high = bootstrap_interval(lambda drawn, v=values: float(v[drawn].mean()), range(60), resamples=200, seed=trial)
         hits += low <= 0 <= high
     assert 87 <= hits <= 99
 
@@ -86,16 +87,39 @@ def test_the_bootstrap_covers_a_mean_about_as_often_as_it_says() -> None:
 def test_groups_are_drawn_whole_so_that_copies_do_not_narrow_the_interval() -> None:
     values = np.random.default_rng(0).normal(size=40)
     copied = np.repeat(values, 5)
-    alone = bootstrap_interval(lambda drawn: float(values[drawn].mean()), 40)
-    naive = bootstrap_interval(lambda drawn: float(copied[drawn].mean()), 200)
-    grouped = bootstrap_interval(lambda drawn: float(copied[drawn].mean()), np.repeat(np.arange(40), 5).tolist())
+    alone = bootstrap_interval(lambda drawn: float(values[drawn].mean()), range(40))
+    naive = bootstrap_interval(lambda drawn: float(copied[drawn].mean()), range(200))
+    grouped = bootstrap_interval(lambda drawn: float(copied[drawn].mean()), [i // 5 for i in range(200)])
     assert math.isclose(grouped.high - grouped.low, alone.high - alone.low, rel_tol=0.15)
     assert naive.high - naive.low < 0.6 * (grouped.high - grouped.low)
 
 
-def test_an_auc_interval_holds_its_auc() -> None:
-    random = np.random.default_rng(0)
-    truth = np.arange(100) % 2 == 0
-    scores = random.normal(size=100) + truth
-    low, high = auc_interval(scores, truth, resamples=300)
-    assert low < auc(scores, truth) < high
+def closed_form(b: int, c: int) -> float:
+    """Twice the smaller tail of a fair coin, at most 1."""
+    n, smaller = b + c, min(b, c)
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(smaller + 1)) / 2**n)
+
+
+@pytest.mark.parametrize(("b", "c"), [(0, 0), (1, 0), (0, 6), (3, 9), (10, 10), (40, 21), (2, 31)])
+def test_paired_shares_are_tested_by_the_exact_binomial_of_those_whom_one_alone_gets_right(b: int, c: int) -> None:
+    first = np.array([True] * b + [False] * c + [True, True, False])
+    second = np.array([False] * b + [True] * c + [True, True, False])
+    found = paired_shares(first, second, range(b + c + 3), resamples=50)
+    assert found.p_value == pytest.approx(closed_form(b, c), rel=1e-12)
+    assert found.value == pytest.approx((c - b) / (b + c + 3))
+    assert found.n == b + c + 3
+    with pytest.raises(ValueError, match="no pairs"):
+        paired_shares(first, second[:2], range(b + c + 3))
+
+
+def test_the_interval_of_paired_shares_is_that_of_a_naive_bootstrap_over_groups() -> None:
+    random = np.random.default_rng(1)
+    first, second = random.random(40) < 0.8, random.random(40) < 0.6
+    groups = [f"g{i // 2}" for i in range(40)]
+    found = paired_shares(first, second, groups, resamples=300, seed=5)
+    drawing = generator(5, 0, "bootstrap/groups")
+    values = []
+    for _ in range(300):
+        drawn = [place for group in drawing.integers(20, size=20) for place in (2 * group, 2 * group + 1)]
+        values.append(sum(int(second[i]) - int(first[i]) for i in drawn) / len(drawn))
+    assert found.interval == pytest.approx(tuple(np.quantile(values, (0.025, 0.975))))

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from fruitgan.demo.page import demo_report
-from fruitgan.evaluate.exhibits import Exhibits, Shown
-from fruitgan.evaluate.page import evaluation_report
+from fruitgan.evaluate.page import Exhibits, evaluation_report
 from fruitgan.images import Pixels
 from fruitgan.registry import Choice
 from fruitgan.report.grid import grid, png_bytes
@@ -137,134 +136,39 @@ def detector(name: str, folder: Path) -> str:
     return detector_report(detector_inputs(name))
 
 
-def number(features: str) -> dict[str, Any]:
-    return {
-        "value": 0.3,
-        "interval": [0.2, 0.4],
-        "n_real": 8,
-        "n_fake": 8,
-        "n_source": 8,
-        "features": features,
-        "resize": f"resized {features}",
-        "seconds": 1.0,
+RECORDED = json.loads(Path(__file__).with_name("evaluation.json").read_text())
+"""What `evaluate --compare` left of two small sets, its lists cut short."""
+LOOKED_UP = {"kid", "fid", "r", "recognised", "accuracy", "blur"}
+
+
+def judged(name: str) -> dict[str, Any]:
+    """The recorded result with the name in every text, and as the name of a metric and of features."""
+
+    def named(value: Any) -> Any:
+        if isinstance(value, str):
+            return value if value in LOOKED_UP else f"{value} {name}"
+        if isinstance(value, dict):
+            return {key: named(entry) for key, entry in value.items()}
+        return [named(entry) for entry in value] if isinstance(value, list) else value
+
+    found = {key: named(value) for key, value in RECORDED.items()}
+    metric = f"metric {name}_{found['kid']['features']}"
+    return found | {
+        metric: found["fid"],
+        "floor": found["floor"] | {metric: found["floor"]["fid"]},
+        "not_measured": {name: name},
     }
-
-
-BIN = {"low": 0.5, "high": 0.6, "n": 4, "predicted": 0.55, "observed": 0.5, "interval": [0.1, 0.9]}
-FOUND = {
-    "auc_interval": [0.6, 0.9],
-    "average_precision": 0.7,
-    "calibration": {"error": 0.1, "bins": [BIN, BIN | {"predicted": 0.9}]},
-    "roc": [0.0, 0.7, 1.0],
-    "image_size_px": 16,
-    "resize": "squashed",
-}
-TRAINED = {
-    "image_size_px": 16,
-    "accuracy": 0.7,
-    "interval": [0.4, 0.9],
-    "auc": 0.8,
-    "held_out_auc": 0.7,
-    "chosen_folds": 2,
-    "seconds": 1.0,
-}
-CHANGED = {"amount": 1.0, "accuracy": 0.7, "interval": [0.4, 0.9], "auc": 0.8}
-BIASED = {"accuracy_reals_changed": 0.6, "accuracy_generated_changed": 0.7}
-LEARNT = {"n_training": 8, "accuracy": 0.6, "interval": [0.4, 0.9], "auc": 0.8}
-COMPARED = {
-    "features": "random",
-    "first": 0.5,
-    "value": 0.4,
-    "difference": -0.1,
-    "interval": [-0.2, 0.1],
-    "p_value": 0.3,
-    "test": "McNemar, exact",
-    "n": 8,
-}
 
 
 def exhibits(name: str) -> Exhibits:
     one = pictures(1)[0]
-    shown = Shown(f"file {name}", -1.0, {"source": one, "generated": one, "cycled": one})
+    shown = (f"file {name}", -1.0, {"source": one, "generated": one, "cycled": one})
     return Exhibits(
         galleries={f"gallery {name}": pictures(2)},
-        cards={
-            f"title {name}": [shown, Shown(name, 2.0, {f"kind {name}": one})],
-        },
+        cards={f"title {name}": [shown, (name, 2.0, {f"kind {name}": one})]},
         sides=[{f"side {name}": one}],
         spectra={f"kind {name}": [-20.0, -30.0], "real": [-21.0, -29.0]},
     )
-
-
-def judged(name: str) -> dict[str, Any]:
-    features = f"features {name}"
-    metric = f"metric {name}_{features}"
-    floor = {"value": 0.01, "interval": [0.0, 0.02], "n_real": 4, "value_at_size": None}
-    return {
-        "kid": number("random"),
-        metric: number(features),
-        "r": number("random"),
-        f"r_{features}": number(features),
-        "floor": {"kid": floor, metric: floor | {"value_at_size": 0.2}},
-        "fake_dir": f"fakes {name}",
-        "real_dir": f"reals {name}",
-        "source_dir": f"sources {name}",
-        "n_fake": 8,
-        "n_real": 8,
-        "trained_against": [f"network {name}"],
-        "judges_sharing_training": [features],
-        "r_withheld": f"withheld {name}",
-        "claims": [
-            {
-                "claim": f"claim {name}",
-                "holds": None,
-                "agreeing": [features],
-                "contrary": [],
-                "undecided": ["random"],
-                "dependent": [features],
-            }
-        ],
-        "not_measured": {f"metric {name}": f"reason {name}"},
-        "leaks": [
-            {"kind": f"kind {name}", "detail": f"detail {name}", "effect": 0.7, "p_value": 0.001, "spoils_detector": True},
-            {"kind": f"count {name}", "detail": f"detail {name}", "effect": None, "p_value": None, "spoils_detector": False},
-        ],
-        "controls": [
-            {"name": f"control {name}", "detail": f"is {name}", "n": 8, "p_value": 0.4, "auc": auc, "distinguished": False}
-            for auc in (0.5, None)
-        ],
-        "detectors": [{**TRAINED, "name": f"detector {name}"}],
-        "judged": [{"file": f"{i} {name}", "generated": i < 4, "logit": float(i % 3 - 1)} for i in range(8)],
-        "robustness": [{**CHANGED, **BIASED, "change": change} for change in (f"change {name}", "jpeg")],
-        "by_depth": [{**LEARNT, "name": name, "stride": 4}],
-        "learning_curve": [{**LEARNT, "name": name}],
-        "compare": [
-            {
-                "first": f"first {name}",
-                "run": f"run {name}",
-                "n_sources": 8,
-                "rows": [{**COMPARED, "name": "kid", "features": features}, {**COMPARED, "name": "accuracy"}],
-                "claim": {
-                    "claim": f"claim {name}",
-                    "holds": True,
-                    "agreeing": [name],
-                    "contrary": [],
-                    "undecided": [],
-                    "dependent": [],
-                },
-                "notes": [f"note {name}", name],
-            }
-        ],
-        "environment": {f"machine {name}": f"value {name}", "packages": {"fruitgan": "0", f"package {name}": f"1 {name}"}},
-        "detector": {**DETECTED, **FOUND, "name": f"detector {name}", "protocol": f"protocol {name}"},
-        "withheld": None,
-        "gates": [{"name": f"gate {name}", "above": True, "bound": 0.1, "passed": False}],
-        "notes": [f"note {name}", name],
-        "warnings": [f"warning {name}", name],
-        "quick": True,
-        "seed": 0,
-        "seconds": 2.0,
-    }
 
 
 def evaluation(name: str, folder: Path) -> str:
@@ -282,8 +186,7 @@ def demo(name: str, folder: Path) -> str:
         (home / place).mkdir(parents=True)
         (home / place / as_file_name(f"0 {name[:40]}.png")).write_bytes(png_bytes(pictures(1)[0]))
     detected = {**DETECTED, "detector": f"detector {name}"}
-    measured = {**judged(name), "kid_colour": number(f"features {name}")}
-    return demo_report(home, result(home, name), config(name), log(name), detected, measured, seconds=3.0)
+    return demo_report(home, result(home, name), config(name), log(name), detected, judged(name), seconds=3.0)
 
 
 BUILDERS: dict[str, Callable[[str, Path], str]] = {

@@ -38,7 +38,7 @@ def judged(run: Path, data: Path) -> tuple[list[str], int, list[str]]:
     result, notes, answers = judge_by_given(run, load_detector(run), images, torch.device("cpu"), 0, lambda event: None)
     assert len(answers) == result.n
     places = {True: "predicted", False: "origins"}
-    contents = [content_sha256(pixels_of(data / places[answer.generated] / answer.file)) for answer in answers]
+    contents = [content_sha256(pixels_of(data / places[answer["generated"]] / answer["file"])) for answer in answers]
     return contents, len(images) - result.n, notes
 
 

@@ -7,87 +7,56 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
+from evaluations import evaluating, fill
 from PIL import Image
 
 from fruitgan.bundle import Bundle, load, locate, save
 from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluate.compare import compare, labels
 from fruitgan.evaluate.results import EvaluateResult
-from fruitgan.evaluate.settings import CompareSettings, EvaluateSettings
+from fruitgan.evaluate.settings import CompareSettings
 from fruitgan.evaluate.wording import compare_rows
 from fruitgan.progress import Event, Note
-
-SIDE_PX = 32
-
-
-def fill(folder: Path, redness: float, count: int = 24, first: int = 0, skip: int = 0, striped: bool = False) -> Path:
-    """Noisy squares on grey, of the colour that `redness` says; the same number is the same square in every folder."""
-    folder.mkdir(parents=True)
-    for i in range(skip, count):
-        random = np.random.default_rng(first + i)
-        pixels = np.full((SIDE_PX, SIDE_PX, 3), 120.0)
-        top, left, side = random.integers(4, 12, 3)
-        colour = np.array([220 * redness + random.uniform(0, 30), 90, 220 * (1 - redness)])
-        pixels[top : top + side + 6, left : left + side + 6] = colour
-        pixels[:: 2 if striped else SIDE_PX] -= 60
-        pixels += random.normal(0, 8, pixels.shape)
-        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / f"{i:03d}.png")
-    return folder
 
 
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Reds, and what two generators made of striped blues: next to nothing, and nearly all that is wanted."""
     folder = tmp_path_factory.mktemp("sides")
-    fill(folder / "real", 0.9, first=100)
-    fill(folder / "source", 0.0, striped=True)
-    fill(folder / "lazy", 0.1, striped=True)
-    fill(folder / "good", 0.8)
+    fill(folder / "real", 24, 100, 0.9)
+    fill(folder / "source", 24, redness=0.0, striped=True)
+    fill(folder / "lazy", 24, redness=0.1, striped=True)
+    fill(folder / "good", 24, redness=0.8)
     return folder
 
 
-def judging(sides: Path, out: Path, **changes: object) -> EvaluateSettings:
-    base = EvaluateSettings(
-        fake_dir=sides / "lazy",
-        real_dir=sides / "real",
-        source_dir=sides / "source",
-        detector="spectrum",
-        features=("colour", "fruit-embed"),
-        metrics=("kid",),
-        quick=True,
-        device="cpu",
-        out=out,
-    )
-    return dataclasses.replace(base, **changes)
-
-
-def run(sides: Path, out: Path, *names: str, **changes: object) -> EvaluateResult:
-    runs = tuple(str(sides / name) for name in names)
-    return compare(CompareSettings(runs=runs), judging(sides, out, **changes))
+def run(sides: Path, out: Path, *runs: Path, **changes: object) -> EvaluateResult:
+    asked = {"real_dir": sides / "real", "source_dir": sides / "source", "detector": "spectrum", "out": out} | changes
+    judging = evaluating(sides, metrics=("kid",), features=("colour", "fruit-embed"), **asked)
+    return compare(CompareSettings(runs=tuple(map(str, runs))), judging)
 
 
 @pytest.fixture(scope="module")
 def found(sides: Path, tmp_path_factory: pytest.TempPathFactory) -> EvaluateResult:
-    return run(sides, tmp_path_factory.mktemp("out"), "lazy", "good")
+    return run(sides, tmp_path_factory.mktemp("out"), sides / "lazy", sides / "good")
 
 
 def test_what_is_nearer_is_said_to_be_and_every_row_has_its_difference_interval_and_p(found: EvaluateResult) -> None:
     (comparison,) = found.compare
-    assert (comparison.first, comparison.run, comparison.n_sources) == ("lazy", "good", 24)
-    assert comparison.claim.holds is True
-    assert set(comparison.claim.agreeing) == {"colour", "fruit-embed"}
-    rows = {(row.name, row.features): row for row in comparison.rows}
+    assert (comparison["first"], comparison["run"], comparison["n_sources"]) == ("lazy", "good", 24)
+    assert comparison["claim"].holds is True
+    assert set(comparison["claim"].agreeing) == {"colour", "fruit-embed"}
+    rows = {(row["name"], row["features"]): row for row in comparison["rows"]}
     assert {name for name, _ in rows} == {"kid", "fid", "r", "recognised", "accuracy"}
     for row in rows.values():
-        assert row.difference == pytest.approx(row.value - row.first)
-        assert row.interval[0] <= row.difference <= row.interval[1]
-        assert 0 <= row.p_value <= 1
+        assert row["difference"] == pytest.approx(row["value"] - row["first"])
+        assert row["interval"][0] <= row["difference"] <= row["interval"][1]
+        assert 0 <= row["p_value"] <= 1
     for features in ("colour", "fruit-embed"):
-        assert rows["kid", features].interval[1] < 0
-        assert rows["r", features].value == pytest.approx(
-            rows["kid", features].value / rows["kid", features].first * rows["r", features].first
+        assert rows["kid", features]["interval"][1] < 0
+        assert rows["r", features]["value"] == pytest.approx(
+            rows["kid", features]["value"] / rows["kid", features]["first"] * rows["r", features]["first"]
         )
 
 
@@ -107,24 +76,22 @@ def test_the_first_ones_files_hold_the_comparison_and_the_others_have_their_own(
 
 def test_of_the_same_images_nothing_is_claimed(sides: Path, tmp_path: Path) -> None:
     shutil.copytree(sides / "good", tmp_path / "copy")
-    result = compare(
-        CompareSettings(runs=(str(sides / "good"), str(tmp_path / "copy"))), judging(sides, tmp_path / "out", detector="none")
-    )
-    (comparison,) = result.compare
-    assert comparison.claim.holds is None
-    assert all((row.difference, row.p_value) == (0, 1) for row in comparison.rows)
-    assert any("no detectors are compared" in note for note in comparison.notes)
+    (comparison,) = run(sides, tmp_path / "out", sides / "good", tmp_path / "copy", detector="none").compare
+    assert comparison["claim"].holds is None
+    assert all((row["difference"], row["p_value"]) == (0, 1) for row in comparison["rows"])
+    assert any("no detectors are compared" in note for note in comparison["notes"])
 
 
 def test_what_has_no_partner_is_left_out_and_said_and_too_few_partners_are_refused(sides: Path, tmp_path: Path) -> None:
-    fill(tmp_path / "fewer", 0.5, skip=10)
-    fill(tmp_path / "others", 0.5, count=40, skip=20)
-    runs = CompareSettings(runs=(str(sides / "lazy"), str(tmp_path / "fewer")))
-    (comparison,) = compare(runs, judging(sides, tmp_path / "out", detector="none")).compare
-    assert comparison.n_sources == 14
-    assert any(note.startswith("10 images have no partner") for note in comparison.notes)
+    for name, first, last in (("fewer", 10, 24), ("others", 20, 40)):
+        for path in fill(tmp_path / name, last).iterdir():
+            if int(path.stem) < first:
+                path.unlink()
+    (comparison,) = run(sides, tmp_path / "out", sides / "lazy", tmp_path / "fewer", detector="none").compare
+    assert comparison["n_sources"] == 14
+    assert any(note.startswith("10 images have no partner") for note in comparison["notes"])
     with pytest.raises(DataError, match="4 images are of the same source by their names, and 8 are needed"):
-        compare(CompareSettings(runs=(str(sides / "lazy"), str(tmp_path / "others"))), judging(sides, tmp_path / "no"))
+        run(sides, tmp_path / "no", sides / "lazy", tmp_path / "others")
     assert not (tmp_path / "no").exists()
 
 
@@ -135,26 +102,18 @@ def test_two_bundles_translate_the_same_pictures_and_are_compared_by_the_manifes
     save(Bundle(card, shipped.weights), tmp_path / "right.safetensors")
     save(Bundle(card, back), tmp_path / "wrong.safetensors")
     for split, redness, first in (("trainA", 0.2, 200), ("testA", 0.2, 0), ("trainB", 0.9, 300), ("testB", 0.9, 100)):
-        fill(tmp_path / "data" / split, redness, count=12, first=first)
+        fill(tmp_path / "data" / split, 12, first, redness)
     settings = CompareSettings(
         runs=(str(tmp_path / "right.safetensors"), str(tmp_path / "wrong.safetensors")),
         data=str(tmp_path / "data"),
         domains=shipped.card.domains,
     )
-    base = EvaluateSettings(
-        fake_dir=tmp_path,
-        detector="none",
-        features=("colour",),
-        metrics=("kid",),
-        quick=True,
-        device="cpu",
-        out=tmp_path / "out",
-    )
+    base = evaluating(tmp_path, real_dir=None, metrics=("kid",))
     result = compare(settings, base)
     (comparison,) = result.compare
-    assert (comparison.first, comparison.run, comparison.n_sources) == ("right", "wrong", 12)
-    assert comparison.claim.holds is None  # one kind of features is no witness for two
-    assert {row.name for row in comparison.rows} == {"kid", "fid", "r"}
+    assert (comparison["first"], comparison["run"], comparison["n_sources"]) == ("right", "wrong", 12)
+    assert comparison["claim"].holds is None  # one kind of features is no witness for two
+    assert {row["name"] for row in comparison["rows"]} == {"kid", "fid", "r"}
     assert result.source_dir == tmp_path / "data"
     assert (tmp_path / "out/runs/wrong/dataset/manifest.csv").is_file()
     page = result.report.read_text()

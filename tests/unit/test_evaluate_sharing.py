@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-import numpy as np
 import pytest
-from picture_files import write_noise
+from evaluations import blob, evaluating, fill
 
 from fruitgan.cli import main
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.numbers import claims
-from fruitgan.evaluate.results import EvaluateResult, Numbers, RatioResult
-from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.evaluate.sources import dependent, sharing, trained_against
-from fruitgan.measures.contracts import MetricResult, features
+from fruitgan.measures.contracts import features
 from fruitgan.measures.features.weightless import RandomNetworks
 from fruitgan.measures.statistics import Interval
 from fruitgan.translate.pictures import encode
@@ -24,15 +23,11 @@ from fruitgan.translate.pictures import encode
 LITE = "EfficientNet-Lite1 (ImageNet)"
 
 
-def picture(seed: int, low: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(low, low + 150, (24, 24, 3), dtype=np.uint8)
-
-
 @pytest.fixture
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for name, low in (("predicted", 10), ("origins", 90)):
-        write_noise(tmp_path / "set" / name, [(24, 24)] * 12, low=low, high=low + 150, seed=np.random.default_rng(low))
+    fill(tmp_path / "set/predicted", 12, redness=0.2)
+    fill(tmp_path / "set/origins", 12, 100, 0.8)
     return tmp_path / "set"
 
 
@@ -44,9 +39,9 @@ def fakes(dataset: Path, marks: list[object]) -> list[LabelledImage]:
     """Generated images with these marks; None is a picture without one."""
     images = []
     for i, names in enumerate(marks):
-        path = dataset / "predicted" / f"{i:04}.png"
+        path = dataset / "predicted" / f"{i:03d}.png"
         if names is not None:
-            path.write_bytes(encode([picture(i, 10)], "png", {"trained_against": names}, {}, "none"))
+            path.write_bytes(encode([blob(i)], "png", {"trained_against": names}, {}, "none"))
         images.append(LabelledImage(path, True, str(i), "", ""))
     return images
 
@@ -62,7 +57,6 @@ def fakes(dataset: Path, marks: list[object]) -> list[LabelledImage]:
         ("absent", [["b"], ["a"], None], ("a", "b")),
         ("absent", [[], []], ()),
         ("absent", [[], None], None),
-        ("absent", [None], None),
     ],
 )
 def test_the_datasets_card_counts_before_the_marks_of_the_pictures(
@@ -80,65 +74,72 @@ def test_a_strangers_card_is_no_trouble(dataset: Path, content: bytes) -> None:
 
 
 def test_data_or_weights_in_common_are_shared() -> None:
-    judges = {
-        "colour": "",
-        "inception": "ImageNet",
-        "fruit-embed": "photographs of apples and oranges (apple2orange)",
-        "timm:efficientnet_lite1": "not known",
-        "timm:other": "not known",
-    }
-    assert sharing(judges, (LITE,)) == ("inception", "timm:efficientnet_lite1")
+    fruit = "photographs of apples and oranges (apple2orange)"
+    built = {name: features.build(features.choose(name)).trained_on for name in ("colour", "efficientnet-lite1", "fruit-embed")}
+    assert built == {"colour": "", "efficientnet-lite1": LITE, "fruit-embed": fruit}
+    judges = built | {"inception": "ImageNet", "timm:efficientnet_lite1": "not known", "timm:other": "not known"}
+    shared = ("efficientnet-lite1", "inception", "timm:efficientnet_lite1")
+    assert sharing(judges, (LITE,)) == shared
     assert sharing(judges, ("mine (apple2orange)",)) == ("fruit-embed",)
     assert sharing(judges, ("timm:mine (not known)",)) == ()
     assert sharing(judges, ()) == sharing(judges, None) == ()
-    assert dependent(judges, (LITE,)) == {"inception", "timm:efficientnet_lite1", "timm:other"}
+    assert dependent(judges, (LITE,)) == {*shared, "timm:other"}
     assert dependent(judges, None) == frozenset()
 
 
-def test_built_in_features_say_what_they_were_trained_on() -> None:
-    built = {
-        name: features.build(features.choose(name)).trained_on
-        for name in ("colour", "npr", "efficientnet-lite1", "fruit-embed")
-    }
-    fruit = "photographs of apples and oranges (apple2orange)"
-    assert built == {"colour": "", "npr": "", "efficientnet-lite1": LITE, "fruit-embed": fruit}
-    assert sharing(built, (LITE,)) == ("efficientnet-lite1",)
+Intervals = dict[str, tuple[float, float]]
+
+
+def measured(kids: Intervals, ratios: Intervals) -> Any:
+    """A result whose KIDs and Rs have these intervals, by features."""
+
+    def of(name: str, interval: tuple[float, float]) -> Any:
+        return SimpleNamespace(features=name, interval=Interval(*interval))
+
+    return SimpleNamespace(
+        numbers={f"kid_{name}": of(name, interval) for name, interval in kids.items()},
+        ratios={f"r_{name}": of(name, interval) for name, interval in ratios.items()},
+    )
 
 
 @pytest.mark.parametrize(("third", "holds"), [(None, None), ((0.1, 0.2), True), ((-0.1, 0.2), None), ((-0.2, -0.1), None)])
 def test_no_claim_rests_on_judges_that_share_training(third: tuple[float, float] | None, holds: bool | None) -> None:
-    numbers = Numbers()
-    for name, interval in (("inception", (0.1, 0.2)), ("torchvision:resnet50", (0.1, 0.2)), ("fruit-embed", third)):
-        if interval is not None:
-            numbers.numbers[f"kid_{name}"] = MetricResult(
-                value=sum(interval) / 2, interval=Interval(*interval), n_real=9, n_fake=9, features=name, resize="", seconds=0.0
-            )
-    judges = frozenset({"inception", "torchvision:resnet50"})
-    (claim,) = claims(numbers, judges)
+    shared: Intervals = {"inception": (0.1, 0.2), "torchvision:resnet50": (0.1, 0.2)}
+    result = measured(shared | ({"fruit-embed": third} if third else {}), {})
+    (claim,) = claims(result, frozenset(shared))
     assert claim.holds is holds
-    assert set(claim.dependent) == judges
+    assert set(claim.dependent) == shared.keys()
     if third is None:
-        assert claims(numbers)[0].holds is True  # where nothing is shared, the two are enough
+        assert claims(result)[0].holds is True  # where nothing is shared, the two are enough
 
 
-def evaluated(dataset: Path) -> EvaluateResult:
-    return evaluate(
-        EvaluateSettings(
-            fake_dir=dataset / "predicted",
-            attackers=("npr", "efficientnet-lite1", "logistic"),
-            features=("random", "colour"),
-            metrics=("kid",),
-            quick=True,
-            device="cpu",
-            out=dataset / "out",
-        )
-    )
+@pytest.mark.parametrize(
+    ("embed", "random", "holds"),
+    [
+        ((0.4, 0.8), (0.3, 0.5), True),
+        ((0.88, 0.99), (0.3, 0.5), None),
+        ((0.85, 0.92), (0.3, 0.5), None),
+        ((0.91, 1.1), (0.3, 0.5), None),
+        ((0.92, 1.1), (0.95, 1.2), False),
+    ],
+)
+def test_nearer_is_claimed_from_a_tenth_of_the_way_on(
+    embed: tuple[float, float], random: tuple[float, float], holds: bool | None
+) -> None:
+    (claim,) = claims(measured({}, {"fruit-embed": embed, "random": random}))
+    assert "by a tenth of the way or more" in claim.claim
+    assert claim.holds is holds
+
+
+def test_where_no_ratio_can_be_had_nothing_is_claimed() -> None:
+    assert claims(SimpleNamespace(numbers={}, ratios={"r": None})) == ()
 
 
 def test_shared_training_stands_beside_each_number_it_concerns(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RandomNetworks, "trained_on", "ImageNet")
     card(dataset, [LITE])
-    result = evaluated(dataset)
+    judges = ("npr", "efficientnet-lite1", "logistic")
+    result = evaluate(evaluating(dataset, detector=None, attackers=judges, features=("random", "colour"), metrics=("kid",)))
     values = json.loads(result.file.read_text())
     assert values["trained_against"] == [LITE]
     assert values["judges_sharing_training"] == ["random", "efficientnet-lite1", "logistic:random"]
@@ -159,45 +160,8 @@ def test_where_nothing_is_known_the_terminal_and_the_page_say_so_and_tell_no_pla
     options = ("--quick", "--features", "colour", "--metrics", "kid", "--detector", "none", "--device", "cpu")
     assert main(["evaluate", "--fake-dir", str(dataset / "predicted"), *options, "--out", "o", "--verbose"]) == 0
     assert "The generator was trained against: not known." in capsys.readouterr().out
-    values = json.loads(Path("o/evaluation.json").read_text())
-    assert values["trained_against"] is None
+    assert json.loads(Path("o/evaluation.json").read_text())["trained_against"] is None
     page = Path("o/report.html").read_text()
     assert "trained against: not known" in page
     assert "12 in set/predicted" in page
-    assert "set/origins" in page
     assert str(dataset.parent) not in page
-
-
-def ratio(features: str, interval: tuple[float, float]) -> RatioResult:
-    return RatioResult(
-        value=sum(interval) / 2,
-        interval=interval,
-        n_real=100,
-        n_fake=100,
-        features=features,
-        resize="",
-        seconds=0.0,
-        n_source=100,
-        source_value=0.2,
-        source_interval=(0.1, 0.3),
-        paired=True,
-    )
-
-
-@pytest.mark.parametrize(
-    ("embed", "holds"), [((0.4, 0.8), True), ((0.88, 0.99), None), ((0.85, 0.92), None), ((0.91, 1.1), None)]
-)
-def test_nearer_is_claimed_from_a_tenth_of_the_way_on(embed: tuple[float, float], holds: bool | None) -> None:
-    numbers = Numbers(ratios={"r": ratio("fruit-embed", embed), "r_random": ratio("random", (0.3, 0.5))})
-    (claim,) = claims(numbers)
-    assert "by a tenth of the way or more" in claim.claim
-    assert claim.holds is holds
-
-
-def test_what_got_less_than_a_tenth_of_the_way_on_two_kinds_of_features_is_denied() -> None:
-    numbers = Numbers(ratios={"r": ratio("fruit-embed", (0.92, 1.1)), "r_random": ratio("random", (0.95, 1.2))})
-    assert claims(numbers)[0].holds is False
-
-
-def test_where_no_ratio_can_be_had_nothing_is_claimed() -> None:
-    assert claims(Numbers(ratios={"r": None})) == ()

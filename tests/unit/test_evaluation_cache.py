@@ -16,6 +16,7 @@ from fruitgan.errors import DataError
 from fruitgan.images import Pixels
 from fruitgan.measures.contracts import Features
 from fruitgan.measures.features import extract
+from fruitgan.progress import Event
 
 
 class Counting(Features):
@@ -53,10 +54,10 @@ def test_a_content_is_computed_once_whatever_its_name_and_folder(pictures: list[
     first = extract(backend, pictures[:4])
     moved = tmp_path / "elsewhere.png"
     moved.write_bytes(pictures[1].read_bytes())
-    told: list[int] = []
-    again = extract(backend, [*pictures, moved, pictures[0]], on_image=told.append)
+    told: list[Event] = []
+    again = extract(backend, [*pictures, moved, pictures[0]], tell=told.append)
     assert backend.seen == 6
-    assert told[-1] == 8
+    assert (told[-1].done, told[-1].total) == (8, 8)
     assert np.array_equal(again.values[:4], first.values)
     assert np.array_equal(again.values[6], first.values[1])
     assert np.array_equal(again.values[7], first.values[0])

@@ -1,9 +1,12 @@
-"""CLIP and DINOv2 through torch-fidelity, with small stand-ins for their weights; the shipped backbone as features."""
+"""Inception, CLIP and DINOv2 through torch-fidelity, with stand-ins for their weights; the shipped backbone as features."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fruitgan.errors import DataError, UsageError
-from fruitgan.measures.contracts import features
+from fruitgan.errors import DataError, EnvironmentProblem, UsageError
+from fruitgan.files import file_sha256
+from fruitgan.measures.contracts import Features, features
 from fruitgan.measures.features import pretrained
 from fruitgan.networks.backbones import efficientnet_lite1
 
@@ -69,16 +73,49 @@ def test_clip_is_torch_fidelitys_with_the_weights_of_the_published_sum(clip_file
     assert features.build(features.choose("clip")).version == found.version
 
 
-def test_clips_weights_of_another_sum_are_never_opened(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("opened"))
+@pytest.mark.parametrize("build", [pretrained.clip, pretrained.inception])
+def test_weights_of_another_sum_are_never_opened(
+    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: Callable[..., Features]
+) -> None:
+    for owner in (torch, torch.jit):
+        monkeypatch.setattr(owner, "load", lambda *_, **__: pytest.fail("opened"))
     other = tmp_path / "other.pt"
     other.write_bytes(b"hostile")
     with pytest.raises(DataError, match="its sha256 is"):
-        pretrained.clip(weights=str(other))
-    with pytest.raises(DataError, match=r"no such file of weights; the right one is at https://openaipublic"):
-        pretrained.clip()
+        build(weights=str(other))
+    with pytest.raises(DataError, match="no such file of weights; the right one is at https://"):
+        build(weights=str(tmp_path / "absent.pth"))
+
+
+def test_what_is_not_here_is_told_with_the_line_or_the_file_that_helps(
+    hub: Path, monkeypatch: pytest.MonkeyPatch, cache_folder: Path
+) -> None:
     with pytest.raises(UsageError, match="did you mean vit-b-32"):
         pretrained.clip(network="vit-b-33")
+    monkeypatch.setenv("FRUITGAN_OFFLINE", "1")
+    with pytest.raises(DataError) as caught:
+        pretrained.inception()
+    file = pretrained.INCEPTION
+    for part in (file.name, file.address, file.sha256, str(cache_folder / "downloads")):
+        assert part in str(caught.value)
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    with pytest.raises(EnvironmentProblem, match=r'pip install "fruitgan\[inception\]"'):
+        pretrained.inception()
+
+
+def test_inception_is_torch_fidelitys_network_with_the_weights_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch_fidelity import feature_extractor_inceptionv3 as theirs
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.Module, "load_state_dict", lambda self, state: None)
+        patch.setattr(theirs, "load_state_dict_from_url", lambda *arguments, **options: {})
+        network = theirs.FeatureExtractorInceptionV3("x", ["2048"])
+    file = tmp_path / "weights.pth"
+    torch.save(network.state_dict(), file)
+    monkeypatch.setattr(pretrained, "INCEPTION", dataclasses.replace(pretrained.INCEPTION, sha256=file_sha256(file)))
+    ours = pretrained.inception(weights=str(file)).eval()
+    with torch.inference_mode():
+        assert torch.equal(ours(PIXELS[:1].float() / 255), network(PIXELS[:1])[0])
 
 
 HUBCONF = """

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 
@@ -32,6 +32,9 @@ LABELS: Mapping[bool, str] = {True: "generated", False: "real"}
 SPLITS = ("train", "test")
 NAMED_FILES = 3
 """How many files a message names before it counts the rest."""
+
+
+Draw = Callable[[Sequence[Path], bool], Sequence[Path]]
 
 
 @dataclass(frozen=True)
@@ -157,8 +160,10 @@ def read_dataset(folder: Path) -> LabelledSet:
     return read_folders(folder / PREDICTED, folder / ORIGINS)
 
 
-def read_folders(fake_dir: Path, real_dir: Path) -> LabelledSet:
+def read_folders(fake_dir: Path, real_dir: Path, drawn: Draw = lambda files, generated: files) -> LabelledSet:
     """Generated pictures in one folder, real ones in another; a `manifest.csv` beside either folder is made use of.
+
+    `drawn` chooses among the files of a folder, and whether they are the generated ones, before any of them is opened.
 
     Raises:
         DataError: a folder is missing or without images, both are one or lie in each other, or a manifest disagrees with a
@@ -188,9 +193,10 @@ def read_folders(fake_dir: Path, real_dir: Path) -> LabelledSet:
         listed = read_manifest(manifest) if manifest.is_file() else ()
         rows = {place.parent / row.file: row for row in listed if row.file.startswith(f"{place.name}/")}
         if rows:
-            images += _listed(folder, files[generated], generated, rows, manifest)
+            _must_agree(folder, files[generated], generated, rows, manifest)
+            images += _listed(folder, drawn(files[generated], generated), generated, rows, manifest)
         else:
-            images += _unlisted(folder, files[generated], generated, looks, warnings)
+            images += _unlisted(folder, drawn(files[generated], generated), generated, looks, warnings)
             bare.append(str(folder))
     near = near_groups(list(looks), list(looks.values()))
     images = [replace(image, group=near.get(image.group, image.group)) for image in images]
@@ -207,23 +213,28 @@ def read_folders(fake_dir: Path, real_dir: Path) -> LabelledSet:
     return LabelledSet(tuple(images), not bare, tuple(warnings))
 
 
-def _listed(
-    folder: Path, files: Sequence[Path], generated: bool, rows: Mapping[Path, ManifestRow], manifest: Path
-) -> list[LabelledImage]:
-    """One class as the manifest has it, whose rows are given by the place of their file."""
+def _must_agree(folder: Path, files: Sequence[Path], generated: bool, rows: Mapping[Path, ManifestRow], manifest: Path) -> None:
+    """Raises: DataError if the manifest, whose rows are given by the place of their file, has other names or another label."""
     wrong = next((row for row in rows.values() if row.label != LABELS[generated]), None)
     if wrong is not None:
         raise DataError(f"{folder}: taken for {LABELS[generated]} images, but {manifest} calls {wrong.file} {wrong.label}")
-    place = Path(os.path.abspath(folder))
-    there = {place / path.relative_to(folder): path for path in files}
-    for what, odd in (("is missing", rows.keys() - there.keys()), ("is not named in it", there.keys() - rows.keys())):
+    there = {Path(os.path.abspath(folder)) / path.relative_to(folder) for path in files}
+    for what, odd in (("is missing", rows.keys() - there), ("is not named in it", there - rows.keys())):
         if odd:
             names = _some([f"{path.parent.name}/{path.name}" for path in sorted(odd)], ", ")
             raise DataError(f"{manifest}: disagrees with the folder: {names} {what}; export it again")
-    for path, digest in in_order(file_sha256, files):
-        if digest != rows[place / path.relative_to(folder)].sha256:
-            raise DataError(f"{path}: is not the file that {manifest} speaks of (another sha256); export it again")
-    return [LabelledImage(there[name], generated, row.group, row.split, row.source) for name, row in sorted(rows.items())]
+
+
+def _listed(
+    folder: Path, files: Sequence[Path], generated: bool, rows: Mapping[Path, ManifestRow], manifest: Path
+) -> list[LabelledImage]:
+    """Files of one class as the manifest has them."""
+    there = {Path(os.path.abspath(folder)) / path.relative_to(folder): path for path in files}
+    for path, digest in in_order(file_sha256, list(there)):
+        if digest != rows[path].sha256:
+            raise DataError(f"{there[path]}: is not the file that {manifest} speaks of (another sha256); export it again")
+    listed = [(path, rows[name]) for name, path in sorted(there.items())]
+    return [LabelledImage(path, generated, row.group, row.split, row.source) for path, row in listed]
 
 
 def _unlisted(

@@ -7,32 +7,32 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from fruitgan.bundle import FILE_NAME, load_card, locate, pinned
-from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage, read_folders
+from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage
 from fruitgan.data.sources import find_source
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError, UsageError
-from fruitgan.evaluate.job import Beside, evaluate, telling
+from fruitgan.evaluate.job import evaluate, telling
 from fruitgan.evaluate.numbers import RESAMPLES, build_features, ratio_key
-from fruitgan.evaluate.results import CompareRow, Comparison, EvaluateResult, JudgedImage, RatioResult
+from fruitgan.evaluate.results import EvaluateResult, Row
 from fruitgan.evaluate.settings import OUT, SHAPELESS, CompareSettings, EvaluateSettings, Tell
-from fruitgan.evaluate.sources import dependent, find_sources, preprocessing_of, sharing, unique
+from fruitgan.evaluate.sources import Subject, dependent, find_sources, preprocessing_of, read_images, sharing, sides, unique
 from fruitgan.export_dataset.job import ExportSettings, export_dataset
 from fruitgan.measures import distances
-from fruitgan.measures.contracts import Features, Values
-from fruitgan.measures.distances import Difference
-from fruitgan.measures.features import Pictures, extract
-from fruitgan.measures.statistics import PairedShares, paired_shares
+from fruitgan.measures.contracts import Features
+from fruitgan.measures.features import Pictures
+from fruitgan.measures.statistics import Difference, paired_shares
 from fruitgan.progress import Event, Note, OnProgress, Progress
 
 BOOTSTRAP = "paired bootstrap over sources"
 MCNEMAR = "McNemar, exact"
+KINDS = ("kid", "fid")
 LEAST_PAIRS = 8
 SHOWN_SOURCES = 6
 RUNS_FOLDER = "runs"
@@ -59,26 +59,26 @@ def compare(settings: CompareSettings, judging: EvaluateSettings, on_progress: O
         raise DataError(f"{first_dir}: none of those compared has real images; give them with --real-dir DIR")
     judging = replace(judging, fake_dir=first_dir, real_dir=real_dir, source_dir=judging.source_dir or data_folder(settings))
     # Pairs first: that there are too few is said before minutes of work.
-    pairs = [_Pairing(judging, real_dir, first, name, folder, tell) for name, folder in others]
+    pairs = [_Pairs(judging, first, name, folder, tell) for name, folder in others]
     results = []
     for name, folder in others:
         its_own = replace(judging, fake_dir=folder, out=out / RUNS_FOLDER / name, fail_above={}, fail_below={})
         results.append(evaluate(its_own, _named(name, tell)))
 
-    def beside(first_result: EvaluateResult) -> Beside:
-        compared = tuple(pairing.compared(first_result, result) for pairing, result in zip(pairs, results, strict=True))
-        return Beside(compared, _rows_of_all(first, pairs))
+    def beside(first_result: EvaluateResult) -> list[dict[str, Path]]:
+        first_result.compare = [one.compared(first_result, result) for one, result in zip(pairs, results, strict=True)]
+        return _rows_of_all(first, pairs)
 
     return evaluate(replace(judging, out=out), _named(first, tell), beside)
 
 
-def _rows_of_all(first: str, pairs: Sequence[_Pairing]) -> tuple[dict[str, Path], ...]:
+def _rows_of_all(first: str, pairs: Sequence[_Pairs]) -> list[dict[str, Path]]:
     """Of some sources that all sides have, the images of each side by its name, the first one's first."""
-    partners = [{a.path: b.path for a, b in zip(*pairing.fakes, strict=True)} for pairing in pairs]
+    partners = [{a.path: b.path for a, b in zip(*one.fakes, strict=True)} for one in pairs]
     common = [image.path for image in pairs[0].fakes[0] if all(image.path in known for known in partners)]
     places = np.linspace(0, len(common) - 1, min(len(common), SHOWN_SOURCES)).round().astype(int)
     sides = [{first: path} | {one.other: known[path] for one, known in zip(pairs, partners, strict=True)} for path in common]
-    return tuple(sides[place] for place in places)
+    return [sides[place] for place in places]
 
 
 def labels(runs: Sequence[str]) -> list[str]:
@@ -156,101 +156,89 @@ def _named(label: str, tell: Tell) -> Callable[[Event], None]:
 
 
 @dataclass
-class _Pairing:
-    """Two sets of fakes, put in pairs by their sources."""
+class _Pairs:
+    """Two sets of fakes, put in pairs by their sources: by the manifests, or else by the files' names."""
 
     settings: EvaluateSettings
     """Its `fake_dir` has the first one's images."""
-    real_dir: Path
     first: str
     other: str
     other_dir: Path
     tell: Tell
 
     def __post_init__(self) -> None:
-        folders = self.settings.fake_dir, self.other_dir
-        sides = [read_folders(folder, self.real_dir).images for folder in folders]
-        self.reals = [image for image in sides[0] if not image.generated]
-        fakes = [[image for image in side if image.generated] for side in sides]
-        by_source = all(image.source for side in fakes for image in side)
-        known = [_by_source(side, by_source) for side in fakes]
+        folders, real_dir = (self.settings.fake_dir, self.other_dir), self.settings.real_dir or Path()
+        read = [read_images(folder, real_dir, self.settings.seed).images for folder in folders]
+        fakes, reals = zip(*map(sides, read), strict=True)
+        self.reals: list[LabelledImage] = reals[0]
+        has_manifests = all(image.source for side in fakes for image in side)
+        known = [unique((image.source if has_manifests else image.path.stem, image) for image in side) for side in fakes]
         common = sorted(known[0].keys() & known[1].keys())
         if len(common) < LEAST_PAIRS:
             raise DataError(
                 f"{folders[0]} and {folders[1]}: {len(common)} images are of the same source by "
-                f"{'the manifests' if by_source else 'their names'}, and {LEAST_PAIRS} are needed for a comparison"
+                f"{'the manifests' if has_manifests else 'their names'}, and {LEAST_PAIRS} are needed for a comparison"
             )
         self.fakes = [[side[source] for source in common] for side in known]
         self.notes = []
         if left_out := sum(map(len, fakes)) - 2 * len(common):
             self.notes.append(f"{left_out} images have no partner of the same source and are left out of the comparison")
 
-    def compared(self, first: EvaluateResult, other: EvaluateResult) -> Comparison:
+    def compared(self, first: EvaluateResult, other: EvaluateResult) -> Row:
         """All rows, and the claim that the run is better."""
-        notes = list(self.notes)
-        paths = [image.path for side in (self.reals, *self.fakes) for image in side]
-        pictures = Pictures(preprocessing_of(self.settings, paths))
-        rows: list[CompareRow] = []
+        settings, mine = self.settings, self.fakes[0]
+        sources = None
+        if settings.source_dir is not None:
+            sources = find_sources(settings.source_dir, mine, *{image.path.parent for image in (*self.reals, *mine)})
+        pictures = Pictures(preprocessing_of(settings, [image.path for side in (self.reals, *self.fakes) for image in side]))
+        device = choose_device(settings.gpu, settings.device)
+        subject = Subject(settings, [*mine, *self.reals], sources, pictures, device, self.tell)
+        rows: list[Row] = []
         below_zero: dict[str, tuple[float, float]] = {}
         judges: dict[str, str] = {}
-        for name in self.settings.features:
-            label = f"{self.other} against {self.first} on {name}"
-            self.tell(Progress(label, 0, 1))
-            backend = build_features(self.settings, name)
+        for name in settings.features:
+            backend = build_features(settings, name)
             judges[name] = backend.trained_on
-            found = self._on_backend(backend, pictures, first.ratios.get(ratio_key(self.settings, name)))
-            below_zero[name] = found[0].interval
+            found = list(self._on_backend(backend, subject, first.ratios.get(ratio_key(settings, name)) is not None))
+            below_zero[name] = found[0]["interval"]
             rows += found
-            self.tell(Progress(label, 1, 1))
-        rows += self._by_detectors(first, other, notes)
+        rows += self._by_detectors(first, other)
         against = [*(first.trained_against or ()), *(other.trained_against or ())]
         shared = (*sharing(judges, against), *first.judges_sharing_training, *other.judges_sharing_training)
         better = BETTER.format(run=self.other, first=self.first)
-        return Comparison(
-            first=self.first,
-            run=self.other,
-            first_dir=self.settings.fake_dir,
-            run_dir=self.other_dir,
-            n_sources=len(self.fakes[0]),
-            rows=tuple(rows),
-            claim=distances.claim_of(better, below_zero, SHAPELESS, dependent(judges, against)),
-            judges_sharing_training=tuple(dict.fromkeys(shared)),
-            notes=tuple(notes),
-            report=other.report,
-        )
+        return {
+            "first": self.first,
+            "run": self.other,
+            "first_dir": settings.fake_dir,
+            "run_dir": self.other_dir,
+            "n_sources": len(mine),
+            "rows": rows,
+            "claim": distances.claim_of(better, below_zero, SHAPELESS, dependent(judges, against)),
+            "judges_sharing_training": list(dict.fromkeys(shared)),
+            "notes": self.notes,
+            "report": other.report,
+        }
 
-    def _on_backend(self, backend: Features, pictures: Pictures, r_of_first: RatioResult | None) -> list[CompareRow]:
+    def _on_backend(self, backend: Features, subject: Subject, has_ratio: bool) -> Iterator[Row]:
         """KID first, FID, and R where the first one has it."""
-        settings, name = self.settings, backend.name
-        device = choose_device(settings.gpu, settings.device)
-
-        def described(paths: Sequence[Path]) -> Values:
-            return extract(backend, paths, device, read=pictures).values
-
-        def drawn(metric: str) -> dict[str, int]:
-            return {"resamples": RESAMPLES[metric][settings.quick], "seed": settings.seed}
-
-        real = described([image.path for image in self.reals])
-        first, other = (described([image.path for image in side]) for side in self.fakes)
+        kid, fid = ({"resamples": RESAMPLES[name][subject.settings.quick], "seed": subject.settings.seed} for name in KINDS)
+        real, first = (features.values for features in subject.both(backend))
+        other = subject.features(backend, self.other, [image.path for image in self.fakes[1]]).values
         kids = [distances.kernel_distance(real, side) for side in (first, other)]
         fids = [distances.frechet_distance(real, side) for side in (first, other)]
-        kid = distances.kid_difference(real, other, first, **drawn("kid"))
-        fid = distances.fid_difference(real, other, first, **drawn("fid"))
-        rows = [_row("kid", name, kids, kid, BOOTSTRAP), _row("fid", name, fids, fid, BOOTSTRAP)]
-        if r_of_first is None or settings.source_dir is None:
-            return rows
-        folders = {image.path.parent for image in (*self.reals, *self.fakes[0])}
-        sources = find_sources(settings.source_dir, self.fakes[0], *folders)
-        source = described(sources.paths)
-        below = distances.kernel_distance(real, source)
-        ratio = distances.ratio_difference(real, other, first, source, sources_paired=sources.paired, **drawn("kid"))
-        return [*rows, _row("r", name, [value / below for value in kids], ratio, BOOTSTRAP)]
+        yield _row("kid", backend.name, kids, distances.kid_difference(real, first, other, **kid), BOOTSTRAP)
+        yield _row("fid", backend.name, fids, distances.fid_difference(real, first, other, **fid), BOOTSTRAP)
+        if has_ratio and subject.sources is not None:
+            source = subject.features(backend, "source", subject.sources.paths).values
+            below = distances.kernel_distance(real, source)
+            ratio = distances.ratio_difference(real, first, other, source, sources_paired=subject.sources.paired, **kid)
+            yield _row("r", backend.name, [value / below for value in kids], ratio, BOOTSTRAP)
 
-    def _by_detectors(self, first: EvaluateResult, other: EvaluateResult, notes: list[str]) -> list[CompareRow]:
+    def _by_detectors(self, first: EvaluateResult, other: EvaluateResult) -> list[Row]:
         """Whether the strongest detector of each finds its fakes more or less often."""
         if first.detector is None or other.detector is None:
             one, result = (self.first, first) if first.detector is None else (self.other, other)
-            notes.append(f"no detectors are compared, since {one} has none: {result.withheld}")
+            self.notes.append(f"no detectors are compared, since {one} has none: {result.withheld}")
             return []
         names = ", ".join(dict.fromkeys((first.detector.name, other.detector.name)))
         mine, theirs = _correct(first.judged), _correct(other.judged)
@@ -260,36 +248,22 @@ class _Pairing:
         for name, pairs in (("recognised", fakes), ("accuracy", fakes + reals)):
             both = [(mine[a], theirs[b], group) for a, b, group in pairs if a in mine and b in theirs]
             if not both:
-                notes.append("no detectors are compared: they judged no pair of images of one source")
+                self.notes.append("no detectors are compared: they judged no pair of images of one source")
                 return []
             answers = [np.array([pair[place] for pair in both]) for place in (0, 1)]
             drawn = {"resamples": RESAMPLES["kid"][self.settings.quick], "seed": self.settings.seed}
             found = paired_shares(answers[0], answers[1], [pair[2] for pair in both], **drawn)
-            rows.append(_row(name, names, [found.first, found.second], found, MCNEMAR))
+            rows.append(_row(name, names, [float(answer.mean()) for answer in answers], found, MCNEMAR))
         return rows
 
 
-def _row(name: str, features: str, values: Sequence[float], found: Difference | PairedShares, test: str) -> CompareRow:
+def _row(name: str, features: str, values: Sequence[float], found: Difference, test: str) -> Row:
     """`values` are the first one's and the run's."""
     first, value = values
-    return CompareRow(
-        name=name,
-        features=features,
-        first=first,
-        value=value,
-        difference=value - first,
-        interval=found.interval,
-        p_value=found.p_value,
-        test=test,
-        n=found.n,
-    )
+    row: Row = {"name": name, "features": features, "first": first, "value": value, "difference": value - first}
+    return row | {"interval": found.interval, "p_value": found.p_value, "test": test, "n": found.n}
 
 
-def _by_source(images: Sequence[LabelledImage], by_manifest: bool) -> dict[str, LabelledImage]:
-    """The images by their source, by the manifest or else by the file's name; what stands twice is left out."""
-    return unique((image.source if by_manifest else image.path.stem, image) for image in images)
-
-
-def _correct(judged: Sequence[JudgedImage]) -> dict[tuple[bool, str], bool]:
+def _correct(judged: Sequence[Row]) -> dict[tuple[bool, str], bool]:
     """By class and file name, whether the answer was correct; names that stand twice are left out."""
-    return unique(((image.generated, image.file), (image.logit > 0) == image.generated) for image in judged)
+    return unique(((row["generated"], row["file"]), (row["logit"] > 0) == row["generated"]) for row in judged)

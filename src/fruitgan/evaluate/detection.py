@@ -16,13 +16,11 @@ import torch
 from fruitgan import randomness
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError
-from fruitgan.evaluate.detectors import TwoSampleTest, detectors_named, need
-from fruitgan.evaluate.leaks import Leak
-from fruitgan.evaluate.results import ControlResult, Detection, DetectorResult, JudgedImage
-from fruitgan.evaluate.scores import judged_images, result_of, squashing
-from fruitgan.evaluate.settings import NO_DETECTOR, EvaluateSettings, Tell
+from fruitgan.evaluate.detectors import TwoSampleTest, detectors_named, judged_images, need, result_of, squashing
+from fruitgan.evaluate.results import DetectorResult, EvaluateResult, Row
+from fruitgan.evaluate.settings import NO_DETECTOR, Tell
+from fruitgan.evaluate.sources import Subject
 from fruitgan.measures.contracts import Features
-from fruitgan.measures.features import Pictures
 from fruitgan.measures.statistics import MaximumTest, maximum_test
 from fruitgan.networks.detectors import BackboneDetector
 from fruitgan.runs.resume import DETECTOR, locate_detector
@@ -42,47 +40,38 @@ def is_path(detector: str) -> bool:
     return is_path or Path(detector).exists() or (OUT / detector / DETECTOR).is_file()
 
 
-def detect(
-    settings: EvaluateSettings,
-    images: Sequence[LabelledImage],
-    leaks: Sequence[Leak],
-    backends: Sequence[Features],
-    pictures: Pictures,
-    device: torch.device,
-    tell: Tell,
-) -> Detection:
-    """Everything about detectors, `backends` being what `logistic` looks at.
+def detect(subject: Subject, backends: Sequence[Features], result: EvaluateResult) -> None:
+    """Put everything about detectors into the result, `backends` being what `logistic` looks at.
 
     Raises:
         UsageError: no such detector.
         DataError: a file that is no detector; a detector was asked for and there are too few images, or too few different ones.
     """
-    found = Detection()
+    settings, images = subject.settings, subject.images
     if settings.detector == NO_DETECTOR:
-        found.withheld = "no detector was asked for"
-    elif spoiled := sorted({leak.kind for leak in leaks if leak.spoils_detector}):
-        found.withheld = (
+        result.withheld = "no detector was asked for"
+    elif spoiled := sorted({leak.kind for leak in result.leaks if leak.spoils_detector}):
+        result.withheld = (
             f"its accuracy would measure the leak ({', '.join(spoiled)}) and not the pictures; "
             "make both classes by one path with export-dataset"
         )
     elif settings.detector is not None and is_path(settings.detector):
-        _given(locate_detector(settings.detector, OUT), images, device, settings.seed, found, tell)
+        _given(locate_detector(settings.detector, OUT), subject, result)
     else:
         was_asked = settings.detector is not None or bool(settings.attackers)
         names = detectors_named(settings.attackers if settings.detector is None else (settings.detector,), settings.quick)
         try:
             if reason := need(images):
                 raise DataError(reason)
-            testing = TwoSampleTest(images, names, device, settings.seed, settings.quick, tell, backends, pictures)
-            _trained_here(testing, found)
+            device, tell, pictures = subject.device, subject.tell, subject.pictures
+            _trained_here(TwoSampleTest(images, names, device, settings.seed, settings.quick, tell, backends, pictures), result)
         except DataError as error:
             if was_asked:
                 raise
-            found.withheld = str(error)
-    return found
+            result.withheld = str(error)
 
 
-def _trained_here(testing: TwoSampleTest, found: Detection) -> None:
+def _trained_here(testing: TwoSampleTest, result: EvaluateResult) -> None:
     trained = testing.detectors()
     places = np.flatnonzero(~testing.generated)
     if halves := halved([testing.images[place] for place in places.tolist()], testing.seed):
@@ -92,44 +81,42 @@ def _trained_here(testing: TwoSampleTest, found: Detection) -> None:
         generated[places] = [image.generated for image in halves]
         on_fit = testing.counted("control: reals against reals,")
         test = two_sample_test(trained, mapped, generated, testing.groups, testing.seed, on_fit)
-        if _refused_by_control(found, len(halves), test):
+        if _refused_by_control(result, len(halves), test):
             return
     else:
-        found.notes.append("the real images are too few for the control, so the detector's number stands without it")
-    found.detector, found.detectors, validated = testing.cross_validate(trained)
-    found.judged = judged_images([testing.images[i] for i in validated.judged], validated.strongest)
-    found.by_depth = testing.by_depth(trained, validated)
+        result.notes.append("the real images are too few for the control, so the detector's number stands without it")
+    result.detector, result.detectors, validated = testing.cross_validate(trained)
+    result.judged = judged_images([testing.images[i] for i in validated.judged], validated.strongest)
+    result.by_depth = testing.by_depth(trained, validated)
     if not testing.quick:
-        found.robustness = testing.robustness(validated)
-        found.learning_curve = testing.learning_curve(trained, validated)
+        result.robustness = testing.robustness(validated)
+        result.learning_curve = testing.learning_curve(trained, validated)
 
 
-def _given(path: Path, images: Sequence[LabelledImage], device: torch.device, seed: int, found: Detection, tell: Tell) -> None:
+def _given(path: Path, subject: Subject, result: EvaluateResult) -> None:
     """The control and the accuracy of a detector from a file or a run."""
-    bundle = load_detector(path)
+    bundle, seed = load_detector(path), subject.settings.seed
     if isinstance(bundle.detector, (Logistic, BackboneDetector)):
-        found.detector_trained_on = bundle.detector.trained_on
-    if halves := halved([image for image in images if not image.generated], seed):
-        logits = _logits(path, bundle, halves, device, "control: reals against reals", tell)
-        if _refused_by_control(found, len(halves), _tested(logits, halves, seed)):
+        result.detector_trained_on = bundle.detector.trained_on
+    if halves := halved(subject.reals, seed):
+        logits = _logits(path, bundle, halves, subject.device, "control: reals against reals", subject.tell)
+        if _refused_by_control(result, len(halves), _tested(logits, halves, seed)):
             return
-    found.detector, notes, found.judged = judge_by_given(path, bundle, images, device, seed, tell)
-    found.notes += notes
+    result.detector, notes, result.judged = judge_by_given(path, bundle, subject.images, subject.device, seed, subject.tell)
+    result.notes += notes
 
 
-def _refused_by_control(found: Detection, n: int, test: MaximumTest) -> bool:
+def _refused_by_control(result: EvaluateResult, n: int, test: MaximumTest) -> bool:
     """Keep the control of n real images; if it was distinguished, say why there is no number."""
     detail = "two disjoint halves of the real images"
-    control = ControlResult(
-        name=REALS, detail=detail, n=n, p_value=test.p_value, auc=max(test.aucs), distinguished=test.rejects
-    )
-    found.controls = (control,)
-    if control.distinguished:
-        found.withheld = (
-            f"the control {REALS} was distinguished (p = {control.p_value:.2g}): {detail}; what distinguishes images that are "
+    control = {"name": REALS, "detail": detail, "n": n, "p_value": test.p_value, "auc": max(test.aucs)}
+    result.controls = [control | {"distinguished": test.rejects}]
+    if test.rejects:
+        result.withheld = (
+            f"the control {REALS} was distinguished (p = {test.p_value:.2g}): {detail}; what distinguishes images that are "
             "all real would be taken for a trace of the generator"
         )
-    return control.distinguished
+    return test.rejects
 
 
 def halved(reals: Sequence[LabelledImage], seed: int) -> list[LabelledImage]:
@@ -148,7 +135,7 @@ def judge_by_given(
     device: torch.device,
     seed: int,
     tell: Tell,
-) -> tuple[DetectorResult, list[str], tuple[JudgedImage, ...]]:
+) -> tuple[DetectorResult, list[str], list[Row]]:
     """The accuracy of a detector from a file, notes on it, and its answers, on images that did not teach it, as its card says.
 
     Raises:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,16 +18,16 @@ from fruitgan import randomness
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.parallel import in_order
 from fruitgan.errors import UsageError
-from fruitgan.evaluate.results import DepthRow, DetectorResult, DetectorRow, LearningRow, RobustnessResult
-from fruitgan.evaluate.scores import fold_mean, result_of, scores, squashing
+from fruitgan.evaluate.results import DetectorResult, Row
 from fruitgan.evaluate.settings import ALL, NETWORK_FAMILIES, Tell
 from fruitgan.images import Pixels
 from fruitgan.measures.contracts import Features
 from fruitgan.measures.features import Pictures, extract
+from fruitgan.measures.statistics import auc, bootstrap_interval
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
 from fruitgan.progress import Progress
 from fruitgan.train_detector import two_sample_test as c2st
-from fruitgan.train_detector.calibration import average_precision, judge
+from fruitgan.train_detector.calibration import average_precision, calibration, judge, roc_points
 from fruitgan.train_detector.detector import (
     BATCH_SIZE,
     LabelledImageDataset,
@@ -40,7 +41,14 @@ from fruitgan.train_detector.protocols import Indices, grouped_folds, half_split
 from fruitgan.train_detector.regression import Logistic, features_of, finite, logistic, trials
 from fruitgan.train_detector.robustness import CHANGES
 from fruitgan.train_detector.settings import FitSettings
-from fruitgan.train_detector.two_sample_test import Candidate, CrossValidation, FeatureCandidate, PixelCandidate
+from fruitgan.train_detector.two_sample_test import (
+    Candidate,
+    CrossValidation,
+    FeatureCandidate,
+    Logits,
+    PixelCandidate,
+    Truth,
+)
 
 FOLDS = 5
 QUICK_FOLDS = 3
@@ -56,6 +64,8 @@ SHARES = (0.125, 0.25, 0.5, 1.0)
 """Of the training images, for the learning curve."""
 LEAST_PART = 4
 """Images of each class in the smallest part."""
+ROC_FALSE = np.linspace(0, 1, 51)
+"""The shares of real images taken for generated at which the folds' ROC curves are averaged (Fawcett 2006, section 8.1)."""
 
 
 def detectors_named(names: Sequence[str], quick: bool) -> tuple[str, ...]:
@@ -89,9 +99,70 @@ def need(images: Sequence[LabelledImage]) -> str | None:
     )
 
 
+def fold_mean(statistic: Callable[[Logits, Truth], float], logits: Logits, generated: Truth, fold: Indices) -> float:
+    """Mean of a statistic over the folds: each had a detector of its own, whose logits are on a scale of their own.
+
+    Folds without images of both classes count for nothing.
+
+    Raises:
+        ValueError: no fold has both.
+    """
+    parts = [fold == number for number in np.unique(fold)]
+    values = [statistic(logits[part], generated[part]) for part in parts if len(set(generated[part])) == 2]
+    if not values:
+        raise ValueError("no fold has images of both classes")
+    return float(np.mean(values))
+
+
+def result_of(
+    logits: Logits, images: Sequence[LabelledImage], fold: Indices, *, p_value: float, seed: int, began: float, **named: Any
+) -> DetectorResult:
+    """All numbers of the logits [n] that the detectors of each fold gave its images.
+
+    `began` is when they were, by the monotonic clock; `named` are the result's name, protocol, image_size_px and resize.
+    """
+    generated = np.array([image.generated for image in images])
+    pooled = calibration(logits, generated)
+
+    def roc(logits: Logits, generated: Truth) -> Logits:
+        return np.interp(ROC_FALSE, *roc_points(logits, generated))
+
+    curves = [roc(logits[fold == number], generated[fold == number]) for number in np.unique(fold)]
+    return DetectorResult(
+        **vars(judge(logits, generated)) | {"p_value": p_value, "auc": fold_mean(auc, logits, generated, fold)},
+        **named,
+        auc_interval=bootstrap_interval(
+            lambda drawn: fold_mean(auc, logits[drawn], generated[drawn], fold[drawn]),
+            [image.group for image in images],
+            seed=seed,
+        ),
+        average_precision=fold_mean(average_precision, logits, generated, fold),
+        calibration=replace(pooled, error=fold_mean(lambda z, truth: calibration(z, truth).error, logits, generated, fold)),
+        roc=tuple(float(share) for share in np.mean(curves, axis=0)),
+        seconds=round(time.monotonic() - began, 3),
+    )
+
+
+def squashing(size_px: int) -> str:
+    """How a detector that looks at pixels is shown every image."""
+    return f"squashed to {size_px} px (Lanczos, antialiased, 8 bits)"
+
+
+def scores(logits: Logits, generated: Truth, fold: Indices) -> Row:
+    """Accuracy with its interval over all images, and AUC as the mean over the folds."""
+    verdict = judge(logits, generated)
+    return {"accuracy": verdict.accuracy, "interval": verdict.interval, "auc": fold_mean(auc, logits, generated, fold)}
+
+
+def judged_images(images: Sequence[LabelledImage], logits: Logits) -> list[Row]:
+    """The detector's answer on each image."""
+    pairs = zip(images, logits, strict=True)
+    return [{"file": image.path.name, "generated": image.generated, "logit": float(logit)} for image, logit in pairs]
+
+
 @dataclass
 class TwoSampleTest:
-    """A set of images and the detectors to train on it. Use as `with`: the decoded images are let go at its end."""
+    """A set of images and the detectors to train on it."""
 
     images: Sequence[LabelledImage]
     names: Sequence[str]
@@ -137,8 +208,8 @@ class TwoSampleTest:
 
     def _on_backend(self, name: str, backend: Features) -> FeatureCandidate:
         paths = [image.path for image in self.images]
-        label, total = f"features {backend.name}", len(paths)
-        seen = extract(backend, paths, self.device, lambda n: self.tell(Progress(label, n, total)), read=self.pictures)
+        label = f"features {backend.name}"
+        seen = extract(backend, paths, self.device, what=label, tell=self.tell, read=self.pictures)
         self.resizes[name] = backend.resize
         if columns := getattr(backend, "columns", None):
             self.strides[name] = columns()
@@ -164,7 +235,7 @@ class TwoSampleTest:
         seen = features_of(detectors.build(choice).to(self.device), dataset, everything, self.device, BATCH_SIZE)
         return FeatureCandidate(name, lambda: detectors.build(choice), partial(squashed, side_px=size_px), seen, self.device)
 
-    def cross_validate(self, trained: Sequence[Candidate]) -> tuple[DetectorResult, tuple[DetectorRow, ...], CrossValidation]:
+    def cross_validate(self, trained: Sequence[Candidate]) -> tuple[DetectorResult, list[Row], CrossValidation]:
         """The strongest by nested grouped cross-validation, all of them in the same folds, and the one test.
 
         Raises:
@@ -190,21 +261,14 @@ class TwoSampleTest:
             began=began,
         )
         rows = [
-            DetectorRow(
-                **scores(found.logits[one.name], truth, found.fold),
-                name=one.name,
-                image_size_px=one.image_size_px,
-                resize=self.resizes[one.name],
-                held_out_auc=held_out_auc,
-                chosen_folds=found.chosen.count(one.name),
-                seconds=round(one.seconds, 3),
-                trained_on=one.trained_on,
-            )
+            {"name": one.name, **scores(found.logits[one.name], truth, found.fold)}
+            | {"image_size_px": one.image_size_px, "resize": self.resizes[one.name], "held_out_auc": held_out_auc}
+            | {"chosen_folds": found.chosen.count(one.name), "seconds": round(one.seconds, 3), "trained_on": one.trained_on}
             for one, held_out_auc in zip(trained, test.aucs, strict=True)
         ]
-        return detector, tuple(rows), found
+        return detector, rows, found
 
-    def robustness(self, found: CrossValidation) -> tuple[RobustnessResult, ...]:
+    def robustness(self, found: CrossValidation) -> list[Row]:
         """Up to `CHANGED` test images of each class after each change, each before the detector of its fold.
 
         Raises:
@@ -232,20 +296,13 @@ class TwoSampleTest:
             # Of a change of one class alone a detector that is biased to it makes much: it takes the change for the class.
             one_sided = [judge(np.where(truth == label, row, logits[0]), truth).accuracy for label in (False, True)]
             results.append(
-                RobustnessResult(
-                    **scores(row, truth, fold),
-                    name=found.name,
-                    change=change.name,
-                    amount=change.amount,
-                    accuracy_reals_changed=one_sided[0],
-                    accuracy_generated_changed=one_sided[1],
-                    average_precision=fold_mean(average_precision, row, truth, fold),
-                    n=len(truth),
-                )
+                {"name": found.name, "change": change.name, "amount": change.amount, **scores(row, truth, fold)}
+                | {"accuracy_reals_changed": one_sided[0], "accuracy_generated_changed": one_sided[1]}
+                | {"average_precision": fold_mean(average_precision, row, truth, fold), "n": len(truth)}
             )
-        return tuple(results)
+        return results
 
-    def learning_curve(self, trained: Sequence[Candidate], found: CrossValidation) -> tuple[LearningRow, ...]:
+    def learning_curve(self, trained: Sequence[Candidate], found: CrossValidation) -> list[Row]:
         """The strongest detector in the same folds, trained on parts of their training images, and on all of them."""
         strongest = next(one for one in trained if one.name == found.name)
         truth = self.generated[found.judged]
@@ -259,10 +316,10 @@ class TwoSampleTest:
                 label = self.counted(f"{share:.0%} of the training images:")
                 logits = c2st.cross_validation([strongest], folds, self.generated, label).logits[found.name]
             images = round(np.mean([len(split.train) + len(split.val) for split in folds]))
-            rows.append(LearningRow(**scores(logits, truth, found.fold), name=found.name, n_training=images))
-        return tuple(rows)
+            rows.append({"name": found.name, "n_training": images, **scores(logits, truth, found.fold)})
+        return rows
 
-    def by_depth(self, trained: Sequence[Candidate], found: CrossValidation) -> tuple[DepthRow, ...]:
+    def by_depth(self, trained: Sequence[Candidate], found: CrossValidation) -> list[Row]:
         """A regression, in the same folds, on a backbone's features of one stride at a time: what gives the images away."""
         truth, rows = self.generated[found.judged], []
         for candidate in trained:
@@ -274,8 +331,8 @@ class TwoSampleTest:
                     best = min(fitted, key=lambda trial: trial.round.val_loss).regression
                     logits[found.fold == number] = best.logits(seen[split.test])
                     self.tell(Progress(f"{candidate.name} at stride {stride}", number + 1, len(self.folds)))
-                rows.append(DepthRow(**scores(logits, truth, found.fold), name=candidate.name, stride=stride))
-        return tuple(rows)
+                rows.append({"name": candidate.name, "stride": stride, **scores(logits, truth, found.fold)})
+        return rows
 
     def _part(self, indices: Indices, share: float) -> Indices:
         """This share of the images of each class, group by group in random order."""

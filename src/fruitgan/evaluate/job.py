@@ -7,34 +7,42 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from fruitgan.cluster import connected
 from fruitgan.data.groups import merged_groups
-from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage, read_folders
+from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError, FruitganError, Stopped, UsageError, reason_of
 from fruitgan.evaluate.detection import detect, is_path
 from fruitgan.evaluate.detectors import detectors_named
-from fruitgan.evaluate.exhibits import Exhibits, exhibits
 from fruitgan.evaluate.facts import Facts, inspect
 from fruitgan.evaluate.leaks import find_leaks
-from fruitgan.evaluate.numbers import Measuring, build_features, build_metrics, claims, number_keys, why_no_ratio
-from fruitgan.evaluate.page import evaluation_report
-from fruitgan.evaluate.results import Comparison, Detection, EvaluateResult, Gate
-from fruitgan.evaluate.settings import FRUIT_EMBED, NO_DETECTOR, OUT, RATIO, SHAPELESS, EvaluateSettings, Tell
-from fruitgan.evaluate.sources import Sources, dependent, find_sources, preprocessing_of, sharing, trained_against
+from fruitgan.evaluate.numbers import build_features, build_metrics, claims, measure, number_keys
+from fruitgan.evaluate.page import Exhibits, evaluation_report, exhibits
+from fruitgan.evaluate.results import EvaluateResult, Gate
+from fruitgan.evaluate.settings import FRUIT_EMBED, NO_DETECTOR, OUT, SHAPELESS, EvaluateSettings, Tell
+from fruitgan.evaluate.sources import (
+    Sources,
+    Subject,
+    dependent,
+    find_sources,
+    preprocessing_of,
+    read_images,
+    sharing,
+    sides,
+    trained_against,
+)
 from fruitgan.files import check_writable, remove_abandoned, write_atomically
 from fruitgan.measures.contracts import Features, Metric
 from fruitgan.measures.features import Pictures
 from fruitgan.networks.contracts import detectors
 from fruitgan.progress import Event, OnProgress
-from fruitgan.randomness import generator
 from fruitgan.registry import suggestion
 from fruitgan.runs.resume import environment
 from fruitgan.threads import chosen_threads, using_threads
@@ -43,28 +51,16 @@ FILE = "evaluation.json"
 REPORT = "report.html"
 SMALL_SET = 100
 """With fewer images of a class, intervals are so wide that a note says so."""
-MOST_IMAGES, DRAWN_IMAGES = 50_000, 10_000
-"""Of more of a kind, so many are drawn: kernels and neighbours take the square of the number in time, some in memory."""
 
 
-@dataclass(frozen=True)
-class Beside:
-    """What a comparison adds to a result: its numbers, and images of all sides of some sources, by the sides' names."""
-
-    compared: tuple[Comparison, ...] = ()
-    rows: Sequence[Mapping[str, Path]] = ()
+Beside = Callable[[EvaluateResult], Sequence[Mapping[str, Path]]]
+"""Puts comparisons into a result before it is written; gives images of all sides of some sources, by the sides' names."""
 
 
-MakeBeside = Callable[[EvaluateResult], Beside]
-
-
-def evaluate(
-    settings: EvaluateSettings, on_progress: OnProgress | None = None, beside: MakeBeside | None = None
-) -> EvaluateResult:
+def evaluate(settings: EvaluateSettings, on_progress: OnProgress | None = None, beside: Beside | None = None) -> EvaluateResult:
     """Evaluate the generated images, and write `evaluation.json` and `report.html`.
 
-    A gate that fails is in the result, and raises nothing: the folder is written all the same. `beside` makes comparisons with
-    other generators of the result, to be written with it.
+    A gate that fails is in the result, and raises nothing: the folder is written all the same.
 
     Raises:
         UsageError: an unknown name of features, metrics, detector or gate.
@@ -76,7 +72,7 @@ def evaluate(
     """
     device = choose_device(settings.gpu, settings.device)
     with using_threads(chosen_threads(settings.threads).number) if device.type == "cpu" else nullcontext():
-        return _Job(settings, telling(on_progress), beside).run(device)
+        return _evaluated(settings, device, telling(on_progress), beside)
 
 
 def telling(on_progress: OnProgress | None) -> Tell:
@@ -92,144 +88,113 @@ def telling(on_progress: OnProgress | None) -> Tell:
     return tell
 
 
-@dataclass
-class _Job:
-    settings: EvaluateSettings
-    tell: Tell
-    beside: MakeBeside | None
-    notes: list[str] = field(default_factory=list)
+def _evaluated(settings: EvaluateSettings, device: torch.device, tell: Tell, beside: Beside | None) -> EvaluateResult:
+    began = time.monotonic()
+    chosen, left_out = build_metrics(settings)  # names first: a wrong one is said before a thousand images are read
+    _check_names(settings, chosen)
+    backends = [build_features(settings, name) for name in settings.features]
+    real_dir = _real_dir(settings)
+    out = settings.out or OUT / _slug(settings.fake_dir)
+    check_writable(out)
+    read = read_images(settings.fake_dir, real_dir, settings.seed)
+    fakes, reals = sides(read.images)
+    for metric in chosen.values():
+        metric.check_counts(len(reals), len(fakes))
+    notes = list(_limits(settings, fakes, reals))
+    sources = _sources(settings, fakes, real_dir, chosen, notes)
+    files = [image.path for image in read.images]
+    pictures = Pictures(preprocessing_of(settings, [*files, *(sources.paths if sources else ())]))
+    facts = list(inspect(files, [image.generated for image in read.images], tell))
+    images = _grouped(read.images, facts, notes)
+    subject = Subject(settings, images, sources, pictures, device, tell)
+    result = EvaluateResult(
+        fake_dir=settings.fake_dir,
+        real_dir=real_dir,
+        source_dir=settings.source_dir,
+        n_fake=len(fakes),
+        n_real=len(reals),
+        not_measured=left_out,
+        trained_against=trained_against(settings.fake_dir, fakes),
+        leaks=find_leaks(facts, [image.group for image in images], [image.split for image in images]),
+        notes=notes,
+        warnings=read.warnings,
+        quick=settings.quick,
+        seed=settings.seed,
+        environment=environment(device),
+        out=out,
+        file=out / FILE,
+        report=out / REPORT,
+    )
+    with connected(settings.ray, settings.gpu, settings.device) if settings.ray else nullcontext() as subject.cluster:
+        measure(subject, chosen, backends, result)
+    subject.cluster = None
+    detect(subject, backends, result)
+    judges = _judges(backends, result)
+    result.judges_sharing_training = sharing(judges, result.trained_against)
+    result.claims = claims(result, dependent(judges, result.trained_against))
+    rows = beside(result) if beside else ()
+    result.gates = _gates(result, settings)
+    result.seconds = round(time.monotonic() - began, 3)
+    _write(result, exhibits(result, subject, rows))
+    return result
 
-    def run(self, device: torch.device) -> EvaluateResult:
-        began = time.monotonic()
-        settings = self.settings
-        chosen, left_out = build_metrics(settings)  # names first: a wrong one is said before a thousand images are read
-        _check_names(settings, chosen)
-        backends = [build_features(settings, name) for name in settings.features]
-        real_dir = _real_dir(settings)
-        out = settings.out or OUT / _slug(settings.fake_dir)
-        check_writable(out)
-        read = read_folders(settings.fake_dir, real_dir)
-        read = replace(read, images=self._drawn(read.images))
-        fakes, reals = _sides(read.images)
-        for metric in chosen.values():
-            metric.check_counts(len(reals), len(fakes))
-        self._note_limits(fakes, reals)
-        sources = self._sources(fakes, real_dir, chosen)
-        files = [image.path for image in read.images]
-        how = preprocessing_of(settings, [*files, *(sources.paths if sources else ())])
-        facts = list(inspect(files, [image.generated for image in read.images], self.tell))
-        images = self._grouped(read.images, facts)
-        fakes, reals = _sides(images)
-        leaks = find_leaks(facts, [image.group for image in images], [image.split for image in images])
-        pictures = Pictures(how)
-        real_paths, fake_paths = ([image.path for image in side] for side in (reals, fakes))
-        with connected(settings.ray, settings.gpu, settings.device) if settings.ray else nullcontext() as cluster:
-            measuring = Measuring(settings, chosen, real_paths, fake_paths, sources, device, self.tell, pictures, cluster)
-            numbers = measuring.numbers(backends)
-        numbers.not_measured |= left_out
-        found = detect(settings, images, leaks, backends, pictures, device, self.tell)
-        found.notes = [*self.notes, *found.notes]
-        against = trained_against(settings.fake_dir, fakes)
-        judges = _judges(backends, found)
-        r_withheld = why_no_ratio(numbers, settings)
-        numbers.ratios = numbers.ratios or {RATIO: None}
-        result = EvaluateResult(
-            **vars(numbers),
-            **vars(found),
-            fake_dir=settings.fake_dir,
-            real_dir=real_dir,
-            source_dir=settings.source_dir,
-            n_fake=len(fakes),
-            n_real=len(reals),
-            trained_against=against,
-            judges_sharing_training=sharing(judges, against),
-            r_withheld=r_withheld,
-            claims=claims(numbers, dependent(judges, against)),
-            leaks=leaks,
-            warnings=read.warnings,
-            quick=settings.quick,
-            seed=settings.seed,
-            environment=environment(device),
-            out=out,
-            file=out / FILE,
-            report=out / REPORT,
+
+def _limits(settings: EvaluateSettings, fakes: Sequence[LabelledImage], reals: Sequence[LabelledImage]) -> Iterator[str]:
+    """What these numbers cannot say."""
+    if SHAPELESS.issuperset(settings.features):
+        yield (
+            "these features see colours and textures, not things: a distance or an R near 0 says that those fit, not that "
+            "the pictures show what they should; look at them, and add --features inception where its weights can be had"
         )
-        beside = self.beside(result) if self.beside else Beside()
-        result.compare = beside.compared
-        result.gates = _gates(result, settings)
-        result.seconds = round(time.monotonic() - began, 3)
-        _write(result, exhibits(result, fakes, reals, sources, pictures, device, beside.rows))
-        return result
-
-    def _drawn(self, images: tuple[LabelledImage, ...]) -> tuple[LabelledImage, ...]:
-        """The images that are measured: of a side that is too large for that a random draw."""
-        left_out: set[Path] = set()
-        for kind, side in zip(("generated", "real"), _sides(images), strict=True):
-            if len(side) > MOST_IMAGES:
-                order = generator(self.settings.seed, 0, f"evaluation/drawn {kind}").permutation(len(side))
-                left_out |= {side[place].path for place in order[DRAWN_IMAGES:]}
-                self.notes.append(
-                    f"of {len(side):,} {kind} images {DRAWN_IMAGES:,} are measured, drawn at random by --seed: every number is "
-                    "an estimate from those, leaks are looked for among them alone, and a FID is one of so many images"
-                )
-        return tuple(image for image in images if image.path not in left_out)
-
-    def _note_limits(self, fakes: Sequence[LabelledImage], reals: Sequence[LabelledImage]) -> None:
-        """What these numbers cannot say."""
-        if SHAPELESS.issuperset(self.settings.features):
-            self.notes.append(
-                "these features see colours and textures, not things: a distance or an R near 0 says that those fit, not that "
-                "the pictures show what they should; look at them, and add --features inception where its weights can be had"
-            )
-        if self.settings.features[0] == FRUIT_EMBED:
-            self.notes.append(
-                "fruit-embed learnt from photographs of apples and oranges: of other things it knows textures at best"
-            )
-        if min(len(fakes), len(reals)) < SMALL_SET:
-            self.notes.append(
-                f"{len(fakes)} generated and {len(reals)} real images are few: expect wide intervals, and compare no FID with "
-                "one of another number of images"
-            )
-        seen = [sum(image.split == "train" for image in side) for side in (fakes, reals)]
-        if any(seen):
-            self.notes.append(
-                f"the sources of {seen[0]} of {len(fakes)} generated images and {seen[1]} of {len(reals)} real ones are of the "
-                "training split, which the generator has seen if these data trained it; a number for unseen pictures needs "
-                "test images alone"
-            )
-
-    def _sources(self, fakes: list[LabelledImage], real_dir: Path, chosen_metrics: Mapping[str, Metric]) -> Sources | None:
-        settings = self.settings
-        if settings.source_dir is None:
-            return None
-        sources = find_sources(settings.source_dir, fakes, real_dir, settings.fake_dir)
-        least = max(metric.minimum_images for metric in chosen_metrics.values())
-        if len(sources.paths) < least:
-            raise DataError(f"{settings.source_dir}: R needs at least {least} source images, found {len(sources.paths)}")
-        if sources.note:
-            self.notes.append(sources.note)
-        return sources
-
-    def _grouped(self, images: tuple[LabelledImage, ...], facts: list[Facts]) -> tuple[LabelledImage, ...]:
-        """The images with near-duplicates in one group, which no split takes apart."""
-        contents, looks = [fact.content_sha256 for fact in facts], [fact.look for fact in facts]
-        groups, joined = merged_groups([image.group for image in images], contents, looks)
-        if joined:
-            self.notes.append(f"{joined} images are near-duplicates of others or made of one source, and stay together")
-        return tuple(replace(image, group=group) for image, group in zip(images, groups, strict=True))
+    if settings.features[0] == FRUIT_EMBED:
+        yield "fruit-embed learnt from photographs of apples and oranges: of other things it knows textures at best"
+    if min(len(fakes), len(reals)) < SMALL_SET:
+        yield (
+            f"{len(fakes)} generated and {len(reals)} real images are few: expect wide intervals, and compare no FID with "
+            "one of another number of images"
+        )
+    seen = [sum(image.split == "train" for image in side) for side in (fakes, reals)]
+    if any(seen):
+        yield (
+            f"the sources of {seen[0]} of {len(fakes)} generated images and {seen[1]} of {len(reals)} real ones are of the "
+            "training split, which the generator has seen if these data trained it; a number for unseen pictures needs "
+            "test images alone"
+        )
 
 
-def _sides(images: Sequence[LabelledImage]) -> tuple[list[LabelledImage], list[LabelledImage]]:
-    """The generated and the real ones."""
-    return [image for image in images if image.generated], [image for image in images if not image.generated]
+def _sources(
+    settings: EvaluateSettings,
+    fakes: Sequence[LabelledImage],
+    real_dir: Path,
+    chosen: Mapping[str, Metric],
+    notes: list[str],
+) -> Sources | None:
+    if settings.source_dir is None:
+        return None
+    sources = find_sources(settings.source_dir, fakes, real_dir, settings.fake_dir)
+    least = max(metric.minimum_images for metric in chosen.values())
+    if len(sources.paths) < least:
+        raise DataError(f"{settings.source_dir}: R needs at least {least} source images, found {len(sources.paths)}")
+    if sources.note:
+        notes.append(sources.note)
+    return sources
 
 
-def _judges(backends: Sequence[Features], found: Detection) -> dict[str, str]:
+def _grouped(images: Sequence[LabelledImage], facts: Sequence[Facts], notes: list[str]) -> list[LabelledImage]:
+    """The images with near-duplicates in one group, which no split takes apart."""
+    contents, looks = [fact.content_sha256 for fact in facts], [fact.look for fact in facts]
+    groups, joined = merged_groups([image.group for image in images], contents, looks)
+    if joined:
+        notes.append(f"{joined} images are near-duplicates of others or made of one source, and stay together")
+    return [replace(image, group=group) for image, group in zip(images, groups, strict=True)]
+
+
+def _judges(backends: Sequence[Features], result: EvaluateResult) -> dict[str, str]:
     """The data that each judge was trained on elsewhere, by its name: features, the detectors on them, and a given detector."""
     judges = {backend.name: backend.trained_on for backend in backends}
-    judges |= {row.name: row.trained_on for row in found.detectors}
-    if found.detector is not None:
-        judges.setdefault(found.detector.name, found.detector_trained_on)
+    judges |= {row["name"]: row["trained_on"] for row in result.detectors}
+    if result.detector is not None:
+        judges.setdefault(result.detector.name, result.detector_trained_on)
     return judges
 
 

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import torch
-from PIL import Image
-
-from fruitgan.cluster import Cluster
 from fruitgan.data.parallel import in_order
 from fruitgan.errors import DataError, UsageError
-from fruitgan.evaluate.results import FloorResult, Numbers, RatioResult
+from fruitgan.evaluate.results import EvaluateResult
 from fruitgan.evaluate.settings import (
     ALL,
     DEFAULT_METRICS,
@@ -24,22 +18,11 @@ from fruitgan.evaluate.settings import (
     RATIO,
     SHAPELESS,
     EvaluateSettings,
-    Tell,
 )
-from fruitgan.evaluate.sources import Sources, images_of
+from fruitgan.evaluate.sources import Subject, images_of
 from fruitgan.images import resize
-from fruitgan.measures.contracts import (
-    Features,
-    FeatureSet,
-    Metric,
-    PairMetric,
-    SetMetric,
-    TrainingMetric,
-    features,
-    metrics,
-)
+from fruitgan.measures.contracts import Features, Metric, PairMetric, SetMetric, TrainingMetric, features, metrics
 from fruitgan.measures.distances import Claim, claim_of
-from fruitgan.measures.features import Pictures, extract
 from fruitgan.measures.metrics.fid_kid import translation_ratio
 from fruitgan.progress import Progress
 
@@ -110,11 +93,11 @@ def ratio_key(settings: EvaluateSettings, name: str) -> str:
     return RATIO if name == settings.features[0] else f"{RATIO}_{name}"
 
 
-def claims(found: Numbers, dependent: frozenset[str] = frozenset()) -> tuple[Claim, ...]:
+def claims(result: EvaluateResult, dependent: frozenset[str] = frozenset()) -> tuple[Claim, ...]:
     """Sentences on which several backends agree; those of `dependent` alone support none."""
     kid_keys = ("kid", INCEPTION_KEYS["kid"])
-    kids = {n.features: n.interval for key, n in found.numbers.items() if key in kid_keys or key.startswith("kid_")}
-    ratios = {ratio.features: ratio.interval for ratio in found.ratios.values() if ratio is not None}
+    kids = {n.features: n.interval for key, n in result.numbers.items() if key in kid_keys or key.startswith("kid_")}
+    ratios = {ratio.features: ratio.interval for ratio in result.ratios.values() if ratio is not None}
     below_zero = {
         DIFFERENT: {name: (-high, -low) for name, (low, high) in kids.items()},
         NEARER: {name: (low - NEARER_RATIO, high - NEARER_RATIO) for name, (low, high) in ratios.items()},
@@ -122,138 +105,77 @@ def claims(found: Numbers, dependent: frozenset[str] = frozenset()) -> tuple[Cla
     return tuple(claim_of(claim, sides, SHAPELESS, dependent) for claim, sides in below_zero.items() if sides)
 
 
-def why_no_ratio(found: Numbers, settings: EvaluateSettings) -> str | None:
-    """The reason where an R is missing."""
-    if not found.ratios:
-        return "R needs the images that the generated ones were made of: --source-dir DIR"
-    if missing := [key for key, ratio in found.ratios.items() if ratio is None]:
-        names = [settings.features[0] if key == RATIO else key.removeprefix(f"{RATIO}_") for key in missing]
-        return (
-            f"on {' and '.join(names)} the sources cannot be distinguished from the real images (the interval of their "
+def measure(subject: Subject, chosen: Mapping[str, Metric], backends: Sequence[Features], result: EvaluateResult) -> None:
+    """Put all numbers on these backends into the result; the first gives the headline.
+
+    Raises:
+        DataError: an image cannot be decoded, too few of a kind, features that are not finite, no training images.
+    """
+    settings = subject.settings
+    for name, metric in chosen.items():
+        if isinstance(metric, SetMetric):
+            own = metric.own_features()
+            for backend in [own] if own else backends if metric.every_features else backends[:1]:
+                key = name if own else settings.key(name, backend.name)
+                real, fake = subject.both(backend)
+                with _step(subject, f"{name} on {backend.name}"):
+                    result.numbers[key], result.floor[key] = metric(real, fake), metric.floor(real, fake)
+        elif isinstance(metric, TrainingMetric):
+            training = images_of("--training-dir", settings.training_dir or Path())
+            seen = subject.features(backends[0], "training", training)
+            result.numbers[name] = metric(*subject.both(backends[0]), seen)
+        elif isinstance(metric, PairMetric):
+            _measure_pairs(subject, name, metric, result)
+    _measure_ratios(subject, backends, result)
+
+
+@contextmanager
+def _step(subject: Subject, label: str) -> Iterator[None]:
+    """Progress of what is done in one step."""
+    subject.tell(Progress(label, 0, 1))
+    yield
+    subject.tell(Progress(label, 1, 1))
+
+
+def _measure_ratios(subject: Subject, backends: Sequence[Features], result: EvaluateResult) -> None:
+    """R on each backend; None, and why, where there are no sources or they cannot be distinguished from the real images."""
+    settings, sources = subject.settings, subject.sources
+    if sources is None:
+        result.ratios = {RATIO: None}
+        result.r_withheld = "R needs the images that the generated ones were made of: --source-dir DIR"
+        return
+    missing = []
+    for backend in backends:
+        source = subject.features(backend, "source", sources.paths)
+        with _step(subject, f"R on {backend.name}"):
+            resamples = RESAMPLES["kid"][settings.quick]
+            real, fake = subject.both(backend)
+            ratio = translation_ratio(real, fake, source, paired=sources.paired, resamples=resamples, seed=settings.seed)
+        if ratio.source_interval[0] <= 0:
+            missing.append(backend.name)
+        result.ratios[ratio_key(settings, backend.name)] = None if backend.name in missing else ratio
+    if missing:
+        result.r_withheld = (
+            f"on {' and '.join(missing)} the sources cannot be distinguished from the real images (the interval of their "
             "distance is not above 0), so there is nothing to divide by; more images may help"
         )
-    return None
 
 
-@dataclass(frozen=True)
-class Measuring:
-    """The images and how they are measured; `numbers` does it."""
+def _measure_pairs(subject: Subject, name: str, metric: PairMetric, result: EvaluateResult) -> None:
+    """A metric of each source and its translation; none where a translation's source is not known."""
+    assert subject.sources is not None  # else the metric would not have been chosen
+    if not subject.sources.paired:
+        result.not_measured[name] = f"needs to know which image each generated one was made of, and {subject.sources.missing}"
+        return
 
-    settings: EvaluateSettings
-    metrics: Mapping[str, Metric]
-    reals: Sequence[Path]
-    fakes: Sequence[Path]
-    sources: Sources | None
-    device: torch.device
-    tell: Tell
-    pictures: Pictures
-    cluster: Cluster | None
-    """Whose actors compute features; None is this process."""
-    extracted: dict[tuple[str, str], FeatureSet] = field(default_factory=dict)
-    """By backend and kind of images."""
+    def of_pair(pair: tuple[Path, Path]) -> float:
+        source, fake = (subject.pictures(path) for path in pair)
+        return metric.of_pair(resize(source, fake.shape[0], fake.shape[1]), fake)
 
-    def numbers(self, backends: Sequence[Features]) -> Numbers:
-        """All numbers on these backends, the first of which gives the headline.
-
-        Raises:
-            DataError: an image cannot be decoded, too few of a kind, features that are not finite, no training images.
-        """
-        found = Numbers()
-        for name, metric in self.metrics.items():
-            if isinstance(metric, SetMetric):
-                own = metric.own_features()
-                for backend in [own] if own else backends if metric.every_features else backends[:1]:
-                    self._measure(name if own else self.settings.key(name, backend.name), metric, backend, found)
-            elif isinstance(metric, TrainingMetric):
-                training = images_of("--training-dir", self.settings.training_dir or Path())
-                seen = self._extract(backends[0], training, "training")
-                found.numbers[name] = metric(*self._both(backends[0]), seen)
-        if self.sources is not None:
-            for backend in backends:
-                found.ratios[ratio_key(self.settings, backend.name)] = self._ratio(backend, self.sources)
-        self._pairs(found)
-        return found
-
-    def _both(self, backend: Features) -> tuple[FeatureSet, FeatureSet]:
-        """Features of the real and of the generated images."""
-        return self._extract(backend, self.reals, "real"), self._extract(backend, self.fakes, "generated")
-
-    def _measure(self, key: str, metric: SetMetric, backend: Features, found: Numbers) -> None:
-        """The metric, and its floor between halves of the real images."""
-        real, fake = self._both(backend)
-        label = f"{metric.name} on {backend.name}"
-        self.tell(Progress(label, 0, 1))
-        found.numbers[key] = metric(real, fake)
-        began = time.monotonic()
-        value, interval = metric.floor(real.values)
-        found.floor[key] = FloorResult(
-            value=value,
-            interval=interval,
-            n_real=len(real) // 2,
-            n_fake=len(real) // 2,
-            features=real.features,
-            resize=real.resize,
-            seconds=round(time.monotonic() - began, 3),
-            value_at_size=metric.at_floor_size(real.values, fake.values),
-        )
-        self.tell(Progress(label, 1, 1))
-
-    def _ratio(self, backend: Features, sources: Sources) -> RatioResult | None:
-        """R, or None where the sources cannot be distinguished from the real images."""
-        real, fake = self._both(backend)
-        source = self._extract(backend, sources.paths, "source")
-        label = f"R on {backend.name}"
-        self.tell(Progress(label, 0, 1))
-        began = time.monotonic()
-        resampling = {"resamples": RESAMPLES["kid"][self.settings.quick], "seed": self.settings.seed}
-        ratio = translation_ratio(real.values, fake.values, source.values, paired=sources.paired, **resampling)
-        self.tell(Progress(label, 1, 1))
-        if ratio.sources_interval.low <= 0:
-            return None
-        return RatioResult(
-            value=ratio.value,
-            interval=ratio.interval,
-            n_real=len(real),
-            n_fake=len(fake),
-            features=real.features,
-            resize=real.resize,
-            seconds=round(time.monotonic() - began, 3),
-            n_source=len(source),
-            source_value=ratio.sources_distance,
-            source_interval=ratio.sources_interval,
-            paired=sources.paired,
-        )
-
-    def _extract(self, backend: Features, paths: Sequence[Path], what: str) -> FeatureSet:
-        """Features of one kind of images, computed once."""
-        key = backend.name, what
-        if key not in self.extracted:
-            label, total = f"features {backend.name} of the {what} images", len(paths)
-            asked: dict[str, Any] = {"read": self.pictures, "cluster": self.cluster}
-            self.extracted[key] = extract(backend, paths, self.device, lambda n: self.tell(Progress(label, n, total)), **asked)
-        return self.extracted[key]
-
-    def _pairs(self, found: Numbers) -> None:
-        """Metrics of each source and its translation; none where a translation's source is not known."""
-        chosen = {name: metric for name, metric in self.metrics.items() if isinstance(metric, PairMetric)}
-        if self.sources is None:
-            return
-        if not self.sources.paired:
-            reason = f"needs to know which image each generated one was made of, and {self.sources.missing}"
-            found.not_measured |= dict.fromkeys(chosen, reason)
-            return
-        pairs = list(zip(self.sources.paths, self.fakes, strict=True))
-        for name, metric in chosen.items():
-            began = time.monotonic()
-            label = f"{name} of sources and their translations"
-            values = [value for _, value in in_order(partial(self._of_pair, metric), pairs, what=label, tell=self.tell)]
-            try:
-                found.numbers[name] = metric.result(values, time.monotonic() - began)
-            except DataError as error:
-                found.not_measured[name] = str(error)
-
-    def _of_pair(self, metric: PairMetric, pair: tuple[Path, Path]) -> float:
-        """The metric of one pair; the source is brought to its translation's size."""
-        source, fake = (self.pictures(path) for path in pair)
-        height_px, width_px = fake.shape[:2]
-        return metric.of_pair(resize(source, height_px, width_px, Image.Resampling.LANCZOS), fake)
+    pairs = list(zip(subject.sources.paths, [image.path for image in subject.fakes], strict=True))
+    began, label = time.monotonic(), f"{name} of sources and their translations"
+    values = [value for _, value in in_order(of_pair, pairs, what=label, tell=subject.tell)]
+    try:
+        result.numbers[name] = metric.result(values, time.monotonic() - began)
+    except DataError as error:
+        result.not_measured[name] = str(error)

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from fruitgan import randomness
+from fruitgan.data.labelled import LabelledImage
 from fruitgan.evaluate import wording
-from fruitgan.evaluate.exhibits import Exhibits, detector_panels, spectrum_panel
-from fruitgan.evaluate.wording import SHARED, Row
+from fruitgan.evaluate.results import EvaluateResult
+from fruitgan.evaluate.sources import Subject
+from fruitgan.evaluate.wording import Row
+from fruitgan.images import Pixels, resize
+from fruitgan.measures.features import Pictures
+from fruitgan.measures.metrics.spectrum import FREQUENCIES, PowerSpectrum
 from fruitgan.progress import duration
 from fruitgan.report.page import inline_images, render
+from fruitgan.report.plots import Line, Panel, line_plot
 
+GALLERY = 8
+CONVINCING = 6
+"""Pictures of each kind."""
 PICTURES_LIMIT_BYTES = 2_200_000
 FOLDERS = ("fake_dir", "real_dir", "source_dir")
 READ_MORE = (
@@ -22,75 +35,80 @@ READ_MORE = (
     "Permutation p-values: Phipson, Smyth: Permutation p-values should never be zero. SAGMB 2010.",
 )
 
-Cells = Sequence[tuple[str, ...]]
+
+@dataclass(frozen=True, kw_only=True)
+class Exhibits:
+    """The pictures of the page, and the lines of the spectra."""
+
+    galleries: Mapping[str, Sequence[Pixels]]
+    """Some of each kind, at random."""
+    cards: Mapping[str, Sequence[tuple[str, float, Mapping[str, Pixels]]]]
+    """By title, the most and the least convincing ones: file, logit, and the pictures by kind, the source's first."""
+    sides: Sequence[Mapping[str, Pixels]] = ()
+    """Of a comparison, by kind: a source, if it is known, and what each generator made of it."""
+    spectra: Mapping[str, Sequence[float]]
+    """By kind, mean decibels at even frequencies up to 1/2 cycle a pixel."""
+
+
+def exhibits(result: EvaluateResult, subject: Subject, rows: Sequence[Mapping[str, Path]] = ()) -> Exhibits:
+    """All pictures of the page, as they were judged; without a detector's answers, no picture is called convincing."""
+    sources, fakes, read = subject.sources, subject.fakes, subject.pictures
+    source_of: Mapping[Path, Path] = {}
+    if sources is not None and sources.paired:
+        source_of = {fake.path: source for fake, source in zip(fakes, sources.paths, strict=True)}
+    logits = {row["file"]: row["logit"] for row in result.judged if row["generated"]}
+    ranked = sorted((image for image in fakes if image.path.name in logits), key=lambda image: logits[image.path.name])
+    half = min(CONVINCING, len(ranked) // 2)
+
+    def beside_source(made: Mapping[str, Path]) -> Mapping[str, Pixels]:
+        first = next(iter(made.values()))
+        before = {"source": source_of[first]} if first in source_of else {}
+        return {kind: resize(read(path), *read(first).shape[:2]) for kind, path in {**before, **made}.items()}
+
+    def card(image: LabelledImage) -> tuple[str, float, Mapping[str, Pixels]]:
+        return image.path.name, logits[image.path.name], beside_source({"generated": image.path})
+
+    kinds = {"generated": fakes, "real": subject.reals}
+    return Exhibits(
+        galleries={kind: _gallery(images, result.seed, read) for kind, images in kinds.items()},
+        cards={
+            "Most convincing": [card(image) for image in ranked[:half]],
+            "Least convincing": [card(image) for image in ranked[::-1][:half]],
+        },
+        sides=[beside_source(row) for row in rows],
+        spectra={kind: subject.features(PowerSpectrum(), kind).values[:, :FREQUENCIES].mean(0).tolist() for kind in kinds},
+    )
+
+
+def _gallery(images: Sequence[LabelledImage], seed: int, read: Pictures) -> list[Pixels]:
+    order = randomness.permutation(seed, 0, len(images), "evaluate/gallery")
+    return [read(images[i].path) for i in sorted(order[:GALLERY])]
 
 
 def evaluation_report(result: Mapping[str, Any], shown: Exhibits) -> str:
     """The page as HTML text, of about 3 MB at most, from the result's JSON values."""
     result = without_places(result)
     rows = wording.number_rows(result)
-    said = wording.meanings(rows)
-    galleries = shown.galleries.items()
-    pictures = [picture for group in shown.cards.values() for one in group for picture in one.pictures.values()]
-    pictures += [picture for _, gallery in galleries for picture in gallery]
+    pictures = [picture for group in shown.cards.values() for *_, made in group for picture in made.values()]
+    pictures += [picture for gallery in shown.galleries.values() for picture in gallery]
     pictures += [picture for row in shown.sides for picture in row.values()]
-    uris = iter(inline_images(pictures, PICTURES_LIMIT_BYTES))  # all alike, so that none looks worse for its encoding
+    # All alike, so that none looks worse for its encoding.
+    uris = {id(picture): uri for picture, uri in zip(pictures, inline_images(pictures, PICTURES_LIMIT_BYTES), strict=True)}
     return render(
         "evaluation.html",
         result=result,
-        verdict=wording.verdict(result),
-        headline=next(iter(said.values()), None),  # of R, if there is one
-        trained_against=wording.trained_against_sentence(result),
-        facts=_facts(result, rows),
-        rows=[(f"{row.title}, {row.judge}", *row.texts, row.images) for row in rows],
-        meanings=list(said.values()),
-        claims=[wording.claim_sentence(claim) for claim in result["claims"]],
-        compared=[(each, wording.claim_sentence(each["claim"]), wording.compare_rows(each)) for each in result["compare"]],
-        detector=wording.detector_details(result) if result["detector"] else None,
-        **_tables(result),
+        words=wording,
+        duration=duration,
+        rows=rows,
+        meanings=list(wording.meanings(rows).values()),
         curves=[*detector_panels(result), spectrum_panel(shown.spectra)],
-        # in the order of the pictures
-        cards=[
-            (title, [(one.file, _answer(one.logit), [(kind, next(uris)) for kind in one.pictures]) for one in group])
-            for title, group in shown.cards.items()
-        ],
-        galleries=[(kind, [next(uris) for _ in gallery]) for kind, gallery in galleries],
-        sides=[[(kind, next(uris)) for kind in row] for row in shown.sides],
-        names=[
-            each[key]
-            for key, each in [("first", each) for each in result["compare"][:1]] + [("run", each) for each in result["compare"]]
-        ],
+        shown=shown,
+        uri=lambda picture: uris[id(picture)],
+        names=[*(each["first"] for each in result["compare"][:1]), *(each["run"] for each in result["compare"])],
         settings=_settings(result, rows),
         citation=citation(result, rows),
         read_more=READ_MORE,
     )
-
-
-def _tables(result: Mapping[str, Any]) -> dict[str, Cells]:
-    """The rows of the page's tables, by the template's names for them."""
-    scores: dict[str, Any] = {"accuracy": "{:.1%}", "interval": wording.percent_interval, "auc": "{:.3f}"}
-    depths = [row | {"shows": wording.STRIDES.get(row["stride"], "")} for row in result["by_depth"]]
-    changes = [row | {"change": wording.change_in_words(row["change"], row["amount"])} for row in result["robustness"]]
-    one_class = {"accuracy_reals_changed": "{:.1%}", "accuracy_generated_changed": "{:.1%}"}
-    said = ("cannot be distinguished", "distinguished"), ("leaves a detector's number valid", "spoils a detector's number")
-    return {
-        "detectors": _cells(
-            result["detectors"], name="{}", image_size_px="{} px", **scores, chosen_folds="{:,}", seconds=duration
-        ),
-        "depths": _cells(depths, name="{}", stride="{}", shows="{}", **scores),
-        "robustness": _cells(changes, change="{}", **scores, **one_class),
-        "learning": _cells(result["learning_curve"], n_training="{:,}", **scores),
-        "controls": _cells(
-            result["controls"],
-            **{"name": "{}", "detail": "{}", "n": "{:,}", "auc": "{:.3f}", "p_value": "{:.2g}"},
-            distinguished=lambda yes: said[0][yes],
-        ),
-        "leaks": _cells(
-            result["leaks"],
-            **{"kind": "{}", "detail": "{}", "effect": "{:.0%}", "p_value": "{:.1g}"},
-            spoils_detector=lambda yes: said[1][yes],
-        ),
-    }
 
 
 def without_places(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,34 +128,6 @@ def without_places(result: Mapping[str, Any]) -> dict[str, Any]:
 
     found: dict[str, Any] = shortened(result)
     return found
-
-
-def _answer(logit: float) -> str:
-    return f"taken for {'generated' if logit > 0 else 'real'} ({logit:+.1f})"
-
-
-def _facts(result: Mapping[str, Any], rows: Sequence[Row]) -> Cells:
-    """Title, value, and small print: the detectors and the headline numbers of the first features."""
-    facts = []
-    if detector := result["detector"]:
-        facts.append(("Test accuracy", f"{detector['accuracy']:.1%}", detector["name"]))
-        facts.append(("AUC", f"{detector['auc']:.3f}", "0.5 is a coin"))
-    first = rows[0].features if rows else ""
-    facts += [(row.title, wording.figure(row.value), row.judge) for row in rows if row.features == first and row.says_more]
-    facts.append(("Leaks", str(len(result["leaks"])), "found"))
-    return facts
-
-
-def _cells(entries: Sequence[Mapping[str, Any]], **columns: str | Callable[[Any], str]) -> Cells:
-    """A row an entry: of each column's key the value as its format or function writes it; the first is marked if it shares
-    training, and None is empty.
-    """
-    rows = []
-    for entry in entries:
-        values = [(entry[key], form) for key, form in columns.items()]
-        row = ["" if value is None else form(value) if callable(form) else form.format(value) for value, form in values]
-        rows.append((row[0] + (SHARED if entry.get("shares_training") else ""), *row[1:]))
-    return rows
 
 
 def _settings(result: Mapping[str, Any], rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -185,3 +175,71 @@ def citation(result: Mapping[str, Any], rows: Sequence[Row]) -> str:
             value, interval, _ = row.texts
             parts.append(f"{row.title} ({row.features} features) {value} ({interval})")
     return f"Evaluated with fruitgan {version} (evaluate, seed {result['seed']}): {'; '.join(parts)}."
+
+
+def detector_panels(result: Mapping[str, Any]) -> list[Panel]:
+    """ROC and reliability of the detector."""
+    detector = result["detector"]
+    if detector is None:
+        return []
+    true = detector["roc"]
+    low, high = detector["auc_interval"]
+    area = f"{detector['auc']:.3f} (95% interval {low:.3f} to {high:.3f})"
+    bins, error = detector["calibration"]["bins"], f"{detector['calibration']['error']:.3f}"
+    observed = Line(x=[entry["predicted"] for entry in bins], y=[entry["observed"] for entry in bins], colour=1)
+    whiskers = [Line(x=(entry["predicted"],) * 2, y=tuple(entry["interval"]), colour=1, style="raw") for entry in bins]
+    return [
+        _unit_panel(
+            "roc",
+            "Every threshold (ROC)",
+            [Line(x=list(np.linspace(0, 1, len(true))), y=true, colour=1)],
+            (detector["name"], "a coin"),
+            f"ROC curve of {detector['name']}; the area below it is {area}.",
+            "share of the real images taken for generated",
+            f"Up: share of the generated images that is found, mean over the folds. The area below the curve, AUC, is {area}; "
+            "a coin's is 0.5.",
+        ),
+        _unit_panel(
+            "reliability",
+            "Reliability of its probabilities",
+            [observed, *whiskers],
+            ("observed", "as it should be"),
+            f"Share that is generated over the detector's probability; expected calibration error {error}.",
+            "the detector's probability of being generated",
+            "Up: share of such images that is generated, with 95% intervals. On the dashed line the probabilities are true; "
+            f"the mean distance from it (expected calibration error) is {error}.",
+        ),
+    ]
+
+
+def _unit_panel(
+    name: str, title: str, lines: Sequence[Line], labels: tuple[str, str], description: str, x_label: str, caption: str
+) -> Panel:
+    """A plot of shares over shares with its diagonal; `labels` are of the first line and of the diagonal."""
+    diagonal = Line(x=(0.0, 1.0), y=(0.0, 1.0), colour=3, style="dashed")
+    plot = line_plot(name, [*lines, diagonal], description=description, x_end=1.0, y_end=1.02, x_label=x_label, x_whole=False)
+    return Panel(title=title, plot=plot, caption=caption, legend=((labels[0], 1), (labels[1], 3)))
+
+
+def spectrum_panel(spectra: Mapping[str, Sequence[float]]) -> Panel:
+    """Mean power over frequency of generated and of real images."""
+    values = np.array(list(spectra.values()))  # [2, F]
+    frequencies = list(np.arange(1, values.shape[1] + 1) / (2 * values.shape[1]))
+    margin = 0.05 * float(np.ptp(values) or 1.0)
+    gap = float(np.ptp(values, axis=0).max())
+    return Panel(
+        title="Radial power spectrum",
+        plot=line_plot(
+            "spectra",
+            [Line(x=frequencies, y=line, colour=colour) for colour, line in enumerate(spectra.values(), start=1)],
+            description=f"Mean power in decibels over frequency, {' and '.join(spectra)}; at most {gap:.1f} dB apart.",
+            x_end=0.5,
+            y_start=float(values.min()) - margin,
+            y_end=float(values.max()) + margin,
+            x_label="frequency, cycles a pixel",
+            x_whole=False,
+        ),
+        caption=f"Power of the brightness in dB, mean over directions and images, at most {gap:.1f} dB apart. Upsampling "
+        "leaves peaks at 1/4 and 1/2; a fall-off on the right is missing fine texture.",
+        legend=tuple((kind, colour) for colour, kind in enumerate(spectra, start=1)),
+    )

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fruitgan.evaluate.leaks import Leak
-from fruitgan.measures.contracts import MetricResult
+from fruitgan.measures.contracts import FloorResult, MetricResult
 from fruitgan.measures.distances import Claim
-from fruitgan.settings import to_json
+from fruitgan.measures.metrics.fid_kid import RatioResult
+from fruitgan.settings import finite, to_json
 from fruitgan.train_detector.calibration import Calibration, Verdict
 
-
-@dataclass(frozen=True, kw_only=True)
-class FloorResult(MetricResult):
-    """Real images against real ones; `n_real` and `n_fake` are the two halves."""
-
-    value_at_size: float | None = None
-    """What the generated images score with as few images as a half has, where the number depends on how many there are."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RatioResult(MetricResult):
-    """R: how much of the distance between sources and real images is left."""
-
-    n_source: int
-    source_value: float
-    """KID of the sources against the real images."""
-    source_interval: tuple[float, float]
-    paired: bool
-    """Whether each generated image was resampled together with its source."""
+Row = dict[str, Any]
+"""One row of a table of `evaluation.json`; its columns stand in docs/formats.md."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,122 +41,6 @@ class DetectorResult(Verdict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
-    """Scores of a detector in the folds of the cross-validation."""
-
-    name: str
-    accuracy: float
-    interval: tuple[float, float]
-    auc: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectorRow(Scores):
-    """One detector, whether it was chosen in a fold or not."""
-
-    image_size_px: int
-    resize: str
-    held_out_auc: float
-    """On the half of the images that the permutation test looks at."""
-    chosen_folds: int
-    seconds: float
-    trained_on: str = ""
-    """The data that its weights were trained on before it saw these images."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ControlResult:
-    """Real images against real images, put to the same test as the generated ones: they must not be distinguished."""
-
-    name: str
-    detail: str
-    n: int
-    p_value: float
-    auc: float
-    """The largest of the detectors'."""
-    distinguished: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class RobustnessResult(Scores):
-    """The strongest detectors on test images after a change that they were not trained for.
-
-    `change` is none, jpeg (amount: quality), blur (sigma in px), resize (scale there and back), crop (share of the side that is
-    left) or noise (sigma in grey levels).
-    """
-
-    change: str
-    amount: float
-    average_precision: float
-    accuracy_reals_changed: float
-    """With the real images alone changed."""
-    accuracy_generated_changed: float
-    n: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class LearningRow(Scores):
-    """The strongest detector, trained on fewer images."""
-
-    n_training: int
-    """With those that choose penalty and epoch; mean over the folds."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DepthRow(Scores):
-    """A detector on a backbone, given its features at one stride alone: 4 shows colours, 8 textures, 16 parts of things."""
-
-    stride: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgedImage:
-    """A detector's answer on one test image; above 0 is generated."""
-
-    file: str
-    generated: bool
-    logit: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompareRow:
-    """One number of two generators; `value` is the run's, and below 0 the difference favours it.
-
-    `recognised` is the share of the fakes that the strongest detector finds.
-    """
-
-    name: str
-    features: str
-    first: float
-    value: float
-    difference: float
-    interval: tuple[float, float]
-    p_value: float
-    test: str
-    n: int
-    """Pairs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """One run held against the first, by name."""
-
-    first: str
-    run: str
-    first_dir: Path
-    run_dir: Path
-    n_sources: int
-    """How many sources both translated."""
-    rows: tuple[CompareRow, ...]
-    claim: Claim
-    """Whether the run is better."""
-    judges_sharing_training: tuple[str, ...]
-    notes: tuple[str, ...]
-    report: Path
-    """The run's own evaluation."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Gate:
     """One bound, and whether the number is on the right side of it; with `above` a value above it fails, else one below."""
 
@@ -190,36 +57,7 @@ class Gate:
 
 
 @dataclass(kw_only=True)
-class Numbers:
-    """Numbers by their key: `kid`, `kid_colour` and so on."""
-
-    numbers: dict[str, MetricResult] = field(default_factory=dict)
-    floor: dict[str, FloorResult] = field(default_factory=dict)
-    ratios: dict[str, RatioResult | None] = field(default_factory=dict)
-    """`r`, and `r_colour` and so on for further features; None where it cannot be measured."""
-    not_measured: dict[str, str] = field(default_factory=dict)
-    """By a metric's name, why it has no number."""
-
-
-@dataclass(kw_only=True)
-class Detection:
-    """Results of detectors; without a detector `withheld` says why."""
-
-    detector: DetectorResult | None = None
-    withheld: str | None = None
-    detector_trained_on: str = ""
-    """The data that the features of a given detector were trained on elsewhere."""
-    controls: tuple[ControlResult, ...] = ()
-    detectors: tuple[DetectorRow, ...] = ()
-    by_depth: tuple[DepthRow, ...] = ()
-    judged: tuple[JudgedImage, ...] = ()
-    robustness: tuple[RobustnessResult, ...] = ()
-    learning_curve: tuple[LearningRow, ...] = ()
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass(kw_only=True)
-class EvaluateResult(Numbers, Detection):
+class EvaluateResult:
     """What `--json` prints and `evaluation.json` holds (docs/formats.md); `as_json` has the numbers under their own names."""
 
     fake_dir: Path
@@ -227,17 +65,36 @@ class EvaluateResult(Numbers, Detection):
     source_dir: Path | None
     n_fake: int
     n_real: int
-    trained_against: tuple[str, ...] | None
+    numbers: dict[str, MetricResult] = field(default_factory=dict)
+    """By their key: `kid`, `kid_colour` and so on."""
+    floor: dict[str, FloorResult] = field(default_factory=dict)
+    ratios: dict[str, RatioResult | None] = field(default_factory=dict)
+    """`r`, and `r_colour` and so on for further features; None where it cannot be measured, and `r_withheld` says why."""
+    r_withheld: str | None = None
+    not_measured: dict[str, str] = field(default_factory=dict)
+    """By a metric's name, why it has no number."""
+    claims: tuple[Claim, ...] = ()
+    trained_against: tuple[str, ...] | None = None
     """The pretrained networks that judged the generator in training; None where they are not known."""
-    judges_sharing_training: tuple[str, ...]
+    judges_sharing_training: tuple[str, ...] = ()
     """Features and detectors here that share training data or weights with those."""
-    r_withheld: str | None
-    claims: tuple[Claim, ...]
-    leaks: tuple[Leak, ...]
-    compare: tuple[Comparison, ...] = ()
+    leaks: tuple[Leak, ...] = ()
+    detector: DetectorResult | None = None
+    withheld: str | None = None
+    """Why there is no detector."""
+    detector_trained_on: str = ""
+    """The data that the features of a given detector were trained on elsewhere."""
+    controls: list[Row] = field(default_factory=list)
+    detectors: list[Row] = field(default_factory=list)
+    by_depth: list[Row] = field(default_factory=list)
+    robustness: list[Row] = field(default_factory=list)
+    learning_curve: list[Row] = field(default_factory=list)
+    judged: list[Row] = field(default_factory=list)
+    compare: list[Row] = field(default_factory=list)
     """Further generators held against this one."""
     gates: tuple[Gate, ...] = ()
-    warnings: tuple[str, ...]
+    notes: list[str] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
     quick: bool
     seed: int
     environment: Mapping[str, Any]
@@ -268,5 +125,5 @@ class EvaluateResult(Numbers, Detection):
         ]:
             if row and set(str(row.get("features") or row["name"]).split(", ")) & set(judges):
                 row["shares_training"] = True
-        # JSON has no infinities: they become null.
-        return dict(json.loads(json.dumps({**numbers, **values}), parse_constant=lambda name: None))
+        found: dict[str, Any] = finite({**numbers, **values})
+        return found

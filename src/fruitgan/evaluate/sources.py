@@ -1,25 +1,32 @@
-"""Where generated images come from: their source images, and the pretrained networks that judged their generator."""
+"""The images of an evaluation and where they come from: their sources, and the networks that judged their generator."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
+
+from fruitgan.cluster import Cluster
 from fruitgan.data.finder import image_files
-from fruitgan.data.labelled import LabelledImage
+from fruitgan.data.labelled import LABELS, LabelledImage, LabelledSet, read_folders
 from fruitgan.data.preprocessing import AS_USUAL, Preprocessing, with_found_range
 from fruitgan.errors import DataError, UsageError
-from fruitgan.evaluate.settings import EvaluateSettings
+from fruitgan.evaluate.settings import EvaluateSettings, Tell
 from fruitgan.files import file_sha256
-from fruitgan.measures.contracts import NOT_KNOWN
+from fruitgan.measures.contracts import NOT_KNOWN, Features, FeatureSet
+from fruitgan.measures.features import Pictures, extract
+from fruitgan.randomness import generator
 from fruitgan.settings import from_json, read_json
 from fruitgan.translate.pictures import TRAINED_AGAINST, read_mark
 
 CARD_FILE = "dataset.json"
+MOST_IMAGES, DRAWN_IMAGES = 50_000, 10_000
+"""Of more of a kind, so many are drawn: kernels and neighbours take the square of the number in time, some in memory."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -27,7 +34,7 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class Sources:
-    """The source images."""
+    """The images that the generated ones were made of."""
 
     paths: tuple[Path, ...]
     paired: bool
@@ -36,6 +43,66 @@ class Sources:
     """What to know about the choice."""
     missing: str = ""
     """What is not paired."""
+
+
+@dataclass
+class Subject:
+    """The images under evaluation, how they are read, and their features, each computed once."""
+
+    settings: EvaluateSettings
+    images: Sequence[LabelledImage]
+    sources: Sources | None
+    pictures: Pictures
+    device: torch.device
+    tell: Tell
+    cluster: Cluster | None = None
+    """Whose actors compute features; None is this process."""
+
+    def __post_init__(self) -> None:
+        self.fakes, self.reals = sides(self.images)
+        self._features: dict[tuple[str, str], FeatureSet] = {}
+
+    def features(self, backend: Features, what: str, paths: Sequence[Path] = ()) -> FeatureSet:
+        """Features of the `real` or the `generated` images, or of others.
+
+        Raises:
+            DataError: an image cannot be read or decoded (named).
+        """
+        key = backend.name, what
+        if key not in self._features:
+            paths = paths or [image.path for image in (self.fakes if what == "generated" else self.reals)]
+            asked: dict[str, Any] = {"tell": self.tell, "read": self.pictures, "cluster": self.cluster}
+            label = f"features {backend.name} of the {what} images"
+            self._features[key] = extract(backend, paths, self.device, what=label, **asked)
+        return self._features[key]
+
+    def both(self, backend: Features) -> tuple[FeatureSet, FeatureSet]:
+        """Features of the real and of the generated images."""
+        return self.features(backend, "real"), self.features(backend, "generated")
+
+
+def sides(images: Sequence[LabelledImage]) -> tuple[list[LabelledImage], list[LabelledImage]]:
+    """The generated and the real ones."""
+    return [image for image in images if image.generated], [image for image in images if not image.generated]
+
+
+def read_images(fake_dir: Path, real_dir: Path, seed: int) -> LabelledSet:
+    """Both kinds of images, of one that is too large a random draw, of which a warning tells; Raises: DataError."""
+    told = []
+
+    def drawn(files: Sequence[Path], generated: bool) -> Sequence[Path]:
+        if len(files) <= MOST_IMAGES:
+            return files
+        kind = LABELS[generated]
+        told.append(
+            f"of {len(files):,} {kind} images {DRAWN_IMAGES:,} are measured, drawn at random by --seed: every number is "
+            "an estimate from those, leaks are looked for among them alone, and a FID is one of so many images"
+        )
+        order = generator(seed, 0, f"evaluation/drawn {kind}").permutation(len(files))
+        return [files[place] for place in sorted(order[:DRAWN_IMAGES])]
+
+    read = read_folders(fake_dir, real_dir, drawn)
+    return replace(read, warnings=(*read.warnings, *told))
 
 
 def images_of(option: str, folder: Path) -> tuple[Path, ...]:

@@ -56,12 +56,8 @@ class Row:
     value: float
     low: float
     high: float
-    floor: tuple[float, float, float] | None
-    """Value and interval of real images against real ones."""
-    floor_images: int | None
-    """How many real images each half of the floor had."""
-    at_size: float | None
-    """The value with as few images as a half of the floor."""
+    floor: Mapping[str, Any] | None
+    """Of real images against real ones, as in the result but for the scale."""
     images: str
     resize: str
 
@@ -73,8 +69,13 @@ class Row:
     @property
     def texts(self) -> tuple[str, str, str]:
         """Value, interval and floor."""
-        floor = "" if self.floor is None else f"{figure(self.floor[1])} to {figure(self.floor[2])}"
+        floor = "" if self.floor is None else "{} to {}".format(*map(figure, self.floor["interval"]))
         return figure(self.value), f"{figure(self.low)} to {figure(self.high)}", floor
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Of the report's table."""
+        return f"{self.title}, {self.judge}", *self.texts, self.images
 
 
 def number_rows(result: Mapping[str, Any]) -> list[Row]:
@@ -89,19 +90,19 @@ def _row(key: str, entry: Mapping[str, Any], floor: Mapping[str, Any] | None) ->
     name = key if key in TITLES else key.removesuffix(f"_{entry['features']}")
     title = TITLES.get(name, name)
     scale = 100 if title.startswith(KID) else 1
+    if floor is not None:
+        floor = {**floor, "value": scale * floor["value"], "interval": [scale * end for end in floor["interval"]]}
     counted = ["fake", *(["real"] if floor or "n_source" in entry else []), *(["source"] if "n_source" in entry else [])]
     images = (f"{entry[f'n_{kind}']:,} {'generated' if kind == 'fake' else kind}" for kind in counted)
-    at_size = floor["value_at_size"] if floor else None
+    value, low, high = (scale * number for number in (entry["value"], *entry["interval"]))
     return Row(
         title=title,
         features=entry["features"],
         judge=entry["features"] + (SHARED if entry.get("shares_training") else ""),
-        value=scale * entry["value"],
-        low=scale * entry["interval"][0],
-        high=scale * entry["interval"][1],
-        floor=(scale * floor["value"], scale * floor["interval"][0], scale * floor["interval"][1]) if floor else None,
-        floor_images=floor["n_real"] if floor else None,
-        at_size=None if at_size is None else scale * at_size,
+        value=value,
+        low=low,
+        high=high,
+        floor=floor,
         images=", ".join(images),
         resize=entry["resize"],
     )
@@ -138,7 +139,7 @@ def trained_against_sentence(result: Mapping[str, Any]) -> str:
 
 
 def meanings(rows: Sequence[Row]) -> dict[str, str]:
-    """By title, what KID, FID and R say on all features together."""
+    """By title, what R, KID and FID say on all features together."""
     said = {R: _ratio_meaning, KID: _kid_meaning, FID: _fid_meaning}
     by_title = {title: [row for row in rows if row.title == title] for title in said}
     return {title: said[title](mine) for title, mine in by_title.items() if mine}
@@ -153,24 +154,23 @@ def _ratio_meaning(rows: Sequence[Row]) -> str:
 
 
 def _kid_meaning(rows: Sequence[Row]) -> str:
-    above, holding, below = (
-        " and ".join(row.features for row in rows if ((row.low > 0) - (row.high < 0)) == side) for side in (1, 0, -1)
-    )
-    parts = [f"lies above that on {above}, where the images can be distinguished"] if above else []
-    parts += [f"holds it on {holding}, where they cannot"] if holding else []
-    parts += [f"lies below it on {below}, where the generated images are more alike than real ones by chance"] if below else []
+    said = {
+        1: "lies above that on {}, where the images can be distinguished",
+        0: "holds it on {}, where they cannot",
+        -1: "lies below it on {}, where the generated images are more alike than real ones by chance",
+    }
+    on = {side: [row.features for row in rows if (row.low > 0) - (row.high < 0) == side] for side in said}
+    parts = [said[side].format(" and ".join(names)) for side, names in on.items() if names]
     return f"{KID}: a perfect generator scores 0 on average; the interval {', and '.join(parts)}."
 
 
 def _fid_meaning(rows: Sequence[Row]) -> str:
-    start = f"{FID} comes out too high where images are few: compare it with FIDs of as many images on the same features alone"
-    pairs = [
-        f"{figure(row.at_size)} and {figure(row.floor[0])} on {row.features}"
-        for row in rows
-        if row.floor is not None and row.at_size is not None
-    ]
-    few = f" From {rows[0].floor_images} images each, generated and real ones score {', '.join(pairs)}." if pairs else ""
-    return f"{start}.{few}"
+    start = f"{FID} comes out too high where images are few: compare it with FIDs of as many images on the same features alone."
+    biased = [(row, row.floor) for row in rows if row.floor and row.floor["value_at_size"] is not None]
+    if not biased:
+        return start
+    pairs = (f"{figure(of['value_at_size'])} and {figure(of['value'])} on {row.features}" for row, of in biased)
+    return f"{start} From {biased[0][1]['n_real']} images each, generated and real ones score {', '.join(pairs)}."
 
 
 def detector_details(result: Mapping[str, Any]) -> str:
@@ -231,32 +231,22 @@ def percent_interval(interval: Sequence[float]) -> str:
     return f"{interval[0]:.1%} to {interval[1]:.1%}"
 
 
-def change_in_words(change: str, amount: float) -> str:
+def change_in_words(row: Mapping[str, Any]) -> str:
     """`JPEG, quality 75`."""
+    change, amount = row["change"], row["amount"]
     return CHANGES[change].format(amount) if change in CHANGES else f"{change} {amount:g}"
 
 
-def compare_rows(comparison: Mapping[str, Any]) -> Sequence[tuple[str, ...]]:
+def compare_rows(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Number, of the first, of the run, difference, its interval, p and the test; KIDs times 100, shares in percent."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for row in comparison["rows"]:
-        share = row["name"] in ("recognised", "accuracy")
-        scale = 100 if share or row["name"] == "kid" else 1
-        first, value, difference, low, high = (
-            f"{scale * x:.1f}" if share else figure(scale * x)
-            for x in (row["first"], row["value"], row["difference"], *row["interval"])
-        )
-        percent, points = ("%", " points") if share else ("", "")
-        shared = SHARED if row.get("shares_training") else ""
-        rows.append(
-            (
-                f"{COMPARED[row['name']]}, {row['features']}{shared}",
-                first + percent,
-                value + percent,
-                difference + points,
-                f"{low} to {high}",
-                f"{row['p_value']:.2g}" if row["p_value"] >= LEAST_P else f"< {LEAST_P:g}",
-                f"{row['test']}, {row['n']:,} pairs",
-            )
-        )
+        is_share = row["name"] in ("recognised", "accuracy")
+        scale, percent, points = (100, "%", " points") if is_share else (100 if row["name"] == "kid" else 1, "", "")
+        numbers = (scale * x for x in (row["first"], row["value"], row["difference"], *row["interval"]))
+        first, value, difference, low, high = (f"{x:.1f}" if is_share else figure(x) for x in numbers)
+        name = f"{COMPARED[row['name']]}, {row['features']}{SHARED if row.get('shares_training') else ''}"
+        p_value = f"{row['p_value']:.2g}" if row["p_value"] >= LEAST_P else f"< {LEAST_P:g}"
+        test = f"{row['test']}, {row['n']:,} pairs"
+        rows.append((name, first + percent, value + percent, difference + points, f"{low} to {high}", p_value, test))
     return rows

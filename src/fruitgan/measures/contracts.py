@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +93,14 @@ class MetricResult:
     """What belongs to the number, by name: how many subsets, the spread over them, its parts."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class FloorResult(MetricResult):
+    """Real images against real ones; `n_real` and `n_fake` are the two halves."""
+
+    value_at_size: float | None = None
+    """What the generated images score with as few images as a half has, where the number depends on how many there are."""
+
+
 class Measured(NamedTuple):
     """What a metric computes: the number, its 95% interval, and what belongs to it by name."""
 
@@ -149,7 +157,7 @@ class SetMetric(Metric):
             if not np.isfinite(features.values).all():
                 raise DataError(f"the features {features.features} of the {kind} images are not all finite")
         begin = time.monotonic()
-        return _result(self.measure(real.values, fake.values), real, fake, begin)
+        return MetricResult(**self.measure(real.values, fake.values)._asdict(), **protocol(real, fake, begin))
 
     @abstractmethod
     def measure(self, real: Values, fake: Values) -> Measured:
@@ -163,21 +171,19 @@ class SetMetric(Metric):
         """How many halvings of n real images the floor takes."""
         return max(20, self.resamples // 4)
 
-    def floor(self, real: Values) -> tuple[float, Interval]:
+    def floor(self, real: FeatureSet, fake: FeatureSet) -> FloorResult:
         """What a perfect generator would score: halves of the real images against each other, over many random halvings."""
-        order = generator(self.seed, 0, "halvings").random((self.floor_repeats(len(real)), len(real))).argsort(1)
-        half = len(real) // 2
-        values = self.weighted(real, real, (order < half).astype(np.float64), (order >= len(real) - half).astype(np.float64))
-        return float(values.mean()), percentile_interval(values)
-
-    def at_floor_size(self, real: Values, fake: Values) -> float | None:
-        """The value for as many images as the floor's halves have, to be compared with the floor; None where it is unbiased."""
-        if not self.is_biased:
-            return None
-        half, repeats = len(real) // 2, self.floor_repeats(len(real))
-        chosen_real = subsets(len(real), half, repeats, self.seed, "size/real")
-        chosen_fake = subsets(len(fake), min(half, len(fake)), repeats, self.seed, "size/fake")
-        return float(self.weighted(real, fake, chosen_real, chosen_fake).mean())
+        begin = time.monotonic()
+        n, half, repeats = len(real), len(real) // 2, self.floor_repeats(len(real))
+        order = generator(self.seed, 0, "halvings").random((repeats, n)).argsort(1)
+        halves = (order < half).astype(np.float64), (order >= n - half).astype(np.float64)
+        values, at_size = self.weighted(real.values, real.values, *halves), None
+        if self.is_biased:
+            chosen_real = subsets(n, half, repeats, self.seed, "size/real")
+            chosen_fake = subsets(len(fake), min(half, len(fake)), repeats, self.seed, "size/fake")
+            at_size = float(self.weighted(real.values, fake.values, chosen_real, chosen_fake).mean())
+        found = {"value": float(values.mean()), "interval": percentile_interval(values), "value_at_size": at_size}
+        return FloorResult(**protocol(real, fake, begin) | {"n_real": half, "n_fake": half} | found)
 
 
 class PairMetric(Metric):
@@ -229,18 +235,14 @@ class TrainingMetric(Metric):
         """The number with its protocol; Raises: DataError as `measure`."""
         begin = time.monotonic()
         measured = self.measure(real.values, fake.values, training.values)
-        return _result(measured._replace(details={**measured.details, "n_training": float(len(training))}), real, fake, begin)
+        details = {**measured.details, "n_training": float(len(training))}
+        return MetricResult(**measured._replace(details=details)._asdict(), **protocol(real, fake, begin))
 
 
-def _result(measured: Measured, real: FeatureSet, fake: FeatureSet, begin: float) -> MetricResult:
-    return MetricResult(
-        **measured._asdict(),
-        n_real=len(real),
-        n_fake=len(fake),
-        features=real.features,
-        resize=real.resize,
-        seconds=round(time.monotonic() - begin, 3),
-    )
+def protocol(real: FeatureSet, fake: FeatureSet, began: float) -> dict[str, Any]:
+    """What stands beside every number of two sets; `began` is by the monotonic clock."""
+    counts = {"n_real": len(real), "n_fake": len(fake)}
+    return counts | {"features": real.features, "resize": real.resize, "seconds": round(time.monotonic() - began, 3)}
 
 
 features: Registry[Callable[..., Features]] = Registry("features")

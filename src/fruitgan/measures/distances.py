@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fruitgan.measures.statistics import CONFIDENCE, Interval, Weights, normal_interval, resample_weights
+from fruitgan.measures.statistics import Difference, Interval, Weights, normal_difference, resample_weights
 
 Array = NDArray[np.float64]
+Distances = Callable[[Array, Array, Weights, Weights], Array]
 
 BLOCK_ROWS = 1024
 
@@ -121,31 +122,10 @@ LEAST_AGREEING = 2
 """How many feature backends have to agree before anything is claimed."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """The distance of a first set from the real images, less that of a second; below 0 the first is nearer.
-
-    Image i of both sets was made of one source, so both are drawn together.
-    """
-
-    value: float
-    interval: Interval
-    n: int
-    """Pairs."""
-
-    @property
-    def p_value(self) -> float:
-        """Two-sided, of no difference, by the normal distribution that the interval is of."""
-        from scipy.stats import norm
-
-        reach = self.interval.high - self.value
-        if not reach:
-            return 1.0 if not self.value else 0.0
-        return float(2 * norm.sf(abs(self.value) / reach * norm.ppf(0.5 + CONFIDENCE / 2)))
-
-
 def kid_difference(real: Array, first: Array, second: Array, *, resamples: int = 1000, seed: int = 0) -> Difference:
-    """Of kernel distances, from [N, D] and twice [M, D]; the real images are resampled once for both.
+    """Of kernel distances, from [N, D] and twice [M, D]: below 0 the second set is nearer to the real images.
+
+    These are resampled once for both, and both images of a source are drawn together.
 
     Raises:
         ValueError: the two sets are no pairs; so do the other differences.
@@ -175,20 +155,13 @@ def ratio_difference(
     return _difference(over_sources, real, first, second, resamples, seed)
 
 
-def _difference(
-    distances: Callable[[Array, Array, Weights, Weights], Array],
-    real: Array,
-    first: Array,
-    second: Array,
-    resamples: int,
-    seed: int,
-) -> Difference:
+def _difference(distances: Distances, real: Array, first: Array, second: Array, resamples: int, seed: int) -> Difference:
     if len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} images are no pairs")
     weights_real = _all_then_resampled(len(real), resamples, seed, "real")
     weights_pair = _all_then_resampled(len(first), resamples, seed, "fake")
-    found = distances(real, first, weights_real, weights_pair) - distances(real, second, weights_real, weights_pair)
-    return Difference(value=float(found[0]), interval=normal_interval(float(found[0]), found[1:]), n=len(first))
+    found = distances(real, second, weights_real, weights_pair) - distances(real, first, weights_real, weights_pair)
+    return normal_difference(float(found[0]), found[1:], len(first))
 
 
 def _all_then_resampled(n: int, resamples: int, seed: int, stream: str) -> Weights:

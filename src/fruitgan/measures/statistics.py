@@ -118,17 +118,13 @@ def normal_interval(value: float, values: ArrayLike) -> Interval:
 
 
 def bootstrap_interval(
-    statistic: Callable[[NDArray[np.int64]], float],
-    groups: Sequence[Hashable] | int,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
+    statistic: Callable[[NDArray[np.int64]], float], groups: Sequence[Hashable], *, resamples: int = 1000, seed: int = 0
 ) -> Interval:
-    """The percentile interval of a statistic over images, or over groups of images that are drawn together.
+    """The percentile interval of a statistic over groups of images that are drawn together, such as an image and its source.
 
     Args:
         statistic: a number from the positions of the images drawn; ValueError where it has none (that resample is left out).
-        groups: the group of each image, or how many images there are if each is a group of its own.
+        groups: the group of each image.
     """
     members = _members(groups)
     random = generator(seed, 0, "bootstrap/groups")
@@ -142,84 +138,57 @@ def bootstrap_interval(
     return percentile_interval(values)
 
 
-def _members(groups: Sequence[Hashable] | int) -> list[NDArray[np.int64]]:
-    """The positions of each group's images; a number is so many groups of one image."""
+def _members(groups: Sequence[Hashable]) -> list[NDArray[np.int64]]:
+    """The positions of each group's images."""
     members: dict[Hashable, list[int]] = {}
-    for position, key in enumerate(range(groups) if isinstance(groups, int) else groups):
+    for position, key in enumerate(groups):
         members.setdefault(key, []).append(position)
     return [np.array(positions, dtype=np.int64) for positions in members.values()]
 
 
-def auc_interval(
-    scores: ArrayLike,
-    generated: ArrayLike,
-    groups: Sequence[Hashable] | int | None = None,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Interval:
-    """The interval of an AUC by the bootstrap over groups (an image and its source are one group)."""
-    values, truth = np.asarray(scores, dtype=np.float64), np.asarray(generated, dtype=bool)
-    return bootstrap_interval(
-        lambda drawn: auc(values[drawn], truth[drawn]),
-        len(values) if groups is None else groups,
-        resamples=resamples,
-        seed=seed,
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
-class PairedShares:
-    """The accuracy of a second detector, less that of a first one, over n images that both classified."""
+class Difference:
+    """A number of a second set of images less that of a first; image i of both was made of one source."""
 
-    first: float
-    second: float
+    value: float
     interval: Interval
-    """Of the difference, by the bootstrap over groups."""
     p_value: float
-    """McNemar's test, exact and two-sided."""
-    only_first: int
-    """How many only the first classified correctly."""
-    only_second: int
+    """Two-sided, of no difference."""
     n: int
+    """Pairs."""
 
 
-def mcnemar_p(only_first: int, only_second: int) -> float:
-    """The p-value of McNemar's test (1947), exact and two-sided, from how many images only one of two detectors got right.
+def normal_difference(value: float, values: ArrayLike, n: int) -> Difference:
+    """With the interval of `normal_interval` about the measured difference, and the p-value of the same distribution."""
+    from scipy.stats import norm
 
-    Without such images it is 1.
-    """
-    from scipy.stats import binomtest
-
-    odd = only_first + only_second
-    return 1.0 if not odd else float(binomtest(only_first, odd, 0.5).pvalue)
+    interval = normal_interval(value, values)
+    reach = interval.high - value
+    p_value = 2 * norm.sf(abs(value) / reach * norm.ppf(0.5 + CONFIDENCE / 2)) if reach else float(not value)
+    return Difference(value=value, interval=interval, p_value=float(p_value), n=n)
 
 
 def paired_shares(
-    first: Labels,
-    second: Labels,
-    groups: Sequence[Hashable] | int | None = None,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> PairedShares:
-    """From [n] of whether each detector was right on an image, in the same order.
+    first: Labels, second: Labels, groups: Sequence[Hashable], *, resamples: int = 1000, seed: int = 0
+) -> Difference:
+    """Of two detectors' accuracies on the same images, from [n] of whether each was right on an image.
+
+    The interval is of the bootstrap over groups, p of McNemar's test (1947), exact: from the images that one of the two alone
+    classified correctly. Without such images it is 1.
 
     Raises:
         ValueError: no images, or not as many of the one as of the other.
     """
+    from scipy.stats import binomtest
+
     if len(first) != len(second) or not len(first):
         raise ValueError(f"{len(first)} and {len(second)} answers are no pairs")
     gains = second.astype(np.float64) - first.astype(np.float64)
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    groups = len(first) if groups is None else groups
-    return PairedShares(
-        first=float(first.mean()),
-        second=float(second.mean()),
+    only_first, odd = int((gains < 0).sum()), int((gains != 0).sum())
+    return Difference(
+        value=float(gains.mean()),
         interval=bootstrap_interval(lambda drawn: float(gains[drawn].mean()), groups, resamples=resamples, seed=seed),
-        p_value=mcnemar_p(only_first, only_second),
-        only_first=only_first,
-        only_second=only_second,
+        p_value=float(binomtest(only_first, odd, 0.5).pvalue) if odd else 1.0,
         n=len(first),
     )
 

@@ -46,6 +46,17 @@ class Line:
     style: Style = "strong"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """A plot with its words; `legend` is of labels and numbers of colours, `level` names the dotted line."""
+
+    title: str
+    plot: Markup
+    caption: str = ""
+    legend: Sequence[tuple[str, int]] = ()
+    level: str = ""
+
+
 def line_plot(
     name: str,
     lines: Sequence[Line],

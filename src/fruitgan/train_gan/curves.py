@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from fruitgan.registry import Choice
 from fruitgan.report.page import number, thousands
-from fruitgan.report.plots import Line, line_plot, smoothed
+from fruitgan.report.plots import Line, Panel, line_plot, smoothed
 from fruitgan.train_gan.judge import JUDGE, UNTRANSLATED
 from fruitgan.train_gan.recipe import Clock, Recipe, Schedule, constant
 
@@ -127,18 +127,13 @@ class Track:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Panel:
-    """One plot with its words; `legend` is (label, colour), in the order of the lines; `level` names the dotted line."""
+class LogPanel(Panel):
+    """A panel of the log, with the numbers behind its lines."""
 
-    title: str
-    caption: str
-    plot: Markup
-    legend: Sequence[tuple[str, int]] = ()
-    level: str = ""
     tracks: Sequence[Track] = ()
 
 
-def loss_panels(entries: Sequence[Mapping[str, Any]], story: Story) -> list[Panel]:
+def loss_panels(entries: Sequence[Mapping[str, Any]], story: Story) -> list[LogPanel]:
     """A panel for each kind of loss in the log; none for an empty log."""
     terms = sorted({term for entry in entries for term in entry["losses"]})
     order = list(KINDS)
@@ -152,7 +147,7 @@ def loss_panels(entries: Sequence[Mapping[str, Any]], story: Story) -> list[Pane
     return panels
 
 
-def kid_panels(entries: Sequence[Mapping[str, Any]], story: Story) -> list[Panel]:
+def kid_panels(entries: Sequence[Mapping[str, Any]], story: Story) -> list[LogPanel]:
     """KID on the held-out images, beside that of the images as they are; none where no line of the log has it."""
     judged = [entry for entry in entries if entry.get("kid")]
     if not judged:
@@ -167,7 +162,7 @@ def kid_panels(entries: Sequence[Mapping[str, Any]], story: Story) -> list[Panel
     told = "; ".join(f"{track.label}: {number(track.values[0])} first, {number(track.values[-1])} last" for track in tracks)
     lines = [Line(x=track.steps, y=track.values, colour=colour) for colour, track in enumerate(tracks, 1)]
     return [
-        Panel(
+        LogPanel(
             title="KID on held-out images",
             caption="How far fakes of images that nobody trained on are from real ones, by texture and colour (features "
             f"{JUDGE}, which no discriminator trains against): 0 is perfect. A guide; evaluate has intervals.",
@@ -217,7 +212,7 @@ def reach(count: int) -> int:
     return max(2, count // 30) if count >= LINES_TO_SMOOTH else 0
 
 
-def _loss_panel(name: str, stem: str, tracks: Sequence[Track], story: Story, weight: Schedule | None, end: int) -> Panel:
+def _loss_panel(name: str, stem: str, tracks: Sequence[Track], story: Story, weight: Schedule | None, end: int) -> LogPanel:
     # The generators' loss of hinge has no such level.
     fools = stem == "adversarial" and weight is not None and story.gan_mode != "hinge"
     level = story.undecided if stem == "discriminator" or fools else None
@@ -246,7 +241,7 @@ def _loss_panel(name: str, stem: str, tracks: Sequence[Track], story: Story, wei
         f"{number(track.smooth[-1])} at step {thousands(track.steps[-1])}"
         for track in tracks
     )
-    return Panel(
+    return LogPanel(
         title=title,
         caption=caption,
         legend=[(track.label, 1 + index % COLOURS) for index, track in enumerate(tracks)],

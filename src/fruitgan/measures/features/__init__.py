@@ -26,8 +26,10 @@ from fruitgan.files import file_sha256, write_atomically
 from fruitgan.images import Pixels, unit_from_bytes
 from fruitgan.machine import cache_folder
 from fruitgan.measures.contracts import Features, FeatureSet
+from fruitgan.progress import OnProgress, Progress, silent
 from fruitgan.tensorfile import open_tensors
 
+CPU = torch.device("cpu")
 BATCH_IMAGES = 16
 KEPT_BYTES = 256 << 20
 """Of decoded pictures: some 1,300 of 256 px, each of which several backends look at."""
@@ -67,9 +69,10 @@ class Pictures:
 def extract(
     features: Features,
     paths: Sequence[Path],
-    device: torch.device | str = "cpu",
-    on_image: Callable[[int], object] | None = None,
-    batch_images: int = BATCH_IMAGES,
+    device: torch.device = CPU,
+    *,
+    what: str = "",
+    tell: OnProgress = silent,
     read: Pictures | None = None,
     cluster: Cluster | None = None,
 ) -> FeatureSet:
@@ -80,26 +83,20 @@ def extract(
     Raises:
         DataError: an image cannot be read or decoded (named).
     """
-    device = torch.device(device)
     read = read or Pictures()
     cache = FeatureCache(features, device.type, read.how)
     keys = [bytes.fromhex(key) for _, key in in_order(file_sha256, paths)]
-    known = cache.rows()
-    missing = {key: path for key, path in zip(keys, paths, strict=True) if key not in known}
-    new: dict[bytes, Row] = {}
-    if cluster is None:
-        computed = rows(features, list(missing.values()), device, batch_images, read)
-    else:
-        computed = _computed_by(cluster, features, list(missing.values()), batch_images, read.how)
-    for key, row in zip(missing, computed, strict=True):
+    found, new = cache.rows(), dict[bytes, Row]()
+    missing = {key: path for key, path in zip(keys, paths, strict=True) if key not in found}
+    todo = list(missing.values())
+    computed = _computed_by(cluster, features, todo, read.how) if cluster else rows(features, todo, device, BATCH_IMAGES, read)
+    for done, (key, row) in enumerate(zip(missing, computed, strict=True), len(paths) - len(missing) + 1):
         new[key] = row
-        if on_image is not None:
-            on_image(len(paths) - len(missing) + len(new))
-    if on_image is not None:
-        on_image(len(paths))
+        tell(Progress(what, done, len(paths)))
+    tell(Progress(what, len(paths), len(paths)))
     cache.keep(new)
-    found = [new[key] if key in new else known[key] for key in keys]
-    values = np.stack(found).astype(np.float64) if found else np.zeros((0, features.dimensions))
+    found |= new
+    values = np.stack([found[key] for key in keys]).astype(np.float64) if keys else np.zeros((0, features.dimensions))
     return FeatureSet(values, features.name, features.resize)
 
 
@@ -118,11 +115,9 @@ def rows(
             yield from values
 
 
-def _computed_by(
-    cluster: Cluster, features: Features, paths: Sequence[Path], batch_images: int, how: Preprocessing
-) -> Iterator[Row]:
+def _computed_by(cluster: Cluster, features: Features, paths: Sequence[Path], how: Preprocessing) -> Iterator[Row]:
     """As `rows`, by actors; a batch is an item, so that its neighbours are the same."""
-    batches = [[str(path) for path in paths[start : start + batch_images]] for start in range(0, len(paths), batch_images)]
+    batches = [[str(path) for path in paths[start : start + BATCH_IMAGES]] for start in range(0, len(paths), BATCH_IMAGES)]
     for made in cluster.each(functools.partial(_describer, features.to("cpu"), how), batches, at_once=4):
         yield from np.array(made, dtype=np.float32)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import time
+from dataclasses import dataclass
 
 import numpy as np
 
-from fruitgan.measures.contracts import Measured, SetMetric, Values, subsets
+from fruitgan.measures.contracts import FeatureSet, Measured, MetricResult, SetMetric, Values, protocol, subsets
 from fruitgan.measures.distances import affordable, frechet_distance, frechet_distances, kernel_distance, kernel_distances
 from fruitgan.measures.statistics import Interval, Weights, normal_interval, percentile_interval, resample_weights
 
@@ -86,26 +87,40 @@ class KidSubsets(Kid):
         return Measured(value, normal_interval(value, drawn), details)
 
 
-class Ratio(NamedTuple):
-    """R, and what it was made of."""
+@dataclass(frozen=True, kw_only=True)
+class RatioResult(MetricResult):
+    """R: how much of the distance between sources and real images is left."""
 
-    value: float
-    interval: Interval
-    sources_distance: float
-    sources_interval: Interval
+    n_source: int
+    source_value: float
+    """KID of the sources against the real images."""
+    source_interval: Interval
+    paired: bool
+    """Whether each generated image was resampled together with its source."""
 
 
-def translation_ratio(real: Values, fake: Values, source: Values, *, paired: bool, resamples: int, seed: int) -> Ratio:
+def translation_ratio(
+    real: FeatureSet, fake: FeatureSet, source: FeatureSet, *, paired: bool, resamples: int, seed: int
+) -> RatioResult:
     """R = KID(fakes, reals) / KID(sources, reals): 0 is perfect, 1 has done nothing, above 1 is worse than doing nothing.
 
     Its interval resamples real images once for both distances; `paired` says that fake i was made of source i, so that
     those two are drawn together.
     """
+    began = time.monotonic()
     weights_real, weights_fake = _both(len(real), len(fake), resamples, seed)
     weights_source = weights_fake if paired else resample_weights(len(source), resamples, seed, "source")
-    distance = kernel_distance(real, source)
-    below = kernel_distances(real, source, weights_real, weights_source)
-    above = kernel_distances(real, fake, weights_real, weights_fake)
+    distance = kernel_distance(real.values, source.values)
+    below = kernel_distances(real.values, source.values, weights_real, weights_source)
+    above = kernel_distances(real.values, fake.values, weights_real, weights_fake)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = above / below
-    return Ratio(kernel_distance(real, fake) / distance, percentile_interval(ratios), distance, percentile_interval(below))
+    return RatioResult(
+        value=kernel_distance(real.values, fake.values) / distance,
+        interval=percentile_interval(ratios),
+        n_source=len(source),
+        source_value=distance,
+        source_interval=percentile_interval(below),
+        paired=paired,
+        **protocol(real, fake, began),
+    )
