@@ -18,6 +18,7 @@ import typer.main
 
 from fruitgan import distributed, launch
 from fruitgan.console import options
+from fruitgan.console.signals import INTERRUPTED
 from fruitgan.console.values import Kind
 from fruitgan.errors import EnvironmentProblem, FruitganError, Stopped, UsageError, is_out_of_memory
 from fruitgan.machine import is_on
@@ -28,7 +29,6 @@ READING_ORDER = (
     *("data", "list", "show", "runs", "export", "import", "doctor"),
 )
 """Where these stand in the help; a command that is not among them follows by name."""
-INTERRUPTED = 130
 
 commands: Registry[Callable[..., Any] | typer.Typer] = Registry("commands")
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from fruitgan.console import Console, names, options
+from fruitgan.console.options import argument, option
 from fruitgan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,10 +21,7 @@ SHOWN_PATHS = 5
 
 @app.command("check")
 def check_data(
-    what: Annotated[
-        str | None,
-        typer.Argument(metavar="[NAME|DIR]", help="The same as --data.", show_default=False, **names.completed(names.sets)),
-    ] = None,
+    what: str | None = argument("[NAME|DIR]", "The same as --data.", **options.SET_NAMES),
     data: options.Data = None,
     data_a: options.DataA = None,
     data_b: options.DataB = None,
@@ -38,20 +36,16 @@ def check_data(
 
     Example: fruitgan data check apple2orange
     """
+    given = locals()
     from fruitgan.data.preprocessing import AS_USUAL
-    from fruitgan.data.sources import parse_domains
     from fruitgan.data_job import CheckSettings, check
 
     console = Console(json=json, quiet=quiet)
     if what is not None and (data_a is not None or data_b is not None):
         raise UsageError(f"{what}: give a name or a folder, or --data-a and --data-b, not both")
-    settings = CheckSettings(
-        data=what or data,  # what is typed as an argument wins over FRUITGAN_DATA
-        data_a=data_a,
-        data_b=data_b,
-        domains=parse_domains(domains),
-        preprocessing=AS_USUAL.asked(background, value_range, fit),
-    )
+    # What is typed as an argument wins over FRUITGAN_DATA.
+    read = {"data": what or data, "preprocessing": AS_USUAL.asked(background, value_range, fit)}
+    settings = options.settings_of(CheckSettings, given, **read)
     with console.events() as on_progress:
         result = check(settings, on_progress)
     console.result(result)
@@ -93,17 +87,12 @@ def _show(console: Console, result: CheckResult) -> None:
 
 @app.command("split")
 def split_data(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to make.")],
-    folder: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[DIR]", help="A folder with one folder a domain, or with trainA and trainB.", show_default=False
-        ),
-    ] = None,
+    out: Path = option("--out DIR", "The folder to make.", default=...),
+    folder: Path | None = argument("[DIR]", "A folder with one folder a domain, or with trainA and trainB."),
     data_a: options.DataA = None,
     data_b: options.DataB = None,
-    test_fraction: Annotated[float, typer.Option("--test-fraction", metavar="0..1", help="How much is cut off.")] = 0.1,
-    copy: Annotated[bool, typer.Option("--copy", help="Copy the files; else they are linked to.")] = False,
+    test_fraction: float = option("--test-fraction 0..1", "How much is cut off.", default=0.1),
+    copy: bool = option("--copy", "Copy the files; else they are linked to.", default=False),
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
@@ -131,14 +120,9 @@ def split_data(
 
 @app.command("fetch")
 def fetch_set(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME|hf:USER/NAME",
-            help="A set of `fruitgan data list`, or of the Hub.",
-            **names.registered("datasets"),
-        ),
-    ],
+    name: str = argument(
+        "NAME|hf:USER/NAME", "A set of `fruitgan data list`, or of the Hub.", default=..., **names.registered("datasets")
+    ),
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
@@ -182,11 +166,11 @@ def list_sets(json: options.Json = False) -> None:
 
 @app.command("draw")
 def draw_fruit(
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
-    count: Annotated[int, typer.Option("--count", min=1, help="Training images of each fruit.")] = 200,
-    test_count: Annotated[int, typer.Option("--test-count", min=0, help="Test images of each fruit.")] = 50,
-    image_size: Annotated[int, typer.Option("--image-size", metavar="PIXELS", help="Side of the square images.")] = 128,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Which pictures are drawn.")] = 0,
+    out: Path = argument("DIR", "The folder to make.", default=...),
+    count: int = option("--count", "Training images of each fruit.", default=200, min=1),
+    test_count: int = option("--test-count", "Test images of each fruit.", default=50, min=0),
+    image_size: int = option("--image-size PIXELS", "Side of the square images.", default=128),
+    seed: int = option("--seed", "Which pictures are drawn.", default=0, min=0),
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:

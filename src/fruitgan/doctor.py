@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json as json_module
 import os
 import platform
 import shutil
 import sys
-import tomllib
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from fruitgan.console import Console, options
 from fruitgan.errors import FruitganError, reason_of
@@ -46,14 +42,15 @@ def doctor(json: options.Json = False) -> None:
 
 def diagnose() -> dict[str, Any]:
     """What `--json` prints; imports torch and whatever is registered. None stands for what could not be found out."""
-    problems = [*_import_problems(), *unusable(), *stale()]
+    problems = [*_import_problems(), *unusable()]
     total = total_memory_bytes()
+    cpu, gpus = _processors()
     return {
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in SHOWN_PACKAGES},
-        "cpu": _cpu(),
-        "gpus": _gpus(),
+        "cpu": cpu,
+        "gpus": gpus,
         "memory_gib": None if total is None else round(total / GIB, 1),
         "memory_free_gib": round(spare_memory_bytes() / GIB, 1),
         "folder": str(Path.cwd()),
@@ -103,35 +100,27 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu() -> dict[str, Any]:
-    found = {"name": cpu_name(), "cores": cores(), "torch_threads": None, "instructions": None, "has_bf16": False}
-    with contextlib.suppress(Exception):  # torch may be the very thing that is broken
+def _processors() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The CPU and the GPUs, as far as torch can say: it may be the very thing that is broken, and a driver may fail too."""
+    cpu = {"name": cpu_name(), "cores": cores(), "torch_threads": None, "instructions": None, "has_bf16": False}
+    gpus: list[dict[str, Any]] = []
+    with contextlib.suppress(Exception):
         import torch
 
         from fruitgan.device import has_fast_bf16
         from fruitgan.threads import fastest_threads, fixed_threads
 
-        found["torch_threads"] = (fixed_threads(None) or fastest_threads(seconds=1)).number
-        found["instructions"] = torch.backends.cpu.get_cpu_capability()
-        found["has_bf16"] = has_fast_bf16(torch.device("cpu"))
-    return found
-
-
-def _gpus() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    with contextlib.suppress(Exception):  # as above; a driver may fail too
-        import torch
-
-        from fruitgan.device import has_fast_bf16
-
+        cpu["torch_threads"] = (fixed_threads(None) or fastest_threads(seconds=1)).number
+        cpu["instructions"] = torch.backends.cpu.get_cpu_capability()
+        cpu["has_bf16"] = has_fast_bf16(torch.device("cpu"))
         for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
             device = torch.device("cuda", index)
             facts = torch.cuda.get_device_properties(device)
             memory = round(facts.total_memory / GIB, 1)
-            found.append({"name": facts.name, "device": str(device), "memory_gib": memory, "has_bf16": has_fast_bf16(device)})
+            gpus.append({"name": facts.name, "device": str(device), "memory_gib": memory, "has_bf16": has_fast_bf16(device)})
         if torch.backends.mps.is_available():
-            found.append({"name": "Apple GPU", "device": "mps", "memory_gib": None, "has_bf16": False})
-    return found
+            gpus.append({"name": "Apple GPU", "device": "mps", "memory_gib": None, "has_bf16": False})
+    return cpu, gpus
 
 
 def _free_gib(folder: Path) -> float:
@@ -152,37 +141,3 @@ def unusable() -> list[str]:
             except FruitganError as error:
                 found.append(str(error))
     return found
-
-
-def stale() -> list[str]:
-    """Editable installs whose entry points were written before the project's pyproject.toml was last changed."""
-    found = []
-    for distribution in metadata.distributions():
-        project = _editable_project(distribution)
-        if project is None:
-            continue
-        try:
-            table = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            found.append(f"{distribution.name} is installed from {project}, where no pyproject.toml can be read")
-            continue
-        groups = table.get("project", {}).get("entry-points", {})
-        declared = {(group, name, target) for group, points in groups.items() for name, target in points.items()}
-        registered = {(point.group, point.name, point.value) for point in distribution.entry_points}
-        changed = {f"{group}/{name}" for group, name, _ in declared ^ registered if group.startswith("fruitgan.")}
-        if changed:
-            found.append(
-                f"the installed metadata of {distribution.name} differs from {project / 'pyproject.toml'} "
-                f"in {', '.join(sorted(changed)).replace('fruitgan.', '')}: pip install -e {project}"
-            )
-    return found
-
-
-def _editable_project(distribution: metadata.Distribution) -> Path | None:
-    """Where an editable install has its source; None for every other install."""
-    try:
-        origin = json_module.loads(distribution.read_text("direct_url.json") or "{}")
-        editable = origin.get("dir_info", {}).get("editable", False)
-        return Path(url2pathname(urlsplit(origin["url"]).path)) if editable else None
-    except (ValueError, KeyError, AttributeError):
-        return None

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from fruitgan.console import Console, options
+from fruitgan.console.options import argument, option
 from fruitgan.console.signals import stopped_at_once
 
 
 def push(
-    bundle: Annotated[str, typer.Argument(metavar=options.BUNDLE, help="What to push.")],
-    repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="Where to; it is made if there is none.")],
-    public: Annotated[bool, typer.Option("--public", help="For everybody to see; else for you alone.")] = False,
-    samples: Annotated[
-        bool, typer.Option("--samples", help="Add the run's newest sample sheet, which shows pictures of the training data.")
-    ] = False,
+    bundle: str = argument(options.BUNDLE, "What to push.", default=...),
+    repository: str = argument("USER/NAME", "Where to; it is made if there is none.", default=...),
+    public: bool = option("--public", "For everybody to see; else for you alone.", default=False),
+    samples: bool = option(
+        "--samples", "Add the run's newest sample sheet, which shows pictures of the training data.", default=False
+    ),
     config: options.Config = None,
     quiet: options.Quiet = False,
     json: options.Json = False,

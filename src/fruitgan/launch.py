@@ -5,20 +5,19 @@ Nothing listens at the network: the processes find each other by a file, and tal
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
+import functools
 import logging
 import os
 import signal
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-from fruitgan.console.signals import EXIT_CODES
+from fruitgan.console.signals import EXIT_CODES, handled
 from fruitgan.distributed import LAUNCH, RankLost, is_started_as_rank, ranks
 from fruitgan.errors import EnvironmentProblem, FruitganError, Stopped, UsageError
 
@@ -84,7 +83,7 @@ def launch(number: int, arguments: Sequence[str]) -> int:
         logging.disable(logging.CRITICAL)  # torchrun tells of signals and deaths in its own words
         lost = ""
         try:
-            with _signals_handed_on(folder):
+            with handled(functools.partial(_handed_on, folder)):
                 elastic_launch(config, sys.executable)("-m", "fruitgan", *arguments)
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
@@ -100,26 +99,13 @@ def _in_words(exit_code: int) -> str:
     return signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
 
 
-@contextlib.contextmanager
-def _signals_handed_on(folder: Path) -> Iterator[None]:
+def _handed_on(folder: Path, number: int, frame: FrameType | None) -> None:
     """Give what this process is told to the first of those that it started, by which all stop at the same step."""
-
-    def hand_on(number: int, frame: FrameType | None) -> None:
-        try:
-            os.kill(int((folder / LEADER).read_text()), number)
-        except (OSError, ValueError):  # not yet, or no longer there
-            name = signal.Signals(number).name
-            raise Stopped("stopped before the first step; nothing was changed", EXIT_CODES[name]) from None
-
-    before: dict[int, Any] = {}
-    for name in EXIT_CODES:
-        if (number := getattr(signal, name, None)) is not None:
-            before[number] = signal.signal(number, hand_on)
     try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        os.kill(int((folder / LEADER).read_text()), number)
+    except (OSError, ValueError):  # not yet, or no longer there
+        name = signal.Signals(number).name
+        raise Stopped("stopped before the first step; nothing was changed", EXIT_CODES[name]) from None
 
 
 def begun_by_launch() -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from fruitgan.console import Console, options
+from fruitgan.console import Console, names, options
 from fruitgan.registry import KINDS, OWN_PACKAGE, Registry, known_kind
 from fruitgan.settings import to_json
 
@@ -17,14 +15,7 @@ LEAST_COLUMNS = 80
 
 
 def list_registered(
-    kind: Annotated[
-        str | None,
-        typer.Argument(
-            help="One kind alone: generators, recipes, ...",
-            show_default=False,
-            autocompletion=lambda incomplete: [name for name in KINDS if name.startswith(incomplete)],
-        ),
-    ] = None,
+    kind: str | None = options.argument("", "One kind alone: generators, recipes, ...", **names.completed(lambda: KINDS)),
     json: options.Json = False,
 ) -> None:
     """Show what is registered, with a line on each; `fruitgan show NAME` says more.

@@ -25,6 +25,8 @@ T = TypeVar("T")
 BUILDERS_ERRORS = (ValueError, TypeError, ArithmeticError, RuntimeError, LookupError, AttributeError, AssertionError)
 """What a builder may raise that was not made for such options."""
 OWN_PACKAGE = "fruitgan"
+GROUPS = "fruitgan."
+"""What the names of our groups of entry points begin with."""
 MEMBER = "network"
 """The option of a builder that stands for a whole family; `torchvision:resnet34` gives it behind a colon."""
 PACKAGE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
@@ -45,7 +47,7 @@ KINDS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Entry:
     """One registered name: where it comes from and the `module:attribute` it stands for."""
 
@@ -97,24 +99,23 @@ class Choice:
 
 
 @functools.cache
-def _scan() -> dict[str, tuple[tuple[Entry, metadata.EntryPoint], ...]]:
-    """Every entry point of ours by kind, the same distribution found twice on the path counted once.
+def _scan() -> tuple[Entry, ...]:
+    """Every entry point of ours, the same distribution found twice on the path counted once.
 
-    One pass over the installed packages for all kinds, and one look at the metadata of each package that has any: the start of
-    the command line waits for this.
+    One pass over the installed packages, and one look at the metadata of each package that has any: the start of the command
+    line waits for this.
     """
-    found: dict[str, dict[tuple[str, str, str], tuple[Entry, metadata.EntryPoint]]] = {}
+    found: set[Entry] = set()
     about: dict[int, tuple[str, str]] = {}
     points = metadata.entry_points()
-    for point in (point for group in points.groups if group.startswith("fruitgan.") for point in points.select(group=group)):
-        distribution = point.dist
-        if distribution and id(distribution) not in about:
-            about[id(distribution)] = distribution.name, distribution.version
-        package, version = about.get(id(distribution), ("unknown", "0"))
-        kind = point.group.removeprefix("fruitgan.")
-        entry = Entry(kind, point.name, package, version, point.value)
-        found.setdefault(kind, {}).setdefault((point.name, package, point.value), (entry, point))
-    return {kind: tuple(points[key] for key in sorted(points)) for kind, points in found.items()}
+    for group in points.groups:
+        for point in points.select(group=group) if group.startswith(GROUPS) else ():
+            distribution = point.dist
+            if distribution and id(distribution) not in about:
+                about[id(distribution)] = distribution.name, distribution.version
+            package, version = about.get(id(distribution), ("unknown", "0"))
+            found.add(Entry(group.removeprefix(GROUPS), point.name, package, version, point.value))
+    return tuple(sorted(found))
 
 
 def forget() -> None:
@@ -149,7 +150,7 @@ class Registry(Generic[T]):
         return self.kind.removesuffix("s")
 
     def entries(self) -> list[Entry]:
-        return [entry for entry, _ in _scan().get(self.kind, ())]
+        return [entry for entry in _scan() if entry.kind == self.kind]
 
     def names(self) -> list[str]:
         return sorted({entry.name for entry in self.entries()})
@@ -177,9 +178,8 @@ class Registry(Generic[T]):
             EnvironmentProblem: its package fails to import; names the package and the reason.
         """
         owner = self.owner(name)
-        point = next(point for entry, point in _scan().get(self.kind, ()) if entry == owner)
         try:
-            return cast(T, point.load())
+            return cast(T, metadata.EntryPoint(owner.name, owner.target, f"{GROUPS}{self.kind}").load())
         except (Exception, SystemExit) as error:  # a stranger's module may raise anything at import; it must break only itself
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise EnvironmentProblem(

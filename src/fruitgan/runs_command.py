@@ -6,11 +6,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from fruitgan.console import Console, names, options
+from fruitgan.console.options import argument, option
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.progress import duration
 from fruitgan.registry import suggestion
@@ -40,15 +41,10 @@ class FoundRun:
 
 
 def runs(
-    wanted: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[RUN]...", help="These alone, by name or folder.", show_default=False, **names.completed(names.runs())
-        ),
-    ] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the kinds' folders of runs lie.")] = RUNS,
-    remove: Annotated[bool, typer.Option("--remove", help="Remove the named runs with all that is in them.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+    wanted: list[str] | None = argument("[RUN]...", "These alone, by name or folder.", **names.completed(names.runs())),
+    out: Path = option("--out DIR", "Where the kinds' folders of runs lie.", default=RUNS),
+    remove: bool = option("--remove", "Remove the named runs with all that is in them.", default=False),
+    yes: bool = option("--yes", "Remove without asking.", default=False),
     json: options.Json = False,
 ) -> None:
     """List the runs here: state, step, time, size, and how to go on; remove them on request.

@@ -5,9 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from fruitgan.console import Console, names, options
 from fruitgan.errors import DataError, UsageError
@@ -24,21 +22,14 @@ def _registered() -> list[str]:
 
 
 def show(
-    what: Annotated[
-        str,
-        typer.Argument(
-            metavar="FILE|RUN|NAME",
-            help="A bundle, a detector, a run, a checkpoint, or a registered name, with or without its kind before it.",
-            **names.completed(names.bundles, names.runs(), _registered),
-        ),
-    ],
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="[NAME]", help="The name, after its kind: recipe fast.", **names.completed(_registered)),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where runs are looked for.", show_default="below runs/")
-    ] = None,
+    what: str = options.argument(
+        "FILE|RUN|NAME",
+        "A bundle, a detector, a run, a checkpoint, or a registered name, with or without its kind before it.",
+        default=...,
+        **names.completed(names.bundles, names.runs(), _registered),
+    ),
+    name: str | None = options.argument("[NAME]", "The name, after its kind: recipe fast.", **names.completed(_registered)),
+    out: Path | None = options.option("--out DIR", "Where runs are looked for.", "below runs/"),
     json: options.Json = False,
 ) -> None:
     """Show a registered thing, a bundle's or detector's card, or the state of a run.
@@ -85,13 +76,13 @@ def _show_registered(entry: Entry, name: str, console: Console) -> None:
         return
     thing = Registry[Any](entry.kind).get(name)
     parameters = {} if entry.kind == "commands" or not callable(thing) else inspect.signature(thing).parameters
-    defaults = {key: one.default for key, one in parameters.items() if one.default is not inspect.Parameter.empty}
-    about = (None if not callable(thing) else inspect.getdoc(thing)) or entry.summary
-    console.result({**to_json(entry), "about": about, "options": {key: str(value) for key, value in defaults.items()}})
+    defaults = {key: str(one.default) for key, one in parameters.items() if one.default is not inspect.Parameter.empty}
+    about = (inspect.getdoc(thing) if callable(thing) else None) or entry.summary
+    console.result({**to_json(entry), "about": about, "options": defaults})
     console.out(f"{entry.kind.removesuffix('s')} {name}, from {entry.package} {entry.version} ({entry.target})")
     console.out(about)
     if defaults:
-        console.table("", ("option", "default"), [(key, str(value)) for key, value in defaults.items()])
+        console.table("", ("option", "default"), list(defaults.items()))
 
 
 def _show_recipe(name: str, console: Console) -> None:
@@ -132,15 +123,13 @@ def _show_run(path: Path, console: Console) -> None:
     console.out(f"{path}: {'finished' if is_finished else 'not finished'}, step {step} {how_long}")
     if not is_finished:
         console.out(f"  go on with it: {resume_command(path, runs=OUT) if is_detector else resume_command(path)}")
-    console.table(
-        "", ("setting", "value"), list(_flat({k: v for k, v in config["settings"].items() if v not in (None, {}, [])}))
-    )
+    console.table("", ("setting", "value"), list(_flat(config["settings"])))
     for entry_step, text in incidents(entries):
         console.out(f"step {entry_step}: {text}")
     if last:
         console.table("last losses", ("term", "mean"), [(term, round(value, 5)) for term, value in last["losses"].items()])
     if card is not None:
-        console.table("", ("card", "value"), [row for row in _flat(card) if row[1] != ""])
+        console.table("", ("card", "value"), list(_flat(card)))
 
 
 def _show_checkpoint(path: Path, console: Console) -> None:
@@ -175,7 +164,7 @@ def _show_card(what: str, out: Path | None, console: Console) -> None:
         card = found
     console.result({"file": str(path), **card})
     console.out(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
-    console.table("", ("card", "value"), [row for row in _flat(card) if row[1] != ""])
+    console.table("", ("card", "value"), list(_flat(card)))
 
 
 def _detector_card(path: Path) -> dict[str, Any] | None:
@@ -190,20 +179,11 @@ def _detector_card(path: Path) -> dict[str, Any] | None:
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Rows of a table of a card's or a run's fields, those of inner tables by their dotted names; what is empty is left out."""
     for key, value in table.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, _brief(value)
-
-
-def _brief(value: Any) -> str:
-    """A value of a setting in one short line."""
-    if isinstance(value, Mapping) and "name" in value and "options" in value:
-        return " ".join([value["name"], *(f"{key}={entry}" for key, entry in value["options"].items())])
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_brief(entry)}" for key, entry in value.items())
-    if isinstance(value, list):
-        is_long = len(value) > MOST_SUMS and all(isinstance(entry, str) and len(entry) >= 16 for entry in value)
-        return f"{len(value)} sums" if is_long else ", ".join(map(str, value))
-    return str(value)
+        elif isinstance(value, list) and len(value) > MOST_SUMS and all(len(str(entry)) >= 16 for entry in value):
+            yield prefix + key, f"{len(value)} sums"
+        elif value not in (None, "", []):
+            yield prefix + key, ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -102,7 +102,7 @@ def test_the_second_run_stands_behind_the_first_and_the_table_is_below_the_numbe
         ((*FAKES, "--real-dir", "a/predicted"), 3, "the same folder"),
         ((*FAKES, "--features", "colours"), 2, "did you mean colour"),
         ((*FAKES, "--fail-above", "kid"), 2, "such as kid=0.05"),
-        ((*FAKES, "--fail-above", "kid=1", "--fail-above", "kid=2"), 2, "has a bound already"),
+        ((*FAKES, "--fail-above", "kid=1", "--fail-above", "kid=2"), 2, "one bound"),
         ((*FAKES, "--features", "inception"), 3, "FRUITGAN_OFFLINE"),
         (("--compare", "a"), 2, "with what? Give at least two"),
         (("a", "b"), 2, "a: give a folder of generated images with --fake-dir, or several runs after --compare"),

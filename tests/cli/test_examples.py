@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from fruitgan.cli import main
+from fruitgan.demo.dataset import DrawSettings, demo
+from fruitgan.demo.dataset import draw as draw_set
 from fruitgan.demo.fruit import draw
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -24,7 +26,9 @@ def run(tmp_path: Path, name: str, *arguments: str | Path) -> str:
     return done.stdout
 
 
-def test_the_api_example_trains_and_translates(tmp_path: Path) -> None:
+def test_the_api_example_trains_and_translates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path / "cache"))  # with fewer and smaller pictures than are drawn on first use
+    draw_set(DrawSettings(out=demo._folder, train_count=4, test_count=1, size_px=48))
     assert "step 20: " in run(tmp_path, "train_and_translate.py", tmp_path)
     assert len(list((tmp_path / "translated").glob("*.png"))) == 1
 

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 from toy_bundles import save_toy
 
-from fruitgan import cli
 from fruitgan.bundle import FILE_NAME
 from fruitgan.cli import main
 from fruitgan.registry import KINDS, OWN_PACKAGE, Registry
@@ -125,20 +124,6 @@ def test_a_name_alone_is_shown_with_its_options(capsys: Captured) -> None:
     said = capsys.readouterr().out
     assert said.startswith("generator resnet-9")
     assert "base_channels  64" in said
-
-
-def test_every_help_has_an_example_of_options_that_there_are() -> None:
-    def leaves(command: object, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], object]]:
-        inner = getattr(command, "commands", None)
-        return [(path, command)] if inner is None else [x for name, sub in inner.items() for x in leaves(sub, (*path, name))]
-
-    own = [entry.name for entry in cli.commands.entries() if entry.package == OWN_PACKAGE]
-    for path, command in (leaf for name in own for leaf in leaves(cli.load(name), (name,))):
-        _, _, example = (getattr(command, "help", "") or "").partition("Example: ")
-        words = example.split()
-        assert words[: 1 + len(path)] == ["fruitgan", *path], path
-        known = {option for parameter in command.params for option in parameter.opts}  # type: ignore[attr-defined]
-        assert {word for word in words if word.startswith("-")} <= known, path
 
 
 @pytest.fixture

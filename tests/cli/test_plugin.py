@@ -77,30 +77,16 @@ def test_its_errors_are_lines_with_exit_codes_too(fruitgan: Fruitgan, env: dict[
     assert "Traceback" in fruitgan("plum", "--stones", "2", "--debug", env=env).stderr
 
 
-def test_a_training_with_its_generator_translates_and_names_it_where_it_is_missing(
+def test_a_training_with_its_generator_and_tracker_translates_and_names_it_where_it_is_missing(
     fruitgan: Fruitgan, env: dict[str, str], tmp_path: Path
 ) -> None:
     write_fruit_domains(tmp_path / "data", 2, 32, splits=("trainA", "trainB"))
-    words = ["--recipe", "fast", "--image-size", "48", "--steps", "1", "--name", "plums", "--out", tmp_path / "runs"]
-    plum = ["--generator", "plum-affine", "--generator-option", "base_channels=4"]
-    done = fruitgan("train-gan", "--data", tmp_path / "data", *words, *plum, "--gpu", "none", env=env)
-    assert done.returncode == 0, done.stderr
-    picture, bundle = tmp_path / "data" / "trainA" / "0.png", tmp_path / "runs" / "plums"
-    translate = ["translate", picture, "--bundle", bundle, "-o", tmp_path / "t"]
-    assert fruitgan(*translate, env=env).returncode == 0
-    missing = fruitgan(*translate, "--overwrite")
-    assert missing.returncode == 4
-    assert "pip install fruitgan-plum" in missing.stderr
-
-
-def test_its_tracker_is_given_the_curves_and_the_samples(fruitgan: Fruitgan, env: dict[str, str], tmp_path: Path) -> None:
-    write_fruit_domains(tmp_path / "data", 2, 32, splits=("trainA", "trainB"))
     (tmp_path / "trackio.py").write_text(STAND_IN)  # trackio refuses the pillow that fruitgan needs
     words = ["--recipe", "fast", "--image-size", "48", "--steps", "1", "--name", "plums", "--out", tmp_path / "runs"]
-    path = f"{env['PYTHONPATH']}:{tmp_path}"
+    plum = ["--generator", "plum-affine", "--generator-option", "base_channels=4", "--track", "trackio"]
     done = fruitgan(
-        *("train-gan", "--data", tmp_path / "data", *words, "--gpu", "none", "--track", "trackio"),
-        env={"PYTHONPATH": path, "SEEN": str(tmp_path / "seen")},
+        *("train-gan", "--data", tmp_path / "data", *words, *plum, "--gpu", "none"),
+        env={"PYTHONPATH": f"{env['PYTHONPATH']}:{tmp_path}", "SEEN": str(tmp_path / "seen")},
     )
     assert done.returncode == 0, done.stderr
     assert "trackio show" in done.stderr
@@ -109,6 +95,12 @@ def test_its_tracker_is_given_the_curves_and_the_samples(fruitgan: Fruitgan, env
     assert init.startswith("init fruitgan plums-")
     assert "losses/cycle_a" in losses
     assert (image, finish) == ("1 samples", "finish")
+    picture, bundle = tmp_path / "data" / "trainA" / "0.png", tmp_path / "runs" / "plums"
+    translate = ["translate", picture, "--bundle", bundle, "-o", tmp_path / "t"]
+    assert fruitgan(*translate, env=env).returncode == 0
+    missing = fruitgan(*translate, "--overwrite")
+    assert missing.returncode == 4
+    assert "pip install fruitgan-plum" in missing.stderr
 
 
 def test_its_networks_keep_the_contracts(site: Path) -> None:

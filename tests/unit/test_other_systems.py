@@ -16,7 +16,7 @@ import pytest
 
 from fruitgan import files, machine
 from fruitgan.addresses import place_of
-from fruitgan.console.signals import PoliteStop
+from fruitgan.console.signals import polite_stop
 from fruitgan.data import sources
 from fruitgan.errors import DataError, FruitganError
 from fruitgan.runs.run import RunInUse, holder, locked
@@ -160,8 +160,8 @@ def test_a_gpu_is_looked_for_where_the_system_has_it(tmp_path: Path, monkeypatch
 def test_a_system_without_sigusr1_is_asked_to_stop_by_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(signal, "SIGUSR1")
     before = signal.getsignal(signal.SIGTERM)
-    with PoliteStop() as stop:
-        assert signal.getsignal(signal.SIGTERM) == stop._asked
+    with polite_stop(str) as stop:
+        assert signal.getsignal(signal.SIGTERM) == stop.asked
     assert signal.getsignal(signal.SIGTERM) == before
 
 

@@ -26,21 +26,15 @@ def generators(install: Install) -> Registry[Any]:
 
 def test_a_plug_in_stands_beside_what_is_built_in(generators: Registry[Any]) -> None:
     assert {"plum", "resnet-9"} <= set(generators.names())
+    assert Registry[Any]("nothing-of-the-kind").names() == []
+    assert "fruitgan_plum" not in sys.modules
     owner = generators.owner("plum")
     assert (owner.package, owner.version, owner.target) == ("fruitgan-plum", "1.0", "fruitgan_plum:plum")
 
 
-def test_listing_imports_nothing(generators: Registry[Any]) -> None:
-    generators.entries()
-    assert "fruitgan_plum" not in sys.modules
-
-
-def test_an_unknown_name_says_what_is_near(generators: Registry[Any]) -> None:
+def test_an_unknown_name_says_what_is_near_or_else_what_there_is(generators: Registry[Any]) -> None:
     with pytest.raises(UsageError, match=r"no generator named 'plumb': did you mean plum\?"):
         generators.get("plumb")
-
-
-def test_a_name_near_to_nothing_lists_what_there_is() -> None:
     assert suggestion("xyzzy", ["apple", "orange"]) == "known are apple, orange"
     assert suggestion("xyzzy", []) == "there is none"
 
@@ -100,7 +94,3 @@ def test_an_unknown_option_says_what_is_near(generators: Registry[Any]) -> None:
 def test_a_choice_whose_package_is_gone_names_the_package() -> None:
     with pytest.raises(EnvironmentProblem, match=r"fruitgan-plum 1\.0.*not installed: pip install fruitgan-plum"):
         Registry[Any]("generators").build(Choice("plum", "fruitgan-plum", "1.0", {}))
-
-
-def test_a_kind_without_entries_is_empty() -> None:
-    assert Registry[Any]("nothing-of-the-kind").names() == []

@@ -69,25 +69,16 @@ def test_what_was_asked_for_wins_over_the_environment_and_that_over_determinism(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with using_threads(1):
         assert fixed_threads(None, deterministic=True) == threads.Threads(1, "OMP_NUM_THREADS")
-    found = fixed_threads(3, deterministic=True)
-    assert found is not None
-    assert found.number == 3
+    assert fixed_threads(3, deterministic=True) == threads.Threads(3, "as asked")
 
 
 def test_one_core_needs_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "cores", lambda: 1)
-    found = fixed_threads(None)
-    assert found is not None
-    assert found.number == 1
+    assert fixed_threads(None) == threads.Threads(1, "all there are")
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "99999"])
-def test_a_number_of_threads_that_cannot_be_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=f"--threads {text}"):
-        parse_threads(text)
-
-
-def test_auto_and_nothing_mean_the_trial() -> None:
-    assert parse_threads("auto") is None
-    assert parse_threads(None) is None
-    assert parse_threads("3") == 3
+def test_a_number_of_threads_is_auto_or_one_that_can_be() -> None:
+    assert [parse_threads(text) for text in ("auto", "3")] == [None, 3]
+    for text in ("0", "-1", "two", "1.5", "99999"):
+        with pytest.raises(UsageError, match=f"--threads {text}"):
+            parse_threads(text)

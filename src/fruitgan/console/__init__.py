@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from fruitgan.progress import Event, Note, OnProgress, duration
+from fruitgan.progress import Event, Note, OnProgress, Progress, duration
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -24,40 +24,68 @@ OWN_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 """Of a bar whose job knows how long it will take."""
 
 
-class Bar:
-    """How far one part of the work is: a bar that goes when the part ends, or off a terminal a line every half minute.
+class Display:
+    """Shows a job's events: a bar for each part of its work, one after the other, and a line for each note.
 
-    Args:
-        drawn: None where there is no terminal.
-        say: prints a line; None where nobody wants to read.
+    Off a terminal a line every half minute takes the bar's place. Of a part's details these are shown: `seconds_to_stop`,
+    `images_per_second`, and the table `shown`.
     """
 
-    def __init__(self, label: str, total: int | None, start: int, drawn: tqdm[Any] | None, say: Callable[[str], None] | None):
-        self._label, self._total, self._start = label, total, start
-        self._drawn = drawn
-        self._say = say
-        self._began = self._said = time.monotonic()
+    def __init__(self, console: Console, unit: str) -> None:
+        self._console, self._unit = console, unit
+        self._what: str | None = None
+        self._start, self._began, self._said = 0, 0.0, 0.0
 
-    def update(self, done: int, seconds_left: float | None = None, **beside: Any) -> None:
-        """`done` is the count so far, not the increment; `seconds_left` is what the job expects, `beside` stands behind it."""
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Note):
+            (self._console.warn if event.is_warning else self._console.say)(event.text)
+            return
+        if event.what != self._what:
+            self._begin(event)
+        seconds, rate = event.details.get("seconds_to_stop"), event.details.get("images_per_second")
+        beside = {**event.details.get("shown", {}), **({"images/s": f"{rate:.2f}"} if rate else {})}
         words = [f"{name.replace('_', ' ')} {value}" for name, value in beside.items()]
-        if self._drawn is not None:
-            if seconds_left is not None:
-                self._drawn.bar_format = OWN_FORMAT
-                words = [f"{duration(seconds_left)} left", *words]
-            self._drawn.set_postfix_str(", ".join(words), refresh=False)
-            self._drawn.update(done - self._drawn.n)
-        elif self._say is not None and (now := time.monotonic()) - self._said >= LINE_SECONDS:
+        if (bar := self._console.bar) is not None:
+            if seconds is not None:
+                bar.bar_format = OWN_FORMAT
+                words = [f"{duration(seconds)} left", *words]
+            bar.set_postfix_str(", ".join(words), refresh=False)
+            bar.update(event.done - bar.n)
+        elif (now := time.monotonic()) - self._said >= LINE_SECONDS:
             self._said = now
-            self._say(", ".join([f"{self._label}: {self._how_far(done)}", *self._time_left(done, seconds_left, now), *words]))
+            if seconds is None and event.total and event.done > self._start:
+                seconds = (now - self._began) * (event.total - event.done) / (event.done - self._start)
+            how_far = (
+                f"{event.done:,} of {event.total:,} ({event.done / event.total:.0%})" if event.total else f"{event.done:,}"
+            )
+            left = [] if seconds is None else [f"{duration(seconds)} left"]
+            self._console.say(", ".join([f"{event.what}: {how_far}", *left, *words]))
 
-    def _how_far(self, done: int) -> str:
-        return f"{done:,}" if not self._total else f"{done:,} of {self._total:,} ({done / self._total:.0%})"
+    def _begin(self, event: Progress) -> None:
+        """A part begins, perhaps in its midst; the bar of the one before goes."""
+        self.close()
+        self._what, self._start = event.what, event.done
+        self._began = self._said = time.monotonic()
+        if self._console.quiet or not sys.stderr.isatty():
+            return
+        from tqdm import tqdm
 
-    def _time_left(self, done: int, seconds: float | None, now: float) -> list[str]:
-        if seconds is None and self._total and done > self._start:
-            seconds = (now - self._began) * (self._total - done) / (done - self._start)
-        return [] if seconds is None else [f"{duration(seconds)} left"]
+        self._console.bar = tqdm(
+            total=event.total or None,
+            desc=_encodable(event.what, sys.stderr),
+            unit=self._unit,
+            initial=event.done,
+            file=sys.stderr,
+            dynamic_ncols=True,
+            smoothing=0.1,
+            miniters=1,  # else it waits for as many as came at once before, however long they take now
+            leave=False,
+        )
+
+    def close(self) -> None:
+        if self._console.bar is not None:
+            self._console.bar.close()
+            self._console.bar = None
 
 
 class Console:
@@ -71,7 +99,8 @@ class Console:
     def __init__(self, json: bool = False, quiet: bool = False) -> None:
         self.json = json
         self.quiet = quiet
-        self._bar: tqdm[Any] | None = None
+        self.bar: tqdm[Any] | None = None
+        """What is drawn now."""
 
     def result(self, value: Any) -> None:
         """The result as exactly one JSON object on stdout, in JSON mode; a number that is not finite becomes null."""
@@ -107,59 +136,20 @@ class Console:
         self._to_stderr(f"warning: {text}")
 
     @contextmanager
-    def bar(self, total: int | None, label: str, unit: str = "it", start: int = 0) -> Iterator[Bar]:
-        """A bar with the time left on stderr, or lines where that is no terminal; `start` is what was done before."""
-        if self.quiet or not sys.stderr.isatty():
-            yield Bar(label, total, start, None, None if self.quiet else self.say)
-            return
-        from tqdm import tqdm
-
-        with tqdm(
-            total=total,
-            desc=_encodable(label, sys.stderr),
-            unit=unit,
-            initial=start,
-            file=sys.stderr,
-            dynamic_ncols=True,
-            smoothing=0.1,
-            miniters=1,  # else it waits for as many as came at once before, however long they take now
-            leave=False,
-        ) as drawn:
-            self._bar = drawn
-            try:
-                yield Bar(label, total, start, drawn, None)
-            finally:
-                self._bar = None
-
-    @contextmanager
     def events(self, unit: str = "it") -> Iterator[OnProgress]:
-        """A callback for a job's events: a bar for each part of its work, one after the other, and a line for each note.
-
-        Of a part's details these are shown: `seconds_to_stop`, `images_per_second`, and the table `shown`.
-        """
-        with ExitStack() as stack:
-            shown: dict[str, Bar] = {}
-
-            def on_event(event: Event) -> None:
-                if isinstance(event, Note):
-                    (self.warn if event.is_warning else self.say)(event.text)
-                    return
-                if event.what not in shown:
-                    stack.close()  # the bar before
-                    shown.clear()
-                    shown[event.what] = stack.enter_context(self.bar(event.total or None, event.what, unit, event.done))
-                rate = event.details.get("images_per_second")
-                beside = {**event.details.get("shown", {}), **({"images/s": f"{rate:.2f}"} if rate else {})}
-                shown[event.what].update(event.done, event.details.get("seconds_to_stop"), **beside)
-
-            yield on_event
+        """A callback that shows a job's events, as progress in this unit."""
+        display = Display(self, unit)
+        try:
+            yield display
+        finally:
+            display.close()
 
     def _to_stderr(self, text: str) -> None:
         text = _encodable(text, sys.stderr)
-        if self._bar is None:
+        if self.bar is None:
             print(text, file=sys.stderr, flush=True)
         else:
-            self._bar.write(text, file=sys.stderr)
+            self.bar.write(text, file=sys.stderr)
 
 
 def _draw_table(title: str, columns: Sequence[str], rows: list[list[str]], numeric: list[bool]) -> None:

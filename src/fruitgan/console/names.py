@@ -6,12 +6,13 @@ A job checks them again. What is here reads package metadata and folder names al
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import fruitgan
-from fruitgan.registry import Registry
+from fruitgan.errors import UsageError
+from fruitgan.registry import Registry, suggestion
 
 SHIPPED = Path(fruitgan.__file__).parent / "weights"
 FILES = {"": "config.json", "train-gan": "bundle.safetensors", "train-detector": "detector.safetensors"}
@@ -41,6 +42,19 @@ def registered(kind: str, *besides: str, several: bool = False) -> dict[str, Any
     return {"callback": check, "autocompletion": complete}
 
 
+def one_of(what: str, *sources: Callable[[], Iterable[str]]) -> dict[str, Any]:
+    """For an option that takes a name from these sources, a run's name, a path or an address: its check and its completion."""
+
+    def check(value: str | None) -> str | None:
+        if value and not _is_path(value) and not {":", "@"} & set(value) and not any(path.name == value for path in _runs("*")):
+            known = sorted({name for source in sources for name in source()})
+            if value not in known:
+                raise UsageError(f"no {what} named {value!r}: {suggestion(value, known)}")
+        return value
+
+    return {"callback": check, **completed(*sources)}
+
+
 def completed(*sources: Callable[[], Iterable[str]]) -> dict[str, Any]:
     """For an option that takes a name from these sources, or a path: its completion."""
 
@@ -62,7 +76,11 @@ def bundles() -> list[str]:
 
 def runs(kind: str = "") -> Callable[[], list[str]]:
     """The names of the runs here: of `train-gan` and so on, or of all kinds."""
-    return lambda: [path.parent.name for path in Path("runs").glob(f"{kind or '*'}/*/{FILES[kind]}")]
+    return lambda: [path.name for path in _runs(kind or "*") if (path / FILES[kind]).exists()]
+
+
+def _runs(kind: str) -> Iterator[Path]:
+    return Path("runs").glob(f"{kind}/*")
 
 
 def _that_begin(begun: str, names: Iterable[str]) -> list[str]:

@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -112,32 +111,15 @@ def _checked(parameter: Any, value: Any, where: str) -> Any:
     if kind is None:  # a plug-in's, which typer reads as if it had been typed
         return value
     if kind.many and isinstance(value, Mapping):  # [generator-option] base_channels = 32
-        value = [f"{key}={_text_of(entry, f'{where}.{key}')}" for key, entry in value.items()]
-    if kind.many and not isinstance(value, list):
-        raise UsageError(f"{where}: expected a list, found {_found(value)}")
-    read = []
-    for entry in value if kind.many else [value]:
-        try:
-            is_number_for_text = kind.annotation is str and type(entry) in (int, float)  # gpu = 0
-            read.append(kind.checked(str(entry) if is_number_for_text else entry))
-        except ValueError:
-            raise UsageError(f"{where}: expected {kind.expected}, found {_found(entry)}") from None
-    return read if kind.many else read[0]
-
-
-def _text_of(value: Any, where: str) -> str:
-    if not isinstance(value, (str, bool, int, float)):
-        raise UsageError(f"{where}: expected text, a number, true or false, found {_found(value)}")
-    return value if isinstance(value, str) else shown(value).lower()
-
-
-def _found(value: Any) -> str:
-    """A value of a settings file, as it is written there if that is short."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (Mapping, list)):
-        return "a table" if isinstance(value, Mapping) else "a list"
-    return f"the date or time {value.isoformat()}" if isinstance(value, (date, time)) else shown(value)
+        value = [f"{key}={entry if isinstance(entry, str) else shown(entry).lower()}" for key, entry in value.items()]
+    if kind.annotation is str and type(value) in (int, float):  # gpu = 0
+        value = str(value)
+    try:
+        if kind.many and not isinstance(value, list):
+            raise ValueError
+        return [kind.checked(entry) for entry in value] if kind.many else kind.checked(value)
+    except ValueError:
+        raise UsageError(f"{where}: expected {'a list of ' * kind.many}{kind.expected}, found {shown(value)}") from None
 
 
 def _of_form(option: str, pattern: str, expected: str) -> Callable[[str | None], str | None]:
@@ -156,129 +138,117 @@ _check_gpus = _of_form("--gpu", r"auto|none|all|\d+(,\d+)*", "auto, none, all, o
 _check_device = _of_form("--device", r"cpu|mps|cuda(:\d+)?", "cpu, mps, cuda or cuda:1")
 
 
-_data = functools.partial(typer.Option, rich_help_panel=DATA_PANEL)
-_machine = functools.partial(typer.Option, rich_help_panel=MACHINE_PANEL)
-_output = functools.partial(typer.Option, rich_help_panel=OUTPUT_PANEL)
-length = functools.partial(typer.Option, rich_help_panel=LENGTH_PANEL)
+def option(usage: str, text: str, shown: bool | str = True, default: Any = None, panel: str | None = None, **more: Any) -> Any:
+    """An option, as the default of a command's parameter: `count: int | None = option("--count N", "How many.")`.
 
-Config = Annotated[
-    Path | None,
-    _output(
-        "--config",
-        metavar="FILE.toml",
-        callback=read_config,
-        is_eager=True,
-        help="Options from a file, one key each; what is typed or set in the environment wins.",
-    ),
-]
+    Args:
+        usage: as it is typed, with all its names: `--batch-size,-b N`.
+        shown: what the help says of the default, where the value itself says nothing.
+        default: `...` inside `Annotated`, behind which it stands.
+    """
+    names, _, metavar = usage.partition(" ")
+    told: dict[str, Any] = {"metavar": metavar or None, "help": text, "show_default": shown, "rich_help_panel": panel}
+    return typer.Option(default, *names.split(","), **told, **more)
+
+
+def argument(metavar: str, text: str, shown: bool | str = False, default: Any = None, **more: Any) -> Any:
+    """An argument, in the same way; with the default `...` it is required."""
+    return typer.Argument(default, metavar=metavar or None, help=text, show_default=shown, **more)
+
+
+of_data, of_machine, of_output, of_length = (
+    functools.partial(option, panel=panel) for panel in (DATA_PANEL, MACHINE_PANEL, OUTPUT_PANEL, LENGTH_PANEL)
+)
+_shared, _data, _machine, _output, _length = (
+    functools.partial(kind, default=...) for kind in (option, of_data, of_machine, of_output, of_length)
+)
+_any_run = names.completed(names.runs())
+
+CONFIG_HELP = "Options from a file, one key each; what is typed or set in the environment wins."
+Config = Annotated[Path | None, _output("--config FILE.toml", CONFIG_HELP, callback=read_config, is_eager=True)]
 BUNDLE = "FILE|NAME|hf:USER/NAME|RUN"
 BUNDLE_DEFAULT = "the newest run here, else the one that ships"
-Bundle = Annotated[
-    str | None,
-    typer.Option(
-        "--bundle",
-        metavar=f"{BUNDLE}[@STEP]",
-        show_default=BUNDLE_DEFAULT,
-        help="The generators to use.",
-        **names.completed(names.bundles, names.runs("train-gan")),
-    ),
-]
-To = Annotated[
-    str | None,
-    typer.Option("--to", metavar="DOMAIN", help="The domain to translate to, as the bundle names it: orange."),
-]
-Direction = Annotated[
-    Literal["a2b", "b2a"] | None,
-    typer.Option("--direction", show_default="the bundle's first", help="The same as --to, by the letters of the domains."),
-]
+BUNDLE_NAMES = names.one_of("file, run or shipped bundle", names.bundles, names.runs("train-gan"))
+Bundle = Annotated[str | None, _shared(f"--bundle {BUNDLE}[@STEP]", "The generators to use.", BUNDLE_DEFAULT, **BUNDLE_NAMES)]
+To = Annotated[str | None, _shared("--to DOMAIN", "The domain to translate to, as the bundle names it: orange.")]
+DIRECTION_HELP = "The same as --to, by the letters of the domains."
+Direction = Annotated[Literal["a2b", "b2a"] | None, _shared("--direction", DIRECTION_HELP, "the bundle's first")]
 DATA_HELP = "A named set, hf:USER/NAME, or a folder with trainA and trainB; a path that exists wins over a name."
-Data = Annotated[str | None, _data("--data", metavar="NAME|DIR|hf:USER/NAME", help=DATA_HELP, **names.completed(names.sets))]
-DataA = Annotated[Path | None, _data("--data-a", metavar="DIR", help="A folder of images of domain a, instead of --data.")]
-DataB = Annotated[Path | None, _data("--data-b", metavar="DIR", help="A folder of images of domain b, instead of --data.")]
-Domains = Annotated[str | None, _data("--domains", metavar="A,B", help="The names of the two domains: apple,orange.")]
+SET_NAMES = names.one_of("folder and no data set", names.sets)
+Data = Annotated[str | None, _data("--data NAME|DIR|hf:USER/NAME", DATA_HELP, **SET_NAMES)]
+DataA = Annotated[Path | None, _data("--data-a DIR", "A folder of images of domain a, instead of --data.")]
+DataB = Annotated[Path | None, _data("--data-b DIR", "A folder of images of domain b, instead of --data.")]
+Domains = Annotated[str | None, _data("--domains A,B", "The names of the two domains: apple,orange.")]
 BACKGROUND_HELP = "What transparent pixels lie on: a colour's name or #rrggbb."
-Background = Annotated[str | None, _data("--background", metavar="COLOUR", show_default="white", help=BACKGROUND_HELP)]
+Background = Annotated[str | None, _data("--background COLOUR", BACKGROUND_HELP, "white")]
 RANGE_HELP = "Of grey images of more than 8 bits: the values that become 0 and 255. auto is the lowest and highest in the data."
-ValueRange = Annotated[str | None, _data("--value-range", metavar="LOW,HIGH|auto", show_default="auto", help=RANGE_HELP)]
+ValueRange = Annotated[str | None, _data("--value-range LOW,HIGH|auto", RANGE_HELP, "auto")]
 FIT_HELP = "How a rectangle becomes a square: squashed, cropped to the square in its middle, or padded with --background."
-Fit = Annotated[Literal["squash", "crop", "pad"] | None, _data("--fit", show_default="squash", help=FIT_HELP)]
+Fit = Annotated[Literal["squash", "crop", "pad"] | None, _data("--fit", FIT_HELP, "squash")]
 ENGINE_HELP = "What runs the generator: torch or onnx; auto picks the fastest."
-Engine = Annotated[str, _machine("--engine", metavar="auto|NAME", help=ENGINE_HELP, **names.registered("engines", "auto"))]
+Engine = Annotated[str, _machine("--engine auto|NAME", ENGINE_HELP, **names.registered("engines", "auto"))]
 GPU_HELP = "auto picks the best GPU or else the CPU, none is the CPU, a number is that GPU."
-Gpu = Annotated[str | None, _machine("--gpu", metavar="auto|none|0", callback=_check_gpu, show_default="auto", help=GPU_HELP)]
+Gpu = Annotated[str | None, _machine("--gpu auto|none|0", GPU_HELP, "auto", callback=_check_gpu)]
 GPUS_HELP = f"{GPU_HELP} Of several, 0,1 or all, each has a process of the training."
-Gpus = Annotated[
-    str | None, _machine("--gpu", metavar="auto|none|0|0,1|all", callback=_check_gpus, show_default="auto", help=GPUS_HELP)
-]
+Gpus = Annotated[str | None, _machine("--gpu auto|none|0|0,1|all", GPUS_HELP, "auto", callback=_check_gpus)]
 PROCESSES_HELP = "Train in several processes on the CPU, with --threads each; the batch must divide among them."
-Processes = Annotated[int | None, _machine("--processes", min=1, metavar="N", show_default="1", help=PROCESSES_HELP)]
-Device = Annotated[
-    str | None,
-    _machine("--device", metavar="cpu|mps|cuda:1", callback=_check_device, help="The same as --gpu, in PyTorch's words."),
-]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, show_default="0", help="Random seed.")]
-Deterministic = Annotated[
-    bool, _machine("--deterministic", help="Use only operations that give the same bits every time; slower.")
-]
+Processes = Annotated[int | None, _machine("--processes N", PROCESSES_HELP, "1", min=1)]
+DEVICE_HELP = "The same as --gpu, in PyTorch's words."
+Device = Annotated[str | None, _machine("--device cpu|mps|cuda:1", DEVICE_HELP, callback=_check_device)]
+Seed = Annotated[int | None, _shared("--seed", "Random seed.", "0", min=0)]
+Deterministic = Annotated[bool, _machine("--deterministic", "Use only operations that give the same bits every time; slower.")]
 THREADS_HELP = "CPU threads; auto picks the fastest here and now. The same seed gives the same bits at the same number."
-Threads = Annotated[str | None, _machine("--threads", metavar="auto|N", show_default="auto", help=THREADS_HELP)]
-Force = Annotated[bool, _machine("--force", help="Train even where a step is estimated to take more memory than is free.")]
-Precision = Annotated[
-    Literal["auto", "fp32", "bf16"] | None,
-    _machine("--precision", show_default="the recipe's", help="Number format of networks; auto is bf16 where that is fast."),
-]
-_recipes = functools.partial(typer.Option, min=1, show_default="the recipe's")
-ImageSize = Annotated[
-    int | None, _recipes("--image-size", max=LARGEST_IMAGE_PX, metavar="PIXELS", help="Side of the square images.")
-]
-Steps = Annotated[int | None, length(min=1, help="How long, in steps.", show_default="the recipe's")]
-MaxTime = Annotated[str | None, length(metavar="10m|1h30m", help="Save and stop after this time; resume later.")]
-Name = Annotated[str | None, length("--name", help="Name of the run.", show_default="from the data and what is trained")]
-Out = Annotated[Path, length(metavar="DIR", help="The folder of the run folders.")]
-_any_run = names.completed(names.runs())
-Resume = Annotated[str | None, length(metavar="[RUN]", help="Resume a run; without a name the newest unfinished.", **_any_run)]
+Threads = Annotated[str | None, _machine("--threads auto|N", THREADS_HELP, "auto")]
+Force = Annotated[bool, _machine("--force", "Train even where a step is estimated to take more memory than is free.")]
+PRECISION_HELP = "Number format of networks; auto is bf16 where that is fast."
+Precision = Annotated[Literal["auto", "fp32", "bf16"] | None, _machine("--precision", PRECISION_HELP, "the recipe's")]
+SIZE_HELP = "Side of the square images."
+ImageSize = Annotated[int | None, _shared("--image-size PIXELS", SIZE_HELP, "the recipe's", min=1, max=LARGEST_IMAGE_PX)]
+BATCH_HELP = "Images of each domain per step."
+BatchSize = Annotated[int | None, _shared("--batch-size,-b N", BATCH_HELP, "the recipe's", min=1, max=LARGEST_BATCH)]
+Steps = Annotated[int | None, _length("--steps", "How long, in steps.", "the recipe's", min=1)]
+MaxTime = Annotated[str | None, _length("--max-time 10m|1h30m", "Save and stop after this time; resume later.")]
+Name = Annotated[str | None, _length("--name", "Name of the run.", "from the data and what is trained")]
+Out = Annotated[Path, _length("--out DIR", "The folder of the run folders.")]
+Resume = Annotated[str | None, _length("--resume [RUN]", "Resume a run; without a name the newest unfinished.", **_any_run)]
 RESUME_AT = "Resume a run; without a name the newest unfinished. RUN@STEP with --name NEW begins another run there."
-ResumeAt = Annotated[str | None, length("--resume", metavar="[RUN[@STEP]]", help=RESUME_AT, **_any_run)]
+ResumeAt = Annotated[str | None, _length("--resume [RUN[@STEP]]", RESUME_AT, **_any_run)]
 SAVE_DEFAULT = "once a minute, in at most 2% of the time"
-SaveEvery = Annotated[
-    int | None,
-    length(min=1, metavar="STEPS", help="A checkpoint and a bundle this often.", show_default=SAVE_DEFAULT),
-]
-BatchSize = Annotated[
-    int | None, _recipes("--batch-size", "-b", max=LARGEST_BATCH, metavar="N", help="Images of each domain per step.")
-]
+SaveEvery = Annotated[int | None, _length("--save-every STEPS", "A checkpoint and a bundle this often.", SAVE_DEFAULT, min=1)]
 RAY_HELP = "By actors of Ray: of the cluster with its head at HOST:PORT or (auto) around this machine, or alone of a local one."
-Ray = Annotated[str | None, _machine("--ray", metavar="[HOST:PORT|auto]", help=RAY_HELP)]
+Ray = Annotated[str | None, _machine("--ray [HOST:PORT|auto]", RAY_HELP)]
 SHARD_HELP = (
     "Only this part of the work, by a hash of each path: I of 0 to N-1; auto is a Slurm array's task, or RANK of WORLD_SIZE."
 )
-Shard = Annotated[str | None, _machine("--shard", metavar="I/N|auto", help=SHARD_HELP)]
-Track = Annotated[
-    list[str] | None, _output("--track", metavar="NAME", help="Show the run in tensorboard or wandb too; may be given twice.")
-]
-Quiet = Annotated[bool, _output("--quiet", "-q", help="No progress on stderr; warnings and errors stay.")]
-Json = Annotated[bool, _output("--json", help="The result as one JSON object on stdout.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Shard = Annotated[str | None, _machine("--shard I/N|auto", SHARD_HELP)]
+TRACK_HELP = "Show the run in tensorboard or wandb too; may be given twice."
+Track = Annotated[list[str] | None, _output("--track NAME", TRACK_HELP)]
+Quiet = Annotated[bool, _output("--quiet,-q", "No progress on stderr; warnings and errors stay.")]
+Json = Annotated[bool, _output("--json", "The result as one JSON object on stdout.")]
+Debug = Annotated[bool, _shared("--debug", "Show the traceback of an error.")]
 
 
 def settings_of(kind: type[T], given: Mapping[str, Any], **read: Any) -> T:
     """A job's settings from the options of its command, which has them as `locals()`.
 
-    An option of a setting's name is that setting, `x_option` is the table `x_options`; `read` are settings whose options have
-    another name or another form.
+    An option of a setting's name is that setting, `x_option` is the table `x_options`; one that was not given is left to the
+    setting's default. `read` are settings whose options have another name or another form.
     """
     names = {field.name for field in dataclasses.fields(cast(Any, kind))}
-    settings = {name: value for name, value in given.items() if name in names}
+    settings: dict[str, Any] = {}
     for name, value in given.items():
-        if f"{name}s" in names and name.endswith("_option"):
+        if name.endswith("_option") and f"{name}s" in names:
             settings[f"{name}s"] = pairs(f"--{name.replace('_', '-')}", value)
-    if "threads" in settings:
-        settings["threads"] = parse_threads(settings["threads"])
+        elif name == "max_time" and "max_seconds" in names:
+            settings["max_seconds"] = seconds_of(value)
+        elif name in names and value is not None:
+            parse = {"threads": parse_threads, "domains": parse_domains}.get(name)
+            settings[name] = parse(value) if parse else tuple(value) if isinstance(value, list) else value
     return kind(**settings | read)
 
 
-def pairs(option: str, given: list[str] | None) -> dict[str, str]:
-    """`base_channels=32` and the like as a table.
+def pairs(option: str, given: list[str] | None, example: str = "base_channels=32") -> dict[str, str]:
+    """`KEY=VALUE` as a table.
 
     Raises:
         UsageError: one is not of this form.
@@ -287,18 +257,30 @@ def pairs(option: str, given: list[str] | None) -> dict[str, str]:
     for text in given or []:
         key, sign, value = text.partition("=")
         if not sign or not key:
-            raise UsageError(f"{option} {text}: expected KEY=VALUE, such as base_channels=32")
+            raise UsageError(f"{option} {text}: expected KEY=VALUE, such as {example}")
         table[key.strip()] = value.strip()
     return table
 
 
-def parse_threads(text: str | None) -> int | None:
+def parse_domains(text: str) -> tuple[str, str]:
+    """Two names with a comma between them.
+
+    Raises:
+        UsageError: none of that, or one name twice.
+    """
+    first, _, second = (part.strip() for part in text.partition(","))
+    if not (first and second) or first == second or "," in second:
+        raise UsageError(f"--domains {text}: give two names with a comma between them, as in apple,orange")
+    return first, second
+
+
+def parse_threads(text: str) -> int | None:
     """`auto` or a number.
 
     Raises:
         UsageError: it is neither.
     """
-    if text is None or text == "auto":
+    if text == "auto":
         return None
     if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1024:
         raise UsageError(f"--threads {text}: give auto, or a number from 1 to 1024")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
 
 from fruitgan.distributed import is_follower
 from fruitgan.errors import Stopped
@@ -18,25 +17,24 @@ EXIT_CODES = {"SIGINT": INTERRUPTED, "SIGTERM": 143, "SIGUSR1": 0}
 ANSWER = "finishing the step and saving; Ctrl-C again stops at once"
 
 
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], None], names: Iterable[str] = EXIT_CODES) -> Iterator[None]:
+    """Give these signals, where the system has them, to the handler, and afterwards to what had them before."""
+    numbers = [number for name in names if (number := getattr(signal, name, None)) is not None]  # Windows has no SIGUSR1
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
+
+
 class PoliteStop:
-    """While it is entered, remembers the first signal instead of dying of it, and answers it on stderr: a step may last."""
+    """Remembers the first signal instead of dying of it, and answers it on stderr: a step may last."""
 
-    def __init__(self) -> None:
-        self.signal: str | None = None
-        self._before: dict[int, Any] = {}
+    signal: str | None = None
 
-    def __enter__(self) -> PoliteStop:
-        for name in EXIT_CODES:
-            number = getattr(signal, name, None)  # Windows has no SIGUSR1
-            if number is not None:
-                self._before[number] = signal.signal(number, self._asked)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _asked(self, number: int, frame: FrameType | None) -> None:
+    def asked(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         is_first = self.signal is None
         if not is_first and name == "SIGINT":
@@ -57,6 +55,21 @@ def _say_amid_other_work(text: str) -> None:
 
 
 @contextmanager
+def polite_stop(at_once: Callable[[], str]) -> Iterator[PoliteStop]:
+    """For work that saves where it is asked to stop.
+
+    Raises:
+        Stopped: at a second Ctrl-C; `at_once` tells then what is there and how to go on.
+    """
+    stop = PoliteStop()
+    with handled(stop.asked):
+        try:
+            yield stop
+        except KeyboardInterrupt:
+            raise Stopped(f"stopped at once; {at_once()}", INTERRUPTED) from None
+
+
+@contextmanager
 def stopped_at_once(message: str) -> Iterator[None]:
     """For work whose results are whole or absent: Ctrl-C and SIGTERM end it where it is.
 
@@ -69,10 +82,8 @@ def stopped_at_once(message: str) -> Iterator[None]:
         asked.append(number)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, on_sigterm)
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Stopped(message, EXIT_CODES["SIGTERM" if asked else "SIGINT"]) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with handled(on_sigterm, ["SIGTERM"]):
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise Stopped(message, EXIT_CODES["SIGTERM" if asked else "SIGINT"]) from None

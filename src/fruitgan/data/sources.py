@@ -40,7 +40,8 @@ class Source:
     b: Domain
 
     def __post_init__(self) -> None:
-        _must_differ((self.a.name, self.b.name))
+        if not (self.a.name and self.b.name) or self.a.name == self.b.name:
+            raise UsageError(f"the domains {self.a.name!r} and {self.b.name!r} need two different names, as in apple,orange")
 
     @property
     def files(self) -> list[Path]:
@@ -123,21 +124,6 @@ def check_name(data: str) -> Path | None:
 
 def _is_on_the_hub(data: str) -> bool:
     return data.startswith("hf:") and not Path(data).exists()
-
-
-def parse_domains(text: str | None) -> tuple[str, str] | None:
-    """What `--domains apple,orange` means.
-
-    Raises:
-        UsageError: not two different names with a comma between them.
-    """
-    if text is None:
-        return None
-    first, comma, second = (part.strip() for part in text.partition(","))
-    if not comma or "," in second:
-        raise UsageError(f"--domains {text}: give two names with a comma between them, as in apple,orange")
-    _must_differ((first, second))
-    return first, second
 
 
 def folder_source(root: Path, domains: tuple[str, str] | None = None) -> Source:
@@ -223,11 +209,6 @@ def must_be_folder(folder: Path) -> None:
         raise DataError(f"{folder}: no such folder")
     if not folder.is_dir():
         raise DataError(f"{folder}: not a folder")
-
-
-def _must_differ(domains: tuple[str, str]) -> None:
-    if not all(domains) or domains[0] == domains[1]:
-        raise UsageError(f"the domains {domains[0]!r} and {domains[1]!r} need two different names, as in apple,orange")
 
 
 def domains_in(folder: str) -> tuple[str, str] | None:

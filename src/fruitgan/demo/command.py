@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from fruitgan.console import Console, options
 from fruitgan.console.signals import stopped_at_once
 
 
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for everything.")] = Path("fruitgan-demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="Under a minute: shows that it runs, not what it can do.")] = False,
+    out: Path = options.option("--out DIR", "A new folder for everything.", default=Path("fruitgan-demo")),
+    quick: bool = options.option("--quick", "Under a minute: shows that it runs, not what it can do.", default=False),
     seed: options.Seed = None,
     gpu: options.Gpu = None,
     device: options.Device = None,
@@ -29,7 +26,7 @@ def demo(
     from fruitgan.demo.job import DemoSettings
     from fruitgan.demo.job import demo as job
 
-    settings = options.settings_of(DemoSettings, given, seed=seed or 0)
+    settings = options.settings_of(DemoSettings, given)
     console = Console(json=json, quiet=quiet)
     with (
         stopped_at_once(f"stopped; {out} is not complete, the same command goes on with it"),

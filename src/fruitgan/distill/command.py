@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import typer
-
-from fruitgan.console import Console, names, options
-from fruitgan.console.signals import INTERRUPTED, PoliteStop
+from fruitgan.console import Console, options
+from fruitgan.console.signals import polite_stop
 from fruitgan.errors import GateFailed, Stopped, UsageError
-from fruitgan.train_gan.command import TrainingDisplay, network
+from fruitgan.train_gan.command import TrainingDisplay, check_places, network
 
 
 def distill(
-    teacher: Annotated[
-        str | None,
-        network(
-            metavar="RUN|FILE|NAME",
-            help="What the student imitates: a run or a bundle.",
-            **names.completed(names.bundles, names.runs("train-gan")),
-        ),
-    ] = None,
-    student: Annotated[
-        Literal["lite-u", "lite", "mobile-resnet"] | None,
-        network(help="The small generator.", show_default="lite-u"),
-    ] = None,
-    student_option: Annotated[
-        list[str] | None,
-        network(metavar="KEY=VALUE", help="An option of the student: base_channels=24."),
-    ] = None,
+    teacher: str | None = network(
+        "--teacher RUN|FILE|NAME", "What the student imitates: a run or a bundle.", **options.BUNDLE_NAMES
+    ),
+    student: Literal["lite-u", "lite", "mobile-resnet"] | None = network("--student", "The small generator.", "lite-u"),
+    student_option: list[str] | None = network("--student-option KEY=VALUE", "An option of the student: base_channels=24."),
     data: options.Data = None,
     data_a: options.DataA = None,
     data_b: options.DataB = None,
@@ -44,7 +31,7 @@ def distill(
     resume: options.ResumeAt = None,
     save_every: options.SaveEvery = None,
     track: options.Track = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit code 5 if a check fails.")] = False,
+    strict: bool = options.option("--strict", "Exit code 5 if a check fails.", default=False),
     seed: options.Seed = None,
     gpu: options.Gpu = None,
     device: options.Device = None,
@@ -61,17 +48,12 @@ def distill(
     """
     given = locals()
     from fruitgan.bundle import locate
-    from fruitgan.data.sources import check_name, parse_domains
-    from fruitgan.runs.resume import find_run
 
     if teacher is None and resume is None:
         raise UsageError("which teacher? Give --teacher RUN, or --resume to go on with a run")
     if teacher is not None:
         locate(teacher)  # and so on: what the job would refuse after seconds of imports, refused at once
-    if data is not None:
-        check_name(data)
-    if resume is not None and "@" not in resume:
-        find_run(out, resume)
+    check_places(data, resume, out)
     from fruitgan.distill.job import DistillSettings
     from fruitgan.distill.job import distill as job
     from fruitgan.train_gan.settings import TrainGanSettings
@@ -80,20 +62,12 @@ def distill(
     training = options.settings_of(
         TrainGanSettings,
         given,
-        domains=parse_domains(domains),
         generator=student,
         generator_options=options.pairs("--student-option", student_option),
-        max_seconds=options.seconds_of(max_time),
-        track=tuple(track or ()),
     )
-    with PoliteStop() as stop, console.events("") as show:
-        display = TrainingDisplay(console, stop, show)
-        try:
-            result = job(DistillSettings(teacher=teacher, training=training), display)
-        except KeyboardInterrupt:
-            raise Stopped(
-                "stopped at once; the last checkpoint stays; go on with: fruitgan distill --resume", INTERRUPTED
-            ) from None
+    at_once = "the last checkpoint stays; go on with: fruitgan distill --resume"
+    with polite_stop(lambda: at_once) as stop, console.events("") as show:
+        result = job(DistillSettings(teacher=teacher, training=training), TrainingDisplay(console, stop, show))
     run = shlex.quote(str(result.training.run))
     console.result({**vars(result.training), "gates": result.gates})
     console.out(f"{result.training.run}: step {result.training.step}")

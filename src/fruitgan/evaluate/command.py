@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from fruitgan.console import Console, names, options
+from fruitgan.console.options import option
 from fruitgan.console.signals import stopped_at_once
 from fruitgan.errors import GateFailed, UsageError
 from fruitgan.registry import Registry
@@ -18,130 +18,79 @@ if TYPE_CHECKING:
 
 HEADLINES = 5
 """So many numbers are printed; the report, and --verbose, have all."""
-DATA, OUTPUT, GATES, COMPARE = options.DATA_PANEL, options.OUTPUT_PANEL, "Gates", "Side by side"
-
-
-def _option(usage: str, text: str, panel: str | None = None, shown: str | bool = True, **rest: Any) -> Any:
-    """An option as it is typed, `--name VALUE`, with its help."""
-    name, metavar = usage.split(" ", 1)
-    return typer.Option(name, metavar=metavar, help=text, rich_help_panel=panel, show_default=shown, **rest)
+of_gates, of_compare = (functools.partial(option, panel=panel) for panel in ("Gates", "Side by side"))
 
 
 def evaluate(
-    fake_dir: Annotated[Path | None, _option("--fake-dir DIR", "The generated images.", DATA, False)] = None,
-    further: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="More of them after --compare RUN.", hidden=True)
-    ] = None,
-    real_dir: Annotated[Path | None, _option("--real-dir DIR", "The real images.", DATA, "origins beside the fakes")] = None,
-    source_dir: Annotated[
-        Path | None, _option("--source-dir DIR", "What the generated images were made of; with it comes R.", DATA)
-    ] = None,
-    training_dir: Annotated[
-        Path | None,
-        _option("--training-dir DIR", "Real images that trained the generator; with them comes nearest-training.", DATA),
-    ] = None,
+    fake_dir: Path | None = options.of_data("--fake-dir DIR", "The generated images.", False),
+    further: list[str] | None = options.argument("[RUN]...", "More of them after --compare RUN.", hidden=True),
+    real_dir: Path | None = options.of_data("--real-dir DIR", "The real images.", "origins beside the fakes"),
+    source_dir: Path | None = options.of_data("--source-dir DIR", "What the generated images were made of; with it comes R."),
+    training_dir: Path | None = options.of_data(
+        "--training-dir DIR", "Real images that trained the generator; with them comes nearest-training."
+    ),
     background: options.Background = None,
     value_range: options.ValueRange = None,
     fit: options.Fit = None,
-    detector: Annotated[
-        str | None,
-        _option(
-            "--detector FILE|NAME|none",
-            "The detector whose accuracy is measured: a file or run, a name to train it here, or none.",
-            shown="the strongest of --attackers",
-            **names.completed(names.runs("train-detector"), lambda: [*Registry[Any]("detectors").names(), "none"]),
-        ),
-    ] = None,
-    attackers: Annotated[
-        list[str] | None,
-        _option(
-            "--attackers NAME|all",
-            "Detectors to train here, of which the strongest counts; several with commas. With --quick, small-cnn is left out.",
-            shown="spectrum, npr, efficientnet-lite1, logistic and small-cnn",
-            **names.registered("detectors", "all", several=True),
-        ),
-    ] = None,
-    features: Annotated[
-        list[str] | None,
-        _option(
-            "--features NAME",
-            "Features of images; several with commas, the first gives the headline numbers. Any network with its weights: "
-            "torchvision:resnet50, timm:NAME, clip, dinov2:vit-b-14, inception.",
-            shown="fruit-embed, random and colour",
-            **names.registered("features", several=True),
-        ),
-    ] = None,
-    metrics: Annotated[
-        list[str] | None,
-        _option(
-            "--metrics NAME",
-            "Which numbers; several with commas, or all. `fruitgan list metrics` names them.",
-            shown="those that take seconds",
-            **names.registered("metrics", "all", several=True),
-        ),
-    ] = None,
-    weights: Annotated[
-        list[str] | None,
-        _option(
-            "--weights [NAME=]FILE",
-            "The weights of inception, torchvision:NAME or timm:NAME where they lie here; once for each.",
-            shown="fetched",
-        ),
-    ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer resamples and folds: coarser intervals, the same numbers.")
-    ] = False,
-    fail_above: Annotated[
-        list[str] | None,
-        _option("--fail-above NUMBER=BOUND", "Exit code 5 if a number is higher: kid=0.05, r=0.8, accuracy=0.9.", GATES),
-    ] = None,
-    fail_below: Annotated[
-        list[str] | None, _option("--fail-below NUMBER=BOUND", "Exit code 5 if a number is lower.", GATES)
-    ] = None,
-    compare: Annotated[
-        list[str] | None,
-        _option(
-            "--compare RUN",
-            "Generators side by side, as in --compare RUN1 RUN2: bundles, runs, exported datasets or folders of images; held "
-            "against the first, or against --fake-dir.",
-            COMPARE,
-        ),
-    ] = None,
-    data: Annotated[
-        str | None, _option("--data NAME|DIR", "What the bundles of --compare translate, and the real images.", COMPARE)
-    ] = None,
-    domains: Annotated[str | None, _option("--domains A,B", "What the two domains of --data are called.", COMPARE)] = None,
-    to: Annotated[
-        str | None,
-        _option("--to DOMAIN", "The domain that the bundles of --compare translate to.", COMPARE, "the bundle's second"),
-    ] = None,
-    count: Annotated[
-        int | None,
-        _option("--count N", "Images of each class that the bundles of --compare make.", COMPARE, "the test images", min=1),
-    ] = None,
-    image_size: Annotated[
-        int | None,
-        _option(
-            "--image-size PIXELS",
-            "Side of the images that the bundles of --compare make.",
-            COMPARE,
-            "the bundles', or the smaller",
-            min=1,
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        _option("--out DIR", "Where evaluation.json and report.html go, anew.", OUTPUT, "runs/evaluate/<folder>"),
-    ] = None,
+    detector: str | None = option(
+        "--detector FILE|NAME|none",
+        "The detector whose accuracy is measured: a file or run, a name to train it here, or none.",
+        "the strongest of --attackers",
+        **names.one_of("detector", names.runs("train-detector"), lambda: [*Registry[Any]("detectors").names(), "none"]),
+    ),
+    attackers: list[str] | None = option(
+        "--attackers NAME|all",
+        "Detectors to train here, of which the strongest counts; several with commas. With --quick, small-cnn is left out.",
+        "spectrum, npr, efficientnet-lite1, logistic and small-cnn",
+        **names.registered("detectors", "all", several=True),
+    ),
+    features: list[str] | None = option(
+        "--features NAME",
+        "Features of images; several with commas, the first gives the headline numbers. Any network with its weights: "
+        "torchvision:resnet50, timm:NAME, clip, dinov2:vit-b-14, inception.",
+        "fruit-embed, random and colour",
+        **names.registered("features", several=True),
+    ),
+    metrics: list[str] | None = option(
+        "--metrics NAME",
+        "Which numbers; several with commas, or all. `fruitgan list metrics` names them.",
+        "those that take seconds",
+        **names.registered("metrics", "all", several=True),
+    ),
+    weights: list[str] | None = option(
+        "--weights [NAME=]FILE",
+        "The weights of inception, torchvision:NAME or timm:NAME where they lie here; once for each.",
+        "fetched",
+    ),
+    quick: bool = option("--quick", "Fewer resamples and folds: coarser intervals, the same numbers.", default=False),
+    fail_above: list[str] | None = of_gates(
+        "--fail-above NUMBER=BOUND", "Exit code 5 if a number is higher: kid=0.05, r=0.8, accuracy=0.9."
+    ),
+    fail_below: list[str] | None = of_gates("--fail-below NUMBER=BOUND", "Exit code 5 if a number is lower."),
+    compare: list[str] | None = of_compare(
+        "--compare RUN",
+        "Generators side by side, as in --compare RUN1 RUN2: bundles, runs, exported datasets or folders of images; held "
+        "against the first, or against --fake-dir.",
+    ),
+    data: str | None = of_compare("--data NAME|DIR", "What the bundles of --compare translate, and the real images."),
+    domains: str | None = of_compare("--domains A,B", "What the two domains of --data are called."),
+    to: str | None = of_compare("--to DOMAIN", "The domain that the bundles of --compare translate to.", "the bundle's second"),
+    count: int | None = of_compare(
+        "--count N", "Images of each class that the bundles of --compare make.", "the test images", min=1
+    ),
+    image_size: int | None = of_compare(
+        "--image-size PIXELS", "Side of the images that the bundles of --compare make.", "the bundles', or the smaller", min=1
+    ),
+    out: Path | None = options.of_output(
+        "--out DIR", "Where evaluation.json and report.html go, anew.", "runs/evaluate/<folder>"
+    ),
     seed: options.Seed = None,
     gpu: options.Gpu = None,
     device: options.Device = None,
     threads: options.Threads = None,
     ray: options.Ray = None,
     config: options.Config = None,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="All numbers, and what they mean, as in the report.", rich_help_panel=OUTPUT)
-    ] = False,
+    verbose: bool = options.of_output("--verbose", "All numbers, and what they mean, as in the report.", default=False),
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
@@ -149,6 +98,7 @@ def evaluate(
 
     Example: fruitgan evaluate --fake-dir dataset/predicted
     """
+    given = locals()
     bounds = _bounds("--fail-above", fail_above or []), _bounds("--fail-below", fail_below or [])
     runs = _runs(
         fake_dir,
@@ -156,7 +106,6 @@ def evaluate(
         further or [],
         {"--data": data, "--domains": domains, "--to": to, "--count": count} | {"--image-size": image_size},
     )
-    from fruitgan.data.sources import parse_domains
     from fruitgan.evaluate import settings as choices
 
     _check_places([folder for folder in (fake_dir, real_dir) if folder is not None], runs if compare else (), data)
@@ -164,35 +113,21 @@ def evaluate(
     from fruitgan.evaluate.job import evaluate as job
 
     chosen = _names(features) or choices.DEFAULT_FEATURES
-    settings = choices.EvaluateSettings(
+    settings = options.settings_of(
+        choices.EvaluateSettings,
+        given,
         fake_dir=fake_dir or Path(runs[0]),
-        real_dir=real_dir,
-        source_dir=source_dir,
-        training_dir=training_dir,
-        background=background,
-        value_range=value_range,
-        fit=fit,
-        detector=detector,
         attackers=_names(attackers),
         features=chosen,
         metrics=_names(metrics) or choices.DEFAULT_METRICS,
         weights=_weights(weights or [], [name for name in chosen if choices.takes_weights(name)]),
-        quick=quick,
-        ray=ray,
-        out=out,
         fail_above=bounds[0],
         fail_below=bounds[1],
-        seed=seed or 0,
-        gpu=gpu,
-        device=device,
-        threads=options.parse_threads(threads),
     )
     console = Console(json=json, quiet=quiet)
     with stopped_at_once("stopped; the same command begins again"), console.events("step") as on_progress:
         if len(runs) > 1:
-            sides = choices.CompareSettings(
-                runs=runs, data=data, domains=parse_domains(domains), to=to, count=count, image_size=image_size
-            )
+            sides = options.settings_of(choices.CompareSettings, given, runs=runs)
             result = compare_job(sides, settings, on_progress)
         else:
             result = job(settings, on_progress)
@@ -226,9 +161,9 @@ def _runs(fake_dir: Path | None, compare: list[str], further: list[str], of_bund
         raise UsageError(f"{further[0]}: give a folder of generated images with --fake-dir, or several runs after --compare")
     if not runs:
         raise UsageError("give the generated images with --fake-dir DIR, or several runs with --compare RUN1 RUN2")
-    for option, value in of_bundles.items():
+    for name, value in of_bundles.items():
         if value is not None and not compare:
-            raise UsageError(f"{option}: belongs to --compare")
+            raise UsageError(f"{name}: belongs to --compare")
     return runs
 
 
@@ -254,17 +189,14 @@ def _weights(given: list[str], takers: list[str]) -> dict[str, Path]:
 
 
 def _bounds(option: str, given: list[str]) -> dict[str, float]:
-    """`kid=0.05` by name; Raises: UsageError if it is not of that form, or has one name twice."""
-    bounds: dict[str, float] = {}
-    for text in given:
-        name, _, bound = (part.strip() for part in text.partition("="))
-        if name in bounds:
-            raise UsageError(f"{option} {text}: {name} has a bound already")
-        try:
-            bounds[name] = float(bound)
-        except ValueError:
-            raise UsageError(f"{option} {text}: expected a number's name and its bound, such as kid=0.05") from None
-    return bounds
+    """`kid=0.05` by name. Raises: UsageError if it is not of that form, or has one name twice."""
+    bounds = options.pairs(option, given, "kid=0.05")
+    if len(bounds) < len(given):
+        raise UsageError(f"{option}: one bound for a number, not two")
+    try:
+        return {name: float(bound) for name, bound in bounds.items()}
+    except ValueError:
+        raise UsageError(f"{option} {' '.join(given)}: expected numbers as bounds, such as kid=0.05") from None
 
 
 def _show(console: Console, result: EvaluateResult, values: dict[str, Any], verbose: bool) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
-
-import typer
+from typing import Literal
 
 from fruitgan.console import Console, options
+from fruitgan.console.options import option
 from fruitgan.console.signals import stopped_at_once
 
 SHOWN_PATHS = 5
@@ -24,29 +23,21 @@ def export_dataset(
     bundle: options.Bundle = None,
     to: options.To = None,
     direction: options.Direction = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The dataset folder.")] = Path("dataset"),
-    count: Annotated[
-        int | None,
-        typer.Option(
-            "--count",
-            min=1,
-            show_default="the test images that both classes have",
-            help="Images of each class: test images first, then training images, flagged in the manifest.",
-        ),
-    ] = None,
-    origins: Annotated[
-        Literal["target", "source"],
-        typer.Option("--origins", help="The real images: of the domain that is imitated, or the sources of the fakes."),
-    ] = "target",
-    image_size: Annotated[
-        int | None,
-        typer.Option("--image-size", min=1, metavar="PIXELS", show_default="the bundle's", help="Side of the square images."),
-    ] = None,
-    format: Annotated[
-        Literal["png", "webp", "jpg"],
-        typer.Option("--format", help="Kind of the files: png and webp keep every bit, jpg (95) does not."),
-    ] = "png",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another dataset in the folder.")] = False,
+    out: Path = option("--out DIR", "The dataset folder.", default=Path("dataset")),
+    count: int | None = option(
+        "--count",
+        "Images of each class: test images first, then training images, flagged in the manifest.",
+        "the test images that both classes have",
+        min=1,
+    ),
+    origins: Literal["target", "source"] = option(
+        "--origins", "The real images: of the domain that is imitated, or the sources of the fakes.", default="target"
+    ),
+    image_size: int | None = option("--image-size PIXELS", "Side of the square images.", "the bundle's", min=1),
+    format: Literal["png", "webp", "jpg"] = option(
+        "--format", "Kind of the files: png and webp keep every bit, jpg (95) does not.", default="png"
+    ),
+    overwrite: bool = option("--overwrite", "Replace another dataset in the folder.", default=False),
     engine: options.Engine = "auto",
     gpu: options.Gpu = None,
     device: options.Device = None,
@@ -62,13 +53,13 @@ def export_dataset(
     """
     given = locals()
     from fruitgan.data.parallel import parse_shard
-    from fruitgan.data.sources import check_name, parse_domains
+    from fruitgan.data.sources import check_name
     from fruitgan.export_dataset.job import ExportSettings
     from fruitgan.export_dataset.job import export_dataset as run
 
     if data is not None:
         check_name(data)  # before anything is imported that takes seconds
-    settings = options.settings_of(ExportSettings, given, domains=parse_domains(domains), shard=parse_shard(shard))
+    settings = options.settings_of(ExportSettings, given, shard=parse_shard(shard))
     console = Console(json=json, quiet=quiet)
     with (
         stopped_at_once("stopped; every image is whole, and the same command does the rest"),

@@ -5,26 +5,20 @@ from __future__ import annotations
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from fruitgan.console import Console, options
+from fruitgan.console.options import option
 from fruitgan.console.signals import stopped_at_once
 from fruitgan.errors import EnvironmentProblem, FruitganError, reason_of
 
 
 def serve(
-    bundle: Annotated[
-        list[str] | None, typer.Option("--bundle", metavar=f"{options.BUNDLE}[@STEP]", help="One more bundle to offer.")
-    ] = None,
-    runs: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the run folders.")] = Path("runs/train-gan"),
-    detectors: Annotated[Path, typer.Option(metavar="DIR", help="Where detectors are.")] = Path("runs/train-detector"),
-    host: Annotated[str, typer.Option("--host", help="Where to listen; others than this machine need --auth.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 is any that is free.")] = 8000,
-    auth: Annotated[
-        str | None, typer.Option("--auth", metavar="USER:PASSWORD", help="Asked of everybody; FRUITGAN_AUTH keeps it unseen.")
-    ] = None,
+    bundle: list[str] | None = option(f"--bundle {options.BUNDLE}[@STEP]", "One more bundle to offer."),
+    runs: Path = option("--runs DIR", "The folder of the run folders.", default=Path("runs/train-gan")),
+    detectors: Path = option("--detectors DIR", "Where detectors are.", default=Path("runs/train-detector")),
+    host: str = option("--host", "Where to listen; others than this machine need --auth.", default="127.0.0.1"),
+    port: int = option("--port", "0 is any that is free.", default=8000, min=0, max=65535),
+    auth: str | None = option("--auth USER:PASSWORD", "Asked of everybody; FRUITGAN_AUTH keeps it unseen."),
     config: options.Config = None,
     quiet: options.Quiet = False,
 ) -> None:

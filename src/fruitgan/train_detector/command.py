@@ -7,12 +7,10 @@ import io
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import typer
+from typing import TYPE_CHECKING, Any, Literal
 
 from fruitgan.console import Console, names, options
-from fruitgan.console.signals import INTERRUPTED, PoliteStop, stopped_at_once
+from fruitgan.console.signals import polite_stop, stopped_at_once
 from fruitgan.errors import DataError, Stopped
 from fruitgan.progress import Event, Note
 
@@ -21,56 +19,37 @@ if TYPE_CHECKING:
 
     from fruitgan.train_detector.settings import TrainDetectorResult, TrainDetectorSettings
 
-_data_option = partial(typer.Option, rich_help_panel=options.DATA_PANEL)
-_option = partial(typer.Option, rich_help_panel="Detector and training")
+training = partial(options.option, panel="Detector and training")
 
 
 def train_detector(
-    data: Annotated[
-        Path | None,
-        _data_option(metavar="DIR", help="A folder with predicted (generated) and origins (real), as export-dataset makes it."),
-    ] = None,
-    protocol: Annotated[
-        Literal["grouped", "seed"] | None,
-        _data_option(
-            help="grouped: split by source image into train, val and test. seed: as the lab report, which leaks.",
-            show_default="grouped",
-        ),
-    ] = None,
-    detector: Annotated[
-        str | None,
-        _option(
-            metavar="NAME",
-            help="spectrum, seed-cnn (the lab report's), ...",
-            show_default="small-cnn",
-            **names.registered("detectors"),
-        ),
-    ] = None,
-    detector_option: Annotated[
-        list[str] | None, _option(metavar="KEY=VALUE", help="An option of the detector: base_channels=24.")
-    ] = None,
-    augment: Annotated[
-        str | None,
-        _option(
-            metavar="NAME",
-            help="How training images are augmented.",
-            show_default="what the detector suggests",
-            **names.registered("augmentations"),
-        ),
-    ] = None,
-    image_size: Annotated[
-        int | None,
-        _option(min=1, metavar="PIXELS", help="Side of the square images.", show_default="the detector's, or the images'"),
-    ] = None,
-    epochs: Annotated[int | None, options.length(min=1, help="How long, at most.", show_default="100")] = None,
-    patience: Annotated[
-        int | None, options.length(min=1, help="Stop after so many epochs without a lower validation loss.", show_default="10")
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        _option("--batch-size", "-b", min=2, metavar="N", help="Images per step.", show_default="64, or 16 steps an epoch"),
-    ] = None,
-    learning_rate: Annotated[float | None, _option(metavar="X", help="Learning rate (Adam).", show_default="0.001")] = None,
+    data: Path | None = options.of_data(
+        "--data DIR", "A folder with predicted (generated) and origins (real), as export-dataset makes it."
+    ),
+    protocol: Literal["grouped", "seed"] | None = options.of_data(
+        "--protocol",
+        "grouped: split by source image into train, val and test. seed: as the lab report, which leaks.",
+        "grouped",
+    ),
+    detector: str | None = training(
+        "--detector NAME", "spectrum, seed-cnn (the lab report's), ...", "small-cnn", **names.registered("detectors")
+    ),
+    detector_option: list[str] | None = training("--detector-option KEY=VALUE", "An option of the detector: base_channels=24."),
+    augment: str | None = training(
+        "--augment NAME",
+        "How training images are augmented.",
+        "what the detector suggests",
+        **names.registered("augmentations"),
+    ),
+    image_size: int | None = training(
+        "--image-size PIXELS", "Side of the square images.", "the detector's, or the images'", min=1
+    ),
+    epochs: int | None = options.of_length("--epochs", "How long, at most.", "100", min=1),
+    patience: int | None = options.of_length(
+        "--patience", "Stop after so many epochs without a lower validation loss.", "10", min=1
+    ),
+    batch_size: int | None = training("--batch-size,-b N", "Images per step.", "64, or 16 steps an epoch", min=2),
+    learning_rate: float | None = training("--learning-rate X", "Learning rate (Adam).", "0.001"),
     name: options.Name = None,
     out: options.Out = Path("runs/train-detector"),
     resume: options.Resume = None,
@@ -94,7 +73,7 @@ def train_detector(
     from fruitgan.runs.resume import find_run
     from fruitgan.train_detector.settings import METRICS, TrainDetectorSettings
 
-    settings = options.settings_of(TrainDetectorSettings, given, track=tuple(track or ()))
+    settings = options.settings_of(TrainDetectorSettings, given)
     if resume is not None:  # what the job would refuse after seconds of imports, refused at once
         find_run(out, resume, METRICS)
     elif data is not None:
@@ -120,7 +99,12 @@ def _train(settings: TrainDetectorSettings, console: Console) -> None:
                 console.say(_in_a_line(event.details))
         return stop.signal is not None
 
-    with PoliteStop() as stop, console.events() as show:
+    def at_once() -> str:
+        if run is None:
+            return "before the first epoch; nothing was changed"
+        return f"since the last save nothing is kept; go on with: {resume_line(run, settings)}"
+
+    with polite_stop(at_once) as stop, console.events() as show:
         try:
             result = job(settings, on_progress)
         except NoRoundDone:
@@ -128,11 +112,6 @@ def _train(settings: TrainDetectorSettings, console: Console) -> None:
             console.result({"run": str(run), "rounds": 0, "finished": False})
             line = resume_line(run, settings)
             raise Stopped(f"stopped before the end of the first epoch; start it again with: {line}", stop.exit_code) from None
-        except KeyboardInterrupt:
-            said = "before the first epoch; nothing was changed"
-            if run is not None:
-                said = f"since the last save nothing is kept; go on with: {resume_line(run, settings)}"
-            raise Stopped(f"stopped at once; {said}", INTERRUPTED) from None
     console.result(result)
     _show(result, console)
     if not result.finished:
@@ -170,19 +149,14 @@ def _show(result: TrainDetectorResult, console: Console) -> None:
 
 
 def detect(
-    pictures: Annotated[
-        list[str], typer.Argument(metavar="PICTURE|FOLDER...", help="Files, folders or globs.", show_default=False)
-    ],
-    detector: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|RUN",
-            help="What judges.",
-            show_default="the newest run of train-detector here",
-            **names.completed(names.runs("train-detector")),
-        ),
-    ] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Include subfolders.")] = False,
+    pictures: list[str] = options.argument("PICTURE|FOLDER...", "Files, folders or globs.", default=...),
+    detector: str | None = options.option(
+        "--detector FILE|RUN",
+        "What judges.",
+        "the newest run of train-detector here",
+        **names.one_of("file or run", names.runs("train-detector")),
+    ),
+    recursive: bool = options.option("--recursive,-r", "Include subfolders.", default=False),
     gpu: options.Gpu = None,
     device: options.Device = None,
     quiet: options.Quiet = False,
@@ -193,6 +167,7 @@ def detect(
 
     Example: fruitgan detect photo.jpg
     """
+    given = locals()
     from fruitgan.runs.resume import locate_detector
     from fruitgan.train_detector.settings import OUT
 
@@ -201,7 +176,7 @@ def detect(
     from fruitgan.train_detector.detect_job import detect as job
 
     console = Console(json=json, quiet=quiet)
-    settings = DetectSettings(pictures=tuple(pictures), recursive=recursive, detector=detector, gpu=gpu, device=device)
+    settings = options.settings_of(DetectSettings, given)
     with stopped_at_once("stopped; nothing was written"), console.events("img") as on_progress:
         result = job(settings, on_progress)
     console.result(result)

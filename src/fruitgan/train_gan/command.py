@@ -7,12 +7,10 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import typer
+from typing import TYPE_CHECKING, Any, Literal
 
 from fruitgan.console import Console, names, options
-from fruitgan.console.signals import INTERRUPTED, PoliteStop
+from fruitgan.console.signals import PoliteStop, polite_stop
 from fruitgan.errors import Stopped, UsageError
 from fruitgan.progress import Event, OnProgress, Progress, duration
 
@@ -26,8 +24,7 @@ LIGHT_RECIPES = ("fast", "lesson")
 ADVERSARIES = {"adversarial": "G", "discriminator": "D"}
 SHOWN_LOSSES = 3
 
-network = functools.partial(typer.Option, rich_help_panel=NETWORKS_PANEL)
-length = options.length
+network = functools.partial(options.option, panel=NETWORKS_PANEL)
 
 
 def train_gan(
@@ -38,105 +35,69 @@ def train_gan(
     background: options.Background = None,
     value_range: options.ValueRange = None,
     fit: options.Fit = None,
-    allow_overlap: Annotated[
-        bool,
-        typer.Option(
-            "--allow-overlap", help="Train even where a picture is in both domains.", rich_help_panel=options.DATA_PANEL
-        ),
-    ] = False,
-    recipe: Annotated[
-        str | None,
-        network(
-            metavar="NAME|FILE.toml",
-            help='What is computed; a file may begin with extends = "fast". fruitgan show recipe NAME prints one.',
-            show_default="fast on a CPU, else fruit",
-            **names.registered("recipes"),
-        ),
-    ] = None,
-    set_field: Annotated[
-        list[str] | None,
-        network(
-            "--set",
-            metavar="KEY=VALUE",
-            help="A field of the recipe by its dotted name: weights.cycle=5, optimizers.generators.learning_rate=1e-4.",
-        ),
-    ] = None,
-    learning_rate: Annotated[
-        float | None,
-        network(help="Of the generators; the discriminators' keeps its ratio to it.", show_default="the recipe's"),
-    ] = None,
-    cycle_weight: Annotated[
-        str | None,
-        network(
-            metavar="W|START:END",
-            help="Weight of the cycle loss: 5, or 8:2 for one that falls linearly.",
-            show_default="the recipe's",
-        ),
-    ] = None,
-    generator: Annotated[
-        str | None, network(help="Another generator than the recipe's.", **names.registered("generators"))
-    ] = None,
-    generator_option: Annotated[
-        list[str] | None, network(metavar="KEY=VALUE", help="An option of the generator: base_channels=32.")
-    ] = None,
-    discriminator: Annotated[
-        str | None, network(help="Another discriminator than the recipe's.", **names.registered("discriminators"))
-    ] = None,
-    discriminator_option: Annotated[
-        list[str] | None, network(metavar="KEY=VALUE", help="An option of the discriminator.")
-    ] = None,
-    objective: Annotated[
-        str | None, network(help="Another objective than the recipe's.", **names.registered("objectives"))
-    ] = None,
-    objective_option: Annotated[
-        list[str] | None, network(metavar="KEY=VALUE", help="An option of the objective: pool_size=50.")
-    ] = None,
-    augment: Annotated[
-        str | None, network(help="Another augmentation than the recipe's.", **names.registered("augmentations"))
-    ] = None,
+    allow_overlap: bool = options.of_data("--allow-overlap", "Train even where a picture is in both domains.", default=False),
+    recipe: str | None = network(
+        "--recipe NAME|FILE.toml",
+        'What is computed; a file may begin with extends = "fast". fruitgan show recipe NAME prints one.',
+        "fast on a CPU, else fruit",
+        **names.registered("recipes"),
+    ),
+    set_field: list[str] | None = network(
+        "--set KEY=VALUE",
+        "A field of the recipe by its dotted name: weights.cycle=5, optimizers.generators.learning_rate=1e-4.",
+    ),
+    learning_rate: float | None = network(
+        "--learning-rate", "Of the generators; the discriminators' keeps its ratio to it.", "the recipe's"
+    ),
+    cycle_weight: str | None = network(
+        "--cycle-weight W|START:END",
+        "Weight of the cycle loss: 5, or 8:2 for one that falls linearly.",
+        "the recipe's",
+    ),
+    generator: str | None = network("--generator", "Another generator than the recipe's.", **names.registered("generators")),
+    generator_option: list[str] | None = network(
+        "--generator-option KEY=VALUE", "An option of the generator: base_channels=32."
+    ),
+    discriminator: str | None = network(
+        "--discriminator", "Another discriminator than the recipe's.", **names.registered("discriminators")
+    ),
+    discriminator_option: list[str] | None = network("--discriminator-option KEY=VALUE", "An option of the discriminator."),
+    objective: str | None = network("--objective", "Another objective than the recipe's.", **names.registered("objectives")),
+    objective_option: list[str] | None = network("--objective-option KEY=VALUE", "An option of the objective: pool_size=50."),
+    augment: str | None = network("--augment", "Another augmentation than the recipe's.", **names.registered("augmentations")),
     image_size: options.ImageSize = None,
     batch_size: options.BatchSize = None,
-    init_from: Annotated[str | None, network(metavar="BUNDLE", help="Start from the generators of a bundle.")] = None,
-    epochs: Annotated[int | None, length(min=1, help="How long.", show_default="the recipe's")] = None,
+    init_from: str | None = network("--init-from BUNDLE", "Start from the generators of a bundle."),
+    epochs: int | None = options.of_length("--epochs", "How long.", "the recipe's", min=1),
     steps: options.Steps = None,
     max_time: options.MaxTime = None,
     name: options.Name = None,
     out: options.Out = Path("runs/train-gan"),
     resume: options.ResumeAt = None,
-    sample_every: Annotated[
-        int | None, length(min=1, metavar="STEPS", help="A grid of samples this often.", show_default="500")
-    ] = None,
-    evaluate_every: Annotated[
-        int | None,
-        length(
-            min=1,
-            metavar="STEPS",
-            help="KID on a tenth of the training images this often; these are then kept out of training.",
-            show_default="never",
-        ),
-    ] = None,
+    sample_every: int | None = options.of_length("--sample-every STEPS", "A grid of samples this often.", "500", min=1),
+    evaluate_every: int | None = options.of_length(
+        "--evaluate-every STEPS",
+        "KID on a tenth of the training images this often; these are then kept out of training.",
+        "never",
+        min=1,
+    ),
     save_every: options.SaveEvery = None,
-    keep: Annotated[int | None, length(min=1, help="How many checkpoints stay.", show_default="2")] = None,
-    keep_every: Annotated[int | None, length(min=1, metavar="STEPS", help="A checkpoint this often stays for good.")] = None,
-    on_nan: Annotated[
-        Literal["stop", "rollback"] | None,
-        length(
-            help="When a loss is not finite: stop, or go back to the last checkpoint with another seed, at most 3 times.",
-            show_default="stop",
-        ),
-    ] = None,
+    keep: int | None = options.of_length("--keep", "How many checkpoints stay.", "2", min=1),
+    keep_every: int | None = options.of_length("--keep-every STEPS", "A checkpoint this often stays for good.", min=1),
+    on_nan: Literal["stop", "rollback"] | None = options.of_length(
+        "--on-nan",
+        "When a loss is not finite: stop, or go back to the last checkpoint with another seed, at most 3 times.",
+        "stop",
+    ),
     track: options.Track = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print parameters, multiply-adds, memory and time here; train nothing.")
-    ] = False,
-    profile: Annotated[
-        bool,
-        typer.Option(
-            "--profile",
-            help="Write where a step's time goes to RUN/profile/: summary.txt, and trace.json for ui.perfetto.dev or "
-            "chrome://tracing.",
-        ),
-    ] = False,
+    dry_run: bool = options.option(
+        "--dry-run", "Print parameters, multiply-adds, memory and time here; train nothing.", default=False
+    ),
+    profile: bool = options.option(
+        "--profile",
+        "Write where a step's time goes to RUN/profile/: summary.txt, and trace.json for ui.perfetto.dev or chrome://tracing.",
+        default=False,
+    ),
     seed: options.Seed = None,
     gpu: options.Gpus = None,
     processes: options.Processes = None,
@@ -144,14 +105,11 @@ def train_gan(
     threads: options.Threads = None,
     precision: options.Precision = None,
     force: options.Force = False,
-    compile: Annotated[
-        bool,
-        typer.Option(
-            "--compile",
-            help="The networks through torch.compile: minutes at the start, then faster steps on some machines.",
-            rich_help_panel=options.MACHINE_PANEL,
-        ),
-    ] = False,
+    compile: bool = options.of_machine(
+        "--compile",
+        "The networks through torch.compile: minutes at the start, then faster steps on some machines.",
+        default=False,
+    ),
     deterministic: options.Deterministic = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
@@ -163,20 +121,16 @@ def train_gan(
     """
     given = locals()
     console = Console(json=json, quiet=quiet)
-    from fruitgan.data.sources import parse_domains
+    from fruitgan.train_gan.recipe import resolve_recipe
     from fruitgan.train_gan.settings import TrainGanSettings
 
-    _check_names(data, resume, out, changes := options.pairs("--set", set_field), recipe)
+    check_places(data, resume, out)
+    changes = options.pairs("--set", set_field)
+    if resume is None:
+        resolve_recipe(recipe or LIGHT_RECIPES[0], changes)  # the fields of the other default, fruit, have the same names
     if data is None and data_a is None and data_b is None and resume is None:
         raise UsageError("what to train on? Give --data NAME|DIR (--data demo needs nothing), or --data-a DIR --data-b DIR")
-    settings = options.settings_of(
-        TrainGanSettings,
-        given,
-        domains=parse_domains(domains),
-        recipe_changes=changes,
-        max_seconds=options.seconds_of(max_time),
-        track=tuple(track or ()),
-    )
+    settings = options.settings_of(TrainGanSettings, given, recipe_changes=changes)
     if dry_run and resume is not None:
         raise UsageError("--dry-run is for a training that has not begun; fruitgan show RUN tells of one that has")
     if dry_run:
@@ -185,18 +139,15 @@ def train_gan(
         _train(settings, console)
 
 
-def _check_names(data: str | None, resume: str | None, out: Path, changes: Mapping[str, str], recipe: str | None) -> None:
-    """What the job would refuse after seconds of imports, refused at once."""
+def check_places(data: str | None, resume: str | None, out: Path) -> None:
+    """What a training would refuse after seconds of imports, refused at once."""
     from fruitgan.data.sources import check_name
     from fruitgan.runs.resume import find_run
-    from fruitgan.train_gan.recipe import resolve_recipe
 
-    if resume is not None:
-        if "@" not in resume:
-            find_run(out, resume)
-    elif data is not None:
+    if resume is None and data is not None:
         check_name(data)
-        resolve_recipe(recipe or LIGHT_RECIPES[0], changes)  # the fields of the other default, fruit, have the same names
+    elif resume is not None and "@" not in resume:
+        find_run(out, resume)
 
 
 class TrainingDisplay:
@@ -247,32 +198,25 @@ def brief_losses(losses: Mapping[str, float]) -> dict[str, str]:
 
 
 def _train(settings: TrainGanSettings, console: Console) -> None:
+    from fruitgan.runs.run import Run
     from fruitgan.train_gan.job import resume_line
     from fruitgan.train_gan.job import train_gan as job
 
-    with PoliteStop() as stop, console.events("") as show:
+    def at_once() -> str:
+        if (run := display.run) is None:
+            return "before the first step; nothing was changed"
+        step = Run(run).saved_step
+        kept = f"the checkpoint of step {step} stays" if step else "before the first checkpoint"
+        return f"{kept}; go on with: {resume_line(run, settings)}"
+
+    with polite_stop(at_once) as stop, console.events("") as show:
         display = TrainingDisplay(console, stop, show)
-        try:
-            result = job(settings, display)
-        except KeyboardInterrupt:
-            raise Stopped(_stopped_at_once(display.run, settings), INTERRUPTED) from None
+        result = job(settings, display)
     console.result(result)
     console.out(f"{result.run}: step {result.step}, {result.images_per_second:.2f} images/s")
     console.out(f"  translate with it: fruitgan translate photo.jpg --bundle {shlex.quote(str(result.run))}")
     if not result.finished:
         raise Stopped(f"stopped, saved; go on with: {resume_line(result.run, settings)}", stop.exit_code)
-
-
-def _stopped_at_once(run: Path | None, settings: TrainGanSettings) -> str:
-    """What to say after a second Ctrl-C."""
-    from fruitgan.runs.run import Run
-    from fruitgan.train_gan.job import resume_line
-
-    if run is None:
-        return "stopped at once, before the first step; nothing was changed"
-    step = Run(run).saved_step
-    kept = f"the checkpoint of step {step} stays" if step else "before the first checkpoint"
-    return f"stopped at once; {kept}; go on with: {resume_line(run, settings)}"
 
 
 def _dry_run(settings: TrainGanSettings, console: Console) -> None:

@@ -4,69 +4,48 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import typer
-
-from fruitgan.console import Console, names, options
+from fruitgan.console import Console, options
+from fruitgan.console.options import argument, option
 from fruitgan.console.signals import stopped_at_once
 from fruitgan.errors import FruitganError, UsageError
 
 
 def translate(
-    sources: Annotated[
-        list[str],
-        typer.Argument(metavar="PICTURE...", help="Files, folders, globs, or - for standard input.", show_default=False),
-    ],
+    sources: list[str] = argument("PICTURE...", "Files, folders, globs, or - for standard input.", default=...),
     bundle: options.Bundle = None,
     to: options.To = None,
     direction: options.Direction = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE|DIR|-", show_default="translated", help="A file for one image, or a folder."
-        ),
-    ] = None,
-    format: Annotated[
-        Literal["png", "jpg", "webp", "tif", "gif"] | None,
-        typer.Option("--format", show_default="png, or as they came with --frames all", help="Kind of the files written."),
-    ] = None,
-    scale: Annotated[
-        str,
-        typer.Option(
-            "--scale", metavar="auto|native|N", help="Large images at the training size, all as they are, or N px a side."
-        ),
-    ] = "auto",
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Include subfolders; the tree is kept.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make every result anew, whatever is in its place; else only what is missing.")
-    ] = False,
-    strength: Annotated[
-        float, typer.Option("--strength", min=0, max=1, metavar="0..1", help="How much of the change: 0 is the source, 1 all.")
-    ] = 1.0,
-    compare: Annotated[bool, typer.Option("--compare", help="Source and result side by side.")] = False,
-    contact_sheet: Annotated[
-        bool, typer.Option("--contact-sheet", help="Beside the results a page of sources and results, contact-sheet.png.")
-    ] = False,
-    frames: Annotated[
-        Literal["first", "all"],
-        typer.Option("--frames", help="Of an animation or a stack of pages: the first, or all into one file."),
-    ] = "first",
-    keep_metadata: Annotated[
-        Literal["none", "basic", "all"],
-        typer.Option("--keep-metadata", help="basic: date, resolution, sRGB profile; all: camera, author and place (GPS) too."),
-    ] = "basic",
-    value_range: Annotated[
-        str | None,
-        typer.Option("--value-range", metavar="LOW,HIGH", show_default="the bundle's", help="Of deep greys: black and white."),
-    ] = None,
+    output: str | None = option("--output,-o FILE|DIR|-", "A file for one image, or a folder.", "translated"),
+    format: Literal["png", "jpg", "webp", "tif", "gif"] | None = option(
+        "--format", "Kind of the files written.", "png, or as they came with --frames all"
+    ),
+    scale: str = option(
+        "--scale auto|native|N", "Large images at the training size, all as they are, or N px a side.", default="auto"
+    ),
+    recursive: bool = option("--recursive,-r", "Include subfolders; the tree is kept.", default=False),
+    overwrite: bool = option(
+        "--overwrite", "Make every result anew, whatever is in its place; else only what is missing.", default=False
+    ),
+    strength: float = option("--strength 0..1", "How much of the change: 0 is the source, 1 all.", default=1.0, min=0, max=1),
+    compare: bool = option("--compare", "Source and result side by side.", default=False),
+    contact_sheet: bool = option(
+        "--contact-sheet", "Beside the results a page of sources and results, contact-sheet.png.", default=False
+    ),
+    frames: Literal["first", "all"] = option(
+        "--frames", "Of an animation or a stack of pages: the first, or all into one file.", default="first"
+    ),
+    keep_metadata: Literal["none", "basic", "all"] = option(
+        "--keep-metadata", "basic: date, resolution, sRGB profile; all: camera, author and place (GPS) too.", default="basic"
+    ),
+    value_range: str | None = option("--value-range LOW,HIGH", "Of deep greys: black and white.", "the bundle's"),
     engine: options.Engine = "auto",
     gpu: options.Gpu = None,
     device: options.Device = None,
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"],
-        typer.Option("--precision", help="Arithmetic of the generator; auto is fp32.", rich_help_panel=options.MACHINE_PANEL),
-    ] = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = options.of_machine(
+        "--precision", "Arithmetic of the generator; auto is fp32.", default="auto"
+    ),
     shard: options.Shard = None,
     ray: options.Ray = None,
     config: options.Config = None,
@@ -83,7 +62,7 @@ def translate(
     from fruitgan.translate.job import translate as run
     from fruitgan.translate.plan import STREAM
 
-    settings = options.settings_of(TranslateSettings, given, sources=tuple(sources), shard=parse_shard(shard))
+    settings = options.settings_of(TranslateSettings, given, shard=parse_shard(shard))
     if output == STREAM or (output is None and settings.sources == (STREAM,)):
         if json:
             raise UsageError("standard output cannot hold both the image and --json; give a file or a folder with -o")
@@ -125,34 +104,18 @@ def _in_one_line(text: str) -> str:
 
 
 def export(
-    bundle: Annotated[
-        str | None,
-        typer.Argument(
-            metavar=f"[{options.BUNDLE}]",
-            help="What to export.",
-            show_default=options.BUNDLE_DEFAULT,
-            **names.completed(names.bundles, names.runs("train-gan")),
-        ),
-    ] = None,
-    format: Annotated[
-        Literal["onnx", "junyanz"],
-        typer.Option("--format", help="A model, or weights for pytorch-CycleGAN-and-pix2pix (of the generators that it has)."),
-    ] = "onnx",
-    dtype: Annotated[
-        Literal["fp32", "fp16", "int8"],
-        typer.Option("--dtype", help="A model's numbers: half of the size, or a third; what it costs is measured and said."),
-    ] = "fp32",
-    pictures: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE|DIR", show_default="drawn fruit", help="What models are compared with torch on."),
-    ] = None,
+    bundle: str | None = argument(f"[{options.BUNDLE}]", "What to export.", options.BUNDLE_DEFAULT, **options.BUNDLE_NAMES),
+    format: Literal["onnx", "junyanz"] = option(
+        "--format", "A model, or weights for pytorch-CycleGAN-and-pix2pix (of the generators that it has).", default="onnx"
+    ),
+    dtype: Literal["fp32", "fp16", "int8"] = option(
+        "--dtype", "A model's numbers: half of the size, or a third; what it costs is measured and said.", default="fp32"
+    ),
+    pictures: Path | None = option("--pictures FILE|DIR", "What models are compared with torch on.", "drawn fruit"),
     to: options.To = None,
-    direction: Annotated[
-        Literal["a2b", "b2a"] | None,
-        typer.Option("--direction", show_default="a model for each", help="The same as --to, by the letters of the domains."),
-    ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the models go.")] = Path("exported"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace models that are there.")] = False,
+    direction: Literal["a2b", "b2a"] | None = option("--direction", options.DIRECTION_HELP, "a model for each"),
+    output: Path = option("--output,-o DIR", "Where the models go.", default=Path("exported")),
+    overwrite: bool = option("--overwrite", "Replace models that are there.", default=False),
     config: options.Config = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
@@ -183,21 +146,16 @@ def export(
 
 
 def import_checkpoint(
-    files: Annotated[
-        list[Path],
-        typer.Argument(metavar="FILE.pth...", show_default=False, help="Generator from A to B, and perhaps the one back."),
-    ],
-    architecture: Annotated[
-        Literal["resnet-9", "resnet-6", "unet-256", "unet-128", "cut-resnet"],
-        typer.Option("--architecture", help="Which generator it is; cut-resnet is CUT's."),
-    ],
-    domains: Annotated[str, typer.Option("--domains", metavar="A,B", help="The names of the two domains: horse,zebra.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.safetensors", help="The bundle to write.")],
-    image_size: Annotated[
-        int | None,
-        typer.Option(metavar="PIXELS", min=1, max=8192, show_default="256; unet-128: 128", help="Of its training images."),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
+    files: list[Path] = argument("FILE.pth...", "Generator from A to B, and perhaps the one back.", default=...),
+    architecture: Literal["resnet-9", "resnet-6", "unet-256", "unet-128", "cut-resnet"] = option(
+        "--architecture", "Which generator it is; cut-resnet is CUT's.", default=...
+    ),
+    domains: str = option("--domains A,B", "The names of the two domains: horse,zebra.", default=...),
+    output: Path = option("--output,-o FILE.safetensors", "The bundle to write.", default=...),
+    image_size: int | None = option(
+        "--image-size PIXELS", "Of its training images.", "256; unet-128: 128", min=1, max=options.LARGEST_IMAGE_PX
+    ),
+    overwrite: bool = option("--overwrite", "Replace a bundle that is there.", default=False),
     config: options.Config = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
@@ -207,12 +165,10 @@ def import_checkpoint(
     Example: fruitgan import latest_net_G.pth --architecture resnet-9 --domains horse,zebra -o zebra.safetensors
     """
     given = locals()
-    from fruitgan.data.sources import parse_domains
     from fruitgan.translate.import_job import ImportSettings
     from fruitgan.translate.import_job import import_checkpoint as run
 
-    read = {"files": tuple(files), "domains": parse_domains(domains), "image_size_px": image_size}
-    settings = options.settings_of(ImportSettings, given, **read)
+    settings = options.settings_of(ImportSettings, given, image_size_px=image_size)
     console = Console(json=json, quiet=quiet)
     with stopped_at_once("stopped; no bundle was written"), console.events(unit="generator") as on_progress:
         result = run(settings, on_progress)
