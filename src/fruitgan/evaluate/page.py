@@ -105,7 +105,7 @@ def evaluation_report(result: Mapping[str, Any], shown: Exhibits) -> str:
         shown=shown,
         uri=lambda picture: uris[id(picture)],
         names=[*(each["first"] for each in result["compare"][:1]), *(each["run"] for each in result["compare"])],
-        settings=_settings(result, rows),
+        resizes={row.features: row.resize for row in rows},
         citation=citation(result, rows),
         read_more=READ_MORE,
     )
@@ -128,34 +128,6 @@ def without_places(result: Mapping[str, Any]) -> dict[str, Any]:
 
     found: dict[str, Any] = shortened(result)
     return found
-
-
-def _settings(result: Mapping[str, Any], rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, str]]]]:
-    against = result["trained_against"]
-    images = [
-        ("generated images", f"{result['n_fake']:,} in {result['fake_dir']}"),
-        ("trained against", "not known" if against is None else ", ".join(against) or "no pretrained network"),
-        ("real images", f"{result['n_real']:,} in {result['real_dir']}"),
-        ("source images", str(result["source_dir"] or "not given")),
-        ("intervals", "95%, over images" + (", few resamples (quick)" if result["quick"] else "")),
-        ("random seed", str(result["seed"])),
-        ("time", duration(result["seconds"])),
-    ]
-    resizes = {row.features: row.resize for row in rows}
-    features = [(name, f"{wording.FEATURES.get(name, name)}; pictures: {resize}") for name, resize in resizes.items()]
-    detection = []
-    if detector := result["detector"]:
-        detection = [
-            ("protocol", detector["protocol"]),
-            ("test images", f"{detector['n']:,}, each once"),
-            ("images", f"every image {detector['resize']}"),
-            ("test", "one permutation test of the maximum over all detectors, distinguished at p of at most 0.001"),
-        ]
-    machine = dict(result["environment"])
-    versions = [(name, str(version)) for name, version in machine.pop("packages", {}).items()]
-    rest = [(key.replace("_", " "), str(value)) for key, value in machine.items() if value is not None]
-    tables = {"Images": images, "Detector": detection, "Features": features, "Versions": versions, "Machine": rest}
-    return [(title, table) for title, table in tables.items() if table]
 
 
 def citation(result: Mapping[str, Any], rows: Sequence[Row]) -> str:

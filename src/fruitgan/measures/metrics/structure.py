@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fruitgan.images import Pixels, resize
 from fruitgan.measures.contracts import PairMetric
-from fruitgan.measures.features.fruit_embed import SIZE_PX, EmbedNetwork, FruitEmbed
+from fruitgan.measures.features.fruit_embed import SIZE_PX, FruitEmbed
 from fruitgan.measures.features.weightless import lab_of_srgb
 
 Plane = NDArray[np.float64]
@@ -34,13 +34,13 @@ class Structure(PairMetric):
     resize = f"squashed to {SIZE_PX} px (Lanczos, antialiased, 8 bits), 16 x 16 places"
 
     @functools.cached_property
-    def _network(self) -> EmbedNetwork:
-        return FruitEmbed().network
+    def _features(self) -> FruitEmbed:
+        return FruitEmbed()
 
     def of_pair(self, source: Pixels, fake: Pixels) -> float:
-        images = torch.stack([_squashed(pixels) for pixels in (source, fake)])
+        squashed = np.stack([self._features.prepare(pixels) for pixels in (source, fake)])
         with torch.inference_mode():
-            maps = self._network(images)[1]
+            maps = self._features.network(torch.from_numpy(squashed).permute(0, 3, 1, 2).contiguous().float() / 255)[1]
         return structure_distance(*maps.cpu().double())
 
 
@@ -50,11 +50,6 @@ def structure_distance(source: Tensor, fake: Tensor) -> float:
     """
     similar = [torch.nn.functional.normalize(x.flatten(1), dim=0) for x in (source, fake)]
     return float((similar[0].T @ similar[0] - similar[1].T @ similar[1]).square().mean())
-
-
-def _squashed(pixels: Pixels) -> Tensor:
-    small = resize(pixels, SIZE_PX, SIZE_PX, Image.Resampling.LANCZOS)
-    return torch.from_numpy(small).permute(2, 0, 1).float() / 255
 
 
 class Background(PairMetric):
