@@ -22,8 +22,8 @@ import torch
 from fruitgan.machine import cores
 from fruitgan.threads import using_threads
 from fruitgan.train_gan.assemble import make_plan
+from fruitgan.train_gan.estimate import throw_away_step, training_threads
 from fruitgan.train_gan.settings import TrainGanSettings
-from fruitgan.train_gan.speed import throw_away_step, training_threads
 
 BUSY = "while True: sum(range(100_000))"
 AIM = 0.8

@@ -150,11 +150,6 @@ def is_started_as_rank() -> bool:
     return int(os.environ.get("WORLD_SIZE") or 1) > 1 or all(os.environ.get(name) for name in VARIABLES)
 
 
-def is_follower() -> bool:
-    """Whether another process of this training writes and speaks for this one."""
-    return not _ranks.is_first
-
-
 def own_gpu(gpu: str | None, device: str | None) -> str | None:
     """Which of the GPUs of `--gpu` is this process' own, in the same words; as it stands where `--device` is given.
 

@@ -87,16 +87,13 @@ def launch(number: int, arguments: Sequence[str]) -> int:
                 elastic_launch(config, sys.executable)("-m", "fruitgan", *arguments)
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
-            lost = f"process {rank} ended with {_in_words(failure.exitcode)}"
+            code = failure.exitcode
+            lost = f"process {rank} ended with {signal.Signals(-code).name if code < 0 else f'exit code {code}'}"
         finally:
             del os.environ[LAUNCH]
         if (folder / OUTCOME).exists():
             return int((folder / OUTCOME).read_text())
         raise FruitganError(f"{lost or 'the processes ended'}, {RESTARTS + 1} times; go on with --resume")
-
-
-def _in_words(exit_code: int) -> str:
-    return signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
 
 
 def _handed_on(folder: Path, number: int, frame: FrameType | None) -> None:

@@ -16,7 +16,6 @@ from fruitgan.networks.backbones import (
     FILE,
     SHA256,
     SameConv2d,
-    build_backbone,
     efficientnet_lite1,
     frozen_sums,
     trained_against,
@@ -120,12 +119,3 @@ def test_each_logit_map_has_the_size_of_its_stride_and_mixing_is_the_same_every_
 def test_what_a_projected_discriminator_cannot_be_is_said(options: dict[str, str], named: str) -> None:
     with pytest.raises(UsageError, match=named):
         projected(**options)  # type: ignore[arg-type]
-
-
-def test_a_backbone_computes_no_further_than_the_last_stride_asked_for() -> None:
-    network = build_backbone("efficientnet-lite1", [4])
-    called: list[str] = []
-    for name, stage in network.stages.items():  # type: ignore[union-attr, operator]
-        stage.register_forward_hook(lambda *_, name=name: called.append(name))
-    network(torch.zeros(1, 3, 32, 32), [4])
-    assert called == ["2", "4"]

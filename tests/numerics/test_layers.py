@@ -75,19 +75,6 @@ def compare_with_gradients(layer: nn.Module, x: Tensor, expected: Tensor) -> Non
     assert torch.autograd.gradcheck(layer, x)
 
 
-def test_small_or_large_layers_stay_convolutions() -> None:
-    narrow, wide = Downsample(4, 4, bias=False), Downsample(256, 128, bias=False)
-    assert not layers._better_as_matmul(torch.empty(1, 4, 4, 4), narrow.weight)
-    assert not layers._better_as_matmul(torch.empty(1, 256, 8, 8), wide.weight)
-    assert layers._better_as_matmul(torch.empty(1, 256, 4, 4), wide.weight)
-
-
-def test_instance_norm_is_the_same_in_training_and_after() -> None:
-    layer, x = InstanceNorm(4), torch.randn(2, 4, 6, 6)
-    assert torch.equal(layer.train()(x), layer.eval()(x))
-    torch.testing.assert_close(layer(x), F.instance_norm(x, eps=1e-5))
-
-
 def test_a_1_x_1_map_becomes_exactly_its_offset_and_passes_no_gradient() -> None:
     layer = InstanceNorm(4, affine=True)
     assert layer.weight is not None
@@ -157,14 +144,6 @@ def test_smoothing_has_the_gradient_of_its_formula(stride: int) -> None:
         assert torch.autograd.gradcheck(BlurPool(stride), torch.randn(shape, dtype=torch.float64, requires_grad=True))
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_smoothing_is_exported_as_the_same_numbers(stride: int) -> None:
-    x = torch.randn(1, 3, 6, 8)
-    exported = torch.export.export(BlurPool(stride), (x,))
-    assert any("avg_pool2d" in str(node.target) for node in exported.graph.nodes)
-    torch.testing.assert_close(exported.module()(x), BlurPool(stride)(x))
-
-
 @pytest.mark.parametrize(("shape", "border"), [((2, 3, 5, 4), 1), ((1, 2, 9, 4), 3), ((1, 1, 2, 2), 1)])
 def test_a_reflected_border_is_torchs_and_so_is_its_gradient(shape: tuple[int, ...], border: int) -> None:
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
@@ -192,12 +171,6 @@ def test_a_reflected_border_stays_in_half_precision_under_autocast() -> None:
         bordered = Reflect(2)(x)
     assert bordered.dtype == torch.bfloat16
     assert torch.equal(bordered.float(), F.pad(x.float(), (2,) * 4, mode="reflect"))
-
-
-def test_what_reflects_is_exported_without_gradients_of_its_own() -> None:
-    x = torch.randn(1, 3, 6, 8)
-    exported = torch.export.export(ReflectConv2d(3, 4), (x,))
-    assert {"pad", "conv2d"} <= {str(node.target).split(".")[1] for node in exported.graph.nodes if "aten" in str(node.target)}
 
 
 @pytest.mark.parametrize(("stride", "size"), [(1, (5, 7)), (2, (6, 4))])

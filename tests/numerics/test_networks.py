@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from fruitgan.networks.layers import InstanceNorm, Upsample
 from fruitgan.networks.mobile import mobile
 from fruitgan.networks.patch import PatchDiscriminator, patch_70, patch_70_affine, patch_multiscale
-from fruitgan.networks.resnet import resnet_6, resnet_9
+from fruitgan.networks.resnet import resnet_6, resnet_9, resnet_aa
 from fruitgan.networks.unet import UNetGenerator, unet_128, unet_256
 
 pytestmark = pytest.mark.usefixtures("repeatable")
@@ -52,6 +52,12 @@ def patch_parameters(c: int, *, affine: bool) -> int:
     return total + affine * 2 * (2 * c + 4 * c + 8 * c)
 
 
+def antialiased_parameters(c: int, blocks: int) -> int:
+    """Reflected convolutions without bias, each but the head with affine norm; three colours and the mask."""
+    widths = [(3, c, 7), (c, 2 * c, 3), (2 * c, 4 * c, 3), *[(4 * c, 4 * c, 3)] * 2 * blocks, (4 * c, 2 * c, 3), (2 * c, c, 3)]
+    return sum(conv(*layer, bias=False) + 2 * layer[1] for layer in widths) + conv(c, 4, 7)
+
+
 def mobile_parameters(c: int, blocks: int, maps: int) -> int:
     stem = conv(12, c, 3, bias=False) + 2 * c
     halving = conv(c, 4 * c, 3, bias=False) + 2 * 4 * c
@@ -68,6 +74,7 @@ UNET_256 = (1, 2, 4, 8, 8, 8, 8, 8)
     [
         pytest.param(resnet_9, resnet_parameters(64, 9), 11_378_179, id="resnet-9"),
         pytest.param(resnet_6, resnet_parameters(64, 6), 7_837_699, id="resnet-6"),
+        pytest.param(resnet_aa, antialiased_parameters(56, 9), 8_721_388, id="resnet-aa"),
         pytest.param(unet_256, unet_parameters(64, UNET_256), 54_414_979, id="unet-256"),
         pytest.param(unet_128, unet_parameters(64, UNET_256[:-1]), 41_830_019, id="unet-128"),
         pytest.param(patch_70, patch_parameters(64, affine=False), 2_764_737, id="patch-70"),

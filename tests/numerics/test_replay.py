@@ -103,23 +103,6 @@ def test_the_pool_is_detached_and_keeps_full_precision() -> None:
     assert shown.dtype == torch.float32
 
 
-def test_a_restored_pool_goes_on_as_the_one_it_was_saved_from() -> None:
-    random = torch.Generator().manual_seed(4)
-    pool = ReplayBuffer(3)
-    for step in range(6):
-        pool.query(fakes(step, 1), torch.rand((1, 2), generator=random))
-        pool.settle(KEEP)
-    state = pool.state()
-    other = ReplayBuffer(3)
-    other.restore({key: value.clone() if isinstance(value, Tensor) else value for key, value in state.items()})
-    for step in range(6, 30):
-        draws = torch.rand((2, 2), generator=random)
-        assert torch.equal(pool.query(fakes(step, 2), draws), other.query(fakes(step, 2), draws))
-        pool.settle(KEEP)
-        other.settle(KEEP)
-    assert kept(pool) == kept(other)
-
-
 def test_an_untouched_pool_has_a_state_of_its_own() -> None:
     pool = ReplayBuffer(3)
     assert pool.state() == {"count": 0}

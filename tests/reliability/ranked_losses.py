@@ -1,7 +1,7 @@
 """The first losses of every recipe as the golden ones are made, on 1, 2 and 4 of the processes that run this: as JSON.
 
-Started once for all of it, with the variables that torchrun sets; the first one writes. Arguments: the file, a folder, how
-many steps in float64 and in fp32 (0: none), and the numbers of processes.
+Started once for all of it, with the variables that torchrun sets; the first one writes. Arguments: the file, a folder, the
+recipes (empty: all), how many steps in float64 and in fp32 (0: none), and the numbers of processes.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def losses(recipe: str, folder: Path, steps: int, *, in_float64: bool) -> list[d
     return [dict(report.losses or {}) for report in trainer.steps(steps)]
 
 
-def main(file: Path, folder: Path, float64_steps: int, fp32_steps: int, numbers: list[int]) -> None:
+def main(file: Path, folder: Path, recipes: list[str], float64_steps: int, fp32_steps: int, numbers: list[int]) -> None:
     found: dict[str, Mapping[str, Any]] = {}
     with joined() as group:
         assert isinstance(group, Group)
         pair: Any = dist.new_group([0, 1])
         if group.is_first:
-            for recipe in GOLDEN["RECIPES"]:
+            for recipe in recipes:
                 plan = GOLDEN["plan_of"](recipe, batch_size=BATCH)
                 GOLDEN["draw_for"](plan, folder / recipe)
         group.divide(BATCH)
@@ -48,7 +48,7 @@ def main(file: Path, folder: Path, float64_steps: int, fp32_steps: int, numbers:
             if group.rank >= number:
                 continue
             distributed._ranks = group if number > 1 else distributed.Ranks()
-            for recipe in GOLDEN["RECIPES"]:
+            for recipe in recipes:
                 found[f"{recipe} {number}"] = {
                     "float64": losses(recipe, folder / recipe, float64_steps, in_float64=True),
                     "fp32": losses(recipe, folder / recipe, fp32_steps, in_float64=False),
@@ -60,4 +60,6 @@ def main(file: Path, folder: Path, float64_steps: int, fp32_steps: int, numbers:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:5]), numbers=[int(word) for word in sys.argv[5:]])
+    asked = sys.argv[3].split(",") if sys.argv[3] else [*GOLDEN["RECIPES"]]
+    numbers = [int(word) for word in sys.argv[6:]]
+    main(Path(sys.argv[1]), Path(sys.argv[2]), asked, *map(int, sys.argv[4:6]), numbers=numbers)

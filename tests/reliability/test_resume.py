@@ -46,20 +46,17 @@ KINDS: dict[str, tuple[dict[str, Any], int, int]] = {
         5,
         3,
     ),
-    # large enough batches for the pool of 50 to be full, and to swap, before the stop
-    "cyclegan": ({"recipe": "cyclegan", "generator": "resnet-6", "image_size": 24, "batch_size": 11}, 8, 6),
-    # masks, a replay buffer
+    # masks, heads on a backbone, a replay buffer that is full, and swaps, before the stop
     "fruit": (
         {
             "recipe": "fruit",
-            "image_size": 96,
+            "image_size": 32,
             "batch_size": 2,
             "generator_options": {"base_channels": "4", "blocks": "1"},
-            "discriminator_options": {"base_channels": "4"},
             "objective_options": {"pool_size": "5"},
         },
-        10,
-        7,
+        8,
+        5,
     ),
     # with dropout, and an epoch that ends
     "seed-unet": ({"recipe": "seed-unet", "generator": "unet-128", "image_size": 128}, 5, 2),
@@ -170,15 +167,14 @@ def test_the_checkpoints_compared_hold_every_part_that_moves(whole: Mapping[str,
     more = {
         "fast": {"ema"},
         "fruit": {"ema", "extra.pool_a", "extra.pool_b"},
-        "cyclegan": {"extra.pool_a", "extra.pool_b"},
         "seed-unet": set(),
     }
     for kind, parts in more.items():
         tensors, document = last_checkpoint(whole[kind].run)
         assert set(document["parts"]) == always | parts
         assert {key.split("/")[0] for key in tensors} == (always | parts) - {"trainer"}
-    _, document = last_checkpoint(whole["cyclegan"].run)
-    assert document["values"]["extra.pool_a/count"] == 50
+    _, document = last_checkpoint(whole["fruit"].run)
+    assert document["values"]["extra.pool_a/count"] == 5
 
 
 def test_a_killed_run_goes_on_bit_for_bit(
@@ -252,15 +248,6 @@ def test_other_images_are_refused_and_nothing_is_changed(data: Path, out: Path, 
     assert {path: path.read_bytes() for path in first.run.rglob("*") if path.is_file()} == before
 
 
-def test_renamed_images_are_the_same_images(data: Path, out: Path, tmp_path: Path) -> None:
-    mine = tmp_path / "mine"
-    shutil.copytree(data, mine)
-    first = train_gan(settings(mine, out, "fast", "renamed"), stop_after(2))
-    for path in (mine / "trainA").iterdir():
-        path.rename(path.with_name(f"renamed-{path.name}"))
-    assert resumed(out, "renamed").run == first.run
-
-
 @pytest.mark.parametrize(
     ("option", "value"),
     [
@@ -288,18 +275,15 @@ def test_what_decides_the_mathematics_cannot_change(
         resumed(out, whole["fast"].run.name, **changes)
 
 
-def test_saying_again_what_the_run_has_is_allowed(whole: Mapping[str, TrainGanResult], data: Path, out: Path) -> None:
-    asked, steps, _ = KINDS["fast"]
-    again: dict[str, Any] = {**NARROW, **asked, "steps": steps, "seed": 3, "precision": "fp32", "data": str(data)}
-    assert resumed(out, whole["fast"].run.name, **again) == whole["fast"]
-
-
-def test_a_finished_run_gives_its_result_again_and_touches_nothing(whole: Mapping[str, TrainGanResult], out: Path) -> None:
+def test_a_finished_run_gives_its_result_again_and_touches_nothing(
+    whole: Mapping[str, TrainGanResult], data: Path, out: Path
+) -> None:
     run = whole["fast"].run
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     events: list[Event] = []
     assert resumed(out, run.name, events.append) == whole["fast"]
-    assert resumed(out, str(run), steps=KINDS["fast"][1]) == whole["fast"]
+    again: dict[str, Any] = {**NARROW, **KINDS["fast"][0], "steps": KINDS["fast"][1], "seed": 3, "precision": "fp32"}
+    assert resumed(out, str(run), **again, data=str(data)) == whole["fast"]  # saying again what it has
     assert events == []
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
@@ -342,11 +326,13 @@ def test_a_finished_run_refuses_what_it_cannot_do_and_gives_its_result_for_what_
     assert {path: path.stat().st_mtime_ns for path in first.run.rglob("*")} == before
 
 
-def test_a_run_goes_on_where_its_images_lie_now(
+def test_a_run_goes_on_where_its_images_lie_now_and_whatever_they_are_called(
     whole: Mapping[str, TrainGanResult], data: Path, out: Path, tmp_path: Path
 ) -> None:
     first = train_gan(settings(shutil.copytree(data, tmp_path / data.name), out, "fast", "moved"), stop_after(2))
     (tmp_path / data.name).rename(tmp_path / "other")
+    for path in (tmp_path / "other" / "trainA").iterdir():
+        path.rename(path.with_name(f"renamed-{path.name}"))
     with pytest.raises(DataError, match="where the images lie elsewhere by now: --resume moved --data DIR"):
         resumed(out, "moved")
     events: list[Event] = []
@@ -405,15 +391,6 @@ def test_time_that_is_up_stops_a_run_which_can_go_on(whole: Mapping[str, TrainGa
     assert_same_end(resumed(out, "short").run, whole["fast"].run)
 
 
-def test_the_newest_unfinished_run_is_the_one_that_goes_on(data: Path, tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        train_gan(settings(data, tmp_path, "fast", name), stop_after(1))
-    assert resumed(tmp_path, "newest").run == tmp_path / "two"
-    assert resumed(tmp_path, "newest").run == tmp_path / "one"
-    with pytest.raises(UsageError, match="no unfinished run"):
-        resumed(tmp_path, "newest")
-
-
 def test_a_bundle_that_a_kill_left_behind_its_checkpoint_is_made_anew(
     whole: Mapping[str, TrainGanResult], data: Path, out: Path
 ) -> None:
@@ -435,9 +412,6 @@ def test_a_run_of_an_older_version_goes_on_bit_for_bit(whole: Mapping[str, Train
     config = json.loads((run / "config.json").read_text())
     recipe = config["plan"]["recipe"]
     recipe["averaging"] = recipe.pop("ema_decay")
-    for schedule in (*recipe["weights"].values(), recipe["learning_rate"]):
-        schedule["every"] = 1
-    config["plan"]["objective"]["options"]["penalty"] = False
     for gone in ("recipe_changes", "learning_rate", "cycle_weight", "objective_options"):
         del config["settings"][gone]
     (run / "config.json").write_text(json.dumps(config))

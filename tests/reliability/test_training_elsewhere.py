@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,20 +23,23 @@ Stopped = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_noise_domains(tmp_path_factory.mktemp("data") / "dark2light", 1, (24, 24), lighter_b=80)
+def stopped_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped at step 2 of 6."""
+    folder = tmp_path_factory.mktemp("runs")
+    settings = TrainGanSettings(
+        **{"data": str(write_noise_domains(folder / "dark2light", 1, (24, 24), lighter_b=80)), "out": folder, "steps": 6},
+        **{"recipe": "cyclegan", "generator": "mobile", "generator_options": {"base_channels": "2", "blocks": "1"}},
+        **{"image_size": 24, "precision": "fp32", "gpu": "none", "name": "run"},
+    )
+    return train_gan(settings, lambda event: step_of(event) == 2).run
 
 
 @pytest.fixture
-def stopped(data: Path, tmp_path: Path) -> Stopped:
-    """A run that was stopped at a step, as it would stand there had it come from a machine of which this is known."""
+def stopped(stopped_here: Path, tmp_path: Path) -> Stopped:
+    """The run, as it would stand there had it come from a machine of which this is known."""
 
-    def make(at: int = 2, packages: dict[str, str] | None = None, **machine: Any) -> Path:
-        settings = TrainGanSettings(
-            **{"data": str(data), "out": tmp_path, "name": "run", "steps": 6, "gpu": "none", "recipe": "cyclegan"},
-            **{"generator": "resnet-6", "generator_options": {"base_channels": "2"}, "image_size": 24, "precision": "fp32"},
-        )
-        run = train_gan(settings, lambda event: step_of(event) == at).run
+    def make(packages: dict[str, str] | None = None, **machine: Any) -> Path:
+        run = Path(shutil.copytree(stopped_here, tmp_path / "run"))
         file = run / "environment.json"
         here = json.loads(file.read_text())
         file.write_text(json.dumps({**here, **machine, "packages": {**here["packages"], **(packages or {})}}))
@@ -57,10 +61,11 @@ def going_on(run: Path, until: int | None = None) -> tuple[TrainGanResult, tuple
 @pytest.mark.parametrize(
     ("known", "said"),
     [
-        ({"device": "cuda:0", "gpu": "NVIDIA H100"}, ["device cpu, was cuda:0", "gpu none, was NVIDIA H100"]),
+        (
+            {"device": "cuda:0", "gpu": "NVIDIA H100", "cpu": "another processor", "torch_threads": 96},
+            ["device cpu, was cuda:0", "gpu none, was NVIDIA H100", ", was another processor", "torch threads ", ", was 96"],
+        ),
         ({"packages": {"torch": "1.9.0", "numpy": "1.20.0"}}, ["torch ", ", was 1.9.0", "numpy ", ", was 1.20.0"]),
-        ({"cpu": "another processor"}, ["cpu ", ", was another processor"]),
-        ({"torch_threads": 96}, ["torch threads ", ", was 96"]),
     ],
 )
 def test_a_run_from_elsewhere_goes_on_and_says_what_is_other_and_that_bits_may_differ(
@@ -95,7 +100,7 @@ def test_in_the_same_place_nothing_is_said(stopped: Stopped) -> None:
     assert going_on(stopped())[1] == ()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"packages": 3}'])
+@pytest.mark.parametrize("text", ["{", '{"packages": 3}'])
 def test_where_it_came_from_may_be_unreadable_and_the_run_goes_on(text: str, stopped: Stopped) -> None:
     run = stopped()
     (run / "environment.json").write_text(text)

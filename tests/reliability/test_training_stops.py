@@ -102,8 +102,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     assert "no longer" not in again["stderr"]
 
 
-@pytest.mark.parametrize("first", ["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize(("step", "kept"), [(6, [4]), (2, [])])
+@pytest.mark.parametrize(("first", "step", "kept"), [("SIGINT", 6, [4]), ("SIGTERM", 2, [])])
 def test_a_second_ctrl_c_stops_at_once_and_leaves_the_last_checkpoint(
     first: str, step: int, kept: list[int], command: Command, data: Path, tmp_path: Path, whole: dict[str, Any]
 ) -> None:
@@ -208,7 +207,7 @@ def test_a_run_in_a_folder_made_read_only_is_not_touched_and_goes_on_later(
     assert ended(command(*going_on)) == whole
 
 
-@pytest.mark.parametrize("folder", ["", "checkpoints", "samples"])
+@pytest.mark.parametrize("folder", ["", "checkpoints"])
 def test_a_folder_that_becomes_read_only_mid_run_ends_it_in_one_line(
     folder: str, command: Command, data: Path, out: Path, whole: dict[str, Any]
 ) -> None:

@@ -21,8 +21,8 @@ from fruitgan.progress import Event
 from fruitgan.train_gan import monitor as watching
 from fruitgan.train_gan import segment
 from fruitgan.train_gan.job import train_gan
-from fruitgan.train_gan.monitor import PATIENCE, SENTENCES, Monitor, describe, swings
-from fruitgan.train_gan.samples import translate_batch
+from fruitgan.train_gan.monitor import PATIENCE, SENTENCES, Monitor, swings
+from fruitgan.train_gan.samples import describe, translate_batch
 from fruitgan.train_gan.settings import TrainGanSettings
 
 REPORT = segment.training_report

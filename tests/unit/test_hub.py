@@ -23,8 +23,7 @@ from fruitgan.data.hub import fetched, hub_source, pinned
 from fruitgan.data.sources import find_source
 from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError
 from fruitgan.hub_job import PushSettings, push
-from fruitgan.train_gan.job import _located
-from fruitgan.train_gan.settings import TrainGanSettings
+from fruitgan.train_gan.settings import TrainGanSettings, located
 from fruitgan.translate.pictures import read_mark
 
 
@@ -137,11 +136,11 @@ def test_a_training_keeps_the_commits_that_it_began_with(hub: Hub, toy: Path) ->
     data = hub.dataset("ann/plum2pear").add(FOLDERS)
     first = hub.model("ann/fruit").add({bundles.FILE_NAME: toy.read_bytes()})
     asked = TrainGanSettings(data="hf:ann/plum2pear", init_from="hf:ann/fruit")
-    kept = _located(asked)
+    kept = located(asked)
     assert (kept.data, kept.init_from) == (f"hf:ann/plum2pear@{data}", f"hf:ann/fruit@{first}")
     hub.model("ann/fruit").add({"README.md": b"later"})
-    assert _located(kept) == kept
-    assert _located(TrainGanSettings(data="demo")).data == "demo"
+    assert located(kept) == kept
+    assert located(TrainGanSettings(data="demo")).data == "demo"
 
 
 def test_a_missing_package_is_named_with_the_line_that_installs_it(

@@ -248,7 +248,7 @@ def test_a_new_variant_gets_the_others_memory_and_one_that_comes_back_is_recorde
         done.extend(variant)
 
     tapes = Tapes()
-    runner = StepRunner(work, tapes, lambda: None)
+    runner = StepRunner(work, tapes, lambda reason: None)
     once, twice = frozenset({"once"}), frozenset({"twice"})
     sequence = [once] * 6 + [twice] * 6 + [once, twice, once, twice]
     for variant in sequence:

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -17,55 +18,39 @@ from fruitgan.runs.resume import environment
 
 
 @pytest.fixture
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, bool], None]:
+    """Let there be so many of CUDA's, and perhaps Apple's."""
+
+    def pretend(count: int, apple: bool) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: apple)
+
+    return pretend
 
 
-@pytest.fixture
-def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-
-
-@pytest.fixture
-def apple_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-
-
-@pytest.mark.usefixtures("no_gpu")
-def test_without_a_gpu_auto_and_none_mean_the_cpu_and_a_number_is_an_error() -> None:
+def test_the_device_is_the_one_asked_for_or_the_best_there_is(gpus: Callable[[int, bool], None]) -> None:
+    gpus(0, False)
     assert choose_device() == choose_device("none") == choose_device(device="cpu") == torch.device("cpu")
     for asked in ({"gpu": "0"}, {"device": "cuda"}, {"device": "mps"}):
         with pytest.raises(EnvironmentProblem, match="use --"):
             choose_device(**asked)
-
-
-@pytest.mark.usefixtures("two_gpus")
-def test_with_gpus_the_first_is_chosen_or_the_one_asked_for() -> None:
+    gpus(2, False)
     assert choose_device() == torch.device("cuda", 0)
     assert choose_device("1") == choose_device(device="cuda:1") == torch.device("cuda", 1)
     assert choose_device("none") == torch.device("cpu")
     with pytest.raises(EnvironmentProblem, match="GPU 2: 2 found"):
         choose_device("2")
-
-
-@pytest.mark.usefixtures("apple_gpu")
-def test_an_apple_gpu_is_number_0() -> None:
+    gpus(0, True)
     assert choose_device() == choose_device("0") == choose_device(device="mps") == torch.device("mps")
     with pytest.raises(EnvironmentProblem):
         choose_device("1")
 
 
-@pytest.mark.parametrize("asked", [{"gpu": "one"}, {"gpu": "-1"}, {"device": "gpu"}, {"device": "cpu:0"}, {"device": "cuda:x"}])
-def test_what_names_no_device_is_refused(asked: dict[str, str]) -> None:
-    with pytest.raises(UsageError, match="expected"):
-        choose_device(**asked)
-
-
-def test_a_gpu_and_a_device_together_are_refused() -> None:
+def test_what_names_no_device_or_two_is_refused() -> None:
+    for asked in ({"gpu": "one"}, {"gpu": "-1"}, {"device": "gpu"}, {"device": "cpu:0"}, {"device": "cuda:x"}):
+        with pytest.raises(UsageError, match="expected"):
+            choose_device(**asked)
     with pytest.raises(UsageError, match="give one of them"):
         choose_device("none", "cpu")
 

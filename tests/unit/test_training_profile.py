@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fruitgan.train_gan.speed import PROFILED_STEPS, SKIPPED_STEPS, SUMMARY, TRACE, profiled
+from fruitgan.train_gan.estimate import PROFILED_STEPS, SKIPPED_STEPS, SUMMARY, TRACE, profiled
 from fruitgan.train_gan.trainer import stage
 
 CPU = torch.device("cpu")
@@ -28,12 +28,8 @@ def work(steps: int) -> Iterator[int]:
         yield step
 
 
-def test_the_steps_come_out_as_they_are(tmp_path: Path) -> None:
+def test_the_steps_come_out_as_they_are_and_trace_and_summary_are_of_those_profiled(tmp_path: Path) -> None:
     assert list(profiled(work(20), CPU, tmp_path)) == list(range(20))
-
-
-def test_the_trace_holds_every_profiled_step_and_no_other(tmp_path: Path) -> None:
-    list(profiled(work(20), CPU, tmp_path))
     events = json.loads((tmp_path / TRACE).read_text())["traceEvents"]
     long = [event for event in events if event.get("name") == "fruitgan: long"]
     assert len(long) == PROFILED_STEPS
@@ -42,10 +38,6 @@ def test_the_trace_holds_every_profiled_step_and_no_other(tmp_path: Path) -> Non
         assert event["dur"] >= 2000
         assert {"ts", "pid", "tid"} <= event.keys()
     assert any(event.get("name") == "aten::mm" for event in events)
-
-
-def test_the_summary_shares_out_the_step(tmp_path: Path) -> None:
-    list(profiled(work(20), CPU, tmp_path))
     text = (tmp_path / SUMMARY).read_text()
     rows = [line.split() for line in text.splitlines() if line.startswith(("long", "short"))]
     assert [row[0] for row in rows] == ["long", "short"]

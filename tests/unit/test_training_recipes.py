@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 from fruitgan.train_gan.assemble import make_plan
@@ -10,6 +12,7 @@ from fruitgan.train_gan.recipe import Adam, Part, Recipe, Schedule, constant, re
 from fruitgan.train_gan.settings import TrainGanSettings
 
 
+@functools.cache
 def work(recipe: str) -> list[KindOfStep]:
     return count_work(make_plan(TrainGanSettings(recipe=recipe, precision="fp32"), torch.device("cpu")))
 

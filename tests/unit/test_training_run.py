@@ -48,7 +48,7 @@ def test_a_config_that_is_not_finite_leaves_no_folder(tmp_path: Path) -> None:
 
 def test_a_result_is_there_until_the_run_is_reopened(tmp_path: Path) -> None:
     run = make(tmp_path, "first")
-    run.finish({"step": 5, "path": tmp_path})
+    run.write(RESULT, {"step": 5, "path": tmp_path})
     assert run.result == {"step": 5, "path": str(tmp_path)}
     run.reopen()
     run.reopen()
@@ -96,14 +96,14 @@ def test_a_run_is_found_by_name_by_folder_and_as_the_newest_unfinished(tmp_path:
     assert find_run(out, "old").path == old.path
     assert find_run(out, str(middle.path)).path == middle.path
     assert find_run(out, "newest").path == new.path
-    new.finish({})
+    new.write(RESULT, {})
     assert find_run(out, "newest").path == middle.path
     old.log({"step": 1})  # what was worked on last counts, not what was begun last
     assert find_run(out, "newest").path == old.path
 
 
 def test_an_unknown_run_is_refused_with_what_is_near(tmp_path: Path) -> None:
-    make(tmp_path, "oranges-fast").finish({})
+    make(tmp_path, "oranges-fast").write(RESULT, {})
     with pytest.raises(UsageError, match="did you mean oranges-fast"):
         find_run(tmp_path, "orange-fast")
     with pytest.raises(UsageError, match="no unfinished run"):

@@ -15,7 +15,7 @@ from training_events import warnings_of
 from fruitgan import threads
 from fruitgan.progress import Event, Note
 from fruitgan.settings import read_json
-from fruitgan.train_gan import segment, speed
+from fruitgan.train_gan import estimate, segment
 from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.settings import TrainGanSettings
 
@@ -95,6 +95,6 @@ def test_a_number_that_has_become_much_faster_is_named_once(
     started: Callable[..., list[Event]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(segment, "THREADS_CHECK_SECONDS", 0)
-    monkeypatch.setattr(speed, "seconds_by_threads", lambda *_: {1: 1.0, 2: 4.0})
+    monkeypatch.setattr(estimate, "seconds_by_threads", lambda *_: {1: 1.0, 2: 4.0})
     events = started(threads=2, steps=3)
     assert [text[:7] for text in warnings_of(events) if "--threads 1" in text] == ["step 1:"]

@@ -150,16 +150,6 @@ def test_a_step_that_is_not_finite_is_named_at_the_next_log_line(player: str, po
         next(reports)
 
 
-def test_confirm_raises_before_anything_is_saved_and_is_silent_when_all_is_well() -> None:
-    trainer = make_trainer(bad={2})
-    train(trainer, 2)
-    trainer.confirm()
-    train(trainer, 3)
-    with pytest.raises(LossNotFinite, match="cycle_a") as error:
-        trainer.confirm()
-    assert error.value.exit_code == 1
-
-
 # What it tells
 
 
@@ -218,30 +208,6 @@ def test_no_random_state_of_the_caller_matters() -> None:
         next(reports)
         states.append(everything(trainer))
     assert differences(*states) == []
-
-
-def test_another_seed_gives_other_dropout() -> None:
-    states = []
-    for seed in (5, 6):
-        trainer = make_trainer(generator="unet-128", side_px=128)
-        trainer.seed = seed
-        train(trainer, 1)
-        states.append(everything(trainer))
-    assert any(key.startswith("network.generator") for key in differences(*states))
-
-
-@pytest.mark.parametrize("split", [1, 5, 8])
-def test_a_trainer_restored_in_the_middle_goes_on_bit_for_bit(split: int) -> None:
-    whole = make_trainer(log_every=3, total_steps=9)
-    reports = train(whole, 9)
-    first, second = (make_trainer(log_every=3, total_steps=9) for _ in range(2))
-    train(first, split)
-    kept = everything(first)
-    for part, stateful in second.stateful().items():
-        prefix = f"{part}/"
-        stateful.restore({key.removeprefix(prefix): value for key, value in kept.items() if key.startswith(prefix)})
-    assert train(second, 9) == reports[split:]
-    assert differences(everything(whole), everything(second)) == []
 
 
 def test_bf16_trains_with_finite_losses_and_weights_in_full_precision() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from fruitgan.distributed import is_follower
+from fruitgan.distributed import ranks
 from fruitgan.errors import Stopped
 
 # What the process says of itself afterwards; SIGUSR1 is how batch systems announce the end of the time.
@@ -40,7 +40,7 @@ class PoliteStop:
         if not is_first and name == "SIGINT":
             raise KeyboardInterrupt
         self.signal = name  # before the answer, on which the next Ctrl-C may follow at once
-        if is_first and not is_follower():
+        if is_first and ranks().is_first:  # another process may speak for this one
             _say_amid_other_work(ANSWER)
 
     @property

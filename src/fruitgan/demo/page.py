@@ -11,8 +11,7 @@ from fruitgan.images import Pixels
 from fruitgan.report.grid import grid
 from fruitgan.report.page import inline_images, number, render
 from fruitgan.train_detector.page import percent
-from fruitgan.train_gan.curves import loss_panels
-from fruitgan.train_gan.page import story_of
+from fruitgan.train_gan.curves import loss_panels, story_of
 
 PICTURES_LIMIT_BYTES = 2_500_000
 SHOWN = 8

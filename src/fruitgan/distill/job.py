@@ -34,10 +34,10 @@ from fruitgan.runs.resume import find_run
 from fruitgan.runs.run import CONFIG, Run
 from fruitgan.settings import to_json
 from fruitgan.threads import using_threads
-from fruitgan.train_gan.job import stored_settings, train_gan
+from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.page import training_report
 from fruitgan.train_gan.samples import translate_batch
-from fruitgan.train_gan.settings import TrainGanResult, TrainGanSettings
+from fruitgan.train_gan.settings import TrainGanResult, TrainGanSettings, stored_settings
 
 OUT = Path("runs/distill")
 RECIPE = "lesson"

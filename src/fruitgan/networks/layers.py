@@ -43,9 +43,6 @@ class InstanceNorm(nn.Module):
         # One group a channel is the same formula, and torch's group norm has the faster kernels on a CPU.
         return torch.group_norm(x, self.channels, self.weight, self.bias, self.eps, False)
 
-    def extra_repr(self) -> str:
-        return f"{self.channels}, affine={self.weight is not None}"
-
 
 def frozen_batch_norm(channels: int) -> nn.Module:
     """Batch norm by statistics and an affine part that never change (Ioffe & Szegedy 2015, algorithm 2, line 11).
@@ -162,9 +159,6 @@ class Reflect(nn.Module):
             return _apply(_Reflection, x, self.border)
         return F.pad(x, (self.border,) * 4, mode="reflect")
 
-    def extra_repr(self) -> str:
-        return str(self.border)
-
 
 class ReflectConv2d(nn.Conv2d):
     """Convolution of an odd kernel behind a reflected border of half of it: [N, C, H, W] to [N, C', H / stride, W / stride].
@@ -198,9 +192,6 @@ class BlurPool(nn.Module):
             return _apply(_Blurring, x)[..., :: self.stride, :: self.stride]
         x = F.pad(x, (1, 1, 1, 1), mode="reflect")
         return F.avg_pool2d(F.avg_pool2d(x, 2, stride=1), 2, stride=self.stride)  # two means of 2 x 2 make [1, 2, 1]
-
-    def extra_repr(self) -> str:
-        return f"stride={self.stride}"
 
 
 class BilinearUpsample(nn.Module):

@@ -30,6 +30,7 @@ from fruitgan.tensorfile import open_tensors
 
 FORMAT = 2
 """Format 1 has nothing under `about` but counts it into the sum, and calls the part `ema` `average`."""
+FORMER_PARTS = {"average": "ema"}
 ABOUT = "about"
 """Values beside the state, for which no sum is recorded: the state of equal runs has equal sums."""
 MOST_TIME_SHARE = 0.02
@@ -108,19 +109,12 @@ class SaveClock:
 
 
 class Checkpoints:
-    """The checkpoints of one run; keeps the newest `keep` that are whole, and those of every `keep_every` steps for good.
+    """The checkpoints of one run; keeps the newest `keep` that are whole, and those of every `keep_every` steps for good."""
 
-    Args:
-        former: of parts that older checkpoints have under another name, the name now.
-    """
-
-    def __init__(
-        self, folder: Path, keep: int = 2, former: Mapping[str, str] | None = None, keep_every: int | None = None
-    ) -> None:
+    def __init__(self, folder: Path, keep: int = 2, keep_every: int | None = None) -> None:
         self.folder = folder
         self.keep = keep
         self.keep_every = keep_every
-        self.former = dict(former or {})
         self._seen_whole: set[Path] = set()
 
     def paths(self) -> list[Path]:
@@ -163,7 +157,7 @@ class Checkpoints:
         problems: list[str] = []
         for path in reversed(self.paths()):
             try:
-                step = _restore(path, parts, self.former)
+                step = _restore(path, parts)
             except DataError as error:
                 problems.append(str(error))
                 continue
@@ -245,14 +239,14 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _restore(path: Path, parts: Mapping[str, Stateful], former: Mapping[str, str]) -> int:
+def _restore(path: Path, parts: Mapping[str, Stateful]) -> int:
     """Give every part what it had; the step. Where it fails, some parts may have taken theirs.
 
     Raises:
         DataError: damaged, of a newer format, of another run, or not of the kind that the parts take.
     """
     document = _checked(path)
-    if sorted(former.get(part, part) for part in document["parts"]) != sorted(parts):
+    if sorted(FORMER_PARTS.get(part, part) for part in document["parts"]) != sorted(parts):
         raise DataError(f"{path}: holds other parts than this run has; its settings were changed by hand")
     open_tensors(path / TENSORS, WHAT)  # torch is not given a file with a giant header
     try:
@@ -262,7 +256,7 @@ def _restore(path: Path, parts: Mapping[str, Stateful], former: Mapping[str, str
     states: dict[str, State] = {part: {} for part in parts}
     for name, value in kept.items():
         part, _, key = name.partition("/")
-        states.setdefault(former.get(part, part), {})[key] = value
+        states.setdefault(FORMER_PARTS.get(part, part), {})[key] = value
     for part, stateful in parts.items():
         try:
             _check_kinds(states[part], stateful.state())

@@ -16,7 +16,7 @@ from fruitgan.errors import DataError, UsageError
 from fruitgan.files import PART_PREFIX
 from fruitgan.machine import cpu_name
 from fruitgan.registry import suggestion
-from fruitgan.runs.run import CONFIG, LATER, LOG, RESULT, Run, RunInUse, holder
+from fruitgan.runs.run import CONFIG, ENVIRONMENT, LATER, LOG, RESULT, Run, RunInUse, holder
 from fruitgan.settings import RUNS
 
 if TYPE_CHECKING:
@@ -90,21 +90,17 @@ def _newest_free(runs: Sequence[Path]) -> Run:
     raise taken[0]
 
 
-def resume_command(run: Path, more: Sequence[str] = (), runs: Path = RUNS) -> str:
-    """What to type, or paste, to go on with a run; `more` are further words, `runs` is where the job's runs lie by default."""
+def resume_command(run: Path, runs: Path = RUNS, gpu: str | None = None, device: str | None = None) -> str:
+    """What to type, or paste, to go on with a run where it was asked to compute; `runs` is where its kind lies by default."""
     by_name = run.parent == runs and run.name != NEWEST
     # A bare name is looked for under the default folder first: any other run is named by a path that looks like one.
     wanted = run.name if by_name else os.path.join(run.parent, run.name)  # noqa: PTH118 - pathlib drops the ./ of ./name
     words = [f"--resume={wanted}"] if wanted.startswith("-") else ["--resume", wanted]
-    return shlex.join(["fruitgan", runs.name, *words, *more])
-
-
-def where(gpu: str | None, device: str | None) -> list[str]:
-    """The words that say where a run was asked to compute."""
-    if ranks().is_group and gpu == "none":
-        return ["--processes", str(ranks().world)]
     pairs = [("--gpu", gpu), ("--device", device)]
-    return [word for option, value in pairs if value is not None for word in (option, value)]
+    if ranks().is_group and gpu == "none":
+        pairs = [("--processes", str(ranks().world))]
+    where = [word for option, value in pairs if value is not None for word in (option, value)]
+    return shlex.join(["fruitgan", runs.name, *words, *where])
 
 
 def _last_change(path: Path) -> int:
@@ -147,6 +143,11 @@ def environment(device: torch.device) -> dict[str, Any]:
     """Versions of what computes, and the machine's kind; nothing that names a person or a place."""
     import torch  # not needed to find a run
 
+    gpu = convolutions = None
+    if device.type == "cuda":
+        gpu, cudnn = torch.cuda.get_device_name(device), cast(Any, torch.backends.cudnn)  # its parts have no declared types
+        has_tf32 = torch.cuda.get_device_capability(device) >= (8, 0) and cudnn.conv.fp32_precision == "tf32"
+        convolutions = "tf32" if has_tf32 else "fp32"  # by torch's default TF32 where the GPU has it
     return {
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
@@ -157,20 +158,9 @@ def environment(device: torch.device) -> dict[str, Any]:
         "processes": ranks().world,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "device": str(device),
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "fp32_convolutions": _convolutions(device),
+        "gpu": gpu,
+        "fp32_convolutions": convolutions,
     }
-
-
-def _convolutions(device: torch.device) -> str | None:
-    """What a GPU's convolutions of float32 numbers compute in: `tf32` by torch's default where the GPU has it, else `fp32`."""
-    import torch
-
-    if device.type != "cuda":
-        return None
-    cudnn: Any = torch.backends.cudnn  # whose parts torch declares to no type checker
-    has_it = torch.cuda.get_device_capability(device) >= (8, 0) and cudnn.conv.fp32_precision == "tf32"
-    return "tf32" if has_it else "fp32"
 
 
 def keep_environment(run: Run, step: int, here: Mapping[str, Any]) -> list[str]:
@@ -178,29 +168,21 @@ def keep_environment(run: Run, step: int, here: Mapping[str, Any]) -> list[str]:
     history = run.environment
     if not history or not step:  # nothing of an earlier segment is left
         if history != here:
-            run.write_environment(here)
+            run.write(ENVIRONMENT, here)
         return []
     # A segment that left no checkpoint does not count.
     later = [entry for entry in history.get(LATER, []) if entry["from_step"] < step]
     before = later[-1] if later else history
-    differences = _differences(before, here)
+    old, new = {**before, **before.get("packages", {})}, {**here, **here["packages"]}
+    differences = [
+        f"{name.replace('_', ' ')} {new[name] or 'none'}, was {old[name] or 'none'}"
+        for name in (*DECIDING, *DECIDING_PACKAGES)
+        if name in old and old[name] != new[name]  # what is not known of before counts as the same
+    ]
     if differences:
         later.append({"from_step": step, **here})
     if later != history.get(LATER, []):
-        run.write_environment({**history, LATER: later})
+        run.write(ENVIRONMENT, {**history, LATER: later})
     if not differences:
         return []
     return [f"resumed in a different environment ({'; '.join(differences)}): no longer bit-identical"]
-
-
-def _differences(before: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """What decides the bits and is another than before; what is not known of before counts as the same."""
-    old = {name: before[name] for name in DECIDING if name in before}
-    packages = before.get("packages", {})
-    old |= {name: packages[name] for name in DECIDING_PACKAGES if name in packages}
-    new = {**here, **here["packages"]}
-    return [
-        f"{name.replace('_', ' ')} {new[name] or 'none'}, was {value or 'none'}"
-        for name, value in old.items()
-        if value != new[name]
-    ]

@@ -91,10 +91,12 @@ class _LogLine:
 class Run:
     """One run's folder."""
 
-    def __init__(self, path: Path, notes: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path, notes: Sequence[str] = (), is_followed: bool = False) -> None:
         self.path = path
         self.notes = tuple(notes)
         """What to know about how it was found."""
+        self.is_followed = is_followed
+        """Whether another process of the same training works in it: then it is read here, and nothing is written."""
 
     @classmethod
     def create(cls, path: Path, config: Any, environment: Mapping[str, Any]) -> Run:
@@ -140,6 +142,9 @@ class Run:
             FruitganError: the folder cannot be written to.
             DataError: a folder in it is a link, behind which it would write and remove.
         """
+        if self.is_followed:
+            yield []
+            return
         for name in (CHECKPOINTS, SAMPLES, PLOTS, TRACKERS):
             if (self.path / name).is_symlink():
                 raise DataError(f"{self.path / name}: a link; a run keeps all it has in its own folder, so put a folder there")
@@ -156,13 +161,10 @@ class Run:
         """Versions and machine of the first run segment, and `later` ones; empty where the file is missing or damaged."""
         try:
             found = self.read(ENVIRONMENT)
-        except DataError:
-            return {}
-        later = found.get(LATER, [])
-        try:
+            later = found.get(LATER, [])
             for segment in ({"from_step": 0, "packages": {}, **found}, *(later if isinstance(later, list) else [later])):
                 _check_known_part(_Segment, segment)
-        except UsageError:
+        except (DataError, UsageError):
             return {}
         return found
 
@@ -176,21 +178,20 @@ class Run:
         """The step of the newest checkpoint, where a resumed run goes on; 0 before the first."""
         return max(step_folders(self.path / CHECKPOINTS), default=0)
 
-    def finish(self, result: Any) -> None:
-        write_atomically(self.path / RESULT, _json(result))
+    def write(self, name: str, value: Any) -> None:
+        """Write one of its files of JSON; a result makes it a finished run."""
+        if not self.is_followed:
+            write_atomically(self.path / name, _json(value))
 
     def reopen(self) -> None:
         """Make a finished run an unfinished one again, to extend it."""
-        (self.path / RESULT).unlink(missing_ok=True)
-
-    def write_config(self, config: Any) -> None:
-        write_atomically(self.path / CONFIG, _json(config))
-
-    def write_environment(self, environment: Mapping[str, Any]) -> None:
-        write_atomically(self.path / ENVIRONMENT, _json(environment))
+        if not self.is_followed:
+            (self.path / RESULT).unlink(missing_ok=True)
 
     def log(self, entry: Mapping[str, Any]) -> None:
         """Add a line to the log; Raises: FruitganError if it cannot be written."""
+        if self.is_followed:
+            return
         with writing(self.path / LOG), (self.path / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, allow_nan=False) + "\n")
 
@@ -209,8 +210,8 @@ class Run:
     def forget_after(self, step: int) -> list[dict[str, Any]]:
         """Take the log back to the given step, so that a resumed run leaves neither gap nor duplicate; what is left."""
         kept = [entry for entry in self.entries() if entry["step"] <= step]
-        text = "".join(json.dumps(entry) + "\n" for entry in kept)
-        write_atomically(self.path / LOG, text.encode())
+        if not self.is_followed:
+            write_atomically(self.path / LOG, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
         return kept
 
     def read(self, name: str) -> dict[str, Any]:
@@ -221,32 +222,11 @@ class Run:
         return value
 
 
-class FollowedRun(Run):
-    """A run in which another process of the same training works: it is read here, and nothing is written."""
-
-    @contextmanager
-    def taken(self) -> Iterator[list[str]]:
-        yield []
-
-    def finish(self, result: Any) -> None: ...
-
-    def reopen(self) -> None: ...
-
-    def write_config(self, config: Any) -> None: ...
-
-    def write_environment(self, environment: Mapping[str, Any]) -> None: ...
-
-    def log(self, entry: Mapping[str, Any]) -> None: ...
-
-    def forget_after(self, step: int) -> list[dict[str, Any]]:
-        return [entry for entry in self.entries() if entry["step"] <= step]
-
-
 def of_first(work: Callable[[], Run]) -> Run:
     """The run that the first of several processes finds or makes, which the others follow."""
     run = work() if ranks().is_first else None
     path = ranks().exchange(None if run is None else str(run.path))[0]
-    return run or FollowedRun(Path(path))
+    return run or Run(Path(path), is_followed=True)
 
 
 def run_of_launch(out: Path) -> str | None:

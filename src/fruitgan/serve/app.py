@@ -37,8 +37,7 @@ from fruitgan.runs.run import CONFIG, SAMPLES, Run, training_config
 from fruitgan.settings import RUNS, to_json
 from fruitgan.train_detector.detect_job import DetectSettings, detect
 from fruitgan.train_detector.settings import OUT
-from fruitgan.train_gan.curves import loss_panels
-from fruitgan.train_gan.page import story_of
+from fruitgan.train_gan.curves import loss_panels, story_of
 from fruitgan.translate.job import TranslateSettings, mark_of
 from fruitgan.translate.pipeline import Pipeline
 from fruitgan.translate.plan import Task

@@ -14,7 +14,7 @@ import numpy as np
 from fruitgan.distributed import ranks
 from fruitgan.errors import DataError, UsageError
 from fruitgan.registry import Choice, suggestion
-from fruitgan.runs.resume import changed_settings, merged_settings, resume_command, where
+from fruitgan.runs.resume import changed_settings, merged_settings, resume_command
 from fruitgan.runs.run import CONFIG, LAUNCH, Run
 from fruitgan.settings import to_json, typed
 from fruitgan.train_detector.calibration import Part, Verdict
@@ -237,11 +237,11 @@ def keep_settings(run: Run, settings: TrainDetectorSettings) -> list[str]:
     kept = dataclasses.replace(stored, **{name: getattr(settings, name) for name in KEPT})
     config = run.config | {"settings": to_json(kept), LAUNCH: ranks().launch}
     if config != run.config:
-        run.write_config(config)
+        run.write(CONFIG, config)
     changed = changed_settings(settings, stored, LENGTHS)
     return [f"goes on with {', '.join(changed)}"] if changed else []
 
 
 def resume_line(run: Path, settings: TrainDetectorSettings) -> str:
     """The command that resumes a run where this one was asked to compute."""
-    return resume_command(run, where(settings.gpu, settings.device), OUT)
+    return resume_command(run, OUT, settings.gpu, settings.device)

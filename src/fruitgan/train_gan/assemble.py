@@ -61,26 +61,16 @@ class Plan:
     preprocessing: Preprocessing = AS_USUAL
 
 
-GONE_OPTIONS = {"penalty": False, "batch_head": False, "augment_target": 0.0}
-"""Options of objectives and discriminators that the configs of older runs have, as far as they are off."""
-
-
 def read_plan(table: Any, file: Path) -> Plan:
-    """The plan that a run's config holds, also as an older version wrote it.
+    """The plan that a run's config holds.
 
     Raises:
-        DataError: it is damaged, or has what this version no longer can compute.
+        DataError: it is damaged, or has what this version does not compute.
     """
     plan = copy.deepcopy(table)
     with contextlib.suppress(KeyError, TypeError, AttributeError):  # of a damaged one, which is refused below
-        recipe = plan["recipe"]
-        if "averaging" in recipe:
-            recipe["ema_decay"] = recipe.pop("averaging")
-        for part in (plan["objective"], plan["discriminator"], recipe["objective"], recipe["discriminator"]):
-            part["options"] = {name: value for name, value in part["options"].items() if GONE_OPTIONS.get(name, ...) != value}
-        for schedule in (*recipe["weights"].values(), recipe["learning_rate"]):
-            if schedule.get("every") == 1:
-                del schedule["every"]
+        if "averaging" in plan["recipe"]:  # as the first runs called it
+            plan["recipe"]["ema_decay"] = plan["recipe"].pop("averaging")
     return typed(Plan, plan, file)
 
 

@@ -198,8 +198,8 @@ def brief_losses(losses: Mapping[str, float]) -> dict[str, str]:
 
 
 def _train(settings: TrainGanSettings, console: Console) -> None:
+    from fruitgan.runs.resume import resume_command
     from fruitgan.runs.run import Run
-    from fruitgan.train_gan.job import resume_line
     from fruitgan.train_gan.job import train_gan as job
 
     def at_once() -> str:
@@ -207,7 +207,7 @@ def _train(settings: TrainGanSettings, console: Console) -> None:
             return "before the first step; nothing was changed"
         step = Run(run).saved_step
         kept = f"the checkpoint of step {step} stays" if step else "before the first checkpoint"
-        return f"{kept}; go on with: {resume_line(run, settings)}"
+        return f"{kept}; go on with: {resume_command(run, gpu=settings.gpu, device=settings.device)}"
 
     with polite_stop(at_once) as stop, console.events("") as show:
         display = TrainingDisplay(console, stop, show)
@@ -216,7 +216,8 @@ def _train(settings: TrainGanSettings, console: Console) -> None:
     console.out(f"{result.run}: step {result.step}, {result.images_per_second:.2f} images/s")
     console.out(f"  translate with it: fruitgan translate photo.jpg --bundle {shlex.quote(str(result.run))}")
     if not result.finished:
-        raise Stopped(f"stopped, saved; go on with: {resume_line(result.run, settings)}", stop.exit_code)
+        again = resume_command(result.run, gpu=settings.gpu, device=settings.device)
+        raise Stopped(f"stopped, saved; go on with: {again}", stop.exit_code)
 
 
 def _dry_run(settings: TrainGanSettings, console: Console) -> None:

@@ -9,32 +9,16 @@ from __future__ import annotations
 import collections
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
+
+from fruitgan.errors import reason_of
 
 WARM_UP_STEPS = 3
 """Steps of a variant that run as they are before it is captured: kernels are chosen and memory is laid out in them."""
 
 Variant = frozenset[str]
-Work = Callable[[Variant], None]
-
-
-class Capture(Protocol):
-    """What makes work repeatable."""
-
-    def warm_up(self, work: Callable[[], None]) -> None:
-        """Do the work as it is."""
-
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record the work without doing it; what is returned does it.
-
-        Raises:
-            RuntimeError: the work waits for the device, or does something else that cannot be recorded.
-        """
-
-    def release(self, recorded: dict[Variant, Callable[[], None]]) -> None:
-        """Empty `recorded` when nothing of it runs any more, and give its memory back."""
 
 
 class CudaGraphs:
@@ -47,6 +31,7 @@ class CudaGraphs:
         self._pool = torch.cuda.graph_pool_handle()
 
     def warm_up(self, work: Callable[[], None]) -> None:
+        """Do the work as it is."""
         current = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(current)
         # Not on the default stream: autograd remembers the stream of its first accumulation.
@@ -55,6 +40,11 @@ class CudaGraphs:
         current.wait_stream(self._stream)
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record the work without doing it; what is returned does it.
+
+        Raises:
+            RuntimeError: the work waits for the device, or does something else that cannot be recorded.
+        """
         graph = torch.cuda.CUDAGraph()
         current = torch.cuda.current_stream(self.device)
         try:
@@ -69,6 +59,7 @@ class CudaGraphs:
         return graph.replay
 
     def release(self, recorded: dict[Variant, Callable[[], None]]) -> None:
+        """Empty `recorded` when nothing of it runs any more, and give its memory back."""
         torch.cuda.synchronize(self.device)  # a graph that still runs must not be destroyed
         recorded.clear()
         self._pool = torch.cuda.graph_pool_handle()
@@ -87,15 +78,13 @@ def _fastest_kernels() -> Iterator[None]:
 
 
 class StepRunner:
-    """Does the work of a step in a variant: as it is, or with a `Capture` a few times as it is and from then on repeated.
+    """Does the work of a step in a variant: as it is, or with graphs a few times as it is and from then on repeated.
 
     Args:
-        recover: called after a failed recording, which may have left half a step in Python objects.
+        recover: called with the reason after a failed recording, which may have left half a step in Python objects.
     """
 
-    def __init__(self, work: Work, capture: Capture | None, recover: Callable[[], None]) -> None:
-        self.note: str | None = None
-        """Why nothing is captured although it was to be; one sentence."""
+    def __init__(self, work: Callable[[Variant], None], capture: CudaGraphs | None, recover: Callable[[str], None]) -> None:
         self._work = work
         self._capture = capture
         self._recover = recover
@@ -125,7 +114,7 @@ class StepRunner:
         with _fastest_kernels():
             self._work(variant)
 
-    def _record(self, capture: Capture, variant: Variant) -> bool:
+    def _record(self, capture: CudaGraphs, variant: Variant) -> bool:
         """Whether it could be recorded; if not, none is from here on."""
         try:
             self._recorded[variant] = capture.capture(lambda: self._work(variant))
@@ -133,10 +122,7 @@ class StepRunner:
             raise
         except RuntimeError as error:
             self._capture = None
-            self._recover()
-            cause = error.__context__ or error  # of a recording that failed torch says last only that it did
-            reason = str(cause).splitlines()[0]
-            self.note = f"training without CUDA graphs, more slowly: this step cannot be captured ({reason})"
+            self._recover(reason_of(error.__context__ or error))  # torch says last only that a recording failed
         return variant in self._recorded
 
     def forget(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,22 +17,14 @@ import fruitgan
 from fruitgan import bundle as bundles
 from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.preprocessing import with_found_range
-from fruitgan.data.sources import Source, find_source, pinned_data
+from fruitgan.data.sources import Source, find_source
 from fruitgan.device import be_deterministic, choose_device
 from fruitgan.distributed import own_gpu, own_threads, ranks
 from fruitgan.errors import DataError, UsageError, is_out_of_memory
 from fruitgan.files import check_writable
 from fruitgan.progress import Listener, Note, OnProgress
-from fruitgan.runs.resume import (
-    changed_settings,
-    environment,
-    find_run,
-    keep_environment,
-    merged_settings,
-    resume_command,
-    where,
-)
-from fruitgan.runs.run import CONFIG, LAUNCH, RESULT, Run, of_first, refuse_existing, run_of_launch, training_config
+from fruitgan.runs.resume import changed_settings, environment, find_run, keep_environment
+from fruitgan.runs.run import CONFIG, LAUNCH, RESULT, Run, of_first, refuse_existing, run_of_launch
 from fruitgan.runs.trackers import Trackers
 from fruitgan.settings import to_json, typed
 from fruitgan.threads import Threads, fixed_threads, using_threads
@@ -49,13 +41,22 @@ from fruitgan.train_gan.assemble import (
     read_plan,
     refuse_overlap,
 )
-from fruitgan.train_gan.estimate import OutOfMemory, check_memory
-from fruitgan.train_gan.judge import Judge, hold_out
+from fruitgan.train_gan.estimate import OutOfMemory, check_memory, training_threads
 from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.recipe import LENGTHS, changed_fields, changed_recipe
+from fruitgan.train_gan.samples import Judge, hold_out
 from fruitgan.train_gan.segment import Segment
-from fruitgan.train_gan.settings import DEFAULTS, FIXED, KEPT, PLACES, TrainGanResult, TrainGanSettings
-from fruitgan.train_gan.speed import training_threads
+from fruitgan.train_gan.settings import (
+    DEFAULTS,
+    FIXED,
+    KEPT,
+    PLACES,
+    TrainGanResult,
+    TrainGanSettings,
+    located,
+    resumed_settings,
+    stored_settings,
+)
 from fruitgan.train_gan.trainer import Trainer
 
 LATER_FIELDS = re.compile(
@@ -76,41 +77,44 @@ def train_gan(settings: TrainGanSettings, on_progress: OnProgress | None = None)
         UsageError, DataError, EnvironmentProblem: as docs/exit-codes.md says.
         LossNotFinite, OutOfMemory: the last checkpoint stays.
     """
-    return _Job(settings, Listener(on_progress)).run()
+    with ExitStack() as stack:
+        return _Job(settings, Listener(on_progress), stack).go()
 
 
 @dataclass
 class _Job:
     settings: TrainGanSettings
     listener: Listener
+    stack: ExitStack
+    run: Run | None = None
+    """None while there is none yet."""
 
-    def run(self) -> TrainGanResult:
-        with ExitStack() as stack:
-            asked = self.settings
-            if (again := run_of_launch(asked.out)) is not None:
-                unasked, names = TrainGanSettings(), (*FIXED, "recipe_changes", "learning_rate", "cycle_weight", "name")
-                asked = dataclasses.replace(asked, resume=again, **{name: getattr(unasked, name) for name in names})
-                self.listener.warn(f"the processes were started anew, and go on from the last checkpoint of {again}")
-            if asked.resume is None:
-                if ranks().is_first:
-                    if asked.name is not None:
-                        refuse_existing(asked.out / asked.name)
-                    check_writable(asked.out)
-                new = {name: value for name, value in DEFAULTS.items() if getattr(asked, name) is None}
-                self.settings = dataclasses.replace(_located(asked), **new)  # so that its config keeps them
-                return self._train(None, stack)
-            run = of_first(lambda: _found(asked))
-            notes = list(run.notes)
-            for is_taken in (False, True):  # a finished run need not be writable; another process may go on with an open one
-                if is_taken:
-                    notes += stack.enter_context(run.taken())
-                self.settings = resumed_settings(run, asked)
-                if (result := self._finished(run, asked)) is not None:
-                    return result
-            self.listener.warn(*notes)
-            if ranks().is_group:
-                self.settings = dataclasses.replace(self.settings, threads=asked.threads)
-            return self._train(run, stack)
+    def go(self) -> TrainGanResult:
+        asked = self.settings
+        if (again := run_of_launch(asked.out)) is not None:
+            unasked, names = TrainGanSettings(), (*FIXED, "recipe_changes", "learning_rate", "cycle_weight", "name")
+            asked = dataclasses.replace(asked, resume=again, **{name: getattr(unasked, name) for name in names})
+            self.listener.warn(f"the processes were started anew, and go on from the last checkpoint of {again}")
+        if asked.resume is None:
+            if ranks().is_first:
+                if asked.name is not None:
+                    refuse_existing(asked.out / asked.name)
+                check_writable(asked.out)
+            new = {name: value for name, value in DEFAULTS.items() if getattr(asked, name) is None}
+            self.settings = dataclasses.replace(located(asked), **new)  # so that its config keeps them
+            return self._train()
+        self.run = run = of_first(lambda: _found(asked))
+        notes = list(run.notes)
+        for is_taken in (False, True):  # a finished run need not be writable; another process may go on with an open one
+            if is_taken:
+                notes += self.stack.enter_context(run.taken())
+            self.settings = resumed_settings(run, asked)
+            if (result := self._finished(run, asked)) is not None:
+                return result
+        self.listener.warn(*notes)
+        if ranks().is_group:
+            self.settings = dataclasses.replace(self.settings, threads=asked.threads)
+        return self._train()
 
     def _finished(self, run: Run, asked: TrainGanSettings) -> TrainGanResult | None:
         """The run's result, if no more is asked of it.
@@ -131,66 +135,51 @@ class _Job:
             earlier = f"--resume {run.path.name}@STEP --name NEW begins another run at an earlier checkpoint"
             raise UsageError(f"{done}, and {steps} are fewer; {earlier}")
         changes = changed_settings(self.settings, stored_settings(run), (*PLACES, *KEPT))
-        recipe = read_plan(run.config["plan"], run.path / CONFIG).recipe
-        changes += [f"--set {name}" for name in changed_fields(recipe, _resumed_plan(run, asked).recipe) if name not in LENGTHS]
+        changes += [f"--set {name}" for name in _changes(run, _resumed_plan(run, asked))]
         if changes:
             raise UsageError(f"{done}: {changes[0]} would change nothing; give more --steps with it")
         return dataclasses.replace(result, run=run.path, bundle=run.path / bundles.FILE_NAME)  # wherever it lay at its end
 
-    def _train(self, run: Run | None, stack: ExitStack) -> TrainGanResult:
+    def _train(self) -> TrainGanResult:
         device = choose_device(own_gpu(self.settings.gpu, self.settings.device), self.settings.device)
         if self.settings.deterministic:
             be_deterministic(device)
-        trackers = Trackers(self.settings.track if ranks().is_first else (), self.listener, is_new=run is None)
-        plan = make_plan(self.settings, device) if run is None else _resumed_plan(run, self.settings)
-        threads: Threads | None = None
-        if device.type == "cpu":
-            number = self.settings.threads
-            if ranks().is_group:
-                threads = fixed_threads(number) or Threads(own_threads(), "a share of the cores")
-            elif run is None or number is None:  # a run of a version that kept no number has none
-                threads = training_threads(plan, number, self.settings.deterministic)
-            else:
-                threads = Threads(number, "as the run was, or as asked")
-            stack.enter_context(using_threads(threads.number))
-            self.settings = dataclasses.replace(self.settings, threads=threads.number)
+        is_new, tell = self.run is None, self.listener.tell
+        trackers = Trackers(self.settings.track if ranks().is_first else (), self.listener, is_new)
+        plan = make_plan(self.settings, device) if self.run is None else _resumed_plan(self.run, self.settings)
+        threads = self._threads(plan) if device.type == "cpu" else None
         ranks().divide(plan.recipe.batch_size)
-        objective = ranks().in_turn(functools.partial(self._objective, plan, run is None or not run.saved_step))
+        objective = ranks().in_turn(lambda: self._objective(plan, self.run is None or not self.run.saved_step))
         if not self.settings.force:
-            own = dataclasses.replace(plan.recipe, batch_size=plan.recipe.batch_size // ranks().world)
-            check_memory(dataclasses.replace(plan, recipe=own), objective, device)
-        tell = self.listener.tell
-        source = ranks().in_turn(functools.partial(self._source, run))
-        if run is None:
+            check_memory(plan, objective, device)
+        source = ranks().in_turn(self._source)
+        if is_new:
             training_images = [*source.a.train, *source.b.train]
             plan = dataclasses.replace(plan, preprocessing=with_found_range(plan.preprocessing, training_images, tell))
         held: tuple[ImageDataset, ...] = ()
         if self.settings.evaluate_every is not None:
             source, held = ranks().in_turn(functools.partial(hold_out, source, plan, tell))
         datasets = dataclasses.replace(ranks().in_turn(functools.partial(load_datasets, plan, source, tell)), held_out=held)
-        self.listener.warn(*source.notes, *(datasets.notes if run is None else ()))  # a resumed run has said them
-        if run is None and not self.settings.allow_overlap:
+        self.listener.warn(*source.notes, *(datasets.notes if is_new else ()))  # a resumed run has said them
+        if is_new and not self.settings.allow_overlap:
             refuse_overlap(source, datasets)
         for (path, reason), *others in filter(None, (datasets.a.broken, datasets.b.broken)):
             count = f"{1 + len(others)} unreadable image{'s' * bool(others)}"
             self.listener.warn(f"{count} left out; the first: {path}: {reason}")
         log_every = self.settings.log_every or DEFAULTS["log_every"]
         ranks().agree(self._facts(plan, datasets, device) | {"--log-every": log_every})
-        with _memory_reported(plan, device, lambda: run.saved_step if run is not None else 0):
+        with self._memory_reported(plan, device):
             trainer = make_trainer(plan, datasets, objective, device, log_every)
             if self.settings.compile:
                 compile_networks(objective.networks, device)
-            if run is None:
-                create = functools.partial(self._create, plan, datasets, source, trainer, device)
-                run = of_first(create)
-                self.listener.warn(*stack.enter_context(run.taken()))
-            elif run.config["data_fingerprint"] != datasets.fingerprint:
-                raise DataError(f"{run.path}: the training images are not those of the run; resume with the same images")
-            elif changed_settings(self.settings, stored_settings(run), PLACES):
-                self.listener.tell(Note(f"{run.path}: the images are found elsewhere, and are the same by content"))
+            if self.run is None:
+                self.run = of_first(lambda: self._create(plan, datasets, source, trainer, device))
+                self.listener.warn(*self.stack.enter_context(self.run.taken()))
+            else:
+                self._check_images(self.run, datasets)
             segment = Segment(
                 settings=self.settings,
-                run=run,
+                run=self.run,
                 plan=plan,
                 source=source,
                 datasets=datasets,
@@ -198,16 +187,56 @@ class _Job:
                 first_objective=lambda: self._objective(plan, True),
                 threads=threads,
                 trackers=trackers,
-                judge=Judge(datasets.held_out, device) if datasets.held_out and ranks().is_first else None,
+                judge=Judge(held, device) if held and ranks().is_first else None,
                 listener=self.listener,
             )
             first = segment.restore()
             ranks().agree({"the checkpoint's step": first})
             ranks().begin(device)
             here = environment(device)
-            notes, changes = _keep(run, self.settings, plan, trainer.total_steps)
-            self.listener.warn(*notes, *keep_environment(run, first, here))
+            notes, changes = _keep(self.run, self.settings, plan, trainer.total_steps)
+            self.listener.warn(*notes, *keep_environment(self.run, first, here))
             return segment.go(changes)
+
+    def _threads(self, plan: Plan) -> Threads:
+        """The CPU threads to compute with from here on."""
+        number = self.settings.threads
+        if ranks().is_group:
+            threads = fixed_threads(number) or Threads(own_threads(), "a share of the cores")
+        elif self.run is None or number is None:  # a run of a version that kept no number has none
+            threads = training_threads(plan, number, self.settings.deterministic)
+        else:
+            threads = Threads(number, "as the run was, or as asked")
+        self.stack.enter_context(using_threads(threads.number))
+        self.settings = dataclasses.replace(self.settings, threads=threads.number)
+        return threads
+
+    def _check_images(self, run: Run, datasets: Datasets) -> None:
+        """Raises: DataError unless the training images are those that the run began with."""
+        if run.config["data_fingerprint"] != datasets.fingerprint:
+            raise DataError(f"{run.path}: the training images are not those of the run; resume with the same images")
+        if changed_settings(self.settings, stored_settings(run), PLACES):
+            self.listener.tell(Note(f"{run.path}: the images are found elsewhere, and are the same by content"))
+
+    @contextmanager
+    def _memory_reported(self, plan: Plan, device: torch.device) -> Iterator[None]:
+        """Turn any lack of memory into one line.
+
+        Raises:
+            OutOfMemory: naming batch size, image size and precision with their values.
+        """
+        try:
+            yield
+        except (MemoryError, RuntimeError, OSError) as error:
+            if not is_out_of_memory(error):
+                raise
+            step = 0 if self.run is None else self.run.saved_step
+            kept = f"the checkpoint of step {step} stays, to --resume where there is more" if step else "nothing was saved yet"
+            raise OutOfMemory(
+                f"out of memory on {device} with --batch-size {plan.recipe.batch_size}, --image-size "
+                f"{plan.recipe.image_size_px} and --precision {plan.precision}: a new run with one of them lower (bf16 takes "
+                f"less than fp32) needs less; {kept}"
+            ) from error
 
     def _facts(self, plan: Plan, datasets: Datasets, device: torch.device) -> dict[str, Any]:
         """What must be the same in all processes, as JSON values."""
@@ -215,9 +244,9 @@ class _Job:
         versions = {"fruitgan": fruitgan.__version__, "torch": torch.__version__, "device": device.type}
         return {**versions, **images, "--on-nan": self.settings.on_nan, **to_json(plan)}
 
-    def _source(self, run: Run | None) -> Source:
+    def _source(self) -> Source:
         """Where the images are. A resumed run names its domains as it did, whatever the folder is called now."""
-        settings = self.settings
+        settings, run = self.settings, self.run
         domains = settings.domains if run is None else (run.config["domains"][0], run.config["domains"][1])
         try:
             return find_source(settings.data, settings.data_a, settings.data_b, domains, self.listener.tell)
@@ -275,31 +304,6 @@ def _found(asked: TrainGanSettings) -> Run:
     return run.forked(int(at[2]), asked.out / asked.name)
 
 
-def stored_settings(run: Run) -> TrainGanSettings:
-    """The settings that the run was made with, or last resumed with."""
-    return typed(TrainGanSettings, training_config(run)["settings"], run.path / CONFIG)
-
-
-def resumed_settings(run: Run, asked: TrainGanSettings) -> TrainGanSettings:
-    """The run's settings with what may change taken from those asked for.
-
-    Raises:
-        UsageError: something that decides the mathematics was given another value, or the run another name.
-    """
-    stored = stored_settings(run)
-    if asked.evaluate_every is not None and stored.evaluate_every is None:
-        raise UsageError(f"--evaluate-every with --resume: {run.path} has trained on all images; begin a new run for it")
-    located = _located(asked)
-    if located.precision == "auto":  # the run has what the machine's choice was when it began
-        located = dataclasses.replace(located, precision=None)
-    has_length = asked.steps is not None or asked.epochs is not None
-    if located.data is None:
-        a, b = located.data_a or stored.data_a, located.data_b or stored.data_b
-        located = dataclasses.replace(located, data_a=a, data_b=b, data=stored.data if located.data_a is None else None)
-    merged = merged_settings(run, located, stored, fixed=FIXED, kept=KEPT)
-    return merged if has_length else dataclasses.replace(merged, steps=stored.steps, epochs=stored.epochs)
-
-
 def _resumed_plan(run: Run, settings: TrainGanSettings) -> Plan:
     """The plan of the run, so that a recipe that was edited since does not change it, with what is asked to change now.
 
@@ -318,57 +322,22 @@ def _resumed_plan(run: Run, settings: TrainGanSettings) -> Plan:
     return dataclasses.replace(plan, recipe=recipe)
 
 
+def _changes(run: Run, plan: Plan) -> dict[str, str]:
+    """The fields of the run's recipe that change, its length apart."""
+    fields = changed_fields(read_plan(run.config["plan"], run.path / CONFIG).recipe, plan.recipe)
+    return {field: change for field, change in fields.items() if field not in LENGTHS}
+
+
 def _keep(run: Run, settings: TrainGanSettings, plan: Plan, total_steps: int) -> tuple[list[str], dict[str, str]]:
     """Keep in the run's config what it is resumed with; notes on what changed, and the changed fields of the recipe."""
-    config, stored = run.config, stored_settings(run)
-    fields = changed_fields(read_plan(config["plan"], run.path / CONFIG).recipe, plan.recipe)
-    fields = {field: change for field, change in fields.items() if field not in LENGTHS}
+    config, stored, fields = run.config, stored_settings(run), _changes(run, plan)
     merged = {name: getattr(settings, name) for name in (*PLACES, *KEPT, "steps", "epochs")}
     kept = {"total_steps": total_steps, "plan": to_json(plan), "settings": to_json(dataclasses.replace(stored, **merged))}
     kept |= {LAUNCH: ranks().launch} if ranks().launch or LAUNCH in config else {}
     if config | kept != config:
-        run.write_config(config | kept)
+        run.write(CONFIG, config | kept)
     changes = changed_settings(settings, stored, KEPT)
     if total_steps != config["total_steps"]:
         changes.append(f"{total_steps} steps instead of {config['total_steps']}, over which the schedules now run")
     changes += [f"{field} {change}" for field, change in fields.items()]
     return [f"goes on with {', '.join(changes)}"] if changes else [], fields
-
-
-def _located(settings: TrainGanSettings) -> TrainGanSettings:
-    """With whole paths of the data and commits of the Hub, so that a run can be resumed elsewhere and later; a name stays."""
-    data = settings.data
-    if data is not None:
-        data = str(Path(data).resolve()) if Path(data).exists() else pinned_data(data)
-    return dataclasses.replace(
-        settings,
-        data=data,
-        init_from=bundles.pinned(settings.init_from) or settings.init_from,
-        data_a=settings.data_a and settings.data_a.resolve(),
-        data_b=settings.data_b and settings.data_b.resolve(),
-    )
-
-
-def resume_line(run: Path, settings: TrainGanSettings) -> str:
-    """The command that goes on with a run where this one was asked to compute."""
-    return resume_command(run, where(settings.gpu, settings.device))
-
-
-@contextmanager
-def _memory_reported(plan: Plan, device: torch.device, saved_step: Callable[[], int]) -> Iterator[None]:
-    """Turn any lack of memory into one line; `saved_step` gives the step of the newest checkpoint, or 0.
-
-    Raises:
-        OutOfMemory: naming batch size, image size and precision with their values.
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError, OSError) as error:
-        if not is_out_of_memory(error):
-            raise
-        step = saved_step()
-        kept = f"the checkpoint of step {step} stays, to --resume where there is more" if step else "nothing was saved yet"
-        raise OutOfMemory(
-            f"out of memory on {device} with --batch-size {plan.recipe.batch_size}, --image-size {plan.recipe.image_size_px} "
-            f"and --precision {plan.precision}: a new run with one of them lower (bf16 takes less than fp32) needs less; {kept}"
-        ) from error

@@ -1,17 +1,24 @@
-"""Monitor: warns of known collapses of adversarial training, found in the run log, each once and with what helps.
+"""The run log, and the monitor: warns of known collapses of adversarial training, each once and with what helps.
 
-It reads nothing but the log's lines: given those of a run that is resumed, it continues as if the run had never stopped.
+The monitor reads nothing but the log's lines: given those of a run that is resumed, it goes on as if that had never stopped.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fruitgan.images import Pixels, unit_from_bytes
+from fruitgan.distributed import ranks
+from fruitgan.report.grid import sample_files
+from fruitgan.runs.run import SAMPLES, Run
+from fruitgan.runs.trackers import Trackers
+
+if TYPE_CHECKING:
+    from fruitgan.train_gan.trainer import Trainer
 
 OBSERVE_STEPS = 100
 """How often at least the outputs are to be looked at: often against 1,000 steps of patience, seldom against their cost."""
@@ -20,7 +27,6 @@ NEAR_ZERO = 0.04  # of what a discriminator loses that cannot tell: it is right,
 SAME = 3 / 255  # the light generator's clipping alone changes white by 2.8 grey levels
 ALIKE = 0.1  # outputs that differ a tenth as much as their inputs
 OPPOSITE = -0.25  # a generator that forgets its input has 0
-LEAST_CONTRAST = 2 / 255  # less than that among the inputs says nothing of the outputs
 
 WINDOW = 48  # values of a loss in which a swing is looked for
 SCALES = (1, 4, 16, 64)  # how many lines of the log make a value: slow swings are seen in means
@@ -53,23 +59,6 @@ SENTENCES = {
     "oscillating": "{where} has swung up and down for {steps} steps, once in {period}: the networks chase each other; a larger "
     "--batch-size, a lower --learning-rate or EMA weights (--set ema_decay=0.999) help",
 }
-
-
-def describe(sources: Sequence[Pixels], fakes: Sequence[Pixels]) -> dict[str, float]:
-    """What can be told from some inputs and their outputs, all uint8 [S, S, 3].
-
-    - `changed`: mean absolute difference of an output from its input, on [0, 1].
-    - `variety`: how much outputs differ from one another, as a multiple of how much inputs do (deviation over the images,
-      mean over pixels); absent where the inputs are alike.
-    - `likeness`: correlation of all values of the outputs with those of the inputs; absent where either are one colour.
-    """
-    x, y = (unit_from_bytes(np.stack(images).astype(np.float64)) for images in (sources, fakes))
-    found = {"changed": float(np.abs(y - x).mean())}
-    if (among := x.std(axis=0).mean()) >= LEAST_CONTRAST:
-        found["variety"] = float(y.std(axis=0).mean() / among)
-    if min(x.std(), y.std()) >= LEAST_CONTRAST:
-        found["likeness"] = float(np.corrcoef(x.ravel(), y.ravel())[0, 1])
-    return {name: round(value, 4) for name, value in found.items()}
 
 
 class Monitor:
@@ -150,6 +139,87 @@ class Monitor:
             lasted = step - self._swinging.setdefault((term, scale), step)
             if lasted >= length >= LEAST_SPAN_STEPS:
                 yield length + lasted, round(length / cycles)
+
+
+class RunLog:
+    """Writes the run log's lines of one segment, without gap or duplicate where it meets those before.
+
+    Times are of a clock that never goes back.
+    """
+
+    def __init__(self, run: Run, trainer: Trainer, trackers: Trackers) -> None:
+        self.run = run
+        self.trainer = trainer
+        self.trackers = trackers
+        self.last_losses: Mapping[str, float] = {}
+        self.seconds_before = 0.0
+        self.steps_done = 0
+        """In this segment, those that were rolled back among them."""
+        self.began = time.monotonic()
+
+    def begin(self, step: int, seconds: float) -> None:
+        """A segment begins at this step; time counts from here; `seconds` are the checkpoint's, perhaps more than the log's."""
+        self.trackers.begin(self.run, max((entry["step"] for entry in self.run.entries()), default=0))
+        kept = self.take_back(step)
+        self.seconds_before = seconds
+        if kept:
+            self.last_losses = next((entry["losses"] for entry in reversed(kept) if entry["losses"]), {})
+            self.seconds_before = max(seconds, kept[-1]["seconds"])
+        self.began = time.monotonic()
+
+    def take_back(self, step: int) -> list[dict[str, Any]]:
+        """Remove lines and sample sheets after this step; the lines that stay."""
+        from fruitgan.train_gan.curves import UNDECIDED, story_of  # which need torch, and `incidents` does not
+
+        kept = self.run.forget_after(step)
+        for later, sheet in sample_files(self.run.path / SAMPLES).items():
+            if later > step and ranks().is_first:
+                sheet.unlink(missing_ok=True)
+        story = story_of(self.run.config)  # of a discriminator of another package's one map is assumed
+        self.monitor = Monitor(story.total_steps, story.undecided or UNDECIDED.get(story.gan_mode))
+        self.monitor.replay(kept)
+        self.rollbacks_logged = sum(len(entry.get("rollbacks", ())) for entry in kept)
+        return kept
+
+    @property
+    def seconds_here(self) -> float:
+        """Since this segment began."""
+        return time.monotonic() - self.began
+
+    @property
+    def seconds(self) -> float:
+        """Of training, all segments together."""
+        return self.seconds_before + self.seconds_here
+
+    @property
+    def images_per_second(self) -> float:
+        return self.steps_done * self.trainer.recipe.batch_size / max(1e-9, self.seconds_here)
+
+    def add(
+        self, step: int, losses: Mapping[str, float] | None = None, learning_rate: float | None = None, **more: Any
+    ) -> list[str]:
+        """Write a line: of a step's losses, or else of what `more` says has happened. Returns the monitor's warnings."""
+        entry = {
+            "step": step,
+            "images": step * self.trainer.recipe.batch_size,
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.images_per_second, 3),
+            "losses": dict(losses or {}),
+            "learning_rate": self.trainer.learning_rate if learning_rate is None else learning_rate,
+            **more,
+        }
+        if losses is None:
+            self.run.log(entry)
+            return []
+        self.last_losses = losses
+        if rollbacks := self.trainer.rollbacks[self.rollbacks_logged :]:
+            entry["rollbacks"] = rollbacks
+            self.rollbacks_logged = len(self.trainer.rollbacks)
+        if warnings := self.monitor.see(entry):
+            entry["warnings"] = warnings
+        self.run.log(entry)
+        self.trackers.line(step, entry)
+        return list(warnings.values())
 
 
 def swings(values: NDArray[np.float64]) -> int | None:

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from fruitgan.bundle import FILE_NAME as BUNDLE
+from fruitgan.registry import OWN_PACKAGE
 from fruitgan.report.grid import sample_sheets
 from fruitgan.report.page import render, thousands
-from fruitgan.runs.run import CONFIG, Run
-from fruitgan.train_gan.assemble import read_plan
-from fruitgan.train_gan.curves import Story, in_words, kid_panels, loss_panels, reach, schedule_panels
+from fruitgan.runs.run import Run
+from fruitgan.train_gan.curves import Story, kid_panels, loss_panels, rate_panels, reach, story_of
 from fruitgan.train_gan.monitor import incidents
-from fruitgan.train_gan.recipe import PARTS, Pairing, Recipe
+from fruitgan.train_gan.recipe import PARTS, Part, Recipe, recipe_toml
 
 SHORT_HASH = 12
-PAIRINGS: dict[Pairing, str] = {
-    "random-b": "an epoch passes through the larger domain; partners are drawn at random",
-    "zip": "both domains in random orders; the smaller one ends the epoch",
-    "passes": "each domain in random orders of its own, so that every image of it is seen equally often",
-}
-
 Rows = list[tuple[str, str]]
 
 
@@ -71,55 +66,42 @@ def training_report(
         resume_command=resume + (f" --steps {2 * story.total_steps}" if finished else ""),
         incidents=incidents(entries),
         samples=sample_sheets(run / "samples"),
-        losses=[*kid_panels(entries, story), *loss_panels(entries, story)],
-        schedules=schedule_panels(entries, story),
+        panels=[*kid_panels(entries, story), *loss_panels(entries, story), *rate_panels(entries, story)],
         smoothing=2 * reach(len(entries)) + 1,
         log_steps=entries[0]["step"] if entries else 0,
         story=story,
         settings=[
             ("Training", _training_rows(config, story)),
-            ("Networks", [(kind, _choice(config["plan"][kind])) for kind in PARTS]),
-            ("Data", _data_rows(config, story.recipe)),
+            ("Data", _data_rows(config)),
             ("Result", [("weights, SHA-256", result["weights_sha256"][:SHORT_HASH])]),
         ],
+        recipe=_recipe(config, story.recipe),
         environment=_environment(run),
     )
 
 
-def story_of(config: Mapping[str, Any]) -> Story:
-    plan = read_plan(config["plan"], Path(CONFIG))
-    a, b = config["domains"]
-    return Story(
-        recipe=plan.recipe,
-        objective=plan.objective,
-        discriminator=plan.discriminator,
-        domains=(a, b),
-        total_steps=plan.recipe.total_steps(config["steps_per_epoch"]),
-        steps_per_epoch=config["steps_per_epoch"],
-    )
-
-
 def _training_rows(config: Mapping[str, Any], story: Story) -> Rows:
-    plan, recipe = config["plan"], story.recipe
+    plan = config["plan"]
     rows = [
-        ("recipe", f"{plan['recipe_name']}: {recipe.summary}"),
+        ("recipe", f"{plan['recipe_name']}: {story.recipe.summary}"),
         ("length", f"{thousands(story.total_steps)} steps; {thousands(story.steps_per_epoch)} steps are an epoch"),
-        ("batch size", str(recipe.batch_size)),
-        ("image size", f"{recipe.image_size_px} x {recipe.image_size_px} px"),
         ("precision", plan["precision"]),
         ("random seed", str(plan["seed"])),
     ]
-    for player, adam in recipe.optimizers.items():
-        rate = in_words(recipe.learning_rate, adam.learning_rate)
-        told = f"Adam, betas {adam.beta_1:g} and {adam.beta_2:g}, epsilon {adam.epsilon:g}; learning rate {rate}"
-        rows.append((f"optimiser of the {player}", told))
-    rows += [(f"weight of {name}", in_words(schedule)) for name, schedule in recipe.weights.items()]
-    rows.append(("EMA of weights", "none" if recipe.ema_decay is None else f"decay up to {recipe.ema_decay:g}"))
     if config["settings"].get("init_from"):
         rows.append(("started from", Path(config["settings"]["init_from"]).name))
     if teacher := _teacher(config):
         rows.append(("teacher", teacher))
     return rows
+
+
+def _recipe(config: Mapping[str, Any], recipe: Recipe) -> str:
+    """The recipe as the TOML file that repeats it, with all options of its parts."""
+    plan = config["plan"]
+    parts: dict[str, Any] = {kind: Part(name=plan[kind]["name"], options=plan[kind]["options"]) for kind in PARTS}
+    packages = {f"{plan[kind]['package']} {plan[kind]['version']}" for kind in PARTS if plan[kind]["package"] != OWN_PACKAGE}
+    needs = [f"# needs {package}\n" for package in sorted(packages)]
+    return "".join([*needs, recipe_toml(replace(recipe, why={}, **parts))])
 
 
 def _teacher(config: Mapping[str, Any]) -> str | None:
@@ -131,18 +113,7 @@ def _teacher(config: Mapping[str, Any]) -> str | None:
     return path.parent.name if path.name == BUNDLE else path.stem
 
 
-def _choice(choice: Mapping[str, Any]) -> str:
-    def plain(value: Any) -> str:
-        if isinstance(value, bool):
-            return "on" if value else "off"
-        return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-    options = ", ".join(f"{name} {plain(value)}" for name, value in choice["options"].items())
-    package = "" if choice["package"] == "fruitgan" else f" from {choice['package']} {choice['version']}"
-    return f"{choice['name']}{package}" + (f" ({options})" if options else "")
-
-
-def _data_rows(config: Mapping[str, Any], recipe: Recipe) -> Rows:
+def _data_rows(config: Mapping[str, Any]) -> Rows:
     settings = config["settings"]
     # Folder names alone: a report is passed on, and where its maker keeps files is nobody's business.
     folders = [Path(settings[key]).name for key in ("data", "data_a", "data_b") if settings.get(key)]
@@ -152,8 +123,6 @@ def _data_rows(config: Mapping[str, Any], recipe: Recipe) -> Rows:
     return [
         ("data", " and ".join(folders)),
         ("training images", counts),
-        ("resized by", f"{recipe.fit}, {recipe.resample}"),
-        ("pairing", PAIRINGS[recipe.pairing]),
         ("fingerprint", " / ".join(part[:SHORT_HASH] for part in config["data_fingerprint"].split("/"))),
     ]
 

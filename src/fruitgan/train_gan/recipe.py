@@ -54,23 +54,17 @@ class Schedule:
 
     def at(self, clock: Clock) -> float:
         """The value for the step that follows `clock.step` done ones."""
-        share = self._epoch_share(clock) if self.unit == "epoch" else self._step_share(clock)
+        if self.unit == "epoch":
+            epochs = max(1, round(clock.total_steps / clock.steps_per_epoch))
+            first, last = round(epochs * self.begin), round(epochs * self.finish)
+            share = max(0, clock.step // clock.steps_per_epoch + 1 - first) / (last - first + 1)
+        else:
+            past, length = clock.step / max(1, clock.total_steps) - self.begin, self.finish - self.begin
+            share = max(0.0, past / length) if length else float(past >= 0)
+        share = min(1.0, share)
         if self.shape == "cosine":
             share = (1 - math.cos(math.pi * share)) / 2
         return self.start + (self.end - self.start) * share
-
-    def _step_share(self, clock: Clock) -> float:
-        progress = clock.step / max(1, clock.total_steps)
-        if progress < self.begin:
-            return 0.0
-        length = self.finish - self.begin
-        return min(1.0, (progress - self.begin) / length) if length else 1.0
-
-    def _epoch_share(self, clock: Clock) -> float:
-        epochs = max(1, round(clock.total_steps / clock.steps_per_epoch))
-        first, last = round(epochs * self.begin), round(epochs * self.finish)
-        past = clock.step // clock.steps_per_epoch + 1 - first
-        return min(1.0, max(0, past) / (last - first + 1))
 
 
 def constant(value: float) -> Schedule:

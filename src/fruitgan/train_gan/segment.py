@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,29 +18,25 @@ from fruitgan.distributed import ranks
 from fruitgan.errors import UsageError
 from fruitgan.files import write_atomically
 from fruitgan.progress import Listener, Note, Progress
-from fruitgan.report.grid import png_bytes, sample_files
+from fruitgan.report.grid import png_bytes
 from fruitgan.runs.checkpoint import Checkpoints, SaveClock, Snapshot, snapshot
-from fruitgan.runs.run import CHECKPOINTS, SAMPLES, Run
+from fruitgan.runs.run import CHECKPOINTS, RESULT, SAMPLES, Run
 from fruitgan.runs.trackers import Trackers
 from fruitgan.settings import to_json
 from fruitgan.threads import Threads
 from fruitgan.train_gan.assemble import Datasets, Plan, make_bundle, make_trainer
-from fruitgan.train_gan.curves import undecided_loss
-from fruitgan.train_gan.judge import Judge
-from fruitgan.train_gan.monitor import OBSERVE_STEPS, Monitor, went_back
+from fruitgan.train_gan.estimate import faster_threads, profiled
+from fruitgan.train_gan.monitor import OBSERVE_STEPS, RunLog, went_back
 from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.page import training_report
-from fruitgan.train_gan.samples import SampleImages
+from fruitgan.train_gan.samples import Judge, SampleImages
 from fruitgan.train_gan.settings import DEFAULTS, TRAINING, TrainGanResult, TrainGanSettings
-from fruitgan.train_gan.speed import faster_threads, profiled
 from fruitgan.train_gan.trainer import LossNotFinite, StepReport, Trainer
 
 MAX_ROLLBACKS = 3
 PROFILE = "profile"
 THREADS_CHECK_SECONDS = 600
 MUCH_FASTER = 1.5
-FORMER_PARTS = {"average": "ema"}
-"""Parts of checkpoints that were written under another name."""
 
 
 @dataclass(kw_only=True)
@@ -61,16 +56,14 @@ class Segment:
     judge: Judge | None
     listener: Listener
     saved_step: int | None = None
-    noted: str | None = None
 
     def __post_init__(self) -> None:
         self.threads_check_at: float = THREADS_CHECK_SECONDS
         """Seconds of this segment at which other numbers of threads are tried next."""
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="save")
         self._saving: Future[Path] | None = None
-        self.checkpoints = Checkpoints(
-            self.run.path / CHECKPOINTS, self.settings.keep or DEFAULTS["keep"], FORMER_PARTS, self.settings.keep_every
-        )
+        settings = self.settings
+        self.checkpoints = Checkpoints(self.run.path / CHECKPOINTS, settings.keep or DEFAULTS["keep"], settings.keep_every)
 
     def restore(self) -> int:
         """Restore the newest checkpoint that is whole; its step.
@@ -100,13 +93,13 @@ class Segment:
             self.listener.warn(*self.samples.notes)
         self.listener.tell(Note(f"{self.run.path}: step {first} of {total}{f', {self.threads}' if self.threads else ''}"))
         self.listener.tell(Progress(TRAINING, first, total, {"run": self.run.path, "recipe": self.plan.recipe_name}))
-        self.log = RunLog(self.run, self.plan, total, self.trackers)
+        self.log = RunLog(self.run, self.trainer, self.trackers)
         seconds = self.checkpoints.about(first).get("seconds")
         try:
             self.log.begin(first, seconds if isinstance(seconds, float) and seconds > 0 else 0.0)
             self.save_clock, self.page_clock = SaveClock(), SaveClock()
             if changes:
-                self.log.add_changes(first, changes, self.trainer)
+                self.log.add(first, changes=dict(changes))
             while (error := self._train()) is not None:
                 self._go_back(error)
                 if self.listener.stopped and not ranks().is_group:  # of several processes none knows what the others were told
@@ -124,19 +117,17 @@ class Segment:
 
     def _train(self) -> LossNotFinite | None:
         """Train as long as it goes; what went wrong, if a step was not finite."""
+        steps = self.trainer.steps(self.trainer.total_steps)
+        if self.settings.profile and ranks().is_first:
+            steps = profiled(steps, self.trainer.device, self.run.path / PROFILE)
         try:
-            for report in self._steps():
+            for report in steps:
                 if self._after(report):
                     break
             self.trainer.confirm()
         except LossNotFinite as error:
             return error.with_traceback(None)  # which would keep the images of the step alive
         return None
-
-    def _steps(self) -> Iterator[StepReport]:
-        steps = self.trainer.steps(self.trainer.total_steps)
-        is_profiled = self.settings.profile and ranks().is_first
-        return profiled(steps, self.trainer.device, self.run.path / PROFILE) if is_profiled else steps
 
     def _go_back(self, error: LossNotFinite) -> None:
         """Restore the newest checkpoint, or the start, and draw by another seed from there on.
@@ -146,7 +137,7 @@ class Segment:
         """
         before = self.trainer.rollbacks
         if self.settings.on_nan != "rollback" or len(before) >= MAX_ROLLBACKS:
-            self.log.add_failure(error, self.trainer)
+            self.log.add(error.step, not_finite=list(error.terms))  # a run that is resumed forgets it
             raise error
         self._await_saved()
         ranks().any(False)  # waits for the one that writes, so that all restore the same checkpoint
@@ -186,14 +177,24 @@ class Segment:
         return stop if ranks().is_group else self._is_to_stop
 
     def _record(self, report: StepReport) -> None:
-        if (note := self.trainer.note) is not None and note != self.noted:
-            self.noted = note
-            self.listener.warn(f"step {report.step}: {note}")
-        kid = self.judge(self.trainer) if self.judge is not None and self._is_judged(report) else None
-        for warning in self.log.add(report, self.trainer, self.samples.outputs, kid):
-            self.listener.warn(f"step {report.step}: {warning}")
-        if report.step % (self.settings.sample_every or DEFAULTS["sample_every"]) == 0:
+        """Write the step's line, if it has losses, and its samples, where they are due."""
+        trainer, step, warnings = self.trainer, report.step, [] if self.trainer.note is None else [self.trainer.note]
+        trainer.note = None
+        if report.losses is not None:
+            more: dict[str, Any] = {}
+            if step % self._whole_lines(OBSERVE_STEPS) == 0:
+                more["outputs"] = self.samples.outputs(trainer)
+            is_due = step % self._whole_lines(self.settings.evaluate_every or 1) == 0 or step == trainer.total_steps
+            if self.judge is not None and is_due:
+                more["kid"] = self.judge(trainer)
+            warnings += self.log.add(step, report.losses, report.learning_rate, **more)
+        self.listener.warn(*(f"step {step}: {warning}" for warning in warnings))
+        if step % (self.settings.sample_every or DEFAULTS["sample_every"]) == 0:
             self._sample()
+
+    def _whole_lines(self, steps: int) -> int:
+        """The steps, rounded up to whole lines of the log."""
+        return -(-steps // self.trainer.log_every) * self.trainer.log_every
 
     def _tell(self, report: StepReport) -> None:
         is_fixed = self.settings.deterministic or ranks().is_group
@@ -205,10 +206,6 @@ class Segment:
         rest = self.settings.max_seconds
         details["seconds_to_stop"] = seconds_left if rest is None else max(0.0, min(seconds_left, rest - self.log.seconds_here))
         self.listener.tell(Progress(TRAINING, report.step, total, details))
-
-    def _is_judged(self, report: StepReport) -> bool:
-        every = -(-(self.settings.evaluate_every or 1) // self.trainer.log_every) * self.trainer.log_every
-        return report.losses is not None and (report.step % every == 0 or report.step == self.trainer.total_steps)
 
     def _check_threads(self, step: int, number: int) -> None:
         """Warn, once, where another number of CPU threads has become much faster than the run's."""
@@ -256,7 +253,7 @@ class Segment:
         result = self._result(self.saved_seconds)  # those that a resumed run counts on from
         self._write_page(result)
         if result.finished:
-            run.finish(result)
+            run.write(RESULT, result)
         return result
 
     def _result(self, seconds: float) -> TrainGanResult:
@@ -287,99 +284,3 @@ class Segment:
 
     def _bundle(self) -> bundles.Bundle:
         return make_bundle(self.run.path.name, self.trainer, self.plan, self.source, self.datasets.fingerprint)
-
-
-class RunLog:
-    """Writes the run log's lines of one segment, without gap or duplicate where it meets those before.
-
-    Times are of a clock that never goes back.
-    """
-
-    def __init__(self, run: Run, plan: Plan, total_steps: int, trackers: Trackers) -> None:
-        self.run = run
-        self.plan = plan
-        self.trackers = trackers
-        self.total_steps = total_steps
-        self.last_losses: Mapping[str, float] = {}
-        self.seconds_before = 0.0
-        self.steps_done = 0
-        """In this segment, those that were rolled back among them."""
-        self.began = time.monotonic()
-
-    def begin(self, step: int, seconds: float) -> None:
-        """A segment begins at this step; time counts from here; `seconds` are the checkpoint's, perhaps more than the log's."""
-        self.trackers.begin(self.run, max((entry["step"] for entry in self.run.entries()), default=0))
-        kept = self.take_back(step)
-        self.seconds_before = seconds
-        if kept:
-            self.last_losses = next((entry["losses"] for entry in reversed(kept) if entry["losses"]), {})
-            self.seconds_before = max(seconds, kept[-1]["seconds"])
-        self.began = time.monotonic()
-
-    def take_back(self, step: int) -> list[dict[str, Any]]:
-        """Remove lines and sample sheets after this step; the lines that stay."""
-        kept = self.run.forget_after(step)
-        for later, sheet in sample_files(self.run.path / SAMPLES).items():
-            if later > step and ranks().is_first:
-                sheet.unlink(missing_ok=True)
-        self.monitor = Monitor(self.total_steps, undecided_loss(self.plan.objective, self.plan.discriminator, 1))
-        self.monitor.replay(kept)
-        self.rollbacks_logged = sum(len(entry.get("rollbacks", ())) for entry in kept)
-        return kept
-
-    @property
-    def seconds_here(self) -> float:
-        """Since this segment began."""
-        return time.monotonic() - self.began
-
-    @property
-    def seconds(self) -> float:
-        """Of training, all segments together."""
-        return self.seconds_before + self.seconds_here
-
-    @property
-    def images_per_second(self) -> float:
-        return self.steps_done * self.plan.recipe.batch_size / max(1e-9, self.seconds_here)
-
-    def add(
-        self,
-        report: StepReport,
-        trainer: Trainer,
-        outputs: Callable[[Trainer], Mapping[str, Any]],
-        kid: Mapping[str, float] | None = None,
-    ) -> list[str]:
-        """Write the step's line, if it has losses; `outputs` is asked now and then. Returns the monitor's warnings."""
-        if report.losses is None:
-            return []
-        self.last_losses = report.losses
-        entry = self._line(report.step, report.losses, report.learning_rate)
-        if report.step % (-(-OBSERVE_STEPS // trainer.log_every) * trainer.log_every) == 0:
-            entry["outputs"] = outputs(trainer)
-        if kid is not None:
-            entry["kid"] = kid
-        if rollbacks := trainer.rollbacks[self.rollbacks_logged :]:
-            entry["rollbacks"] = rollbacks
-            self.rollbacks_logged = len(trainer.rollbacks)
-        if warnings := self.monitor.see(entry):
-            entry["warnings"] = warnings
-        self.run.log(entry)
-        self.trackers.line(report.step, entry)
-        return list(warnings.values())
-
-    def add_changes(self, step: int, changes: Mapping[str, str], trainer: Trainer) -> None:
-        """A line that says what changes in the steps after this one."""
-        self.run.log(self._line(step, {}, trainer.learning_rate) | {"changes": dict(changes)})
-
-    def add_failure(self, error: LossNotFinite, trainer: Trainer) -> None:
-        """The last line before the run gives up; one that is resumed forgets it."""
-        self.run.log(self._line(error.step, {}, trainer.learning_rate) | {"not_finite": list(error.terms)})
-
-    def _line(self, step: int, losses: Mapping[str, float], learning_rate: float) -> dict[str, Any]:
-        return {
-            "step": step,
-            "images": step * self.plan.recipe.batch_size,
-            "seconds": round(self.seconds, 3),
-            "images_per_second": round(self.images_per_second, 3),
-            "losses": dict(losses),
-            "learning_rate": learning_rate,
-        }

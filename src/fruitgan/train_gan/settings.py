@@ -1,20 +1,26 @@
-"""Settings and result of the job `train_gan`."""
+"""Settings and result of the job `train_gan`, and the settings of a run that is resumed."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from fruitgan import bundle as bundles
+from fruitgan.data.sources import pinned_data
 from fruitgan.errors import UsageError
 from fruitgan.images import Fit
-from fruitgan.settings import Precision
+from fruitgan.runs.resume import merged_settings
+from fruitgan.runs.run import CONFIG, Run, training_config
+from fruitgan.settings import Precision, typed
 
 OUT = Path("runs/train-gan")
 TRAINING = "training"
 """What the events of a training's steps are called."""
 OnNan = Literal["stop", "rollback"]
+INTERVALS = ("sample_every", "save_every", "log_every", "evaluate_every", "keep", "keep_every")
 DEFAULTS: Mapping[str, Any] = {"sample_every": 500, "log_every": 25, "keep": 2, "on_nan": "stop"}
 """Of a new run, where nothing else is asked for; intervals are in steps."""
 
@@ -87,19 +93,8 @@ class TrainGanSettings:
     profile: bool = False
 
     def __post_init__(self) -> None:
-        counts = (
-            "threads",
-            "batch_size",
-            "epochs",
-            "steps",
-            "sample_every",
-            "save_every",
-            "log_every",
-            "keep",
-            "keep_every",
-            "evaluate_every",
-        )
-        for name, least in {"image_size": 8, **dict.fromkeys(counts, 1)}.items():
+        counts = dict.fromkeys((*INTERVALS, "threads", "batch_size", "epochs", "steps"), 1)
+        for name, least in {"image_size": 8, **counts}.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"--{name.replace('_', '-')} {value}: {least} or more is needed")
@@ -123,18 +118,7 @@ FIXED = (
     "generator_options", "discriminator", "discriminator_options", "objective", "objective_options", "augment",
     "image_size", "batch_size", "precision", "seed", "init_from", "teacher",
 )  # fmt: skip
-KEPT = (
-    "sample_every",
-    "save_every",
-    "log_every",
-    "evaluate_every",
-    "keep",
-    "keep_every",
-    "on_nan",
-    "track",
-    "deterministic",
-    "threads",
-)
+KEPT = (*INTERVALS, "on_nan", "track", "deterministic", "threads")
 """A resumed run keeps these unless they are given anew; on the same machine the last two decide the bits."""
 
 
@@ -151,3 +135,42 @@ class TrainGanResult:
     bundle: Path
     final_losses: Mapping[str, float]
     weights_sha256: str
+
+
+def located(settings: TrainGanSettings) -> TrainGanSettings:
+    """With whole paths of the data and commits of the Hub, so that a run can be resumed elsewhere and later; a name stays."""
+    data = settings.data
+    if data is not None:
+        data = str(Path(data).resolve()) if Path(data).exists() else pinned_data(data)
+    return dataclasses.replace(
+        settings,
+        data=data,
+        init_from=bundles.pinned(settings.init_from) or settings.init_from,
+        data_a=settings.data_a and settings.data_a.resolve(),
+        data_b=settings.data_b and settings.data_b.resolve(),
+    )
+
+
+def stored_settings(run: Run) -> TrainGanSettings:
+    """The settings that the run was made with, or last resumed with."""
+    return typed(TrainGanSettings, training_config(run)["settings"], run.path / CONFIG)
+
+
+def resumed_settings(run: Run, asked: TrainGanSettings) -> TrainGanSettings:
+    """The run's settings with what may change taken from those asked for.
+
+    Raises:
+        UsageError: something that decides the mathematics was given another value, or the run another name.
+    """
+    stored = stored_settings(run)
+    if asked.evaluate_every is not None and stored.evaluate_every is None:
+        raise UsageError(f"--evaluate-every with --resume: {run.path} has trained on all images; begin a new run for it")
+    here = located(asked)
+    if here.precision == "auto":  # the run has what the machine's choice was when it began
+        here = dataclasses.replace(here, precision=None)
+    has_length = asked.steps is not None or asked.epochs is not None
+    if here.data is None:
+        a, b = here.data_a or stored.data_a, here.data_b or stored.data_b
+        here = dataclasses.replace(here, data_a=a, data_b=b, data=stored.data if here.data_a is None else None)
+    merged = merged_settings(run, here, stored, fixed=FIXED, kept=KEPT)
+    return merged if has_length else dataclasses.replace(merged, steps=stored.steps, epochs=stored.epochs)

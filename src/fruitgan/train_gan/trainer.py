@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, cast
 
 import torch
@@ -21,7 +21,7 @@ from fruitgan.networks.contracts import Generator
 from fruitgan.networks.divided import divide
 from fruitgan.runs.checkpoint import State, Stateful
 from fruitgan.settings import Precision
-from fruitgan.train_gan.cuda_graphs import Capture, StepRunner
+from fruitgan.train_gan.cuda_graphs import CudaGraphs, StepRunner
 from fruitgan.train_gan.ema import EMA, PlayerAdam
 from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.recipe import Clock, Recipe
@@ -67,63 +67,54 @@ class StepReport:
     losses: Mapping[str, float] | None
 
 
+@dataclass(eq=False)
 class Trainer:
     """Trains an objective by a recipe, one step after another, each a function of (seed, step, state).
 
     A step whose loss or gradient is not finite changes nothing; that is decided on the device, and known here when losses are
     logged.
-
-    Args:
-        total_steps: of the whole training; schedules are shares of it.
-        capture: what makes a step repeatable without launching it anew; None: every step runs as it is.
     """
 
-    def __init__(
-        self,
-        objective: Objective,
-        recipe: Recipe,
-        loader: Loader,
-        *,
-        total_steps: int,
-        steps_per_epoch: int,
-        seed: int,
-        device: torch.device,
-        precision: Precision,
-        log_every: int,
-        capture: Capture | None = None,
-    ) -> None:
-        objective.to(device)
-        objective.networks.to(memory_format=memory_format_of(device))
-        divide(objective.networks)
-        self.objective = objective
-        self.recipe = recipe
-        self.loader = loader
-        self.total_steps = total_steps
-        self.steps_per_epoch = steps_per_epoch
-        self.seed = seed
-        self.device = device
-        self.precision = precision
-        self.log_every = log_every
+    objective: Objective
+    recipe: Recipe
+    loader: Loader
+    _: KW_ONLY
+    total_steps: int
+    """Of the whole training; schedules are shares of it."""
+    steps_per_epoch: int
+    seed: int
+    device: torch.device
+    precision: Precision
+    log_every: int
+    capture: CudaGraphs | None = None
+    """What makes a step repeatable without launching it anew; None: every step runs as it is."""
+    note: str | None = None
+    """Why no steps are captured although they were to be; None: nothing to note."""
+
+    def __post_init__(self) -> None:
+        networks = self.objective.networks
+        self.objective.to(self.device)
+        networks.to(memory_format=memory_format_of(self.device))
+        divide(networks)
         self.step = 0
         self.rollbacks: list[dict[str, Any]] = []
-        networks = objective.networks
         self.optimizers = {
             player.name: PlayerAdam(
-                [p for name in player.networks for p in networks[name].parameters()], recipe.optimizers[player.name]
+                [p for name in player.networks for p in networks[name].parameters()], self.recipe.optimizers[player.name]
             )
-            for player in objective.players
+            for player in self.objective.players
         }
-        generators = {name: networks[name] for name in objective.generators.values()}
-        self.ema = EMA(generators, recipe.ema_decay) if recipe.ema_decay is not None else None
+        generators = {name: networks[name] for name in self.objective.generators.values()}
+        self.ema = EMA(generators, self.recipe.ema_decay) if self.recipe.ema_decay is not None else None
         kept = networks.state_dict(keep_vars=True)
         self._buffers = [buffer for name, buffer in networks.named_buffers() if name in kept]  # a backbone's are frozen
-        self._inputs = BatchBuffer(loader, device)
+        self._inputs = BatchBuffer(self.loader, self.device)
         self._sums: dict[str, Tensor] = {}
         self._counts: collections.Counter[str] = collections.Counter()
         self._terms: dict[frozenset[str], tuple[str, ...]] = {}
-        self._run = StepRunner(self._work, capture, self._recover)
+        self._run = StepRunner(self._work, self.capture, self._recover)
         self._since_log = 0
-        self._left_out = torch.zeros((), device=device)
+        self._left_out = torch.zeros((), device=self.device)
 
     def generator(self, direction: str) -> Generator:
         """What a user gets: the EMA generator, or the trained one where the recipe has no EMA."""
@@ -136,19 +127,18 @@ class Trainer:
         factor = self.recipe.learning_rate.at(Clock(self.step, self.total_steps, self.steps_per_epoch))
         return factor * self.recipe.optimizers[self.objective.players[0].name].learning_rate
 
-    def draw_anew(self, rollbacks: Sequence[Mapping[str, Any]]) -> None:
+    def draw_anew(self, rollbacks: list[dict[str, Any]]) -> None:
         """From here on draw as after these rollbacks, which the state keeps as JSON values: their number makes another seed."""
-        self.rollbacks = [dict(rollback) for rollback in rollbacks]
+        self.rollbacks = rollbacks
         self.loader.reseed(self._seed)
-
-    @property
-    def note(self) -> str | None:
-        """Why no steps are captured although they were to be; None: nothing to note."""
-        return self._run.note
 
     @property
     def _seed(self) -> int:
         return randomness.another_seed(self.seed, len(self.rollbacks))
+
+    @property
+    def _gradients(self) -> list[Tensor]:
+        return [gradient for optimizer in self.optimizers.values() for gradient in optimizer.gradients]
 
     def steps(self, until: int) -> Iterator[StepReport]:
         """Train up to `until` steps in all, and report each.
@@ -167,9 +157,9 @@ class Trainer:
             self.objective.weights[name].fill_(value)
         if self.ema is not None:
             self.ema.begin_step()
-        learning_rate, factor = self.learning_rate, self.recipe.learning_rate.at(clock)
+        learning_rate = self.learning_rate
         for optimizer in self.optimizers.values():
-            optimizer.learning_rate.fill_(factor * optimizer.settings.learning_rate)
+            optimizer.learning_rate.fill_(self.recipe.learning_rate.at(clock) * optimizer.settings.learning_rate)
         torch.manual_seed(randomness.torch_seed(self._seed, self.step, "dropout"))
         with stage("draw"):
             self._inputs.load(self.step, self.objective.draws, in_place=self._run.keeps_inputs_in_place)
@@ -228,13 +218,14 @@ class Trainer:
     def _averaged(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """The losses as means over all processes' images, and the gradients with them, by one all-reduce."""
         means = torch.stack(list(losses.values()))
-        parts = [gradient for optimizer in self.optimizers.values() for gradient in optimizer.gradients] + [means]
+        parts = [*self._gradients, means]
         ranks().add(parts)
         torch._foreach_div_(parts, ranks().world)
         return dict(zip(losses, means.unbind(), strict=True))
 
-    def _recover(self) -> None:
+    def _recover(self, reason: str) -> None:
         """Take back what half a step may have left behind on the host."""
+        self.note = f"training without CUDA graphs, more slowly: this step cannot be captured ({reason})"
         for optimizer in self.optimizers.values():
             optimizer.drop_gradients()
         for extra in self.objective.extras.values():
@@ -243,9 +234,8 @@ class Trainer:
     @torch.no_grad()
     def _all_finite(self, losses: list[Tensor]) -> Tensor:
         """1 if every loss and every gradient is finite, else 0, as a scalar on the device."""
-        gradients = [gradient for optimizer in self.optimizers.values() for gradient in optimizer.gradients]
         # A norm is not finite where an element is not (or overflows, which is as good a reason to leave the step out).
-        norms = torch.stack(torch._foreach_norm(gradients)).sum()
+        norms = torch.stack(torch._foreach_norm(self._gradients)).sum()
         return torch.isfinite(norms + torch.stack(losses).sum()).float()
 
     def _logged(self) -> dict[str, float]:
