@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -33,31 +31,7 @@ def test_the_demo_tells_its_story_on_one_page(
     for target in re.findall(r'<a href="([^"]+)"', page):
         assert (out / target).is_file()
     left = {path.name for path in out.iterdir()}
-    assert left == {"fruit", "runs", "translated", "dataset", "evaluation", "report.html", "demo.json"}
-
-
-@pytest.mark.slow
-def test_a_demo_that_was_stopped_is_gone_on_with_and_no_other(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(demos, "QUICK", TINY)
-    arguments = ["demo", "--quick", "--out", str(tmp_path / "out"), "--gpu", "none", "--json"]
-    evaluate, stops = demos.evaluate, [signal.SIGTERM]
-
-    def stopped(*asked: Any) -> Any:
-        if stops:
-            signal.raise_signal(stops.pop())
-        return evaluate(*asked)
-
-    monkeypatch.setattr(demos, "evaluate", stopped)
-    assert main(arguments) == 143
-    assert "the same command goes on with it" in capsys.readouterr().err
-    before = {path: path.stat().st_ino for path in (tmp_path / "out").rglob("*") if path.suffix in (".png", ".safetensors")}
-    assert main([*arguments, "--seed", "1"]) == 2
-    assert "exists; give another folder" in capsys.readouterr().err
-    assert main(arguments) == 0
-    assert all(path.stat().st_ino == inode for path, inode in before.items())
-    assert main(arguments) == 2
+    assert left == {"fruit", "runs", "translated", "dataset", "evaluation", "report.html"}
 
 
 def test_a_folder_in_the_way_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

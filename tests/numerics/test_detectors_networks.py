@@ -9,25 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from fruitgan.errors import UsageError
-from fruitgan.networks.detectors import FLOOR, OPPONENT, SeedCnn, Spectrum, seed_cnn, spectrum
+from fruitgan.networks.detectors import FLOOR, OPPONENT, seed_cnn, spectrum
 
 pytestmark = pytest.mark.usefixtures("repeatable")
 
 
-def on_meta(image_size_px: int) -> SeedCnn:
+def test_seed_cnn_has_the_lab_reports_layers_parameters_and_statistics() -> None:
     with torch.device("meta"):
-        return seed_cnn(image_size_px=image_size_px)
-
-
-def test_seed_cnn_has_the_lab_reports_parameters_and_statistics() -> None:
-    network = on_meta(256)
+        network = seed_cnn(image_size_px=256)
     statistics = [buffer for name, buffer in network.named_buffers() if name.endswith(("running_mean", "running_var"))]
     assert sum(parameter.numel() for parameter in network.parameters()) == 135_035_554
     assert sum(buffer.numel() for buffer in statistics) == 3_968
-
-
-def test_seed_cnn_goes_from_convolution_to_relu_to_batch_norm() -> None:
-    network = on_meta(64)
     pair = ["Conv2d", "ReLU", "BatchNorm2d"] * 2
     block = [*pair, "MaxPool2d", "Dropout"]
     assert [type(module).__name__ for module in network.convolutions] == block * 3
@@ -142,4 +134,3 @@ def test_mirroring_and_brightness_do_not_change_the_spectrum() -> None:
 def test_a_spectrum_of_more_bins_than_frequencies_is_refused() -> None:
     with pytest.raises(UsageError, match="option bins: 10 is not within 1 to 9"):
         spectrum(image_size_px=16, bins=10)
-    assert isinstance(spectrum(image_size_px=16, bins=9), Spectrum)

@@ -128,8 +128,8 @@ def main() -> None:
     # Plots and pages take longer than all the rest.
     segment.training_report = lambda *_: "a page"
     engines.get = lambda name: Negative  # type: ignore[assignment,method-assign]
-    detector_page.plot_files = lambda _: {"loss.png": b"a plot"}
-    detector_page.detector_report = lambda _: "a page"
+    detector_page.plot_files = lambda *_: {"loss.png": b"a plot"}
+    detector_page.detector_report = lambda *_: "a page"
     evaluation_job.evaluation_report = lambda values, _: json.dumps(comparable(json.loads(json.dumps(values))))
     torch.set_num_threads(1)
     out = Path(order["out"])

@@ -96,4 +96,4 @@ def test_a_name_is_text_and_nothing_else_in_every_report(
 
 
 def test_a_detectors_plots_are_the_same_pictures_whatever_its_name() -> None:
-    assert plot_files(detector_inputs(HOSTILE["mathematics"])) == plot_files(detector_inputs(PLAIN))
+    assert plot_files(*detector_inputs(HOSTILE["mathematics"])) == plot_files(*detector_inputs(PLAIN))

@@ -6,17 +6,18 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from fruitgan.demo.page import demo_report
+from fruitgan.demo.job import demo_report
 from fruitgan.evaluate.page import Exhibits, evaluation_report
 from fruitgan.images import Pixels
 from fruitgan.registry import Choice
 from fruitgan.report.grid import grid, png_bytes
 from fruitgan.settings import to_json
-from fruitgan.train_detector.page import Report, detector_report
+from fruitgan.train_detector.page import detector_report
 from fruitgan.train_detector.regression import Round
 from fruitgan.train_detector.settings import FitSettings
 from fruitgan.train_gan.page import training_report
@@ -102,7 +103,8 @@ DETECTED = {
 }
 
 
-def detector_inputs(name: str) -> Report:
+def detector_inputs(name: str) -> tuple[dict[str, Any], Any, Any]:
+    """The job's result, as much of a training as its report looks at, and the logits of the test images."""
     found = {
         **DETECTED,
         "protocol": f"protocol {name}",
@@ -118,22 +120,21 @@ def detector_inputs(name: str) -> Report:
         "warnings": [f"warning {name}", name],
     }
     numbers = {"train_loss": 0.5, "train_accuracy": 0.7, "val_loss": 0.6, "val_accuracy": 0.7, "seconds": 1.0}
-    return Report(
-        name=f"run {name}",
-        result=found,
-        detector=Choice(f"detector {name}", f"package {name}", "1", {f"option {name}": f"value {name}"}),
+    training = SimpleNamespace(
+        choice=Choice(f"detector {name}", f"package {name}", "1", {f"option {name}": f"value {name}"}),
         augmentation=Choice(f"augmentation {name}", "x", "1", {}),
         rounds=[Round(number=number, **numbers) for number in (1, 2)],
-        logits=np.array([1.0, 2.0, -1.0, -2.0]),
-        generated=np.array([True, True, False, False]),
-        examples={f"examples {name}": pictures(2)},
+        split=SimpleNamespace(test=np.arange(4)),
+        dataset=SimpleNamespace(generated=np.array([True, True, False, False]), decoded=SimpleNamespace(pixels=pictures(4))),
         settings=FitSettings(),
-        environment={f"machine {name}": f"value {name}", "packages": {f"package {name}": f"1 {name}"}},
+        batch_size=8,
     )
+    return found, training, np.array([1.0, 2.0, -1.0, -2.0])
 
 
 def detector(name: str, folder: Path) -> str:
-    return detector_report(detector_inputs(name))
+    machine = {f"machine {name}": f"value {name}", "packages": {f"package {name}": f"1 {name}"}}
+    return detector_report(f"run {name}", *detector_inputs(name), machine)
 
 
 RECORDED = json.loads(Path(__file__).with_name("evaluation.json").read_text())

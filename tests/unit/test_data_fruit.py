@@ -37,19 +37,19 @@ def test_seed_index_and_kind_decide_the_picture(kind: Kind) -> None:
         assert np.abs(first.astype(int) - changed).mean() > 5
 
 
-@pytest.mark.parametrize("size_px", [16, 33, 48])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_scene_is_the_same_at_every_size(kind: Kind, size_px: int) -> None:
-    for index in range(4):
-        small = draw_one(kind, size_px, 0, index)
-        assert (small.shape, small.dtype) == ((size_px, size_px, 3), np.uint8)
-        large = resize(draw_one(kind, 128, 0, index), size_px, size_px, Image.Resampling.BOX).astype(int)
-        assert np.abs(large - small).mean() < 6
-        assert small.std() > 5
+def test_the_scene_is_the_same_at_every_size(kind: Kind) -> None:
+    for index in range(3):
+        large = draw_one(kind, 128, 0, index)
+        for size_px in (16, 33, 48):
+            small = draw_one(kind, size_px, 0, index)
+            assert (small.shape, small.dtype) == ((size_px, size_px, 3), np.uint8)
+            assert np.abs(resize(large, size_px, size_px, Image.Resampling.BOX).astype(int) - small).mean() < 6
+            assert small.std() > 5
 
 
 def test_oranges_are_orange_apples_are_not_and_backgrounds_vary() -> None:
-    drawn = {kind: [draw_one(kind, 32, 0, index) for index in range(40)] for kind in KINDS}
+    drawn = {kind: [draw_one(kind, 32, 0, index) for index in range(24)] for kind in KINDS}
     shares = {kind: [orange_share(pixels) for pixels in pictures] for kind, pictures in drawn.items()}
     assert np.median(shares["orange"]) > 2 * np.median(shares["apple"])
     assert np.mean(shares["orange"]) > np.mean(shares["apple"]) + 0.1

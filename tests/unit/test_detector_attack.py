@@ -12,13 +12,20 @@ from PIL import Image
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import UsageError
 from fruitgan.networks.contracts import Detector, detectors
+from fruitgan.progress import Event, Progress
 from fruitgan.train_detector.detector import LabelledImageDataset, answers, open_image_dataset, squashed
 from fruitgan.train_detector.fit import fitting_augmentation
 from fruitgan.train_detector.protocols import grouped_folds, half_split
 from fruitgan.train_detector.regression import features_of
-from fruitgan.train_detector.robustness import CHANGES
 from fruitgan.train_detector.settings import FitSettings
-from fruitgan.train_detector.two_sample_test import FeatureCandidate, PixelCandidate, cross_validation, two_sample_test
+from fruitgan.train_detector.two_sample_test import (
+    CHANGES,
+    Candidate,
+    cross_validation,
+    feature_candidate,
+    pixel_candidate,
+    two_sample_test,
+)
 
 SIDE = 32
 CPU = torch.device("cpu")
@@ -38,12 +45,12 @@ def write(folder: Path, count: int, stripes: float) -> list[LabelledImage]:
     return images
 
 
-def spectrum(name: str, album: LabelledImageDataset, bins: int) -> FeatureCandidate:
+def spectrum(name: str, album: LabelledImageDataset, bins: int) -> Candidate:
     """Sees frequencies alone, few or many of them."""
     choice = detectors.choose("spectrum", {"image_size_px": SIDE, "bins": bins})
     everything = np.arange(len(album), dtype=np.int64)
     seen = features_of(detectors.build(choice), album, everything, CPU, 64)  # type: ignore[arg-type]
-    return FeatureCandidate(name, lambda: detectors.build(choice), lambda pixels: squashed(pixels, SIDE), seen, CPU)  # type: ignore[arg-type,return-value]
+    return feature_candidate(name, lambda: detectors.build(choice), lambda pixels: squashed(pixels, SIDE), seen, CPU)  # type: ignore[arg-type,return-value]
 
 
 def test_the_attacker_that_sees_the_difference_is_chosen_and_judged_on_what_it_did_not_see(tmp_path: Path) -> None:
@@ -52,8 +59,8 @@ def test_the_attacker_that_sees_the_difference_is_chosen_and_judged_on_what_it_d
     folds = grouped_folds(images, 3, 0)
     album = open_image_dataset(images, SIDE)
     blind, seeing = spectrum("blind", album, bins=1), spectrum("seeing", album, bins=4)
-    told: list[tuple[str, int, int]] = []
-    found = cross_validation([blind, seeing], folds, generated, lambda *event: told.append(event))
+    told: list[Event] = []
+    found = cross_validation([blind, seeing], folds, generated, told.append)
     assert found.name == "seeing"
     assert len(found.judged) == len(set(found.judged)) == 160
     rows = np.flatnonzero(found.fold == 1)
@@ -61,10 +68,10 @@ def test_the_attacker_that_sees_the_difference_is_chosen_and_judged_on_what_it_d
     np.testing.assert_array_equal(found.strongest[rows], found.logits[found.chosen[1]][rows])
     assert ((found.strongest > 0) == generated[found.judged]).mean() > 0.9
     winner = found.winners[1].detector  # the weights that are kept are those that gave these answers
-    pictures = [found.winners[1].prepare(album.pixels(index)) for index in found.judged[rows]]
+    pictures = [found.winners[1].prepare(album.decoded.pixels[index]) for index in found.judged[rows]]
     again = answers(winner, pictures, CPU)
     np.testing.assert_allclose(again, found.strongest[rows], atol=1e-3)
-    assert told[-1] == ("seeing", 6, 6)
+    assert told[-1] == Progress("detector seeing", 6, 6)
     test = two_sample_test([blind, seeing], half_split(images, 0), generated, [image.group for image in images], 0)
     assert test.rejects
     shuffled = np.random.default_rng(1).permutation(generated)
@@ -76,12 +83,12 @@ def test_a_network_is_trained_on_parts_where_it_takes_them(tmp_path: Path) -> No
     generated = np.array([image.generated for image in images])
     album = open_image_dataset(images, SIDE)
     choice = detectors.choose("small-cnn", {"image_size_px": SIDE, "base_channels": 2})
-    small = PixelCandidate("small", choice, album, FitSettings(epochs=1), CPU)
+    small = pixel_candidate("small", choice, album, FitSettings(epochs=1), CPU)
     learned = small.learn(half_split(images, 0), generated)
     assert np.isfinite(learned.val_loss)
     assert small.seconds > 0
     choice = detectors.choose("seed-cnn", {"image_size_px": SIDE})
-    with pytest.raises(UsageError, match="part-mirror shows parts of the image"):
+    with pytest.raises(UsageError, match="part-mirror shows parts of the images"):
         fitting_augmentation(choice, detectors.build(choice), "part-mirror")
 
 

@@ -62,14 +62,6 @@ def test_the_grouped_parts_have_their_shares_with_balanced_classes() -> None:
         assert abs(2 * sum(images[i].generated for i in part) - len(part)) <= 2
 
 
-def test_a_fake_and_its_source_stay_together_and_the_parts_stay_balanced() -> None:
-    images = labelled(names("apple", 300), names("apple", 300))
-    parts = grouped_split(images, 3)
-    for part in (parts.train, parts.val, parts.test):
-        groups = [images[i].group for i in part]
-        assert all(groups.count(group) == 2 for group in groups)
-
-
 def test_the_larger_class_is_cut_down_at_random() -> None:
     images = labelled(names("f", 100), names("r", 60))
     parts, others = grouped_split(images, 0), grouped_split(images, 1)
@@ -101,18 +93,14 @@ def test_the_seed_protocol_says_why_it_leaks_with_counts() -> None:
     assert "reads too high" in said
     assert "are also the validation images" in said
     assert "2 of them show what a training image shows" in said
-    assert "neutral names of this dataset" in said
     assert "4 of the 4 fakes among them were made from images that the generator was trained on" in said
 
 
 def test_too_few_images_say_how_many_are_needed() -> None:
     for split in (grouped_split, seed_split):
-        with pytest.raises(DataError, match="too few images: 9 real, at least 10 of each class are needed"):
+        with pytest.raises(DataError, match="30 generated and 9 real ones, at least 10 of each"):
             split(labelled(names("f", 30), names("r", 9)), 0)
-
-
-def test_many_copies_of_two_things_are_too_few() -> None:
-    with pytest.raises(DataError, match="show only 4 different things; at least three of each class are needed"):
+    with pytest.raises(DataError, match="show only 4 different things"):
         grouped_split(labelled(["a", "b"] * 10, ["c", "d"] * 10), 0)
 
 
@@ -122,5 +110,5 @@ def test_halves_and_folds_keep_groups_together_and_say_when_there_are_too_few() 
         sides = [{images[i].group for i in part} for part in (parts.train, parts.val, parts.test)]
         assert not sides[0] & sides[1] | sides[0] & sides[2] | sides[1] & sides[2]
     assert abs(len(half_split(images, 0).test) - 60) <= 4
-    with pytest.raises(DataError, match="two halves"):
+    with pytest.raises(DataError, match="show only 2 different things"):
         half_split([LabelledImage(Path(f"{i}.png"), i % 2 == 0, f"group {i % 2}", "", "") for i in range(40)], 0)

@@ -120,7 +120,7 @@ def test_too_few_images_are_refused_with_the_number_that_is_needed(dataset: Path
         evaluate(evaluating(dataset, source_dir=few))
     result = evaluate(evaluating(dataset, fake_dir=fill(few, 9, 300), detector=None))
     assert result.detector is None
-    assert "at least 10 images of each class, found 9 generated" in (result.withheld or "")
+    assert "9 generated and 24 real ones, at least 10 of each" in (result.withheld or "")
     with pytest.raises(DataError, match="at least 10"):
         evaluate(evaluating(dataset, fake_dir=few, detector="small-cnn"))
 
@@ -250,7 +250,7 @@ def test_a_given_detector_is_judged_on_images_that_it_was_not_trained_with(datas
         training_images=30,
         rounds=1,
         data="set",
-        data_fingerprint=open_image_dataset(images, 32).fingerprint,
+        data_fingerprint=open_image_dataset(images, 32).decoded.fingerprint,
         seed=0,
         fruitgan_version="0",
     )

@@ -20,7 +20,7 @@ from fruitgan.evaluate.detectors import detectors_named
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.measures.features import weightless
-from fruitgan.train_detector.robustness import CHANGES
+from fruitgan.train_detector.two_sample_test import CHANGES
 
 
 @pytest.fixture

@@ -133,15 +133,10 @@ def _problem(row: ManifestRow, before: Mapping[str, ManifestRow]) -> str | None:
 
 
 def read_dataset(folder: Path) -> LabelledSet:
-    """What `export-dataset` wrote, or any folder with `predicted/` and `origins/` in it.
-
-    With a manifest every file must be there, be named in it, and have the bytes that it says. Without one
-    near-duplicates are one group, fakes and their sources are not known to belong together, and files that cannot be decoded
-    are left out; the warnings say so.
+    """What `export-dataset` wrote, or any folder with `predicted/` and `origins/` in it; see `read_folders`.
 
     Raises:
-        DataError: the folder or one of the two in it is missing or without images, the export is not finished, or the manifest
-            disagrees with the folders.
+        DataError: as `read_folders`, or the export is not finished.
     """
     must_be_folder(folder)
     if (folder / UNFINISHED).exists() and not (folder / MANIFEST).exists():
@@ -152,11 +147,6 @@ def read_dataset(folder: Path) -> LabelledSet:
     for name in (PREDICTED, ORIGINS):
         if not (folder / name).is_dir():
             raise DataError(f"{folder}: has no folder {name}; expected {PREDICTED} (generated) and {ORIGINS} (real)")
-    if (folder / MANIFEST).exists():
-        known = {f"{PREDICTED}/", f"{ORIGINS}/"}
-        for row in read_manifest(folder / MANIFEST):
-            if not any(row.file.startswith(name) for name in known):
-                raise DataError(f"{folder / MANIFEST}: {row.file} lies neither in {PREDICTED} nor in {ORIGINS}")
     return read_folders(folder / PREDICTED, folder / ORIGINS)
 
 
@@ -165,11 +155,16 @@ def read_folders(fake_dir: Path, real_dir: Path, drawn: Draw = lambda files, gen
 
     `drawn` chooses among the files of a folder, and whether they are the generated ones, before any of them is opened.
 
+    With a manifest every file must be there, be named in it, and have the bytes that it says. Without one
+    near-duplicates are one group, fakes and their sources are not known to belong together, and files that cannot be decoded
+    are left out; the warnings say so.
+
     Raises:
         DataError: a folder is missing or without images, both are one or lie in each other, or a manifest disagrees with a
             folder that it speaks of.
     """
-    for folder in (fake_dir, real_dir):
+    sides = ((True, fake_dir), (False, real_dir))
+    for _, folder in sides:
         must_be_folder(folder)
     fake, real = fake_dir.resolve(), real_dir.resolve()
     if fake == real:
@@ -178,16 +173,15 @@ def read_folders(fake_dir: Path, real_dir: Path, drawn: Draw = lambda files, gen
         raise DataError(f"{fake_dir} and {real_dir}: one folder lies in the other; give two that do not")
     files: dict[bool, tuple[Path, ...]] = {}
     warnings: list[str] = []
-    for generated, folder in ((True, fake_dir), (False, real_dir)):
+    for generated, folder in sides:
         files[generated], skipped = images_below(folder)
-        if note := left_out(str(folder), skipped):
-            warnings.append(note)
+        warnings += filter(None, [left_out(str(folder), skipped)])
         if not files[generated]:
             raise DataError(f"{folder}: holds no images, so there are no {LABELS[generated]} ones to tell from the others")
     looks: dict[str, int] = {}
     images: list[LabelledImage] = []
     bare: list[str] = []
-    for generated, folder in ((True, fake_dir), (False, real_dir)):
+    for generated, folder in sides:
         place = Path(os.path.abspath(folder))  # not resolved: where a link stands is what the manifest speaks of
         manifest = place.parent / MANIFEST
         listed = read_manifest(manifest) if manifest.is_file() else ()
@@ -205,11 +199,9 @@ def read_folders(fake_dir: Path, real_dir: Path, drawn: Draw = lambda files, gen
             f"{' and '.join(bare)}: no {MANIFEST} beside it, so it cannot be checked whether a fake and its source are kept on "
             "one side of a split, and which pictures the generator was trained on"
         )
-        groups = [{image.group for image in images if image.generated == generated} for generated in (True, False)]
-        if shared := len(groups[0] & groups[1]):
-            warnings.append(
-                f"{shared} picture{'s' if shared > 1 else ''} may be in both folders (nearly alike or of one source)"
-            )
+        fakes, reals = ({image.group for image in images if image.generated == generated} for generated in (True, False))
+        if shared := len(fakes & reals):
+            warnings.append(f"pictures that may be in both folders, nearly alike or of one source: {shared}")
     return LabelledSet(tuple(images), not bare, tuple(warnings))
 
 

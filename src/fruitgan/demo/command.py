@@ -29,7 +29,7 @@ def demo(
     settings = options.settings_of(DemoSettings, given)
     console = Console(json=json, quiet=quiet)
     with (
-        stopped_at_once(f"stopped; {out} is not complete, the same command goes on with it"),
+        stopped_at_once(f"stopped; {out} is not complete: remove it, or give another --out"),
         console.events("") as on_progress,
     ):
         result = job(settings, on_progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
@@ -83,13 +83,13 @@ def draw(settings: DrawSettings, on_progress: OnProgress | None = None) -> DrawR
 class DrawnSet(Dataset):
     """Fruit drawn into the cache on first use."""
 
-    name: str
-    summary: str
-    settings: DrawSettings
+    settings: DrawSettings = field(default_factory=DrawSettings)
     """What is drawn; the folder is chosen by the cache."""
-    edition: int
+    edition: int = 3
     """Counts the changes of what is drawn, so that an old version's pictures are not taken for ours."""
+    name: str = "demo"
     domains: tuple[str, str] = ("apple", "orange")
+    summary: str = "drawn fruit, no network: 200 and 200 for training, 50 and 50 for test, 128 px"
 
     @property
     def _folder(self) -> Path:
@@ -105,9 +105,4 @@ class DrawnSet(Dataset):
         return self._folder.is_dir()
 
 
-demo = DrawnSet(
-    name="demo",
-    summary="drawn fruit, no network: 200 and 200 for training, 50 and 50 for test, 128 px",
-    settings=DrawSettings(),
-    edition=3,
-)
+demo = DrawnSet()

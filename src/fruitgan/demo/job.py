@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fruitgan.data.decode import decode
 from fruitgan.demo.dataset import DrawSettings, draw
-from fruitgan.demo.page import demo_report
 from fruitgan.device import choose_device
 from fruitgan.errors import UsageError
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.export_dataset.job import ExportSettings, export_dataset
-from fruitgan.files import new_folder, remove_abandoned, write_atomically
+from fruitgan.files import write_atomically
+from fruitgan.images import Pixels
 from fruitgan.progress import Event, Note, OnProgress, Progress, duration, silent
-from fruitgan.runs.run import CONFIG, Run, locked
-from fruitgan.settings import read_json, to_json
+from fruitgan.report.grid import grid
+from fruitgan.report.page import inline_images, render
+from fruitgan.runs.run import Run
+from fruitgan.settings import to_json
 from fruitgan.train_detector.job import train_detector
 from fruitgan.train_detector.settings import TrainDetectorSettings
+from fruitgan.train_gan.curves import loss_panels, story_of
 from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.settings import TRAINING, TrainGanSettings
 from fruitgan.translate.job import TranslateSettings, translate
 
-MARK = "demo.json"
-"""Says which demo the folder is of, so that one that was stopped can be gone on with."""
 REPORT = "report.html"
+PICTURES_LIMIT_BYTES = 2_500_000
+SHOWN = 8
 OUT = Path("fruitgan-demo")  # not "demo": a folder of that name would hide the data set from --data demo
 
 
@@ -74,28 +77,16 @@ class DemoResult:
 
 
 def demo(settings: DemoSettings, on_progress: OnProgress | None = None) -> DemoResult:
-    """Run the loop in a new folder, each job as its own command would run it; one that was stopped goes on where it was.
+    """Run the loop in a new folder, each job as its own command would: trainings where `--gpu` says, the others on the CPU.
 
     Raises:
-        UsageError: the folder exists, and is not that of such a demo.
-        RunInUse: another process is at work in it.
+        UsageError: the folder exists.
     """
-    choose_device(settings.gpu, settings.device)  # before minutes of work on the CPU
-    out, mark = settings.out, {"format": 1, "quick": settings.quick, "seed": settings.seed}
-    if not out.exists():
-        with new_folder(out) as folder:  # whole with its mark
-            (folder / MARK).write_text(json.dumps(mark) + "\n", encoding="utf-8")
-    if not (out / MARK).is_file() or read_json(out / MARK) != mark or (out / REPORT).exists():
-        raise UsageError(f"{out} exists; give another folder with --out, or remove it")
-    with locked(out):
-        remove_abandoned(out)
-        return _run(settings, on_progress or silent)
-
-
-def _run(settings: DemoSettings, tell: OnProgress) -> DemoResult:
-    """Each job in turn; those that train run where `--gpu` says, the others on the CPU."""
-    began = time.monotonic()
+    began, tell = time.monotonic(), on_progress or silent
     out, size, seed = settings.out, settings.size, settings.seed
+    choose_device(settings.gpu, settings.device)  # before minutes of work on the CPU
+    if out.exists():
+        raise UsageError(f"{out} exists; give another folder with --out, or remove it")
     fruit, runs, dataset = out / "fruit", out / "runs", out / "dataset"
     asked: dict[str, Any] = {"out": runs, "seed": seed, "gpu": settings.gpu, "device": settings.device}
 
@@ -103,15 +94,14 @@ def _run(settings: DemoSettings, tell: OnProgress) -> DemoResult:
         if isinstance(event, Progress):
             tell(replace(event, what="training the generators" if event.what == TRAINING else event.what))
 
-    if not fruit.exists():
-        counts = {"train_count": size.train_images, "test_count": size.test_images}
-        with _stage("drawing", tell):
-            draw(DrawSettings(out=fruit, size_px=size.image_px, seed=seed, **counts), tell)
+    counts = {"train_count": size.train_images, "test_count": size.test_images}
+    with _stage("drawing", tell):
+        draw(DrawSettings(out=fruit, size_px=size.image_px, seed=seed, **counts), tell)
     with _stage("training the generators", tell):
         trained = train_gan(
             TrainGanSettings(
-                **_resume_or_name(runs, "gan"),
                 **asked,
+                name="gan",
                 data=str(fruit),
                 domains=("apple", "orange"),
                 recipe="fast",
@@ -135,8 +125,8 @@ def _run(settings: DemoSettings, tell: OnProgress) -> DemoResult:
     with _stage("training the detector", tell):
         detected = train_detector(
             TrainDetectorSettings(
-                **_resume_or_name(runs, "detector"),
                 **asked,
+                name="detector",
                 data=dataset,
                 detector=size.detector,
                 epochs=size.detector_epochs,
@@ -175,6 +165,39 @@ def _stage(what: str, tell: OnProgress) -> Iterator[None]:
     tell(Note(f"{what}: 100%, {duration(time.monotonic() - began)}"))
 
 
-def _resume_or_name(runs: Path, name: str) -> dict[str, Any]:
-    """The run to go on with, if there is one of this name, else the name of a new one."""
-    return {"resume" if (runs / name / CONFIG).is_file() else "name": name}
+def demo_report(
+    folder: Path,
+    trained: Mapping[str, Any],
+    config: Mapping[str, Any],
+    entries: Sequence[Mapping[str, Any]],
+    detected: Mapping[str, Any],
+    judged: Mapping[str, Any],
+    seconds: float,
+) -> str:
+    """The page as HTML text, of about 3 MB at most: from the files below `folder` and the jobs' results as JSON values.
+
+    `config` and `entries` are the training run's, its settings and the lines of its log.
+    """
+    sheets = {
+        "apples": _sheet(folder / "fruit" / "trainA"),
+        "oranges": _sheet(folder / "fruit" / "trainB"),
+        "translated": _sheet(folder / "translated", columns=4),
+        "predicted": _sheet(folder / "dataset" / "predicted"),
+        "origins": _sheet(folder / "dataset" / "origins"),
+    }
+    return render(
+        "demo.html",
+        pictures=dict(zip(sheets, inline_images(list(sheets.values()), PICTURES_LIMIT_BYTES), strict=True)),
+        trained=trained,
+        size_px=config["plan"]["recipe"]["image_size_px"],
+        panels=loss_panels(entries, story_of(config)),
+        detected=detected,
+        judged=judged,
+        seconds=seconds,
+    )
+
+
+def _sheet(folder: Path, columns: int = SHOWN) -> Pixels:
+    """The first pictures of a folder in rows."""
+    pictures = [decode(path).pixels for path in sorted(folder.glob("*.png"))[:SHOWN]]
+    return grid([pictures[start : start + columns] for start in range(0, len(pictures), columns)])

@@ -77,6 +77,6 @@ def distill(
         "the student beside its teacher", ("gate", "value", "limit", "", "what"), [gate.cells for gate in result.gates]
     )
     console.out(f"  translate with it: fruitgan translate photo.jpg --bundle {run}")
-    if strict and not result.passed:
-        failed = ", ".join(gate.name for gate in result.gates if gate.passed is False)
-        raise GateFailed(f"the student's {failed} did not pass")
+    failed = [gate.name for gate in result.gates if gate.passed is False]
+    if strict and failed:
+        raise GateFailed(f"the student's {', '.join(failed)} did not pass")

@@ -16,16 +16,15 @@ import torch
 from fruitgan import randomness
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError
-from fruitgan.evaluate.detectors import TwoSampleTest, detectors_named, judged_images, need, result_of, squashing
+from fruitgan.evaluate.detectors import TwoSampleTest, detectors_named, judged_images, result_of, squashing
 from fruitgan.evaluate.results import DetectorResult, EvaluateResult, Row
 from fruitgan.evaluate.settings import NO_DETECTOR, Tell
 from fruitgan.evaluate.sources import Subject
 from fruitgan.measures.contracts import Features
 from fruitgan.measures.statistics import MaximumTest, maximum_test
-from fruitgan.networks.detectors import BackboneDetector
 from fruitgan.runs.resume import DETECTOR, locate_detector
 from fruitgan.train_detector.detector import DetectorBundle, load_detector, open_image_dataset
-from fruitgan.train_detector.protocols import Split, half_split
+from fruitgan.train_detector.protocols import Split, half_split, too_few
 from fruitgan.train_detector.regression import Logistic
 from fruitgan.train_detector.seen import looks_of
 from fruitgan.train_detector.settings import OUT
@@ -61,7 +60,7 @@ def detect(subject: Subject, backends: Sequence[Features], result: EvaluateResul
         was_asked = settings.detector is not None or bool(settings.attackers)
         names = detectors_named(settings.attackers if settings.detector is None else (settings.detector,), settings.quick)
         try:
-            if reason := need(images):
+            if reason := too_few(images):
                 raise DataError(reason)
             device, tell, pictures = subject.device, subject.tell, subject.pictures
             _trained_here(TwoSampleTest(images, names, device, settings.seed, settings.quick, tell, backends, pictures), result)
@@ -79,8 +78,8 @@ def _trained_here(testing: TwoSampleTest, result: EvaluateResult) -> None:
         mapped = Split(*(places[part] for part in (split.train, split.val, split.test, split.left_out)))
         generated = np.zeros(len(testing.images), dtype=np.bool_)
         generated[places] = [image.generated for image in halves]
-        on_fit = testing.counted("control: reals against reals,")
-        test = two_sample_test(trained, mapped, generated, testing.groups, testing.seed, on_fit)
+        what = "control: reals against reals,"
+        test = two_sample_test(trained, mapped, generated, testing.groups, testing.seed, testing.tell, what)
         if _refused_by_control(result, len(halves), test):
             return
     else:
@@ -96,7 +95,7 @@ def _trained_here(testing: TwoSampleTest, result: EvaluateResult) -> None:
 def _given(path: Path, subject: Subject, result: EvaluateResult) -> None:
     """The control and the accuracy of a detector from a file or a run."""
     bundle, seed = load_detector(path), subject.settings.seed
-    if isinstance(bundle.detector, (Logistic, BackboneDetector)):
+    if isinstance(bundle.detector, Logistic):
         result.detector_trained_on = bundle.detector.trained_on
     if halves := halved(subject.reals, seed):
         logits = _logits(path, bundle, halves, subject.device, "control: reals against reals", subject.tell)
@@ -125,7 +124,7 @@ def halved(reals: Sequence[LabelledImage], seed: int) -> list[LabelledImage]:
     order = randomness.permutation(seed, 0, len(groups), "evaluate/controls/reals")
     first = {groups[i] for i in order[: len(groups) // 2]}
     images = [replace(image, generated=image.group in first) for image in reals]
-    return [] if need(images) else images
+    return [] if too_few(images) else images
 
 
 def judge_by_given(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -38,23 +37,22 @@ from fruitgan.train_detector.detector import (
     squashed,
 )
 from fruitgan.train_detector.protocols import Indices, grouped_folds, half_split
-from fruitgan.train_detector.regression import Logistic, features_of, finite, logistic, trials
-from fruitgan.train_detector.robustness import CHANGES
+from fruitgan.train_detector.regression import Logistic, best_trial, features_of, finite, logistic
 from fruitgan.train_detector.settings import FitSettings
 from fruitgan.train_detector.two_sample_test import (
+    CHANGES,
     Candidate,
     CrossValidation,
-    FeatureCandidate,
     Logits,
-    PixelCandidate,
     Truth,
+    feature_candidate,
+    pixel_candidate,
 )
 
 FOLDS = 5
 QUICK_FOLDS = 3
 EPOCHS = 20
 PATIENCE = 6
-LEAST_PER_CLASS = 10
 QUICK_DETECTORS = ("spectrum", "npr", "efficientnet-lite1", "logistic")
 DEFAULT_DETECTORS = (*QUICK_DETECTORS, "small-cnn")
 """Those that finish in minutes on a CPU."""
@@ -86,17 +84,6 @@ def detectors_named(names: Sequence[str], quick: bool) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise UsageError(f"--attackers {','.join(names)}: one of them is named twice")
     return tuple(names)
-
-
-def need(images: Sequence[LabelledImage]) -> str | None:
-    """What is missing for a detector to be trained here; None if nothing is."""
-    counts = Counter(image.generated for image in images)
-    if min(counts[True], counts[False]) >= LEAST_PER_CLASS:
-        return None
-    return (
-        f"a detector trained on the spot needs at least {LEAST_PER_CLASS} images of each class, "
-        f"found {counts[True]} generated and {counts[False]} real ones"
-    )
 
 
 def fold_mean(statistic: Callable[[Logits, Truth], float], logits: Logits, generated: Truth, fold: Indices) -> float:
@@ -185,10 +172,6 @@ class TwoSampleTest:
         self.generated = np.array([image.generated for image in self.images])
         self.groups = [image.group for image in self.images]
 
-    def counted(self, what: str) -> Callable[[str, int, int], None]:
-        """A callback for trainings: each detector's name behind `what`."""
-        return lambda name, done, total: self.tell(Progress(f"{what} {name}", done, total))
-
     def detectors(self) -> list[Candidate]:
         """One a name, and of `logistic` one a backend.
 
@@ -206,7 +189,7 @@ class TwoSampleTest:
                 found.append(self._on_pixels(name))
         return found
 
-    def _on_backend(self, name: str, backend: Features) -> FeatureCandidate:
+    def _on_backend(self, name: str, backend: Features) -> Candidate:
         paths = [image.path for image in self.images]
         label = f"features {backend.name}"
         seen = extract(backend, paths, self.device, what=label, tell=self.tell, read=self.pictures)
@@ -214,7 +197,7 @@ class TwoSampleTest:
         if columns := getattr(backend, "columns", None):
             self.strides[name] = columns()
         values, build = finite(seen.values, name), lambda: Logistic(backend.name, backend)
-        return FeatureCandidate(name, build, backend.prepare, values, self.device, backend.trained_on)
+        return feature_candidate(name, build, backend.prepare, values, self.device, backend.trained_on)
 
     def _on_pixels(self, name: str) -> Candidate:
         choice = choose_detector(name, {}, None, self.sizes)
@@ -230,10 +213,10 @@ class TwoSampleTest:
             self.datasets[size_px] = open_image_dataset(self.images, size_px, how=how, what=what, tell=self.tell)
         dataset = self.datasets[size_px]
         if not isinstance(network, LinearDetector):
-            return PixelCandidate(name, choice, dataset, self.fitting, self.device)
+            return pixel_candidate(name, choice, dataset, self.fitting, self.device)
         everything = np.arange(len(dataset), dtype=np.int64)
-        seen = features_of(detectors.build(choice).to(self.device), dataset, everything, self.device, BATCH_SIZE)
-        return FeatureCandidate(name, lambda: detectors.build(choice), partial(squashed, side_px=size_px), seen, self.device)
+        seen = features_of(detectors.build(choice).to(self.device), dataset, everything, self.device, tell=self.tell)
+        return feature_candidate(name, lambda: detectors.build(choice), partial(squashed, side_px=size_px), seen, self.device)
 
     def cross_validate(self, trained: Sequence[Candidate]) -> tuple[DetectorResult, list[Row], CrossValidation]:
         """The strongest by nested grouped cross-validation, all of them in the same folds, and the one test.
@@ -243,9 +226,9 @@ class TwoSampleTest:
         """
         began = time.monotonic()
         self.folds = folds = grouped_folds(self.images, QUICK_FOLDS if self.quick else FOLDS, self.seed)
-        found = c2st.cross_validation(trained, folds, self.generated, self.counted("detector"))
+        found = c2st.cross_validation(trained, folds, self.generated, self.tell)
         half = half_split(self.images, self.seed)
-        test = c2st.two_sample_test(trained, half, self.generated, self.groups, self.seed, self.counted("testing"))
+        test = c2st.two_sample_test(trained, half, self.generated, self.groups, self.seed, self.tell)
         truth = self.generated[found.judged]
         detector = result_of(
             found.strongest,
@@ -313,8 +296,8 @@ class TwoSampleTest:
             ]
             logits = found.logits[found.name]
             if share < 1:
-                label = self.counted(f"{share:.0%} of the training images:")
-                logits = c2st.cross_validation([strongest], folds, self.generated, label).logits[found.name]
+                what = f"{share:.0%} of the training images:"
+                logits = c2st.cross_validation([strongest], folds, self.generated, self.tell, what).logits[found.name]
             images = round(np.mean([len(split.train) + len(split.val) for split in folds]))
             rows.append({"name": found.name, "n_training": images, **scores(logits, truth, found.fold)})
         return rows
@@ -324,12 +307,11 @@ class TwoSampleTest:
         truth, rows = self.generated[found.judged], []
         for candidate in trained:
             for stride, part in self.strides.get(candidate.name, {}).items():
-                assert isinstance(candidate, FeatureCandidate)
+                assert candidate.features is not None
                 seen, logits = candidate.features[:, part], np.empty(len(truth))
                 for number, split in enumerate(self.folds):
-                    fitted = trials(seen[split.train], self.generated[split.train], seen[split.val], self.generated[split.val])
-                    best = min(fitted, key=lambda trial: trial.round.val_loss).regression
-                    logits[found.fold == number] = best.logits(seen[split.test])
+                    train, val = ((seen[part], self.generated[part]) for part in (split.train, split.val))
+                    logits[found.fold == number] = best_trial(*train, *val)[0].logits(seen[split.test])
                     self.tell(Progress(f"{candidate.name} at stride {stride}", number + 1, len(self.folds)))
                 rows.append({"name": candidate.name, "stride": stride, **scores(logits, truth, found.fold)})
         return rows

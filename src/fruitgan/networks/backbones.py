@@ -64,8 +64,7 @@ def shipped_tensors(file: Path, sha256: str) -> dict[str, Tensor]:
     Raises:
         DataError: the installed file is not the one that belongs to this version.
     """
-    found = file_sha256(file)
-    if found != sha256:
+    if (found := file_sha256(file)) != sha256:
         raise DataError(f"{file}: its sha256 is {found}, not {sha256}; install fruitgan anew")
     arrays = open_tensors(file, "file of weights").arrays()
     return {name: torch.from_numpy(array.astype("float32")) for name, array in arrays.items()}
@@ -84,8 +83,7 @@ def pooled(maps: Sequence[Tensor]) -> Tensor:
 def freeze(network: nn.Module) -> None:
     """Turn every parameter and buffer into a non-persistent buffer."""
     for module in network.modules():
-        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        for name, tensor in own:
+        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             delattr(module, name)
             module.register_buffer(name, tensor.detach(), persistent=False)
 
@@ -119,15 +117,11 @@ class SameConv2d(nn.Conv2d):
         super().__init__(channels_in, channels_out, kernel_px, stride, padding, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.stride[0] > 1:
-            (top, bottom), (left, right) = (self._border(side) for side in x.shape[-2:])
-            x = F.pad(x, (left, right, top, bottom))
-        return super().forward(x)
-
-    def _border(self, side_px: int) -> tuple[int, int]:
         kernel, stride = self.kernel_size[0], self.stride[0]
-        border = max((-(-side_px // stride) - 1) * stride + kernel - side_px, 0)
-        return border // 2, border - border // 2
+        if stride > 1:
+            down, across = (max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[-2:])
+            x = F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))
+        return super().forward(x)
 
 
 class InvertedResidual(nn.Module):

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -120,10 +120,8 @@ def timm_classifier(network: str, weights: str) -> PublishedClassifier:
         file = Path(weights)
         _fill(model, file, [])
         version = file_sha256(file)[:16]
-    settings: Any = library.data
-    data = settings.resolve_model_data_config(model)
-    is_imagenet = not weights and IMAGENET_TAG.search(version) is not None
-    trained_on = IMAGENET if is_imagenet else NOT_KNOWN
+    data = library.data.resolve_model_data_config(model)
+    trained_on = IMAGENET if not weights and IMAGENET_TAG.search(version) else NOT_KNOWN
     return PublishedClassifier(
         f"timm:{network}", version, model.eval(), data["input_size"][-1], data["mean"], data["std"], trained_on
     )
@@ -146,7 +144,7 @@ def _published_file(url: str) -> Path:
 
 def _published_sum(url: str) -> str:
     """The first digits of the file's sha256, which torchvision writes into its name."""
-    return url.rsplit("/", 1)[1].rsplit(".", 1)[0].rsplit("-", 1)[-1]
+    return Path(url).stem.rpartition("-")[2]
 
 
 def _fill(model: nn.Module, file: Path, urls: list[str]) -> None:
@@ -237,36 +235,8 @@ class ClassifierDetector(Detector):
         return logit.squeeze(1)
 
 
-def resnet18(*, image_size_px: int = 128) -> ClassifierDetector:
-    """ResNet-18 (torchvision), from scratch, trained with random blur and JPEG: 11 million weights, for a GPU or patience."""
-    return _torchvision("resnet18", "resnet18", image_size_px)
-
-
-def resnet50(*, image_size_px: int = 128) -> ClassifierDetector:
-    """ResNet-50 (torchvision), from scratch, trained with random blur and JPEG: CNNDetection's network, for a GPU."""
-    return _torchvision("resnet50", "resnet50", image_size_px)
-
-
 def torchvision_detector(*, network: str = "resnet18", image_size_px: int = 128) -> ClassifierDetector:
     """Any classifier of torchvision, from scratch: `torchvision:efficientnet_b0`."""
-    return _torchvision(network, f"torchvision:{network}", image_size_px)
-
-
-def timm_detector(*, network: str = "mobilenetv3_small_050", image_size_px: int = 128) -> ClassifierDetector:
-    """Any classifier of timm, from scratch: `timm:convnext_tiny`; needs `pip install "fruitgan[timm]"`."""
-    package = import_timm("the detector timm", network)
-
-    def built() -> nn.Module:
-        create = functools.partial(package.create_model, network, pretrained=False, num_classes=1)
-        try:
-            return cast(nn.Module, create(img_size=image_size_px))
-        except TypeError:  # convolutional networks take any size, and no such option
-            return cast(nn.Module, create())
-
-    return _tried(f"timm:{network}", built, image_size_px)
-
-
-def _torchvision(network: str, name: str, image_size_px: int) -> ClassifierDetector:
     models = torchvision_models(network)
     options: dict[str, object] = {}
     if network in AUXILIARY:
@@ -275,10 +245,34 @@ def _torchvision(network: str, name: str, image_size_px: int) -> ClassifierDetec
         options = {"image_size": image_size_px}
     elif network.startswith("maxvit"):
         options = {"input_size": (image_size_px, image_size_px)}
-    return _tried(name, lambda: models.get_model(network, weights=None, num_classes=1, **options), image_size_px)
+    build = functools.partial(models.get_model, network, weights=None, num_classes=1, **options)
+    return _tried(f"torchvision:{network}", build, image_size_px)
 
 
-def _tried(name: str, build: Callable[[], nn.Module], image_size_px: int) -> ClassifierDetector:
+def resnet18(*, image_size_px: int = 128) -> ClassifierDetector:
+    """ResNet-18 (torchvision), from scratch, trained with random blur and JPEG: 11 million weights, for a GPU or patience."""
+    return torchvision_detector(network="resnet18", image_size_px=image_size_px)
+
+
+def resnet50(*, image_size_px: int = 128) -> ClassifierDetector:
+    """ResNet-50 (torchvision), from scratch, trained with random blur and JPEG: CNNDetection's network, for a GPU."""
+    return torchvision_detector(network="resnet50", image_size_px=image_size_px)
+
+
+def timm_detector(*, network: str = "mobilenetv3_small_050", image_size_px: int = 128) -> ClassifierDetector:
+    """Any classifier of timm, from scratch: `timm:convnext_tiny`; needs `pip install "fruitgan[timm]"`."""
+    create = functools.partial(import_timm("the detector timm", network).create_model, network, pretrained=False, num_classes=1)
+
+    def build() -> Any:
+        try:
+            return create(img_size=image_size_px)
+        except TypeError:  # convolutional networks take any size, and no such option
+            return create()
+
+    return _tried(f"timm:{network}", build, image_size_px)
+
+
+def _tried(name: str, build: Callable[[], Any], image_size_px: int) -> ClassifierDetector:
     """The network as a detector, after it has looked at one image: some take few sizes, and say so only then.
 
     Raises:

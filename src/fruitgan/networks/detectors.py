@@ -1,4 +1,4 @@
-"""Detectors that are small or simple: `small-cnn`, the lab report's `seed-cnn`, and regressions, `spectrum` and `backbone`."""
+"""Detectors that are small or simple: `small-cnn`, the lab report's `seed-cnn`, and a regression on the `spectrum`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fruitgan.errors import UsageError
-from fruitgan.networks.backbones import Backbone, build_backbone, pooled
 from fruitgan.networks.contracts import Detector, LinearDetector
-from fruitgan.networks.weights import not_in_weights
 
 DROPOUT = 0.3
 
@@ -32,11 +30,8 @@ class SmallCnn(Detector):
         for level in range(4):
             channels = base_channels * 2**level
             for _ in range(2):
-                layers += [
-                    nn.Conv2d(width, channels, 3, padding=1, bias=False),
-                    nn.BatchNorm2d(channels),
-                    nn.ReLU(inplace=True),
-                ]
+                convolution = nn.Conv2d(width, channels, 3, padding=1, bias=False)
+                layers += [convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
                 width = channels
             if level < 3:
                 layers.append(nn.MaxPool2d(2))
@@ -89,18 +84,12 @@ class SeedCnn(Detector):
             layers += [nn.Linear(width, units), nn.ReLU(), nn.BatchNorm1d(units, EPSILON, MOMENTUM), nn.Dropout(dropout)]
             width = units
         self.dense = nn.Sequential(*layers, nn.Linear(width, 2))
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """He et al. 2015 (uniform) before each ReLU, Glorot and Bengio 2010 (uniform) for the outputs, every bias 0."""
+        # He et al. 2015 (uniform) before each ReLU, Glorot and Bengio 2010 (uniform) for the outputs, every bias 0.
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
-                if module is self.dense[-1]:
-                    nn.init.xavier_uniform_(module.weight)
-                else:
-                    nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                (nn.init.xavier_uniform_ if module is self.dense[-1] else nn.init.kaiming_uniform_)(module.weight)
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
 
     def outputs(self, x: Tensor) -> Tensor:
         """[N, 3, S, S] in [0, 1] to [N, 2]: how much speaks for real, and for generated, before the softmax."""
@@ -171,37 +160,6 @@ def spectrum(*, image_size_px: int = 128, bins: int = 16) -> Spectrum:
     if not 1 <= bins <= image_size_px // 2 + 1:
         raise UsageError(f"detector spectrum, option bins: {bins} is not within 1 to {image_size_px // 2 + 1}")
     return Spectrum(image_size_px, bins)
-
-
-STRIDES = (4, 8, 16)
-"""Colour, texture and parts of things."""
-
-
-class BackboneDetector(LinearDetector):
-    """Features are each channel's mean and standard deviation over the places of a map, at strides 4, 8 and 16.
-
-    The backbone is not saved with it: its weights are those that ship, or a package's, whose sum stands on the detector's card.
-    """
-
-    def __init__(self, backbone: Backbone, image_size_px: int) -> None:
-        strides = [stride for stride in STRIDES if stride in backbone.channels]
-        super().__init__(2 * sum(backbone.channels[stride] for stride in strides))
-        self.image_size_px = image_size_px
-        self.strides = strides
-        self.backbone = backbone
-        self.trained_on = backbone.trained_on
-
-    def features(self, x: Tensor) -> Tensor:
-        """[N, 3, S, S] in [0, 1] to [N, 2 x the channels]."""
-        return pooled(self.backbone(2 * x - 1, self.strides))
-
-
-def backbone(*, network: str = "efficientnet-lite1", image_size_px: int = 128) -> BackboneDetector:
-    """Logistic regression on a frozen, pretrained backbone (`backbone:torchvision:resnet18`): seconds to minutes on a CPU."""
-    checked_size("backbone", image_size_px)
-    with not_in_weights(), torch.device("cpu"):  # real weights, even where the detector is only sketched
-        frozen = build_backbone(network, ())
-    return BackboneDetector(frozen, image_size_px)
 
 
 MULTIPLE_PX = 8

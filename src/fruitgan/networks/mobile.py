@@ -64,10 +64,8 @@ class MobileGenerator(_ShuffledGenerator):
         super().__init__()
         c = base_channels
         self.stem = _stem(c, self.factor)
-        down = nn.Sequential(
-            ReflectConv2d(c, 4 * c, stride=2, bias=False), InstanceNorm(4 * c, affine=True), nn.ReLU(inplace=True)
-        )
-        self.trunk = nn.Sequential(down, *(separable_block(4 * c) for _ in range(blocks)))
+        down = (ReflectConv2d(c, 4 * c, stride=2, bias=False), InstanceNorm(4 * c, affine=True), nn.ReLU(inplace=True))
+        self.trunk = nn.Sequential(nn.Sequential(*down), *(separable_block(4 * c) for _ in range(blocks)))
         self.widen = nn.Sequential(nn.Conv2d(4 * c, 4 * c, 1), nn.PixelShuffle(2), BlurPool())
         self.join = nn.Sequential(ReflectConv2d(2 * c, c), nn.ReLU(inplace=True))
         self.head = ReflectConv2d(c, 16 if mask else 12)

@@ -53,7 +53,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"thousands": thousands, "duration": duration, "number": number}
+    environment.filters |= {"thousands": thousands, "duration": duration, "number": number, "percent": percent}
     return environment
 
 
@@ -98,6 +98,11 @@ def _data_uri(pixels: Pixels, kind: str, quality: int, side_px: int) -> str:
 def thousands(value: int) -> str:
     """12,345."""
     return f"{value:,}"
+
+
+def percent(share: float) -> str:
+    """91.7%, and 100% only where it is all."""
+    return f"{100 * share:.1f}%" if share not in (0, 1) else f"{share:.0%}"
 
 
 def number(value: float, digits: int = 3) -> str:

@@ -7,7 +7,6 @@ import base64
 import functools
 import hmac
 import io
-import ipaddress
 import re
 import tempfile
 from collections.abc import Callable, Mapping
@@ -82,10 +81,7 @@ class ServeSettings:
 
     @property
     def is_loopback(self) -> bool:
-        try:
-            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return self.host in LOOPBACK
 
 
 class Guard:
@@ -107,7 +103,7 @@ class Guard:
         asked, host = request.headers, request.headers.get("host", "")
         # Another's page may have a name that leads here (DNS rebinding), or send forms here (CSRF).
         name = re.sub(r":[0-9]*$", "", host).strip("[]")
-        if self.settings.is_loopback and name not in (*LOOPBACK, self.settings.host):
+        if self.settings.is_loopback and name not in LOOPBACK:
             return _refused(403, f"this server has no name {host!r}")
         is_own = asked.get("origin", f"//{host}").partition("//")[2] == host
         if request.method not in ("GET", "HEAD") and not (
@@ -162,13 +158,11 @@ class Service:
                 for way in card.directions:
                     words = f"{name}: {card.domains[way == 'b2a']} → {card.target(way)}"
                     ways.append((words, {"name": name, "way": way}))
-        told = {"title": "Translate pictures", "of": "Bundle and direction", "api": "/api/translate", "here": "/"}
-        return HTMLResponse(render("serve_ask.html", choices=ways, largest_bytes=LARGEST_BYTES, **told))
+        return HTMLResponse(render("serve_ask.html", here="/", choices=ways, largest_bytes=LARGEST_BYTES))
 
     def detect_page(self, request: Request) -> Response:
         names = [(name, {"name": name}) for name in self.detectors()]
-        told = {"title": "Real or generated?", "of": "Detector", "api": "/api/detect", "here": "/detect"}
-        return HTMLResponse(render("serve_ask.html", choices=names, largest_bytes=LARGEST_BYTES, **told))
+        return HTMLResponse(render("serve_ask.html", here="/detect", choices=names, largest_bytes=LARGEST_BYTES))
 
     def runs_page(self, request: Request) -> Response:
         rows = []

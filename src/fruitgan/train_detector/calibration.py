@@ -61,10 +61,9 @@ def judge(logits: NDArray[np.float64], generated: NDArray[np.bool_] | Sequence[b
     )
     n = len(truth)
     baseline = max(int(truth.sum()), int((~truth).sum())) / n
-    low, high = wilson(confusion.correct, n)
     return Verdict(
         accuracy=confusion.correct / n,
-        interval=(low, high),
+        interval=wilson(confusion.correct, n),
         auc=auc(logits, truth),
         p_value=binomial_p(confusion.correct, n, baseline),
         majority_baseline=baseline,
@@ -88,10 +87,10 @@ def by_source_split(tested: Sequence[LabelledImage], logits: NDArray[np.float64]
     """How many of the fakes were recognised, by whether their source was in the generator's training; none if unknown."""
     found = []
     for split in ("test", "train"):
-        members = [logit > 0 for image, logit in zip(tested, logits, strict=True) if image.generated and image.split == split]
-        if members:
-            hits = int(sum(members))
-            found.append(Part(split=split, n=len(members), found=hits / len(members), interval=wilson(hits, len(members))))
+        members = [image.generated and image.split == split for image in tested]
+        if n := sum(members):
+            hits = int((logits[members] > 0).sum())
+            found.append(Part(split=split, n=n, found=hits / n, interval=wilson(hits, n)))
     return tuple(found)
 
 
@@ -109,10 +108,10 @@ def log_loss(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> float
 
 def roc_points(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> tuple[list[float], list[float]]:
     """For every threshold from the highest to the lowest: the shares of real and of generated images that lie above it."""
-    levels = np.unique(logits)[::-1]
-    false = [0.0, *(float((logits[~generated] >= level).mean()) for level in levels)]
-    true = [0.0, *(float((logits[generated] >= level).mean()) for level in levels)]
-    return false, true
+    from sklearn.metrics import roc_curve
+
+    false, true, _ = roc_curve(generated, logits, drop_intermediate=False)
+    return false.tolist(), true.tolist()
 
 
 def average_precision(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> float:
@@ -156,17 +155,15 @@ def calibration(logits: NDArray[np.float64], generated: NDArray[np.bool_], bins:
     for place in np.unique(places):
         chosen = places == place
         n, hits = int(chosen.sum()), int(generated[chosen].sum())
-        low, high = wilson(hits, n)
-        found.append(
-            ReliabilityBin(
-                low=int(place) / bins,
-                high=(int(place) + 1) / bins,
-                n=n,
-                predicted=float(probabilities[chosen].mean()),
-                observed=hits / n,
-                interval=(low, high),
-            )
+        entry = ReliabilityBin(
+            low=int(place) / bins,
+            high=(int(place) + 1) / bins,
+            n=n,
+            predicted=float(probabilities[chosen].mean()),
+            observed=hits / n,
+            interval=wilson(hits, n),
         )
+        found.append(entry)
     error = sum(entry.n * abs(entry.observed - entry.predicted) for entry in found) / len(logits)
     return Calibration(error=float(error), bins=tuple(found))
 

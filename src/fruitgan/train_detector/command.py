@@ -92,7 +92,7 @@ def _train(settings: TrainDetectorSettings, console: Console) -> None:
         nonlocal run
         show(event)
         if not isinstance(event, Note):
-            if event.what != "training" and stop.signal is not None:
+            if event.what not in ("training", "features") and stop.signal is not None:
                 raise Stopped("stopped before the first epoch; nothing was changed", stop.exit_code)
             run = event.details.get("run", run)
             if "val_loss" in event.details:

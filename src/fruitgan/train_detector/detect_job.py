@@ -90,21 +90,19 @@ def detect(settings: DetectSettings, on_progress: OnProgress = silent) -> Detect
             return error
 
     for start in range(0, len(paths), BATCH_SIZE):
-        results = dict(in_order(read, paths[start : start + BATCH_SIZE]))
-        readable = {path: pixels for path, pixels in results.items() if not isinstance(pixels, DataError)}
-        failed += [
-            Remark(str(path), str(error).removeprefix(f"{path}: "))
-            for path, error in results.items()
-            if isinstance(error, DataError)
-        ]
+        readable: dict[Path, Pixels] = {}
+        for path, found_there in in_order(read, paths[start : start + BATCH_SIZE]):
+            if isinstance(found_there, DataError):
+                failed.append(Remark(str(path), str(found_there).removeprefix(f"{path}: ")))
+            else:
+                readable[path] = found_there
         if readable:
             judged += _judged(card, list(readable), answers(detector, list(readable.values()), device))
-        on_progress(Progress("judging", start + len(results), len(paths)))
-    verdict = card.verdict
+        on_progress(Progress("judging", min(start + BATCH_SIZE, len(paths)), len(paths)))
     return DetectResult(
         detector=file,
-        accuracy=verdict.accuracy,
-        interval=verdict.interval,
+        accuracy=card.verdict.accuracy,
+        interval=card.verdict.interval,
         pictures=tuple(judged),
         skipped=tuple(found.skipped),
         failed=tuple(failed),

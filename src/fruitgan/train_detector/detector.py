@@ -8,8 +8,7 @@ import statistics
 import string
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +25,16 @@ from fruitgan.data.preprocessing import AS_USUAL, Preprocessing
 from fruitgan.errors import DataError, FruitganError, UsageError, shown
 from fruitgan.files import write_atomically
 from fruitgan.images import Pixels, resize, unit_from_bytes
-from fruitgan.networks.backbones import frozen_sums
 from fruitgan.networks.contracts import Detector, detectors
 from fruitgan.networks.weights import build_for
-from fruitgan.progress import Note, OnProgress, silent
+from fruitgan.progress import Note, OnProgress, Progress, silent
 from fruitgan.registry import Choice
 from fruitgan.runs.resume import DETECTOR
 from fruitgan.settings import to_json
 from fruitgan.tensorfile import TensorFile, open_tensors
 from fruitgan.train_detector.calibration import Verdict
 from fruitgan.train_detector.protocols import PROTOCOLS, Indices
-from fruitgan.train_detector.seen import FilesSeen, Look, near_any
+from fruitgan.train_detector.seen import FilesSeen, Look, header_of, near_any
 from fruitgan.train_detector.settings import SIZE_OPTION
 
 FORMAT = 3
@@ -52,7 +50,11 @@ RESAMPLE = Image.Resampling.LANCZOS  # for both classes alike; an image that has
 BATCH_SIZE = 64
 MULTIPLE_PX = 8
 LEAST_PX = 32
+FEATURES = "features"
+"""What the events are called while a regression's features are computed."""
 
+Values = NDArray[np.float64]
+Network = Callable[[Tensor], Tensor]
 Sizes = Mapping[bool, Counter[tuple[int, int]]]
 """By class (generated or not): how many images have which width and height."""
 
@@ -87,8 +89,6 @@ class DetectorCard:
     """What a logit is multiplied by before the sigmoid makes a probability of it."""
     value_range: tuple[float, float] | None = None
     """The values of grey images of more than 8 bits that became 0 and 255; None: there was none among those of the training."""
-    backbones: Mapping[str, str] = field(default_factory=dict)
-    """The sha256 of frozen networks inside the detector, which are not in its file."""
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -151,8 +151,6 @@ def load_detector(path: Path) -> DetectorBundle:
         detector = build_for(detectors, card.detector, arrays)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    if frozen_sums(detector) != dict(card.backbones):
-        raise DataError(f"{path}: was trained on {card.detector.options} with other weights than are installed here")
     if detector.image_size_px != card.image_size_px:
         raise DataError(
             f"{path}: damaged: its card speaks of {card.image_size_px} px, its detector wants {detector.image_size_px}"
@@ -173,6 +171,7 @@ def _card(file: TensorFile) -> DetectorCard:
 
 
 def _upgrade(version: int, table: dict[str, Any]) -> None:
+    table.pop("backbones", None)  # sums of networks inside, of which no detector is left that has any
     if version == 1 and isinstance(table.get("verdict"), dict):
         table["verdict"]["majority_baseline"] = table["verdict"].pop("chance", None)
 
@@ -193,15 +192,6 @@ class LabelledImageDataset:
     def size_px(self) -> int:
         return self.decoded.load_size_px
 
-    @property
-    def fingerprint(self) -> str:
-        """sha256 over the pixels of all images in their order."""
-        return self.decoded.fingerprint
-
-    def pixels(self, index: int) -> Pixels:
-        """uint8 [S, S, 3] of one image, a copy."""
-        return np.array(self.decoded.pixels[index])
-
     def batch(self, indices: NDArray[np.int64], device: torch.device) -> Tensor:
         """[n, 3, S, S] float32 in [0, 1] of the images with these numbers."""
         return unit_images(self.decoded.pixels[indices], device)
@@ -210,16 +200,14 @@ class LabelledImageDataset:
         """[n] float32: 1 for a generated image, 0 for a real one."""
         return torch.from_numpy(self.generated[indices].astype(np.float32)).to(device)
 
-    def logits(
-        self, detector: Detector, indices: Indices, device: torch.device, batch_size: int = BATCH_SIZE
-    ) -> NDArray[np.float64]:
+    def logits(self, detector: Detector, indices: Indices, device: torch.device, batch_size: int = BATCH_SIZE) -> Values:
         """The detector's logits [n] of the images with these numbers."""
         return self.outputs(detector.eval(), indices, device, batch_size)
 
     @torch.no_grad()
     def outputs(
-        self, network: Callable[[Tensor], Tensor], indices: Indices, device: torch.device, batch_size: int
-    ) -> NDArray[np.float64]:
+        self, network: Network, indices: Indices, device: torch.device, batch_size: int, tell: OnProgress = silent
+    ) -> Values:
         """What the network gives for the images with these numbers, a batch at a time: [n] logits, or [n, D] features."""
         found = np.empty(0)
         for start in range(0, len(indices), batch_size):
@@ -228,6 +216,7 @@ class LabelledImageDataset:
             if not start:  # filled in place: small results kept one by one would pin the memory of the batches between them
                 found = np.empty((len(indices), *values.shape[1:]))
             found[start : start + len(piece)] = values
+            tell(Progress(FEATURES, start + len(piece), len(indices)))
         return found
 
 
@@ -264,7 +253,7 @@ def open_image_dataset(
 
 
 @torch.no_grad()
-def answers(detector: Detector, pictures: Sequence[Pixels], device: torch.device) -> NDArray[np.float64]:
+def answers(detector: Detector, pictures: Sequence[Pixels], device: torch.device) -> Values:
     """Logits [n] of images that are as the detector wants them; those of several sizes one by one."""
     if len({picture.shape for picture in pictures}) > 1:
         return np.concatenate([answers(detector, [picture], device) for picture in pictures])
@@ -275,8 +264,8 @@ def sizes_of(images: Sequence[LabelledImage]) -> Sizes:
     """From the files' headers alone; a file that has none counts for nothing here and is named when it is decoded."""
     sizes: dict[bool, Counter[tuple[int, int]]] = {True: Counter(), False: Counter()}
     for image in images:
-        with suppress(Exception), Image.open(image.path) as header:  # whatever is wrong with it is said where it is decoded
-            sizes[image.generated][header.size] += 1
+        if (header := header_of(image.path)) is not None:
+            sizes[image.generated][header[:2]] += 1
     return sizes
 
 
@@ -287,12 +276,12 @@ def choose_detector(name: str, options: Mapping[str, str], image_size: int | Non
         UsageError: an unknown name or option, or a size that the detector does not take.
     """
     given: dict[str, object] = dict(options)
-    parameters = inspect.signature(detectors.get(name)).parameters
+    own_size = inspect.signature(detectors.get(name)).parameters.get(SIZE_OPTION)
     if image_size is not None:
         given[SIZE_OPTION] = image_size  # where the detector has no such option, `choose` says so
-    elif SIZE_OPTION in parameters and SIZE_OPTION not in given:
-        default = int(parameters[SIZE_OPTION].default)
-        given[SIZE_OPTION] = min(default, max(LEAST_PX, _usual_side(sizes, default) // MULTIPLE_PX * MULTIPLE_PX))
+    elif own_size is not None and SIZE_OPTION not in given:
+        side = _usual_side(sizes, own_size.default) // MULTIPLE_PX * MULTIPLE_PX
+        given[SIZE_OPTION] = min(own_size.default, max(LEAST_PX, side))
     return detectors.choose(name, given)
 
 
@@ -303,14 +292,15 @@ def _usual_side(sizes: Sizes, default: int) -> int:
 
 def size_notes(sizes: Sizes, size_px: int) -> tuple[str, ...]:
     """How resizing affects the accuracy: it may give the classes away, or remove what distinguishes them."""
-    notes = []
+    notes, number = [], len(sizes[True] | sizes[False])
     if set(sizes[True]) != set(sizes[False]) and sizes[True] and sizes[False]:
+        usual = [" x ".join(map(str, sizes[generated].most_common(1)[0][0])) for generated in (True, False)]
         notes.append(
-            f"the classes differ in size ({_usual(sizes[True])} generated, {_usual(sizes[False])} real): all are resized "
-            "alike, but the resizing itself can give them away; export-dataset makes both the same way"
+            f"the classes differ in size (mostly {usual[0]} px generated, {usual[1]} px real): all are resized alike, but the "
+            "resizing itself can give them away; export-dataset makes both the same way"
         )
-    elif len(sizes[True] | sizes[False]) > 1:
-        notes.append(f"images of {len(sizes[True] | sizes[False])} sizes: all are resized alike to {size_px} x {size_px} px")
+    elif number > 1:
+        notes.append(f"images of {number} sizes: all are resized alike to {size_px} x {size_px} px")
     if (side := _usual_side(sizes, size_px)) > size_px:
         larger = side // MULTIPLE_PX * MULTIPLE_PX
         notes.append(
@@ -318,8 +308,3 @@ def size_notes(sizes: Sizes, size_px: int) -> tuple[str, ...]:
             f"(--image-size {larger} keeps them and takes {(larger / size_px) ** 2:.1f} times as long)"
         )
     return tuple(notes)
-
-
-def _usual(counter: Counter[tuple[int, int]]) -> str:
-    (width, height), count = counter.most_common(1)[0]
-    return f"{'mostly ' if count < counter.total() else ''}{width} x {height} px"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from fruitgan.distributed import ranks
 from fruitgan.errors import FruitganError, UsageError
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
 from fruitgan.networks.divided import divide
+from fruitgan.progress import OnProgress, silent
 from fruitgan.registry import Choice
 from fruitgan.runs.checkpoint import State
 from fruitgan.settings import from_json, to_json
@@ -47,13 +49,13 @@ def fitting_augmentation(choice: Choice, detector: Detector, wanted: str | None)
     """
     augmentation = augmentations.choose(wanted or detector.suggested_augmentation)
     augment: Augmentation = augmentations.build(augmentation)
-    if augment.load_size_px(detector.image_size_px) != detector.image_size_px:
+    side_px = detector.image_size_px
+    gives_parts = augment.gives_size_px(side_px) != side_px and not detector.takes_any_size
+    if augment.load_size_px(side_px) != side_px or gives_parts:
         raise UsageError(
-            f"--augment {augmentation.name} crops its images out of larger ones, which a detector is not given; "
+            f"--augment {augmentation.name} shows parts of the images, and {choice.name} is given whole ones; "
             "use mirror or rotate-shift-mirror"
         )
-    if augment.gives_size_px(detector.image_size_px) != detector.image_size_px and not detector.takes_any_size:
-        raise UsageError(f"--augment {augmentation.name} shows parts of the image, and {choice.name} takes whole ones alone")
     if isinstance(detector, LinearDetector) and augmentation.name != "none":
         raise UsageError(f"--augment {augmentation.name}: the detector {choice.name} is fitted to the images as they are")
     return augmentation
@@ -81,6 +83,7 @@ def own_randomness(device: torch.device) -> AbstractContextManager[None]:
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], device_type="cuda")
 
 
+@dataclass
 class Training:
     """Rounds of training, with the weights of the best one; it can be saved and restored between two rounds.
 
@@ -90,28 +93,26 @@ class Training:
     `own_randomness`.
     """
 
-    def __init__(
-        self, choice: Choice, dataset: LabelledImageDataset, split: Split, settings: FitSettings, device: torch.device
-    ) -> None:
-        """Raises: UsageError for images of another size than the detector wants, or an augmentation that does not fit it."""
+    choice: Choice
+    dataset: LabelledImageDataset
+    """Of the size that the detector wants."""
+    split: Split
+    settings: FitSettings
+    device: torch.device
+    tell: OnProgress = silent
+
+    def __post_init__(self) -> None:
+        """Raises: UsageError for an augmentation that does not fit the detector."""
+        choice, settings, device = self.choice, self.settings, self.device
         torch.manual_seed(randomness.torch_seed(settings.seed, 0, "detector/weights"))
         self.detector: Detector = detectors.build(choice)
-        if self.detector.image_size_px != dataset.size_px:
-            raise UsageError(
-                f"the detector {choice.name} wants images of {self.detector.image_size_px} px and would get "
-                f"{dataset.size_px} px"
-            )
-        self.dataset = dataset
-        self.split = split
-        self.settings = settings
-        self.device = device
         self.augmentation = fitting_augmentation(choice, self.detector, settings.augment)
         self.augment: Augmentation = augmentations.build(self.augmentation)
         self.step = 0
         self.rounds: list[Round] = []
         self.best_weights: dict[str, Tensor] = {}
         """On the host: a second copy of 540 MB is not to fill a GPU."""
-        self.batch_size = settings.batch_size_for(len(split.train))
+        self.batch_size = settings.batch_size_for(len(self.split.train))
         self.optimizer: torch.optim.Adam | None = None
         self.total_steps = len(PENALTIES)
         self.detector.to(device)
@@ -122,7 +123,7 @@ class Training:
             divide(self.detector)
             self.detector.to(memory_format=torch.channels_last)  # faster, on CPUs above all
             self.optimizer = torch.optim.Adam(self.detector.parameters(), lr=settings.learning_rate, eps=settings.epsilon)
-            self.total_steps = settings.epochs * len(batches(split.train, self.batch_size))
+            self.total_steps = settings.epochs * len(batches(self.split.train, self.batch_size))
 
     @property
     def best(self) -> Round | None:
@@ -164,13 +165,13 @@ class Training:
         return self.best
 
     def state(self) -> State:
-        kept: State = {"step": self.step, "rounds": to_json(self.rounds)}
-        kept |= {f"best.{name}": tensor for name, tensor in self.best_weights.items()}
+        parts: dict[str, Mapping[str, Any]] = {"best": self.best_weights}
         if self.optimizer is not None:
-            kept |= {f"network.{name}": tensor for name, tensor in self.detector.state_dict().items()}
             moments = self.optimizer.state_dict()["state"].items()  # none before the first step
-            kept |= {f"optimizer.{index}.{key}": value for index, entry in moments for key, value in entry.items()}
-        return kept
+            parts["network"] = self.detector.state_dict()
+            parts["optimizer"] = {f"{index}.{key}": value for index, entry in moments for key, value in entry.items()}
+        kept: State = {f"{part}.{name}": value for part, entries in parts.items() for name, value in entries.items()}
+        return {"step": self.step, "rounds": to_json(self.rounds)} | kept
 
     def restore(self, state: State) -> None:
         try:
@@ -193,7 +194,9 @@ class Training:
         if self.is_over:
             return
         labels, split, batch_size = self.dataset.generated, self.split, self.settings.batch_size or BATCH_SIZE
-        train, val = (features_of(detector, self.dataset, part, self.device, batch_size) for part in (split.train, split.val))
+        train, val = (
+            features_of(detector, self.dataset, part, self.device, batch_size, self.tell) for part in (split.train, split.val)
+        )
         for regression, found in trials(train, labels[split.train], val, labels[split.val], done=len(self.rounds)):
             store(detector, regression)
             self.step += 1

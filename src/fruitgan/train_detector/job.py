@@ -18,10 +18,9 @@ from fruitgan.data.labelled import LabelledImage, read_dataset
 from fruitgan.data.preprocessing import AS_USUAL, with_found_range
 from fruitgan.device import choose_device
 from fruitgan.distributed import own_gpu, own_threads, ranks
-from fruitgan.errors import FruitganError, UsageError
+from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.files import check_writable, write_atomically
 from fruitgan.measures.statistics import wilson
-from fruitgan.networks.backbones import frozen_sums
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
 from fruitgan.progress import Listener, Note, OnProgress, Progress
 from fruitgan.registry import Choice
@@ -43,7 +42,7 @@ from fruitgan.train_detector.detector import (
     sizes_of,
 )
 from fruitgan.train_detector.fit import Training, fitting_augmentation, own_randomness
-from fruitgan.train_detector.page import Report, examples, write_report
+from fruitgan.train_detector.page import write_report
 from fruitgan.train_detector.protocols import PROTOCOLS, Split, explained
 from fruitgan.train_detector.regression import Round
 from fruitgan.train_detector.seen import looks_of, seen_by
@@ -57,14 +56,10 @@ from fruitgan.train_detector.settings import (
     finished_result,
     keep_settings,
     read_config,
-    refuse_other_images,
     settings_of_resumed,
-    split_sha256,
 )
 
 SMALL_TEST_SET = 100
-MANY_PARAMETERS = 20_000_000
-SLOW_EPOCH_SECONDS = 60
 
 
 def train_detector(settings: TrainDetectorSettings, on_progress: OnProgress | None = None) -> TrainDetectorResult:
@@ -120,11 +115,9 @@ class _Job(Listener):
         device = choose_device(own_gpu(self.settings.gpu, self.settings.device), self.settings.device)
         trackers = Trackers(self.settings.track if ranks().is_first else (), self, is_new=run is None)
         if device.type == "cpu":
-            if ranks().is_group:
-                share = Threads(own_threads(), "a share of the cores")
-                threads = min(share.number, (fixed_threads(self.settings.threads) or share).number)
-            else:
-                threads = chosen_threads(self.settings.threads).number
+            share = Threads(own_threads(), "a share of the cores")
+            found = (fixed_threads if ranks().is_group else chosen_threads)(self.settings.threads) or share
+            threads = min(share.number, found.number) if ranks().is_group else found.number
             self.stack.enter_context(using_threads(threads))
             self.settings = replace(self.settings, threads=threads)
         settings, data = self.settings, self.settings.data
@@ -138,15 +131,15 @@ class _Job(Listener):
         self.warnings += labelled.warnings
         paths = [image.path for image in labelled.images]
         how = with_found_range(AS_USUAL, paths, self.tell)
-        choice, size_px = self._choose(run, labelled.images, device)
+        choice, size_px = self._choose(run, labelled.images)
         dataset = ranks().in_turn(lambda: open_image_dataset(labelled.images, size_px, how=how, tell=self.tell))
         split = self._split(dataset)
         seen = seen_by(looks_of(paths, self.tell), split) | {"value_range": how.value_range}
         config = RunConfig(
             settings=replace(settings, out=Path(settings.out.name)),
             detector=choice,
-            data_fingerprint=dataset.fingerprint,
-            split=split_sha256(split),
+            data_fingerprint=dataset.decoded.fingerprint,
+            split=split.sha256,
             launch=ranks().launch,
         )
         versions = {"fruitgan": fruitgan.__version__, "torch": torch.__version__, "device": device.type}
@@ -157,16 +150,20 @@ class _Job(Listener):
             run = of_first(lambda: Run.create(settings.out / name, config, environment(device)))
             self.resuming += self.stack.enter_context(run.taken())
         else:
-            refuse_other_images(run, config)
+            kept = read_config(run)
+            if (kept.data_fingerprint, kept.split) != (config.data_fingerprint, config.split):
+                raise DataError(
+                    f"{run.path}: the images, or how they are grouped, are not those of the run; resume with the same dataset"
+                )
             if ranks().is_first:
                 (run.path / METRICS).unlink(missing_ok=True)
         with own_randomness(device):
-            training = Training(choice, dataset, split, settings.fitting, device)
+            training = Training(choice, dataset, split, settings.fitting, device, self.tell)
             self._train(run, training, trackers)
             best = training.load_best()
         if training.is_over:  # perhaps before all epochs that it might have had
             self.tell(Progress("training", training.total_steps, training.total_steps))
-        return self._finish(run, choice, training, best, seen, began)
+        return self._finish(run, training, best, seen, began)
 
     def _train(self, run: Run, training: Training, trackers: Trackers) -> None:
         """Go on from the newest checkpoint until the training is over, or it was asked to stop and loses nothing by it."""
@@ -186,9 +183,6 @@ class _Job(Listener):
             run.log(line)
             trackers.line(found.number, line)
             self.tell(Progress("training", training.step, total, line))
-            if found.number == 1 and found.seconds > SLOW_EPOCH_SECONDS:
-                slow = f"an epoch takes {found.seconds:.0f} seconds; a smaller --image-size is faster"
-                self.warn(f"{slow}; Ctrl-C tests the best weights so far")
             stop, is_saved = ranks().any(self.stopped, self.stopped or training.is_over or clock.is_due)
             if is_saved and ranks().is_first:
                 with clock.saving():
@@ -214,27 +208,19 @@ class _Job(Listener):
             self.tell(Note(note))
         self.tell(Progress("training", training.step, training.total_steps, {"run": run.path, "epoch": epoch}))
 
-    def _choose(self, run: Run | None, images: Sequence[LabelledImage], device: torch.device) -> tuple[Choice, int]:
+    def _choose(self, run: Run | None, images: Sequence[LabelledImage]) -> tuple[Choice, int]:
         """The detector and its image size; what does not fit it is refused before anything is made."""
         settings, sizes = self.settings, sizes_of(images)
+        name = settings.detector or DEFAULT_DETECTOR
+        choice = choose_detector(name, settings.detector_options, settings.image_size, sizes)
         if run is not None:
             choice = read_config(run).detector
-        else:
-            choice = choose_detector(
-                settings.detector or DEFAULT_DETECTOR, settings.detector_options, settings.image_size, sizes
-            )
         with torch.device("meta"):  # to ask it, without its weights
             detector: Detector = detectors.build(choice)
         fitting_augmentation(choice, detector, settings.augment)
         if isinstance(detector, LinearDetector) and settings.learning_rate is not None:
             raise UsageError(f"--learning-rate: the detector {choice.name} is a logistic regression, which has none")
         self.notes += size_notes(sizes, detector.image_size_px)
-        parameters = sum(parameter.numel() for parameter in detector.parameters())
-        if device.type == "cpu" and parameters > MANY_PARAMETERS:
-            self.warnings.append(
-                f"{choice.name} at {detector.image_size_px} px has {parameters / 1e6:.0f} million weights: on a CPU an epoch "
-                "takes minutes to hours; --image-size 64, or --detector small-cnn, is far quicker"
-            )
         return choice, detector.image_size_px
 
     def _split(self, dataset: LabelledImageDataset) -> Split:
@@ -250,9 +236,7 @@ class _Job(Listener):
             )
         return split
 
-    def _finish(
-        self, run: Run, choice: Choice, training: Training, best: Round, seen: dict[str, Any], began: float
-    ) -> TrainDetectorResult:
+    def _finish(self, run: Run, training: Training, best: Round, seen: dict[str, Any], began: float) -> TrainDetectorResult:
         """Test the detector and write the files; `metrics.json`, which marks a finished run, comes last and only for one."""
         settings, dataset, split = self.settings, training.dataset, training.split
         logits, truth = dataset.logits(training.detector, split.test, training.device), dataset.generated[split.test]
@@ -262,18 +246,17 @@ class _Job(Listener):
         data, protocol = settings.data.resolve().name, settings.protocol or DEFAULT_PROTOCOL
         card = DetectorCard(
             name=run.path.name,
-            detector=choice,
+            detector=training.choice,
             image_size_px=dataset.size_px,
             protocol=protocol,
             verdict=verdict,
             training_images=len(split.train),
             rounds=len(training.rounds),
             data=data,
-            data_fingerprint=dataset.fingerprint,
+            data_fingerprint=dataset.decoded.fingerprint,
             seed=settings.fitting.seed,
             fruitgan_version=fruitgan.__version__,
             calibration_slope=slope,
-            backbones=frozen_sums(training.detector),
             **seen,
         )
         if ranks().is_first:
@@ -281,7 +264,7 @@ class _Job(Listener):
         result = TrainDetectorResult(
             **vars(verdict),
             run=run.path,
-            detector=choice.name,
+            detector=training.choice.name,
             protocol=protocol,
             calibration_error=calibration(slope * logits, truth).error,
             parts=by_source_split([dataset.images[i] for i in split.test], logits),
@@ -301,19 +284,7 @@ class _Job(Listener):
             return result
         # A report is passed on, and where its maker keeps files is nobody's business.
         warnings = [warning.replace(str(settings.data), data) for warning in self.warnings]
-        report = Report(
-            name=run.path.name,
-            result={**to_json(result), "warnings": warnings},
-            detector=choice,
-            augmentation=training.augmentation,
-            rounds=training.rounds,
-            logits=logits,
-            generated=truth,
-            examples=examples(dataset, split, logits),
-            settings=settings.fitting,
-            environment=environment(training.device),
-        )
-        write_report(report, run.path)
+        write_report(run.path, {**to_json(result), "warnings": warnings}, training, logits, environment(training.device))
         if result.finished:
             write_atomically(run.path / METRICS, json.dumps(to_json(result), indent=1, allow_nan=False).encode())
         return result

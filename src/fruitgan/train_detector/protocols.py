@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +37,25 @@ class Split:
     left_out: Indices
     """Surplus of the larger class."""
 
+    @property
+    def sha256(self) -> str:
+        digest = hashlib.sha256()
+        for part in dataclasses.astuple(self):
+            digest.update(f"{len(part)} images\n".encode())
+            digest.update(part.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+def too_few(images: Sequence[LabelledImage]) -> str | None:
+    """What is missing for a detector to be trained on these images; None if nothing is."""
+    counts = Counter(image.generated for image in images)
+    if min(counts[True], counts[False]) >= LEAST_PER_CLASS:
+        return None
+    return (
+        f"too few images for a detector: {counts[True]} generated and {counts[False]} real ones, at least {LEAST_PER_CLASS} of "
+        "each are needed (and 250 for an interval of about 10 points either way); export-dataset --count N makes more"
+    )
+
 
 def grouped_split(images: Sequence[LabelledImage], seed: int) -> Split:
     """Three sets in which the classes are balanced and no group is in two of them.
@@ -45,14 +66,8 @@ def grouped_split(images: Sequence[LabelledImage], seed: int) -> Split:
     Raises:
         DataError: too few images or groups.
     """
-    _need(images)
-    kept = _balanced(images, seed)
-    groups = len({images[index].group for index in kept})
-    too_few = (
-        f"train, val and test need images of both classes: the {len(kept)} images show only {groups} different things; "
-        "at least three of each class are needed"
-    )
-    return _split(images, _dealt(images, kept, SHARES, seed, "detector/groups"), too_few)
+    _refuse_impossible(images)
+    return _split(images, _dealt(images, _balanced(images, seed), SHARES, seed, "detector/groups"))
 
 
 def grouped_folds(images: Sequence[LabelledImage], folds: int, seed: int) -> list[Split]:
@@ -63,13 +78,11 @@ def grouped_folds(images: Sequence[LabelledImage], folds: int, seed: int) -> lis
     Raises:
         DataError: a side would lack a class.
     """
-    kept = _balanced(images, seed)
-    too_few = f"the images show too few different things for {folds} folds: at least {folds} groups of each class are needed"
-    found = []
+    kept, found = _balanced(images, seed), []
     for number, test in enumerate(_dealt(images, kept, (1 / folds,) * folds, seed, "evaluate/folds")):
         rest = sorted(set(kept) - set(test))
         inner = _dealt(images, rest, (1 - INNER_SHARE, INNER_SHARE), seed, f"evaluate/inner/{number}")
-        found.append(_split(images, [*inner, test], too_few))
+        found.append(_split(images, [*inner, test]))
     return found
 
 
@@ -79,14 +92,17 @@ def half_split(images: Sequence[LabelledImage], seed: int) -> Split:
     Raises:
         DataError: a side would lack a class.
     """
-    too_few = "the images show too few different things for two halves: at least four groups of each class are needed"
-    return _split(images, _dealt(images, _balanced(images, seed), HALVES, seed, "evaluate/halves"), too_few)
+    return _split(images, _dealt(images, _balanced(images, seed), HALVES, seed, "evaluate/halves"))
 
 
-def _split(images: Sequence[LabelledImage], sets: Sequence[Sequence[int]], too_few: str) -> Split:
+def _split(images: Sequence[LabelledImage], sets: Sequence[Sequence[int]]) -> Split:
     """Train, val and test as given, and what is in none of them. Raises: DataError if one lacks a class."""
     if any(len({images[index].generated for index in part}) < 2 for part in sets):
-        raise DataError(too_few)
+        groups = len({image.group for image in images})
+        raise DataError(
+            f"the {len(images)} images show only {groups} different things: train, val and test need some of each class, and "
+            "what shows one thing (a source and its fake, near-duplicates) is not divided; more different images are needed"
+        )
     used = {index for part in sets for index in part}
     return Split(*(_indices(part) for part in (*sets, set(range(len(images))) - used)))
 
@@ -133,7 +149,7 @@ def seed_split(images: Sequence[LabelledImage], seed: int = 0) -> Split:
     Raises:
         DataError: too few images.
     """
-    _need(images)
+    _refuse_impossible(images)
     train: list[int] = []
     test: list[int] = []
     for label in (True, False):
@@ -144,16 +160,11 @@ def seed_split(images: Sequence[LabelledImage], seed: int = 0) -> Split:
     return Split(_indices(train), _indices(test), _indices(test), _indices([]))
 
 
-def _need(images: Sequence[LabelledImage]) -> None:
+def _refuse_impossible(images: Sequence[LabelledImage]) -> None:
     if len(images) > MOST_IMAGES:
         raise DataError(f"{len(images):,} images, and a detector's card can list {MOST_IMAGES:,}; take fewer")
-    counts = Counter(image.generated for image in images)
-    for label, what in ((True, "generated"), (False, "real")):
-        if counts[label] < LEAST_PER_CLASS:
-            raise DataError(
-                f"too few images: {counts[label]} {what}, at least {LEAST_PER_CLASS} of each class are needed "
-                "(and 250 of each for an interval of about 10 points either way); export-dataset --count N makes more"
-            )
+    if reason := too_few(images):
+        raise DataError(reason)
 
 
 def _indices(values: Iterable[int]) -> Indices:
@@ -162,29 +173,17 @@ def _indices(values: Iterable[int]) -> Indices:
 
 def explained(protocol: str, images: Sequence[LabelledImage], split: Split) -> list[str]:
     """What to know about the protocol's accuracy, a sentence each, the first one about the protocol as such."""
-    if protocol == "seed":
-        return _why_the_seed_protocol_leaks(images, split)
-    notes = [
-        "grouped protocol: no source image is in two of train, val and test, the classes are balanced, and the test images "
-        "chose neither weights nor when to stop"
-    ]
-    if len(split.left_out):
-        notes.append(f"{len(split.left_out)} images of the larger class left out, so that the majority baseline is 50%")
-    return notes
-
-
-def _why_the_seed_protocol_leaks(images: Sequence[LabelledImage], split: Split) -> list[str]:
-    """With counts where there are any."""
-    has_splits = any(image.split for image in images)
-    neighbours = (
-        "; in the report's folders neighbours are alike, the neutral names of this dataset make it a random part"
-        if has_splits
-        else ", not a random part: neighbours in a folder are alike"
-    )
+    if protocol == "grouped":
+        left_out = f"{len(split.left_out)} images of the larger class left out, so that the majority baseline is 50%"
+        return [
+            "grouped protocol: no source image is in two of train, val and test, the classes are balanced, and the test images "
+            "chose neither weights nor when to stop",
+            *([left_out] if len(split.left_out) else []),
+        ]
     notes = [
         "seed protocol, the lab report's: its accuracy leaks and reads too high",
         f"the {len(split.test)} test images are also the validation images, so the best of many looks at them is reported",
-        f"they are the first fifth of each class by name{neighbours}",
+        "they are the first fifth of each class by name, and neighbours in a folder are alike",
     ]
     trained = {images[i].group for i in split.train}
     if shared := sum(images[i].group in trained for i in split.test):
@@ -192,9 +191,6 @@ def _why_the_seed_protocol_leaks(images: Sequence[LabelledImage], split: Split) 
     if seen := sum(images[i].generated and images[i].split == "train" for i in split.test):
         fakes = sum(images[i].generated for i in split.test)
         notes.append(f"{seen} of the {fakes} fakes among them were made from images that the generator was trained on")
-    elif not has_splits:
-        notes.append("the report's fakes were made from images that the generator was trained on; of these it is not known")
-    notes.append("the report's fakes were also stretched in brightness one by one as they were saved, the real images were not")
     return notes
 
 

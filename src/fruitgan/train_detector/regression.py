@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from fruitgan.measures.contracts import Features
 from fruitgan.measures.contracts import features as feature_backends
 from fruitgan.networks.contracts import LinearDetector
 from fruitgan.networks.weights import not_in_weights
+from fruitgan.progress import OnProgress, silent
 from fruitgan.train_detector.calibration import accuracy, log_loss
-from fruitgan.train_detector.detector import LabelledImageDataset
+from fruitgan.train_detector.detector import BATCH_SIZE, LabelledImageDataset
 from fruitgan.train_detector.protocols import Indices
 
 PROBE_PX = 256
@@ -59,14 +60,9 @@ class Round:
     """Of a regression: 1 / C, the weight of the squared coefficients."""
 
 
-class Trial(NamedTuple):
-    """A regression with one penalty, and how well it does."""
-
-    regression: Regression
-    round: Round
-
-
-def trials(train: Values, train_truth: Truth, val: Values, val_truth: Truth, done: int = 0) -> Iterator[Trial]:
+def trials(
+    train: Values, train_truth: Truth, val: Values, val_truth: Truth, done: int = 0
+) -> Iterator[tuple[Regression, Round]]:
     """Standardise the features [n, D] by the training images, then fit with one penalty after another; `done` are left out."""
     from sklearn.linear_model import LogisticRegression  # a second of imports that nobody else needs
     from threadpoolctl import ThreadpoolController
@@ -91,29 +87,34 @@ def trials(train: Values, train_truth: Truth, val: Values, val_truth: Truth, don
             model.fit(train, train_truth)
         train_logits, val_logits = model.decision_function(train), model.decision_function(val)
         weight = model.coef_[0] if axes is None else axes @ model.coef_[0]
-        yield Trial(
-            Regression(mean, spread, weight, float(model.intercept_[0])),
-            Round(
-                number=number,
-                train_loss=log_loss(train_logits, train_truth),
-                train_accuracy=accuracy(train_logits, train_truth),
-                val_loss=log_loss(val_logits, val_truth),
-                val_accuracy=accuracy(val_logits, val_truth),
-                seconds=time.monotonic() - began,
-                penalty=penalty,
-            ),
+        found = Round(
+            number=number,
+            train_loss=log_loss(train_logits, train_truth),
+            train_accuracy=accuracy(train_logits, train_truth),
+            val_loss=log_loss(val_logits, val_truth),
+            val_accuracy=accuracy(val_logits, val_truth),
+            seconds=time.monotonic() - began,
+            penalty=penalty,
         )
+        yield Regression(mean, spread, weight, float(model.intercept_[0])), found
+
+
+def best_trial(train: Values, train_truth: Truth, val: Values, val_truth: Truth) -> tuple[Regression, Round]:
+    """The first of the lowest validation loss."""
+    return min(trials(train, train_truth, val, val_truth), key=lambda trial: trial[1].val_loss)
 
 
 def features_of(
-    detector: LinearDetector, dataset: LabelledImageDataset, indices: Indices, device: torch.device, batch_size: int
+    detector: LinearDetector,
+    dataset: LabelledImageDataset,
+    indices: Indices,
+    device: torch.device,
+    batch_size: int = BATCH_SIZE,
+    tell: OnProgress = silent,
 ) -> Values:
-    """[n, D] of the dataset's images with these numbers.
-
-    Raises:
-        FruitganError: a feature is not finite.
-    """
-    return finite(dataset.outputs(detector.eval().features, indices, device, batch_size), type(detector).__name__)
+    """[n, D] of the dataset's images with these numbers. Raises: FruitganError if one is not finite."""
+    found = dataset.outputs(detector.eval().features, indices, device, batch_size, tell)
+    return finite(found, type(detector).__name__)
 
 
 def finite(features: Values, name: str) -> Values:
@@ -133,8 +134,7 @@ def store(detector: LinearDetector, regression: Regression) -> None:
 
 
 class Logistic(LinearDetector):
-    """Logistic regression on a feature backend, at the backend's image size. The backend is not saved with it: its weights
-    are its package's."""
+    """Logistic regression on a feature backend, at the backend's image size; the backend is not saved with it."""
 
     def __init__(self, name: str, backend: Features) -> None:
         super().__init__(backend.dimensions)

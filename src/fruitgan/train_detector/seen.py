@@ -79,19 +79,16 @@ def header_of(path: Path) -> Header | None:
 
 def jpeg_quality(table: Sequence[int]) -> int:
     """The quality, 1 to 100 as libjpeg counts, whose luminance table is nearest to this one, in any order."""
-    wanted = np.sort(table)
-    return min(range(1, 101), key=lambda quality: float(np.abs(_luminance_table(quality) - wanted).sum()))
+    return 1 + int(np.abs(_luminance_tables() - np.sort(table)).sum(axis=1).argmin())
 
 
 @functools.cache
-def _luminance_table(quality: int) -> NDArray[np.int64]:
-    """Its 64 values in ascending order."""
-    if quality != 50:
-        scale = 5000 // quality if quality < 50 else 200 - 2 * quality
-        return np.clip((_luminance_table(50) * scale + 50) // 100, 1, 255)
-    file = io.BytesIO()
-    Image.new("L", (8, 8)).save(file, "JPEG", quality=quality)  # at which the standard's table is taken as it is
-    return np.sort(getattr(Image.open(file), "quantization")[0])  # noqa: B009 - of JPEGs alone
+def _luminance_tables() -> NDArray[np.int64]:
+    """[100, 64]: what libjpeg writes at each quality, in ascending order."""
+    files = [io.BytesIO() for _ in range(100)]
+    for quality, file in enumerate(files, start=1):
+        Image.new("L", (8, 8)).save(file, "JPEG", quality=quality)
+    return np.sort([getattr(Image.open(file), "quantization")[0] for file in files])  # noqa: B009 - of JPEGs alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,18 +114,15 @@ class FilesSeen:
 
     def outside(self, header: Header) -> list[str]:
         """In what a file is unlike all of them, in words."""
-        found = []
-        shorter, longer = sorted(header[:2])
-        least, most = self.sides_px
-        if shorter < least or longer > most:
-            known = f"{least} to {most}" if least < most else f"{least}"
-            found.append(f"size: {header.width_px} x {header.height_px} px, trained on sides of {known} px")
+        found, sides = [], " to ".join(map(str, dict.fromkeys(self.sides_px)))
+        if min(header[:2]) < self.sides_px[0] or max(header[:2]) > self.sides_px[1]:
+            found.append(f"size: {header.width_px} x {header.height_px} px, trained on sides of {sides} px")
         if header.format not in self.formats:
             found.append(f"format: {header.format}, trained on {' and '.join(self.formats)}")
         if header.quality is not None and self.qualities is not None:
             low, high = self.qualities
             if not low - QUALITY_MARGIN <= header.quality <= high + QUALITY_MARGIN:
-                known = f"{low} to {high}" if low < high else f"{low}"
+                known = " to ".join(map(str, dict.fromkeys(self.qualities)))
                 found.append(f"compression: JPEG quality {header.quality}, trained on {known}")
         return found
 

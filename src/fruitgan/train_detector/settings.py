@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from fruitgan.distributed import ranks
-from fruitgan.errors import DataError, UsageError
+from fruitgan.errors import DataError, UsageError, shown
 from fruitgan.registry import Choice, suggestion
 from fruitgan.runs.resume import changed_settings, merged_settings, resume_command
 from fruitgan.runs.run import CONFIG, LAUNCH, Run
 from fruitgan.settings import to_json, typed
 from fruitgan.train_detector.calibration import Part, Verdict
-from fruitgan.train_detector.protocols import PROTOCOLS, Split
+from fruitgan.train_detector.protocols import PROTOCOLS
 
 OUT = Path("runs/train-detector")
 DEFAULT_DETECTOR = "small-cnn"
@@ -111,20 +108,14 @@ class TrainDetectorSettings:
     @property
     def fitting(self) -> FitSettings:
         """Raises: UsageError, naming the option."""
-        names = ("epochs", "patience", "batch_size", "learning_rate", "augment", "seed")
+        names = (entry.name for entry in dataclasses.fields(FitSettings) if hasattr(self, entry.name))
         return FitSettings(**{name: value for name in names if (value := getattr(self, name)) is not None})
 
     def filled(self) -> TrainDetectorSettings:
         """With every default that a run keeps."""
-        fitting = self.fitting
-        return dataclasses.replace(
-            self,
-            detector=self.detector or DEFAULT_DETECTOR,
-            protocol=self.protocol or DEFAULT_PROTOCOL,
-            epochs=fitting.epochs,
-            patience=fitting.patience,
-            seed=fitting.seed,
-        )
+        kept = {name: getattr(self.fitting, name) for name in (*LENGTHS, "seed")}
+        detector, protocol = self.detector or DEFAULT_DETECTOR, self.protocol or DEFAULT_PROTOCOL
+        return dataclasses.replace(self, detector=detector, protocol=protocol, **kept)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,15 +161,12 @@ class RunConfig:
 def read_config(run: Run) -> RunConfig:
     """Raises: DataError if the run is of another kind or of another version's format, or its config is damaged."""
     table = run.config
-    version = table.get("format")
     if table.get("kind") != KIND:
         raise DataError(f"{run.path}: not a run of {KIND}")
-    if type(version) is int and version > FORMAT:
-        raise DataError(f"{run.path}: its format {version} is newer than this fruitgan's {FORMAT}; update fruitgan")
-    if type(version) is int and version < FORMAT:
+    if (version := table.get("format")) != FORMAT:
         raise DataError(
-            f"{run.path}: a run of an earlier fruitgan (format {version}), which this one cannot resume; its "
-            "detector.safetensors works as before"
+            f"{run.path}: a run of another fruitgan (format {shown(version)}, here {FORMAT}), which this one cannot resume; "
+            "its detector.safetensors works as before"
         )
     return typed(RunConfig, table, run.path / CONFIG)
 
@@ -212,23 +200,6 @@ def finished_result(run: Run, settings: TrainDetectorSettings) -> TrainDetectorR
     if asks and result.rounds < fitting.epochs and result.rounds - result.best_round < fitting.patience:
         return None
     return dataclasses.replace(result, run=run.path, file=run.path / result.file.name)
-
-
-def split_sha256(split: Split) -> str:
-    digest = hashlib.sha256()
-    for part in dataclasses.astuple(split):
-        digest.update(f"{len(part)} images\n".encode())
-        digest.update(np.asarray(part).astype("<i8").tobytes())
-    return digest.hexdigest()
-
-
-def refuse_other_images(run: Run, here: RunConfig) -> None:
-    """Raises: DataError unless the images are those of the run, split as there."""
-    kept = read_config(run)
-    if (kept.data_fingerprint, kept.split) != (here.data_fingerprint, here.split):
-        raise DataError(
-            f"{run.path}: the images, or how they are grouped, are not those of the run; resume with the same dataset"
-        )
 
 
 def keep_settings(run: Run, settings: TrainDetectorSettings) -> list[str]:

@@ -1,24 +1,32 @@
-"""Classifier two-sample tests (C2ST): nested cross-validation of several detectors, and one permutation test of them all."""
+"""Classifier two-sample tests (C2ST): nested cross-validation of several detectors, and one permutation test of them all.
+
+And changes of images (compression, blur, resizing, cropping, noise) that test how robust such a detector is.
+"""
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageFilter
 
-from fruitgan.images import Pixels
+from fruitgan.images import Pixels, from_pillow, resize, to_pillow
 from fruitgan.measures.statistics import MaximumTest, maximum_test
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
+from fruitgan.progress import OnProgress, Progress, silent
+from fruitgan.randomness import generator
 from fruitgan.registry import Choice
 from fruitgan.train_detector.detector import LabelledImageDataset, squashed
 from fruitgan.train_detector.fit import fit
 from fruitgan.train_detector.protocols import Indices, Split
-from fruitgan.train_detector.regression import store, trials
+from fruitgan.train_detector.regression import best_trial, store
 from fruitgan.train_detector.settings import FitSettings
 
 AUGMENT = "part-mirror"
@@ -27,12 +35,9 @@ AUGMENT = "part-mirror"
 Logits = NDArray[np.float64]
 Truth = NDArray[np.bool_]
 Prepare = Callable[[Pixels], Pixels]
-OnFit = Callable[[str, int, int], None]
-"""Called with the name of the detector that is about to be trained, how many trainings are done, and how many there are."""
 
 
-@dataclass(frozen=True)
-class FittedCandidate:
+class FittedCandidate(NamedTuple):
     """A trained candidate."""
 
     detector: Detector
@@ -45,76 +50,66 @@ class FittedCandidate:
 
 
 @dataclass
-class PixelCandidate:
-    """A detector that is trained on the images themselves."""
+class Candidate:
+    """A detector that can be trained on any part of one set of images, with any labels."""
 
     name: str
-    choice: Choice
-    dataset: LabelledImageDataset
-    settings: FitSettings
-    device: torch.device
-    seconds: float = 0.0
-    """Spent on training so far."""
-    trained_on: str = ""
-
-    def __post_init__(self) -> None:
-        with torch.device("meta"):
-            network: Detector = detectors.build(self.choice)
-        if network.takes_any_size:
-            self.settings = replace(self.settings, augment=AUGMENT)
-        self.image_size_px = network.image_size_px
-
-    def learn(self, split: Split, generated: Truth) -> FittedCandidate:
-        """Train on `split.train`, select by the loss on `split.val`; `generated` are the labels of the whole set."""
-        began = time.monotonic()
-        dataset = replace(self.dataset, generated=generated)
-        detector, best = fit(self.choice, dataset, split, self.settings, self.device)
-        self.seconds += time.monotonic() - began
-        return FittedCandidate(
-            detector,
-            partial(squashed, side_px=self.image_size_px),
-            best.val_loss,
-            lambda indices: dataset.logits(detector, indices, self.device),
-        )
-
-
-@dataclass
-class FeatureCandidate:
-    """A logistic regression on features that were computed once for all of its trainings."""
-
-    name: str
-    build: Callable[[], LinearDetector]
-    """Gives a detector on these features, to be filled in."""
-    prepare: Prepare
-    features: NDArray[np.float64]
-    """[N, D], of the whole set."""
-    device: torch.device
+    image_size_px: int
+    fit: Callable[[Split, Truth], FittedCandidate]
+    """Trains on `split.train`, selects by the loss on `split.val`; the labels are those of the whole set."""
+    features: NDArray[np.float64] | None = None
+    """[N, D] of the whole set, where it is a regression on these."""
     trained_on: str = ""
     """The data that the features' weights were trained on."""
     seconds: float = 0.0
-    """Spent on fitting so far."""
-
-    def __post_init__(self) -> None:
-        self.image_size_px = self.build().image_size_px
+    """Spent on training so far."""
 
     def learn(self, split: Split, generated: Truth) -> FittedCandidate:
-        """As `PixelCandidate.learn`."""
         began = time.monotonic()
-        seen = self.features
-        best = min(
-            trials(seen[split.train], generated[split.train], seen[split.val], generated[split.val]),
-            key=lambda trial: trial.round.val_loss,
-        )
-        detector = self.build().to(self.device)
-        store(detector, best.regression)
+        fitted = self.fit(split, generated)
         self.seconds += time.monotonic() - began
-        return FittedCandidate(
-            detector.eval(), self.prepare, best.round.val_loss, lambda indices: best.regression.logits(seen[indices])
-        )
+        return fitted
 
 
-Candidate = PixelCandidate | FeatureCandidate
-"""A detector that can be trained on any part of one set of images, with any labels."""
+def pixel_candidate(
+    name: str, choice: Choice, dataset: LabelledImageDataset, settings: FitSettings, device: torch.device
+) -> Candidate:
+    """A detector that is trained on the images themselves."""
+    with torch.device("meta"):
+        network: Detector = detectors.build(choice)
+    if network.takes_any_size:
+        settings = replace(settings, augment=AUGMENT)
+
+    def learn(split: Split, generated: Truth) -> FittedCandidate:
+        labelled = replace(dataset, generated=generated)
+        detector, best = fit(choice, labelled, split, settings, device)
+        prepare = partial(squashed, side_px=network.image_size_px)
+        return FittedCandidate(detector, prepare, best.val_loss, lambda indices: labelled.logits(detector, indices, device))
+
+    return Candidate(name, network.image_size_px, learn)
+
+
+def feature_candidate(
+    name: str,
+    build: Callable[[], LinearDetector],
+    prepare: Prepare,
+    features: NDArray[np.float64],
+    device: torch.device,
+    trained_on: str = "",
+) -> Candidate:
+    """A logistic regression on features that were computed once for all of its trainings.
+
+    `build` gives a detector on these features, to be filled in.
+    """
+
+    def learn(split: Split, generated: Truth) -> FittedCandidate:
+        train, val = ((features[part], generated[part]) for part in (split.train, split.val))
+        regression, best = best_trial(*train, *val)
+        detector = build().to(device)
+        store(detector, regression)
+        return FittedCandidate(detector.eval(), prepare, best.val_loss, lambda indices: regression.logits(features[indices]))
+
+    return Candidate(name, build().image_size_px, learn, features, trained_on)
 
 
 @dataclass(frozen=True)
@@ -141,9 +136,12 @@ class CrossValidation:
 
 
 def cross_validation(
-    candidates: Sequence[Candidate], folds: Sequence[Split], generated: Truth, on_fit: OnFit = lambda *_: None
+    candidates: Sequence[Candidate], folds: Sequence[Split], generated: Truth, tell: OnProgress = silent, what: str = "detector"
 ) -> CrossValidation:
-    """Nested cross-validation: in each fold the candidate with the lowest validation loss is chosen; all are tested."""
+    """Nested cross-validation: in each fold the candidate with the lowest validation loss is chosen; all are tested.
+
+    `tell` hears of each candidate that is about to be trained; the event is called `what` and its name.
+    """
     judged = np.sort(np.concatenate([split.test for split in folds]))
     place = {int(index): position for position, index in enumerate(judged)}
     logits = {candidate.name: np.empty(len(judged)) for candidate in candidates}
@@ -155,7 +153,7 @@ def cross_validation(
         rows = np.array([place[int(index)] for index in split.test])
         best: tuple[Candidate, FittedCandidate] | None = None
         for turn, candidate in enumerate(candidates):
-            on_fit(candidate.name, number * len(candidates) + turn, total)
+            tell(Progress(f"{what} {candidate.name}", number * len(candidates) + turn, total))
             fitted = candidate.learn(split, generated)
             logits[candidate.name][rows] = fitted.logits(split.test)
             if best is None or fitted.val_loss < best[1].val_loss:
@@ -164,7 +162,7 @@ def cross_validation(
         chosen.append(best[0].name)
         winners.append(best[1])
         strongest[rows], fold[rows] = logits[best[0].name][rows], number
-    on_fit(candidates[-1].name, total, total)
+    tell(Progress(f"{what} {candidates[-1].name}", total, total))
     return CrossValidation(judged, logits, strongest, tuple(chosen), tuple(winners), fold)
 
 
@@ -174,16 +172,67 @@ def two_sample_test(
     generated: Truth,
     groups: Sequence[str],
     seed: int,
-    on_fit: OnFit = lambda *_: None,
+    tell: OnProgress = silent,
+    what: str = "testing",
 ) -> MaximumTest:
     """One permutation test of all candidates: trained on a half of the groups, they score the other, whose labels are permuted.
 
     In cross-validation each image trains the candidates that score the others, and labels permuted over such scores reject far
     too often; so one half trains and the other tests, and never the other way round.
     """
-    scores = []
+    scores, total = [], len(candidates)
     for number, candidate in enumerate(candidates):
-        on_fit(candidate.name, number, len(candidates))
+        tell(Progress(f"{what} {candidate.name}", number, total))
         scores.append(candidate.learn(split, generated).logits(split.test))
-    on_fit(candidates[-1].name, len(candidates), len(candidates))
+    tell(Progress(f"{what} {candidates[-1].name}", total, total))
     return maximum_test(np.stack(scores), generated[split.test], [groups[i] for i in split.test], seed=seed)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of a certain strength."""
+
+    name: str
+    amount: float
+    apply: Callable[[Pixels, int], Pixels]
+    """uint8 [H, W, 3] to the same (a crop is smaller); the number makes noise another for each image."""
+
+
+def _jpeg(quality: float, pixels: Pixels, _: int) -> Pixels:
+    file = io.BytesIO()
+    to_pillow(pixels).save(file, "JPEG", quality=quality)
+    return from_pillow(Image.open(io.BytesIO(file.getvalue())))
+
+
+def _blur(sigma_px: float, pixels: Pixels, _: int) -> Pixels:
+    # Pillow blurs with three boxes, whose joint spread is that of the Gaussian.
+    return from_pillow(to_pillow(pixels).filter(ImageFilter.GaussianBlur(sigma_px)))
+
+
+def _resize(scale: float, pixels: Pixels, _: int) -> Pixels:
+    height, width = pixels.shape[:2]
+    small = resize(pixels, round(scale * height), round(scale * width), Image.Resampling.BICUBIC)
+    return resize(small, height, width, Image.Resampling.BICUBIC)
+
+
+def _crop(share: float, pixels: Pixels, _: int) -> Pixels:
+    height, width = (round(share * side) for side in pixels.shape[:2])
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width]
+
+
+def _noise(sigma: float, pixels: Pixels, number: int) -> Pixels:
+    noise = sigma * generator(0, number, "evaluation/noise").standard_normal(pixels.shape, dtype=np.float32)
+    noisy: Pixels = np.rint(np.clip(pixels + noise, 0, 255)).astype(np.uint8)
+    return noisy
+
+
+CHANGES = (
+    Change("none", 0, lambda pixels, _: pixels),
+    *(Change("jpeg", quality, partial(_jpeg, quality)) for quality in (95, 75, 50, 30)),
+    *(Change("blur", sigma_px, partial(_blur, sigma_px)) for sigma_px in (1, 2, 3)),
+    *(Change("resize", scale, partial(_resize, scale)) for scale in (0.75, 0.5)),
+    Change("crop", 0.875, partial(_crop, 0.875)),
+    Change("noise", 4, partial(_noise, 4)),
+)
+"""Of the images at their own size, before the detector's resizing; the crop is what 224 px are of 256."""
