@@ -15,7 +15,6 @@ from fruitgan.measures import distances
 from fruitgan.measures.contracts import FeatureSet, SetMetric
 from fruitgan.measures.distances import (
     affordable,
-    claim_of,
     fid_difference,
     frechet_distance,
     frechet_distances,
@@ -198,27 +197,3 @@ def test_a_difference_of_pairs_is_sure_of_a_small_shift_and_has_the_right_sign()
         assert found.interval[1] < 0
         with pytest.raises(ValueError, match="no pairs"):
             difference(real, source, better[:70])
-
-
-@pytest.mark.parametrize(
-    ("intervals", "holds"),
-    [
-        ({"a": (-2, -1), "b": (-3, -1)}, True),
-        ({"a": (-2, -1), "b": (-3, 1)}, None),
-        ({"a": (-2, -1)}, None),
-        ({"a": (-2, -1), "b": (-2, -1), "c": (1, 2)}, None),
-        ({"a": (1, 2), "b": (1, 2), "c": (-1, 2)}, False),
-    ],
-)
-def test_nothing_is_claimed_unless_two_agree_and_none_says_the_contrary(
-    intervals: dict[str, tuple[float, float]], holds: bool | None
-) -> None:
-    claim = claim_of("it is so", intervals)
-    assert claim.holds is holds
-    assert sorted((*claim.agreeing, *claim.contrary, *claim.undecided)) == sorted(intervals)
-
-
-def test_those_that_see_the_same_kind_of_thing_are_one_witness() -> None:
-    agreed = {"a": (-2.0, -1.0), "b": (-3.0, -1.0)}
-    assert claim_of("it is so", agreed, frozenset({"a", "b"})).holds is None
-    assert claim_of("it is so", agreed | {"c": (-2.0, -1.0)}, frozenset({"a", "b"})).holds is True

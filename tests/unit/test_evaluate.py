@@ -90,12 +90,12 @@ def test_the_whole_evaluation_leaves_numbers_with_their_protocol_and_a_page(
 def test_claims_name_who_agrees(everything: tuple[EvaluateResult, list[Event]]) -> None:
     result, _ = everything
     apart, nearer = result.claims
-    assert apart.claim != nearer.claim
-    assert {"colour", "random"} <= set(apart.agreeing)
+    assert apart["claim"] != nearer["claim"]
+    assert {"colour", "random"} <= set(apart["agreeing"])
     below = {ratio.features for ratio in result.ratios.values() if ratio is not None and ratio.interval.high < 0.9}
-    assert set(nearer.agreeing) == below >= {"random"}
+    assert set(nearer["agreeing"]) == below >= {"random"}
     for claim in (apart, nearer):
-        assert claim.holds is (True if "fruit-embed" in claim.agreeing else None)  # the other two see much the same
+        assert claim["holds"] is (True if "fruit-embed" in claim["agreeing"] else None)  # the other two see much the same
 
 
 def test_fakes_that_are_as_the_real_ones_score_near_zero_and_others_far_from_it(dataset: Path) -> None:

@@ -45,8 +45,8 @@ def found(sides: Path, tmp_path_factory: pytest.TempPathFactory) -> EvaluateResu
 def test_what_is_nearer_is_said_to_be_and_every_row_has_its_difference_interval_and_p(found: EvaluateResult) -> None:
     (comparison,) = found.compare
     assert (comparison["first"], comparison["run"], comparison["n_sources"]) == ("lazy", "good", 24)
-    assert comparison["claim"].holds is True
-    assert set(comparison["claim"].agreeing) == {"colour", "fruit-embed"}
+    assert comparison["claim"]["holds"] is True
+    assert set(comparison["claim"]["agreeing"]) == {"colour", "fruit-embed"}
     rows = {(row["name"], row["features"]): row for row in comparison["rows"]}
     assert {name for name, _ in rows} == {"kid", "fid", "r", "recognised", "accuracy"}
     for row in rows.values():
@@ -77,7 +77,7 @@ def test_the_first_ones_files_hold_the_comparison_and_the_others_have_their_own(
 def test_of_the_same_images_nothing_is_claimed(sides: Path, tmp_path: Path) -> None:
     shutil.copytree(sides / "good", tmp_path / "copy")
     (comparison,) = run(sides, tmp_path / "out", sides / "good", tmp_path / "copy", detector="none").compare
-    assert comparison["claim"].holds is None
+    assert comparison["claim"]["holds"] is None
     assert all((row["difference"], row["p_value"]) == (0, 1) for row in comparison["rows"])
     assert any("no detectors are compared" in note for note in comparison["notes"])
 
@@ -112,7 +112,7 @@ def test_two_bundles_translate_the_same_pictures_and_are_compared_by_the_manifes
     result = compare(settings, base)
     (comparison,) = result.compare
     assert (comparison["first"], comparison["run"], comparison["n_sources"]) == ("right", "wrong", 12)
-    assert comparison["claim"].holds is None  # one kind of features is no witness for two
+    assert comparison["claim"]["holds"] is None  # one kind of features is no witness for two
     assert {row["name"] for row in comparison["rows"]} == {"kid", "fid", "r"}
     assert result.source_dir == tmp_path / "data"
     assert (tmp_path / "out/runs/wrong/dataset/manifest.csv").is_file()

@@ -13,7 +13,7 @@ from evaluations import blob, evaluating, fill
 from fruitgan.cli import main
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.evaluate.job import evaluate
-from fruitgan.evaluate.numbers import claims
+from fruitgan.evaluate.numbers import claim_of, claims
 from fruitgan.evaluate.sources import dependent, sharing, trained_against
 from fruitgan.measures.contracts import features
 from fruitgan.measures.features.weightless import RandomNetworks
@@ -90,6 +90,24 @@ def test_data_or_weights_in_common_are_shared() -> None:
 Intervals = dict[str, tuple[float, float]]
 
 
+@pytest.mark.parametrize(
+    ("intervals", "holds"),
+    [
+        ({"a": (-2, -1), "b": (-3, -1)}, True),
+        ({"a": (-2, -1), "b": (-3, 1)}, None),
+        ({"a": (-2, -1)}, None),
+        ({"a": (-2, -1), "b": (-2, -1), "c": (1, 2)}, None),
+        ({"a": (1, 2), "b": (1, 2), "c": (-1, 2)}, False),
+        ({"random": (-2, -1), "colour": (-3, -1)}, None),  # which see the same kind of thing
+        ({"random": (-2, -1), "colour": (-3, -1), "c": (-2, -1)}, True),
+    ],
+)
+def test_nothing_is_claimed_unless_two_agree_and_none_says_the_contrary(intervals: Intervals, holds: bool | None) -> None:
+    claim = claim_of("it is so", intervals)
+    assert claim["holds"] is holds
+    assert sorted((*claim["agreeing"], *claim["contrary"], *claim["undecided"])) == sorted(intervals)
+
+
 def measured(kids: Intervals, ratios: Intervals) -> Any:
     """A result whose KIDs and Rs have these intervals, by features."""
 
@@ -107,10 +125,10 @@ def test_no_claim_rests_on_judges_that_share_training(third: tuple[float, float]
     shared: Intervals = {"inception": (0.1, 0.2), "torchvision:resnet50": (0.1, 0.2)}
     result = measured(shared | ({"fruit-embed": third} if third else {}), {})
     (claim,) = claims(result, frozenset(shared))
-    assert claim.holds is holds
-    assert set(claim.dependent) == shared.keys()
+    assert claim["holds"] is holds
+    assert set(claim["dependent"]) == shared.keys()
     if third is None:
-        assert claims(result)[0].holds is True  # where nothing is shared, the two are enough
+        assert claims(result)[0]["holds"] is True  # where nothing is shared, the two are enough
 
 
 @pytest.mark.parametrize(
@@ -127,12 +145,12 @@ def test_nearer_is_claimed_from_a_tenth_of_the_way_on(
     embed: tuple[float, float], random: tuple[float, float], holds: bool | None
 ) -> None:
     (claim,) = claims(measured({}, {"fruit-embed": embed, "random": random}))
-    assert "by a tenth of the way or more" in claim.claim
-    assert claim.holds is holds
+    assert "by a tenth of the way or more" in claim["claim"]
+    assert claim["holds"] is holds
 
 
 def test_where_no_ratio_can_be_had_nothing_is_claimed() -> None:
-    assert claims(SimpleNamespace(numbers={}, ratios={"r": None})) == ()
+    assert claims(SimpleNamespace(numbers={}, ratios={"r": None})) == []
 
 
 def test_shared_training_stands_beside_each_number_it_concerns(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:

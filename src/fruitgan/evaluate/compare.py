@@ -19,9 +19,9 @@ from fruitgan.data.sources import find_source
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluate.job import evaluate, telling
-from fruitgan.evaluate.numbers import RESAMPLES, build_features, ratio_key
+from fruitgan.evaluate.numbers import RESAMPLES, build_features, claim_of, ratio_key
 from fruitgan.evaluate.results import EvaluateResult, Row
-from fruitgan.evaluate.settings import OUT, SHAPELESS, CompareSettings, EvaluateSettings, Tell
+from fruitgan.evaluate.settings import OUT, CompareSettings, EvaluateSettings, Tell
 from fruitgan.evaluate.sources import Subject, dependent, find_sources, preprocessing_of, read_images, sharing, sides, unique
 from fruitgan.export_dataset.job import ExportSettings, export_dataset
 from fruitgan.measures import distances
@@ -213,7 +213,7 @@ class _Pairs:
             "run_dir": self.other_dir,
             "n_sources": len(mine),
             "rows": rows,
-            "claim": distances.claim_of(better, below_zero, SHAPELESS, dependent(judges, against)),
+            "claim": claim_of(better, below_zero, dependent(judges, against)),
             "judges_sharing_training": list(dict.fromkeys(shared)),
             "notes": self.notes,
             "report": other.report,

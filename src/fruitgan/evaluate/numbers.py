@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fruitgan.data.parallel import in_order
 from fruitgan.errors import DataError, UsageError
-from fruitgan.evaluate.results import EvaluateResult
+from fruitgan.evaluate.results import EvaluateResult, Row
 from fruitgan.evaluate.settings import (
     ALL,
     DEFAULT_METRICS,
@@ -22,7 +22,6 @@ from fruitgan.evaluate.settings import (
 from fruitgan.evaluate.sources import Subject, images_of
 from fruitgan.images import resize
 from fruitgan.measures.contracts import Features, Metric, PairMetric, SetMetric, TrainingMetric, features, metrics
-from fruitgan.measures.distances import Claim, claim_of
 from fruitgan.measures.metrics.fid_kid import translation_ratio
 from fruitgan.progress import Progress
 
@@ -32,6 +31,8 @@ RESAMPLES = {
     **dict.fromkeys(("colour-lab", "spectrum", "upsampling-peaks"), (200, 50)),
 }
 """Usually, and with `quick`. Metrics of other packages keep their own."""
+LEAST_AGREEING = 2
+"""How many feature backends have to agree before anything is claimed."""
 DIFFERENT = "the generated images differ from the real ones"
 NEARER = "the generated images are nearer to the real ones than their sources are, by a tenth of the way or more"
 NEARER_RATIO = 0.9
@@ -93,7 +94,23 @@ def ratio_key(settings: EvaluateSettings, name: str) -> str:
     return RATIO if name == settings.features[0] else f"{RATIO}_{name}"
 
 
-def claims(result: EvaluateResult, dependent: frozenset[str] = frozenset()) -> tuple[Claim, ...]:
+def claim_of(claim: str, below_zero: Mapping[str, tuple[float, float]], dependent: frozenset[str] = frozenset()) -> Row:
+    """What the intervals of one difference, by backend, allow to be said; the claim is that the difference is below 0.
+
+    `holds` is true or false where several backends say so and none the contrary, else None. Those that see no things count as
+    one witness however many of them agree, and one witness at least must not be of `dependent`.
+    """
+    agreeing = [name for name, (_, high) in below_zero.items() if high < 0]
+    contrary = [name for name, (low, _) in below_zero.items() if low > 0]
+    undecided = [name for name in below_zero if name not in agreeing and name not in contrary]
+    saying = agreeing or contrary
+    witnesses = len(set(saying) - SHAPELESS) + bool(SHAPELESS.intersection(saying))
+    is_sure = witnesses >= LEAST_AGREEING and not dependent.issuperset(saying) and not (agreeing and contrary)
+    found: Row = {"claim": claim, "holds": bool(agreeing) if is_sure else None, "agreeing": agreeing, "contrary": contrary}
+    return found | {"undecided": undecided, "dependent": [name for name in below_zero if name in dependent]}
+
+
+def claims(result: EvaluateResult, dependent: frozenset[str] = frozenset()) -> list[Row]:
     """Sentences on which several backends agree; those of `dependent` alone support none."""
     kid_keys = ("kid", INCEPTION_KEYS["kid"])
     kids = {n.features: n.interval for key, n in result.numbers.items() if key in kid_keys or key.startswith("kid_")}
@@ -102,7 +119,7 @@ def claims(result: EvaluateResult, dependent: frozenset[str] = frozenset()) -> t
         DIFFERENT: {name: (-high, -low) for name, (low, high) in kids.items()},
         NEARER: {name: (low - NEARER_RATIO, high - NEARER_RATIO) for name, (low, high) in ratios.items()},
     }
-    return tuple(claim_of(claim, sides, SHAPELESS, dependent) for claim, sides in below_zero.items() if sides)
+    return [claim_of(claim, sides, dependent) for claim, sides in below_zero.items() if sides]
 
 
 def measure(subject: Subject, chosen: Mapping[str, Metric], backends: Sequence[Features], result: EvaluateResult) -> None:

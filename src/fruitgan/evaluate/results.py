@@ -9,7 +9,6 @@ from typing import Any
 
 from fruitgan.evaluate.leaks import Leak
 from fruitgan.measures.contracts import FloorResult, MetricResult
-from fruitgan.measures.distances import Claim
 from fruitgan.measures.metrics.fid_kid import RatioResult
 from fruitgan.settings import finite, to_json
 from fruitgan.train_detector.calibration import Calibration, Verdict
@@ -73,7 +72,7 @@ class EvaluateResult:
     r_withheld: str | None = None
     not_measured: dict[str, str] = field(default_factory=dict)
     """By a metric's name, why it has no number."""
-    claims: tuple[Claim, ...] = ()
+    claims: list[Row] = field(default_factory=list)
     trained_against: tuple[str, ...] | None = None
     """The pretrained networks that judged the generator in training; None where they are not known."""
     judges_sharing_training: tuple[str, ...] = ()

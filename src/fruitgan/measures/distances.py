@@ -6,13 +6,12 @@ costs a few matrix products instead of computing all kernels anew. n and m image
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fruitgan.measures.statistics import Difference, Interval, Weights, normal_difference, resample_weights
+from fruitgan.measures.statistics import Difference, Weights, normal_difference, resample_weights
 
 Array = NDArray[np.float64]
 Distances = Callable[[Array, Array, Weights, Weights], Array]
@@ -118,10 +117,6 @@ def affordable(resamples: int, images: int) -> int:
     return max(20, min(resamples, int(resamples * (600 / images) ** 3)))
 
 
-LEAST_AGREEING = 2
-"""How many feature backends have to agree before anything is claimed."""
-
-
 def kid_difference(real: Array, first: Array, second: Array, *, resamples: int = 1000, seed: int = 0) -> Difference:
     """Of kernel distances, from [N, D] and twice [M, D]: below 0 the second set is nearer to the real images.
 
@@ -167,46 +162,3 @@ def _difference(distances: Distances, real: Array, first: Array, second: Array, 
 def _all_then_resampled(n: int, resamples: int, seed: int, stream: str) -> Weights:
     """[1 + B, n]: each image once, then the resamples."""
     return np.concatenate([np.ones((1, n)), resample_weights(n, resamples, seed, stream)])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """A sentence that may be said only where several feature backends say the same and none the contrary."""
-
-    claim: str
-    """In words, as it holds where `holds` is true."""
-    holds: bool | None
-    """True or false where it may be said that it does or does not; None where nothing may be claimed."""
-    agreeing: tuple[str, ...]
-    """The backends whose interval lies on the claim's side of 0."""
-    contrary: tuple[str, ...]
-    undecided: tuple[str, ...]
-    """The backends whose interval holds 0."""
-    dependent: tuple[str, ...] = ()
-    """Those that share training with what judged the generator, or may: on them alone nothing rests."""
-
-
-def claim_of(
-    claim: str,
-    below_zero: Mapping[str, Interval | tuple[float, float]],
-    alike: frozenset[str] = frozenset(),
-    dependent: frozenset[str] = frozenset(),
-) -> Claim:
-    """What the intervals of one difference, by backend, allow to be said; the claim is that the difference is below 0.
-
-    Those of `alike` see the same kind of thing, and count as one witness however many of them agree; one witness at least must
-    not be of `dependent`.
-    """
-
-    def are_enough(names: tuple[str, ...]) -> bool:
-        witnesses = len(set(names) - alike) + bool(alike.intersection(names))
-        return witnesses >= LEAST_AGREEING and not dependent.issuperset(names)
-
-    agreeing = tuple(name for name, (_, high) in below_zero.items() if high < 0)
-    contrary = tuple(name for name, (low, _) in below_zero.items() if low > 0)
-    undecided = tuple(name for name in below_zero if name not in agreeing and name not in contrary)
-    holds = None
-    if not (agreeing and contrary) and are_enough(agreeing or contrary):
-        holds = bool(agreeing)
-    judges = tuple(name for name in below_zero if name in dependent)
-    return Claim(claim=claim, holds=holds, agreeing=agreeing, contrary=contrary, undecided=undecided, dependent=judges)
