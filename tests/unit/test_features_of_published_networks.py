@@ -1,9 +1,11 @@
-"""Inception, CLIP and DINOv2 through torch-fidelity, with stand-ins for their weights; the shipped backbone as features."""
+"""Published networks as features: which weights are taken, which are refused unopened, and what comes out.
+
+Of torchvision and timm; Inception, CLIP and DINOv2 through torch-fidelity, with stand-ins for their weights; our shipped one.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import sys
 import warnings
 from collections.abc import Callable
@@ -14,12 +16,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torchvision import models
 
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError
 from fruitgan.files import file_sha256
 from fruitgan.measures.contracts import Features, features
 from fruitgan.measures.features import pretrained
-from fruitgan.networks.backbones import efficientnet_lite1
+from fruitgan.networks import classifiers
+from fruitgan.networks.backbones import build_backbone, efficientnet_lite1
 
 PIXELS = torch.randint(0, 256, (2, 3, 40, 50), dtype=torch.uint8)
 
@@ -52,7 +56,7 @@ def clip_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.trace(Small().eval(), torch.zeros(1, 3, 32, 32)).save(str(path))
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = file_sha256(path)
     monkeypatch.setitem(theirs.MODEL_METADATA, "clip-vit-b-32", {"hash": sha256, "filename": "small"})
     return path
 
@@ -66,7 +70,7 @@ def test_clip_is_torch_fidelitys_with_the_weights_of_the_published_sum(clip_file
         theirs = FeatureExtractorCLIP("clip-vit-b-32", ["clip"], feature_extractor_weights_path=str(clip_file))
     with torch.inference_mode():
         assert torch.equal(found(PIXELS.float() / 255), theirs(PIXELS)[0])
-    sha256 = hashlib.sha256(clip_file.read_bytes()).hexdigest()
+    sha256 = file_sha256(clip_file)
     assert (found.name, found.version, found.dimensions) == ("clip:vit-b-32", sha256[:16], 8)
     (hub / "checkpoints").mkdir(parents=True)
     clip_file.rename(hub / "checkpoints" / f"clip-vit-b-32-{sha256}.pt")  # where torch-fidelity puts it
@@ -107,7 +111,7 @@ def test_inception_is_torch_fidelitys_network_with_the_weights_given(tmp_path: P
     from torch_fidelity import feature_extractor_inceptionv3 as theirs
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch.nn.Module, "load_state_dict", lambda self, state: None)
+        patch.setattr(nn.Module, "load_state_dict", lambda self, state: None)
         patch.setattr(theirs, "load_state_dict_from_url", lambda *arguments, **options: {})
         network = theirs.FeatureExtractorInceptionV3("x", ["2048"])
     file = tmp_path / "weights.pth"
@@ -144,7 +148,7 @@ def test_dinov2_is_torch_fidelitys_on_the_code_and_weights_of_torchs_cache(hub: 
         assert torch.equal(values, network(seen[0]))
     assert seen[0].shape == (2, 3, 224, 224)
     assert (found.name, found.dimensions) == ("dinov2:vit-s-14", 5)
-    assert found.version == hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    assert found.version == file_sha256(file)[:16]
     other = tmp_path / "other.pth"
     torch.save({"another": torch.zeros(1)}, other)
     with pytest.raises(DataError, match="is no file of weights of dinov2_vits14"):
@@ -182,3 +186,146 @@ def test_the_whole_networks_weights_are_added_where_the_user_has_them(tmp_path: 
         scaled = (images - whole.whole.get_buffer("mean")) / whole.whole.get_buffer("spread")
         last = network.forward_head(network.forward_features(scaled), pre_logits=True)
         torch.testing.assert_close(whole(images), torch.cat([part(images), last], dim=1))
+
+
+NETWORK = "mobilenet_v3_small"
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return models.get_model(NETWORK, weights=None).eval()
+
+
+@pytest.fixture(scope="module")
+def safetensors_file(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "own.safetensors"
+    save_file(network.state_dict(), path)
+    return path
+
+
+def test_the_features_are_what_the_last_layer_is_given(network: nn.Module, safetensors_file: Path) -> None:
+    features = pretrained.torchvision(network=NETWORK, weights=str(safetensors_file))
+    assert features.trained_on == "not known"  # weights of one's own
+    given: list[torch.Tensor] = []
+    handle = network.classifier[3].register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
+    images = torch.rand(2, 3, 224, 224)
+    mean, spread = (torch.tensor(x).reshape(1, 3, 1, 1) for x in (classifiers.IMAGENET_MEAN, classifiers.IMAGENET_SPREAD))
+    with torch.inference_mode():
+        network((images - mean) / spread)
+        found = features(images)
+    handle.remove()
+    assert torch.allclose(found, given[0], atol=1e-5)
+    assert features.dimensions == found.shape[1] == 1024
+    assert features.name == f"torchvision:{NETWORK}"
+    assert features.version == file_sha256(safetensors_file)[:16]
+    assert "224 px" in features.resize
+    assert features.version in features.resize
+
+
+def test_a_pth_file_is_opened_only_with_the_published_sum(
+    network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save(network.state_dict(), file)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", lambda *arguments, **options: pytest.fail("opened"))
+        with pytest.raises(DataError, match="published ones begin with 047dcff4"):
+            pretrained.torchvision(network=NETWORK, weights=str(file))
+    right = file_sha256(file)[:8]
+    monkeypatch.setattr(classifiers, "_published_sum", lambda url: right)
+    features = pretrained.torchvision(network=NETWORK, weights=str(file))
+    assert (features.dimensions, features.trained_on) == (1024, "ImageNet")
+
+
+def test_published_weights_are_taken_from_the_cache_and_asked_for_where_offline(
+    network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path))
+    monkeypatch.setenv("FRUITGAN_OFFLINE", "1")
+    with pytest.raises(DataError, match=r"put it from https://download\.pytorch\.org/models/mobilenet_v3_small-047dcff4\.pth"):
+        pretrained.torchvision(network=NETWORK)
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads/mobilenet_v3_small-047dcff4.pth").write_bytes(b"hostile")
+    with pytest.raises(DataError, match="its sha256 is"):
+        pretrained.torchvision(network=NETWORK)
+
+
+def test_weights_of_another_network_and_networks_without_a_last_linear_layer_are_refused(
+    safetensors_file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="does not fit the network"):
+        pretrained.torchvision(network="resnet18", weights=str(safetensors_file))
+    squeezed = tmp_path / "squeezenet.safetensors"
+    save_file(models.get_model("squeezenet1_1", weights=None).state_dict(), squeezed)
+    with pytest.raises(UsageError, match="no linear layer"):
+        pretrained.torchvision(network="squeezenet1_1", weights=str(squeezed))
+    with pytest.raises(UsageError, match="did you mean"):
+        pretrained.torchvision(network="resnet19")
+
+
+def test_timm_networks_need_the_extra_and_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm as library
+
+    torch.manual_seed(0)
+    model = library.create_model("mobilenetv3_small_050", pretrained=False).eval()
+    file = tmp_path / "own.safetensors"
+    save_file(model.state_dict(), file)
+    features = pretrained.timm(network="mobilenetv3_small_050", weights=str(file))
+    assert features.trained_on == "not known"
+    images = torch.rand(1, 3, features.size_px, features.size_px)
+    with torch.inference_mode():
+        inner = (images - features.get_buffer("mean")) / features.get_buffer("spread")
+        expected = model.forward_head(model.forward_features(inner), pre_logits=True)
+        assert torch.allclose(features(images), expected, atol=1e-5)
+    with pytest.raises(DataError, match="safetensors alone"):
+        pretrained.timm(network="mobilenetv3_small_050", weights="weights.pth")
+    with pytest.raises(UsageError, match="no classifier named"):
+        pretrained.timm(network="mobilenetv9")
+    monkeypatch.setenv("FRUITGAN_OFFLINE", "1")
+    with pytest.raises(DataError, match="FRUITGAN_OFFLINE"):
+        pretrained.timm(network="mobilenetv3_small_050")
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(EnvironmentProblem, match=r'pip install "fruitgan\[timm\]"'):
+        pretrained.timm(network="mobilenetv3_small_050")
+
+
+def test_a_torchvision_classifier_is_a_backbone_whose_maps_are_its_layers(
+    network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "downloads" / "mobilenet_v3_small-047dcff4.pth"
+    file.parent.mkdir()
+    torch.save(network.state_dict(), file)
+    right = file_sha256(file)[:8]
+    monkeypatch.setattr(classifiers, "_published_sum", lambda url: right)
+    monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path))
+    backbone = build_backbone(f"torchvision:{NETWORK}", [8, 16])
+    images = torch.rand(2, 3, 96, 64) * 2 - 1
+    mean, spread = (torch.tensor(x).reshape(1, 3, 1, 1) for x in (classifiers.IMAGENET_MEAN, classifiers.IMAGENET_SPREAD))
+    x = ((images + 1) / 2 - mean) / spread
+    for layer in network.features:
+        x = layer(x)
+    found = backbone(images, [8, 16])
+    assert [map_.shape[2:] for map_ in found] == [(12, 8), (6, 4)]
+    assert [map_.shape[1] for map_ in found] == [backbone.channels[8], backbone.channels[16]]
+    assert not list(backbone.parameters())
+    assert not backbone.state_dict()
+    assert not backbone.train().training
+    assert NETWORK in backbone.trained_on
+    torch.testing.assert_close(backbone(images, [32])[0], x)
+    with pytest.raises(UsageError, match="stride 64"):
+        build_backbone(f"torchvision:{NETWORK}", [64])
+
+
+def test_a_timm_classifier_is_a_backbone_and_needs_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import timm as library
+
+    model = library.create_model("mobilenetv3_small_050", pretrained=False).eval()
+    file = tmp_path / "own.safetensors"
+    save_file(model.state_dict(), file)
+    backbone = classifiers.timm_backbone(network="mobilenetv3_small_050", weights=str(file))
+    assert {4, 8, 16, 32} <= set(backbone.channels)
+    assert backbone(torch.zeros(1, 3, 64, 64), [4])[0].shape[2:] == (16, 16)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(EnvironmentProblem, match="timm"):
+        build_backbone("timm:mobilenetv3_small_050", [4])
