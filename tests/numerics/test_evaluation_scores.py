@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from named_reports import RECORDED
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from fruitgan.data.labelled import LabelledImage
@@ -51,23 +52,10 @@ def roc_area(logits: np.ndarray, truth: np.ndarray) -> float:
 
 
 def judged(p_value: float, interval: tuple[float, float], auc: float, auc_interval: tuple[float, float]) -> dict[str, Any]:
-    detector = {
-        "name": "spectrum",
-        "accuracy": sum(interval) / 2,
-        "interval": interval,
-        "auc": auc,
-        "auc_interval": auc_interval,
-        "p_value": p_value,
-        "n": 100,
-        "majority_baseline": 0.5,
-        "protocol": "trained here",
-        "resize": "squashed to 32 px",
-    }
-    return {
-        "detector": detector,
-        "detectors": [{"name": "logistic", "held_out_auc": 0.74}, {"name": "spectrum", "held_out_auc": 0.6}],
-        "by_depth": [{"stride": 16, "auc": 0.8}],
-    }
+    scores = {"accuracy": sum(interval) / 2, "interval": interval, "auc": auc, "auc_interval": auc_interval, "p_value": p_value}
+    rows = [{"name": "logistic", "held_out_auc": 0.74}, {"name": "spectrum", "held_out_auc": 0.6}]
+    detector = RECORDED["detector"] | scores | {"name": "spectrum", "resize": "squashed to 32 px"}
+    return {"detector": detector, "detectors": rows, "by_depth": [{"stride": 16, "auc": 0.8}]}
 
 
 @pytest.mark.parametrize(
