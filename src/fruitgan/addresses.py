@@ -18,6 +18,8 @@ from fruitgan.files import write_atomically
 NOT_OPENED = ("http", "https", "ftp")
 """What is fetched first, by other means, and not opened here."""
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
+KNOWN_BY = ("size", "ETag", "etag", "md5Hash", "LastModified", "mtime", "created")
+"""What fsspec's packages say of a file that tells its content from another."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Listed(Generic[At]):
     path: At
     relative: PurePath
     """Where it lies below the folder that was named; its bare name if it was named itself."""
+    about: str = ""
+    """At an address: its size, and its sum or time, as far as they are listed; another content has another."""
 
 
 def place_of(text: str) -> Place:
@@ -102,14 +106,16 @@ def listed(address: Address, recursive: bool) -> list[Listed[Address]]:
     """
     with _asked(address.text, DataError, "listed") as (files, root):
         files.invalidate_cache()
-        found: dict[Address, PurePath] = {}
+        found: dict[Address, Listed[Address]] = {}
         has_magic = glob.has_magic(root)
         for top in sorted(files.glob(root)) if has_magic else [root.rstrip("/")]:
             start = Address(files.unstrip_protocol(top)) if has_magic else address
-            for name in sorted(files.find(top, maxdepth=None if recursive else 1)):
+            for name, info in sorted(files.find(top, maxdepth=None if recursive else 1, detail=True).items()):
                 relative = name[len(top) :].strip("/")
-                found.setdefault(start / relative if relative else start, PurePosixPath(relative or PurePosixPath(name).name))
-        return [Listed(path, relative) for path, relative in found.items()]
+                about = " ".join(str(info[key]) for key in KNOWN_BY if key in info)
+                path = start / relative if relative else start
+                found.setdefault(path, Listed(path, PurePosixPath(relative or PurePosixPath(name).name), about))
+        return [*found.values()]
 
 
 @contextmanager

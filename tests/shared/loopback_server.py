@@ -1,4 +1,4 @@
-"""A server on loopback that answers as a test says, also in ways that HTTP does not know; and zip files for it."""
+"""Servers on loopback: one that answers as a test says, also in ways that HTTP does not know, with zip files, and one of S3."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+import pytest
 
 from fruitgan.data.download import RemoteFile
 
@@ -59,6 +61,23 @@ def serving() -> Iterator[Server]:
     listening.shutdown(socket.SHUT_RDWR)
     listening.close()
     thread.join()
+
+
+@contextmanager
+def loopback_s3() -> Iterator[None]:
+    """A server of objects, whose address and keys are in the environment of whatever is started meanwhile."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (
+            *(("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "hidden"), ("AWS_DEFAULT_REGION", "us-east-1")),
+            ("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port())),
+        ):
+            patch.setenv(name, value)
+        yield
+    server.stop()
 
 
 def wanted_range(head: str) -> str | None:

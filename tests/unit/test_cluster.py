@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loopback_server import loopback_s3
 from picture_files import write_noise
 from PIL import Image
 from toy_bundles import save_small
@@ -64,19 +65,8 @@ def test_actors_see_no_memory_and_no_standard_input() -> None:
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[None]:
-    """A server of objects on loopback, whose address and keys are in the environment of whatever is started after it."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (
-            *(("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "hidden"), ("AWS_DEFAULT_REGION", "us-east-1")),
-            ("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port())),
-        ):
-            patch.setenv(name, value)
+    with loopback_s3():
         yield
-    server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -395,10 +395,7 @@ class TestPictures:
             run("a.png", strength=first, overwrite=True)
             with pytest.raises(UsageError, match="another strength"):
                 run("a.png", strength=second)
-
-    def test_full_strength_leaves_no_trace_in_the_file(self, run: Run) -> None:
-        save_noise("a.png")
-        run("a.png")
+        run("a.png", overwrite=True)  # full strength leaves no trace in the file
         assert "strength" not in (read_mark(Path("translated/a.png")) or {"strength": 1})
 
     @pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])

@@ -9,7 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fruitgan.addresses import place_of
 from fruitgan.data.finder import Remark, images_below, left_out
+from fruitgan.data.remote import at_hand, is_elsewhere
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError, about_address
 from fruitgan.files import file_sha256
 from fruitgan.progress import OnProgress, silent
@@ -56,8 +58,8 @@ class Source:
 
 def find_source(
     data: str | None,
-    data_a: Path | None = None,
-    data_b: Path | None = None,
+    data_a: Path | str | None = None,
+    data_b: Path | str | None = None,
     domains: tuple[str, str] | None = None,
     tell: OnProgress = silent,
     trained_on: str | None = None,
@@ -68,7 +70,8 @@ def find_source(
     images.
 
     A path that exists wins over a name; what holds a separator (`./apples`) is always a path. A name is looked up in the
-    registry `datasets` and fetched if need be, and so is a repository of the Hub, `hf:USER/NAME`.
+    registry `datasets` and fetched if need be, and so is a repository of the Hub, `hf:USER/NAME`. Folders and shards at fsspec
+    addresses, and shards here, are copied into the cache (see `fruitgan.data.remote`).
 
     Raises:
         UsageError: neither or both forms given, or an unknown name.
@@ -77,15 +80,15 @@ def find_source(
     if data_a is not None or data_b is not None:
         if data is not None or data_a is None or data_b is None:
             raise UsageError("give either --data NAME|DIR or both --data-a DIR and --data-b DIR")
-        return loose_source(data_a, data_b, domains, trained_on)
+        return loose_source(at_hand(data_a, tell), at_hand(data_b, tell), domains, trained_on)
     if not data:
         raise UsageError("no data given: use --data NAME|DIR, or --data-a DIR and --data-b DIR")
     if _is_on_the_hub(data):
         from fruitgan.data.hub import hub_source  # it stands on this module
 
         return hub_source(data, domains, tell)
-    if (folder := check_name(data)) is not None:
-        return folder_source(folder, domains)
+    if (folder := check_name(data)) is not None or is_elsewhere(data):
+        return folder_source(folder or at_hand(data, tell), domains)
     source = registry.get(data).source(tell)
     if domains is None:
         return source
@@ -102,16 +105,17 @@ def pinned_data(data: str) -> str:
 
 
 def check_name(data: str) -> Path | None:
-    """The folder that `--data` means; None where it means a named set or one of the Hub, which is not fetched here.
+    """The folder that `--data` means; None where it means what is fetched first: a named set, one of the Hub, an address.
 
     Raises:
         UsageError: an unknown name.
         DataError: there is no such folder.
     """
+    if _is_on_the_hub(data) or is_elsewhere(data):
+        return None
+    data = str(place_of(data)) if data.startswith("file:") else data
     if (advice := about_address(data)) is not None:
         raise UsageError(f"--data {data}: {advice}")
-    if _is_on_the_hub(data):
-        return None
     path = Path(data).expanduser()
     if path.exists() or data.startswith((".", "~")) or any(mark in data for mark in ("/", os.sep)):
         must_be_folder(path)

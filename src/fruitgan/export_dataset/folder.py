@@ -45,11 +45,9 @@ class DatasetFolder:
         The parts of one export make files of their own, and share it; whoever finishes it has it `alone`.
 
         Raises:
-            UsageError: it is no folder.
             RunInUse: another process has it; nothing was changed.
             FruitganError: it cannot be written to.
         """
-        self.refuse_file()
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         with locked(self.path) if alone else nullcontext():
@@ -68,17 +66,12 @@ class DatasetFolder:
                 return made_of if isinstance(made_of, dict) else None
         return None
 
-    def is_unfinished(self, made_of: Mapping[str, Any]) -> bool:
-        """Whether an export of this very dataset was stopped here."""
-        return self.unfinished.is_file() and self.made_of() == made_of
-
     def refuse_others(self, made_of: Mapping[str, Any]) -> None:
         """Let through only what this export itself has left there; `made_of` may be a part of all that makes it.
 
         Raises:
             UsageError: something else is there.
         """
-        self.refuse_file()
         there = self.made_of()
         if there is None:
             files = [path for folder in self._folders for path in folder.iterdir()]

@@ -52,8 +52,8 @@ class ExportSettings(BatchSettings):
     """What to export, and where to; of a part the manifest is left to the same export of all."""
 
     data: str | None = None
-    data_a: Path | None = None
-    data_b: Path | None = None
+    data_a: Path | str | None = None
+    data_b: Path | str | None = None
     domains: tuple[str, str] | None = None
     background: str | None = None
     value_range: str | None = None
@@ -165,7 +165,8 @@ def _export(settings: ExportSettings, tell: OnProgress, cluster: Cluster | None)
     items = chosen.items
     lines = [[item.file, item.source, item.picture.split, item.picture.content, item.group] for item in items]
     made_of |= {"count": len(items) // 2, "pictures": hashlib.sha256(json.dumps(lines).encode()).hexdigest()}
-    replaces = settings.overwrite and not folder.is_unfinished(made_of)  # else the same command goes on after a stop
+    is_same = folder.unfinished.is_file() and folder.made_of() == made_of  # and goes on after a stop
+    replaces = settings.overwrite and not is_same
     mine = [item for item in items if settings.shard is None or settings.shard.has(item.file)]
     todo = items if replaces else _todo(folder, made_of, items, mine)
     finished = not todo and folder.is_finished(items)
@@ -211,7 +212,7 @@ def _todo(folder: DatasetFolder, made_of: Mapping[str, Any], items: Sequence[Ite
 
 def _keep_apart(out: Path, source: Source) -> None:
     """What is exported must not become data of the next export."""
-    folders = {path.parent.resolve() for domain in (source.a, source.b) for path in (*domain.train, *domain.test)}
+    folders = {path.parent.resolve() for path in source.files}
     for place in (out.resolve() / PREDICTED, out.resolve() / ORIGINS):
         for folder in folders:
             if place == folder or place in folder.parents or folder in place.parents:

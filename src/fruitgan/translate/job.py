@@ -20,6 +20,7 @@ from fruitgan.cluster import connected
 from fruitgan.data.finder import Found, Remark
 from fruitgan.data.parallel import Shard
 from fruitgan.data.preprocessing import parse_value_range
+from fruitgan.data.shards import is_shard
 from fruitgan.engines.contracts import Weights
 from fruitgan.engines.onnx_engine import AUTO, check_engine, engine_name, open_engine
 from fruitgan.errors import DataError, FruitganError, UsageError
@@ -30,7 +31,6 @@ from fruitgan.settings import RUNS, Precision, to_json, typed
 from fruitgan.translate.pictures import ADDRESS, TRAINED_AGAINST, Format, Kept, contact_sheet
 from fruitgan.translate.pipeline import Outcome, Pipeline, built, row_of
 from fruitgan.translate.plan import FOLDER, STREAM, Task, is_folder, make_plan, place_of_sheet, without_results
-from fruitgan.translate.shards import is_shard
 
 LARGEST_SCALE_PX = 8192
 SHEET_PAIRS = 40

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, get_args
 
 from fruitgan.addresses import Address, Listed, Place, listed, place_of
 from fruitgan.data.finder import HIDDEN, Found, Remark, find_images, identity_of, reason_no_image
+from fruitgan.data.shards import SUFFIX, is_shard, read_shard_mark
 from fruitgan.errors import DataError, UsageError
 from fruitgan.files import open_regular, remove_abandoned
 from fruitgan.images import SUFFIXES
 from fruitgan.translate.pictures import ADDRESS, CONTACT_SHEET, TRAINED_AGAINST, Format, container_of, read_mark
-from fruitgan.translate.shards import SUFFIX, is_shard, read_shard_mark
 
 if TYPE_CHECKING:
     from fruitgan.translate.job import TranslateSettings

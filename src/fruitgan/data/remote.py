@@ -1,0 +1,85 @@
+"""Images at fsspec addresses, and WebDataset shards wherever they lie, as a folder of files: copied into the cache, once.
+
+<cache>/addresses/<key>/<name>/...   the files, in the tree in which they lie there; those of a shard in a folder of its name
+
+The key is a hash of the address and of what lies there: names, sizes, and sums or times. All may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from pathlib import Path, PurePosixPath
+
+from fruitgan.addresses import Address, Listed, listed, place_of
+from fruitgan.data.finder import reason_no_image
+from fruitgan.data.parallel import in_order
+from fruitgan.data.shards import SUFFIX, is_shard, samples
+from fruitgan.errors import DataError, FruitganError
+from fruitgan.files import new_folder
+from fruitgan.images import SUFFIXES
+from fruitgan.machine import cache_folder
+from fruitgan.progress import Note, OnProgress, silent
+
+
+def is_elsewhere(text: str | Path) -> bool:
+    """Whether it means an address, a shard or a pattern, and no folder that is here."""
+    place = place_of(str(text))
+    if isinstance(place, Address):
+        return True
+    return not place.is_dir() and (is_shard(place) or ("://" not in str(text) and glob.has_magic(str(text))))
+
+
+def at_hand(text: str | Path, tell: OnProgress = silent) -> Path:
+    """The folder of images that is meant: a folder that is here, or what lies elsewhere as one in the cache.
+
+    At an address no file is opened before it is copied, so that there the name tells what is an image or a shard; what is
+    hidden is left out.
+
+    Raises:
+        UsageError, EnvironmentProblem: no such kind of address, or its package is missing.
+        DataError: nothing is there, or it cannot be read.
+        FruitganError: the cache cannot be written.
+    """
+    place = place_of(str(text))
+    if not is_elsewhere(text):
+        return Path(place)  # type: ignore[arg-type]
+    address = place if isinstance(place, Address) else Address(f"file://{os.path.abspath(place)}")
+    found = listed(address, recursive=True)
+    seen = [file for file in found if not any(part.startswith(".") for part in file.relative.parts)]
+    files = [file for file in seen if file.path.suffix.lower() in (SUFFIX, *SUFFIXES)]
+    if not files:
+        raise DataError(f"{text}: no such file or folder, or nothing in it that is named as an image or a shard is")
+    if len(seen) > len(files):
+        tell(Note(f"{text}: left out {len(seen) - len(files)} files that are not named as images are"))
+    about = "\n".join([str(address), *(f"{file.path} {file.about}" for file in files)])
+    fixed = [part for part in PurePosixPath(str(address)).parts if not glob.has_magic(part)]
+    folder = cache_folder() / "addresses" / hashlib.sha256(about.encode()).hexdigest()[:16]
+    if not folder.is_dir():
+        try:
+            with new_folder(folder) as part:
+                _copy(address, files, part / fixed[-1].removesuffix(SUFFIX).strip(":"), tell)
+        except FruitganError:
+            if not folder.is_dir():  # else another process was quicker
+                raise
+    (inner,) = folder.iterdir()
+    return inner
+
+
+def _copy(address: Address, files: list[Listed[Address]], folder: Path, tell: OnProgress) -> None:
+    def copy(file: Listed[Address]) -> None:
+        place, data = folder / file.relative, file.path.read()
+        if not is_shard(file.path):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
+            return
+        top = folder if file.path == address else place.with_suffix("")
+        for sample in samples(data):
+            for name, content in sample:
+                if reason_no_image(content) is None:
+                    (top / name).parent.mkdir(parents=True, exist_ok=True)
+                    (top / name).write_bytes(content)
+
+    for _ in in_order(copy, files, what=f"copying {address}", tell=tell):
+        pass

@@ -1,0 +1,144 @@
+"""Data at addresses and in shards: the dataset that is exported of them has the bytes of that of the folder."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loopback_server import loopback_s3
+from picture_files import write_noise_domains
+from toy_bundles import Negative, save_toy
+
+from fruitgan.cli import main
+from fruitgan.data.remote import at_hand
+from fruitgan.engines.contracts import engines
+from fruitgan.errors import DataError, EnvironmentProblem, UsageError
+from fruitgan.export_dataset.job import ExportResult, ExportSettings, export_dataset
+from fruitgan.machine import cache_folder
+
+Export = Callable[..., ExportResult]
+
+
+@pytest.fixture
+def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Export:
+    """Exports in a folder with data of two domains, by an engine that gives the negative."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(engines, "get", lambda name: Negative)
+    save_toy(Path("toy.safetensors"), image_size_px=16)
+    write_noise_domains(Path("apple2orange"), 3, (20, 24))
+
+    def export(out: str, **settings: Any) -> ExportResult:
+        return export_dataset(ExportSettings(bundle="toy.safetensors", out=Path(out), **{"count": 5, **settings}))
+
+    return export
+
+
+@pytest.fixture(params=["memory", "s3"])
+def put(request: pytest.FixtureRequest) -> Iterator[Callable[[str, bytes], str]]:
+    """Puts an object into a bucket; gives its address."""
+    import fsspec
+
+    def put(name: str, data: bytes) -> str:
+        fsspec.filesystem(request.param, skip_instance_cache=True).pipe_file(f"bucket/{name}", data)
+        return f"{request.param}://bucket/{name}"
+
+    if request.param == "s3":
+        with loopback_s3():
+            fsspec.filesystem("s3", skip_instance_cache=True).makedirs("bucket", exist_ok=True)
+            yield put
+        fsspec.filesystem("s3").clear_instance_cache()
+    else:
+        yield put
+        fsspec.filesystem("memory").store.clear()
+
+
+def put_folder(put: Callable[[str, bytes], str], folder: str) -> str:
+    for path in Path(folder).rglob("*.*"):
+        address = put(path.as_posix(), path.read_bytes())
+    return address.partition(f"/{folder}/")[0] + f"/{folder}"
+
+
+def shard(folder: str) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for path in sorted(Path(folder).rglob("*.png")):
+            tar.add(path, path.relative_to(folder).as_posix())
+            label = tarfile.TarInfo(path.relative_to(folder).with_suffix(".json").as_posix())
+            label.size = 2
+            tar.addfile(label, io.BytesIO(b"{}"))
+    return file.getvalue()
+
+
+def contents(folder: str) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def test_a_folder_at_an_address_gives_the_bytes_of_the_folder_and_is_copied_once(
+    export: Export, put: Callable[[str, bytes], str]
+) -> None:
+    export("here", data="apple2orange")
+    address = put_folder(put, "apple2orange")
+    put("apple2orange/trainA/.hidden.png", b"hidden")
+    put("apple2orange/trainA/words.txt", b"no image")
+    assert export("there", data=address).made == 10
+    assert contents("there") == contents("here")
+    assert export("there", data=address).made == 0
+    assert len(list((cache_folder() / "addresses").iterdir())) == 1
+    put("apple2orange/testA/0000.png", Path("apple2orange/trainB/0000.png").read_bytes())
+    with pytest.raises(UsageError, match="not the same"):  # what lies there now is looked at
+        export("there", data=address)
+
+
+def test_shards_give_the_bytes_of_their_samples_as_folders(export: Export, put: Callable[[str, bytes], str]) -> None:
+    for split in ("trainA", "trainB", "testA", "testB"):
+        shutil.copytree(f"apple2orange/{split}", f"set/{split}/first")
+        put(f"set/{split}/first.tar", shard(f"apple2orange/{split}"))
+    export("here", data="set")
+    export("there", data=put("set/x.txt", b"").removesuffix("/x.txt"))
+    assert contents("there") == contents("here")
+    address = put("a.tar", shard("apple2orange/trainA"))
+    loose: dict[str, Any] = {"domains": ("apple", "orange"), "count": 3}
+    export("loose", data_a=address, data_b=address.replace("a.tar", "set/trainB/*.tar"), **loose)
+    export("plain", data_a=Path("apple2orange/trainA"), data_b=Path("set/trainB/first"), **loose)
+    names = [name for name in contents("plain") if name.endswith(".png")]
+    assert len(names) == 6
+    assert all(contents("loose")[name] == contents("plain")[name] for name in names)
+
+
+def test_a_shard_here_and_an_address_of_a_file_are_data_of_the_command_too(
+    export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export("here", data="apple2orange")
+    Path("apple2orange.tar").write_bytes(shard("apple2orange"))
+    for number, data in enumerate(("apple2orange.tar", f"file://{tmp_path}/apple2orange")):
+        given = ["--data", data, "--bundle", "toy.safetensors", "--count", "5", "--engine", "torch", "--gpu", "none"]
+        assert main(["export-dataset", *given, "--out", f"there-{number}", "-q"]) == 0, capsys.readouterr().err
+        pictures = {name: data for name, data in contents(f"there-{number}").items() if name.endswith(".png")}
+        assert pictures.items() <= contents("here").items()
+
+
+def test_what_cannot_be_had_is_refused_and_nothing_is_kept(
+    export: Export, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for data, error in (("memory://nothing", DataError), ("none.tar", DataError), ("nosuchthing://x", UsageError)):
+        with pytest.raises(error):
+            at_hand(data)
+    Path("bad.tar").write_bytes(b"no tar at all")
+    with pytest.raises(DataError, match="not a tar file"):
+        at_hand("bad.tar")
+    assert main(["export-dataset", "--data-a", "s3://key:secret@bucket/a", "--data-b", "b", "--bundle", "toy.safetensors"]) == 2
+    assert "secret" not in capsys.readouterr().err
+
+    def missing(*anything: object) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", missing)
+    with pytest.raises(EnvironmentProblem, match="pip install s3fs"):
+        at_hand("s3://bucket/in")
+    assert not list((cache_folder() / "addresses").iterdir())
