@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +10,7 @@ from picture_files import write_noise
 from PIL import Image
 
 from fruitgan.data.image_dataset import ImageDataset
-from fruitgan.errors import DataError, FruitganError
-from fruitgan.progress import Progress
+from fruitgan.errors import DataError
 
 
 def test_squash_makes_every_image_a_square(tmp_path: Path) -> None:
@@ -36,19 +34,6 @@ def test_bytes_and_order_do_not_depend_on_the_workers(tmp_path: Path) -> None:
     datasets = [ImageDataset.build(paths, load_size_px=12, workers=workers) for workers in (1, 7)]
     assert np.array_equal(datasets[0].pixels, datasets[1].pixels)
     assert datasets[0].fingerprint == datasets[1].fingerprint
-
-
-def test_memory_map_holds_the_same(tmp_path: Path) -> None:
-    paths = write_noise(tmp_path, [(20, 30), (9, 9)])
-    mapped = ImageDataset.build(paths, load_size_px=8, memory_map=tmp_path / "bank.bin")
-    assert isinstance(mapped.pixels, np.memmap)
-    assert mapped.fingerprint == ImageDataset.build(paths, load_size_px=8).fingerprint
-    assert mapped.pixels.shape == (2, 8, 8, 3)
-
-
-def test_memory_map_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FruitganError, match=r"nowhere.bank\.bin: cannot be written"):
-        ImageDataset.build(write_noise(tmp_path, [(9, 9)]), load_size_px=8, memory_map=tmp_path / "nowhere" / "bank.bin")
 
 
 def test_fingerprint_is_of_pixels_and_not_of_names(tmp_path: Path) -> None:
@@ -85,9 +70,3 @@ def test_nothing_but_broken_files_is_an_error(tmp_path: Path) -> None:
         ImageDataset.build([tmp_path / "a.png"], load_size_px=9)
     with pytest.raises(DataError, match="no images"):
         ImageDataset.build([], load_size_px=9)
-
-
-def test_progress_counts_every_file(tmp_path: Path) -> None:
-    seen: list[Any] = []
-    ImageDataset.build(write_noise(tmp_path, [(9, 9)] * 4), load_size_px=8, tell=seen.append)
-    assert seen == [Progress("decoding", done, 4) for done in (1, 2, 3, 4)]

@@ -357,16 +357,6 @@ class TestPlaces:
 class TestPictures:
     """What is in the results."""
 
-    def test_orientation_is_in_the_pixels_and_not_in_the_metadata(self, run: Run) -> None:
-        exif = Image.Exif()
-        exif[0x0112] = 6  # turn right by a quarter
-        exif[0x010F] = "a camera"
-        source = save_noise("a.png", 4, 9, exif=exif)
-        run("a.png")
-        assert (pixels_of("translated/a.png") == 255 - np.rot90(source, -1)).all()
-        with Image.open("translated/a.png") as image:
-            assert not {0x0112, 0x010F} & set(image.getexif())
-
     def test_compare_puts_the_source_on_the_left(self, run: Run) -> None:
         source = save_noise("a.png", 6, 4)
         run("a.png", compare=True)
