@@ -149,6 +149,7 @@ def test_the_fields_that_the_reference_codes_options_lead_to_are_those_of_a_reci
         ("train-gan", "--data", "https://example.org/apples.zip"),
         ("train-gan", "--data-a", "https://example.org/a", "--data-b", "b"),
         ("evaluate", "--fake-dir", "https://example.org/fakes"),
+        ("export-dataset", "--data-a", "https://example.org/a", "--data-b", "b"),
     ],
 )
 def test_an_address_for_a_file_says_what_to_do(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:

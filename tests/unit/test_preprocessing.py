@@ -164,20 +164,20 @@ def test_what_cannot_be_is_refused(asked: Any, message: str) -> None:
 
 
 def test_an_evaluation_reads_images_as_the_dataset_was_made(tmp_path: Path) -> None:
-    (tmp_path / "predicted").mkdir()
+    (fakes := tmp_path / "predicted").mkdir()
     Image.fromarray(np.full((2, 6), 4095, dtype=np.uint16)).save(tmp_path / "wide.png")
-    settings = EvaluateSettings(fake_dir=tmp_path / "predicted")
-    assert preprocessing_of(settings, []) == AS_USUAL
+    settings = EvaluateSettings(fake_dir=fakes)
+    assert preprocessing_of(settings, fakes, []) == AS_USUAL
     made_with = {"count": 3, "background": "#ff0000", "value_range": [0, 8190], "fit": "pad"}
     (tmp_path / "dataset.json").write_text(json.dumps({"settings": made_with}))
-    how = preprocessing_of(settings, [])
+    how = preprocessing_of(settings, fakes, [])
     assert how == Preprocessing(background="#ff0000", value_range=(0, 8190), fit="pad")
     pixels = Pictures(how)(tmp_path / "wide.png")
     assert pixels[:, 0].tolist() == [[255, 0, 0]] * 2 + [[128] * 3] * 2 + [[255, 0, 0]] * 2
-    asked = preprocessing_of(replace(settings, fit="squash", value_range="auto"), [tmp_path / "wide.png"])
+    asked = preprocessing_of(replace(settings, fit="squash", value_range="auto"), fakes, [tmp_path / "wide.png"])
     assert asked == Preprocessing(background="#ff0000", value_range=(4095, 4096))
     (tmp_path / "dataset.json").write_text('{"settings": {"fit": "stretch"}}')  # as a stranger may have written it
-    assert preprocessing_of(settings, []) == AS_USUAL
+    assert preprocessing_of(settings, fakes, []) == AS_USUAL
 
 
 def test_the_features_of_images_that_are_read_differently_are_kept_apart() -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from fruitgan.addresses import Address, Listed, listed, place_of
 from fruitgan.data.finder import reason_no_image
 from fruitgan.data.parallel import in_order
 from fruitgan.data.shards import SUFFIX, is_shard, samples
-from fruitgan.errors import DataError, FruitganError
+from fruitgan.errors import DataError, FruitganError, UsageError, about_address
 from fruitgan.files import new_folder
 from fruitgan.images import SUFFIXES
 from fruitgan.machine import cache_folder
@@ -31,19 +32,21 @@ def is_elsewhere(text: str | Path) -> bool:
     return not place.is_dir() and (is_shard(place) or ("://" not in str(text) and glob.has_magic(str(text))))
 
 
-def at_hand(text: str | Path, tell: OnProgress = silent) -> Path:
+def at_hand(text: str | Path, tell: OnProgress = silent, beside: Sequence[str] = ()) -> Path:
     """The folder of images that is meant: a folder that is here, or what lies elsewhere as one in the cache.
 
     At an address no file is opened before it is copied, so that there the name tells what is an image or a shard; what is
-    hidden is left out.
+    hidden is left out. Files of the names `beside`, where they stand beside the folder that is meant, stand beside the copy.
 
     Raises:
-        UsageError, EnvironmentProblem: no such kind of address, or its package is missing.
+        UsageError, EnvironmentProblem: no such kind of address, one of the web, or its package is missing.
         DataError: nothing is there, or it cannot be read.
         FruitganError: the cache cannot be written.
     """
     place = place_of(str(text))
     if not is_elsewhere(text):
+        if (advice := about_address(str(text))) is not None and not str(text).lower().startswith("file:"):
+            raise UsageError(f"{text}: {advice}")
         return Path(place)  # type: ignore[arg-type]
     address = place if isinstance(place, Address) else Address(f"file://{os.path.abspath(place)}")
     found = listed(address, recursive=True)
@@ -53,17 +56,20 @@ def at_hand(text: str | Path, tell: OnProgress = silent) -> Path:
         raise DataError(f"{text}: no such file or folder, or nothing in it that is named as an image or a shard is")
     if len(seen) > len(files):
         tell(Note(f"{text}: left out {len(seen) - len(files)} files that are not named as images are"))
-    about = "\n".join([str(address), *(f"{file.path} {file.about}" for file in files)])
+    extra = [file for name in beside for file in listed(address.parent / name, recursive=False)]
+    about = "\n".join([str(address), *(f"{file.path} {file.about}" for file in (*files, *extra))])
     fixed = [part for part in PurePosixPath(str(address)).parts if not glob.has_magic(part)]
     folder = cache_folder() / "addresses" / hashlib.sha256(about.encode()).hexdigest()[:16]
     if not folder.is_dir():
         try:
             with new_folder(folder) as part:
                 _copy(address, files, part / fixed[-1].removesuffix(SUFFIX).strip(":"), tell)
+                for file in extra:
+                    (part / file.relative).write_bytes(file.path.read())
         except FruitganError:
             if not folder.is_dir():  # else another process was quicker
                 raise
-    (inner,) = folder.iterdir()
+    (inner,) = (path for path in folder.iterdir() if path.is_dir())
     return inner
 
 

@@ -22,12 +22,18 @@ of_gates, of_compare = (functools.partial(option, panel=panel) for panel in ("Ga
 
 
 def evaluate(
-    fake_dir: Path | None = options.of_data("--fake-dir DIR", "The generated images.", False),
+    fake_dir: str | None = options.of_data(
+        "--fake-dir DIR|ADDRESS",
+        "The generated images: a folder, an address (s3://bucket/fakes) or tar shards, as are the other images.",
+        False,
+    ),
     further: list[str] | None = options.argument("[RUN]...", "More of them after --compare RUN.", hidden=True),
-    real_dir: Path | None = options.of_data("--real-dir DIR", "The real images.", "origins beside the fakes"),
-    source_dir: Path | None = options.of_data("--source-dir DIR", "What the generated images were made of; with it comes R."),
-    training_dir: Path | None = options.of_data(
-        "--training-dir DIR", "Real images that trained the generator; with them comes nearest-training."
+    real_dir: str | None = options.of_data("--real-dir DIR|ADDRESS", "The real images.", "origins beside the fakes"),
+    source_dir: str | None = options.of_data(
+        "--source-dir DIR|ADDRESS", "What the generated images were made of; with it comes R."
+    ),
+    training_dir: str | None = options.of_data(
+        "--training-dir DIR|ADDRESS", "Real images that trained the generator; with them comes nearest-training."
     ),
     background: options.Background = None,
     value_range: options.ValueRange = None,
@@ -116,7 +122,7 @@ def evaluate(
     settings = options.settings_of(
         choices.EvaluateSettings,
         given,
-        fake_dir=fake_dir or Path(runs[0]),
+        fake_dir=fake_dir or runs[0],
         attackers=_names(attackers),
         features=chosen,
         metrics=_names(metrics) or choices.DEFAULT_METRICS,
@@ -138,21 +144,23 @@ def evaluate(
         raise GateFailed("; ".join(str(gate) for gate in result.failed_gates))
 
 
-def _check_places(folders: list[Path], runs: tuple[str, ...], data: str | None) -> None:
+def _check_places(folders: list[str], runs: tuple[str, ...], data: str | None) -> None:
     """What the job would refuse after seconds of imports, refused at once."""
     from fruitgan.bundle import locate
+    from fruitgan.data.remote import at_hand, is_elsewhere
     from fruitgan.data.sources import check_name, must_be_folder
 
     for folder in folders:
-        must_be_folder(folder)
+        if not is_elsewhere(folder):
+            must_be_folder(at_hand(folder))
     for run in runs:
-        if not Path(run).is_dir():
+        if not (Path(run).is_dir() or is_elsewhere(run)):
             locate(run)
     if data is not None:
         check_name(data)
 
 
-def _runs(fake_dir: Path | None, compare: list[str], further: list[str], of_bundles: Mapping[str, object]) -> tuple[str, ...]:
+def _runs(fake_dir: str | None, compare: list[str], further: list[str], of_bundles: Mapping[str, object]) -> tuple[str, ...]:
     """Whose images are judged; more than one is a comparison. Raises: UsageError."""
     runs = tuple(([] if fake_dir is None else [str(fake_dir)]) + compare + further)
     if compare and len(runs) < 2:

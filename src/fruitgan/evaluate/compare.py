@@ -15,6 +15,7 @@ import numpy as np
 
 from fruitgan.bundle import FILE_NAME, load_card, locate, pinned
 from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage
+from fruitgan.data.remote import at_hand
 from fruitgan.data.sources import find_source
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError, UsageError
@@ -22,7 +23,18 @@ from fruitgan.evaluate.job import evaluate, telling
 from fruitgan.evaluate.numbers import RESAMPLES, build_features, claim_of, ratio_key
 from fruitgan.evaluate.results import EvaluateResult, Row
 from fruitgan.evaluate.settings import OUT, CompareSettings, EvaluateSettings, Tell
-from fruitgan.evaluate.sources import Subject, dependent, find_sources, preprocessing_of, read_images, sharing, sides, unique
+from fruitgan.evaluate.sources import (
+    BESIDE,
+    Subject,
+    dependent,
+    find_sources,
+    folders_of,
+    preprocessing_of,
+    read_images,
+    sharing,
+    sides,
+    unique,
+)
 from fruitgan.export_dataset.job import ExportSettings, export_dataset
 from fruitgan.measures import distances
 from fruitgan.measures.contracts import Features
@@ -104,7 +116,7 @@ def contestants(
         DataError: a file that is no bundle, and what `export_dataset` raises.
     """
     wanted = dict(zip(names, settings.runs, strict=True))
-    folders = {name: Path(run) for name, run in wanted.items()}
+    folders = {name: at_hand(run, tell, BESIDE) for name, run in wanted.items()}
     bundles = {
         name: locate(str(folder), settings.runs_dir)
         for name, folder in folders.items()
@@ -167,8 +179,9 @@ class _Pairs:
     tell: Tell
 
     def __post_init__(self) -> None:
-        folders, real_dir = (self.settings.fake_dir, self.other_dir), self.settings.real_dir or Path()
-        read = [read_images(folder, real_dir, self.settings.seed).images for folder in folders]
+        self.folders = folders_of(self.settings, self.tell)
+        folders = self.folders.fake, self.other_dir
+        read = [read_images(folder, self.folders.real, self.settings.seed).images for folder in folders]
         fakes, reals = zip(*map(sides, read), strict=True)
         self.reals: list[LabelledImage] = reals[0]
         has_manifests = all(image.source for side in fakes for image in side)
@@ -188,9 +201,11 @@ class _Pairs:
         """All rows, and the claim that the run is better."""
         settings, mine = self.settings, self.fakes[0]
         sources = None
-        if settings.source_dir is not None:
-            sources = find_sources(settings.source_dir, mine, *{image.path.parent for image in (*self.reals, *mine)})
-        pictures = Pictures(preprocessing_of(settings, [image.path for side in (self.reals, *self.fakes) for image in side]))
+        if self.folders.source is not None:
+            sources = find_sources(self.folders.source, mine, *{image.path.parent for image in (*self.reals, *mine)})
+        pictures = Pictures(
+            preprocessing_of(settings, self.folders.fake, [image.path for side in (self.reals, *self.fakes) for image in side])
+        )
         device = choose_device(settings.gpu, settings.device)
         subject = Subject(settings, [*mine, *self.reals], sources, pictures, device, self.tell)
         rows: list[Row] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,9 +13,12 @@ from pathlib import Path
 
 import torch
 
+from fruitgan.addresses import place_of
 from fruitgan.cluster import connected
 from fruitgan.data.groups import merged_groups
-from fruitgan.data.labelled import ORIGINS, PREDICTED, LabelledImage
+from fruitgan.data.labelled import LabelledImage
+from fruitgan.data.remote import is_elsewhere
+from fruitgan.data.shards import SUFFIX
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError, FruitganError, Stopped, UsageError, reason_of
 from fruitgan.evaluate.detection import detect, is_path
@@ -28,10 +30,12 @@ from fruitgan.evaluate.page import Exhibits, evaluation_report, exhibits
 from fruitgan.evaluate.results import EvaluateResult, Gate
 from fruitgan.evaluate.settings import FRUIT_EMBED, NO_DETECTOR, OUT, SHAPELESS, EvaluateSettings, Tell
 from fruitgan.evaluate.sources import (
+    Folders,
     Sources,
     Subject,
     dependent,
     find_sources,
+    folders_of,
     preprocessing_of,
     read_images,
     sharing,
@@ -93,31 +97,32 @@ def _evaluated(settings: EvaluateSettings, device: torch.device, tell: Tell, bes
     chosen, left_out = build_metrics(settings)  # names first: a wrong one is said before a thousand images are read
     _check_names(settings, chosen)
     backends = [build_features(settings, name) for name in settings.features]
-    real_dir = _real_dir(settings)
+    folders = folders_of(settings, tell)
     out = settings.out or OUT / _slug(settings.fake_dir)
     check_writable(out)
-    read = read_images(settings.fake_dir, real_dir, settings.seed)
+    read = read_images(folders.fake, folders.real, settings.seed)
     fakes, reals = sides(read.images)
     for metric in chosen.values():
         metric.check_counts(len(reals), len(fakes))
     notes = list(_limits(settings, fakes, reals))
-    sources = _sources(settings, fakes, real_dir, chosen, notes)
+    sources = _sources(folders, fakes, chosen, notes)
     files = [image.path for image in read.images]
-    pictures = Pictures(preprocessing_of(settings, [*files, *(sources.paths if sources else ())]))
+    pictures = Pictures(preprocessing_of(settings, folders.fake, [*files, *(sources.paths if sources else ())]))
     facts = list(inspect(files, [image.generated for image in read.images], tell))
     images = _grouped(read.images, facts, notes)
+    fake, real = (str(folders.fake), str(settings.fake_dir)), (str(folders.real), str(folders.real_named))
     subject = Subject(settings, images, sources, pictures, device, tell)
     result = EvaluateResult(
         fake_dir=settings.fake_dir,
-        real_dir=real_dir,
+        real_dir=folders.real_named,
         source_dir=settings.source_dir,
         n_fake=len(fakes),
         n_real=len(reals),
         not_measured=left_out,
-        trained_against=trained_against(settings.fake_dir, fakes),
+        trained_against=trained_against(folders.fake, fakes),
         leaks=find_leaks(facts, [image.group for image in images], [image.split for image in images]),
         notes=notes,
-        warnings=read.warnings,
+        warnings=tuple(warning.replace(*fake).replace(*real) for warning in read.warnings),
         quick=settings.quick,
         seed=settings.seed,
         environment=environment(device),
@@ -163,18 +168,14 @@ def _limits(settings: EvaluateSettings, fakes: Sequence[LabelledImage], reals: S
 
 
 def _sources(
-    settings: EvaluateSettings,
-    fakes: Sequence[LabelledImage],
-    real_dir: Path,
-    chosen: Mapping[str, Metric],
-    notes: list[str],
+    folders: Folders, fakes: Sequence[LabelledImage], chosen: Mapping[str, Metric], notes: list[str]
 ) -> Sources | None:
-    if settings.source_dir is None:
+    if folders.source is None:
         return None
-    sources = find_sources(settings.source_dir, fakes, real_dir, settings.fake_dir)
+    sources = find_sources(folders.source, fakes, folders.real, folders.fake)
     least = max(metric.minimum_images for metric in chosen.values())
     if len(sources.paths) < least:
-        raise DataError(f"{settings.source_dir}: R needs at least {least} source images, found {len(sources.paths)}")
+        raise DataError(f"{folders.source}: R needs at least {least} source images, found {len(sources.paths)}")
     if sources.note:
         notes.append(sources.note)
     return sources
@@ -234,20 +235,8 @@ def _write(result: EvaluateResult, shown: Exhibits) -> None:
     write_atomically(result.file, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
 
 
-def _real_dir(settings: EvaluateSettings) -> Path:
-    """Raises: DataError if none was given and there is none beside the generated images."""
-    if settings.real_dir is not None:
-        return settings.real_dir
-    fake_dir = settings.fake_dir
-    if (fake_dir / PREDICTED).is_dir() and (fake_dir / ORIGINS).is_dir():
-        raise DataError(f"{fake_dir}: is a dataset folder; give --fake-dir {fake_dir / PREDICTED}")
-    beside = Path(os.path.normpath(fake_dir / ".." / ORIGINS))  # relative where the generated images' folder is
-    if not fake_dir.is_dir() or beside.is_dir():
-        return beside  # a missing folder of generated images is told of first
-    raise DataError(f"{fake_dir}: there is no folder {ORIGINS} beside it; give the real images with --real-dir DIR")
-
-
-def _slug(folder: Path) -> str:
+def _slug(place: Path | str) -> str:
     """A name for the results of these images: `dataset-predicted`."""
-    names = [name for name in folder.absolute().resolve().parts[-2:] if name.strip("/\\:")]
+    folder = Path(str(place_of(str(place)))) if is_elsewhere(place) else Path(place).absolute().resolve()
+    names = [name.removesuffix(SUFFIX) for name in folder.parts[-2:] if name.strip("/\\:*")]
     return re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(names)).strip(".") or "images"

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fruitgan.data.parallel import in_order
+from fruitgan.data.remote import at_hand
 from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluate.results import EvaluateResult, Row
 from fruitgan.evaluate.settings import (
@@ -138,7 +139,7 @@ def measure(subject: Subject, chosen: Mapping[str, Metric], backends: Sequence[F
                 with _step(subject, f"{name} on {backend.name}"):
                     result.numbers[key], result.floor[key] = metric(real, fake), metric.floor(real, fake)
         elif isinstance(metric, TrainingMetric):
-            training = images_of("--training-dir", settings.training_dir or Path())
+            training = images_of("--training-dir", at_hand(settings.training_dir or "", subject.tell))
             seen = subject.features(backends[0], "training", training)
             result.numbers[name] = metric(*subject.both(backends[0]), seen)
         elif isinstance(metric, PairMetric):

@@ -59,9 +59,9 @@ class Gate:
 class EvaluateResult:
     """What `--json` prints and `evaluation.json` holds (docs/formats.md); `as_json` has the numbers under their own names."""
 
-    fake_dir: Path
-    real_dir: Path
-    source_dir: Path | None
+    fake_dir: Path | str
+    real_dir: Path | str
+    source_dir: Path | str | None
     n_fake: int
     n_real: int
     numbers: dict[str, MetricResult] = field(default_factory=dict)

@@ -44,12 +44,13 @@ def takes_weights(features: str) -> bool:
 class EvaluateSettings:
     """Which images to evaluate, against which, and by what."""
 
-    fake_dir: Path
-    real_dir: Path | None = None
+    fake_dir: Path | str
+    """A folder, or an address or tar shards as `data.remote.at_hand` takes them; so are the other folders."""
+    real_dir: Path | str | None = None
     """None is the folder `origins` beside the generated images."""
-    source_dir: Path | None = None
+    source_dir: Path | str | None = None
     """What the generated images were made of; needed for R and for what is measured of each pair."""
-    training_dir: Path | None = None
+    training_dir: Path | str | None = None
     """Real images of the target domain that the generator was trained on; needed for `nearest-training`."""
     background: str | None = None
     value_range: str | None = None

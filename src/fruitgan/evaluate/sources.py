@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -11,10 +12,12 @@ from typing import Any, TypeVar
 
 import torch
 
+from fruitgan.addresses import place_of
 from fruitgan.cluster import Cluster
 from fruitgan.data.finder import image_files
-from fruitgan.data.labelled import LABELS, LabelledImage, LabelledSet, read_folders
+from fruitgan.data.labelled import LABELS, MANIFEST, ORIGINS, PREDICTED, LabelledImage, LabelledSet, read_folders
 from fruitgan.data.preprocessing import AS_USUAL, Preprocessing, with_found_range
+from fruitgan.data.remote import at_hand, is_elsewhere
 from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluate.settings import EvaluateSettings, Tell
 from fruitgan.files import file_sha256
@@ -25,6 +28,8 @@ from fruitgan.settings import from_json, read_json
 from fruitgan.translate.pictures import TRAINED_AGAINST, read_mark
 
 CARD_FILE = "dataset.json"
+BESIDE = (MANIFEST, CARD_FILE)
+"""What an exported dataset has beside its two folders."""
 MOST_IMAGES, DRAWN_IMAGES = 50_000, 10_000
 """Of more of a kind, so many are drawn: kernels and neighbours take the square of the number in time, some in memory."""
 
@@ -84,6 +89,36 @@ class Subject:
 def sides(images: Sequence[LabelledImage]) -> tuple[list[LabelledImage], list[LabelledImage]]:
     """The generated and the real ones."""
     return [image for image in images if image.generated], [image for image in images if not image.generated]
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the images lie on this machine."""
+
+    fake: Path
+    real: Path
+    source: Path | None
+    real_named: Path | str
+    """The real images as they were named, or where they were found."""
+
+
+def folders_of(settings: EvaluateSettings, tell: Tell) -> Folders:
+    """The folders on this machine; what lies at addresses or in shards is copied into the cache, with its manifest.
+
+    Raises:
+        DataError: no real images were given and there are none beside the generated ones; and as `at_hand`.
+    """
+    fake, real = at_hand(settings.fake_dir, tell, BESIDE), settings.real_dir
+    if real is None and is_elsewhere(settings.fake_dir):
+        real = str(place_of(str(settings.fake_dir)).parent / ORIGINS)
+    if real is None:
+        if (fake / PREDICTED).is_dir() and (fake / ORIGINS).is_dir():
+            raise DataError(f"{fake}: is a dataset folder; give --fake-dir {fake / PREDICTED}")
+        real = Path(os.path.normpath(fake / ".." / ORIGINS))  # relative where the generated images' folder is
+        if fake.is_dir() and not real.is_dir():  # a missing folder of generated images is told of first
+            raise DataError(f"{fake}: there is no folder {ORIGINS} beside it; give the real images with --real-dir DIR")
+    source = None if settings.source_dir is None else at_hand(settings.source_dir, tell)
+    return Folders(fake, at_hand(real, tell, BESIDE), source, real)
 
 
 def read_images(fake_dir: Path, real_dir: Path, seed: int) -> LabelledSet:
@@ -152,7 +187,7 @@ def unique(entries: Iterable[tuple[K, V]]) -> dict[K, V]:
     return {key: value for key, value in known if counts[key] == 1}
 
 
-def preprocessing_of(settings: EvaluateSettings, paths: Sequence[Path]) -> Preprocessing:
+def preprocessing_of(settings: EvaluateSettings, fake_dir: Path, paths: Sequence[Path]) -> Preprocessing:
     """How images are made of files: as the dataset's card says that it was made, with what the options say.
 
     Raises:
@@ -160,7 +195,7 @@ def preprocessing_of(settings: EvaluateSettings, paths: Sequence[Path]) -> Prepr
     """
     how = AS_USUAL
     with suppress(DataError, UsageError, KeyError, TypeError, AttributeError):  # no card, or one that a stranger wrote
-        made = read_json(settings.fake_dir.absolute().parent / CARD_FILE)["settings"]
+        made = read_json(fake_dir.absolute().parent / CARD_FILE)["settings"]
         names = {field.name for field in fields(Preprocessing)}
         how = from_json(Preprocessing, {name: made[name] for name in names & made.keys()}, CARD_FILE)
     return with_found_range(how.asked(settings.background, settings.value_range, settings.fit), paths)
