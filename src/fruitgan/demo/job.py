@@ -38,8 +38,6 @@ OUT = Path("fruitgan-demo")  # not "demo": a folder of that name would hide the 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How much of everything."""
-
     image_px: int
     train_images: int
     test_images: int

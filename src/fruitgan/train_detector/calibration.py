@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,25 +73,16 @@ def judge(logits: NDArray[np.float64], generated: NDArray[np.bool_] | Sequence[b
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """Of the test set's fakes, those whose sources are from one split of the generator's data. Shares in [0, 1]."""
-
-    split: str
-    n: int
-    found: float
-    """The share of them that was recognised as generated."""
-    interval: tuple[float, float]
-
-
-def by_source_split(tested: Sequence[LabelledImage], logits: NDArray[np.float64]) -> tuple[Part, ...]:
-    """How many of the fakes were recognised, by whether their source was in the generator's training; none if unknown."""
+def by_source_split(tested: Sequence[LabelledImage], logits: NDArray[np.float64]) -> tuple[Mapping[str, Any], ...]:
+    """For each `split` of the generator's data, where it is known: the `n` fakes of its sources, and which share was recognised
+    (`found`) with its Wilson `interval` of 95%.
+    """
     found = []
     for split in ("test", "train"):
         members = [image.generated and image.split == split for image in tested]
         if n := sum(members):
             hits = int((logits[members] > 0).sum())
-            found.append(Part(split=split, n=n, found=hits / n, interval=wilson(hits, n)))
+            found.append({"split": split, "n": n, "found": hits / n, "interval": wilson(hits, n)})
     return tuple(found)
 
 
@@ -122,27 +114,14 @@ def average_precision(logits: NDArray[np.float64], generated: NDArray[np.bool_])
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReliabilityBin:
-    """The images to which the detector gave a probability of being generated from `low` up to `high`."""
-
-    low: float
-    high: float
-    n: int
-    predicted: float
-    """Mean of those probabilities."""
-    observed: float
-    """Share of these images that are generated."""
-    interval: tuple[float, float]
-    """95% (Wilson) of it."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Calibration:
     """How far predicted and observed probabilities are apart; bins without images are left out."""
 
     error: float
     """Expected calibration error: mean of |observed - predicted| over the images."""
-    bins: tuple[ReliabilityBin, ...]
+    bins: tuple[Mapping[str, Any], ...]
+    """Each has `low` and `high` of the probability of being generated, `n` images, the mean of these probabilities
+    (`predicted`), and the share that is generated (`observed`) with its Wilson `interval` of 95%."""
 
 
 def calibration(logits: NDArray[np.float64], generated: NDArray[np.bool_], bins: int = BINS) -> Calibration:
@@ -151,20 +130,13 @@ def calibration(logits: NDArray[np.float64], generated: NDArray[np.bool_], bins:
 
     probabilities = expit(logits)
     places = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
-    found = []
+    found: list[dict[str, Any]] = []
     for place in np.unique(places):
         chosen = places == place
         n, hits = int(chosen.sum()), int(generated[chosen].sum())
-        entry = ReliabilityBin(
-            low=int(place) / bins,
-            high=(int(place) + 1) / bins,
-            n=n,
-            predicted=float(probabilities[chosen].mean()),
-            observed=hits / n,
-            interval=wilson(hits, n),
-        )
-        found.append(entry)
-    error = sum(entry.n * abs(entry.observed - entry.predicted) for entry in found) / len(logits)
+        shares = {"predicted": float(probabilities[chosen].mean()), "observed": hits / n, "interval": wilson(hits, n)}
+        found.append({"low": int(place) / bins, "high": (int(place) + 1) / bins, "n": n, **shares})
+    error = sum(entry["n"] * abs(entry["observed"] - entry["predicted"]) for entry in found) / len(logits)
     return Calibration(error=float(error), bins=tuple(found))
 
 

@@ -138,8 +138,9 @@ def _show(result: TrainDetectorResult, console: Console) -> None:
         ("real", f"{found.real_as_real} recognised, {found.real_as_generated} classified as generated"),
     ]
     for part in result.parts:
-        low, high = part.interval
-        rows.append((f"fakes of {part.split} sources", f"{part.found:.2%} of {part.n} recognised ({low:.1%} to {high:.1%})"))
+        low, high = part["interval"]
+        found_of_all = f"{part['found']:.2%} of {part['n']} recognised ({low:.1%} to {high:.1%})"
+        rows.append((f"fakes of {part['split']} sources", found_of_all))
     console.table(f"{result.detector}, {result.protocol} protocol", ("what", "on the test images"), rows)
     if result.protocol == "seed":
         console.out("  reads too high: the test images chose the weights (--protocol grouped does not)")

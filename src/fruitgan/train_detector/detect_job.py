@@ -23,12 +23,9 @@ from fruitgan.train_detector.settings import OUT
 
 @dataclass(frozen=True, kw_only=True)
 class DetectSettings:
-    """Which pictures, and by which detector."""
-
     pictures: tuple[str, ...]
     """Files, folders and glob patterns."""
     recursive: bool = False
-    """Whether folders mean their subfolders too."""
     detector: str | None = None
     """A file, a run's folder, or its name under `runs`; None: the newest there."""
     gpu: str | None = None
@@ -59,9 +56,8 @@ class DetectResult:
     interval: tuple[float, float]
     pictures: tuple[DetectedPicture, ...]
     skipped: tuple[Remark, ...]
-    """What is no picture."""
+    """What is no picture; those that cannot be decoded are `failed`."""
     failed: tuple[Remark, ...]
-    """Pictures that cannot be decoded."""
 
 
 def detect(settings: DetectSettings, on_progress: OnProgress = silent) -> DetectResult:

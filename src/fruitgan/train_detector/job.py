@@ -286,7 +286,7 @@ class _Job(Listener):
         warnings = [warning.replace(str(settings.data), data) for warning in self.warnings]
         write_report(run.path, {**to_json(result), "warnings": warnings}, training, logits, environment(training.device))
         if result.finished:
-            write_atomically(run.path / METRICS, json.dumps(to_json(result), indent=1, allow_nan=False).encode())
+            run.write(METRICS, result)
         return result
 
 

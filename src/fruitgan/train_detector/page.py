@@ -104,7 +104,6 @@ def detector_report(
 
 
 def plot_files(result: Mapping[str, Any], training: Training, logits: Logits) -> dict[str, bytes]:
-    """The plots as PNG files, by name."""
     return {f"{plot.name}.png": plot.png() for plot in _plots(result, training, logits)}
 
 

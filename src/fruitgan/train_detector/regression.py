@@ -100,7 +100,7 @@ def trials(
 
 
 def best_trial(train: Values, train_truth: Truth, val: Values, val_truth: Truth) -> tuple[Regression, Round]:
-    """The first of the lowest validation loss."""
+    """That of the lowest validation loss, the first of several."""
     return min(trials(train, train_truth, val, val_truth), key=lambda trial: trial[1].val_loss)
 
 

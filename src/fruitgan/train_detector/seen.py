@@ -31,7 +31,6 @@ class Header(NamedTuple):
     width_px: int
     height_px: int
     format: str
-    """In Pillow's words, such as PNG."""
     quality: int | None
     """Of a JPEG, 1 to 100, estimated."""
 
@@ -103,7 +102,6 @@ class FilesSeen:
 
     @classmethod
     def of(cls, headers: Sequence[Header]) -> FilesSeen:
-        """Of at least one header."""
         sides = [side for header in headers for side in header[:2]]
         qualities = [header.quality for header in headers if header.quality is not None]
         return cls(

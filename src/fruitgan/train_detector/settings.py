@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fruitgan.distributed import ranks
 from fruitgan.errors import DataError, UsageError, shown
@@ -14,7 +15,7 @@ from fruitgan.registry import Choice, suggestion
 from fruitgan.runs.resume import changed_settings, merged_settings, resume_command
 from fruitgan.runs.run import CONFIG, LAUNCH, Run
 from fruitgan.settings import to_json, typed
-from fruitgan.train_detector.calibration import Part, Verdict
+from fruitgan.train_detector.calibration import Verdict
 from fruitgan.train_detector.protocols import PROTOCOLS
 
 OUT = Path("runs/train-detector")
@@ -59,7 +60,6 @@ class FitSettings:
             raise UsageError(f"--learning-rate {self.learning_rate}: a number above 0 is needed")
 
     def batch_size_for(self, training_images: int) -> int:
-        """Images a step."""
         return self.batch_size or min(LARGEST_BATCH, max(LEAST_BATCH, training_images // STEPS_PER_EPOCH))
 
 
@@ -88,7 +88,6 @@ class TrainDetectorSettings:
     threads: int | None = None
     """Of the CPU; None: what is fastest here, found by a trial, or what a resumed run has."""
     track: tuple[str, ...] = ()
-    """Names of trackers."""
 
     def __post_init__(self) -> None:
         if self.data is None and self.resume is None:
@@ -127,7 +126,8 @@ class TrainDetectorResult(Verdict):
     protocol: str
     calibration_error: float | None = None
     """Expected calibration error of the probabilities on the test images, too high where they are few; None: not measured."""
-    parts: tuple[Part, ...]
+    parts: tuple[Mapping[str, Any], ...]
+    """See `calibration.by_source_split`."""
     train_images: int
     val_images: int
     left_out_images: int

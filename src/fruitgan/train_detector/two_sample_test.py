@@ -38,8 +38,6 @@ Prepare = Callable[[Pixels], Pixels]
 
 
 class FittedCandidate(NamedTuple):
-    """A trained candidate."""
-
     detector: Detector
     prepare: Prepare
     """An image of any size to the detector's input."""
@@ -190,8 +188,6 @@ def two_sample_test(
 
 @dataclass(frozen=True)
 class Change:
-    """One change of a certain strength."""
-
     name: str
     amount: float
     apply: Callable[[Pixels, int], Pixels]
