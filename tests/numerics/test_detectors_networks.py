@@ -67,32 +67,6 @@ def test_seed_cnn_flattens_height_width_channels() -> None:
     torch.testing.assert_close(seen[0], torch.tensor(naive), rtol=0, atol=0)
 
 
-def sinusoid(side: int, down: int, across: int, amplitude: float) -> Tensor:
-    """[1, 3, side, side] float64: grey, with so many cycles down and across."""
-    t = torch.arange(side, dtype=torch.float64) * (2 * math.pi / side)
-    wave = 0.5 + amplitude * torch.cos(down * t[:, None] + across * t[None, :] + 0.3)
-    return wave.expand(1, 3, side, side)
-
-
-@pytest.mark.parametrize(("down", "across"), [(5, 9), (0, 7), (12, 0), (-5, 9), (10, 10)])
-def test_a_pure_sinusoid_is_a_peak_of_known_height_in_its_place(down: int, across: int) -> None:
-    side, amplitude = 32, 0.25
-    power = spectrum(image_size_px=side, bins=4).double().power(sinusoid(side, down, across, amplitude))[0]
-    brightness = power[0]
-    place = (abs(down), across)
-    assert tuple(divmod(int(brightness.argmax()), side // 2 + 1)) == place
-    # A cosine of amplitude a under a window w has the coefficient a/2 sum(w), here shared by the frequency and its negative.
-    window_sum, window_square = (side / 2) ** 2, (side * 3 / 8) ** 2
-    peak = (amplitude / 2 * window_sum) ** 2 / window_square
-    both_signs_down = down and across  # the image has the one of the two diagonals, whose mean with the other is half
-    expected = peak / 2 if both_signs_down else peak
-    assert float(brightness[place]) == pytest.approx(expected, rel=1e-6)  # the window is float32
-    far = brightness.clone()
-    far[max(0, place[0] - 2) : place[0] + 3, max(0, place[1] - 2) : place[1] + 3] = 0
-    assert float(far.max()) < 1e-9 * peak
-    assert float(power[1:].max()) < 1e-9 * peak  # grey has no colour
-
-
 def test_white_noise_has_its_variance_as_power_everywhere() -> None:
     noise = torch.randn(300, 3, 16, 16, dtype=torch.float64)
     power = spectrum(image_size_px=16, bins=4).double().power(noise)
