@@ -103,12 +103,12 @@ def trainer_of(plan: Plan, datasets: Datasets, *, in_float64: bool = True) -> Tr
     return trainer
 
 
-def first_losses(recipe: str, folder: Path) -> list[dict[str, float]]:
+def first_losses(recipe: str, folder: Path, steps: int = STEPS) -> list[dict[str, float]]:
     """The losses of each of the first steps, by term; the images are drawn into the folder."""
     plan = plan_of(recipe)
     draw_for(plan, folder)
     trainer = trainer_of(plan, datasets_of(plan, folder))
-    return [dict(report.losses or {}) for report in trainer.steps(STEPS)]
+    return [dict(report.losses or {}) for report in trainer.steps(steps)]
 
 
 def golden_file(recipe: str) -> Path:

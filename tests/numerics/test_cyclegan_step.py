@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from dead_parameters import dead_parameters
 from torch import Tensor, nn
+from trainings import NaivePool, trainer_of
 
 from fruitgan.data.loader import Batch
 from fruitgan.networks import layers
@@ -26,7 +27,6 @@ from fruitgan.networks.unet import unet_128
 from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.objectives.cyclegan import cyclegan
 from fruitgan.train_gan.recipe import Adam, Recipe, constant, recipes
-from fruitgan.train_gan.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("repeatable")
 
@@ -46,9 +46,9 @@ class Textbook:
     networks: Mapping[str, Generator | Discriminator]
     gan_mode: str
     pool_size: int
-    pools: dict[str, list[Tensor]] = field(default_factory=lambda: {"pool_a": [], "pool_b": []})
 
     def __post_init__(self) -> None:
+        self.pools = {name: NaivePool(self.pool_size) for name in ("pool_a", "pool_b")}
         self.optimisers = {
             kind: torch.optim.Adam(
                 [p for name in names for p in self.networks[name].parameters()],
@@ -72,18 +72,7 @@ class Textbook:
     def shown(self, pool: str, fake: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         if not self.pool_size:
             return fake
-        images, out = self.pools[pool], []
-        for image, (swap, which) in zip(fake.detach().clone(), draws[pool].tolist(), strict=True):
-            if len(images) < self.pool_size:
-                images.append(image)
-                out.append(image)
-            elif swap > 0.5:
-                place = int(which * self.pool_size)
-                out.append(images[place])
-                images[place] = image
-            else:
-                out.append(image)
-        return torch.stack(out)
+        return self.pools[pool].query(fake.detach().clone(), draws[pool])
 
     def step(self, batch: Batch, *, moving: bool) -> dict[str, Tensor]:
         """All gradients by parameter name; with `moving` each player moves before the next one's loss is taken."""
@@ -249,17 +238,7 @@ def reference_recipe(**changes: Any) -> Recipe:
 def test_training_with_all_gradients_at_the_same_weights_equals_the_papers_order() -> None:
     objective, textbook, side_px = make("resnet", "lsgan", 2)
     feed = Batches(objective, side_px)
-    trainer = Trainer(
-        objective,
-        reference_recipe(),
-        feed,
-        total_steps=5,
-        steps_per_epoch=5,
-        seed=0,
-        device=torch.device("cpu"),
-        precision="fp32",
-        log_every=1,
-    )
+    trainer = trainer_of(objective, reference_recipe(), feed, 5, log_every=1)
     start = {key: value.clone() for key, value in objective.networks.state_dict().items()}
     for report in trainer.steps(until=5):
         textbook.step(feed.batches[report.step - 1], moving=True)

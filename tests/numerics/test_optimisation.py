@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from trainings import trainer_of
 
 from fruitgan.data.loader import Batch
 from fruitgan.train_gan.ema import EMA
@@ -86,17 +87,7 @@ def springs_trainer(steps: int, averaging: float | None) -> Trainer:
         learning_rate=Schedule(start=1.0, end=0.0),
         ema_decay=averaging,
     )
-    return Trainer(
-        Springs(),
-        recipe,
-        Numbers(),
-        total_steps=steps,
-        steps_per_epoch=steps,
-        seed=0,
-        device=torch.device("cpu"),
-        precision="fp32",
-        log_every=10,
-    )
+    return trainer_of(Springs(), recipe, Numbers(), steps, log_every=10)
 
 
 def test_a_step_of_the_trainer_is_a_step_of_adam() -> None:

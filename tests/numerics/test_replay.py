@@ -5,32 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from trainings import NaivePool
 
 from fruitgan.train_gan.objectives.adversarial import ReplayBuffer
 
 KEEP, UNDO = torch.ones(()), torch.zeros(())
-
-
-class NaivePool:
-    """Zhu et al. 2017, section 4, in the authors' wording: fill first, then swap half the time."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.images: list[Tensor] = []
-
-    def query(self, fakes: Tensor, draws: Tensor) -> Tensor:
-        shown = []
-        for fake, (swap, which) in zip(fakes, draws.tolist(), strict=True):
-            if len(self.images) < self.size:
-                self.images.append(fake)
-                shown.append(fake)
-            elif swap > 0.5:
-                place = int(which * self.size)
-                shown.append(self.images[place])
-                self.images[place] = fake
-            else:
-                shown.append(fake)
-        return torch.stack(shown)
 
 
 def fakes(step: int, n: int) -> Tensor:

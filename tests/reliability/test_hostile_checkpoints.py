@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from picture_files import write_noise_domains
 from safetensors.torch import load_file, save
+from trainings import SMALL
 
 from fruitgan.cli import main
 from fruitgan.errors import DataError, FruitganError
@@ -70,22 +71,8 @@ def good(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Good:
         seen.append(parts)
         return snapshot(step, parts, *rest)
 
-    asked = TrainGanSettings(
-        data=str(data),
-        out=tmp_path_factory.mktemp("runs"),
-        name="good",
-        recipe="fast",
-        generator_options={"base_channels": "4", "blocks": "1"},
-        discriminator="patch-70",
-        discriminator_options={"base_channels": "4"},
-        image_size=24,
-        steps=2,
-        log_every=1,
-        save_every=100,
-        sample_every=100,
-        gpu="none",
-        precision="fp32",
-    )
+    often = {"steps": 2, "log_every": 1, "save_every": 100, "sample_every": 100}
+    asked = TrainGanSettings(data=str(data), out=tmp_path_factory.mktemp("runs"), name="good", **SMALL, **often)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segment, "snapshot", watched)
         result = train_gan(asked)

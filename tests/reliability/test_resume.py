@@ -33,19 +33,12 @@ from fruitgan.train_gan.settings import TrainGanResult, TrainGanSettings
 pytestmark = pytest.mark.usefixtures("no_report")
 
 NARROW = {"generator_options": {"base_channels": "4"}, "discriminator_options": {"base_channels": "4"}}
+LIGHT = {"recipe": "fast", "discriminator": "patch-70", "generator_options": {"base_channels": "4", "blocks": "2"}}
 KINDS: dict[str, tuple[dict[str, Any], int, int]] = {
     # settings, steps in all, and the step after which it is stopped: between two log lines
-    "fast": (
-        {"recipe": "fast", "image_size": 48, "batch_size": 2, "generator_options": {"base_channels": "4", "blocks": "2"}},
-        7,
-        5,
-    ),
+    "fast": ({**LIGHT, "image_size": 24, "batch_size": 2}, 7, 5),
     # as on a CPU with bf16 instructions, where this recipe chooses it
-    "fast in bf16": (
-        {"recipe": "fast", "image_size": 48, "precision": "bf16", "generator_options": {"base_channels": "4", "blocks": "2"}},
-        5,
-        3,
-    ),
+    "fast in bf16": ({**LIGHT, "image_size": 24, "precision": "bf16"}, 5, 3),
     # masks, heads on a backbone, a replay buffer that is full, and swaps, before the stop
     "fruit": (
         {
@@ -254,7 +247,7 @@ def test_other_images_are_refused_and_nothing_is_changed(data: Path, out: Path, 
         ("recipe", "cyclegan"),
         ("generator", "resnet-6"),
         ("generator_options", {"base_channels": "8", "blocks": "2"}),
-        ("discriminator", "patch-70"),
+        ("discriminator", "patch-70-affine"),
         ("discriminator_options", {"scales": "3"}),
         ("objective", "other"),
         ("augment", "none"),

@@ -14,9 +14,18 @@ from torch import Tensor
 from training_events import step_of
 
 from fruitgan import bundle as bundles
-from fruitgan.data.loader import Batch
+from fruitgan.data.loader import Batch, Loader
 from fruitgan.progress import Event
+from fruitgan.train_gan.objectives.contracts import Objective
+from fruitgan.train_gan.recipe import Recipe
 from fruitgan.train_gan.trainer import Trainer
+
+SMALL: dict[str, Any] = {
+    **{"recipe": "fast", "image_size": 24, "batch_size": 1, "precision": "fp32", "gpu": "none", "threads": 1},
+    **{"generator_options": {"base_channels": "4", "blocks": "1"}},
+    **{"discriminator": "patch-70", "discriminator_options": {"base_channels": "4"}},
+}
+"""The smallest training there is: a step takes some hundredths of a second."""
 
 
 class RandomImages:
@@ -33,6 +42,34 @@ class RandomImages:
         if step in self.bad:
             a = a * torch.nan
         return Batch(a, b, {name: torch.rand((self.n, count), generator=numbers) for name, count in draws.items()})
+
+
+def trainer_of(objective: Objective, recipe: Recipe, loader: Loader, total_steps: int, **more: Any) -> Trainer:
+    """On a CPU in fp32; `more` are other fields of the trainer."""
+    given = {"steps_per_epoch": 10, "seed": 5, "log_every": 1000, "device": torch.device("cpu"), "precision": "fp32"}
+    return Trainer(objective, recipe, loader, total_steps=total_steps, **given | more)
+
+
+class NaivePool:
+    """Zhu et al. 2017, section 4, in the authors' wording: fill first, then swap half the time."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.images: list[Tensor] = []
+
+    def query(self, fakes: Tensor, draws: Tensor) -> Tensor:
+        shown = []
+        for fake, (swap, which) in zip(fakes, draws.tolist(), strict=True):
+            if len(self.images) < self.size:
+                self.images.append(fake)
+                shown.append(fake)
+            elif swap > 0.5:
+                place = int(which * self.size)
+                shown.append(self.images[place])
+                self.images[place] = fake
+            else:
+                shown.append(fake)
+        return torch.stack(shown)
 
 
 def everything(trainer: Trainer) -> dict[str, Any]:

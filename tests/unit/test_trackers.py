@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from picture_files import write_ramp_domains
 from training_events import step_of, warnings_of
-from trainings import last_checkpoint, log_lines
+from trainings import SMALL, last_checkpoint, log_lines
 
 from fruitgan.cli import main
 from fruitgan.errors import EnvironmentProblem, UsageError
@@ -220,14 +220,7 @@ def test_a_folder_of_a_tracker_that_is_a_link_is_not_written_to(tmp_path: Path, 
 @pytest.mark.usefixtures("no_report", "notebook")
 def test_a_training_gives_its_log_and_its_samples_and_goes_on_where_a_tracker_fails(tmp_path: Path) -> None:
     data = write_ramp_domains(tmp_path / "dark2light")
-    small = {"recipe": "fast", "image_size": 48, "generator_options": {"base_channels": "4", "blocks": "1"}, "steps": 7}
-    often = {
-        "log_every": 1,
-        "save_every": 3,
-        "sample_every": 4,
-        "batch_size": 1,
-        "discriminator_options": {"base_channels": "4"},
-    }
+    often = {"log_every": 1, "save_every": 3, "sample_every": 4, "steps": 7}
     events: list[Event] = []
 
     def die_at_5(event: Event) -> None:
@@ -235,7 +228,7 @@ def test_a_training_gives_its_log_and_its_samples_and_goes_on_where_a_tracker_fa
         if step_of(event) == 5:
             raise KeyboardInterrupt
 
-    given: dict[str, Any] = {"data": str(data), "out": tmp_path, "gpu": "none", "threads": 1, **small, **often}
+    given: dict[str, Any] = {"data": str(data), "out": tmp_path, **SMALL, **often}
     with pytest.raises(KeyboardInterrupt):
         train_gan(TrainGanSettings(**given, name="tracked", track=("broken", "notebook")), die_at_5)
     assert len([text for text in warnings_of(events) if "the pen is dry" in text]) == 1

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map, tree_map_
 from trainings import RandomImages, differences, everything
+from trainings import trainer_of as on_a_cpu
 
 from fruitgan.data.augment.training import jitter_mirror
 from fruitgan.data.image_dataset import ImageDataset
@@ -125,18 +126,8 @@ def trainer_of(kind: str, capture: Any, feed: Loader | None = None) -> Trainer:
         objective = cyclegan(pool_size=2 if kind == "cyclegan" else 0)(
             lambda: generators.get(generator)(**options), lambda: discriminators.get(discriminator)(base_channels=2)
         )
-    return Trainer(
-        objective,
-        recipe,
-        feed or RandomImages(side_px, bad={9}, n=1),  # a step that must change nothing
-        total_steps=STEPS,
-        steps_per_epoch=4,
-        seed=5,
-        device=torch.device("cpu"),
-        precision="fp32",
-        log_every=1000,
-        capture=capture,
-    )
+    feed = feed or RandomImages(side_px, bad={9}, n=1)  # a step that must change nothing
+    return on_a_cpu(objective, recipe, feed, STEPS, steps_per_epoch=4, capture=capture)
 
 
 def run(trainer: Trainer, until: int) -> None:

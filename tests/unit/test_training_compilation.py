@@ -13,6 +13,7 @@ import torch
 from picture_files import write_noise_domains
 from torch import nn
 from training_events import step_of
+from trainings import SMALL
 
 from fruitgan.errors import EnvironmentProblem
 from fruitgan.train_gan.assemble import compile_networks
@@ -56,23 +57,9 @@ def test_compiled_networks_train_as_those_that_are_not(tmp_path: Path) -> None:
             if step_of(event) > 0 and event.details["losses"] is not None:
                 losses[compiled].append(dict(event.details["losses"]))
 
-        settings = TrainGanSettings(
-            data=str(tmp_path / "data"),
-            recipe="fast",
-            generator_options={"base_channels": 4, "blocks": 1},
-            discriminator="patch-multiscale",
-            discriminator_options={"base_channels": 4, "scales": 1},
-            image_size=48,
-            batch_size=2,
-            steps=4,
-            precision="fp32",
-            gpu="none",
-            name=str(compiled),
-            out=tmp_path / "runs",
-            log_every=1,
-            compile=compiled,
-        )
-        train_gan(settings, keep)
+        given = {**SMALL, "image_size": 48, "batch_size": 2, "discriminator": "patch-multiscale", "steps": 4, "log_every": 1}
+        where = {"data": str(tmp_path / "data"), "out": tmp_path / "runs", "name": str(compiled)}
+        train_gan(TrainGanSettings(**given, **where, compile=compiled), keep)
     assert len(losses[True]) == 4
     assert losses[True][0] == pytest.approx(losses[False][0], rel=1e-5, abs=rounding)
     for before, after in itertools.pairwise(losses[True]):

@@ -16,7 +16,7 @@ import torch
 from picture_files import write_noise_domains
 from PIL import Image
 from torch import Tensor, nn
-from trainings import assert_same_end, last_checkpoint, log_lines, stop_after
+from trainings import SMALL, assert_same_end, last_checkpoint, log_lines, stop_after
 
 from fruitgan.cli import main
 from fruitgan.data.groups import held_out
@@ -34,11 +34,7 @@ from fruitgan.train_gan.settings import TrainGanSettings
 from fruitgan.train_gan.trainer import Trainer
 
 CPU = torch.device("cpu")
-SMALL: dict[str, Any] = {
-    **{"recipe": "fast", "image_size": 48, "generator_options": {"base_channels": "4", "blocks": "1"}, "gpu": "none"},
-    **{"discriminator_options": {"base_channels": "4"}, "batch_size": 1, "log_every": 2, "save_every": 3, "sample_every": 999},
-    **{"discriminator": "patch-70", "steps": 5, "threads": 1},
-}
+SHORT: dict[str, Any] = {**SMALL, "image_size": 48, "steps": 5, "log_every": 2, "save_every": 3, "sample_every": 999}
 
 
 def hashes(count: int) -> tuple[list[str], list[int]]:
@@ -82,7 +78,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_is_held_out_and_what_is_trained_on_are_all_there_is_and_not_alike(data: Path) -> None:
     source = folder_source(data)
-    kept, held = hold_out(source, make_plan(TrainGanSettings(**SMALL), CPU), silent)
+    kept, held = hold_out(source, make_plan(TrainGanSettings(**SHORT), CPU), silent)
     for domain, of, dataset in ((kept.a, source.a, held[0]), (kept.b, source.b, held[1])):
         assert set(domain.train) | set(dataset.names) == set(of.train)
         assert not {path.stem[:4] for path in domain.train} & {path.stem[:4] for path in dataset.names}
@@ -142,8 +138,8 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`often` and `seldom` judged, the latter at its end alone; `stopped` is `often`, stopped at step 3 and resumed."""
     out = tmp_path_factory.mktemp("runs")
     for name, every in (("often", 1), ("seldom", 10**6)):
-        train_gan(TrainGanSettings(data=str(data), out=out, name=name, evaluate_every=every, **SMALL))
-    train_gan(TrainGanSettings(data=str(data), out=out, name="stopped", evaluate_every=1, **SMALL), stop_after(3))
+        train_gan(TrainGanSettings(data=str(data), out=out, name=name, evaluate_every=every, **SHORT))
+    train_gan(TrainGanSettings(data=str(data), out=out, name="stopped", evaluate_every=1, **SHORT), stop_after(3))
     train_gan(TrainGanSettings(out=out, resume="stopped", gpu="none"))
     return out
 
@@ -175,7 +171,7 @@ def test_the_config_counts_what_is_held_out_and_the_fingerprint_has_it(runs: Pat
 
 
 def test_a_run_that_trained_on_all_images_is_not_judged_later(data: Path, tmp_path: Path, no_report: None) -> None:
-    train_gan(TrainGanSettings(data=str(data), out=tmp_path, name="all", **{**SMALL, "steps": 2}))
+    train_gan(TrainGanSettings(data=str(data), out=tmp_path, name="all", **{**SHORT, "steps": 2}))
     assert "held_out_images" not in Run(tmp_path / "all").config
     assert not any("kid" in line for line in log_lines(tmp_path / "all"))
     with pytest.raises(UsageError, match="begin a new run"):

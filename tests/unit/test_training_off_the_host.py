@@ -93,7 +93,7 @@ def train(recipe: str, *, on_device: bool, change: Callable[[Trainer], None] = l
         )
         watched = Watched(watch)
         trainer = bare_trainer(plan, objective, feed, IMAGES // 2, META, 1000)
-        trainer._run._capture = watched  # type: ignore[assignment]
+        trainer._run._capture = watched
         change(trainer)
         for _ in range(steps - 1):
             next(trainer.steps(steps))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from picture_files import save_noise
 from training_events import warnings_of
+from trainings import SMALL
 
 from fruitgan import threads
 from fruitgan.progress import Event, Note
@@ -36,18 +37,8 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
 
     def train(**changes: object) -> list[Event]:
         events: list[Event] = []
-        shared: dict[str, Any] = {"out": tmp_path / "runs", "device": "cpu", **changes}
-        new: dict[str, Any] = {
-            "data": str(tmp_path / "data"),
-            "recipe": "fast",
-            "generator_options": {"base_channels": 4, "blocks": 1},
-            "discriminator": "patch-multiscale",
-            "discriminator_options": {"base_channels": 4, "scales": 1},
-            "image_size": 32,
-            "batch_size": 1,
-            "steps": 1,
-            "name": "run",
-        }
+        shared: dict[str, Any] = {"out": tmp_path / "runs", "gpu": "none", **changes}
+        new = SMALL | {"data": str(tmp_path / "data"), "threads": None, "steps": 1, "name": "run"}
         train_gan(TrainGanSettings(**({} if "resume" in changes else new) | shared), events.append)
         return events
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from trainings import RandomImages, differences, everything
+from trainings import RandomImages, differences, everything, trainer_of
 
 from fruitgan.networks.contracts import discriminators, generators
 from fruitgan.train_gan.objectives.contracts import Player
@@ -46,17 +46,8 @@ def make_trainer(
         objective = cyclegan(pool_size=3)(
             lambda: generators.get(generator)(**light), lambda: discriminators.get(discriminator)(base_channels=4)
         )
-    return Trainer(
-        objective,
-        dataclasses.replace(recipes.get("fast"), **{**PLAIN, **recipe}),
-        RandomImages(side_px, bad),
-        total_steps=total_steps,
-        steps_per_epoch=10,
-        seed=5,
-        device=CPU,
-        precision="fp32",
-        log_every=log_every,
-    )
+    changed = dataclasses.replace(recipes.get("fast"), **{**PLAIN, **recipe})
+    return trainer_of(objective, changed, RandomImages(side_px, bad), total_steps, log_every=log_every)
 
 
 def train(trainer: Trainer, until_step: int) -> list[Any]:

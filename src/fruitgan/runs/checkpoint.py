@@ -117,10 +117,6 @@ class Checkpoints:
         self.keep_every = keep_every
         self._seen_whole: set[Path] = set()
 
-    def paths(self) -> list[Path]:
-        """Those there are, whole or not, oldest first."""
-        return list(step_folders(self.folder).values())
-
     def save(self, step: int, parts: Mapping[str, Stateful], about: Mapping[str, Any] | None = None) -> Path:
         """Write the state as it is now; as `write`."""
         return self.write(snapshot(step, parts, about))
@@ -155,7 +151,7 @@ class Checkpoints:
             DataError: there are checkpoints, but not one is whole.
         """
         problems: list[str] = []
-        for path in reversed(self.paths()):
+        for path in reversed(step_folders(self.folder).values()):
             try:
                 step = _restore(path, parts)
             except DataError as error:

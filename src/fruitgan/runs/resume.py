@@ -6,7 +6,7 @@ import dataclasses
 import os
 import platform
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -47,10 +47,15 @@ def find_run(out: Path, wanted: str, result: str = RESULT) -> Run:
     folders = [path.parent for path in out.glob(f"*/{CONFIG}") if not path.parent.name.startswith(PART_PREFIX)]
     known = {folder.name: folder for folder in folders}
     if wanted == NEWEST:
-        unfinished = [path for path in known.values() if not (path / result).exists()]
-        if not unfinished:
-            raise UsageError(f"no unfinished run under {out}; name one: --resume NAME")
-        return _newest_free(unfinished)
+        taken: list[RunInUse] = []
+        for path in sorted(known.values(), key=_last_change, reverse=True):
+            if not (path / result).exists():
+                if (who := holder(path)) is None:
+                    return Run(
+                        path, [f"{run.folder} is newer, but in use by {run.holder}; going on with {path}" for run in taken]
+                    )
+                taken.append(RunInUse(path, who))
+        raise taken[0] if taken else UsageError(f"no unfinished run under {out}; name one: --resume NAME")
     if wanted in known:
         return Run(known[wanted])
     if (Path(wanted) / CONFIG).is_file():
@@ -78,16 +83,6 @@ def locate_detector(wanted: str | None, runs: Path) -> Path:
     if Path(wanted).name != wanted or Path(wanted).suffix:
         raise DataError(f"{wanted}: no such file or run; expected a detector")
     raise UsageError(f"no file or run named {wanted!r}: {suggestion(wanted, sorted(path.parent.name for path in made))}")
-
-
-def _newest_free(runs: Sequence[Path]) -> Run:
-    taken: list[RunInUse] = []
-    for path in sorted(runs, key=_last_change, reverse=True):
-        who = holder(path)
-        if who is None:
-            return Run(path, [f"{run.folder} is newer, but in use by {run.holder}; going on with {path}" for run in taken])
-        taken.append(RunInUse(path, who))
-    raise taken[0]
 
 
 def resume_command(run: Path, runs: Path = RUNS, gpu: str | None = None, device: str | None = None) -> str:
