@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from fruitgan import __version__
-from fruitgan.errors import EnvironmentProblem, FruitganError, UsageError, reason_of
+from fruitgan.errors import EnvironmentProblem, FruitganError, UsageError, needing, reason_of
 from fruitgan.machine import cores
 
 LOCAL, HERE = "local", "auto"
@@ -132,11 +132,9 @@ def connected(address: str, gpu: str | None, device: str | None) -> Iterator[Clu
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # off, Ray takes loopback for this machine's address
     elif address != HERE:
         _must_answer(address)
-    try:
+    with needing("ray", "--ray"):
         import ray
         import ray.data
-    except ImportError as error:
-        raise EnvironmentProblem('--ray: Ray is not installed: pip install "fruitgan[ray]"') from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     was_there = ray.is_initialized()
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}

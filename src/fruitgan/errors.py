@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 SHOWN_LETTERS = 80
@@ -56,6 +58,15 @@ class Stopped(FruitganError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+@contextmanager
+def needing(extra: str, what: str) -> Iterator[None]:
+    """Turn an ImportError in the block into `EnvironmentProblem`: what needs which package, and the line that installs it."""
+    try:
+        yield
+    except ImportError as error:
+        raise EnvironmentProblem(f'{what} needs {error.name}: pip install "fruitgan[{extra}]"') from error
 
 
 def shown(value: Any) -> str:

@@ -62,13 +62,13 @@ class Entry:
         """A line on what it is, read from its source text, since importing every module would take seconds; empty if not found.
 
         That is the first line of the docstring of a function or a class, what `name = Thing(help="...")` or `summary="..."`
-        says, or the text beside the name in a table.
+        says, or the text beside the name in a table, perhaps behind the names of two domains.
         """
         module, _, attribute = self.target.partition(":")
         name = re.escape(attribute)
         found = re.search(
             rf'^(?:def|class) {name}\b.*?^    """(?P<doc>.+?)(?:"""|$)|'
-            rf'^{name} = [\w.]+\(.*?(?:help|summary)="(?P<help>.+?)"|^    "{name}": "(?P<entry>.+?)"',
+            rf'^{name} = [\w.]+\(.*?(?:help|summary)="(?P<help>.+?)"|^    "{name}": \(?(?:"\w+", )*"(?P<entry>.+?)"',
             _source(module),
             flags=re.MULTILINE | re.DOTALL,
         )

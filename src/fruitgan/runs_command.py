@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +18,6 @@ from fruitgan.registry import suggestion
 RUNS = Path("runs")
 RESULTS = {"train-detector": "metrics.json"}
 """The file that a finished run has, by the folder that its kind's runs lie in."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoundRun:
-    """One run, as its folder says."""
-
-    run: Path
-    kind: str
-    """`train-gan`, `train-detector` or `distill`."""
-    state: str
-    """`finished`, `running` or `stopped`."""
-    step: int
-    """The newest checkpoint's, or the end's."""
-    total_steps: int | None
-    seconds: float | None
-    """Of training; None: the log does not say."""
-    bytes: int
-    go_on: str | None
-    """What to type to go on with it; None where it is finished or running."""
 
 
 def runs(
@@ -67,11 +47,11 @@ def runs(
         return
     rows = [
         (
-            str(run.run),
-            run.state,
-            run.step if run.total_steps is None else f"{run.step:,} of {run.total_steps:,}",
-            "" if run.seconds is None else duration(run.seconds),
-            f"{run.bytes / 1e6:,.0f} MB",
+            run["run"],
+            run["state"],
+            run["step"] if run["total_steps"] is None else f"{run['step']:,} of {run['total_steps']:,}",
+            "" if run["seconds"] is None else duration(run["seconds"]),
+            f"{run['bytes'] / 1e6:,.0f} MB",
         )
         for run in found
     ]
@@ -80,12 +60,15 @@ def runs(
         return
     console.table("", ("run", "state", "step", "time", "size"), rows)
     for run in found:
-        if run.go_on is not None:
-            console.out(f"go on: {run.go_on}")
+        if run["go_on"] is not None:
+            console.out(f"go on: {run['go_on']}")
 
 
-def look_at(folder: Path) -> FoundRun:
-    """What a run's folder says of it; a damaged file tells nothing and hides none of the rest."""
+def look_at(folder: Path) -> dict[str, Any]:
+    """What a run's folder says of it; a damaged file tells nothing and hides none of the rest.
+
+    Unknown is None: how many steps there will be, and how long it has trained. `go_on` is what to type where it has stopped.
+    """
     from fruitgan.runs.resume import resume_command
     from fruitgan.runs.run import RESULT, Run, holder
 
@@ -96,16 +79,16 @@ def look_at(folder: Path) -> FoundRun:
     kind = str(config.get("kind", kind))
     seconds = result.get("seconds") or (entries[-1]["seconds"] if entries else None)
     total = config.get("total_steps")
-    return FoundRun(
-        run=folder,
-        kind=kind,
-        state=state,
-        step=int(result.get("step", run.saved_step)),
-        total_steps=total if isinstance(total, int) else None,
-        seconds=float(seconds) if isinstance(seconds, (int, float)) else None,
-        bytes=sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file()),
-        go_on=resume_command(folder, runs=RUNS / kind) if state == "stopped" else None,
-    )
+    return {
+        "run": str(folder),
+        "kind": kind,
+        "state": state,
+        "step": int(result.get("step", run.saved_step)),
+        "total_steps": total if isinstance(total, int) else None,
+        "seconds": float(seconds) if isinstance(seconds, (int, float)) else None,
+        "bytes": sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file()),
+        "go_on": resume_command(folder, runs=RUNS / kind) if state == "stopped" else None,
+    }
 
 
 def _named(name: str, folders: list[Path]) -> list[Path]:
@@ -126,7 +109,7 @@ def _table(run: Any, name: str) -> Mapping[str, Any]:
     return table
 
 
-def _remove(found: list[FoundRun], yes: bool, console: Console) -> None:
+def _remove(found: list[dict[str, Any]], yes: bool, console: Console) -> None:
     """Remove them, if nobody works in one and a person says yes.
 
     Raises:
@@ -136,13 +119,13 @@ def _remove(found: list[FoundRun], yes: bool, console: Console) -> None:
     from fruitgan.files import remove_folder
     from fruitgan.runs.run import locked
 
-    listed = ", ".join(f"{run.run} ({run.bytes / 1e6:,.0f} MB)" for run in found)
+    listed = ", ".join(f"{run['run']} ({run['bytes'] / 1e6:,.0f} MB)" for run in found)
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError(f"--remove {listed}: give --yes where nobody can be asked")
         if not typer.confirm(f"Remove {listed} for good?", err=True):
             raise FruitganError("nothing was removed")
     for run in found:
-        with locked(run.run):  # which says who works in it
-            remove_folder(run.run)
-        console.out(f"removed {run.run}")
+        with locked(folder := Path(run["run"])):  # which says who works in it
+            remove_folder(folder)
+        console.out(f"removed {folder}")

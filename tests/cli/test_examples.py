@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,35 +20,45 @@ from fruitgan.demo.fruit import draw
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
-def run(tmp_path: Path, name: str, *arguments: str | Path) -> str:
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / name, *arguments], capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs the main function of an example in an empty folder; gives what it prints."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def run(name: str, *arguments: object) -> str:
+        runpy.run_path(str(EXAMPLES / name))["main"](*arguments)
+        return capsys.readouterr().out
+
+    return run
 
 
-def test_the_api_example_trains_and_translates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path / "cache"))  # with fewer and smaller pictures than are drawn on first use
+@pytest.fixture
+def small_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo set, with fewer and smaller pictures than are drawn on first use."""
+    monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path / "cache"))
     draw_set(DrawSettings(out=demo._folder, train_count=4, test_count=1, size_px=48))
-    assert "step 20: " in run(tmp_path, "train_and_translate.py", tmp_path)
+
+
+def test_the_api_example_trains_and_translates(small_demo: None, example: Callable[..., str], tmp_path: Path) -> None:
+    assert "step 20: " in example("train_and_translate.py", tmp_path)
     assert len(list((tmp_path / "translated").glob("*.png"))) == 1
 
 
-def test_the_two_folders_example_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_two_folders_example_goes_on_where_it_stopped(example: Callable[..., str], tmp_path: Path) -> None:
     for kind in ("apple", "orange"):
         (tmp_path / kind).mkdir()
         for index in range(3):
             Image.fromarray(draw(kind, 32, 0, index)).save(tmp_path / kind / f"{index}.png")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    first = run(tmp_path, "two_folders.py", "apple", "orange", "0.01")
-    second = run(tmp_path, "two_folders.py", "apple", "orange", "0.01")
-    steps = [int(text.split(",")[0].removeprefix("step ")) for text in (first, second)]
+    texts = [example("two_folders.py", tmp_path / "apple", tmp_path / "orange", 0.01) for _ in range(2)]
+    steps = [int(text.split(",")[0].removeprefix("step ")) for text in texts]
     assert 0 < steps[0] < steps[1]
 
 
-def test_the_own_generator_example_trains_it(tmp_path: Path) -> None:
-    assert "step 10: cycle" in run(tmp_path, "own_generator.py", "10")
+def test_the_own_generator_example_trains_it(small_demo: None, tmp_path: Path) -> None:
+    command = [sys.executable, EXAMPLES / "own_generator.py", "10"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)
+    assert "step 10: cycle" in done.stdout, done.stderr
 
 
 def test_the_slurm_script_is_sound_shell() -> None:

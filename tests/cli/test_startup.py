@@ -56,6 +56,19 @@ def test_what_only_speaks_imports_nothing_heavy_and_no_room(tmp_path: Path, argu
     assert len(modules) < 700
 
 
+@pytest.mark.parametrize(
+    "typo",
+    [
+        "translate a --bundle aple2orange",
+        "detect a --detector mine",
+        "distill --teacher aple2orange",
+        "export-dataset --data dmeo",
+    ],
+)
+def test_a_misspelt_name_imports_nothing_heavy(tmp_path: Path, typo: str) -> None:
+    assert imported(tmp_path, *typo.split(), code=2)[0] == set()
+
+
 def test_a_picture_goes_through_onnx_without_torch(tmp_path: Path, photo: str) -> None:
     pytest.importorskip("onnxruntime", reason="fruitgan[onnx] is absent")
     packages, modules = imported(tmp_path, "translate", photo, "--gpu", "none")

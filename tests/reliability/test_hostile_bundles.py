@@ -19,7 +19,7 @@ import torch
 from hostile import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_bundles import save_small
+from toy_bundles import detector_card, save_small
 
 from fruitgan import bundle as bundles
 from fruitgan.engines.torch_engine import TorchEngine
@@ -27,8 +27,7 @@ from fruitgan.errors import DataError, EnvironmentProblem, FruitganError
 from fruitgan.networks.contracts import detectors, generators
 from fruitgan.networks.weights import sketch as sketched
 from fruitgan.registry import Choice
-from fruitgan.train_detector.calibration import Confusion, Verdict
-from fruitgan.train_detector.detector import DetectorBundle, DetectorCard, load_detector, save_detector
+from fruitgan.train_detector.detector import DetectorBundle, load_detector, save_detector
 
 DETECTOR_KEY = "fruitgan-detector"
 
@@ -42,24 +41,8 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def good_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     choice = detectors.choose("small-cnn", {"image_size_px": 16, "base_channels": 1})
-    confusion = Confusion(generated_as_generated=3, generated_as_real=1, real_as_generated=1, real_as_real=3)
-    numbers = {"accuracy": 0.75, "auc": 0.8, "p_value": 0.1, "majority_baseline": 0.5, "n": 8}
-    verdict = Verdict(**numbers, interval=(0.4, 0.93), confusion=confusion)
-    card = DetectorCard(
-        name="good",
-        detector=choice,
-        image_size_px=16,
-        protocol="grouped",
-        verdict=verdict,
-        training_images=8,
-        rounds=1,
-        data="drawn",
-        data_fingerprint="0123",
-        seed=0,
-        fruitgan_version="0.1.0",
-    )
     path = tmp_path_factory.mktemp("good") / "detector.safetensors"
-    save_detector(DetectorBundle(card, detectors.build(choice).eval()), path)
+    save_detector(DetectorBundle(detector_card(choice, 16), detectors.build(choice).eval()), path)
     return path
 
 

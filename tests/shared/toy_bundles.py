@@ -14,6 +14,8 @@ from fruitgan.engines.contracts import Engine, Images
 from fruitgan.engines.torch_engine import arrays_of
 from fruitgan.networks.contracts import generators
 from fruitgan.registry import Choice
+from fruitgan.train_detector.calibration import judge
+from fruitgan.train_detector.detector import DetectorCard
 
 CARD = bundles.Card(
     name="toy",
@@ -66,3 +68,13 @@ def save_small(path: Path, **changes: Any) -> Path:
     card = replace(CARD, generator=choice, size_minimum_px=minimum_px, size_multiple_px=multiple_px, **changes)
     bundles.save(bundles.Bundle(card, dict.fromkeys(card.directions, arrays_of(network))), path)
     return path
+
+
+def detector_card(detector: Choice, image_size_px: int, **changes: Any) -> DetectorCard:
+    """The card of a detector that nobody trained."""
+    about: dict[str, Any] = {
+        **{"name": "toy", "protocol": "grouped", "training_images": 8, "rounds": 1, "seed": 0},
+        **{"data": "drawn", "data_fingerprint": "0123", "fruitgan_version": "0.1.0"},
+        "verdict": judge(np.array([1.0, -1.0]), np.array([True, False])),
+    }
+    return DetectorCard(detector=detector, image_size_px=image_size_px, **about | changes)

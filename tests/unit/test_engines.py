@@ -220,7 +220,7 @@ def test_a_missing_extra_is_named_with_its_pip_line(monkeypatch: pytest.MonkeyPa
     monkeypatch.delitem(sys.modules, "fruitgan.engines.onnx_export", raising=False)
     with pytest.raises(EnvironmentProblem) as caught:
         onnx_engine.obtain_graph(*generator_of("mobile", base_channels=4, blocks=1))
-    assert str(caught.value) == 'onnx is not installed to export the generator mobile: pip install "fruitgan[onnx]"'
+    assert str(caught.value) == 'the export of the generator mobile needs onnx: pip install "fruitgan[onnx]"'
     assert caught.value.exit_code == 4
 
 

@@ -13,6 +13,7 @@ import torch
 from evaluations import SIDE_PX, evaluating, fill
 from picture_files import pixels_of
 from PIL import Image
+from toy_bundles import detector_card
 
 from fruitgan.data.labelled import LabelledImage, ManifestRow, manifest_bytes, read_dataset
 from fruitgan.errors import DataError, Stopped, UsageError
@@ -28,8 +29,7 @@ from fruitgan.measures.contracts import metrics
 from fruitgan.measures.features import Pictures
 from fruitgan.networks.contracts import detectors
 from fruitgan.progress import Event
-from fruitgan.train_detector.calibration import judge
-from fruitgan.train_detector.detector import DetectorBundle, DetectorCard, load_detector, open_image_dataset, save_detector
+from fruitgan.train_detector.detector import DetectorBundle, load_detector, open_image_dataset, save_detector
 from fruitgan.train_detector.seen import looks_of
 
 
@@ -241,19 +241,7 @@ def test_images_that_the_generator_was_trained_on_are_counted(dataset: Path) -> 
 def test_a_given_detector_is_judged_on_images_that_it_was_not_trained_with(dataset: Path) -> None:
     images, file = read_dataset(dataset).images, dataset / "detector.safetensors"
     choice = detectors.choose("spectrum", {"image_size_px": 32})
-    card = DetectorCard(
-        name="x",
-        detector=choice,
-        image_size_px=32,
-        protocol="grouped",
-        verdict=judge(np.array([1.0, -1.0]), np.array([True, False])),
-        training_images=30,
-        rounds=1,
-        data="set",
-        data_fingerprint=open_image_dataset(images, 32).decoded.fingerprint,
-        seed=0,
-        fruitgan_version="0",
-    )
+    card = detector_card(choice, 32, data_fingerprint=open_image_dataset(images, 32).decoded.fingerprint)
     device = torch.device("cpu")
     looks = looks_of([image.path for image in images])
     for taught in (30, 0):

@@ -24,16 +24,17 @@ def registered(kind: str, *besides: str, several: bool = False) -> dict[str, Any
 
     Args:
         besides: words that are no names.
-        several: the option takes several names with commas.
+        several: the option takes several names with commas; it gives them one by one.
     """
     registry = Registry[Any](kind)
 
     def check(value: str | list[str] | None) -> str | list[str] | None:
         texts = [value] if isinstance(value, str) else value or []
-        for name in (name.strip() for text in texts for name in (text.split(",") if several else [text])):
+        found = [name.strip() for text in texts for name in (text.split(",") if several else [text])]
+        for name in found:
             if name not in besides and not _is_path(name):
                 registry.owner(name)
-        return value
+        return found if several else value
 
     def complete(incomplete: str) -> list[str]:
         before, comma, begun = incomplete.rpartition(",") if several else ("", "", incomplete)

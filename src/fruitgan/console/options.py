@@ -244,7 +244,7 @@ def settings_of(kind: type[T], given: Mapping[str, Any], **read: Any) -> T:
             settings[f"{name}s"] = pairs(f"--{name.replace('_', '-')}", value)
         elif name == "max_time" and "max_seconds" in names:
             settings["max_seconds"] = seconds_of(value)
-        elif name in names and value is not None:
+        elif name in names and value not in (None, [], ()):
             parse = {"threads": parse_threads, "domains": parse_domains}.get(name)
             settings[name] = parse(value) if parse else tuple(value) if isinstance(value, list) else value
     return kind(**settings | read)

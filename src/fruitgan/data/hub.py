@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from fruitgan.data.download import LARGEST_GROWTH, SMALL_BYTES, folder_of
 from fruitgan.data.sources import SPLITS, Source, domains_in, folder_source
-from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError, reason_of
+from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError, needing, reason_of
 from fruitgan.files import file_sha256, new_folder, reading
 from fruitgan.images import SUFFIXES
 from fruitgan.machine import is_offline
@@ -40,11 +40,9 @@ def hub(address: str) -> Iterator[Any]:
         DataError: no such repository or revision, or the Hub refuses.
         UsageError: an impossible name.
     """
-    try:
+    with needing("hub", address):
         import huggingface_hub.utils
         from huggingface_hub import errors
-    except ImportError as error:
-        raise EnvironmentProblem(f'{address}: needs the package huggingface_hub: pip install "fruitgan[hub]"') from error
     missing = errors.LocalEntryNotFoundError, errors.CachedRepoTreeNotFoundError, errors.RevisionResolutionError
     try:
         yield huggingface_hub
@@ -180,11 +178,9 @@ def _unpack(address: str, tables: dict[str, Path], folder: Path, tell: OnProgres
 
 def _cells(address: str, table: Path) -> Iterator[tuple[str, bytes, str]]:
     """A or B, the bytes of an image, and its suffix; an empty cell fills up the shorter column and is left out."""
-    try:
+    with needing("hub", address):
         import pyarrow
         from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise EnvironmentProblem(f'{address}: needs the package pyarrow: pip install "fruitgan[hub]"') from error
     try:
         with ParquetFile(table) as file:
             columns = [field.name for field in file.schema_arrow if BYTES.match(str(field.type))]

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fruitgan.engines.contracts import Engine, Images, Machine, Weights, engines, finite, out_of_memory, worker_count
-from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError, is_out_of_memory
+from fruitgan.errors import DataError, FruitganError, UsageError, is_out_of_memory, needing
 from fruitgan.files import write_atomically
 from fruitgan.machine import cache_folder, cores, may_have_gpu
 from fruitgan.progress import Note, silent
@@ -207,22 +207,13 @@ def obtain_graph(generator: Choice, weights: Weights) -> Graph:
 
 def export_graph(generator: Choice, weights: Weights) -> Graph:
     """The graph as torch exports it, some ten seconds' work. Raises: as `obtain_graph`."""
-    with exporters_needed(f"to export the generator {generator.name}"):
+    with needing("onnx", f"the export of the generator {generator.name}"):
         from fruitgan.engines.onnx_export import export
     onnx, shapes, used = export(generator, weights)
     about = About(
         format=FORMAT, generator=generator.name, options=generator.options, weights=shapes, used=used, sha256=_sha256(onnx)
     )
     return Graph(onnx, about)
-
-
-@contextlib.contextmanager
-def exporters_needed(why: str) -> Any:
-    """Raises: EnvironmentProblem with the line for pip, where a package to be imported is not installed."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise EnvironmentProblem(f'{error.name} is not installed {why}: pip install "fruitgan[onnx]"') from error
 
 
 def write_graph(graph: Graph, path: Path) -> None:

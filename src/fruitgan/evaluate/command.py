@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 HEADLINES = 5
 """So many numbers are printed; the report, and --verbose, have all."""
+OF_BUNDLES = ("data", "domains", "to", "count", "image_size")
+"""Options for what the bundles of --compare make."""
 of_gates, of_compare = (functools.partial(option, panel=panel) for panel in ("Gates", "Side by side"))
 
 
@@ -106,27 +108,18 @@ def evaluate(
     """
     given = locals()
     bounds = _bounds("--fail-above", fail_above or []), _bounds("--fail-below", fail_below or [])
-    runs = _runs(
-        fake_dir,
-        compare or [],
-        further or [],
-        {"--data": data, "--domains": domains, "--to": to, "--count": count} | {"--image-size": image_size},
-    )
+    runs = _runs(given)
     from fruitgan.evaluate import settings as choices
 
     _check_places([folder for folder in (fake_dir, real_dir) if folder is not None], runs if compare else (), data)
     from fruitgan.evaluate.compare import compare as compare_job
     from fruitgan.evaluate.job import evaluate as job
 
-    chosen = _names(features) or choices.DEFAULT_FEATURES
     settings = options.settings_of(
         choices.EvaluateSettings,
         given,
         fake_dir=fake_dir or runs[0],
-        attackers=_names(attackers),
-        features=chosen,
-        metrics=_names(metrics) or choices.DEFAULT_METRICS,
-        weights=_weights(weights or [], [name for name in chosen if choices.takes_weights(name)]),
+        weights=_weights(weights or [], list(filter(choices.takes_weights, features or choices.DEFAULT_FEATURES))),
         fail_above=bounds[0],
         fail_below=bounds[1],
     )
@@ -160,24 +153,20 @@ def _check_places(folders: list[str], runs: tuple[str, ...], data: str | None) -
         check_name(data)
 
 
-def _runs(fake_dir: str | None, compare: list[str], further: list[str], of_bundles: Mapping[str, object]) -> tuple[str, ...]:
+def _runs(given: Mapping[str, Any]) -> tuple[str, ...]:
     """Whose images are judged; more than one is a comparison. Raises: UsageError."""
-    runs = tuple(([] if fake_dir is None else [str(fake_dir)]) + compare + further)
+    fake_dir, compare, further = given["fake_dir"], given["compare"] or [], given["further"] or []
+    runs = tuple(([] if fake_dir is None else [fake_dir]) + compare + further)
     if compare and len(runs) < 2:
         raise UsageError(f"--compare {runs[0]}: with what? Give at least two, as in --compare RUN1 RUN2")
     if further and not compare:
         raise UsageError(f"{further[0]}: give a folder of generated images with --fake-dir, or several runs after --compare")
     if not runs:
         raise UsageError("give the generated images with --fake-dir DIR, or several runs with --compare RUN1 RUN2")
-    for name, value in of_bundles.items():
-        if value is not None and not compare:
-            raise UsageError(f"{name}: belongs to --compare")
+    for name in OF_BUNDLES:
+        if given[name] is not None and not compare:
+            raise UsageError(f"--{name.replace('_', '-')}: belongs to --compare")
     return runs
-
-
-def _names(given: list[str] | None) -> tuple[str, ...]:
-    """Names that were given one by one or with commas between."""
-    return tuple(name.strip() for text in given or [] for name in text.split(","))
 
 
 def _weights(given: list[str], takers: list[str]) -> dict[str, Path]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fruitgan.errors import DataError, EnvironmentProblem, UsageError, is_out_of_memory
+from fruitgan.errors import DataError, UsageError, is_out_of_memory, needing
 from fruitgan.files import file_sha256
 from fruitgan.machine import cache_folder, is_offline
 from fruitgan.networks.backbones import Backbone, freeze
@@ -89,10 +89,8 @@ def import_timm(what: str, network: str) -> Any:
         EnvironmentProblem: the extra is not installed.
         UsageError: no such network.
     """
-    try:
+    with needing("timm", what):
         import timm
-    except ImportError as error:
-        raise EnvironmentProblem(f'{what} needs the package timm: pip install "fruitgan[timm]"') from error
     if not timm.is_model(network.split(".")[0]):
         raise UsageError(f"timm has no classifier named {network!r}: {suggestion(network, timm.list_models())}")
     return timm

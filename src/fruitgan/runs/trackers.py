@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fruitgan.errors import DataError, EnvironmentProblem, FruitganError
+from fruitgan.errors import DataError, FruitganError, needing
 from fruitgan.files import write_atomically
 from fruitgan.images import Pixels
 from fruitgan.machine import is_offline
@@ -74,7 +74,8 @@ class TensorBoard(Tracker):
     """TensorBoard's event files, by the extra `tensorboard`."""
 
     def __init__(self) -> None:
-        self._module = _needed("torch.utils.tensorboard", "tensorboard")
+        with needing("tensorboard", "--track tensorboard"):
+            self._module = importlib.import_module("torch.utils.tensorboard")
 
     def begin(self, run: TrackedRun) -> str:
         self._writer = self._module.SummaryWriter(str(run.folder))
@@ -100,7 +101,8 @@ class Wandb(Tracker):
     """
 
     def __init__(self) -> None:
-        self._module = _needed("wandb", "wandb")
+        with needing("wandb", "--track wandb"):
+            self._module = importlib.import_module("wandb")
 
     def begin(self, run: TrackedRun) -> str:
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -130,14 +132,6 @@ class Wandb(Tracker):
 
     def end(self) -> None:
         self._run.finish()
-
-
-def _needed(module: str, extra: str) -> Any:
-    """The module; Raises: EnvironmentProblem if its package is not installed."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise EnvironmentProblem(f'--track {extra} needs a package: pip install "fruitgan[{extra}]"') from error
 
 
 @dataclass(frozen=True, kw_only=True)

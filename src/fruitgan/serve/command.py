@@ -9,7 +9,7 @@ from pathlib import Path
 from fruitgan.console import Console, options
 from fruitgan.console.options import option
 from fruitgan.console.signals import stopped_at_once
-from fruitgan.errors import EnvironmentProblem, FruitganError, reason_of
+from fruitgan.errors import FruitganError, needing, reason_of
 
 
 def serve(
@@ -27,12 +27,10 @@ def serve(
     Example: fruitgan serve --port 8080
     """
     given = locals()
-    try:
+    with needing("serve", "serve"):
         import uvicorn
 
         from fruitgan.serve.app import ServeSettings, make_app
-    except ModuleNotFoundError as error:
-        raise EnvironmentProblem(f'{error.name} is not installed, which pages need: pip install "fruitgan[serve]"') from error
     settings = options.settings_of(ServeSettings, given, bundles=tuple(bundle or ()))
     app, console = make_app(settings), Console(quiet=quiet)
     try:

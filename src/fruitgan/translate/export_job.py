@@ -18,9 +18,9 @@ from fruitgan.data.decode import decode
 from fruitgan.data.finder import image_files
 from fruitgan.demo.fruit import KINDS, MINIMUM_SIZE_PX, draw
 from fruitgan.engines.contracts import Weights, engines
-from fruitgan.engines.onnx_engine import exporters_needed, obtain_graph
+from fruitgan.engines.onnx_engine import obtain_graph
 from fruitgan.engines.padding import network_size, translate_pixels
-from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.errors import DataError, FruitganError, UsageError, needing
 from fruitgan.files import check_writable, write_atomically
 from fruitgan.images import Pixels, resize
 from fruitgan.progress import OnProgress, Progress
@@ -127,7 +127,7 @@ def _onnx(
     card: Card, way: str, weights: Weights, dtype: str, pictures: list[tuple[str, Pixels]]
 ) -> tuple[bytes, dict[str, Any]]:
     """The model's bytes and how far it is from torch. Raises: FruitganError where a picture in fp32 is not torch's."""
-    with exporters_needed("to export a model"):
+    with needing("onnx", "the export of a model"):
         from fruitgan.engines.onnx_export import converted, standalone
     kept = ("name", "domains", "image_size_px", "size_minimum_px", "size_multiple_px", "licence", "notes", "data")
     about = {key: value for key, value in to_json(card).items() if key in kept}

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fruitgan.data.download import RemoteFile, fetch_file
-from fruitgan.errors import DataError, EnvironmentProblem, UsageError
+from fruitgan.errors import DataError, UsageError, needing
 from fruitgan.files import file_sha256
 from fruitgan.images import Pixels
 from fruitgan.measures.contracts import Features, SquashedFeatures
@@ -128,8 +128,6 @@ INCEPTION = RemoteFile(
 )
 """The TensorFlow network of 2015-12-05, converted by the authors of pytorch-fid; Apache-2.0."""
 
-INSTALL = 'pip install "fruitgan[inception]"'
-
 
 class FidelityFeatures(Features):
     """The pooled features of a network as torch-fidelity has it, which brings the pictures to its size itself."""
@@ -223,10 +221,8 @@ def dinov2(*, network: str = "vit-s-14", weights: str = "") -> FidelityFeatures:
 
 def _fidelity(features: str) -> Any:
     """The package torch-fidelity; Raises: EnvironmentProblem if it is not installed."""
-    try:
+    with needing("inception", f"the features {features}"):
         import torch_fidelity
-    except ImportError as error:
-        raise EnvironmentProblem(f"the features {features} need the package torch-fidelity: {INSTALL}") from error
     return torch_fidelity
 
 
