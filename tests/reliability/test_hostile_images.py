@@ -244,7 +244,7 @@ def ready() -> Iterator[None]:
     return
 
 
-@examples(600)
+@examples(300)
 @given(st.data())
 def test_any_spoilt_picture_is_what_pillow_makes_of_it_or_refused_in_one_line(
     ready: None, hostile: SimpleNamespace, capfd: pytest.CaptureFixture[str], data: st.DataObject
@@ -256,7 +256,7 @@ def test_any_spoilt_picture_is_what_pillow_makes_of_it_or_refused_in_one_line(
     assert capfd.readouterr() == ("", "")
 
 
-@examples(600)
+@examples(300)
 @given(st.binary(max_size=200))
 def test_bytes_of_any_kind_are_refused_in_one_line_or_are_a_picture(content: bytes) -> None:
     must_agree(content)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-import struct
 import time
 import zipfile
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -240,11 +238,6 @@ SMALL_BYTES = 50_000_000
 """Up to here the growth does not matter."""
 METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 """The others can ask for gigabytes of memory in a few bytes, and no set of images needs them."""
-ZIP_ERRORS = (
-    *(zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError, OverflowError),
-    *(struct.error, zlib.error, OSError),
-)
-"""What zipfile raises for a file that is damaged or made to confuse it."""
 
 
 def unzip(zip_file: Path, root: str, folder: Path, tell: OnProgress = silent) -> None:
@@ -262,7 +255,9 @@ def unzip(zip_file: Path, root: str, folder: Path, tell: OnProgress = silent) ->
                 entry.filename = "/".join(PurePosixPath(entry.filename).parts[1:])
                 archive.extract(entry, folder)  # no more than the size that it states, and of the right sum
                 tell(Progress(f"unpacking {root}", done, len(entries)))
-    except ZIP_ERRORS as error:
+    except (FruitganError, MemoryError):
+        raise
+    except Exception as error:  # zipfile raises nearly anything for a file that is damaged or made to confuse it
         if isinstance(error, OSError) and error.errno in REAL_TROUBLE:  # the disk's; any other is an impossible place or name
             raise
         reason = str(error).partition("\n")[0] or type(error).__name__
