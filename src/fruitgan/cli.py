@@ -16,7 +16,7 @@ import typer
 import typer.core
 import typer.main
 
-from fruitgan import distributed, launch
+from fruitgan import distributed
 from fruitgan.console import options
 from fruitgan.console.signals import INTERRUPTED
 from fruitgan.console.values import Kind
@@ -79,6 +79,8 @@ class Command(typer.core.TyperCommand):
         """Run it; one that trains may run in several processes, of which the first alone speaks."""
         if "processes" not in ctx.params:
             return super().invoke(ctx)
+        from fruitgan import launch
+
         given = {name: ctx.params[name] for name in ("gpu", "device", "processes")}
         if (number := launch.processes_wanted(**given)) > 1:
             on_cpu = ["--gpu", "none"] if given["gpu"] is None and given["device"] is None else []
@@ -210,7 +212,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # a parent may have closed them
     failure: BaseException | None = None
-    if distributed.LAUNCH in os.environ:
+    is_launched = distributed.LAUNCH in os.environ
+    if is_launched:
+        from fruitgan import launch
+
         launch.begun_by_launch()
     try:
         code = command_line().main(args=given, prog_name="fruitgan", standalone_mode=False)
@@ -231,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if code == INTERRUPTED:  # typer turns Ctrl-C into this code without a word
             _complain("interrupted")
     _give_up_on_stdout_if_unwritable()
-    return launch.left_by_launch(code, failure) if distributed.LAUNCH in os.environ else code
+    return launch.left_by_launch(code, failure) if is_launched else code
 
 
 def explained(error: Exception) -> tuple[int, str]:

@@ -9,7 +9,6 @@ from typing import Any
 
 from fruitgan.console import Console, names, options
 from fruitgan.registry import KINDS, OWN_PACKAGE, Registry, known_kind
-from fruitgan.settings import to_json
 
 LEAST_COLUMNS = 80
 
@@ -24,7 +23,9 @@ def list_registered(
     """
     console = Console(json=json)
     found = {name: Registry[Any](name).entries() for name in ([known_kind(kind)] if kind else KINDS)}
-    console.result({name: [{**to_json(entry), "summary": entry.summary} for entry in it] for name, it in found.items()})
+    if json:  # a summary is looked for in source text: once
+        console.result({name: [{**vars(entry), "summary": entry.summary} for entry in it] for name, it in found.items()})
+        return
     columns = max(LEAST_COLUMNS, shutil.get_terminal_size().columns) if sys.stdout.isatty() else LEAST_COLUMNS
     for name, entries in found.items():
         console.out(f"{name}:" if entries else f"no {name} are registered")

@@ -47,6 +47,15 @@ KINDS = (
 )
 
 
+DOCSTRING = re.compile(r'^    """(.+?)(?:"""|$)', re.MULTILINE)
+SUMMARIES = (
+    *((f"{word} {{}}{end}", DOCSTRING) for word in ("def", "class") for end in "(:"),
+    ("{} = ", re.compile(r'(?:help|summary)="(.+?)"')),
+    ('    "{}": ', re.compile(r': \(?(?:"\w+", )*"(.+?)"')),
+)
+"""How the source text of a registered thing begins, and where behind that its summary stands."""
+
+
 @dataclass(frozen=True, order=True)
 class Entry:
     """One registered name: where it comes from and the `module:attribute` it stands for."""
@@ -65,14 +74,12 @@ class Entry:
         says, or the text beside the name in a table, perhaps behind the names of two domains.
         """
         module, _, attribute = self.target.partition(":")
-        name = re.escape(attribute)
-        found = re.search(
-            rf'^(?:def|class) {name}\b.*?^    """(?P<doc>.+?)(?:"""|$)|'
-            rf'^{name} = [\w.]+\(.*?(?:help|summary)="(?P<help>.+?)"|^    "{name}": \(?(?:"\w+", )*"(?P<entry>.+?)"',
-            _source(module),
-            flags=re.MULTILINE | re.DOTALL,
-        )
-        return next(filter(None, found.groups())).strip() if found else ""
+        source = _source(module)
+        for beginning, words in SUMMARIES:
+            at = source.find("\n" + beginning.format(attribute))
+            if at >= 0 and (found := words.search(source, at)):
+                return found[1].strip()
+        return ""
 
 
 @functools.cache
