@@ -15,6 +15,8 @@ from picture_files import pixels_of
 from PIL import Image
 from toy_bundles import detector_card
 
+from fruitgan.data import labelled
+from fruitgan.data.decode import decode
 from fruitgan.data.labelled import LabelledImage, ManifestRow, manifest_bytes, read_dataset
 from fruitgan.errors import DataError, Stopped, UsageError
 from fruitgan.evaluate import sources
@@ -267,10 +269,13 @@ def test_of_very_many_images_a_random_draw_is_measured_and_said_so(dataset: Path
     fill(dataset / "origins/more", 6, 300, 0.8)
     monkeypatch.setattr(sources, "MOST_IMAGES", 24)
     monkeypatch.setattr(sources, "DRAWN_IMAGES", 20)
+    opened: list[Path] = []
+    monkeypatch.setattr(labelled, "decode", lambda path: opened.append(path) or decode(path))
     results = [evaluate(evaluating(dataset, seed=seed)) for seed in (0, 0, 1)]
     assert [(result.n_real, result.n_fake) for result in results] == [(20, 24)] * 3
     kids = [result.numbers["kid"].value for result in results]
     assert kids[0] == kids[1] != kids[2]
+    assert len(opened) == 3 * (20 + 24)
     assert any("of 30 real images 20 are measured" in warning for warning in results[0].warnings)
 
 
