@@ -223,23 +223,19 @@ def sharing(judges: Mapping[str, str], against: Sequence[str] | None) -> tuple[s
     `judges` are names with what each was trained on, "" for one without weights of its own. `EfficientNet-Lite1 (ImageNet)`
     shares data with what was trained on ImageNet, and weights with `timm:efficientnet_lite1`.
     """
-    return tuple(name for name, data in judges.items() if data and any(_shares(name, data, entry) for entry in against or ()))
+
+    def plain(text: str) -> str:
+        return "".join(sign for sign in text.lower() if sign.isalnum())
+
+    def shares(name: str, trained_on: str, entry: str) -> bool:
+        network, data = (plain(part) for part in entry.partition("(")[::2])
+        known = "" if trained_on == NOT_KNOWN else plain(trained_on)
+        return bool((data or network) and (data or network) in known) or bool(network and network in plain(name))
+
+    return tuple(name for name, data in judges.items() if data and any(shares(name, data, entry) for entry in against or ()))
 
 
 def dependent(judges: Mapping[str, str], against: Sequence[str] | None) -> frozenset[str]:
     """The judges that share training with those networks, and those that may, since their own training is not known."""
     unknown = [name for name, data in judges.items() if data == NOT_KNOWN and against]
     return frozenset((*sharing(judges, against), *unknown))
-
-
-def _shares(name: str, trained_on: str, entry: str) -> bool:
-    network, _, data = entry.partition("(")
-    return (trained_on != NOT_KNOWN and _is_in(data or network, trained_on)) or _is_in(network, name)
-
-
-def _is_in(part: str, whole: str) -> bool:
-    return bool(_plain(part)) and _plain(part) in _plain(whole)
-
-
-def _plain(text: str) -> str:
-    return "".join(sign for sign in text.lower() if sign.isalnum())
