@@ -19,8 +19,8 @@ from collections.abc import Iterator
 
 import torch
 
+from fruitgan.device import using_threads
 from fruitgan.machine import cores
-from fruitgan.threads import using_threads
 from fruitgan.train_gan.assemble import make_plan
 from fruitgan.train_gan.estimate import throw_away_step, training_threads
 from fruitgan.train_gan.settings import TrainGanSettings

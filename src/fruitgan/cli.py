@@ -18,8 +18,8 @@ import typer.main
 
 from fruitgan import distributed
 from fruitgan.console import options
+from fruitgan.console.names import Kind
 from fruitgan.console.signals import INTERRUPTED
-from fruitgan.console.values import Kind
 from fruitgan.errors import EnvironmentProblem, FruitganError, Stopped, UsageError, is_out_of_memory
 from fruitgan.machine import is_on
 from fruitgan.registry import OWN_PACKAGE, Registry, suggestion

@@ -1,19 +1,27 @@
-"""Where tensors live and in which precision they are multiplied."""
+"""Where and how torch computes: on which device, in which precision, in which memory, with how many threads of the CPU.
+
+Beside another busy process all cores can be ten times slower than one thread, since every operation waits for its slowest
+thread: the number that is fastest here and now is found by a short trial.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import functools
+import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fruitgan.errors import EnvironmentProblem, UsageError
+from fruitgan.machine import cores
 from fruitgan.settings import Precision
 
 KNOWN = "cpu, mps, cuda or cuda:N"
@@ -22,6 +30,9 @@ BF16_GAIN = 1.3
 """So many times as fast as fp32 a product must be in bf16, since norms and additions gain nothing."""
 SHARE_FOR_DATA = 0.4
 """Of a GPU's free memory; the rest is for networks and what they compute."""
+TRIAL_SECONDS = 3.0
+MOST_ROUNDS = 20
+ENVIRONMENT = "OMP_NUM_THREADS"
 
 
 def choose_device(gpu: str | None = None, device: str | None = None) -> torch.device:
@@ -161,3 +172,85 @@ def _bf16_pays_here() -> bool:
             times.append(time.perf_counter() - began)
         seconds[dtype] = min(times)
     return seconds[torch.bfloat16] * BF16_GAIN < seconds[torch.float32]
+
+
+@dataclass(frozen=True)
+class Threads:
+    """A number of threads, and why it is that."""
+
+    number: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.number} thread{'s' * (self.number > 1)} ({self.why})"
+
+
+def fixed_threads(asked: int | None, deterministic: bool = False) -> Threads | None:
+    """The number that needs no trial: `--threads N`, that of the environment, or all cores for `--deterministic`."""
+    if asked is not None:
+        return Threads(asked, "as asked")
+    if os.environ.get(ENVIRONMENT):
+        return Threads(torch.get_num_threads(), ENVIRONMENT)
+    if deterministic:
+        return Threads(cores(), "deterministic")
+    return Threads(1, "all there are") if cores() == 1 else None
+
+
+def seconds_by_threads(work: Callable[[], None], seconds: float = TRIAL_SECONDS) -> dict[int, float]:
+    """Mean seconds of the work with one thread, half of the cores and all of them, in turns, for so long in all.
+
+    torch is left with the number that it had.
+    """
+    numbers = sorted({1, max(1, cores() // 2), cores()})
+    spent = dict.fromkeys(numbers, 0.0)
+    rounds = 0
+    began = time.monotonic()
+    with using_threads(torch.get_num_threads()):
+        for number in numbers:
+            torch.set_num_threads(number)
+            work()  # makes the threads, and kernels for these shapes
+        while rounds < MOST_ROUNDS and (not rounds or time.monotonic() - began < seconds):
+            for number in numbers:
+                torch.set_num_threads(number)
+                start = time.perf_counter()
+                work()
+                spent[number] += time.perf_counter() - start
+            rounds += 1
+    return {number: total / rounds for number, total in spent.items()}
+
+
+def fastest_threads(work: Callable[[], None] | None = None, seconds: float = TRIAL_SECONDS) -> Threads:
+    """The number with which the work, or else a few convolutions with their gradients, is done soonest."""
+    found = seconds_by_threads(work or _convolutions(), seconds)
+    others = ", ".join(map(str, found))
+    return Threads(min(found, key=lambda number: found[number]), f"fastest of {others}")
+
+
+@contextlib.contextmanager
+def using_threads(number: int) -> Iterator[None]:
+    """Compute with so many threads, and as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def chosen_threads(asked: int | None) -> Threads:
+    """For fits and evaluations: the fixed number, else the fastest, chosen anew each time."""
+    return fixed_threads(asked) or fastest_threads(seconds=TRIAL_SECONDS / 3)
+
+
+def _convolutions() -> Callable[[], None]:
+    """A few layers as detectors and feature networks have them, on 8 images of 64 px."""
+    x = torch.ones(8, 3, 64, 64)
+    weights = [torch.full(shape, 0.01, requires_grad=True) for shape in ((32, 3, 3, 3), (32, 32, 3, 3), (64, 32, 3, 3))]
+
+    def work() -> None:
+        y = x
+        for weight in weights:
+            y = F.relu(F.conv2d(y, weight, padding=1))
+        torch.autograd.grad(y.sum(), weights)
+
+    return work

@@ -107,8 +107,7 @@ def _processors() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     with contextlib.suppress(Exception):
         import torch
 
-        from fruitgan.device import has_fast_bf16
-        from fruitgan.threads import fastest_threads, fixed_threads
+        from fruitgan.device import fastest_threads, fixed_threads, has_fast_bf16
 
         cpu["torch_threads"] = (fixed_threads(None) or fastest_threads(seconds=1)).number
         cpu["instructions"] = torch.backends.cpu.get_cpu_capability()

@@ -45,13 +45,11 @@ KINDS = (
     "trackers",
     "commands",
 )
-
-
 DOCSTRING = re.compile(r'^    """(.+?)(?:"""|$)', re.MULTILINE)
 SUMMARIES = (
     *((f"{word} {{}}{end}", DOCSTRING) for word in ("def", "class") for end in "(:"),
     ("{} = ", re.compile(r'(?:help|summary)="(.+?)"')),
-    ('    "{}": ', re.compile(r': \(?(?:"\w+", )*"(.+?)"')),
+    ('    "{}": "', re.compile(r': "(.+?)"')),
 )
 """How the source text of a registered thing begins, and where behind that its summary stands."""
 
@@ -71,7 +69,7 @@ class Entry:
         """A line on what it is, read from its source text, since importing every module would take seconds; empty if not found.
 
         That is the first line of the docstring of a function or a class, what `name = Thing(help="...")` or `summary="..."`
-        says, or the text beside the name in a table, perhaps behind the names of two domains.
+        says, or the text beside the name in a table.
         """
         module, _, attribute = self.target.partition(":")
         source = _source(module)

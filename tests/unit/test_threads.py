@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from fruitgan import threads
+from fruitgan import device as threads
 from fruitgan.console.options import parse_threads
+from fruitgan.device import fastest_threads, fixed_threads, seconds_by_threads, using_threads
 from fruitgan.errors import UsageError
-from fruitgan.threads import fastest_threads, fixed_threads, seconds_by_threads, using_threads
 
 
 @pytest.fixture(autouse=True)

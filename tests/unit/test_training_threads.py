@@ -13,7 +13,7 @@ from picture_files import save_noise
 from training_events import warnings_of
 from trainings import SMALL
 
-from fruitgan import threads
+from fruitgan import device as threads
 from fruitgan.progress import Event, Note
 from fruitgan.settings import read_json
 from fruitgan.train_gan import estimate, segment

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 import typer
 
 from fruitgan.console import names
-from fruitgan.console.values import Kind
+from fruitgan.console.names import Kind
 from fruitgan.errors import UsageError, shown
 from fruitgan.registry import suggestion
 

@@ -19,7 +19,7 @@ from fruitgan import bundle as bundles
 from fruitgan.bundle import Bundle
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.sources import Source, find_source
-from fruitgan.device import choose_device
+from fruitgan.device import choose_device, using_threads
 from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluate.detectors import TwoSampleTest
 from fruitgan.files import write_atomically
@@ -33,7 +33,6 @@ from fruitgan.report.grid import png_bytes
 from fruitgan.runs.resume import find_run
 from fruitgan.runs.run import CONFIG, Run
 from fruitgan.settings import to_json
-from fruitgan.threads import using_threads
 from fruitgan.train_detector.protocols import too_few
 from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.page import training_report

@@ -19,7 +19,7 @@ from fruitgan.data.groups import merged_groups
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.remote import is_elsewhere
 from fruitgan.data.shards import SUFFIX
-from fruitgan.device import choose_device
+from fruitgan.device import choose_device, chosen_threads, using_threads
 from fruitgan.errors import DataError, FruitganError, Stopped, UsageError, reason_of
 from fruitgan.evaluate.detection import detect, is_path
 from fruitgan.evaluate.detectors import detectors_named
@@ -49,7 +49,6 @@ from fruitgan.networks.contracts import detectors
 from fruitgan.progress import Event, OnProgress
 from fruitgan.registry import suggestion
 from fruitgan.runs.resume import environment
-from fruitgan.threads import chosen_threads, using_threads
 
 FILE = "evaluation.json"
 REPORT = "report.html"

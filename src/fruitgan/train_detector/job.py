@@ -16,7 +16,7 @@ import fruitgan
 from fruitgan.data.augment import augmentations
 from fruitgan.data.labelled import LabelledImage, read_dataset
 from fruitgan.data.preprocessing import AS_USUAL, with_found_range
-from fruitgan.device import choose_device
+from fruitgan.device import Threads, choose_device, chosen_threads, fixed_threads, using_threads
 from fruitgan.distributed import own_gpu, own_threads, ranks
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.files import check_writable, write_atomically
@@ -29,7 +29,6 @@ from fruitgan.runs.resume import DETECTOR, environment, find_run, keep_environme
 from fruitgan.runs.run import CHECKPOINTS, LOCK, LOG, Run, of_first, refuse_existing, run_of_launch
 from fruitgan.runs.trackers import Trackers
 from fruitgan.settings import to_json
-from fruitgan.threads import Threads, chosen_threads, fixed_threads, using_threads
 from fruitgan.train_detector.calibration import by_source_split, calibration, calibration_slope, judge
 from fruitgan.train_detector.detector import (
     DetectorBundle,

@@ -23,13 +23,21 @@ from torch.utils.flop_counter import flop_registry
 
 from fruitgan.data.loader import Batch, Sampler
 from fruitgan.data.sources import find_source
-from fruitgan.device import choose_device, keep_freed_memory
+from fruitgan.device import (
+    TRIAL_SECONDS,
+    Threads,
+    choose_device,
+    fastest_threads,
+    fixed_threads,
+    keep_freed_memory,
+    seconds_by_threads,
+    using_threads,
+)
 from fruitgan.distributed import ranks
 from fruitgan.errors import FruitganError
 from fruitgan.files import write_atomically
 from fruitgan.machine import spare_memory_bytes
 from fruitgan.networks.contracts import SizeRule
-from fruitgan.threads import TRIAL_SECONDS, Threads, fastest_threads, fixed_threads, seconds_by_threads, using_threads
 from fruitgan.train_gan.assemble import Plan, bare_trainer, default_recipe, make_objective, make_plan
 from fruitgan.train_gan.cuda_graphs import WARM_UP_STEPS
 from fruitgan.train_gan.objectives.contracts import Objective

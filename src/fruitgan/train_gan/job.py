@@ -18,7 +18,7 @@ from fruitgan import bundle as bundles
 from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.preprocessing import with_found_range
 from fruitgan.data.sources import Source, find_source
-from fruitgan.device import be_deterministic, choose_device
+from fruitgan.device import Threads, be_deterministic, choose_device, fixed_threads, using_threads
 from fruitgan.distributed import own_gpu, own_threads, ranks
 from fruitgan.errors import DataError, UsageError, is_out_of_memory
 from fruitgan.files import check_writable
@@ -27,7 +27,6 @@ from fruitgan.runs.resume import changed_settings, environment, find_run, keep_e
 from fruitgan.runs.run import CONFIG, LAUNCH, RESULT, Run, of_first, refuse_existing, run_of_launch
 from fruitgan.runs.trackers import Trackers
 from fruitgan.settings import to_json, typed
-from fruitgan.threads import Threads, fixed_threads, using_threads
 from fruitgan.train_gan.assemble import (
     Datasets,
     Plan,

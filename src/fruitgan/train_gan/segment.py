@@ -14,6 +14,7 @@ import torch
 
 from fruitgan import bundle as bundles
 from fruitgan.data.sources import Source
+from fruitgan.device import Threads
 from fruitgan.distributed import ranks
 from fruitgan.errors import UsageError
 from fruitgan.files import write_atomically
@@ -23,7 +24,6 @@ from fruitgan.runs.checkpoint import Checkpoints, SaveClock, Snapshot, snapshot
 from fruitgan.runs.run import CHECKPOINTS, RESULT, SAMPLES, Run
 from fruitgan.runs.trackers import Trackers
 from fruitgan.settings import to_json
-from fruitgan.threads import Threads
 from fruitgan.train_gan.assemble import Datasets, Plan, make_bundle, make_trainer
 from fruitgan.train_gan.estimate import faster_threads, profiled
 from fruitgan.train_gan.monitor import OBSERVE_STEPS, RunLog, went_back
