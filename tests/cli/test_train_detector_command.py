@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -195,9 +194,9 @@ def test_a_run_is_extended_by_more_epochs_and_refused_in_use_with_other_images_o
 
 
 def test_a_dataset_that_disappears_while_it_is_read_is_an_error(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lose(*_: object) -> dict[object, object]:
+    def lose(*_: object) -> dict[bool, list[tuple[int, int]]]:
         Path("dataset/origins").rename("elsewhere")
-        return {True: Counter(), False: Counter()}
+        return {True: [], False: []}
 
     monkeypatch.setattr(job, "sizes_of", lose)
     code, _, err = cli(*NETWORK)

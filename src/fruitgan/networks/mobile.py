@@ -43,12 +43,18 @@ class _ShuffledGenerator(MaskedGenerator):
     """
 
     factor: int
-    head: ReflectConv2d
-    smooth: BlurPool
 
-    def _start_as_identity(self) -> None:
+    def _finish(self, width: int, maps: int, steps: Sequence[nn.Module]) -> None:
+        """The last layers, first weights, and the steps behind which `encode` looks."""
+        self.head = ReflectConv2d(width, maps)
+        self.smooth = BlurPool()
+        self._steps = [*steps]  # a list, in which torch looks for no parts
+        self.encode_points = len(self._steps)
         initialise(self)
         nn.init.zeros_(self.head.weight)
+
+    def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
+        return inner_maps(self._steps, x, points)
 
     def _composed(self, source: Tensor, inner: Tensor) -> GeneratorParts:
         return composed(source, self.smooth(at_least_fp32(F.pixel_shuffle(self.head(inner), self.factor))))
@@ -68,17 +74,11 @@ class MobileGenerator(_ShuffledGenerator):
         self.trunk = nn.Sequential(nn.Sequential(*down), *(separable_block(4 * c) for _ in range(blocks)))
         self.widen = nn.Sequential(nn.Conv2d(4 * c, 4 * c, 1), nn.PixelShuffle(2), BlurPool())
         self.join = nn.Sequential(ReflectConv2d(2 * c, c), nn.ReLU(inplace=True))
-        self.head = ReflectConv2d(c, 16 if mask else 12)
-        self.smooth = BlurPool()
-        self.encode_points = 2 + blocks
-        self._start_as_identity()
+        self._finish(c, 16 if mask else 12, [self.stem, *self.trunk])
 
     def parts(self, x: Tensor) -> GeneratorParts:
         skip = self.stem(x)
         return self._composed(x, self.join(torch.cat([self.widen(self.trunk(skip)), skip], dim=1)))
-
-    def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
-        return inner_maps([self.stem, *self.trunk], x, points)
 
 
 class LiteGenerator(_ShuffledGenerator):
@@ -90,16 +90,10 @@ class LiteGenerator(_ShuffledGenerator):
     def __init__(self, base_channels: int, blocks: int) -> None:
         super().__init__()
         self.trunk = nn.Sequential(_stem(base_channels, self.factor), *(separable_block(base_channels) for _ in range(blocks)))
-        self.head = ReflectConv2d(base_channels, 3 * self.factor**2)
-        self.smooth = BlurPool()
-        self.encode_points = len(self.trunk)
-        self._start_as_identity()
+        self._finish(base_channels, 3 * self.factor**2, list(self.trunk))
 
     def parts(self, x: Tensor) -> GeneratorParts:
         return self._composed(x, self.trunk(x))
-
-    def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
-        return inner_maps(self.trunk, x, points)
 
 
 class LiteUGenerator(_ShuffledGenerator):
@@ -121,10 +115,7 @@ class LiteUGenerator(_ShuffledGenerator):
         self.enlarge = BilinearUpsample()
         self.narrow = nn.ModuleList(nn.Conv2d(wide, narrow, 1) for narrow, wide in itertools.pairwise(widths))
         self.refine = nn.ModuleList(separable_block(width) for width in widths[:-1])
-        self.head = ReflectConv2d(widths[0], 3 * self.factor**2)
-        self.smooth = BlurPool()
-        self.encode_points = len(self.downs) + blocks
-        self._start_as_identity()
+        self._finish(widths[0], 3 * self.factor**2, [*self.downs, *self.blocks])
 
     def parts(self, x: Tensor) -> GeneratorParts:
         levels = self.encode(x, range(self.encode_points))
@@ -132,9 +123,6 @@ class LiteUGenerator(_ShuffledGenerator):
         for level in reversed(range(len(self.narrow))):
             inner = self.refine[level](levels[level] + self.enlarge(self.narrow[level](inner)))
         return self._composed(x, inner)
-
-    def encode(self, x: Tensor, points: Sequence[int]) -> list[Tensor]:
-        return inner_maps([*self.downs, *self.blocks], x, points)
 
 
 def _down(narrow: int, wide: int) -> nn.Sequential:

@@ -23,6 +23,8 @@ from fruitgan.train_detector.settings import OUT
 
 @dataclass(frozen=True, kw_only=True)
 class DetectSettings:
+    """Which pictures, and by which detector."""
+
     pictures: tuple[str, ...]
     """Files, folders and glob patterns."""
     recursive: bool = False

@@ -6,7 +6,6 @@ import inspect
 import json
 import statistics
 import string
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +54,8 @@ FEATURES = "features"
 
 Values = NDArray[np.float64]
 Network = Callable[[Tensor], Tensor]
-Sizes = Mapping[bool, Counter[tuple[int, int]]]
-"""By class (generated or not): how many images have which width and height."""
+Sizes = Mapping[bool, Sequence[tuple[int, int]]]
+"""Width and height of the images by class (generated or not)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,11 +261,8 @@ def answers(detector: Detector, pictures: Sequence[Pixels], device: torch.device
 
 def sizes_of(images: Sequence[LabelledImage]) -> Sizes:
     """From the files' headers alone; a file that has none counts for nothing here and is named when it is decoded."""
-    sizes: dict[bool, Counter[tuple[int, int]]] = {True: Counter(), False: Counter()}
-    for image in images:
-        if (header := header_of(image.path)) is not None:
-            sizes[image.generated][header[:2]] += 1
-    return sizes
+    headers = [(image.generated, header_of(image.path)) for image in images]
+    return {kind: [header[:2] for label, header in headers if header and label == kind] for kind in (True, False)}
 
 
 def choose_detector(name: str, options: Mapping[str, str], image_size: int | None, sizes: Sizes) -> Choice:
@@ -286,15 +282,15 @@ def choose_detector(name: str, options: Mapping[str, str], image_size: int | Non
 
 
 def _usual_side(sizes: Sizes, default: int) -> int:
-    sides = [min(size) for counter in sizes.values() for size in counter.elements()]
+    sides = [min(size) for those in sizes.values() for size in those]
     return int(statistics.median_low(sides)) if sides else default
 
 
 def size_notes(sizes: Sizes, size_px: int) -> tuple[str, ...]:
     """How resizing affects the accuracy: it may give the classes away, or remove what distinguishes them."""
-    notes, number = [], len(sizes[True] | sizes[False])
+    notes, number = [], len({*sizes[True], *sizes[False]})
     if set(sizes[True]) != set(sizes[False]) and sizes[True] and sizes[False]:
-        usual = [" x ".join(map(str, sizes[generated].most_common(1)[0][0])) for generated in (True, False)]
+        usual = [" x ".join(map(str, statistics.mode(sizes[generated]))) for generated in (True, False)]
         notes.append(
             f"the classes differ in size (mostly {usual[0]} px generated, {usual[1]} px real): all are resized alike, but the "
             "resizing itself can give them away; export-dataset makes both the same way"

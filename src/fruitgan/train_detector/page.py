@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fruitgan.files import write_atomically
 from fruitgan.images import Pixels
 from fruitgan.report.page import inline_images, number, render
-from fruitgan.report.plots import Line, line_plot
+from fruitgan.report.plots import Line, Panel, line_plot
 from fruitgan.runs.run import PLOTS
 from fruitgan.train_detector.calibration import roc_points
 from fruitgan.train_detector.fit import Training
@@ -33,31 +31,24 @@ Logits = NDArray[np.float64]
 """[n] of the test images, above 0 for generated."""
 
 
-@dataclass(frozen=True)
-class Plot:
-    """A plot, as the template's `panel` wants it: `lines` are x and y by label, two at most."""
+class Plot(NamedTuple):
+    """Curves by label, two at most, each its x and y."""
 
-    name: str
     title: str
     x_label: str
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     y_end: float | None = None
-    level: str = ""
 
-    @property
-    def legend(self) -> list[tuple[str, int]]:
-        return [(label, colour) for colour, label in enumerate(self.lines, start=1)]
-
-    @property
-    def plot(self) -> Markup:
+    def panel(self, name: str) -> Panel:
+        """For the page."""
         lines = [
             Line(x=x, y=y, colour=colour, style="dashed" if label == COIN else "strong")
             for colour, (label, (x, y)) in enumerate(self.lines.items(), start=1)
         ]
         told = "; ".join(f"{label}: {number(y[0])} to {number(y[-1])}" for label, (_, y) in self.lines.items())
-        description = f"{self.title}. {told}."
-        x_end = lines[0].x[-1]
-        return line_plot(self.name, lines, description=description, x_end=x_end, y_end=self.y_end, x_label=self.x_label)
+        description, x_end = f"{self.title}. {told}.", lines[0].x[-1]
+        plot = line_plot(name, lines, description=description, x_end=x_end, y_end=self.y_end, x_label=self.x_label)
+        return Panel(title=self.title, plot=plot, legend=[(label, colour) for colour, label in enumerate(self.lines, start=1)])
 
     def png(self) -> bytes:
         """A file of its own, with title and legend."""
@@ -97,14 +88,14 @@ def detector_report(
         name=name,
         result=result,
         examples=[(kind, [next(uris) for _ in group]) for kind, group in examples.items()],
-        panels=_plots(result, training, logits),
+        panels={name: plot.panel(name) for name, plot in _plots(result, training, logits).items()},
         training=training,
         machine=[(key.replace("_", " "), str(value)) for key, value in machine.items() if value is not None],
     )
 
 
 def plot_files(result: Mapping[str, Any], training: Training, logits: Logits) -> dict[str, bytes]:
-    return {f"{plot.name}.png": plot.png() for plot in _plots(result, training, logits)}
+    return {f"{name}.png": plot.png() for name, plot in _plots(result, training, logits).items()}
 
 
 def _examples(training: Training, logits: Logits) -> dict[str, list[Pixels]]:
@@ -125,17 +116,16 @@ def _examples(training: Training, logits: Logits) -> dict[str, list[Pixels]]:
     return shown
 
 
-def _plots(result: Mapping[str, Any], training: Training, logits: Logits) -> list[Plot]:
+def _plots(result: Mapping[str, Any], training: Training, logits: Logits) -> dict[str, Plot]:
     rounds = training.rounds
     numbers = [float(found.number) for found in rounds]
     x_label = "epoch" if rounds[0].penalty is None else "trial, from the strongest penalty to the weakest"
     val = "val" if result["protocol"] != "seed" else "val, which is also test"
     losses = {"train": [found.train_loss for found in rounds], val: [found.val_loss for found in rounds]}
     accuracies = {"train": [found.train_accuracy for found in rounds], val: [found.val_accuracy for found in rounds]}
-    false, true = roc_points(logits, training.dataset.generated[training.split.test])
-    roc = {"this detector": (false, true), COIN: ([0.0, 1.0], [0.0, 1.0])}
-    return [
-        Plot("loss", "Loss", x_label, {label: (numbers, values) for label, values in losses.items()}),
-        Plot("accuracy", "Accuracy during training", x_label, {k: (numbers, v) for k, v in accuracies.items()}, y_end=1.02),
-        Plot("roc", "ROC curve", "real images classified as generated", roc, y_end=1.02),
-    ]
+    roc = {"this detector": roc_points(logits, training.dataset.generated[training.split.test]), COIN: ([0.0, 1.0], [0.0, 1.0])}
+    return {
+        "loss": Plot("Loss", x_label, {label: (numbers, values) for label, values in losses.items()}),
+        "accuracy": Plot("Accuracy during training", x_label, {k: (numbers, v) for k, v in accuracies.items()}, 1.02),
+        "roc": Plot("ROC curve", "real images classified as generated", roc, 1.02),
+    }
