@@ -200,9 +200,11 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignor
     def __init__(self, given: Sequence[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self.multiply_adds: int = 0
-        self._given = {id(storage): storage for storage in (tensor.untyped_storage() for tensor in given)}
-        self._alive: dict[int, tuple[weakref.ref[Any], int]] = {}
-        self._bytes = self.peak_bytes = sum(storage.nbytes() for storage in self._given.values())
+        self._alive: dict[int, weakref.ref[Any]] = {}
+        self._bytes = self.peak_bytes = 0
+        self._given = [tensor.untyped_storage() for tensor in given]  # which are held, and so stay
+        for storage in self._given:
+            self._keep(storage)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._fused_adam_.tensor_lr and args[0][0].is_meta:
@@ -217,15 +219,16 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignor
         return out
 
     def _keep(self, storage: torch.UntypedStorage) -> None:
-        name = id(storage)
-        if name in self._alive or name in self._given:
+        name, size = id(storage), storage.nbytes()
+        if name in self._alive:
             return
 
         def forget(_: Any) -> None:
-            self._bytes -= self._alive.pop(name)[1]
+            del self._alive[name]
+            self._bytes -= size
 
-        self._alive[name] = (weakref.ref(storage, forget), storage.nbytes())
-        self._bytes += storage.nbytes()
+        self._alive[name] = weakref.ref(storage, forget)
+        self._bytes += size
         self.peak_bytes = max(self.peak_bytes, self._bytes)
 
 
@@ -337,12 +340,9 @@ def profiled(steps: Iterator[StepReport], device: torch.device, folder: Path) ->
     """
     for _, report in zip(range(SKIPPED_STEPS), steps, strict=False):
         yield report
-    kinds = [torch.profiler.ProfilerActivity.CPU]
-    if device.type == "cuda":
-        kinds.append(torch.profiler.ProfilerActivity.CUDA)
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else its library tells stderr when it starts, and that there is no GPU
     count = 0
-    with torch.profiler.profile(activities=kinds) as profiler:
+    with torch.profiler.profile() as profiler:
         for _, report in zip(range(PROFILED_STEPS), steps, strict=False):
             count += 1
             yield report

@@ -1,4 +1,4 @@
-"""The recipes that come with fruitgan; `fast`, `cut` and `lesson` are `fruit` with other parts."""
+"""The recipes that come with fruitgan; all are `cyclegan`, or what was made of it, with other parts."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ seed_unet = replace(
     epochs=40,
 )
 
-fruit = Recipe(
+fruit = replace(
+    cyclegan,
     summary="For GPUs: no aliasing, heads on pretrained features as discriminators, a loose cycle, averaged weights.",
     why={
         "generator": "blurred downsampling and bilinear upsampling leave no checkerboard; it changes the source where its mask "
@@ -71,7 +72,6 @@ fruit = Recipe(
     objective=Part(name="cyclegan", options={"gan_mode": "hinge", "pool_size": 0, "mask_losses": True, "shift": 1 / 16}),
     generator=Part(name="resnet-aa"),
     discriminator=Part(name="projected"),
-    augmentation=Part(name="jitter-mirror"),
     weights={
         "adversarial": Schedule(start=0.0, end=0.4, finish=0.02),
         "cycle": Schedule(start=2.0, end=0.5),
@@ -87,10 +87,6 @@ fruit = Recipe(
     ema_decay=0.999,
     pairing="passes",
     resample="lanczos",
-    fit="squash",
-    image_size_px=256,
-    batch_size=1,
-    epochs=200,
     precision="auto",
 )
 

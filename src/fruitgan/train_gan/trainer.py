@@ -193,7 +193,7 @@ class Trainer:
             ok = self._all_finite(list(losses.values()))
         if self._buffers:
             kept = torch.where(ok > 0, self._flat_buffers(), buffers)
-            parts = kept.split([buffer.numel() for buffer in self._buffers])
+            parts = torch.split(kept, [buffer.numel() for buffer in self._buffers])
             torch._foreach_copy_(self._buffers, [part.view_as(old) for part, old in zip(parts, self._buffers, strict=True)])
         with stage("optimise"):
             for optimizer in self.optimizers.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -184,12 +184,12 @@ class Judges:
         """The adversarial loss of the generator that made these fakes, [N, 3, H, W] in [-1, 1]."""
         return generator_loss(self.gan_mode, self._discriminator(domain)(self._shown(fake, draws, "fool")))
 
-    def losses(self, pairs: Mapping[str, tuple[Tensor, Tensor]], draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The discriminators' terms, from the real images of each domain and the fakes `to_judge`, each [N, 3, H, W]."""
+    def losses(self, step: Any) -> dict[str, Tensor]:
+        """The discriminators' terms of a prepared step, with its `batch` and by domain as `judged` the fakes `to_judge`."""
         terms = {}
-        for domain, (real, fake) in pairs.items():
-            fake = fake.to(real.dtype)
-            both = torch.cat([self._shown(real, draws, "learn"), self._shown(fake, draws, "learn")])
+        for domain, fake in step.judged.items():
+            real = step.batch.a if domain == "a" else step.batch.b
+            both = torch.cat([self._shown(images.to(real.dtype), step.batch.draws, "learn") for images in (real, fake)])
             on_real, on_fake = zip(*(scale.chunk(2) for scale in self._discriminator(domain)(both)), strict=True)
             terms[f"discriminator_{domain}"] = discriminator_loss(self.gan_mode, on_real, on_fake)
         return terms

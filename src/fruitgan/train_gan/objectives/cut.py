@@ -117,7 +117,8 @@ class CutStep:
     fake_b: Tensor
     mask_b: Tensor | None
     """[N, 1, H, W] in [0, 1], of the fakes."""
-    judged_b: Tensor
+    judged: Mapping[str, Tensor]
+    """What the discriminator learns from, by domain."""
     contrasts: Mapping[str, tuple[Tensor, Tensor]]
     """Sources and outputs, by loss weight."""
 
@@ -150,14 +151,14 @@ class CUT(Objective):
                 "projection": Projection(channels_of(cast(Encoder, generator), self.points)),
             }
         )
+        self.judges = Judges(self.networks, "b", **judging)
         self.players = (
             Player("generators", ("generator_ab", "projection"), self._generator_loss),
-            Player("discriminators", ("discriminator_b",), self._discriminator_loss),
+            Player("discriminators", ("discriminator_b",), self.judges.losses),
         )
         self.generators = {"a2b": "generator_ab"}
         weights = ("adversarial", *CONTRASTS) + MASK_WEIGHTS * mask_losses
         self.weights = {name: torch.ones(()) for name in weights}
-        self.judges = Judges(self.networks, "b", **judging)
         self.extras = self.judges.replay
         self.draws = self.judges.draws | dict.fromkeys(CONTRASTS, len(self.points) * positions)
 
@@ -165,14 +166,14 @@ class CUT(Objective):
         n = len(batch.a)
         identity = "identity_nce" in variant
         sources = torch.cat([batch.a, batch.b]) if identity else batch.a
-        outputs, mask = translated(self._generator, sources, variant)
+        outputs, mask = translated(self._generator, sources, variant, n)
         fake_b = outputs[:n]
         contrasts = {"nce": (batch.a, fake_b), "identity_nce": (batch.b, outputs[n:])}
         return CutStep(
             batch=batch,
             fake_b=fake_b,
-            mask_b=None if mask is None else mask[:n],
-            judged_b=self.judges.to_judge({"b": fake_b}, batch.draws)["b"],
+            mask_b=mask,
+            judged=self.judges.to_judge({"b": fake_b}, batch.draws),
             contrasts={name: pair for name, pair in contrasts.items() if name in variant},
         )
 
@@ -200,10 +201,6 @@ class CUT(Objective):
         encoder = cast(Encoder, self._generator)
         found: list[Tensor] = self.networks["projection"](encoder.encode(images, self.points), numbers)
         return found
-
-    def _discriminator_loss(self, step: CutStep) -> dict[str, Tensor]:
-        pairs = {"b": (step.batch.b, step.judged_b)}
-        return self.judges.losses(pairs, step.batch.draws)
 
 
 def cut(

@@ -49,12 +49,12 @@ def mask_area(mask: Tensor) -> Tensor:
     return at_least_fp32(mask).mean()
 
 
-def translated(generator: Generator, images: Tensor, variant: frozenset[str]) -> tuple[Tensor, Tensor | None]:
-    """The images, and their masks [N, 1, H, W] where the variant has losses of theirs and the generator has masks."""
+def translated(generator: Generator, images: Tensor, variant: frozenset[str], n: int) -> tuple[Tensor, Tensor | None]:
+    """The images, and the first n masks [n, 1, H, W] where the variant has losses of theirs and the generator has masks."""
     if variant.isdisjoint(MASK_WEIGHTS) or not isinstance(generator, MaskedGenerator):
         return generator(images), None
     parts = generator.parts(images)
-    return parts.image, parts.mask
+    return parts.image, None if parts.mask is None else parts.mask[:n]
 
 
 def mask_terms(masks: Mapping[str, Tensor | None], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -81,8 +81,8 @@ class CycleStep:
     mask_a: Tensor | None
     mask_b: Tensor | None
     """[N, 1, H, W] in [0, 1], of the fakes."""
-    judged_a: Tensor
-    judged_b: Tensor
+    judged: Mapping[str, Tensor]
+    """What discriminators learn from, by domain."""
 
 
 class CycleGAN(Objective):
@@ -110,14 +110,14 @@ class CycleGAN(Objective):
                 "discriminator_b": make_discriminator(),
             }
         )
+        self.judges = Judges(self.networks, "ab", **judging)
         self.players = (
             Player("generators", ("generator_ab", "generator_ba"), self._generators_loss),
-            Player("discriminators", ("discriminator_a", "discriminator_b"), self._discriminators_loss),
+            Player("discriminators", ("discriminator_a", "discriminator_b"), self.judges.losses),
         )
         self.generators = {"a2b": "generator_ab", "b2a": "generator_ba"}
         weights = ("adversarial", "cycle", "identity") + MASK_WEIGHTS * mask_losses
         self.weights = {name: torch.ones(()) for name in weights}
-        self.judges = Judges(self.networks, "ab", **judging)
         self.extras: Mapping[str, Replay] = self.judges.replay
         self.draws = self.judges.draws
 
@@ -125,10 +125,9 @@ class CycleGAN(Objective):
         n = len(batch.a)
         ab, ba = (cast(Generator, self.networks[name]) for name in ("generator_ab", "generator_ba"))
         identity = "identity" in variant
-        to_b, mask_b = translated(ab, torch.cat([batch.a, batch.b]) if identity else batch.a, variant)
-        to_a, mask_a = translated(ba, torch.cat([batch.b, batch.a]) if identity else batch.b, variant)
+        to_b, mask_b = translated(ab, torch.cat([batch.a, batch.b]) if identity else batch.a, variant, n)
+        to_a, mask_a = translated(ba, torch.cat([batch.b, batch.a]) if identity else batch.b, variant, n)
         fake_b, fake_a = to_b[:n], to_a[:n]
-        judged = self.judges.to_judge({"a": fake_a, "b": fake_b}, batch.draws)
         return CycleStep(
             batch=batch,
             fake_a=fake_a,
@@ -137,10 +136,9 @@ class CycleGAN(Objective):
             cycled_b=ab(fake_a),
             same_a=to_a[n:] if identity else None,
             same_b=to_b[n:] if identity else None,
-            mask_a=None if mask_a is None else mask_a[:n],
-            mask_b=None if mask_b is None else mask_b[:n],
-            judged_a=judged["a"],
-            judged_b=judged["b"],
+            mask_a=mask_a,
+            mask_b=mask_b,
+            judged=self.judges.to_judge({"a": fake_a, "b": fake_b}, batch.draws),
         )
 
     def _generators_loss(self, step: CycleStep) -> dict[str, Tensor]:
@@ -154,10 +152,6 @@ class CycleGAN(Objective):
             terms["identity_a"] = identity_loss(real.a, step.same_a, weights["identity"])
             terms["identity_b"] = identity_loss(real.b, step.same_b, weights["identity"])
         return terms | mask_terms({"ab": step.mask_b, "ba": step.mask_a}, weights)
-
-    def _discriminators_loss(self, step: CycleStep) -> dict[str, Tensor]:
-        pairs = {"a": (step.batch.a, step.judged_a), "b": (step.batch.b, step.judged_b)}
-        return self.judges.losses(pairs, step.batch.draws)
 
 
 def cyclegan(
