@@ -36,13 +36,6 @@ def test_a_result_is_exactly_one_json_object(capsys: pytest.CaptureFixture[str])
     assert said.err == "on the way\n"
 
 
-def test_a_result_for_people_is_no_json(capsys: pytest.CaptureFixture[str]) -> None:
-    console = Console()
-    console.result({"a": 1})
-    console.out("a is 1")
-    assert capsys.readouterr().out == "a is 1\n"
-
-
 def test_no_name_moves_the_cursor_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
