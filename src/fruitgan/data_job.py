@@ -14,9 +14,8 @@ from pathlib import Path
 
 from fruitgan.data.finder import NAMED_FILES, Remark
 from fruitgan.data.groups import near_groups
-from fruitgan.data.preprocessing import AS_USUAL, Preprocessing, Tally, with_found_range
+from fruitgan.data.preprocessing import AS_USUAL, Picture, Preprocessing, Split, Tally, survey, with_found_range
 from fruitgan.data.sources import SPLITS, Source, find_source, loose_source, must_be_folder, registry
-from fruitgan.data.survey import Picture, Split, survey
 from fruitgan.errors import DataError, FruitganError, UsageError, reason_of
 from fruitgan.files import new_folder
 from fruitgan.progress import OnProgress, silent

@@ -24,9 +24,8 @@ from fruitgan.cli import main
 from fruitgan.data.decode import formats
 from fruitgan.data.finder import images_below
 from fruitgan.data.image_dataset import DecodeSettings, ImageDataset, cached_dataset
-from fruitgan.data.preprocessing import AS_USUAL
+from fruitgan.data.preprocessing import AS_USUAL, survey
 from fruitgan.data.sources import loose_source
-from fruitgan.data.survey import survey
 from fruitgan.data_job import CheckSettings, check
 from fruitgan.engines.contracts import engines
 from fruitgan.errors import DataError

@@ -17,8 +17,7 @@ from fruitgan.addresses import place_of
 from fruitgan.cluster import connected
 from fruitgan.data.groups import merged_groups
 from fruitgan.data.labelled import LabelledImage
-from fruitgan.data.remote import is_elsewhere
-from fruitgan.data.shards import SUFFIX
+from fruitgan.data.remote import SUFFIX, is_elsewhere
 from fruitgan.device import choose_device, chosen_threads, using_threads
 from fruitgan.errors import DataError, FruitganError, Stopped, UsageError, reason_of
 from fruitgan.evaluate.detection import detect, is_path

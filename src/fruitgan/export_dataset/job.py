@@ -19,9 +19,8 @@ from fruitgan.cluster import Cluster, connected
 from fruitgan.data.groups import content_sha256
 from fruitgan.data.labelled import ORIGINS, PREDICTED
 from fruitgan.data.parallel import in_order
-from fruitgan.data.preprocessing import Preprocessing, with_found_range
+from fruitgan.data.preprocessing import Preprocessing, survey, with_found_range
 from fruitgan.data.sources import Source, find_source
-from fruitgan.data.survey import survey
 from fruitgan.engines.contracts import Engine, Images, Weights, engines, worker_count
 from fruitgan.engines.onnx_engine import AUTO, check_engine, engine_name, open_engine
 from fruitgan.engines.padding import translate_pixels

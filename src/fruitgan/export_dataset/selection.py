@@ -15,9 +15,8 @@ from fruitgan.bundle import Card
 from fruitgan.data.finder import Remark
 from fruitgan.data.groups import near_groups
 from fruitgan.data.labelled import LABELS, ORIGINS, PREDICTED
-from fruitgan.data.preprocessing import Preprocessing, Tally
+from fruitgan.data.preprocessing import Picture, Preprocessing, Survey, Tally
 from fruitgan.data.sources import Domain, Source
-from fruitgan.data.survey import Picture, Survey
 from fruitgan.errors import DataError
 
 if TYPE_CHECKING:

@@ -165,8 +165,8 @@ def import_checkpoint(
     Example: fruitgan import latest_net_G.pth --architecture resnet-9 --domains horse,zebra -o zebra.safetensors
     """
     given = locals()
-    from fruitgan.translate.import_job import ImportSettings
-    from fruitgan.translate.import_job import import_checkpoint as run
+    from fruitgan.translate.export_job import ImportSettings
+    from fruitgan.translate.export_job import import_checkpoint as run
 
     settings = options.settings_of(ImportSettings, given, image_size_px=image_size)
     console = Console(json=json, quiet=quiet)

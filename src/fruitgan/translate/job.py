@@ -20,7 +20,7 @@ from fruitgan.cluster import connected
 from fruitgan.data.finder import Found, Remark
 from fruitgan.data.parallel import Shard
 from fruitgan.data.preprocessing import parse_value_range
-from fruitgan.data.shards import is_shard
+from fruitgan.data.remote import is_shard
 from fruitgan.engines.contracts import Weights
 from fruitgan.engines.onnx_engine import AUTO, check_engine, engine_name, open_engine
 from fruitgan.errors import DataError, FruitganError, UsageError

@@ -16,7 +16,7 @@ from fruitgan.bundle import Card
 from fruitgan.data.decode import NotAnImage, decode_frames
 from fruitgan.data.finder import Remark, bare_reason, reason_no_image
 from fruitgan.data.parallel import in_order
-from fruitgan.data.shards import Member, is_shard, packed, samples
+from fruitgan.data.remote import Member, is_shard, packed, samples
 from fruitgan.engines.contracts import Engine, Weights, engines, worker_count
 from fruitgan.engines.padding import translate_pixels
 from fruitgan.errors import DataError, FruitganError, reason_of

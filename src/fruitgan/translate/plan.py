@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, get_args
 
 from fruitgan.addresses import Address, Listed, Place, listed, place_of
 from fruitgan.data.finder import HIDDEN, Found, Remark, find_images, identity_of, reason_no_image
-from fruitgan.data.shards import SUFFIX, is_shard, read_shard_mark
+from fruitgan.data.remote import SUFFIX, is_shard, read_shard_mark
 from fruitgan.errors import DataError, UsageError
 from fruitgan.files import open_regular, remove_abandoned
 from fruitgan.images import SUFFIXES
