@@ -118,9 +118,7 @@ def contestants(
     wanted = dict(zip(names, settings.runs, strict=True))
     folders = {name: at_hand(run, tell, BESIDE) for name, run in wanted.items()}
     bundles = {
-        name: locate(str(folder), settings.runs_dir)
-        for name, folder in folders.items()
-        if not folder.is_dir() or (folder / FILE_NAME).is_file()
+        name: locate(str(folder)) for name, folder in folders.items() if not folder.is_dir() or (folder / FILE_NAME).is_file()
     }
     if bundles and settings.data is None:
         raise UsageError(f"--compare {next(iter(bundles))}: a bundle needs images to translate: --data NAME|DIR")
@@ -152,8 +150,7 @@ def data_folder(settings: CompareSettings) -> Path | None:
     """What the manifests' sources are relative to, where the data are known."""
     if settings.data is None:
         return None
-    source = find_source(settings.data, domains=settings.domains)
-    files = [path for domain in (source.a, source.b) for path in (*domain.train, *domain.test)]
+    files = find_source(settings.data, domains=settings.domains).files
     return Path(os.path.commonpath([os.path.abspath(path.parent) for path in files]))
 
 

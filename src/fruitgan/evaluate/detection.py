@@ -16,11 +16,11 @@ import torch
 from fruitgan import randomness
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError
-from fruitgan.evaluate.detectors import TwoSampleTest, detectors_named, judged_images, result_of, squashing
+from fruitgan.evaluate.detectors import TwoSampleTest, detectors_named, judged_images, result_of
 from fruitgan.evaluate.results import DetectorResult, EvaluateResult, Row
 from fruitgan.evaluate.settings import NO_DETECTOR, Tell
 from fruitgan.evaluate.sources import Subject
-from fruitgan.measures.contracts import Features
+from fruitgan.measures.contracts import Features, squashing
 from fruitgan.measures.statistics import MaximumTest, maximum_test
 from fruitgan.runs.resume import DETECTOR, locate_detector
 from fruitgan.train_detector.detector import DetectorBundle, load_detector, open_image_dataset

@@ -20,7 +20,7 @@ from fruitgan.errors import UsageError
 from fruitgan.evaluate.results import DetectorResult, Row
 from fruitgan.evaluate.settings import ALL, NETWORK_FAMILIES, Tell
 from fruitgan.images import Pixels
-from fruitgan.measures.contracts import Features
+from fruitgan.measures.contracts import Features, squashing
 from fruitgan.measures.features import Pictures, extract
 from fruitgan.measures.statistics import auc, bootstrap_interval
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
@@ -128,11 +128,6 @@ def result_of(
         roc=tuple(float(share) for share in np.mean(curves, axis=0)),
         seconds=round(time.monotonic() - began, 3),
     )
-
-
-def squashing(size_px: int) -> str:
-    """How a detector that looks at pixels is shown every image."""
-    return f"squashed to {size_px} px (Lanczos, antialiased, 8 bits)"
 
 
 def scores(logits: Logits, generated: Truth, fold: Indices) -> Row:

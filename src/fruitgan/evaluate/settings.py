@@ -10,7 +10,6 @@ from pathlib import Path
 from fruitgan.errors import UsageError
 from fruitgan.images import Fit
 from fruitgan.progress import Event
-from fruitgan.settings import RUNS
 
 OUT = Path("runs/evaluate")
 DEFAULT_FEATURES = ("fruit-embed", "random", "colour")
@@ -130,8 +129,6 @@ class CompareSettings:
     """For bundles: images of each class, as of `export-dataset`."""
     image_size: int | None = None
     """For bundles: the side of their images; None: that of their training, the smallest of them where they differ."""
-    runs_dir: Path = RUNS
-    """Where runs are looked for by name."""
 
     def __post_init__(self) -> None:
         if len(self.runs) < 2:

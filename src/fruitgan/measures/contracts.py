@@ -50,6 +50,11 @@ class Features(nn.Module, ABC):
         """[N, 3, H', W'] in [0, 1] to [N, D]; an image's numbers do not depend on its neighbours."""
 
 
+def squashing(size_px: int) -> str:
+    """In words, how a square of this size is made of every picture."""
+    return f"squashed to {size_px} px (Lanczos, antialiased, 8 bits)"
+
+
 class SquashedFeatures(Features):
     """Features of pictures that are squashed to a square of `size_px`."""
 
@@ -58,7 +63,7 @@ class SquashedFeatures(Features):
 
     def __init__(self) -> None:
         super().__init__()
-        self.resize = f"squashed to {self.size_px} px (Lanczos, antialiased, 8 bits)"
+        self.resize = squashing(self.size_px)
 
     def prepare(self, pixels: Pixels) -> Pixels:
         return resize(pixels, self.size_px, self.size_px, self.filter)

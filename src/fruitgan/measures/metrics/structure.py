@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from fruitgan.images import Pixels, resize
-from fruitgan.measures.contracts import PairMetric
+from fruitgan.measures.contracts import PairMetric, squashing
 from fruitgan.measures.features.fruit_embed import SIZE_PX, FruitEmbed
 from fruitgan.measures.features.weightless import lab_of_srgb
 
@@ -31,7 +31,7 @@ class Structure(PairMetric):
 
     name = "structure"
     features = "fruit-embed maps"
-    resize = f"squashed to {SIZE_PX} px (Lanczos, antialiased, 8 bits), 16 x 16 places"
+    resize = f"{squashing(SIZE_PX)}, 16 x 16 places"
 
     @functools.cached_property
     def _features(self) -> FruitEmbed:
@@ -57,7 +57,7 @@ class Background(PairMetric):
 
     name = "background"
     features = "Lab colours outside the object"
-    resize = f"squashed to {GRID_PX} px (Lanczos, antialiased, 8 bits)"
+    resize = squashing(GRID_PX)
 
     def of_pair(self, source: Pixels, fake: Pixels) -> float:
         before, after = _lab(source), _lab(fake)
