@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from trainings import RandomImages
 
 from fruitgan.data.augment import Augmentation, augmentations
-from fruitgan.data.loader import Batch
 from fruitgan.networks.contracts import SizeRule, discriminators, generators
 from fruitgan.registry import Registry
 from fruitgan.settings import from_json, to_json
@@ -36,14 +36,9 @@ def objective(name: str) -> Objective:
     return made
 
 
-def batch(made: Objective, n: int = 2, seed: int = 5) -> Batch:
-    random = torch.Generator().manual_seed(seed)
-    a, b = (torch.rand((n, 3, SIDE_PX, SIDE_PX), generator=random) * 2 - 1 for _ in range(2))
-    return Batch(a, b, {name: torch.rand((n, count), generator=random) for name, count in made.draws.items()})
-
-
 def prepared(made: Objective, seed: int = 5) -> Any:
-    return made.prepare(batch(made, seed=seed), made.variant({name: float(w) for name, w in made.weights.items()}))
+    batch = RandomImages(SIDE_PX).batch(seed, made.draws)
+    return made.prepare(batch, made.variant({name: float(w) for name, w in made.weights.items()}))
 
 
 @pytest.mark.parametrize("name", objectives.names())
@@ -124,7 +119,7 @@ def test_extras_take_back_a_step_that_does_not_count_and_survive_a_checkpoint(na
 def test_a_weight_of_0_leaves_its_part_of_the_step_out(name: str) -> None:
     made = objective(name)
     least = made.variant(dict.fromkeys(made.weights, 0.0))
-    step = made.prepare(batch(made), least)
+    step = made.prepare(RandomImages(SIDE_PX).batch(5, made.draws), least)
     terms = [term for player in made.players for term in player.loss(step).values()]
     assert len(terms) <= len([term for player in made.players for term in player.loss(prepared(made)).values()])
     assert all(torch.isfinite(term) for term in terms)

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 import torch
 from torch import Tensor
+from trainings import RandomImages
 
 from fruitgan.data.loader import Batch
 from fruitgan.errors import UsageError
@@ -49,8 +50,7 @@ def make(generator: Generator, **options: Any) -> CUT:
 
 
 def batch_of(made: Objective, n: int = 2) -> Batch:
-    a, b = (torch.rand((n, 3, SIDE_PX, SIDE_PX), dtype=torch.float64) * 2 - 1 for _ in range(2))
-    return Batch(a, b, {name: torch.rand((n, count)) for name, count in made.draws.items()})
+    return RandomImages(SIDE_PX, n=n, dtype=torch.float64).batch(5, made.draws)
 
 
 def prepared(made: Objective, batch: Batch) -> CutStep:

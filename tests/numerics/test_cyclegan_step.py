@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from dead_parameters import dead_parameters
 from torch import Tensor, nn
-from trainings import NaivePool, trainer_of
+from trainings import NaivePool, RandomImages, trainer_of
 
 from fruitgan.data.loader import Batch
 from fruitgan.networks import layers
@@ -124,17 +124,11 @@ def make(kind: str, gan_mode: str, pool_size: int) -> tuple[Objective, Textbook,
     return objective, Textbook(networks, gan_mode, pool_size), side_px
 
 
-def batch_of(objective: Objective, side_px: int, seed: int, n: int) -> Batch:
-    random = torch.Generator().manual_seed(seed)
-    a, b = (torch.rand((n, 3, side_px, side_px), generator=random, dtype=torch.float64) * 2 - 1 for _ in range(2))
-    return Batch(a, b, {name: torch.rand((n, count), generator=random) for name, count in objective.draws.items()})
-
-
 def test_the_losses_equal_naive_loops() -> None:
     objective, textbook, side_px = make("resnet", "lsgan", 2)
     nets = textbook.networks
     for seed in range(3):  # the pool fills with the first image of two, and swaps from the third on
-        batch = batch_of(objective, side_px, seed, 1)
+        batch = RandomImages(side_px, n=1, dtype=torch.float64).batch(seed, objective.draws)
         step = objective.prepare(batch, objective.variant(WEIGHTS))
         found = {name: float(term.detach()) for player in objective.players for name, term in player.loss(step).items()}
         fake_b, fake_a = nets["generator_ab"](batch.a), nets["generator_ba"](batch.b)
@@ -182,7 +176,7 @@ def test_the_gradients_of_a_step_equal_the_papers(
         monkeypatch.setattr(layers, "MATMUL_SIDE_PX", 16)
         unfolded = count_calls(monkeypatch, F, "unfold")
     for seed in range(3 if pool_size else 1):  # at the third the pool is full
-        batch = batch_of(objective, side_px, seed, n)
+        batch = RandomImages(side_px, n=n, dtype=torch.float64).batch(seed, objective.draws)
         objective.networks.zero_grad(set_to_none=True)
         step = objective.prepare(batch, objective.variant(WEIGHTS))
         for player in objective.players:
@@ -215,16 +209,6 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list
     return calls
 
 
-class Batches:
-    """A feed of the same random images for everyone who asks."""
-
-    def __init__(self, objective: Objective, side_px: int) -> None:
-        self.batches = [batch_of(objective, side_px, seed, 1) for seed in range(5)]
-
-    def batch(self, step: int, draws: Mapping[str, int]) -> Batch:
-        return self.batches[step]
-
-
 def reference_recipe(**changes: Any) -> Recipe:
     adam = Adam(learning_rate=LEARNING_RATE)
     return dataclasses.replace(
@@ -237,11 +221,11 @@ def reference_recipe(**changes: Any) -> Recipe:
 
 def test_training_with_all_gradients_at_the_same_weights_equals_the_papers_order() -> None:
     objective, textbook, side_px = make("resnet", "lsgan", 2)
-    feed = Batches(objective, side_px)
+    feed = RandomImages(side_px, n=1, dtype=torch.float64)
     trainer = trainer_of(objective, reference_recipe(), feed, 5, log_every=1)
     start = {key: value.clone() for key, value in objective.networks.state_dict().items()}
     for report in trainer.steps(until=5):
-        textbook.step(feed.batches[report.step - 1], moving=True)
+        textbook.step(feed.batch(report.step - 1, objective.draws), moving=True)
     for name, network in textbook.networks.items():
         for key, expected in network.named_parameters():
             # A dead parameter's gradient is nothing but rounding, which Adam makes large.

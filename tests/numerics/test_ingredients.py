@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from trainings import RandomImages
 
-from fruitgan.data.loader import Batch
 from fruitgan.errors import UsageError
 from fruitgan.networks.layers import BilinearUpsample, composed, spectral_norm
 from fruitgan.networks.mobile import mobile
@@ -20,7 +20,6 @@ from fruitgan.train_gan.objectives.adversarial import (
     discriminator_loss,
     generator_loss,
 )
-from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.objectives.cyclegan import cyclegan, mask_area, mask_roughness
 
 pytestmark = pytest.mark.usefixtures("repeatable")
@@ -148,22 +147,13 @@ def test_a_masks_costs_equal_naive_loops() -> None:
     assert float(mask_area(mask)) == pytest.approx(sum(mask.flatten().tolist()) / 24)
 
 
-def rich() -> Objective:
+def test_a_step_with_every_ingredient_has_the_terms_of_its_formulas() -> None:
     made = cyclegan(pool_size=0, mask_losses=True)(
         lambda: mobile(base_channels=2, blocks=1), lambda: patch_multiscale(base_channels=2, scales=1)
     )
     shaken(made.networks)
-    made.networks.eval()  # spectral norm's vectors stand still
-    return made
-
-
-def batch_for(made: Objective, n: int = 2) -> Batch:
-    return Batch(images(n, 24), images(n, 24), {name: torch.rand(n, count) for name, count in made.draws.items()})
-
-
-def test_a_step_with_every_ingredient_has_the_terms_of_its_formulas() -> None:
-    made = rich()
-    batch, n = batch_for(made), made.networks
+    n = made.networks.eval()  # spectral norm's vectors stand still
+    batch = RandomImages(24, dtype=torch.float64).batch(5, made.draws)
     for value, weight in enumerate(made.weights.values(), start=2):
         weight.fill_(value)
     weights = {name: float(weight) for name, weight in made.weights.items()}

@@ -31,14 +31,16 @@ SMALL: dict[str, Any] = {
 class RandomImages:
     """A feed of `n` random images, the same for the same step; at the steps in `bad` they are not numbers."""
 
-    def __init__(self, side_px: int, bad: set[int] | None = None, n: int = 2) -> None:
+    def __init__(self, side_px: int, bad: set[int] | None = None, n: int = 2, dtype: torch.dtype = torch.float32) -> None:
         self.side_px = side_px
         self.bad = bad or set()
         self.n = n
+        self.dtype = dtype
 
     def batch(self, step: int, draws: Mapping[str, int]) -> Batch:
         numbers = torch.Generator().manual_seed(step)
-        a, b = (torch.rand((self.n, 3, self.side_px, self.side_px), generator=numbers) * 2 - 1 for _ in range(2))
+        shape = (self.n, 3, self.side_px, self.side_px)
+        a, b = (torch.rand(shape, generator=numbers, dtype=self.dtype) * 2 - 1 for _ in range(2))
         if step in self.bad:
             a = a * torch.nan
         return Batch(a, b, {name: torch.rand((self.n, count), generator=numbers) for name, count in draws.items()})

@@ -200,16 +200,6 @@ def test_every_picture_and_plot_is_described_and_no_id_stands_twice(run: Path) -
     assert len(ids) == len(set(ids))
 
 
-def test_names_are_text_whatever_they_hold(run: Path) -> None:
-    hostile = run.with_name("x'\"><script>alert(1)<")
-    run.rename(hostile)
-    page = Page(report(hostile, domains=["<img src=//evil onerror=alert(2)>", "{{ 7 * 7 }}</title><script>$x$"]))
-    assert not page.all("script")
-    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
-    assert "{{ 7 * 7 }}" in page.text
-    assert "49" not in page.text.replace(str(run.parent), "")
-
-
 def test_the_same_run_gives_the_same_bytes(run: Path) -> None:
     assert report(run) == report(run)
 
