@@ -210,7 +210,9 @@ class TwoSampleTest:
         if not isinstance(network, LinearDetector):
             return pixel_candidate(name, choice, dataset, self.fitting, self.device)
         everything = np.arange(len(dataset), dtype=np.int64)
-        seen = features_of(detectors.build(choice).to(self.device), dataset, everything, self.device, tell=self.tell)
+        built, total = detectors.build(choice).to(self.device), len(dataset)
+        told = partial(Progress, f"features {name}", total=total)
+        seen = features_of(built, dataset, everything, self.device, on_done=lambda count: self.tell(told(count)))
         return feature_candidate(name, lambda: detectors.build(choice), partial(squashed, side_px=size_px), seen, self.device)
 
     def cross_validate(self, trained: Sequence[Candidate]) -> tuple[DetectorResult, list[Row], CrossValidation]:

@@ -26,7 +26,7 @@ from fruitgan.files import write_atomically
 from fruitgan.images import Pixels, resize, unit_from_bytes
 from fruitgan.networks.contracts import Detector, detectors
 from fruitgan.networks.weights import build_for
-from fruitgan.progress import Note, OnProgress, Progress, silent
+from fruitgan.progress import Note, OnProgress, silent
 from fruitgan.registry import Choice
 from fruitgan.runs.resume import DETECTOR
 from fruitgan.settings import to_json
@@ -49,11 +49,11 @@ RESAMPLE = Image.Resampling.LANCZOS  # for both classes alike; an image that has
 BATCH_SIZE = 64
 MULTIPLE_PX = 8
 LEAST_PX = 32
-FEATURES = "features"
-"""What the events are called while a regression's features are computed."""
 
 Values = NDArray[np.float64]
 Network = Callable[[Tensor], Tensor]
+OnDone = Callable[[int], object]
+"""Called with the number of images that are done."""
 Sizes = Mapping[bool, Sequence[tuple[int, int]]]
 """Width and height of the images by class (generated or not)."""
 
@@ -205,7 +205,7 @@ class LabelledImageDataset:
 
     @torch.no_grad()
     def outputs(
-        self, network: Network, indices: Indices, device: torch.device, batch_size: int, tell: OnProgress = silent
+        self, network: Network, indices: Indices, device: torch.device, batch_size: int, on_done: OnDone = lambda count: None
     ) -> Values:
         """What the network gives for the images with these numbers, a batch at a time: [n] logits, or [n, D] features."""
         found = np.empty(0)
@@ -215,7 +215,7 @@ class LabelledImageDataset:
             if not start:  # filled in place: small results kept one by one would pin the memory of the batches between them
                 found = np.empty((len(indices), *values.shape[1:]))
             found[start : start + len(piece)] = values
-            tell(Progress(FEATURES, start + len(piece), len(indices)))
+            on_done(start + len(piece))
         return found
 
 

@@ -18,9 +18,8 @@ from fruitgan.measures.contracts import Features
 from fruitgan.measures.contracts import features as feature_backends
 from fruitgan.networks.contracts import LinearDetector
 from fruitgan.networks.weights import not_in_weights
-from fruitgan.progress import OnProgress, silent
 from fruitgan.train_detector.calibration import accuracy, log_loss
-from fruitgan.train_detector.detector import BATCH_SIZE, LabelledImageDataset
+from fruitgan.train_detector.detector import BATCH_SIZE, LabelledImageDataset, OnDone
 from fruitgan.train_detector.protocols import Indices
 
 PROBE_PX = 256
@@ -110,10 +109,10 @@ def features_of(
     indices: Indices,
     device: torch.device,
     batch_size: int = BATCH_SIZE,
-    tell: OnProgress = silent,
+    on_done: OnDone = lambda count: None,
 ) -> Values:
     """[n, D] of the dataset's images with these numbers. Raises: FruitganError if one is not finite."""
-    found = dataset.outputs(detector.eval().features, indices, device, batch_size, tell)
+    found = dataset.outputs(detector.eval().features, indices, device, batch_size, on_done)
     return finite(found, type(detector).__name__)
 
 
