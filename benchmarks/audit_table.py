@@ -21,10 +21,11 @@ import numpy as np
 from PIL import Image
 
 from fruitgan.bundle import load_card, locate
+from fruitgan.console.options import parse_domains
 from fruitgan.data.decode import decode
 from fruitgan.data.groups import content_sha256, near_groups, perceptual_hash
 from fruitgan.data.labelled import LABELS, MANIFEST, ORIGINS, PREDICTED, read_manifest
-from fruitgan.data.sources import find_source, parse_domains
+from fruitgan.data.sources import find_source
 from fruitgan.engines.padding import translate_pixels
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import EvaluateSettings

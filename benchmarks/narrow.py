@@ -42,7 +42,7 @@ class Apples(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no
 
 def apple(seed: int, number: int) -> Images:
     """[1, H, W, 3] in [0, 1]."""
-    return draw("apple", SIDE_PX, seed, number)[None].astype(np.float32) / 255
+    return draw("apple", SIDE_PX, seed, number)[None].astype(np.float32) / np.float32(255)
 
 
 def with_weights(bundle: bundles.Bundle, path: Path) -> Path:

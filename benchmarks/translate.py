@@ -88,7 +88,7 @@ def alone(bundle: bundles.Bundle, gpu: str) -> None:
     for precision in precisions:
         engine = TorchEngine(generator=bundle.card.generator, weights=bundle.weights["a2b"], gpu=gpu, precision=precision)
         for together in (1, 8, 32):
-            images = np.stack([draw("apple", 256, 1, index) for index in range(together)]).astype(np.float32) / 255
+            images = np.stack([draw("apple", 256, 1, index) for index in range(together)]).astype(np.float32) / np.float32(255)
             engine.translate(images)
             begin, calls = time.perf_counter(), max(1, 256 // together)
             for _ in range(calls):
