@@ -83,12 +83,7 @@ def torchvision_classifier(network: str, weights: str) -> PublishedClassifier:
 
 
 def import_timm(what: str, network: str) -> Any:
-    """The library timm, which has this network.
-
-    Raises:
-        EnvironmentProblem: the extra is not installed.
-        UsageError: no such network.
-    """
+    """The library timm; Raises: EnvironmentProblem if the extra is not installed, UsageError if it has no such network."""
     with needing("timm", what):
         import timm
     if not timm.is_model(network.split(".")[0]):
