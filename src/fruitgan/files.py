@@ -127,9 +127,8 @@ def check_writable(*folders: Path) -> None:
     for folder in folders:
         there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
         with writing(folder):
-            remove_abandoned(
-                there
-            )  # one that died here before may have left its part in a folder where nothing else is written
+            # One that died here before may have left its part in a folder where nothing else is written.
+            remove_abandoned(there)
             part, descriptor = _new_part(there, is_folder=False)
             os.close(cast(int, descriptor))
             part.unlink()

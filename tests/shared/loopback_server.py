@@ -7,6 +7,7 @@ import io
 import re
 import socket
 import threading
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,10 +71,12 @@ def loopback_s3() -> Iterator[None]:
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    urllib.request.urlopen(f"{address}/moto-api/reset", data=b"").close()  # a process has one state for all its servers
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (
             *(("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "hidden"), ("AWS_DEFAULT_REGION", "us-east-1")),
-            ("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port())),
+            ("AWS_ENDPOINT_URL", address),
         ):
             patch.setenv(name, value)
         yield

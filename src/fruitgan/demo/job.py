@@ -16,7 +16,7 @@ from fruitgan.errors import UsageError
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.export_dataset.job import ExportSettings, export_dataset
-from fruitgan.files import write_atomically
+from fruitgan.files import check_writable, write_atomically
 from fruitgan.images import Pixels
 from fruitgan.progress import Event, Note, OnProgress, Progress, duration, silent
 from fruitgan.report.grid import grid
@@ -85,6 +85,7 @@ def demo(settings: DemoSettings, on_progress: OnProgress | None = None) -> DemoR
     choose_device(settings.gpu, settings.device)  # before minutes of work on the CPU
     if out.exists():
         raise UsageError(f"{out} exists; give another folder with --out, or remove it")
+    check_writable(out)
     fruit, runs, dataset = out / "fruit", out / "runs", out / "dataset"
     asked: dict[str, Any] = {"out": runs, "seed": seed, "gpu": settings.gpu, "device": settings.device}
 
