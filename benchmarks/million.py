@@ -23,6 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fruitgan.cluster import STORE_BYTES
 from fruitgan.demo.fruit import draw
 from fruitgan.images import to_pillow
@@ -31,6 +33,8 @@ from fruitgan.progress import Event, Progress
 from fruitgan.translate.job import TranslateResult, TranslateSettings, translate
 
 FOLDER_PICTURES = 500
+DRAWN = 1000
+"""Pictures that are drawn; the others are these, moved sideways over their edge."""
 
 
 def resident_mib() -> float:
@@ -119,10 +123,11 @@ def main() -> None:
     random.seed(asked.seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        drawn = [draw("apple", asked.side, asked.seed, index) for index in range(min(DRAWN, asked.pictures))]
         for index in range(asked.pictures):
             path = folder / "in" / f"{index // FOLDER_PICTURES:04}" / f"{index:07}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            to_pillow(draw("apple", asked.side, asked.seed, index)).save(path)
+            to_pillow(np.roll(drawn[index % DRAWN], index // DRAWN, axis=1)).save(path)
         _, here = run(folder / "in", folder / "here", None, {})
         print(json.dumps({"run": "one process", **here}), flush=True)
         expected = files_of(folder / "here")

@@ -23,6 +23,7 @@ from fruitgan.errors import EnvironmentProblem, FruitganError, UsageError
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.export_dataset.job import ExportSettings, export_dataset
+from fruitgan.files import PART_PREFIX, PART_SUFFIX
 from fruitgan.progress import Event, Progress
 from fruitgan.translate.job import TranslateResult, TranslateSettings, translate
 
@@ -127,6 +128,7 @@ def test_a_node_that_is_lost_on_the_way_changes_nothing(pictures: Path, nodes: A
         if isinstance(event, Progress):
             events.append(event)
             if event.done == 1:
+                Path(f"there/{PART_PREFIX}0123456789abcdef{PART_SUFFIX}").touch()  # as an actor leaves that was killed
                 nodes.remove_node(node, allow_graceful=False)
 
     here = run("in", output="here")

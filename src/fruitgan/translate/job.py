@@ -24,7 +24,7 @@ from fruitgan.data.remote import is_shard
 from fruitgan.engines.contracts import Weights
 from fruitgan.engines.onnx_engine import AUTO, check_engine, engine_name, open_engine
 from fruitgan.errors import DataError, FruitganError, UsageError
-from fruitgan.files import check_writable, write_atomically
+from fruitgan.files import check_writable, remove_abandoned, write_atomically
 from fruitgan.progress import Note, OnProgress, Progress
 from fruitgan.registry import suggestion
 from fruitgan.settings import RUNS, Precision, to_json, typed
@@ -181,7 +181,8 @@ def translate(
     mark = mark_of(settings, bundle, direction, address)
     tasks = without_results(planned, mark, settings)
     sheet = place_of_sheet(planned, settings.overwrite) if settings.contact_sheet else None
-    check_writable(*{task.output.parent for task in tasks if isinstance(task.output, Path)})
+    folders = {task.output.parent for task in tasks if isinstance(task.output, Path)}
+    check_writable(*folders)
     done: dict[Task, Outcome] = {}
     name = None
     if tasks:
@@ -197,6 +198,8 @@ def translate(
                 details = {"path": task.source_name, "reason": reasons[0] if reasons else None}
                 if tell(Progress("translating", len(done), len(tasks), details)):
                     break
+        for folder in folders if settings.ray else ():  # actors that were killed left what they were writing
+            remove_abandoned(folder)
     used = {"bundle": address or str(path), "direction": direction, "step": card.steps, "engine": name}
     undone = set(tasks) - done.keys()
     there = [task for task in planned if task not in undone and (task not in done or done[task].is_there)]
