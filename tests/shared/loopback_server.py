@@ -66,7 +66,12 @@ def serving() -> Iterator[Server]:
 
 @contextmanager
 def loopback_s3() -> Iterator[None]:
-    """A server of objects, whose address and keys are in the environment of whatever is started meanwhile."""
+    """A server of objects, whose address and keys are in the environment of whatever is started meanwhile.
+
+    Skips the test where s3fs and moto[server] are not installed.
+    """
+    pytest.importorskip("s3fs")
+    pytest.importorskip("moto.server")
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def address(request: pytest.FixtureRequest, dataset: Path) -> Iterator[str]:
     if request.param == "file":
         yield f"file://{dataset}"
         return
-    with loopback_s3():
+    with loopback_s3() if request.param == "s3" else nullcontext():
         files = fsspec.filesystem(request.param, skip_instance_cache=True)
         files.mkdir("bucket")
         for path in dataset.rglob("*.*"):
