@@ -125,6 +125,17 @@ def test_mistakes_have_their_exit_codes_and_one_line(
     assert not (here / "runs").exists()
 
 
+def test_the_environment_may_hold_what_only_a_comparison_uses(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    for name, value in (("DATA", "nowhere"), ("IMAGE_SIZE", "64"), ("COUNT", "5")):
+        monkeypatch.setenv(f"FRUITGAN_{name}", value)
+    assert main(["evaluate", *FAKES, "--device", "cpu", "--features", "colours"]) == 2
+    assert "did you mean colour" in capsys.readouterr().err
+    assert main(["evaluate", "--compare", "a", "apple2orange", "--device", "cpu"]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_leaves_no_half_of_an_evaluation(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, number: int, code: int

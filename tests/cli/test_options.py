@@ -166,6 +166,16 @@ def test_domains_are_two_names_with_a_comma_between_them() -> None:
             parse_domains(text)
 
 
+def test_data_that_is_typed_wins_over_the_other_way_to_say_it_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for variable, typed in (("DATA", ("--data-a", "./here", "--data-b", "./b")), ("DATA_A", ("--data", "./here"))):
+        monkeypatch.setenv(f"FRUITGAN_{variable}", "demo")
+        assert main(["export-dataset", *typed]) == 3
+        assert "error: here: no such folder" in capsys.readouterr().err
+        monkeypatch.delenv(f"FRUITGAN_{variable}")
+
+
 def test_of_gpu_and_device_the_nearer_one_wins(pick: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path, 'device = "cuda:1"\n')
     both = ("gpu", "device")

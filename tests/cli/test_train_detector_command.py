@@ -97,6 +97,7 @@ def test_every_option_does_something(cli: Cli) -> None:
         ((*SMALL, "--protocol", "leaky"), 2, "--protocol"),
         ((*SMALL, "--out", ".", "--name", "dataset"), 2, "choose another --name"),
         ((*SMALL, "--name", "../up"), 2, "a name, not a path"),
+        ((*SMALL, "--name", "up?"), 2, "--name 'up?'"),
         ((*SMALL, "--gpu", "7"), 4, "GPU 7"),
         ((*SMALL, "--gpu", "none", "--device", "cpu"), 2, "--device"),
         (("--data", "dataset", "--image-size", "17"), 2, "--image-size 16 would do"),

@@ -119,6 +119,7 @@ def test_a_resumed_run_keeps_its_habits_unless_told_otherwise(
         (["--data", "DATA", "--domains", "pear"], 2, "as in apple,orange"),
         (["--data", "DATA", "--resume"], 2, "no unfinished run"),
         (["--data", "DATA", "--name", "a/b"], 2, "a name, not a path"),
+        (["--data", "DATA", "--name", "a:b"], 2, "--name 'a:b'"),
         (["--data", "DATA", "--resume", "--dry-run"], 2, "no unfinished run"),
         (["--data", "DATA", "--init-from", "./none.safetensors"], 3, "none.safetensors"),
     ],
@@ -136,13 +137,19 @@ def test_bad_input_gets_one_line_and_its_exit_code(
     assert not Path(out[1]).exists()
 
 
-def test_an_existing_name_is_refused_and_left_alone(pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_existing_name_is_refused_and_left_alone(
+    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = ["train-gan", "--data", str(pictures), *TINY, *out, "--steps", "1", "--name", "mine"]
     assert main(given) == 0
     before = {path: path.read_bytes() for path in Path(out[1]).rglob("*") if path.is_file()}
     capsys.readouterr()
     assert main(given) == 2
     assert "--resume mine" in capsys.readouterr().err
+    monkeypatch.setenv("FRUITGAN_IMAGE_SIZE", "96")  # for new runs
+    assert main(["train-gan", "--resume", "mine", *out]) == 0
+    assert main(["train-gan", "--resume", "mine", *out, "--image-size", "96"]) == 2
+    assert "--image-size cannot change" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in Path(out[1]).rglob("*") if path.is_file()}
 
 

@@ -21,10 +21,12 @@ from training_events import is_saved, start_of, step_of, warnings_of
 from trainings import assert_same_end, last_checkpoint, log_lines, stop_after
 
 from fruitgan import bundle as bundles
+from fruitgan import distributed
 from fruitgan.errors import DataError, UsageError
 from fruitgan.files import file_sha256
 from fruitgan.progress import Event, Note, OnProgress
 from fruitgan.runs import checkpoint
+from fruitgan.runs.run import BEGAN
 from fruitgan.train_gan import recipes, segment
 from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.recipe import Part, until
@@ -382,6 +384,22 @@ def test_time_that_is_up_stops_a_run_which_can_go_on(whole: Mapping[str, TrainGa
     assert not (first.run / "result.json").exists()
     assert first.bundle.is_file()
     assert_same_end(resumed(out, "short").run, whole["fast"].run)
+
+
+def test_time_counts_from_the_first_start_of_processes_that_are_started_anew(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranks = distributed.Ranks()
+    ranks.launch = "one"
+    monkeypatch.setattr(distributed, "_ranks", ranks)
+    asked = settings(data, tmp_path, "fast", "again", max_seconds=3600.0)
+    run = train_gan(asked, stop_after(2)).run
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {BEGAN: config[BEGAN] - 3600}))
+    ranks.restarts = 1
+    assert train_gan(asked).step == 3
+    ranks.launch, ranks.restarts = "another", 0
+    assert resumed(tmp_path, "again", max_seconds=3600.0).finished
 
 
 def test_a_bundle_that_a_kill_left_behind_its_checkpoint_is_made_anew(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -34,7 +34,7 @@ LARGEST_BATCH = 65536
 BARE = {"--resume": "newest", "--ray": "local"}
 """What an option means that stands without a value."""
 
-SAME = (("gpu", "device"), ("epochs", "steps"))
+SAME = (("gpu", "device"), ("epochs", "steps"), ("data", "data_a"), ("data", "data_b"), ("to", "direction"))
 """Options that say the same thing in two ways."""
 
 PLACES = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
@@ -75,6 +75,19 @@ def forget_the_farther(context: typer.Context) -> None:
         places = {name: getattr(context.get_parameter_source(name), "name", "") for name in pair}
         if set(places.values()) <= set(PLACES) and len(set(places.values())) == len(pair):
             context.params[max(pair, key=lambda name: PLACES.index(places[name]))] = None
+
+
+def without_environment(context: typer.Context, given: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """The options as given, but those of these settings left to their defaults where the environment alone says them.
+
+    For what is refused where it is typed, since it cannot count here: a variable is a default for all commands.
+    """
+
+    def counts(name: str) -> bool:
+        is_meant = name in names or f"{name}s" in names
+        return not is_meant or getattr(context.get_parameter_source(name), "name", "") != "ENVIRONMENT"
+
+    return {name: value if counts(name) else None for name, value in given.items()}
 
 
 def read_config(context: typer.Context, file: Path | None) -> Path | None:
@@ -229,6 +242,7 @@ Track = Annotated[list[str] | None, _output("--track NAME", TRACK_HELP)]
 Quiet = Annotated[bool, _output("--quiet,-q", "No progress on stderr; warnings and errors stay.")]
 Json = Annotated[bool, _output("--json", "The result as one JSON object on stdout.")]
 Debug = Annotated[bool, _shared("--debug", "Show the traceback of an error.")]
+Context = typer.Context
 
 
 def settings_of(kind: type[T], given: Mapping[str, Any], **read: Any) -> T:

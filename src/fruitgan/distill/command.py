@@ -13,6 +13,7 @@ from fruitgan.train_gan.command import TrainingDisplay, check_places, network
 
 
 def distill(
+    context: options.Context,
     teacher: str | None = network(
         "--teacher RUN|FILE|NAME", "What the student imitates: a run or a bundle.", **options.BUNDLE_NAMES
     ),
@@ -56,9 +57,11 @@ def distill(
     check_places(data, resume, out)
     from fruitgan.distill.job import DistillSettings
     from fruitgan.distill.job import distill as job
-    from fruitgan.train_gan.settings import TrainGanSettings
+    from fruitgan.train_gan.settings import FIXED, TrainGanSettings
 
     console = Console(json=json, quiet=quiet)
+    if resume is not None:
+        given = options.without_environment(context, given, FIXED)
     training = options.settings_of(
         TrainGanSettings,
         given,

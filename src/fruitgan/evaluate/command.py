@@ -24,6 +24,7 @@ of_gates, of_compare = (functools.partial(option, panel=panel) for panel in ("Ga
 
 
 def evaluate(
+    context: options.Context,
     fake_dir: str | None = options.of_data(
         "--fake-dir DIR|ADDRESS",
         "The generated images: a folder, an address (s3://bucket/fakes) or tar shards, as are the other images.",
@@ -107,11 +108,13 @@ def evaluate(
     Example: fruitgan evaluate --fake-dir dataset/predicted
     """
     given = locals()
+    if not compare:
+        given = options.without_environment(context, given, OF_BUNDLES)
     bounds = _bounds("--fail-above", fail_above or []), _bounds("--fail-below", fail_below or [])
     runs = _runs(given)
     from fruitgan.evaluate import settings as choices
 
-    _check_places([folder for folder in (fake_dir, real_dir) if folder is not None], runs if compare else (), data)
+    _check_places([folder for folder in (fake_dir, real_dir) if folder is not None], runs if compare else (), given["data"])
     from fruitgan.evaluate.compare import compare as compare_job
     from fruitgan.evaluate.job import evaluate as job
 

@@ -36,10 +36,14 @@ TRACKERS = "trackers"
 LATER = "later"
 LAUNCH = "launch"
 """In the config, which start of several processes works, or last worked, in it."""
+BEGAN = "launch_began"
+"""In the config, when these first began to train, in seconds since 1970."""
 LOCK = "run.lock"
 """There while somebody works in the folder; a dead process leaves the file behind, but not its lock."""
 CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 """A run may come from a stranger: no link leads to a file that would then be emptied, no pipe is waited for."""
+NO_NAME = re.compile(r'\.{0,2}|.*[\\/:*?"<>|\0-\x1f].*', flags=re.DOTALL)
+"""What no folder can be called on every system."""
 STEP_FOLDER = re.compile(r"step-([0-9]{8,15})")
 
 
@@ -272,6 +276,12 @@ def training_config(run: Run) -> dict[str, Any]:
     except UsageError as error:
         raise DataError(f"{error}; is {run.path} the run of a training?") from error
     return config
+
+
+def check_name(name: str | None) -> None:
+    """Raises: UsageError if a run cannot be called so."""
+    if name is not None and NO_NAME.fullmatch(name):
+        raise UsageError(f'--name {name!r}: a name, not a path, and without any of :*?"<>|; the folder above it is --out')
 
 
 def refuse_existing(path: Path) -> None:

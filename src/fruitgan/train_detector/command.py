@@ -23,6 +23,7 @@ training = partial(options.option, panel="Detector and training")
 
 
 def train_detector(
+    context: options.Context,
     data: Path | None = options.of_data(
         "--data DIR", "A folder with predicted (generated) and origins (real), as export-dataset makes it."
     ),
@@ -71,8 +72,10 @@ def train_detector(
     console = Console(json=json, quiet=quiet)
     from fruitgan.data.sources import must_be_folder
     from fruitgan.runs.resume import find_run
-    from fruitgan.train_detector.settings import METRICS, TrainDetectorSettings
+    from fruitgan.train_detector.settings import FIXED, METRICS, TrainDetectorSettings
 
+    if resume is not None:
+        given = options.without_environment(context, given, FIXED)
     settings = options.settings_of(TrainDetectorSettings, given)
     if resume is not None:  # what the job would refuse after seconds of imports, refused at once
         find_run(out, resume, METRICS)

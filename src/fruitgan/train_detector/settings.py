@@ -13,7 +13,7 @@ from fruitgan.distributed import ranks
 from fruitgan.errors import DataError, UsageError, shown
 from fruitgan.registry import Choice, suggestion
 from fruitgan.runs.resume import changed_settings, merged_settings, resume_command
-from fruitgan.runs.run import CONFIG, LAUNCH, Run
+from fruitgan.runs.run import CONFIG, LAUNCH, Run, check_name
 from fruitgan.settings import to_json, typed
 from fruitgan.train_detector.calibration import Verdict
 from fruitgan.train_detector.protocols import PROTOCOLS
@@ -100,8 +100,7 @@ class TrainDetectorSettings:
             raise UsageError(f"--image-size {self.image_size}: 1 or more is needed")
         if self.image_size is not None and SIZE_OPTION in self.detector_options:
             raise UsageError("--image-size and --detector-option image_size_px say the same thing; give one of them")
-        if self.name is not None and (self.name in ("", ".", "..") or "/" in self.name or "\\" in self.name):
-            raise UsageError(f"--name {self.name!r}: a name, not a path; the folder above it is --out")
+        check_name(self.name)
         self.fitting  # noqa: B018 - it checks the numbers
 
     @property

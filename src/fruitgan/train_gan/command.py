@@ -28,6 +28,7 @@ network = functools.partial(options.option, panel=NETWORKS_PANEL)
 
 
 def train_gan(
+    context: options.Context,
     data: options.Data = None,
     data_a: options.DataA = None,
     data_b: options.DataB = None,
@@ -122,7 +123,7 @@ def train_gan(
     given = locals()
     console = Console(json=json, quiet=quiet)
     from fruitgan.train_gan.recipe import resolve_recipe
-    from fruitgan.train_gan.settings import TrainGanSettings
+    from fruitgan.train_gan.settings import FIXED, TrainGanSettings
 
     check_places(data, resume, out)
     changes = options.pairs("--set", set_field)
@@ -130,6 +131,8 @@ def train_gan(
         resolve_recipe(recipe or LIGHT_RECIPES[0], changes)  # the fields of the other default, fruit, have the same names
     if data is None and data_a is None and data_b is None and resume is None:
         raise UsageError("what to train on? Give --data NAME|DIR (--data demo needs nothing), or --data-a DIR --data-b DIR")
+    if resume is not None:
+        given = options.without_environment(context, given, FIXED)
     settings = options.settings_of(TrainGanSettings, given, recipe_changes=changes)
     if dry_run and resume is not None:
         raise UsageError("--dry-run is for a training that has not begun; fruitgan show RUN tells of one that has")

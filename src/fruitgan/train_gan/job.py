@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from fruitgan.errors import DataError, UsageError, is_out_of_memory
 from fruitgan.files import check_writable
 from fruitgan.progress import Listener, Note, OnProgress
 from fruitgan.runs.resume import changed_settings, environment, find_run, keep_environment
-from fruitgan.runs.run import CONFIG, LAUNCH, RESULT, Run, of_first, refuse_existing, run_of_launch
+from fruitgan.runs.run import BEGAN, CONFIG, LAUNCH, RESULT, Run, of_first, refuse_existing, run_of_launch
 from fruitgan.runs.trackers import Trackers
 from fruitgan.settings import to_json, typed
 from fruitgan.train_gan.assemble import (
@@ -332,7 +333,9 @@ def _keep(run: Run, settings: TrainGanSettings, plan: Plan, total_steps: int) ->
     config, stored, fields = run.config, stored_settings(run), _changes(run, plan)
     merged = {name: getattr(settings, name) for name in (*PLACES, *KEPT, "steps", "epochs")}
     kept = {"total_steps": total_steps, "plan": to_json(plan), "settings": to_json(dataclasses.replace(stored, **merged))}
-    kept |= {LAUNCH: ranks().launch} if ranks().launch or LAUNCH in config else {}
+    if ranks().launch or LAUNCH in config:
+        is_again = ranks().restarts and config.get(LAUNCH) == ranks().launch
+        kept |= {LAUNCH: ranks().launch, BEGAN: config.get(BEGAN) if is_again else time.time()}
     if config | kept != config:
         run.write(CONFIG, config | kept)
     changes = changed_settings(settings, stored, KEPT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from fruitgan.files import write_atomically
 from fruitgan.progress import Listener, Note, Progress
 from fruitgan.report.grid import png_bytes
 from fruitgan.runs.checkpoint import Checkpoints, SaveClock, Snapshot, snapshot
-from fruitgan.runs.run import CHECKPOINTS, RESULT, SAMPLES, Run
+from fruitgan.runs.run import BEGAN, CHECKPOINTS, RESULT, SAMPLES, Run
 from fruitgan.runs.trackers import Trackers
 from fruitgan.settings import to_json
 from fruitgan.train_gan.assemble import Datasets, Plan, make_bundle, make_trainer
@@ -88,6 +89,10 @@ class Segment:
         """
         first, total = self.trainer.step, self.trainer.total_steps
         self.run.reopen()
+        began = self.run.config.get(BEGAN) if ranks().restarts else None
+        limit = math.inf if self.settings.max_seconds is None else self.settings.max_seconds
+        self.stop_at = limit - (time.time() - began if isinstance(began, float) else 0.0)
+        """Seconds of this segment; those count that went by before processes that were lost."""
         if ranks().is_first:
             self.samples = SampleImages(self.source, self.datasets, self.trainer, self.plan)
             self.listener.warn(*self.samples.notes)
@@ -112,8 +117,7 @@ class Segment:
 
     @property
     def _is_to_stop(self) -> bool:
-        limit = self.settings.max_seconds
-        return self.listener.stopped or (limit is not None and self.log.seconds_here >= limit)
+        return self.listener.stopped or self.log.seconds_here >= self.stop_at
 
     def _train(self) -> LossNotFinite | None:
         """Train as long as it goes; what went wrong, if a step was not finite."""
@@ -203,8 +207,7 @@ class Segment:
         total, rate = self.trainer.total_steps, self.log.images_per_second
         seconds_left = (total - report.step) * self.plan.recipe.batch_size / rate
         details = {"losses": report.losses, "images_per_second": rate, "seconds_left": seconds_left}
-        rest = self.settings.max_seconds
-        details["seconds_to_stop"] = seconds_left if rest is None else max(0.0, min(seconds_left, rest - self.log.seconds_here))
+        details["seconds_to_stop"] = max(0.0, min(seconds_left, self.stop_at - self.log.seconds_here))
         self.listener.tell(Progress(TRAINING, report.step, total, details))
 
     def _check_threads(self, step: int, number: int) -> None:

@@ -13,7 +13,7 @@ from fruitgan.data.sources import pinned_data
 from fruitgan.errors import UsageError
 from fruitgan.images import Fit
 from fruitgan.runs.resume import merged_settings
-from fruitgan.runs.run import CONFIG, Run, training_config
+from fruitgan.runs.run import CONFIG, Run, check_name, training_config
 from fruitgan.settings import Precision, typed
 
 OUT = Path("runs/train-gan")
@@ -104,8 +104,7 @@ class TrainGanSettings:
             raise UsageError(f"--on-nan {self.on_nan}: expected {' or '.join(get_args(OnNan))}")
         if self.epochs is not None and self.steps is not None:
             raise UsageError("--epochs and --steps say the same thing; give one of them")
-        if self.name is not None and (self.name in ("", ".", "..") or "/" in self.name or "\\" in self.name):
-            raise UsageError(f"--name {self.name!r}: a name, not a path; the folder above it is --out")
+        check_name(self.name)
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise UsageError(f"--seed {self.seed}: 0 or more is needed")
 
