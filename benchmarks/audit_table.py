@@ -23,7 +23,7 @@ from PIL import Image
 from fruitgan.bundle import load_card, locate
 from fruitgan.console.options import parse_domains
 from fruitgan.data.decode import decode
-from fruitgan.data.groups import content_sha256, near_groups, perceptual_hash
+from fruitgan.data.groups import look_of, near_groups
 from fruitgan.data.labelled import LABELS, MANIFEST, ORIGINS, PREDICTED, read_manifest
 from fruitgan.data.sources import find_source
 from fruitgan.engines.padding import translate_pixels
@@ -121,12 +121,12 @@ def prepare(options: argparse.Namespace) -> dict[str, tuple[Path, Path | None]]:
 
 def split(reals: dict[str, Pixels]) -> tuple[dict[str, Pixels], dict[str, Pixels]]:
     """Two halves; pictures that look alike stay together. Names are by content already, so their order says nothing."""
-    contents = {name: content_sha256(pixels) for name, pixels in reals.items()}
-    groups = near_groups(list(contents.values()), [perceptual_hash(pixels) for pixels in reals.values()])
+    looks = {name: look_of(pixels) for name, pixels in reals.items()}
+    groups = near_groups(looks.values())
     halves: tuple[dict[str, Pixels], dict[str, Pixels]] = ({}, {})
     side_of: dict[str, int] = {}
     for name, pixels in reals.items():
-        side = side_of.setdefault(groups[contents[name]], int(len(halves[0]) > len(halves[1])))
+        side = side_of.setdefault(groups[looks[name].content], int(len(halves[0]) > len(halves[1])))
         halves[side][name] = pixels
     return halves
 

@@ -27,7 +27,7 @@ from fruitgan.device import has_fast_bf16
 from fruitgan.engines.contracts import engines
 from fruitgan.engines.padding import translate_pixels
 from fruitgan.images import Pixels, squared
-from fruitgan.networks.patch import patch_multiscale
+from fruitgan.networks.discriminators import patch_multiscale
 from fruitgan.train_gan.objectives.adversarial import discriminator_loss
 
 LOAD_PX, CROP_PX = 192, 128

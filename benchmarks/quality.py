@@ -40,12 +40,12 @@ from fruitgan.networks.contracts import discriminators, generators
 from fruitgan.report.grid import png_bytes
 from fruitgan.runs.checkpoint import Checkpoints
 from fruitgan.settings import Precision
-from fruitgan.train_gan.assemble import Plan, load_datasets, make_objective, make_plan, make_trainer
+from fruitgan.train_gan.assemble import load_datasets, make_objective, make_plan, make_trainer
 from fruitgan.train_gan.estimate import count_work, mean_multiply_adds
 from fruitgan.train_gan.objectives.contracts import objectives
 from fruitgan.train_gan.recipe import Recipe
 from fruitgan.train_gan.samples import translate_batch
-from fruitgan.train_gan.settings import TrainGanSettings
+from fruitgan.train_gan.settings import Plan, TrainGanSettings
 
 BACKENDS = ("random", "colour")
 RESAMPLES = 1000

@@ -27,9 +27,9 @@ from train_step import peak_gflops, seconds, stepper, trainer_of
 
 from fruitgan.device import keep_freed_memory
 from fruitgan.settings import Precision
-from fruitgan.train_gan.assemble import Plan, make_plan
+from fruitgan.train_gan.assemble import make_plan
 from fruitgan.train_gan.cuda_graphs import WARM_UP_STEPS
-from fruitgan.train_gan.settings import TrainGanSettings
+from fruitgan.train_gan.settings import Plan, TrainGanSettings
 
 # They only say anew where numbers lie.
 FREE = ("view", "_unsafe_view", "t", "transpose", "permute", "expand", "slice", "select", "detach", "alias", "unbind", "split")

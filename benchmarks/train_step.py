@@ -31,12 +31,12 @@ from fruitgan.device import keep_freed_memory, memory_format_of
 from fruitgan.networks import layers
 from fruitgan.settings import Precision
 from fruitgan.train_gan import trainer as training
-from fruitgan.train_gan.assemble import Plan, compile_networks, make_objective, make_plan
+from fruitgan.train_gan.assemble import compile_networks, make_objective, make_plan
 from fruitgan.train_gan.cuda_graphs import WARM_UP_STEPS, CudaGraphs
 from fruitgan.train_gan.objectives.adversarial import ReplayBuffer, discriminator_loss, generator_loss
 from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.recipe import Recipe
-from fruitgan.train_gan.settings import TrainGanSettings
+from fruitgan.train_gan.settings import Plan, TrainGanSettings
 
 
 class Noise:

@@ -14,7 +14,7 @@ from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.loader import BatchLoader, Sampler
 from fruitgan.data.sources import find_source
 from fruitgan.networks.contracts import Generator, SizeRule
-from fruitgan.networks.patch import patch_multiscale
+from fruitgan.networks.discriminators import patch_multiscale
 from fruitgan.train_gan.objectives.cyclegan import cyclegan
 from fruitgan.train_gan.recipes import fast
 from fruitgan.train_gan.trainer import Trainer

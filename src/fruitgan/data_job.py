@@ -112,7 +112,7 @@ def check(settings: CheckSettings, on_progress: OnProgress | None = None) -> Che
             first = files.broken[0]
             raise DataError(f"the domain {domain!r} has no image that can be decoded; {first.path}: {first.reason}")
         for picture in files.pictures:
-            places.setdefault(picture.content, []).append(picture)
+            places.setdefault(picture.look.content, []).append(picture)
     splits = tuple(_report(domain, part, files) for (domain, part), files in looked.items())
     several = [found for found in places.values() if len(found) > 1]
     trained = [found for found in several if any(picture.split == "train" for picture in found)]
@@ -153,7 +153,7 @@ def _report(domain: str, split: str, files: Split) -> SplitReport:
         files=len(pictures) + len(files.broken),
         images=len(pictures),
         broken=tuple(files.broken),
-        distinct=len({picture.content for picture in pictures}),
+        distinct=len({picture.look.content for picture in pictures}),
         width_px=sides(picture.width_px for picture in pictures),
         height_px=sides(picture.height_px for picture in pictures),
         formats=dict(Counter(picture.format for picture in pictures).most_common()),
@@ -254,8 +254,8 @@ def split(settings: SplitSettings, on_progress: OnProgress | None = None) -> Spl
         for domain in (source.a, source.b)
     ]
     every = [picture for pictures in domains for picture in pictures]
-    groups = near_groups([picture.content for picture in every], [picture.look for picture in every])
-    tested = _tested([{groups[picture.content] for picture in pictures} for pictures in domains], settings.test_fraction)
+    groups = near_groups(picture.look for picture in every)
+    tested = _tested([{groups[picture.look.content] for picture in pictures} for pictures in domains], settings.test_fraction)
     images = dict.fromkeys(SPLITS, 0)
     with suppress(OSError):
         settings.out.rmdir()  # an empty one may stand there
@@ -263,10 +263,10 @@ def split(settings: SplitSettings, on_progress: OnProgress | None = None) -> Spl
         for letter, pictures in zip("AB", domains, strict=True):
             top = os.path.commonpath([picture.path.parent for picture in pictures])
             for picture in pictures:
-                part = f"{'test' if groups[picture.content] in tested else 'train'}{letter}"
+                part = f"{'test' if groups[picture.look.content] in tested else 'train'}{letter}"
                 images[part] += 1
                 _put(picture.path, folder / part / picture.path.relative_to(top), settings.copy)
-    sizes = Counter(groups[picture.content] for picture in every)
+    sizes = Counter(groups[picture.look.content] for picture in every)
     several = [count for count in sizes.values() if count > 1]
     return SplitResult(
         out=settings.out,

@@ -13,12 +13,16 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from fruitgan.errors import EnvironmentProblem, UsageError
 from fruitgan.machine import cores
@@ -135,6 +139,38 @@ def _tell_malloc(parameter: int, value: int) -> None:
         return
     with contextlib.suppress(AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(parameter, value)
+
+
+class LivingTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
+    """Inside a `with`: the bytes of all tensors that are alive at one time, at most, those given and what is made in it."""
+
+    def __init__(self, given: Sequence[Tensor] = ()) -> None:
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
+        self._alive: dict[int, weakref.ref[Any]] = {}
+        self._bytes = self.peak_bytes = 0
+        self._given = [tensor.untyped_storage() for tensor in given]  # which are held, and so stay
+        for storage in self._given:
+            self._keep(storage)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._keep(tensor.untyped_storage())
+        return out
+
+    def _keep(self, storage: torch.UntypedStorage) -> None:
+        name, size = id(storage), storage.nbytes()
+        if name in self._alive:
+            return
+
+        def forget(_: Any) -> None:
+            del self._alive[name]
+            self._bytes -= size
+
+        self._alive[name] = weakref.ref(storage, forget)
+        self._bytes += size
+        self.peak_bytes = max(self.peak_bytes, self._bytes)
 
 
 def be_deterministic(device: torch.device) -> None:

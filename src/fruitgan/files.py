@@ -14,7 +14,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -173,6 +173,16 @@ def remove_folder(path: Path) -> None:
         shutil.rmtree(part)
     except OSError as error:
         raise FruitganError(f"{path}: cannot be removed ({reason_of(error)})") from error
+
+
+def make_room(entries: Iterable[Path], newest: Path, limit_bytes: int) -> None:
+    """Remove the files or folders of a cache that were not used for longest until the limit holds; `newest` stays."""
+    taken = 0
+    with suppress(OSError, FruitganError):  # another process may be at the same work
+        for entry in sorted(entries, key=lambda entry: (entry == newest, entry.stat().st_mtime), reverse=True):
+            taken += sum(file.stat().st_size for file in (entry.iterdir() if entry.is_dir() else (entry,)))
+            if taken > limit_bytes and entry != newest:
+                remove_folder(entry) if entry.is_dir() else entry.unlink()
 
 
 def remove_abandoned(folder: Path, *, deep: bool = False) -> list[Path]:

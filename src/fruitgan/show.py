@@ -1,20 +1,51 @@
-"""`fruitgan show`: a registered thing, a bundle's or a detector's card, the state of a run, what a checkpoint holds."""
+"""`fruitgan list` and `show`: what is registered; a bundle's or a detector's card, the state of a run, what a checkpoint holds.
+
+`list` reads metadata and source texts; it imports nothing of what it lists.
+"""
 
 from __future__ import annotations
 
 import inspect
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fruitgan.console import Console, names, options
 from fruitgan.errors import DataError, UsageError
-from fruitgan.registry import KINDS, Entry, Registry, known_kind, suggestion
+from fruitgan.registry import KINDS, OWN_PACKAGE, Entry, Registry, known_kind, suggestion
 from fruitgan.settings import RUNS, to_json
 
+LEAST_COLUMNS = 80
 CHECKPOINT = "state.json"
 MOST_SUMS = 3
 """Of a long list of a card, as of the training images' sums, so many are shown."""
+
+
+def list_registered(
+    kind: str | None = options.argument("", "One kind alone: generators, recipes, ...", **names.completed(lambda: KINDS)),
+    json: options.Json = False,
+) -> None:
+    """Show what is registered, with a line on each; `fruitgan show NAME` says more.
+
+    Example: fruitgan list generators
+    """
+    console = Console(json=json)
+    found = {name: Registry[Any](name).entries() for name in ([known_kind(kind)] if kind else KINDS)}
+    if json:  # a summary is looked for in source text: once
+        console.result({name: [{**vars(entry), "summary": entry.summary} for entry in it] for name, it in found.items()})
+        return
+    columns = max(LEAST_COLUMNS, shutil.get_terminal_size().columns) if sys.stdout.isatty() else LEAST_COLUMNS
+    for name, entries in found.items():
+        console.out(f"{name}:" if entries else f"no {name} are registered")
+        width = max((len(entry.name) for entry in entries), default=0)
+        for entry in entries:
+            whose = "" if entry.package == OWN_PACKAGE else f"({entry.package} {entry.version}) "
+            line = " ".join(f"{whose}{entry.summary}".split())
+            short = textwrap.shorten(line, columns - width - 4, placeholder=" ...", break_on_hyphens=False)
+            console.out(f"  {entry.name:{width}}  {short}".rstrip())
 
 
 def _registered() -> list[str]:
@@ -106,13 +137,15 @@ def _show_recipe(name: str, console: Console) -> None:
 def _show_run(path: Path, console: Console) -> None:
     """The state of a run, its settings and how to go on; of a training its losses, of a detector its card."""
     from fruitgan.runs.resume import DETECTOR, resume_command
-    from fruitgan.runs.run import Run, training_config
-    from fruitgan.train_detector.settings import KIND, METRICS, OUT, read_config
+    from fruitgan.runs.run import Run
+    from fruitgan.train_detector import settings as of_detectors
+    from fruitgan.train_detector.settings import KIND, METRICS, OUT
     from fruitgan.train_gan.monitor import incidents
+    from fruitgan.train_gan.settings import read_config
 
     run = Run(path)
     is_detector = run.config.get("kind") == KIND
-    config = to_json(read_config(run)) if is_detector else training_config(run)
+    config = to_json(of_detectors.read_config(run) if is_detector else read_config(run))
     entries = [] if is_detector else run.entries()
     last = next((entry for entry in reversed(entries) if entry["losses"]), None)
     is_finished, step = (run.path / METRICS).is_file() if is_detector else run.result is not None, run.saved_step

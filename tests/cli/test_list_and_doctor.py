@@ -33,7 +33,7 @@ def test_one_kind_can_be_asked_for_in_singular_or_plural(capsys: Captured, word:
 
 
 def test_a_kind_with_nothing_registered_is_no_error(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fruitgan.list.KINDS", ("nothings",))
+    monkeypatch.setattr("fruitgan.show.KINDS", ("nothings",))
     assert main(["list"]) == 0
     assert capsys.readouterr().out == "no nothings are registered\n"
 

@@ -27,8 +27,8 @@ from fruitgan.data.augment import augmentations
 from fruitgan.data.loader import Batch, Loader
 from fruitgan.data.sources import folder_source
 from fruitgan.progress import silent
-from fruitgan.train_gan.assemble import Datasets, Plan, load_datasets, make_objective, make_plan, make_trainer
-from fruitgan.train_gan.settings import TrainGanSettings
+from fruitgan.train_gan.assemble import Datasets, load_datasets, make_objective, make_plan, make_trainer
+from fruitgan.train_gan.settings import Plan, TrainGanSettings
 from fruitgan.train_gan.trainer import Trainer
 
 HERE = Path(__file__).parent

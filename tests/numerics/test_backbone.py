@@ -21,7 +21,7 @@ from fruitgan.networks.backbones import (
     frozen_sums,
     trained_against,
 )
-from fruitgan.networks.projected import ProjectedDiscriminator, projected
+from fruitgan.networks.discriminators import ProjectedDiscriminator, projected
 from fruitgan.train_gan.trainer import NetworkState
 
 REFERENCE = Path(__file__).with_name("efficientnet_lite1.safetensors")

@@ -13,8 +13,8 @@ from trainings import RandomImages
 from fruitgan.data.loader import Batch
 from fruitgan.errors import UsageError
 from fruitgan.networks.contracts import Generator
+from fruitgan.networks.discriminators import patch_70
 from fruitgan.networks.mobile import mobile
-from fruitgan.networks.patch import patch_70
 from fruitgan.networks.resnet import resnet_6
 from fruitgan.train_gan.objectives import cut as objective_cut
 from fruitgan.train_gan.objectives.contracts import Objective

@@ -19,9 +19,9 @@ from trainings import NaivePool, RandomImages, trainer_of
 from fruitgan.data.loader import Batch
 from fruitgan.networks import layers
 from fruitgan.networks.contracts import Discriminator, Generator
+from fruitgan.networks.discriminators import patch_70, patch_70_affine
 from fruitgan.networks.layers import Downsample, Upsample
 from fruitgan.networks.mobile import mobile
-from fruitgan.networks.patch import patch_70, patch_70_affine
 from fruitgan.networks.resnet import resnet_6
 from fruitgan.networks.unet import unet_128
 from fruitgan.train_gan.objectives.contracts import Objective

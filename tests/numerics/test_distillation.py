@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fruitgan.data.loader import Batch
+from fruitgan.networks.discriminators import patch_multiscale
 from fruitgan.networks.mobile import lite, lite_u, mobile
-from fruitgan.networks.patch import patch_multiscale
 from fruitgan.networks.resnet import mobile_resnet
 from fruitgan.train_gan.objectives.distillation import Distillation, structural_similarity
 

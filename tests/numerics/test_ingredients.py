@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from trainings import RandomImages
 
 from fruitgan.errors import UsageError
+from fruitgan.networks.discriminators import patch_multiscale
 from fruitgan.networks.layers import BilinearUpsample, composed, spectral_norm
 from fruitgan.networks.mobile import mobile
-from fruitgan.networks.patch import patch_multiscale
 from fruitgan.networks.resnet import resnet_aa
 from fruitgan.train_gan.objectives.adversarial import (
     discriminator_loss,

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fruitgan.networks import layers
+from fruitgan.networks.discriminators import patch_multiscale
 from fruitgan.networks.layers import BlurPool, Downsample, InstanceNorm, Reflect, ReflectConv2d, Upsample, composed
 from fruitgan.networks.mobile import MobileGenerator, mobile
-from fruitgan.networks.patch import patch_multiscale
 
 pytestmark = pytest.mark.usefixtures("repeatable")
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from fruitgan.errors import UsageError
+from fruitgan.networks.discriminators import patch_70
 from fruitgan.networks.mobile import mobile
-from fruitgan.networks.patch import patch_70
 from fruitgan.train_gan.objectives.adversarial import discriminator_loss, generator_loss
 from fruitgan.train_gan.objectives.cyclegan import cycle_loss, cyclegan, identity_loss
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from fruitgan.networks.discriminators import PatchDiscriminator, patch_70, patch_70_affine, patch_multiscale
 from fruitgan.networks.layers import InstanceNorm, Upsample
 from fruitgan.networks.mobile import mobile
-from fruitgan.networks.patch import PatchDiscriminator, patch_70, patch_70_affine, patch_multiscale
 from fruitgan.networks.resnet import resnet_6, resnet_9, resnet_aa
 from fruitgan.networks.unet import UNetGenerator, unet_128, unet_256
 

@@ -26,7 +26,6 @@ from fruitgan.errors import DataError, UsageError
 from fruitgan.files import file_sha256
 from fruitgan.progress import Event, Note, OnProgress
 from fruitgan.runs import checkpoint
-from fruitgan.runs.run import BEGAN
 from fruitgan.train_gan import recipes, segment
 from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.recipe import Part, until
@@ -395,7 +394,7 @@ def test_time_counts_from_the_first_start_of_processes_that_are_started_anew(
     asked = settings(data, tmp_path, "fast", "again", max_seconds=3600.0)
     run = train_gan(asked, stop_after(2)).run
     config = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps(config | {BEGAN: config[BEGAN] - 3600}))
+    (run / "config.json").write_text(json.dumps(config | {"launch_began": config["launch_began"] - 3600}))
     ranks.restarts = 1
     assert train_gan(asked).step == 3
     ranks.launch, ranks.restarts = "another", 0

@@ -28,6 +28,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from fruitgan.bundle import FILE_NAME
 from fruitgan.serve import app as serve
 from fruitgan.serve.app import ServeSettings, make_app
+from fruitgan.settings import to_json
 
 pytestmark = pytest.mark.browser
 
@@ -42,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = folder / "runs" / "plums"
     save_small(run / FILE_NAME)
     (run / "samples").mkdir()
-    (run / "config.json").write_text(json.dumps({**named_reports.config("plum"), "total_steps": 40}))
+    (run / "config.json").write_text(json.dumps(to_json(named_reports.config("plum"))))
     write_log(run, 2)
     (run / "samples" / "step-00000010.png").write_bytes(picture(10))
     return folder

@@ -16,12 +16,13 @@ from fruitgan.evaluate.page import Exhibits, evaluation_report
 from fruitgan.images import Pixels
 from fruitgan.registry import Choice
 from fruitgan.report.grid import grid, png_bytes
-from fruitgan.settings import to_json
+from fruitgan.settings import from_json, to_json
 from fruitgan.train_detector.page import detector_report
 from fruitgan.train_detector.regression import Round
 from fruitgan.train_detector.settings import FitSettings
 from fruitgan.train_gan.page import training_report
 from fruitgan.train_gan.recipes import fast
+from fruitgan.train_gan.settings import RunConfig
 
 TOTAL_STEPS, STEPS_PER_EPOCH = 40, 10
 
@@ -39,9 +40,9 @@ def as_file_name(name: str) -> str:
     return name.replace("/", "_").replace("\0", "")[:80]
 
 
-def config(name: str) -> dict[str, Any]:
+def config(name: str) -> RunConfig:
     recipe = dataclasses.replace(fast, steps=TOTAL_STEPS, epochs=None, image_size_px=8, summary=f"summary {name}")
-    return {
+    table = {
         "settings": {"data": f"/home/{name}", "data_a": f"/home/a {name}", "data_b": None, "init_from": f"from {name}"},
         "plan": {
             "recipe_name": f"recipe {name}",
@@ -50,11 +51,13 @@ def config(name: str) -> dict[str, Any]:
             "precision": "fp32",
             "seed": 0,
         },
+        "total_steps": TOTAL_STEPS,
         "steps_per_epoch": STEPS_PER_EPOCH,
         "domains": [f"domain a {name}", f"domain b {name}"],
         "training_images": [3, 4],
         "data_fingerprint": f"{name}/{name}",
     }
+    return from_json(RunConfig, table)
 
 
 def log(name: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
-from fruitgan.data.groups import content_sha256
+from fruitgan.data.groups import Look, content_sha256
 from fruitgan.data.labelled import ManifestRow, manifest_bytes, read_dataset
 from fruitgan.errors import DataError
 from fruitgan.evaluate.detection import judge_by_given
@@ -20,7 +20,7 @@ from fruitgan.files import file_sha256
 from fruitgan.train_detector.calibration import calibration_slope
 from fruitgan.train_detector.detector import load_detector
 from fruitgan.train_detector.job import train_detector
-from fruitgan.train_detector.seen import FilesSeen, Header, jpeg_quality, near_any
+from fruitgan.train_detector.seen import FilesSeen, Header, jpeg_quality, looks_of, near_any
 from fruitgan.train_detector.settings import TrainDetectorResult, TrainDetectorSettings
 
 
@@ -35,7 +35,8 @@ def judged(run: Path, data: Path) -> tuple[list[str], int, list[str]]:
     import torch
 
     images = read_dataset(data).images
-    result, notes, answers = judge_by_given(run, load_detector(run), images, torch.device("cpu"), 0, lambda event: None)
+    looks, device = looks_of([image.path for image in images]), torch.device("cpu")
+    result, notes, answers = judge_by_given(run, load_detector(run), images, looks, device, 0, lambda event: None)
     assert len(answers) == result.n
     places = {True: "predicted", False: "origins"}
     contents = [content_sha256(pixels_of(data / places[answer["generated"]] / answer["file"])) for answer in answers]
@@ -116,8 +117,8 @@ def test_near_duplicates_are_found_as_by_a_naive_loop() -> None:
     looks = [seen[i] ^ int(sum(1 << int(bit) for bit in random.permutation(64)[:i])) for i in range(10)]
     naive = [min((look ^ other).bit_count() for other in seen) <= 4 for look in looks]
     assert naive == [True] * 5 + [False] * 5
-    assert near_any([f"{look:016x}" for look in looks], [f"{other:016x}" for other in seen]).tolist() == naive
-    assert near_any(["0" * 16], []).tolist() == [False]
+    assert near_any([Look("", look) for look in looks], [f"{other:016x}" for other in seen]).tolist() == naive
+    assert near_any([Look("", 0)], []).tolist() == [False]
 
 
 def test_the_slope_makes_probabilities_of_logits_that_are_too_sure() -> None:

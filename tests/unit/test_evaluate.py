@@ -249,14 +249,14 @@ def test_a_given_detector_is_judged_on_images_that_it_was_not_trained_with(datas
     for taught in (30, 0):
         known = {"train_sha256": tuple(look.content for look in looks[9 : 9 + taught])}
         save_detector(DetectorBundle(dataclasses.replace(card, **known), detectors.build(choice)), file)
-        result, notes, judged = judge_by_given(file, load_detector(file), images, device, 0, lambda event: None)
+        result, notes, judged = judge_by_given(file, load_detector(file), images, looks, device, 0, lambda event: None)
         assert taught <= result.left_out == 48 - result.n < taught + 9
         assert (bool(notes), len(judged)) == (bool(taught), result.n)
     hostile = detectors.build(choice)
     hostile.get_buffer("spread").fill_(0)  # it is divided by
     save_detector(DetectorBundle(card, hostile), file)
     with pytest.raises(DataError, match="answers with numbers that are not finite"):
-        judge_by_given(file, load_detector(file), images, device, 0, lambda event: None)
+        judge_by_given(file, load_detector(file), images, looks, device, 0, lambda event: None)
 
 
 def test_a_job_that_is_asked_to_stop_leaves_nothing(dataset: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from fruitgan.data.groups import Look
 from fruitgan.errors import DataError
 from fruitgan.evaluate.facts import Facts, inspect
 from fruitgan.evaluate.leaks import Leak, find_leaks
@@ -21,8 +22,7 @@ FACTS = Facts(
     path=Path("0.png"),
     generated=True,
     file_sha256="",
-    content_sha256="",
-    look=0,
+    look=Look("", 0),
     width_px=160,
     height_px=160,
     format="PNG",
@@ -43,7 +43,7 @@ def made_up(fakes: list[tuple[int, int]], reals: list[tuple[int, int]]) -> list[
     """Facts of images of these sizes, alike in all else."""
     sizes = [(True, size) for size in fakes] + [(False, size) for size in reals]
     return [
-        replace(FACTS, generated=generated, content_sha256=str(i), file_sha256=str(i), width_px=size[0], height_px=size[1])
+        replace(FACTS, generated=generated, look=Look(str(i), 0), file_sha256=str(i), width_px=size[0], height_px=size[1])
         for i, (generated, size) in enumerate(sizes)
     ]
 
@@ -192,7 +192,7 @@ def test_sources_on_both_sides_are_counted() -> None:
 
 def test_near_duplicates_are_a_leak_only_where_they_straddle_the_splits() -> None:
     looks = np.random.default_rng(0).integers(2**63, size=40).tolist()
-    facts = [replace(fact, look=looks[min(i, 38)]) for i, fact in enumerate(alike())]
+    facts = [replace(fact, look=fact.look._replace(code=looks[min(i, 38)])) for i, fact in enumerate(alike())]
     splits = ["test"] * 40
     assert find_leaks(facts, None, splits) == ()
     splits[38] = "train"
@@ -227,7 +227,7 @@ def honest(images: int, things: int, seed: int) -> tuple[list[Facts], list[str]]
     fakes = set(random.permutation(things)[: things // 2].tolist())
     chosen = random.integers(things, size=images).tolist()
     facts = [
-        replace(FACTS, **of_thing[thing], generated=thing in fakes, content_sha256=str(i), file_sha256=str(i))
+        replace(FACTS, **of_thing[thing], generated=thing in fakes, look=Look(str(i), 0), file_sha256=str(i))
         for i, thing in enumerate(chosen)
     ]
     return facts, [str(thing) for thing in chosen]

@@ -72,13 +72,12 @@ def test_a_flat_picture_has_a_hash_too() -> None:
 
 def test_near_pictures_share_the_smallest_name_along_a_chain() -> None:
     hashes = {"d": 0b0, "c": 0b1111, "b": 0b1111_1111, "a": 2**63 - 1, "e": 0b1_1111_1111_1111}
-    groups = near_groups(list(hashes), list(hashes.values()))
+    groups = near_groups(hashes.items())
     assert groups == {"d": "b", "c": "b", "b": "b", "a": "a", "e": "e"}
 
 
 def test_groups_do_not_depend_on_the_order_and_one_content_may_come_twice() -> None:
-    names, codes = ["x", "y", "z", "x"], [7, 0, 2**40 - 1, 7]
+    looks = [("x", 7), ("y", 0), ("z", 2**40 - 1), ("x", 7)]
     expected = {"x": "x", "y": "x", "z": "z"}
-    assert near_groups(names, codes) == expected
-    assert near_groups(names[::-1], codes[::-1]) == expected
-    assert near_groups([], []) == {}
+    assert near_groups(looks) == near_groups(looks[::-1]) == expected
+    assert near_groups([]) == {}

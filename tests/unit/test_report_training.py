@@ -13,11 +13,11 @@ import pytest
 
 from fruitgan.registry import Choice
 from fruitgan.report.grid import grid, png_bytes
-from fruitgan.settings import to_json
 from fruitgan.train_gan.curves import Story, loss_panels
 from fruitgan.train_gan.page import training_report
-from fruitgan.train_gan.recipe import Clock, Recipe, Schedule, constant, until
+from fruitgan.train_gan.recipe import Clock, Part, Recipe, Schedule, constant, until
 from fruitgan.train_gan.recipes import fast
+from fruitgan.train_gan.settings import Plan, RunConfig, TrainGanSettings
 
 STEPS_PER_EPOCH = 50
 LOADING = {"src", "href", "srcset", "data", "action", "poster", "background", "xlink:href"}
@@ -49,39 +49,29 @@ def recipe_of(steps: int = 400, base: Recipe = fast) -> Recipe:
     )
 
 
-def config_of(recipe: Recipe, **changes: Any) -> dict[str, Any]:
-    def choice(part: Any, **options: Any) -> dict[str, Any]:
-        return {"name": part.name, "package": "fruitgan", "version": "0.1.0", "options": {**part.options, **options}}
+def config_of(recipe: Recipe, **plan: Any) -> RunConfig:
+    def choice(part: Part, **options: Any) -> Choice:
+        return Choice(part.name, "fruitgan", "0.1.0", {**part.options, **options})
 
-    return {
-        "settings": {"data": "/home/somebody/fruit", "data_a": None, "data_b": None, "init_from": None},
-        "plan": {
-            "recipe_name": "fast",
-            "recipe": to_json(recipe),
-            "objective": choice(recipe.objective),
-            "generator": choice(recipe.generator, mask=True),
-            "discriminator": choice(recipe.discriminator, scales=2),
-            "augmentation": choice(recipe.augmentation),
-            "precision": "fp32",
-            "seed": 3,
-        },
-        "steps_per_epoch": STEPS_PER_EPOCH,
-        "domains": ["apple", "orange"],
-        "training_images": [1995, 1019],
-        "data_fingerprint": "0123456789abcdef/fedcba9876543210",
-    } | changes
-
-
-def story_of(recipe: Recipe, **changes: Any) -> Story:
     known: dict[str, Any] = {
-        "recipe": recipe,
-        "objective": Choice("cyclegan", "fruitgan", "0.1.0", {"gan_mode": "lsgan", "pool_size": 0}),
-        "discriminator": Choice("patch-multiscale", "fruitgan", "0.1.0", {"scales": 2}),
-        "domains": ("apple", "orange"),
-        "total_steps": recipe.total_steps(STEPS_PER_EPOCH),
-        "steps_per_epoch": STEPS_PER_EPOCH,
+        "objective": choice(recipe.objective),
+        "generator": choice(recipe.generator, mask=True),
+        "discriminator": choice(recipe.discriminator, scales=2),
+        "augmentation": choice(recipe.augmentation),
     }
-    return Story(**known | changes)
+    return RunConfig(
+        settings=TrainGanSettings(data="/home/somebody/fruit"),
+        plan=Plan(recipe_name="fast", recipe=recipe, precision="fp32", seed=3, **known | plan),
+        total_steps=recipe.total_steps(STEPS_PER_EPOCH),
+        steps_per_epoch=STEPS_PER_EPOCH,
+        domains=("apple", "orange"),
+        training_images=(1995, 1019),
+        data_fingerprint="0123456789abcdef/fedcba9876543210",
+    )
+
+
+def story(recipe: Recipe, **plan: Any) -> Story:
+    return Story(config_of(recipe, **plan))
 
 
 def log_of(recipe: Recipe, until_step: int, every: int = 10) -> list[dict[str, Any]]:
@@ -135,9 +125,9 @@ def run(tmp_path: Path) -> Path:
     return path
 
 
-def report(run: Path, step: int = 400, **changes: Any) -> str:
+def report(run: Path, step: int = 400) -> str:
     recipe = recipe_of()
-    return training_report(run, config_of(recipe, **changes), log_of(recipe, step), result_of(run, step))
+    return training_report(run, config_of(recipe), log_of(recipe, step), result_of(run, step))
 
 
 def test_the_page_says_what_came_out_and_how_to_use_it(run: Path) -> None:
@@ -229,7 +219,7 @@ def test_large_samples_and_a_long_log_stay_below_three_megabytes(run: Path) -> N
 
 def test_curves_of_a_scheduled_weight_show_the_error_without_it() -> None:
     recipe = recipe_of()
-    panels = {panel.title: panel for panel in loss_panels(log_of(recipe, 400), story_of(recipe))}
+    panels = {panel.title: panel for panel in loss_panels(log_of(recipe, 400), story(recipe))}
     assert list(panels) == ["Generators: adversarial", "Discriminators", "Generators: cycle", "Generators: identity"]
     a, b = panels["Generators: cycle"].tracks
     assert (a.label, b.label) == ("apple", "orange")
@@ -242,7 +232,7 @@ def test_curves_of_a_scheduled_weight_show_the_error_without_it() -> None:
 
 def test_a_lengthened_run_whose_old_weights_are_unknown_is_plotted_as_minimised() -> None:
     log = log_of(recipe_of(400), 400)
-    panels = {panel.title: panel for panel in loss_panels(log, story_of(recipe_of(800)))}
+    panels = {panel.title: panel for panel in loss_panels(log, story(recipe_of(800)))}
     assert panels["Generators: cycle"].tracks[0].values == [entry["losses"]["cycle_a"] for entry in log]
     assert "as minimised" in panels["Generators: cycle"].caption
 
@@ -256,29 +246,29 @@ def test_the_undecided_level_is_the_loss_of_a_discriminator_that_cannot_tell(mod
     from fruitgan.train_gan.objectives.adversarial import discriminator_loss, generator_loss
 
     maps = [torch.full((2, 1, 3, 3), 0.5 if mode == "lsgan" else 0.0)] * scales
-    story = story_of(
+    found = story(
         recipe_of(),
         objective=Choice("cyclegan", "fruitgan", "0.1.0", {"gan_mode": mode}),
         discriminator=Choice("patch", "fruitgan", "0.1.0", {"scales": scales}),
     )
-    assert story.undecided == pytest.approx(undecided, abs=1e-4)
+    assert found.undecided == pytest.approx(undecided, abs=1e-4)
     assert float(discriminator_loss(mode, maps, maps)) == pytest.approx(undecided, abs=1e-4)
     assert float(generator_loss(mode, maps)) == pytest.approx(0 if mode == "hinge" else undecided, abs=1e-4)
 
 
 def test_a_projected_discriminator_has_a_map_a_stride_and_a_pixel_scale() -> None:
-    story = story_of(
+    found = story(
         recipe_of(),
         objective=Choice("cyclegan", "fruitgan", "0.1.0", {"gan_mode": "hinge"}),
         discriminator=Choice("projected", "fruitgan", "0.1.0", {"strides": "4,8,16", "pixel_scales": 2}),
     )
-    assert story.undecided == 5.0
+    assert found.undecided == 5.0
 
 
 def test_the_terms_of_a_strangers_objective_are_shown_by_their_names() -> None:
-    story = story_of(recipe_of(), objective=Choice("other", "fruitgan-other", "1", {}))
+    found = story(recipe_of(), objective=Choice("other", "fruitgan-other", "1", {}))
     log = [{"step": 10, "losses": {"hue_a": 3.0, "hue_b": 2.0, "total": 1.0}, "learning_rate": 1.0}]
-    panels = loss_panels(log, story)
+    panels = loss_panels(log, found)
     assert [(panel.title, [track.label for track in panel.tracks]) for panel in panels] == [
         ("hue", ["hue_a", "hue_b"]),
         ("total", ["total"]),
@@ -287,13 +277,13 @@ def test_the_terms_of_a_strangers_objective_are_shown_by_their_names() -> None:
 
 
 def test_a_discriminator_of_a_stranger_has_no_level_since_its_maps_are_unknown() -> None:
-    story = story_of(recipe_of(), discriminator=Choice("other", "fruitgan-other", "1", {}))
-    assert story.undecided is None
+    found = story(recipe_of(), discriminator=Choice("other", "fruitgan-other", "1", {}))
+    assert found.undecided is None
 
 
 def test_far_peaks_are_cut_and_counted() -> None:
     recipe = recipe_of()
     log = log_of(recipe, 400)
     log[20]["losses"]["discriminator_a"] = 1000.0
-    (panel,) = [panel for panel in loss_panels(log, story_of(recipe)) if panel.title == "Discriminators"]
+    (panel,) = [panel for panel in loss_panels(log, story(recipe)) if panel.title == "Discriminators"]
     assert "Cut off by the frame: 1 of 80 raw values" in panel.caption

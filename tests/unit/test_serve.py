@@ -31,6 +31,7 @@ from fruitgan.errors import UsageError
 from fruitgan.report.grid import png_bytes
 from fruitgan.serve import app as serve
 from fruitgan.serve.app import ServeSettings, Service, make_app
+from fruitgan.settings import to_json
 from fruitgan.train_detector.detect_job import DetectedPicture, DetectResult, DetectSettings
 from fruitgan.translate.job import TranslateSettings, translate
 
@@ -212,7 +213,7 @@ def test_who_lets_others_in_asks_for_a_password(settings: ServeSettings) -> None
 def make_run(settings: ServeSettings, name: str) -> Path:
     run = settings.runs / name
     (run / "samples").mkdir(parents=True)
-    (run / "config.json").write_text(json.dumps({**named_reports.config(NAME), "total_steps": 40}))
+    (run / "config.json").write_text(json.dumps(to_json(named_reports.config(NAME))))
     (run / "log.jsonl").write_text("".join(json.dumps({**line, "seconds": 1.0}) + "\n" for line in named_reports.log(NAME)))
     (run / "samples" / "step-00000010.png").write_bytes(PNG)
     return run

@@ -17,9 +17,10 @@ from fruitgan.data.preprocessing import Preprocessing
 from fruitgan.data.sources import folder_source
 from fruitgan.errors import DataError, UsageError
 from fruitgan.progress import silent
+from fruitgan.runs.run import Run
 from fruitgan.settings import from_json, to_json
-from fruitgan.train_gan.assemble import Plan, load_datasets, make_objective, make_plan, read_plan
-from fruitgan.train_gan.settings import TrainGanSettings
+from fruitgan.train_gan.assemble import load_datasets, make_objective, make_plan
+from fruitgan.train_gan.settings import Plan, RunConfig, TrainGanSettings, read_config
 
 CPU = torch.device("cpu")
 
@@ -179,16 +180,26 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: 
     ],
 )
 def test_a_plan_of_an_older_version_is_read_or_refused_in_one_line(
-    change: Callable[[dict[str, Any]], None], said: str | None
+    change: Callable[[dict[str, Any]], None], said: str | None, tmp_path: Path
 ) -> None:
     made = plan(recipe="fast")
-    table = to_json(made)
-    change(table["recipe"])
+    config = RunConfig(
+        settings=TrainGanSettings(),
+        plan=made,
+        total_steps=1,
+        steps_per_epoch=1,
+        domains=("apple", "orange"),
+        training_images=(1, 1),
+        data_fingerprint="",
+    )
+    table = to_json(config)
+    change(table["plan"]["recipe"])
+    (tmp_path / "config.json").write_text(json.dumps(table))
     if said is None:
-        assert read_plan(table, Path("config.json")) == made
+        assert read_config(Run(tmp_path)) == config
         return
     with pytest.raises(DataError, match=said) as refused:
-        read_plan(table, Path("config.json"))
+        read_config(Run(tmp_path))
     assert "\n" not in str(refused.value)
 
 

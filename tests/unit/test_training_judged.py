@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from trainings import SMALL, assert_same_end, last_checkpoint, log_lines, stop_after
 
 from fruitgan.cli import main
-from fruitgan.data.groups import held_out
+from fruitgan.data.groups import Look, held_out
 from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.sources import folder_source
 from fruitgan.errors import UsageError
@@ -37,30 +37,28 @@ CPU = torch.device("cpu")
 SHORT: dict[str, Any] = {**SMALL, "image_size": 48, "steps": 5, "log_every": 2, "save_every": 3, "sample_every": 999}
 
 
-def hashes(count: int) -> tuple[list[str], list[int]]:
+def unlike(count: int) -> list[Look]:
     """Of pictures that are all unlike."""
     draw = random.Random(5)
-    return [hashlib.sha256(bytes([n % 256, n // 256])).hexdigest() for n in range(count)], [
-        draw.getrandbits(64) for _ in range(count)
-    ]
+    return [Look(hashlib.sha256(bytes([n % 256, n // 256])).hexdigest(), draw.getrandbits(64)) for n in range(count)]
 
 
 def test_a_tenth_is_held_out_whatever_the_order() -> None:
-    contents, looks = hashes(400)
-    chosen = held_out(contents, looks, 10, 8)
+    looks = unlike(400)
+    chosen = held_out(looks, 10, 8)
     assert len(chosen) == 40
-    order = random.Random(1).sample(range(400), 400)
-    assert held_out([contents[n] for n in order], [looks[n] for n in order], 10, 8) == chosen
-    assert len(held_out(contents[:30], looks[:30], 10, 8)) == 8
+    assert held_out(random.Random(1).sample(looks, 400), 10, 8) == chosen
+    assert len(held_out(looks[:30], 10, 8)) == 8
 
 
 def test_near_duplicates_are_held_out_together_and_a_large_group_of_them_never() -> None:
-    contents, looks = hashes(400)
-    pairs = [look ^ 1 for look in looks[:200]]  # picture 200 + n looks like picture n
-    chosen = held_out(contents, [*looks[:200], *pairs], 10, 8)
+    looks = unlike(400)
+    contents = [look.content for look in looks]
+    pairs = [Look(contents[200 + n], looks[n].code ^ 1) for n in range(200)]  # picture 200 + n looks like picture n
+    chosen = held_out([*looks[:200], *pairs], 10, 8)
     assert len(chosen) == 40
     assert all((contents[n] in chosen) == (contents[200 + n] in chosen) for n in range(200))
-    film = held_out(contents, [looks[0]] * 100 + looks[100:], 10, 8)
+    film = held_out([Look(content, looks[0].code) for content in contents[:100]] + looks[100:], 10, 8)
     assert len(film) == 40
     assert not film & set(contents[:100])
 
@@ -172,7 +170,7 @@ def test_the_config_counts_what_is_held_out_and_the_fingerprint_has_it(runs: Pat
 
 def test_a_run_that_trained_on_all_images_is_not_judged_later(data: Path, tmp_path: Path, no_report: None) -> None:
     train_gan(TrainGanSettings(data=str(data), out=tmp_path, name="all", **{**SHORT, "steps": 2}))
-    assert "held_out_images" not in Run(tmp_path / "all").config
+    assert Run(tmp_path / "all").config["held_out_images"] is None
     assert not any("kid" in line for line in log_lines(tmp_path / "all"))
     with pytest.raises(UsageError, match="begin a new run"):
         train_gan(TrainGanSettings(out=tmp_path, resume="all", steps=4, evaluate_every=1, gpu="none"))

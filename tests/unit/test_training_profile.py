@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fruitgan.train_gan.estimate import PROFILED_STEPS, SKIPPED_STEPS, SUMMARY, TRACE, profiled
+from fruitgan.train_gan.segment import PROFILED_STEPS, SKIPPED_STEPS, SUMMARY, TRACE, profiled
 from fruitgan.train_gan.trainer import stage
 
 CPU = torch.device("cpu")
@@ -29,8 +29,8 @@ def work(steps: int) -> Iterator[int]:
 
 
 def test_the_steps_come_out_as_they_are_and_trace_and_summary_are_of_those_profiled(tmp_path: Path) -> None:
-    assert list(profiled(work(20), CPU, tmp_path)) == list(range(20))
-    events = json.loads((tmp_path / TRACE).read_text())["traceEvents"]
+    assert list(profiled(work(20), CPU, tmp_path / "profile")) == list(range(20))
+    events = json.loads((tmp_path / "profile" / TRACE).read_text())["traceEvents"]
     long = [event for event in events if event.get("name") == "fruitgan: long"]
     assert len(long) == PROFILED_STEPS
     for event in long:  # what a viewer of the trace event format needs of a complete event
@@ -38,7 +38,7 @@ def test_the_steps_come_out_as_they_are_and_trace_and_summary_are_of_those_profi
         assert event["dur"] >= 2000
         assert {"ts", "pid", "tid"} <= event.keys()
     assert any(event.get("name") == "aten::mm" for event in events)
-    text = (tmp_path / SUMMARY).read_text()
+    text = (tmp_path / "profile" / SUMMARY).read_text()
     rows = [line.split() for line in text.splitlines() if line.startswith(("long", "short"))]
     assert [row[0] for row in rows] == ["long", "short"]
     assert sum(float(row[-1].rstrip("%")) for row in rows) == pytest.approx(100, abs=0.2)
@@ -49,7 +49,7 @@ def test_the_steps_come_out_as_they_are_and_trace_and_summary_are_of_those_profi
 
 @pytest.mark.parametrize(("steps", "found"), [(SKIPPED_STEPS, 0), (SKIPPED_STEPS + 2, 2)])
 def test_a_short_training_leaves_what_there_is(tmp_path: Path, steps: int, found: int) -> None:
-    assert len(list(profiled(work(steps), CPU, tmp_path))) == steps
-    assert (tmp_path / TRACE).exists() == (tmp_path / SUMMARY).exists() == (found > 0)
+    assert len(list(profiled(work(steps), CPU, tmp_path / "profile"))) == steps
+    assert (tmp_path / "profile" / TRACE).exists() == (tmp_path / "profile" / SUMMARY).exists() == (found > 0)
     if found:
-        assert (tmp_path / SUMMARY).read_text().startswith(f"{found} steps")
+        assert (tmp_path / "profile" / SUMMARY).read_text().startswith(f"{found} steps")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -40,13 +41,25 @@ def perceptual_hash(pixels: Pixels) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def near_groups(contents: Sequence[str], hashes: Sequence[int]) -> dict[str, str]:
+class Look(NamedTuple):
+    """What pictures are compared by."""
+
+    content: str
+    """`content_sha256`: the same pixels."""
+    code: int
+    """`perceptual_hash`: nearly the same look."""
+
+
+def look_of(pixels: Pixels) -> Look:
+    return Look(content_sha256(pixels), perceptual_hash(pixels))
+
+
+def near_groups(looks: Iterable[tuple[str, int]]) -> dict[str, str]:
     """The group of each picture, by content hash: the smallest content hash among its near-duplicates and theirs.
 
-    `contents` and `hashes` are the two hashes of each picture; one content may stand there several times. A picture unlike
-    all others is a group of its own.
+    One content may stand there several times. A picture unlike all others is a group of its own.
     """
-    pictures = dict(zip(contents, hashes, strict=True))
+    pictures = dict(looks)
     names = sorted(pictures)
     codes = np.array([pictures[name] for name in names], dtype=np.uint64)
     joined = _Joined()
@@ -57,16 +70,16 @@ def near_groups(contents: Sequence[str], hashes: Sequence[int]) -> dict[str, str
     return {name: joined.first_of(name) for name in names}
 
 
-def held_out(contents: Sequence[str], hashes: Sequence[int], share: int, least: int) -> set[str]:
+def held_out(looks: Sequence[tuple[str, int]], share: int, least: int) -> set[str]:
     """The contents of one picture in `share`, but at least `least`; near-duplicates are in it together or not at all.
 
-    `contents` and `hashes` are the two hashes of each picture. Groups are taken in an order of their own, a hash of their name
-    (the name itself is the lower, the more pictures a group has); those that would make it too many are passed over.
+    Groups are taken in an order of their own, a hash of their name (the name itself is the lower, the more pictures a group
+    has); those that would make it too many are passed over.
     """
     groups: dict[str, list[str]] = {}
-    for content, group in near_groups(contents, hashes).items():
+    for content, group in near_groups(looks).items():
         groups.setdefault(group, []).append(content)
-    wanted, chosen = max(len(set(contents)) // share, least), set[str]()
+    wanted, chosen = max(len(dict(looks)) // share, least), set[str]()
     for group in sorted(groups, key=lambda name: hashlib.sha256(name.encode()).digest()):
         if len(chosen) + len(groups[group]) <= wanted:
             chosen.update(groups[group])
@@ -92,16 +105,16 @@ def pairs_in_both(a: Iterable[Pixels], b: Iterable[Pixels]) -> list[tuple[int, i
     return pairs
 
 
-def merged_groups(groups: Sequence[str], contents: Sequence[str], hashes: Sequence[int]) -> tuple[list[str], int]:
+def merged_groups(groups: Sequence[str], looks: Sequence[Look]) -> tuple[list[str], int]:
     """The group of each picture after near-duplicates were joined, and how many pictures are in groups that grew by it.
 
     Near-duplicates, and all that share a group with them, become one group, by the name that sorts first.
     """
-    near = near_groups(contents, hashes)
+    near = near_groups(looks)
     joined = _Joined()
     first: dict[str, str] = {}
-    for content, group in zip(contents, groups, strict=True):
-        joined.join(group, first.setdefault(near[content], group))
+    for look, group in zip(looks, groups, strict=True):
+        joined.join(group, first.setdefault(near[look.content], group))
     merged = [joined.first_of(group) for group in groups]
     grown = {new for new, group in zip(merged, groups, strict=True) if new != group}
     return merged, sum(group in grown for group in merged)

@@ -29,7 +29,7 @@ from PIL import Image
 from fruitgan.data.parallel import in_order
 from fruitgan.data.preprocessing import AS_USUAL, NOTHING, Preprocessing, Tally, Traits, traits
 from fruitgan.errors import DataError, FruitganError, Stopped, UsageError, reason_of
-from fruitgan.files import PART_PREFIX, new_folder, remove_abandoned, remove_folder
+from fruitgan.files import PART_PREFIX, make_room, new_folder, remove_abandoned, remove_folder
 from fruitgan.images import Pixels
 from fruitgan.machine import cache_folder
 from fruitgan.progress import OnProgress, silent
@@ -208,7 +208,8 @@ def _made(folder: Path, paths: Sequence[Path], settings: DecodeSettings, build: 
     if opened is None:
         raise FruitganError(f"{folder}: cannot be read back")
     remove_abandoned(folder.parent)
-    _make_room(folder)
+    kept = [path.parent for path in folder.parent.glob(f"*/{PIXELS}") if not path.parent.name.startswith(PART_PREFIX)]
+    make_room(kept, folder, LIMIT_BYTES)
     return opened
 
 
@@ -237,17 +238,6 @@ def _opened(folder: Path, paths: Sequence[Path], settings: DecodeSettings) -> Im
     with suppress(OSError):  # a cache that can only be read is one all the same
         os.utime(folder)
     return dataset
-
-
-def _make_room(newest: Path) -> None:
-    """Remove the datasets that were not used for longest until all take no more than the limit; the newest one stays."""
-    taken = 0
-    with suppress(OSError, FruitganError):  # another process may be at the same work
-        folders = [path.parent for path in newest.parent.glob(f"*/{PIXELS}") if not path.parent.name.startswith(PART_PREFIX)]
-        for folder in sorted(folders, key=lambda folder: (folder == newest, folder.stat().st_mtime), reverse=True):
-            taken += (folder / PIXELS).stat().st_size
-            if taken > LIMIT_BYTES and folder != newest:
-                remove_folder(folder)
 
 
 def _key(paths: Sequence[Path], settings: DecodeSettings) -> str | None:

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from fruitgan.data.decode import decode
 from fruitgan.data.finder import images_below, left_out
-from fruitgan.data.groups import content_sha256, near_groups, perceptual_hash
+from fruitgan.data.groups import Look, look_of, near_groups
 from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import must_be_folder
 from fruitgan.errors import DataError
@@ -192,7 +192,7 @@ def read_folders(fake_dir: Path, real_dir: Path, drawn: Draw = lambda files, gen
         else:
             images += _unlisted(folder, drawn(files[generated], generated), generated, looks, warnings)
             bare.append(str(folder))
-    near = near_groups(list(looks), list(looks.values()))
+    near = near_groups(looks.items())
     images = [replace(image, group=near.get(image.group, image.group)) for image in images]
     if bare:
         warnings.append(
@@ -234,12 +234,12 @@ def _unlisted(
 ) -> list[LabelledImage]:
     """One class of which nothing is known; `looks` gets what its pictures look like, `warnings` which cannot be decoded."""
     images, broken = [], []
-    for path, hashes in in_order(_hashes_of, files):
-        if isinstance(hashes, DataError):
-            broken.append(str(hashes))
+    for path, look in in_order(_look, files):
+        if isinstance(look, DataError):
+            broken.append(str(look))
         else:
-            content, looks[content] = hashes
-            images.append(LabelledImage(path, generated, content, "", ""))
+            looks[look.content] = look.code
+            images.append(LabelledImage(path, generated, look.content, "", ""))
     if not images:
         raise DataError(f"{folder}: none of {len(files)} files is an image that can be decoded; {broken[0]}")
     if broken:
@@ -247,12 +247,11 @@ def _unlisted(
     return images
 
 
-def _hashes_of(path: Path) -> tuple[str, int] | DataError:
+def _look(path: Path) -> Look | DataError:
     try:
-        pixels = decode(path).pixels
+        return look_of(decode(path).pixels)
     except DataError as error:
         return error
-    return content_sha256(pixels), perceptual_hash(pixels)
 
 
 def _some(names: Sequence[str], between: str) -> str:

@@ -17,7 +17,7 @@ from fruitgan.cluster import Cluster
 from fruitgan.data.colour import Colour, Range
 from fruitgan.data.decode import Decoded, decode, is_deep
 from fruitgan.data.finder import Remark
-from fruitgan.data.groups import content_sha256, perceptual_hash
+from fruitgan.data.groups import Look, look_of
 from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import Source
 from fruitgan.errors import DataError, UsageError, shown
@@ -194,10 +194,7 @@ class Picture:
     domain: str
     split: str
     """`train` or `test`."""
-    content: str
-    """The hash of its size and pixels."""
-    look: int
-    """64 bits of how it looks."""
+    look: Look
     width_px: int
     height_px: int
     """Both of the upright picture."""
@@ -265,8 +262,7 @@ def _look(path: Path, how: Preprocessing, domain: str, split: str) -> Picture | 
         path=path,
         domain=domain,
         split=split,
-        content=content_sha256(decoded.pixels),
-        look=perceptual_hash(decoded.pixels),
+        look=look_of(decoded.pixels),
         width_px=width,
         height_px=height,
         format=decoded.format,

@@ -25,9 +25,9 @@ from fruitgan.runs.run import Run
 from fruitgan.settings import to_json
 from fruitgan.train_detector.job import train_detector
 from fruitgan.train_detector.settings import TrainDetectorSettings
-from fruitgan.train_gan.curves import loss_panels, story_of
+from fruitgan.train_gan.curves import Story, loss_panels
 from fruitgan.train_gan.job import train_gan
-from fruitgan.train_gan.settings import TRAINING, TrainGanSettings
+from fruitgan.train_gan.settings import TRAINING, RunConfig, TrainGanSettings, read_config
 from fruitgan.translate.job import TranslateSettings, translate
 
 REPORT = "report.html"
@@ -151,7 +151,7 @@ def demo(settings: DemoSettings, on_progress: OnProgress | None = None) -> DemoR
     assert r is not None  # the sources are given and the images enough
     seconds = time.monotonic() - began
     run = Run(trained.run)
-    page = demo_report(out, to_json(trained), run.config, run.entries(), to_json(detected), judged.as_json(), seconds)
+    page = demo_report(out, to_json(trained), read_config(run), run.entries(), to_json(detected), judged.as_json(), seconds)
     write_atomically(out / REPORT, page.encode())
     return DemoResult(r=r.value, detector_accuracy=detected.accuracy, seconds=round(seconds, 1), report=out / REPORT)
 
@@ -167,7 +167,7 @@ def _stage(what: str, tell: OnProgress) -> Iterator[None]:
 def demo_report(
     folder: Path,
     trained: Mapping[str, Any],
-    config: Mapping[str, Any],
+    config: RunConfig,
     entries: Sequence[Mapping[str, Any]],
     detected: Mapping[str, Any],
     judged: Mapping[str, Any],
@@ -188,8 +188,8 @@ def demo_report(
         "demo.html",
         pictures=dict(zip(sheets, inline_images(list(sheets.values()), PICTURES_LIMIT_BYTES), strict=True)),
         trained=trained,
-        size_px=config["plan"]["recipe"]["image_size_px"],
-        panels=loss_panels(entries, story_of(config)),
+        size_px=config.plan.recipe.image_size_px,
+        panels=loss_panels(entries, Story(config)),
         detected=detected,
         judged=judged,
         seconds=seconds,

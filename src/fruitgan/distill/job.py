@@ -37,7 +37,7 @@ from fruitgan.train_detector.protocols import too_few
 from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.page import training_report
 from fruitgan.train_gan.samples import translate_batch
-from fruitgan.train_gan.settings import TrainGanResult, TrainGanSettings, stored_settings
+from fruitgan.train_gan.settings import TrainGanResult, TrainGanSettings, read_config
 
 OUT = Path("runs/distill")
 RECIPE = "lesson"
@@ -107,7 +107,7 @@ def distill(settings: DistillSettings, on_progress: OnProgress | None = None) ->
     trained = train_gan(asked, on_progress)
     if not trained.finished:
         return DistillResult(trained, ())
-    stored = stored_settings(find_run(asked.out, str(trained.run)))
+    stored = read_config(find_run(asked.out, str(trained.run))).settings
     source = find_source(stored.data, stored.data_a, stored.data_b, stored.domains)
     gates = measure(
         teacher=bundles.load(bundles.locate(stored.teacher)),
@@ -119,7 +119,7 @@ def distill(settings: DistillSettings, on_progress: OnProgress | None = None) ->
     )
     write_atomically(trained.run / GATES, json.dumps(to_json(gates), indent=1).encode())
     run = Run(trained.run)
-    page = training_report(run.path, run.config, run.entries(), to_json(trained), gates=[gate.cells for gate in gates])
+    page = training_report(run.path, read_config(run), run.entries(), to_json(trained), gates=[gate.cells for gate in gates])
     write_atomically(run.path / "report.html", page.encode())
     return DistillResult(trained, gates)
 
@@ -135,7 +135,7 @@ def _first_settings(settings: DistillSettings) -> TrainGanSettings:
         if not (found.parent / CONFIG).is_file():
             hint = "a bundle does not hold its images; give --data, or the run that made it"
             raise UsageError(f"--teacher {settings.teacher}: {hint}")
-        run = stored_settings(find_run(found.parent.parent, str(found.parent)))
+        run = read_config(find_run(found.parent.parent, str(found.parent))).settings
         asked = dataclasses.replace(asked, data=run.data, data_a=run.data_a, data_b=run.data_b, domains=run.domains)
     return dataclasses.replace(
         asked,

@@ -14,8 +14,6 @@ import copy
 import functools
 import itertools
 import math
-import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from fruitgan.device import LivingTensors
 from fruitgan.engines.contracts import Images
 from fruitgan.networks.contracts import Generator
 from fruitgan.networks.layers import InstanceNorm
@@ -60,19 +58,17 @@ class Reach:
         return round(self.bytes_per_pixel * height_px * width_px)
 
 
-class _Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the tensors that live and how far the operations look; `side_px` is the width of the picture."""
+class _Tracing(LivingTensors):  # type: ignore[no-untyped-call, unused-ignore]
+    """Adds up how far the operations look; `side_px` is the width of the picture."""
 
     def __init__(self, side_px: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.side_px = side_px
-        self.live = self.peak = 0
         self.reach = 0.0
         self.seen: set[str] = set()
-        self._uses: Counter[int] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        out = super().__torch_dispatch__(func, types, args, kwargs)
         name = func.overloadpacket.__name__
         self.seen.add(name)
         if name == "convolution":
@@ -84,24 +80,7 @@ class _Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.reach += max(args[1]) // 2 * self.side_px / out.shape[-1]
         elif name == "upsample_bilinear2d":
             self.reach += self.side_px / args[0].shape[-1]
-        for tensor in out if isinstance(out, tuple) else (out,):
-            if isinstance(tensor, Tensor):
-                self._hold(tensor)
         return out
-
-    def _hold(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        self._uses[key] += 1
-        if self._uses[key] == 1:
-            self.live += size
-            self.peak = max(self.peak, self.live)
-        weakref.finalize(tensor, self._release, key, size)
-
-    def _release(self, key: int, size: int) -> None:
-        self._uses[key] -= 1
-        if self._uses[key] == 0:
-            self.live -= size
 
 
 @torch.no_grad()  # not inference mode, in which operations arrive undivided
@@ -114,7 +93,9 @@ def reach_of(network: Generator) -> Reach:
     with _Tracing(side) as traced:
         sketch(picture)
     halo = -(-int(traced.reach + 1) // multiple) * multiple + multiple
-    return Reach(bytes_per_pixel=ROOM * (traced.peak / side**2 + AROUND_BYTES), halo_px=halo, is_local=traced.seen <= LOCAL)
+    return Reach(
+        bytes_per_pixel=ROOM * (traced.peak_bytes / side**2 + AROUND_BYTES), halo_px=halo, is_local=traced.seen <= LOCAL
+    )
 
 
 def tile_px(reach: Reach, room_bytes: int, multiple_px: int) -> int | None:

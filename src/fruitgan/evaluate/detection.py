@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from fruitgan import randomness
+from fruitgan.data.groups import Look
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError
 from fruitgan.evaluate.detectors import TwoSampleTest, detectors_named, judged_images, result_of
@@ -26,7 +27,6 @@ from fruitgan.runs.resume import DETECTOR, locate_detector
 from fruitgan.train_detector.detector import DetectorBundle, load_detector, open_image_dataset
 from fruitgan.train_detector.protocols import Split, half_split, too_few
 from fruitgan.train_detector.regression import Logistic
-from fruitgan.train_detector.seen import looks_of
 from fruitgan.train_detector.settings import OUT
 from fruitgan.train_detector.two_sample_test import two_sample_test
 
@@ -101,7 +101,8 @@ def _given(path: Path, subject: Subject, result: EvaluateResult) -> None:
         logits = _logits(path, bundle, halves, subject.device, "control: reals against reals", subject.tell)
         if _refused_by_control(result, len(halves), _tested(logits, halves, seed)):
             return
-    result.detector, notes, result.judged = judge_by_given(path, bundle, subject.images, subject.device, seed, subject.tell)
+    judged = judge_by_given(path, bundle, subject.images, subject.looks, subject.device, seed, subject.tell)
+    result.detector, notes, result.judged = judged
     result.notes += notes
 
 
@@ -131,6 +132,7 @@ def judge_by_given(
     path: Path,
     bundle: DetectorBundle,
     images: Sequence[LabelledImage],
+    looks: Sequence[Look],
     device: torch.device,
     seed: int,
     tell: Tell,
@@ -142,7 +144,7 @@ def judge_by_given(
     """
     began = time.monotonic()
     card, notes = bundle.card, []
-    untaught = card.is_untaught(looks_of([image.path for image in images], tell), [image.group for image in images])
+    untaught = card.is_untaught(looks, [image.group for image in images])
     tested = [image for image, is_untaught in zip(images, untaught, strict=True) if is_untaught]
     left_out = len(images) - len(tested)
     if left_out:

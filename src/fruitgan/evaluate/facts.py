@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fruitgan.data.decode import decode
-from fruitgan.data.groups import content_sha256, perceptual_hash
+from fruitgan.data.groups import Look, look_of
 from fruitgan.data.parallel import in_order
 from fruitgan.errors import DataError
 from fruitgan.files import open_regular, reading
@@ -37,10 +37,7 @@ class Facts:
     path: Path
     generated: bool
     file_sha256: str
-    content_sha256: str
-    """Of the decoded pixels."""
-    look: int
-    """Perceptual hash of 64 bits (data/groups.py)."""
+    look: Look
     width_px: int
     height_px: int
     format: str
@@ -88,8 +85,7 @@ def _facts(item: tuple[Path, bool]) -> Facts:
         path=path,
         generated=generated,
         file_sha256=hashlib.sha256(data).hexdigest(),
-        content_sha256=content_sha256(pixels),
-        look=perceptual_hash(pixels),
+        look=look_of(pixels),
         width_px=width,
         height_px=height,
         format=picture.format,

@@ -109,7 +109,7 @@ def _evaluated(settings: EvaluateSettings, device: torch.device, tell: Tell, bes
     facts = list(inspect(files, [image.generated for image in read.images], tell))
     images = _grouped(read.images, facts, notes)
     fake, real = (str(folders.fake), str(settings.fake_dir)), (str(folders.real), str(folders.real_named))
-    subject = Subject(settings, images, sources, pictures, device, tell)
+    subject = Subject(settings, images, sources, pictures, device, tell, [fact.look for fact in facts])
     result = EvaluateResult(
         fake_dir=settings.fake_dir,
         real_dir=folders.real_named,
@@ -181,8 +181,7 @@ def _sources(
 
 def _grouped(images: Sequence[LabelledImage], facts: Sequence[Facts], notes: list[str]) -> list[LabelledImage]:
     """The images with near-duplicates in one group, which no split takes apart."""
-    contents, looks = [fact.content_sha256 for fact in facts], [fact.look for fact in facts]
-    groups, joined = merged_groups([image.group for image in images], contents, looks)
+    groups, joined = merged_groups([image.group for image in images], [fact.look for fact in facts])
     if joined:
         notes.append(f"{joined} images are near-duplicates of others or made of one source, and stay together")
     return [replace(image, group=group) for image, group in zip(images, groups, strict=True)]

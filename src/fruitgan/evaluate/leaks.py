@@ -249,15 +249,15 @@ def _tree() -> Any:
 def _copies(fakes: Sequence[Facts], reals: Sequence[Facts]) -> Iterator[Leak]:
     """Generated images that are real ones."""
     files = {fact.file_sha256 for fact in reals}
-    contents = {fact.content_sha256: fact.path for fact in reals}
-    copies = [fact for fact in fakes if fact.content_sha256 in contents]
+    contents = {fact.look.content: fact.path for fact in reals}
+    copies = [fact for fact in fakes if fact.look.content in contents]
     least = min(len(fakes), len(reals))
     for kind, what in (("identical-files", "the very same file as"), ("identical-pixels", "pixel for pixel the same as")):
         found = [fact for fact in copies if (fact.file_sha256 in files) == (kind == "identical-files")]
         if found:
             detail = (
                 f"{len(found)} of {len(fakes)} generated images {_is(found)} {what} a real one, such as {found[0].path.name} "
-                f"and {contents[found[0].content_sha256].name}; distances come out too small"
+                f"and {contents[found[0].look.content].name}; distances come out too small"
             )
             spoils = len(copies) > COPIES_SHARE * least
             yield Leak(kind=kind, detail=detail, spoils_detector=spoils, effect=0.5 * (1 - min(1, len(found) / least)))
@@ -266,9 +266,9 @@ def _copies(fakes: Sequence[Facts], reals: Sequence[Facts]) -> Iterator[Leak]:
 def _shared_sources(facts: Sequence[Facts], groups: Sequence[str]) -> Iterator[Leak]:
     """Generated images whose source, or a near-duplicate of it, is among the real ones."""
     reals = {group for fact, group in zip(facts, groups, strict=True) if not fact.generated}
-    contents = {fact.content_sha256 for fact in facts if not fact.generated}
+    contents = {fact.look.content for fact in facts if not fact.generated}
     fakes = [(fact, group) for fact, group in zip(facts, groups, strict=True) if fact.generated]
-    shared = sum(group in reals and fact.content_sha256 not in contents for fact, group in fakes)
+    shared = sum(group in reals and fact.look.content not in contents for fact, group in fakes)
     if shared:
         detail = (
             f"of {shared} of {len(fakes)} generated images the source, or its near-duplicate, is among the real ones: the "
@@ -279,9 +279,9 @@ def _shared_sources(facts: Sequence[Facts], groups: Sequence[str]) -> Iterator[L
 
 def _across_splits(facts: Sequence[Facts], splits: Sequence[str]) -> Iterator[Leak]:
     """Images of the generator's test split that are near-duplicates of its training split."""
-    near = near_groups([fact.content_sha256 for fact in facts], [fact.look for fact in facts])
+    near = near_groups(fact.look for fact in facts)
     for is_generated, what in ((True, "generated"), (False, "real")):
-        mine = [(near[f.content_sha256], split) for f, split in zip(facts, splits, strict=True) if f.generated == is_generated]
+        mine = [(near[f.look.content], split) for f, split in zip(facts, splits, strict=True) if f.generated == is_generated]
         trained = {group for group, split in mine if split == "train"}
         tested = [group for group, split in mine if split == "test"]
         straddling = [group for group in tested if group in trained]
@@ -295,7 +295,7 @@ def _across_splits(facts: Sequence[Facts], splits: Sequence[str]) -> Iterator[Le
 
 
 def _duplicates(side: Sequence[Facts], what: str) -> Iterator[Leak]:
-    count = len(side) - len({fact.content_sha256 for fact in side})
+    count = len(side) - len({fact.look.content for fact in side})
     if count:
         detail = f"{count} duplicate{'s' if count > 1 else ''} among {len(side)} {what} images; intervals come out too narrow"
         yield Leak(kind="duplicate-images", detail=detail, spoils_detector=False, effect=0.5 + 0.5 * count / len(side))

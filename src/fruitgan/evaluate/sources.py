@@ -15,6 +15,7 @@ import torch
 from fruitgan.addresses import place_of
 from fruitgan.cluster import Cluster
 from fruitgan.data.finder import image_files
+from fruitgan.data.groups import Look
 from fruitgan.data.labelled import LABELS, MANIFEST, ORIGINS, PREDICTED, LabelledImage, LabelledSet, read_folders
 from fruitgan.data.preprocessing import AS_USUAL, Preprocessing, with_found_range
 from fruitgan.data.remote import at_hand, is_elsewhere
@@ -60,6 +61,8 @@ class Subject:
     pictures: Pictures
     device: torch.device
     tell: Tell
+    looks: Sequence[Look] = ()
+    """Of the images; only a given detector is asked which of them taught it."""
     cluster: Cluster | None = None
     """Whose actors compute features; None is this process."""
 

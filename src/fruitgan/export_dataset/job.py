@@ -162,7 +162,7 @@ def _export(settings: ExportSettings, tell: OnProgress, cluster: Cluster | None)
         folder.refuse_others(made_of)  # before the long look at the images
     chosen = select(data, how, survey(data, how, tell, cluster), card, direction, settings)
     items = chosen.items
-    lines = [[item.file, item.source, item.picture.split, item.picture.content, item.group] for item in items]
+    lines = [[item.file, item.source, item.picture.split, item.picture.look.content, item.group] for item in items]
     made_of |= {"count": len(items) // 2, "pictures": hashlib.sha256(json.dumps(lines).encode()).hexdigest()}
     is_same = folder.unfinished.is_file() and folder.made_of() == made_of  # and goes on after a stop
     replaces = settings.overwrite and not is_same
@@ -283,7 +283,7 @@ class _Maker:
         if engine is None:  # no fake was missing when it was decided what to build
             raise DataError(f"{self.settings.out / item.file}: disappeared meanwhile; give the command again")
         pixels = self.how.decode(item.picture.path).pixels
-        if content_sha256(pixels) != item.picture.content:
+        if content_sha256(pixels) != item.picture.look.content:
             raise DataError(f"{item.picture.path}: changed while the export was at work; give the command again")
         # One image a call: with other batches, as after a stop, some devices give other last digits.
         made = translate_pixels(engine, self.card, self.how.squared(pixels, self.side_px), "native")

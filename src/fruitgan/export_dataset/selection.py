@@ -75,15 +75,15 @@ def select(data: Source, how: Preprocessing, found: Survey, card: Card, directio
     """
     source, target, odd = oriented(data, card.domains, direction)
     everything = [picture for split in found.values() for picture in split.pictures]
-    trained, tested = ({picture.content for picture in everything if picture.split == name} for name in ("train", "test"))
-    groups = near_groups([picture.content for picture in everything], [picture.look for picture in everything])
+    trained, tested = ({picture.look.content for picture in everything if picture.split == name} for name in ("train", "test"))
+    groups = near_groups(picture.look for picture in everything)
     usable, in_both_splits, repeated = {}, 0, 0
     for key, split in found.items():
-        unseen = [picture for picture in split.pictures if picture.content not in trained & tested]
-        once = {picture.content: picture for picture in reversed(unseen)}  # of copies the first is kept
+        unseen = [picture for picture in split.pictures if picture.look.content not in trained & tested]
+        once = {picture.look.content: picture for picture in reversed(unseen)}  # of copies the first is kept
         in_both_splits += len(split.pictures) - len(unseen)
         repeated += len(unseen) - len(once)
-        usable[key] = sorted(once.values(), key=lambda picture: picture.content)  # so that names decide nothing
+        usable[key] = sorted(once.values(), key=lambda picture: picture.look.content)  # so that names decide nothing
     chosen = _choose(usable, source.name, (target if settings.origins == "target" else source).name, settings.count)
     items = _name_items(data, *chosen, groups, settings.format)
     size_px, trained_groups = settings.image_size or card.image_size_px, {groups[content] for content in trained}
@@ -156,11 +156,13 @@ def _name_items(
     items = []
     for generated, folder, pictures in ((True, PREDICTED, sources), (False, ORIGINS, reals)):
         # With the label in the hash, a fake and its source have unlike numbers where --origins is source.
-        order = sorted(pictures, key=lambda picture: hashlib.sha256(f"{LABELS[generated]} {picture.content}".encode()).digest())
+        order = sorted(
+            pictures, key=lambda picture: hashlib.sha256(f"{LABELS[generated]} {picture.look.content}".encode()).digest()
+        )
         for number, picture in enumerate(order):
             source = Path(os.path.abspath(picture.path)).relative_to(root).as_posix()
             file = f"{folder}/{number:0{DIGITS}}.{suffix}"
-            items.append(Item(file, generated, picture, source, groups[picture.content]))
+            items.append(Item(file, generated, picture, source, groups[picture.look.content]))
     return sorted(items, key=lambda item: (item.file.partition("/")[2], not item.generated))
 
 

@@ -306,9 +306,10 @@ class SpectralNorm(_SpectralNorm):
             return super().forward(weight)
 
 
-def spectral_norm(convolution: nn.Conv2d) -> None:
-    """Let the convolution's weight be divided by its largest singular value from here on."""
-    register_parametrization(convolution, "weight", SpectralNorm(convolution.weight))
+def spectral_norm(network: nn.Module) -> None:
+    """Let the weight of each convolution be divided by its largest singular value from here on."""
+    for convolution in [module for module in network.modules() if isinstance(module, nn.Conv2d)]:
+        register_parametrization(convolution, "weight", SpectralNorm(convolution.weight))
 
 
 LIMIT = 0.97  # the source is held inside the range of tanh, whose inverse would be infinite at 1

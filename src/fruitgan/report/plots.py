@@ -155,12 +155,8 @@ def _inline(svg: str, name: str, description: str) -> Markup:
 
 def smoothed(y: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
     """Mean over `reach` values to either side, fewer at the ends; it does not lag behind."""
-    if not reach:
-        return y
-    sums = np.concatenate([[0.0], np.cumsum(y)])
-    first = np.maximum(0, np.arange(len(y)) - reach)
-    last = np.minimum(len(y), np.arange(len(y)) + reach + 1)
-    return np.asarray((sums[last] - sums[first]) / (last - first))
+    window = np.ones(2 * reach + 1)
+    return np.asarray(np.convolve(y, window, "same") / np.convolve(np.ones_like(y), window, "same"))
 
 
 def thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

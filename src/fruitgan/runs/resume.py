@@ -7,6 +7,7 @@ import os
 import platform
 import shlex
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -16,7 +17,7 @@ from fruitgan.errors import DataError, UsageError
 from fruitgan.files import PART_PREFIX
 from fruitgan.machine import cpu_name
 from fruitgan.registry import suggestion
-from fruitgan.runs.run import CONFIG, ENVIRONMENT, LATER, LOG, RESULT, Run, RunInUse, holder
+from fruitgan.runs.run import CONFIG, ENVIRONMENT, LATER, LAUNCH, LOG, RESULT, Run, RunInUse, holder
 from fruitgan.settings import RUNS
 
 if TYPE_CHECKING:
@@ -61,6 +62,17 @@ def find_run(out: Path, wanted: str, result: str = RESULT) -> Run:
     if (Path(wanted) / CONFIG).is_file():
         return Run(Path(wanted))
     raise UsageError(f"no run {wanted!r} under {out}: {suggestion(wanted, sorted(known))}")
+
+
+def run_of_launch(out: Path) -> str | None:
+    """The folder of the run in which these processes worked before one of them died, and all were started anew."""
+    found = None
+    if ranks().is_first and ranks().launch is not None:
+        for path in sorted(out.glob(f"*/{CONFIG}")):
+            with suppress(DataError):
+                if Run(path.parent).config.get(LAUNCH) == ranks().launch:
+                    found = str(path.parent)
+    return cast(str | None, ranks().exchange(found)[0])
 
 
 def locate_detector(wanted: str | None, runs: Path) -> Path:

@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from fruitgan.distributed import ranks
 from fruitgan.errors import DataError, FruitganError, UsageError
-from fruitgan.files import new_folder, remove_abandoned, try_lock, write_atomically, writing
+from fruitgan.files import check_writable, new_folder, remove_abandoned, try_lock, write_atomically, writing
 from fruitgan.settings import from_json, parse_json, read_json, to_json
 
 CONFIG = "config.json"
@@ -36,8 +36,6 @@ TRACKERS = "trackers"
 LATER = "later"
 LAUNCH = "launch"
 """In the config, which start of several processes works, or last worked, in it."""
-BEGAN = "launch_began"
-"""In the config, when these first began to train, in seconds since 1970."""
 LOCK = "run.lock"
 """There while somebody works in the folder; a dead process leaves the file behind, but not its lock."""
 CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -45,20 +43,6 @@ CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 NO_NAME = re.compile(r'\.{0,2}|.*[\\/:*?"<>|\0-\x1f].*', flags=re.DOTALL)
 """What no folder can be called on every system."""
 STEP_FOLDER = re.compile(r"step-([0-9]{8,15})")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Config:
-    """What a training's `config.json` must hold, its settings and its plan apart, which have types of their own."""
-
-    settings: Mapping[str, Any]
-    plan: Mapping[str, Any]
-    total_steps: int
-    steps_per_epoch: int
-    domains: tuple[str, str]
-    training_images: tuple[int, int]
-    data_fingerprint: str
-    held_out_images: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,17 +217,6 @@ def of_first(work: Callable[[], Run]) -> Run:
     return run or Run(Path(path), is_followed=True)
 
 
-def run_of_launch(out: Path) -> str | None:
-    """The folder of the run in which these processes worked before one of them died, and all were started anew."""
-    found = None
-    if ranks().is_first and ranks().launch is not None:
-        for path in sorted(out.glob(f"*/{CONFIG}")):
-            with suppress(DataError):
-                if Run(path.parent).config.get(LAUNCH) == ranks().launch:
-                    found = str(path.parent)
-    return cast(str | None, ranks().exchange(found)[0])
-
-
 def _json(value: Any) -> bytes:
     return json.dumps(to_json(value), indent=1, allow_nan=False).encode()
 
@@ -264,18 +237,18 @@ def _check_known_part(kind: type[Any], value: Any, where: str = "") -> None:
     from_json(kind, {k: v for k, v in value.items() if k in known} if isinstance(value, Mapping) else value, where)
 
 
-def training_config(run: Run) -> dict[str, Any]:
-    """The `config.json` of a training's run, its settings and its plan still as JSON.
+def check_new(out: Path, name: str | None) -> None:
+    """Before long work: whether a new run can be made there; Raises: UsageError, FruitganError."""
+    if ranks().is_first:
+        if name is not None:
+            refuse_existing(out / name)
+        check_writable(out)
 
-    Raises:
-        DataError: it is missing, damaged, or of another kind of run.
-    """
-    config = run.config
-    try:
-        _check_known_part(_Config, config, str(run.path / CONFIG))
-    except UsageError as error:
-        raise DataError(f"{error}; is {run.path} the run of a training?") from error
-    return config
+
+def free_name(out: Path, stem: str) -> str:
+    """`stem`, or the first of `stem-1`, `stem-2` and so on that no run there has."""
+    names = (stem, *(f"{stem}-{number}" for number in range(1, 10_000)))
+    return next(name for name in names if not (out / name).exists())
 
 
 def check_name(name: str | None) -> None:

@@ -32,11 +32,12 @@ from fruitgan.report import page
 from fruitgan.report.grid import sample_files
 from fruitgan.report.page import render
 from fruitgan.runs.resume import DETECTOR
-from fruitgan.runs.run import CONFIG, SAMPLES, Run, training_config
+from fruitgan.runs.run import CONFIG, SAMPLES, Run
 from fruitgan.settings import RUNS, to_json
 from fruitgan.train_detector.detect_job import DetectSettings, detect
 from fruitgan.train_detector.settings import OUT
-from fruitgan.train_gan.curves import loss_panels, story_of
+from fruitgan.train_gan.curves import Story, loss_panels
+from fruitgan.train_gan.settings import read_config
 from fruitgan.translate.job import TranslateSettings, mark_of
 from fruitgan.translate.pipeline import Pipeline
 from fruitgan.translate.plan import Task
@@ -168,14 +169,14 @@ class Service:
         rows = []
         for name, run in self.runs().items():
             with suppress(DataError):
-                config, entries = training_config(run), run.entries()
+                config, entries = read_config(run), run.entries()
                 step = entries[-1]["step"] if entries else 0
-                rows.append((name, config["domains"], bool(run.result), step, config["total_steps"]))
+                rows.append((name, config.domains, bool(run.result), step, config.total_steps))
         return HTMLResponse(render("serve_runs.html", here="/runs", rows=rows))
 
     def run_page(self, request: Request) -> Response:
         run = self._run(request)
-        entries, story = run.entries(), story_of(training_config(run))
+        entries, story = run.entries(), Story(read_config(run))
         steps = list(sample_files(run.path / SAMPLES))
         told = {"here": "/runs", "name": run.path.name, "story": story, "finished": bool(run.result)}
         told |= {"last": entries[-1] if entries else {"step": 0, "seconds": 0}, "steps": [*steps[-1:], *steps[-4:-1]]}

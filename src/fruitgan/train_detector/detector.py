@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from fruitgan.data.groups import Look
 from fruitgan.data.image_dataset import DecodeSettings, ImageDataset, cached_dataset
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.preprocessing import AS_USUAL, Preprocessing
@@ -33,7 +34,7 @@ from fruitgan.settings import to_json
 from fruitgan.tensorfile import TensorFile, open_tensors
 from fruitgan.train_detector.calibration import Verdict
 from fruitgan.train_detector.protocols import PROTOCOLS, Indices
-from fruitgan.train_detector.seen import FilesSeen, Look, header_of, near_any
+from fruitgan.train_detector.seen import FilesSeen, header_of, near_any
 from fruitgan.train_detector.settings import SIZE_OPTION
 
 FORMAT = 3
@@ -105,7 +106,7 @@ class DetectorCard:
     def is_untaught(self, looks: Sequence[Look], groups: Sequence[str]) -> NDArray[np.bool_]:
         """[n]: which images can test it: none that taught it, none nearly like one that did, none of a group with one."""
         taught = set(self.train_sha256) | set(self.val_sha256) - set(self.test_sha256)
-        near = near_any([look.look for look in looks], self.taught_looks)
+        near = near_any(looks, self.taught_looks)
         taught_groups = {
             group for group, look, is_near in zip(groups, looks, near, strict=True) if is_near or look.content in taught
         }

@@ -19,14 +19,14 @@ from fruitgan.data.preprocessing import AS_USUAL, with_found_range
 from fruitgan.device import Threads, choose_device, chosen_threads, fixed_threads, using_threads
 from fruitgan.distributed import own_gpu, own_threads, ranks
 from fruitgan.errors import DataError, FruitganError, UsageError
-from fruitgan.files import check_writable, write_atomically
+from fruitgan.files import write_atomically
 from fruitgan.measures.statistics import wilson
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
 from fruitgan.progress import Listener, Note, OnProgress, Progress
 from fruitgan.registry import Choice
 from fruitgan.runs.checkpoint import Checkpoints, SaveClock
-from fruitgan.runs.resume import DETECTOR, environment, find_run, keep_environment
-from fruitgan.runs.run import CHECKPOINTS, LOCK, LOG, Run, of_first, refuse_existing, run_of_launch
+from fruitgan.runs.resume import DETECTOR, environment, find_run, keep_environment, run_of_launch
+from fruitgan.runs.run import CHECKPOINTS, LOCK, LOG, Run, check_new, free_name, of_first
 from fruitgan.runs.trackers import Trackers
 from fruitgan.settings import to_json
 from fruitgan.train_detector.calibration import by_source_split, calibration, calibration_slope, judge
@@ -44,7 +44,7 @@ from fruitgan.train_detector.fit import Training, fitting_augmentation, own_rand
 from fruitgan.train_detector.page import write_report
 from fruitgan.train_detector.protocols import PROTOCOLS, Split, explained
 from fruitgan.train_detector.regression import Round
-from fruitgan.train_detector.seen import looks_of, seen_by
+from fruitgan.train_detector.seen import seen_by
 from fruitgan.train_detector.settings import (
     DEFAULT_DETECTOR,
     DEFAULT_PROTOCOL,
@@ -81,10 +81,7 @@ def train_detector(settings: TrainDetectorSettings, on_progress: OnProgress | No
             settings = replace(settings, resume=again, name=None)
             Listener(on_progress).warn(f"the processes were started anew, and go on from the last checkpoint of {again}")
         if settings.resume is None:
-            if ranks().is_first:
-                if settings.name is not None:
-                    refuse_existing(settings.out / settings.name)
-                check_writable(settings.out)
+            check_new(settings.out, settings.name)
             return _Job(on_progress, settings=settings.filled(), stack=stack).train(None)
         wanted = settings.resume
         run = of_first(lambda: find_run(settings.out, wanted, METRICS))
@@ -133,7 +130,7 @@ class _Job(Listener):
         choice, size_px = self._choose(run, labelled.images)
         dataset = ranks().in_turn(lambda: open_image_dataset(labelled.images, size_px, how=how, tell=self.tell))
         split = self._split(dataset)
-        seen = seen_by(looks_of(paths, self.tell), split) | {"value_range": how.value_range}
+        seen = seen_by(paths, split, self.tell) | {"value_range": how.value_range}
         config = RunConfig(
             settings=replace(settings, out=Path(settings.out.name)),
             detector=choice,
@@ -145,7 +142,7 @@ class _Job(Listener):
         facts = {"the images": config.data_fingerprint, "their split": config.split, "detector": to_json(choice)}
         ranks().agree(versions | facts | {"settings": to_json(settings.fitting)})
         if run is None:
-            name = settings.name or _free_name(settings.out, f"{data.resolve().name}-{choice.name}")
+            name = settings.name or free_name(settings.out, f"{data.resolve().name}-{choice.name}")
             run = of_first(lambda: Run.create(settings.out / name, config, environment(device)))
             self.resuming += self.stack.enter_context(run.taken())
         else:
@@ -296,8 +293,3 @@ def _log_line(rounds: Sequence[Round]) -> dict[str, Any]:
     line["seconds"] = round(last.seconds, 3)
     is_best = all(last.val_loss < before.val_loss for before in rounds[:-1])
     return {"epoch" if last.penalty is None else "trial": line.pop("number"), **line, "is_best": is_best}
-
-
-def _free_name(out: Path, stem: str) -> str:
-    numbers = (f"{stem}-{number}" for number in range(1, 10_000))
-    return next(name for name in (stem, *numbers) if not (out / name).exists())

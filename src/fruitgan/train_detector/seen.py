@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fruitgan.data.decode import decode
-from fruitgan.data.groups import NEAR_BITS, content_sha256, perceptual_hash
+from fruitgan.data.groups import NEAR_BITS, Look, look_of
 from fruitgan.data.parallel import in_order
 from fruitgan.progress import OnProgress, silent
 from fruitgan.train_detector.protocols import Split
@@ -35,26 +35,15 @@ class Header(NamedTuple):
     """Of a JPEG, 1 to 100, estimated."""
 
 
-class Look(NamedTuple):
-    """Two hashes of a decoded picture (data/groups.py): of its size and pixels, and of how it looks (16 hex digits)."""
-
-    content: str
-    look: str
-    header: Header | None
-
-
 def looks_of(paths: Sequence[Path], tell: OnProgress = silent) -> list[Look]:
     """Raises: DataError if an image cannot be decoded."""
-
-    def look(path: Path) -> Look:
-        pixels = decode(path).pixels
-        return Look(content_sha256(pixels), f"{perceptual_hash(pixels):016x}", header_of(path))
-
-    return [found for _, found in in_order(look, paths, what="comparing images", tell=tell)]
+    found = in_order(lambda path: look_of(decode(path).pixels), paths, what="comparing images", tell=tell)
+    return [look for _, look in found]
 
 
-def seen_by(looks: Sequence[Look], split: Split) -> dict[str, Any]:
-    """What a detector that is trained by this split has seen, as fields of its card."""
+def seen_by(paths: Sequence[Path], split: Split, tell: OnProgress) -> dict[str, Any]:
+    """What a detector that is trained by this split has seen, as fields of its card; Raises: as `looks_of`."""
+    looks = looks_of(paths, tell)
     train, val, test = (tuple(looks[i].content for i in part) for part in (split.train, split.val, split.test))
     taught = np.setdiff1d(np.union1d(split.train, split.val), split.test)
     used = np.union1d(taught, split.test)
@@ -62,8 +51,8 @@ def seen_by(looks: Sequence[Look], split: Split) -> dict[str, Any]:
         "train_sha256": train,
         "val_sha256": val,
         "test_sha256": test,
-        "taught_looks": tuple(looks[i].look for i in taught),
-        "files": FilesSeen.of([header for i in used if (header := looks[i].header) is not None]),
+        "taught_looks": tuple(f"{looks[i].code:016x}" for i in taught),
+        "files": FilesSeen.of([header for i in used if (header := header_of(paths[i])) is not None]),
     }
 
 
@@ -125,7 +114,7 @@ class FilesSeen:
         return found
 
 
-def near_any(looks: Sequence[str], seen: Sequence[str]) -> NDArray[np.bool_]:
-    """[n]: which of the looks are those of near-duplicates of a seen one."""
-    codes, known = (np.array([int(look, 16) for look in hashes], dtype=np.uint64) for hashes in (looks, seen))
-    return np.array([bool((np.bitwise_count(known ^ code) <= NEAR_BITS).any()) for code in codes], dtype=np.bool_)
+def near_any(looks: Sequence[Look], seen: Sequence[str]) -> NDArray[np.bool_]:
+    """[n]: which of the looks are those of near-duplicates of a seen one, whose perceptual hashes are 16 hex digits each."""
+    known = np.array([int(code, 16) for code in seen], dtype=np.uint64)
+    return np.array([(np.bitwise_count(known ^ np.uint64(look.code)) <= NEAR_BITS).any() for look in looks], dtype=np.bool_)

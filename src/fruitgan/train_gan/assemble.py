@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import dataclasses
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +19,7 @@ from fruitgan.data.augment import augmentations
 from fruitgan.data.groups import pairs_in_both
 from fruitgan.data.image_dataset import DecodeSettings, ImageDataset, cached_dataset
 from fruitgan.data.loader import BatchLoader, Loader, Sampler
-from fruitgan.data.preprocessing import AS_USUAL, Preprocessing
+from fruitgan.data.preprocessing import AS_USUAL
 from fruitgan.data.sources import Source
 from fruitgan.device import has_fast_bf16, has_room_for, keep_freed_memory
 from fruitgan.engines.torch_engine import arrays_of
@@ -31,47 +28,18 @@ from fruitgan.networks.backbones import trained_against
 from fruitgan.networks.contracts import SizeRule, discriminators, generators
 from fruitgan.networks.weights import build_for, load_arrays
 from fruitgan.progress import OnProgress
-from fruitgan.registry import Choice, suggestion
-from fruitgan.settings import Precision, to_json, typed
+from fruitgan.registry import suggestion
+from fruitgan.settings import to_json
 from fruitgan.train_gan.cuda_graphs import CudaGraphs
 from fruitgan.train_gan.objectives.contracts import Objective, objectives
 from fruitgan.train_gan.objectives.distillation import Distillation
-from fruitgan.train_gan.recipe import Part, Recipe, constant, resolve_recipe
-from fruitgan.train_gan.settings import TrainGanSettings
+from fruitgan.train_gan.recipe import Part, constant, resolve_recipe
+from fruitgan.train_gan.settings import Plan, TrainGanSettings
 from fruitgan.train_gan.trainer import Trainer
 
 DEFAULT_SEED = 0
 MOST_NAMED = 3
 """Pairs of pictures that a message names."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Everything that decides the mathematics, resolved: what `config.json` keeps and a resumed run reads."""
-
-    recipe_name: str
-    recipe: Recipe
-    """With the settings' own wishes put in."""
-    objective: Choice
-    generator: Choice
-    discriminator: Choice
-    augmentation: Choice
-    precision: Precision
-    seed: int
-    preprocessing: Preprocessing = AS_USUAL
-
-
-def read_plan(table: Any, file: Path) -> Plan:
-    """The plan that a run's config holds.
-
-    Raises:
-        DataError: it is damaged, or has what this version does not compute.
-    """
-    plan = copy.deepcopy(table)
-    with contextlib.suppress(KeyError, TypeError, AttributeError):  # of a damaged one, which is refused below
-        if "averaging" in plan["recipe"]:  # as the first runs called it
-            plan["recipe"]["ema_decay"] = plan["recipe"].pop("averaging")
-    return typed(Plan, plan, file)
 
 
 def default_recipe(device: torch.device) -> str:

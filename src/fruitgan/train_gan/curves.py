@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fruitgan.registry import Choice
 from fruitgan.report.page import number, thousands
 from fruitgan.report.plots import Line, Panel, line_plot, smoothed
-from fruitgan.runs.run import CONFIG
-from fruitgan.train_gan.assemble import read_plan
-from fruitgan.train_gan.recipe import Clock, Recipe, Schedule, constant
+from fruitgan.train_gan.recipe import Clock, Schedule, constant
 from fruitgan.train_gan.samples import JUDGE, UNTRANSLATED
+from fruitgan.train_gan.settings import RunConfig
 
 WEIGHT_SAMPLES = 64
 LINES_TO_SMOOTH = 12
@@ -51,16 +48,12 @@ LABELS = {"ab": "{a} → {b}", "ba": "{b} → {a}", "a": "{a}", "b": "{b}"}
 """How their terms end: by direction, or by the domain of the images."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Story:
     """What a log is about, for the names and the levels of its curves."""
 
-    recipe: Recipe
-    objective: Choice
-    discriminator: Choice
-    domains: tuple[str, str]
-    total_steps: int
-    steps_per_epoch: int
+    def __init__(self, config: RunConfig) -> None:
+        self.recipe, self.objective, self.discriminator = config.plan.recipe, config.plan.objective, config.plan.discriminator
+        self.domains, self.total_steps, self.steps_per_epoch = config.domains, config.total_steps, config.steps_per_epoch
 
     @property
     def is_ours(self) -> bool:
@@ -88,20 +81,6 @@ class Story:
 
     def clock(self, step: int) -> Clock:
         return Clock(step, self.total_steps, self.steps_per_epoch)
-
-
-def story_of(config: Mapping[str, Any]) -> Story:
-    """That of a training, from its `config.json`."""
-    plan = read_plan(config["plan"], Path(CONFIG))
-    a, b = config["domains"]
-    return Story(
-        recipe=plan.recipe,
-        objective=plan.objective,
-        discriminator=plan.discriminator,
-        domains=(a, b),
-        total_steps=plan.recipe.total_steps(config["steps_per_epoch"]),
-        steps_per_epoch=config["steps_per_epoch"],
-    )
 
 
 @dataclass(frozen=True)

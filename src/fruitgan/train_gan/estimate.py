@@ -1,30 +1,24 @@
-"""What a training takes here: multiply-adds and memory are counted, seconds and threads tried out; and a profile."""
+"""What a training takes here: multiply-adds and memory are counted, seconds and threads tried out."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
 import itertools
-import os
-import tempfile
 import time
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from fruitgan.data.loader import Batch, Sampler
 from fruitgan.data.sources import find_source
 from fruitgan.device import (
     TRIAL_SECONDS,
+    LivingTensors,
     Threads,
     choose_device,
     fastest_threads,
@@ -35,15 +29,13 @@ from fruitgan.device import (
 )
 from fruitgan.distributed import ranks
 from fruitgan.errors import FruitganError
-from fruitgan.files import write_atomically
 from fruitgan.machine import spare_memory_bytes
 from fruitgan.networks.contracts import SizeRule
-from fruitgan.train_gan.assemble import Plan, bare_trainer, default_recipe, make_objective, make_plan
+from fruitgan.train_gan.assemble import bare_trainer, default_recipe, make_objective, make_plan
 from fruitgan.train_gan.cuda_graphs import WARM_UP_STEPS
 from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.recipe import Clock
-from fruitgan.train_gan.settings import TrainGanSettings
-from fruitgan.train_gan.trainer import STAGE, StepReport
+from fruitgan.train_gan.settings import Plan, TrainGanSettings
 
 MEASURED_STEPS = 2
 SAMPLED_STEPS = 4800
@@ -58,12 +50,6 @@ SMALLEST_PX = 32
 ENOUGH_SECONDS = 0.15
 """A step this long is timed as it is; larger images and batches would make the trial too long."""
 FOREVER = 1 << 30
-SKIPPED_STEPS = 2
-"""The first ones choose kernels and lay out memory."""
-PROFILED_STEPS = 6
-"""On a GPU the first of them run as they are, or while they are recorded, the others as recorded: those have no stages."""
-TRACE, SUMMARY = "trace.json", "summary.txt"
-SHOWN_OPERATIONS = 15
 
 
 class OutOfMemory(FruitganError):
@@ -190,46 +176,19 @@ def sketched_step(plan: Plan, batch_size: int, step: int = 0) -> Counting:
     return counting
 
 
-class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
-    """Counts, inside a `with`, what is computed and what is kept of it, gradients too.
+class Counting(LivingTensors):  # type: ignore[no-untyped-call, unused-ignore]
+    """Counts what is computed, too: convolutions and matrix products by torch's own formulas, in multiply-adds."""
 
-    Convolutions and matrix products by torch's own formulas, in multiply-adds; the bytes of all tensors that are alive at one
-    time, at most: those given, and what is made in it.
-    """
-
-    def __init__(self, given: Sequence[Tensor] = ()) -> None:
-        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
-        self.multiply_adds: int = 0
-        self._alive: dict[int, weakref.ref[Any]] = {}
-        self._bytes = self.peak_bytes = 0
-        self._given = [tensor.untyped_storage() for tensor in given]  # which are held, and so stay
-        for storage in self._given:
-            self._keep(storage)
+    multiply_adds: int = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._fused_adam_.tensor_lr and args[0][0].is_meta:
             return None  # it changes tensors in their places, and has no shapes without kernels
-        out = func(*args, **(kwargs or {}))
+        out = super().__torch_dispatch__(func, types, args, kwargs)
         formula = flop_registry.get(func.overloadpacket)
         if formula is not None:
             self.multiply_adds += formula(*args, **(kwargs or {}), out_val=out) // 2
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                self._keep(tensor.untyped_storage())
         return out
-
-    def _keep(self, storage: torch.UntypedStorage) -> None:
-        name, size = id(storage), storage.nbytes()
-        if name in self._alive:
-            return
-
-        def forget(_: Any) -> None:
-            del self._alive[name]
-            self._bytes -= size
-
-        self._alive[name] = weakref.ref(storage, forget)
-        self._bytes += size
-        self.peak_bytes = max(self.peak_bytes, self._bytes)
 
 
 @dataclass(frozen=True)
@@ -328,49 +287,3 @@ def _shapes(plan: Plan, objective: Objective) -> list[tuple[int, int]]:
     sides = [SMALLEST_PX << doublings for doublings in range(16) if SMALLEST_PX << doublings < size_px]
     taken = [side for side in sides if all(rule.accepts(side, side) for rule in rules if isinstance(rule, SizeRule))]
     return [(1, side) for side in [*taken, size_px]] + [(plan.recipe.batch_size, size_px)]
-
-
-def profiled(steps: Iterator[StepReport], device: torch.device, folder: Path) -> Iterator[StepReport]:
-    """The same steps; behind the first few, some are profiled, and what was found is written to the folder.
-
-    Fewer steps than that leave what there is, or nothing.
-
-    Raises:
-        FruitganError: the folder cannot be written.
-    """
-    for _, report in zip(range(SKIPPED_STEPS), steps, strict=False):
-        yield report
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else its library tells stderr when it starts, and that there is no GPU
-    count = 0
-    with torch.profiler.profile() as profiler:
-        for _, report in zip(range(PROFILED_STEPS), steps, strict=False):
-            count += 1
-            yield report
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-    if count:
-        _write(profiler, count, device, folder)
-    yield from steps
-
-
-def _write(profiler: Any, steps: int, device: torch.device, folder: Path) -> None:
-    """The trace, and the share of each stage in a step with a table of the operations that take longest."""
-    averages = profiler.key_averages()
-    stages_ms = {
-        event.key.removeprefix(STAGE): event.cpu_time_total / 1000 / event.count
-        for event in averages
-        if event.key.startswith(STAGE)
-    }
-    total_ms = sum(stages_ms.values())
-    lines = [f"{steps} steps on {device}, {total_ms:.1f} ms each within the stages", ""]
-    if device.type != "cpu":
-        lines[1:1] = ["the stages' times are the host's, which launches the work and does not wait for it"]
-    for name, spent_ms in sorted(stages_ms.items(), key=lambda item: -item[1]):
-        lines.append(f"{name:32} {spent_ms:10.2f} ms {100 * spent_ms / max(total_ms, 1e-9):6.1f}%")
-    order = "self_cpu_time_total" if device.type == "cpu" else "self_device_time_total"
-    table = averages.table(sort_by=order, row_limit=SHOWN_OPERATIONS, max_name_column_width=50)
-    with tempfile.TemporaryDirectory(prefix="fruitgan-") as scratch:
-        trace = Path(scratch, TRACE)
-        profiler.export_chrome_trace(str(trace))
-        write_atomically(folder / TRACE, trace.read_bytes())
-    write_atomically(folder / SUMMARY, "\n".join([*lines, "", table]).encode())

@@ -22,15 +22,13 @@ from fruitgan.data.sources import Source, find_source
 from fruitgan.device import Threads, be_deterministic, choose_device, fixed_threads, using_threads
 from fruitgan.distributed import own_gpu, own_threads, ranks
 from fruitgan.errors import DataError, UsageError, is_out_of_memory
-from fruitgan.files import check_writable
 from fruitgan.progress import Listener, Note, OnProgress
-from fruitgan.runs.resume import changed_settings, environment, find_run, keep_environment
-from fruitgan.runs.run import BEGAN, CONFIG, LAUNCH, RESULT, Run, of_first, refuse_existing, run_of_launch
+from fruitgan.runs.resume import changed_settings, environment, find_run, keep_environment, run_of_launch
+from fruitgan.runs.run import CONFIG, RESULT, Run, check_new, free_name, of_first
 from fruitgan.runs.trackers import Trackers
 from fruitgan.settings import to_json, typed
 from fruitgan.train_gan.assemble import (
     Datasets,
-    Plan,
     compile_networks,
     give_teacher,
     load_datasets,
@@ -38,7 +36,6 @@ from fruitgan.train_gan.assemble import (
     make_objective,
     make_plan,
     make_trainer,
-    read_plan,
     refuse_overlap,
 )
 from fruitgan.train_gan.estimate import OutOfMemory, check_memory, training_threads
@@ -51,11 +48,13 @@ from fruitgan.train_gan.settings import (
     FIXED,
     KEPT,
     PLACES,
+    Plan,
+    RunConfig,
     TrainGanResult,
     TrainGanSettings,
     located,
+    read_config,
     resumed_settings,
-    stored_settings,
 )
 from fruitgan.train_gan.trainer import Trainer
 
@@ -96,10 +95,7 @@ class _Job:
             asked = dataclasses.replace(asked, resume=again, **{name: getattr(unasked, name) for name in names})
             self.listener.warn(f"the processes were started anew, and go on from the last checkpoint of {again}")
         if asked.resume is None:
-            if ranks().is_first:
-                if asked.name is not None:
-                    refuse_existing(asked.out / asked.name)
-                check_writable(asked.out)
+            check_new(asked.out, asked.name)
             new = {name: value for name, value in DEFAULTS.items() if getattr(asked, name) is None}
             self.settings = dataclasses.replace(located(asked), **new)  # so that its config keeps them
             return self._train()
@@ -127,14 +123,14 @@ class _Job:
         result = typed(TrainGanResult, kept, run.path / RESULT)
         steps = asked.steps
         if steps is None and asked.epochs is not None:
-            steps = asked.epochs * int(run.config["steps_per_epoch"])
+            steps = asked.epochs * read_config(run).steps_per_epoch
         if steps is not None and steps > result.step:
             return None
         done = f"{run.path} is finished, at step {result.step}"
         if steps is not None and steps < result.step:
             earlier = f"--resume {run.path.name}@STEP --name NEW begins another run at an earlier checkpoint"
             raise UsageError(f"{done}, and {steps} are fewer; {earlier}")
-        changes = changed_settings(self.settings, stored_settings(run), (*PLACES, *KEPT))
+        changes = changed_settings(self.settings, read_config(run).settings, (*PLACES, *KEPT))
         changes += [f"--set {name}" for name in _changes(run, _resumed_plan(run, asked))]
         if changes:
             raise UsageError(f"{done}: {changes[0]} would change nothing; give more --steps with it")
@@ -213,9 +209,9 @@ class _Job:
 
     def _check_images(self, run: Run, datasets: Datasets) -> None:
         """Raises: DataError unless the training images are those that the run began with."""
-        if run.config["data_fingerprint"] != datasets.fingerprint:
+        if read_config(run).data_fingerprint != datasets.fingerprint:
             raise DataError(f"{run.path}: the training images are not those of the run; resume with the same images")
-        if changed_settings(self.settings, stored_settings(run), PLACES):
+        if changed_settings(self.settings, read_config(run).settings, PLACES):
             self.listener.tell(Note(f"{run.path}: the images are found elsewhere, and are the same by content"))
 
     @contextmanager
@@ -247,11 +243,11 @@ class _Job:
     def _source(self) -> Source:
         """Where the images are. A resumed run names its domains as it did, whatever the folder is called now."""
         settings, run = self.settings, self.run
-        domains = settings.domains if run is None else (run.config["domains"][0], run.config["domains"][1])
+        domains = settings.domains if run is None else read_config(run).domains
         try:
             return find_source(settings.data, settings.data_a, settings.data_b, domains, self.listener.tell)
         except (DataError, UsageError) as error:
-            if run is None or changed_settings(settings, stored_settings(run), PLACES):
+            if run is None or changed_settings(settings, read_config(run).settings, PLACES):
                 raise
             raise type(error)(f"{error}; where the images lie elsewhere by now: --resume {run.path.name} --data DIR") from error
 
@@ -264,9 +260,7 @@ class _Job:
         return objective
 
     def _create(self, plan: Plan, datasets: Datasets, source: Source, trainer: Trainer, device: torch.device) -> Run:
-        stem = f"{source.name}-{plan.recipe_name}"
-        names = (self.settings.name, stem, *(f"{stem}-{number}" for number in range(1, 10_000)))
-        name = self.settings.name or next(name for name in names if name and not (self.settings.out / name).exists())
+        name = self.settings.name or free_name(self.settings.out, f"{source.name}-{plan.recipe_name}")
         asked = dataclasses.replace(
             self.settings,
             recipe=plan.recipe_name,
@@ -275,19 +269,17 @@ class _Job:
             precision=plan.precision,
             seed=plan.seed,
         )
-        config: dict[str, Any] = {
-            "format": 1,
-            "settings": to_json(asked),
-            "plan": to_json(plan),
-            "total_steps": trainer.total_steps,
-            "steps_per_epoch": trainer.steps_per_epoch,
-            "domains": [source.a.name, source.b.name],
-            "training_images": [len(datasets.a), len(datasets.b)],
-            "data_fingerprint": datasets.fingerprint,
-        }
-        if datasets.held_out:
-            config["held_out_images"] = [len(dataset) for dataset in datasets.held_out]
-        config |= {LAUNCH: ranks().launch} if ranks().launch else {}
+        config = RunConfig(
+            settings=asked,
+            plan=plan,
+            total_steps=trainer.total_steps,
+            steps_per_epoch=trainer.steps_per_epoch,
+            domains=(source.a.name, source.b.name),
+            training_images=(len(datasets.a), len(datasets.b)),
+            data_fingerprint=datasets.fingerprint,
+            held_out_images=(len(datasets.held_out[0]), len(datasets.held_out[1])) if datasets.held_out else None,
+            launch=ranks().launch,
+        )
         return Run.create(self.settings.out / name, config, environment(device))
 
 
@@ -310,7 +302,7 @@ def _resumed_plan(run: Run, settings: TrainGanSettings) -> Plan:
     Raises:
         UsageError: a change that the steps done so far would not have.
     """
-    plan = read_plan(run.config["plan"], run.path / CONFIG)
+    plan = read_config(run).plan
     recipe = changed_recipe(plan.recipe, settings.recipe_changes, settings.learning_rate, settings.cycle_weight)
     for field in changed_fields(plan.recipe, recipe):
         if field in LENGTHS:
@@ -324,22 +316,22 @@ def _resumed_plan(run: Run, settings: TrainGanSettings) -> Plan:
 
 def _changes(run: Run, plan: Plan) -> dict[str, str]:
     """The fields of the run's recipe that change, its length apart."""
-    fields = changed_fields(read_plan(run.config["plan"], run.path / CONFIG).recipe, plan.recipe)
+    fields = changed_fields(read_config(run).plan.recipe, plan.recipe)
     return {field: change for field, change in fields.items() if field not in LENGTHS}
 
 
 def _keep(run: Run, settings: TrainGanSettings, plan: Plan, total_steps: int) -> tuple[list[str], dict[str, str]]:
     """Keep in the run's config what it is resumed with; notes on what changed, and the changed fields of the recipe."""
-    config, stored, fields = run.config, stored_settings(run), _changes(run, plan)
+    config, fields = read_config(run), _changes(run, plan)
     merged = {name: getattr(settings, name) for name in (*PLACES, *KEPT, "steps", "epochs")}
-    kept = {"total_steps": total_steps, "plan": to_json(plan), "settings": to_json(dataclasses.replace(stored, **merged))}
-    if ranks().launch or LAUNCH in config:
-        is_again = ranks().restarts and config.get(LAUNCH) == ranks().launch
-        kept |= {LAUNCH: ranks().launch, BEGAN: config.get(BEGAN) if is_again else time.time()}
-    if config | kept != config:
-        run.write(CONFIG, config | kept)
-    changes = changed_settings(settings, stored, KEPT)
-    if total_steps != config["total_steps"]:
-        changes.append(f"{total_steps} steps instead of {config['total_steps']}, over which the schedules now run")
+    stored, launch = dataclasses.replace(config.settings, **merged), ranks().launch
+    is_again = ranks().restarts and config.launch == launch
+    began = None if launch is None else config.launch_began if is_again else time.time()
+    kept = dataclasses.replace(config, total_steps=total_steps, plan=plan, settings=stored, launch=launch, launch_began=began)
+    if kept != config:
+        run.write(CONFIG, kept)
+    changes = changed_settings(settings, config.settings, KEPT)
+    if total_steps != config.total_steps:
+        changes.append(f"{total_steps} steps instead of {config.total_steps}, over which the schedules now run")
     changes += [f"{field} {change}" for field, change in fields.items()]
     return [f"goes on with {', '.join(changes)}"] if changes else [], fields

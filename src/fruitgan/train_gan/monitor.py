@@ -16,6 +16,7 @@ from fruitgan.distributed import ranks
 from fruitgan.report.grid import sample_files
 from fruitgan.runs.run import SAMPLES, Run
 from fruitgan.runs.trackers import Trackers
+from fruitgan.train_gan.settings import read_config
 
 if TYPE_CHECKING:
     from fruitgan.train_gan.trainer import Trainer
@@ -169,13 +170,13 @@ class RunLog:
 
     def take_back(self, step: int) -> list[dict[str, Any]]:
         """Remove lines and sample sheets after this step; the lines that stay."""
-        from fruitgan.train_gan.curves import UNDECIDED, story_of  # which need torch, and `incidents` does not
+        from fruitgan.train_gan.curves import UNDECIDED, Story  # which need torch, and `incidents` does not
 
         kept = self.run.forget_after(step)
         for later, sheet in sample_files(self.run.path / SAMPLES).items():
             if later > step and ranks().is_first:
                 sheet.unlink(missing_ok=True)
-        story = story_of(self.run.config)  # of a discriminator of another package's one map is assumed
+        story = Story(read_config(self.run))  # of a discriminator of another package's one map is assumed
         self.monitor = Monitor(story.total_steps, story.undecided or UNDECIDED.get(story.gan_mode))
         self.monitor.replay(kept)
         self.rollbacks_logged = sum(len(entry.get("rollbacks", ())) for entry in kept)

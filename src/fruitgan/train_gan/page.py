@@ -14,9 +14,10 @@ from fruitgan.registry import OWN_PACKAGE
 from fruitgan.report.grid import sample_sheets
 from fruitgan.report.page import render, thousands
 from fruitgan.runs.run import Run
-from fruitgan.train_gan.curves import Story, kid_panels, loss_panels, rate_panels, reach, story_of
+from fruitgan.train_gan.curves import Story, kid_panels, loss_panels, rate_panels, reach
 from fruitgan.train_gan.monitor import incidents
-from fruitgan.train_gan.recipe import PARTS, Part, Recipe, recipe_toml
+from fruitgan.train_gan.recipe import PARTS, Part, recipe_toml
+from fruitgan.train_gan.settings import Plan, RunConfig
 
 SHORT_HASH = 12
 Rows = list[tuple[str, str]]
@@ -24,7 +25,7 @@ Rows = list[tuple[str, str]]
 
 def training_report(
     run: Path,
-    config: Mapping[str, Any],
+    config: RunConfig,
     entries: Sequence[Mapping[str, Any]],
     result: Mapping[str, Any],
     both_ways: bool = True,
@@ -34,14 +35,13 @@ def training_report(
     """The page as HTML text, of about 3 MB at most.
 
     Args:
-        config: as in `config.json`.
         entries: the lines of the log, none yet perhaps.
         result: the job's result as JSON values.
         both_ways: whether there is a generator for each direction.
         written: now, of a training that goes on, whose page loads itself anew; None: it has ended.
         gates: of a student beside its teacher: name, value, limit, outcome and how it was measured.
     """
-    story = story_of(config)
+    story = Story(config)
     finished, last = bool(result["finished"]), int(result["step"])
     resume = f"fruitgan train-gan --resume {shlex.quote(str(run))}"
     return render(
@@ -71,59 +71,58 @@ def training_report(
         log_steps=entries[0]["step"] if entries else 0,
         story=story,
         settings=[
-            ("Training", _training_rows(config, story)),
+            ("Training", _training_rows(config)),
             ("Data", _data_rows(config)),
             ("Result", [("weights, SHA-256", result["weights_sha256"][:SHORT_HASH])]),
         ],
-        recipe=_recipe(config, story.recipe),
+        recipe=_recipe(config.plan),
         environment=_environment(run),
     )
 
 
-def _training_rows(config: Mapping[str, Any], story: Story) -> Rows:
-    plan = config["plan"]
+def _training_rows(config: RunConfig) -> Rows:
+    plan = config.plan
     rows = [
-        ("recipe", f"{plan['recipe_name']}: {story.recipe.summary}"),
-        ("length", f"{thousands(story.total_steps)} steps; {thousands(story.steps_per_epoch)} steps are an epoch"),
-        ("precision", plan["precision"]),
-        ("random seed", str(plan["seed"])),
+        ("recipe", f"{plan.recipe_name}: {plan.recipe.summary}"),
+        ("length", f"{thousands(config.total_steps)} steps; {thousands(config.steps_per_epoch)} steps are an epoch"),
+        ("precision", plan.precision),
+        ("random seed", str(plan.seed)),
     ]
-    if config["settings"].get("init_from"):
-        rows.append(("started from", Path(config["settings"]["init_from"]).name))
+    if config.settings.init_from:
+        rows.append(("started from", Path(config.settings.init_from).name))
     if teacher := _teacher(config):
         rows.append(("teacher", teacher))
     return rows
 
 
-def _recipe(config: Mapping[str, Any], recipe: Recipe) -> str:
+def _recipe(plan: Plan) -> str:
     """The recipe as the TOML file that repeats it, with all options of its parts."""
-    plan = config["plan"]
-    parts: dict[str, Any] = {kind: Part(name=plan[kind]["name"], options=plan[kind]["options"]) for kind in PARTS}
-    packages = {f"{plan[kind]['package']} {plan[kind]['version']}" for kind in PARTS if plan[kind]["package"] != OWN_PACKAGE}
+    choices = {kind: getattr(plan, kind) for kind in PARTS}
+    parts: dict[str, Any] = {kind: Part(name=choice.name, options=choice.options) for kind, choice in choices.items()}
+    packages = {f"{choice.package} {choice.version}" for choice in choices.values() if choice.package != OWN_PACKAGE}
     needs = [f"# needs {package}\n" for package in sorted(packages)]
-    return "".join([*needs, recipe_toml(replace(recipe, why={}, **parts))])
+    return "".join([*needs, recipe_toml(replace(plan.recipe, why={}, **parts))])
 
 
-def _teacher(config: Mapping[str, Any]) -> str | None:
+def _teacher(config: RunConfig) -> str | None:
     """The name of the run or bundle that a student imitates."""
-    teacher = config["settings"].get("teacher")
-    if not teacher:
+    if not config.settings.teacher:
         return None
-    path = Path(teacher)
+    path = Path(config.settings.teacher)
     return path.parent.name if path.name == BUNDLE else path.stem
 
 
-def _data_rows(config: Mapping[str, Any]) -> Rows:
-    settings = config["settings"]
+def _data_rows(config: RunConfig) -> Rows:
+    settings = config.settings
     # Folder names alone: a report is passed on, and where its maker keeps files is nobody's business.
-    folders = [Path(settings[key]).name for key in ("data", "data_a", "data_b") if settings.get(key)]
-    counts = ", ".join(f"{thousands(n)} {name}" for n, name in zip(config["training_images"], config["domains"], strict=True))
-    if held := config.get("held_out_images"):
+    folders = [Path(place).name for place in (settings.data, settings.data_a, settings.data_b) if place]
+    counts = ", ".join(f"{thousands(n)} {name}" for n, name in zip(config.training_images, config.domains, strict=True))
+    if held := config.held_out_images:
         counts += f"; for KID alone {thousands(held[0])} and {thousands(held[1])}"
     return [
         ("data", " and ".join(folders)),
         ("training images", counts),
-        ("fingerprint", " / ".join(part[:SHORT_HASH] for part in config["data_fingerprint"].split("/"))),
+        ("fingerprint", " / ".join(part[:SHORT_HASH] for part in config.data_fingerprint.split("/"))),
     ]
 
 

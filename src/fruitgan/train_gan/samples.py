@@ -24,7 +24,8 @@ from fruitgan.measures.distances import kernel_distance
 from fruitgan.measures.features import rows
 from fruitgan.progress import OnProgress
 from fruitgan.report.grid import grid
-from fruitgan.train_gan.assemble import Datasets, Plan
+from fruitgan.train_gan.assemble import Datasets
+from fruitgan.train_gan.settings import Plan
 from fruitgan.train_gan.trainer import Trainer
 
 SAMPLES_PER_DOMAIN = 4
@@ -153,7 +154,8 @@ def _held_out(domain: Domain, plan: Plan, tell: OnProgress) -> set[Path]:
     decoding = DecodeSettings(load_size_px=LOOK_PX, how=plan.preprocessing, resample=Image.Resampling.LANCZOS)
     small, _ = cached_dataset(domain.train, decoding, what=f"comparing {domain.name}", tell=tell)
     contents = [file_sha256(path) for path in small.names]
-    chosen = held_out(contents, [perceptual_hash(pixels) for pixels in small.pixels], HELD_OUT_SHARE, MINIMUM_IMAGES)
+    looks = list(zip(contents, map(perceptual_hash, small.pixels), strict=True))
+    chosen = held_out(looks, HELD_OUT_SHARE, MINIMUM_IMAGES)
     paths = {path for path, content in zip(small.names, contents, strict=True) if content in chosen}
     if not MINIMUM_IMAGES <= len(paths) <= len(small) / 2:
         raise DataError(

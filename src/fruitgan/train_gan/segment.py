@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,24 +19,29 @@ from fruitgan.data.sources import Source
 from fruitgan.device import Threads
 from fruitgan.distributed import ranks
 from fruitgan.errors import UsageError
-from fruitgan.files import write_atomically
+from fruitgan.files import new_folder, remove_folder, write_atomically
 from fruitgan.progress import Listener, Note, Progress
 from fruitgan.report.grid import png_bytes
 from fruitgan.runs.checkpoint import Checkpoints, SaveClock, Snapshot, snapshot
-from fruitgan.runs.run import BEGAN, CHECKPOINTS, RESULT, SAMPLES, Run
+from fruitgan.runs.run import CHECKPOINTS, RESULT, SAMPLES, Run
 from fruitgan.runs.trackers import Trackers
 from fruitgan.settings import to_json
-from fruitgan.train_gan.assemble import Datasets, Plan, make_bundle, make_trainer
-from fruitgan.train_gan.estimate import faster_threads, profiled
+from fruitgan.train_gan.assemble import Datasets, make_bundle, make_trainer
+from fruitgan.train_gan.estimate import faster_threads
 from fruitgan.train_gan.monitor import OBSERVE_STEPS, RunLog, went_back
 from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.page import training_report
 from fruitgan.train_gan.samples import Judge, SampleImages
-from fruitgan.train_gan.settings import DEFAULTS, TRAINING, TrainGanResult, TrainGanSettings
-from fruitgan.train_gan.trainer import LossNotFinite, StepReport, Trainer
+from fruitgan.train_gan.settings import DEFAULTS, TRAINING, Plan, TrainGanResult, TrainGanSettings, read_config
+from fruitgan.train_gan.trainer import STAGE, LossNotFinite, StepReport, Trainer
 
 MAX_ROLLBACKS = 3
-PROFILE = "profile"
+PROFILE, TRACE, SUMMARY = "profile", "trace.json", "summary.txt"
+SKIPPED_STEPS = 2
+"""The first ones choose kernels and lay out memory."""
+PROFILED_STEPS = 6
+"""On a GPU the first of them run as they are, or while they are recorded, the others as recorded: those have no stages."""
+SHOWN_OPERATIONS = 15
 THREADS_CHECK_SECONDS = 600
 MUCH_FASTER = 1.5
 
@@ -89,9 +95,9 @@ class Segment:
         """
         first, total = self.trainer.step, self.trainer.total_steps
         self.run.reopen()
-        began = self.run.config.get(BEGAN) if ranks().restarts else None
+        began = read_config(self.run).launch_began if ranks().restarts else None
         limit = math.inf if self.settings.max_seconds is None else self.settings.max_seconds
-        self.stop_at = limit - (time.time() - began if isinstance(began, float) else 0.0)
+        self.stop_at = limit - (0.0 if began is None else time.time() - began)
         """Seconds of this segment; those count that went by before processes that were lost."""
         if ranks().is_first:
             self.samples = SampleImages(self.source, self.datasets, self.trainer, self.plan)
@@ -277,7 +283,7 @@ class Segment:
     def _write_page(self, result: TrainGanResult, now: datetime | None = None) -> None:
         """The report; with the time of day one that renews itself, since the training goes on."""
         run, both_ways = self.run, len(self.samples.samples) > 1
-        page = training_report(run.path, run.config, run.entries(), to_json(result), both_ways, now)
+        page = training_report(run.path, read_config(run), run.entries(), to_json(result), both_ways, now)
         write_atomically(run.path / "report.html", page.encode())
 
     def _sample(self) -> None:
@@ -287,3 +293,49 @@ class Segment:
 
     def _bundle(self) -> bundles.Bundle:
         return make_bundle(self.run.path.name, self.trainer, self.plan, self.source, self.datasets.fingerprint)
+
+
+def profiled(steps: Iterator[StepReport], device: torch.device, folder: Path) -> Iterator[StepReport]:
+    """The same steps; behind the first few, some are profiled, and what was found is written to the folder.
+
+    Fewer steps than that leave what there is, or nothing.
+
+    Raises:
+        FruitganError: the folder cannot be written.
+    """
+    for _, report in zip(range(SKIPPED_STEPS), steps, strict=False):
+        yield report
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else its library tells stderr when it starts, and that there is no GPU
+    count = 0
+    with torch.profiler.profile() as profiler:
+        for _, report in zip(range(PROFILED_STEPS), steps, strict=False):
+            count += 1
+            yield report
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    if count:
+        _write_profile(profiler, count, device, folder)
+    yield from steps
+
+
+def _write_profile(profiler: Any, steps: int, device: torch.device, folder: Path) -> None:
+    """The trace, and the share of each stage in a step with a table of the operations that take longest."""
+    averages = profiler.key_averages()
+    stages_ms = {
+        event.key.removeprefix(STAGE): event.cpu_time_total / 1000 / event.count
+        for event in averages
+        if event.key.startswith(STAGE)
+    }
+    total_ms = sum(stages_ms.values())
+    lines = [f"{steps} steps on {device}, {total_ms:.1f} ms each within the stages", ""]
+    if device.type != "cpu":
+        lines[1:1] = ["the stages' times are the host's, which launches the work and does not wait for it"]
+    for name, spent_ms in sorted(stages_ms.items(), key=lambda item: -item[1]):
+        lines.append(f"{name:32} {spent_ms:10.2f} ms {100 * spent_ms / max(total_ms, 1e-9):6.1f}%")
+    order = "self_cpu_time_total" if device.type == "cpu" else "self_device_time_total"
+    table = averages.table(sort_by=order, row_limit=SHOWN_OPERATIONS, max_name_column_width=50)
+    if folder.exists():  # of an earlier segment
+        remove_folder(folder)
+    with new_folder(folder) as part:
+        profiler.export_chrome_trace(str(part / TRACE))
+        (part / SUMMARY).write_text("\n".join([*lines, "", table]), encoding="utf-8")

@@ -1,7 +1,8 @@
-"""Settings and result of the job `train_gan`, and the settings of a run that is resumed."""
+"""Settings, plan and result of the job `train_gan`, the config of its run, and the settings of a run that is resumed."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,12 +10,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fruitgan import bundle as bundles
+from fruitgan.data.preprocessing import AS_USUAL, Preprocessing
 from fruitgan.data.sources import pinned_data
-from fruitgan.errors import UsageError
+from fruitgan.errors import DataError, UsageError
 from fruitgan.images import Fit
+from fruitgan.registry import Choice
 from fruitgan.runs.resume import merged_settings
-from fruitgan.runs.run import CONFIG, Run, check_name, training_config
+from fruitgan.runs.run import CONFIG, Run, check_name
 from fruitgan.settings import Precision, typed
+from fruitgan.train_gan.recipe import Recipe
 
 OUT = Path("runs/train-gan")
 TRAINING = "training"
@@ -150,9 +154,52 @@ def located(settings: TrainGanSettings) -> TrainGanSettings:
     )
 
 
-def stored_settings(run: Run) -> TrainGanSettings:
-    """The settings that the run was made with, or last resumed with."""
-    return typed(TrainGanSettings, training_config(run)["settings"], run.path / CONFIG)
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that decides the mathematics, resolved: what a resumed run reads."""
+
+    recipe_name: str
+    recipe: Recipe
+    """With the settings' own wishes put in."""
+    objective: Choice
+    generator: Choice
+    discriminator: Choice
+    augmentation: Choice
+    precision: Precision
+    seed: int
+    preprocessing: Preprocessing = AS_USUAL
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A training's `config.json`."""
+
+    format: int = 1
+    settings: TrainGanSettings
+    """As the run was made, or last resumed."""
+    plan: Plan
+    total_steps: int
+    steps_per_epoch: int
+    domains: tuple[str, str]
+    training_images: tuple[int, int]
+    data_fingerprint: str
+    held_out_images: tuple[int, int] | None = None
+    launch: str | None = None
+    """See `runs.run.LAUNCH`."""
+    launch_began: float | None = None
+    """When these processes first began to train, in seconds since 1970."""
+
+
+def read_config(run: Run) -> RunConfig:
+    """Raises: DataError if it is missing, damaged, of another kind of run, or has what this version does not compute."""
+    table = run.config
+    with contextlib.suppress(KeyError, TypeError, AttributeError):  # of a damaged one, which is refused below
+        if "averaging" in table["plan"]["recipe"]:  # as the first runs called it
+            table["plan"]["recipe"]["ema_decay"] = table["plan"]["recipe"].pop("averaging")
+    try:
+        return typed(RunConfig, table, run.path / CONFIG)
+    except DataError as error:
+        raise DataError(f"{error}; is {run.path} the run of a training?") from error
 
 
 def resumed_settings(run: Run, asked: TrainGanSettings) -> TrainGanSettings:
@@ -161,7 +208,7 @@ def resumed_settings(run: Run, asked: TrainGanSettings) -> TrainGanSettings:
     Raises:
         UsageError: something that decides the mathematics was given another value, or the run another name.
     """
-    stored = stored_settings(run)
+    stored = read_config(run).settings
     if asked.evaluate_every is not None and stored.evaluate_every is None:
         raise UsageError(f"--evaluate-every with --resume: {run.path} has trained on all images; begin a new run for it")
     here = located(asked)

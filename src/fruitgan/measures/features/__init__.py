@@ -22,7 +22,7 @@ from fruitgan.data.parallel import in_order
 from fruitgan.data.preprocessing import AS_USUAL, Preprocessing
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError, FruitganError
-from fruitgan.files import file_sha256, write_atomically
+from fruitgan.files import file_sha256, make_room, write_atomically
 from fruitgan.images import Pixels, unit_from_bytes
 from fruitgan.machine import cache_folder
 from fruitgan.measures.contracts import Features, FeatureSet
@@ -162,7 +162,7 @@ class FeatureCache:
         newest = self.folder / f"{hashlib.sha256(data).hexdigest()}.safetensors"
         with suppress(FruitganError):
             write_atomically(newest, data)
-            _make_room(newest)
+            make_room(self.folder.parent.glob("*/*.safetensors"), newest, LIMIT_BYTES)
 
     def _read(self, path: Path) -> dict[bytes, Row]:
         try:
@@ -174,14 +174,3 @@ class FeatureCache:
         with suppress(OSError):  # a cache that can only be read is one all the same
             os.utime(path)
         return {key.tobytes(): row for key, row in zip(arrays["keys"], arrays["values"], strict=True)}
-
-
-def _make_room(newest: Path) -> None:
-    """Remove the files that were not used for longest until all take no more than the limit; the newest one stays."""
-    taken = 0
-    with suppress(OSError):  # another process may be at the same work
-        files = [(path, path.stat()) for path in newest.parent.parent.glob("*/*.safetensors")]
-        for path, about in sorted(files, key=lambda file: (file[0] == newest, file[1].st_mtime), reverse=True):
-            taken += about.st_size
-            if taken > LIMIT_BYTES and path != newest:
-                path.unlink()
