@@ -2,7 +2,7 @@
 
     python benchmarks/quality.py --data apple2orange --out quality           # a GPU: two arms, three seeds, 256 px
     python benchmarks/quality.py --data apple2orange --out quality --small   # a CPU: six rows, 64 px, one seed, indicative
-    python benchmarks/quality.py --data apple2orange --out quality --of fast --judge held-out   # the CPU's recipe, 64 px
+    python benchmarks/quality.py --data apple2orange --out quality --of fast --judge held-out   # the CPU's recipe, 96 px
 
 Every arm gets the multiply-adds of the reference's `--steps`, counted; what judges is its last weights (averaged, where it
 averages), on the test images, opened once (`--judge held-out`: on the tenth of the training images that no arm trains on, for
@@ -178,22 +178,22 @@ def options() -> argparse.Namespace:
         "--small", action="store_true", help="six rows, narrow networks, 64 px, one seed: for a CPU, indicative"
     )
     parser.add_argument(
-        "--of", choices=("fruit", "fast"), default="fruit", help="fast: all its rows, 64 px, one seed, for a CPU"
+        "--of", choices=("fruit", "fast"), default="fruit", help="fast: all its rows, 96 px, one seed, for a CPU"
     )
     parser.add_argument("--all", action="store_true", help="every row of the ablation")
     parser.add_argument(
         "--only", metavar="ARM,ARM", help="these rows, the reference first: cyclegan,fruit-mask-adaptive-changes"
     )
-    parser.add_argument("--steps", type=int, help="of the reference; default 10,000, for a CPU 1,000")
-    parser.add_argument("--image-size", type=int, help="default 256, for a CPU 64")
+    parser.add_argument("--steps", type=int, help="of the reference; default 10,000, for a CPU 1,000, of fast 1,600")
+    parser.add_argument("--image-size", type=int, help="default 256, for a CPU 64, of fast 96")
     parser.add_argument("--seeds", type=int, help="default 3, for a CPU 1")
     parser.add_argument("--judge", choices=("test", "held-out"), default="test")
     parser.add_argument("--images", type=int, default=10_000, help="judged of each domain at most")
     parser.add_argument("--device")
     given = parser.parse_args()
     small = given.small or given.of == "fast"
-    given.steps = given.steps or (1_000 if small else 10_000)
-    given.image_size = given.image_size or (64 if small else 256)
+    given.steps = given.steps or (1_600 if given.of == "fast" else 1_000 if small else 10_000)
+    given.image_size = given.image_size or (96 if given.of == "fast" else 64 if small else 256)
     given.seeds = given.seeds or (1 if small else 3)
     return given
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from fruitgan.train_gan.recipe import Adam, Part, Recipe, Schedule, constant, recipes, until
+from fruitgan.train_gan.recipe import Part, Recipe, Schedule, constant, recipes, until
 
 
 def of_fruit() -> dict[str, Recipe]:
@@ -57,31 +57,34 @@ def fitted(recipe: Recipe, size_px: int, small: bool) -> Recipe:
 
 
 def of_fast() -> dict[str, Recipe]:
-    """`fast` as it was, with spectral norm alone; what it became; what else it might take over. A row changes what it names."""
-    fast, fruit = recipes.get("fast"), recipes.get("fruit")
-    former = dataclasses.replace(fast, discriminator=_judges("spectral"))
-    normed = dataclasses.replace(fast, discriminator=_judges("spectral-instance"))
-    loose = {"adversarial": constant(1.0), "cycle": Schedule(start=4.0, end=0.5), "identity": until(0.2, 2.0)}
-    quick = {player: Adam(learning_rate=4e-4, beta_2=0.99) for player in fast.optimizers}
+    """`fast`, and in each row one change of it."""
+    fast = recipes.get("fast")
+
+    def discriminator(**options: Any) -> Recipe:
+        return dataclasses.replace(
+            fast, discriminator=Part(name="projected", options={**fast.discriminator.options, **options})
+        )
+
+    def generator(**options: Any) -> Recipe:
+        return dataclasses.replace(fast, generator=Part(name="mobile", options=options))
+
+    def weighed(**weights: Schedule) -> Recipe:
+        return dataclasses.replace(fast, weights={**fast.weights, **weights})
+
     return {
-        "norm spectral": former,
-        "norm spectral-instance (S)": normed,
-        "norm instance": dataclasses.replace(fast, discriminator=_judges("instance")),
-        "fast (norm mixed)": fast,
-        "S, loss weights of fruit": dataclasses.replace(
-            normed,
-            weights=fruit.weights,
-            objective=Part(name="cyclegan", options={**fast.objective.options, "mask_losses": True}),
+        "fast": fast,
+        "strides 8 and 16": discriminator(strides="8,16"),
+        "no discriminator of pixels": discriminator(pixel_scales=0),
+        "heads of 64 channels": discriminator(base_channels=64),
+        "cycle 0.5": weighed(cycle=constant(0.5)),
+        "identity 2 for a third": weighed(identity=until(0.3, 2.0)),
+        "pictures of one scale": dataclasses.replace(
+            fast, augmentation=Part(name="jitter-mirror", options={"load_ratio": 1.25})
         ),
-        "S, cycle 4 to 0.5, identity 2 for a fifth": dataclasses.replace(normed, weights=loose),
-        "S, all rates 4e-4": dataclasses.replace(normed, optimizers=quick),
-        "S, no mask": dataclasses.replace(normed, generator=Part(name="mobile", options={"mask": False})),
-        "S, generator of 48 channels": dataclasses.replace(
-            normed, generator=Part(name="mobile", options={"base_channels": 48})
+        "generator of 56 channels": generator(base_channels=56),
+        "no mask": dataclasses.replace(
+            generator(mask=False),
+            objective=Part(name="cyclegan", options={**fast.objective.options, "mask_losses": False}),
+            weights={name: weight for name, weight in fast.weights.items() if not name.startswith("mask")},
         ),
-        "narrow fruit": fitted(fruit, fast.image_size_px, small=True),
     }
-
-
-def _judges(norm: str) -> Part:
-    return Part(name="patch-multiscale", options={"base_channels": 32, "norm": norm})
