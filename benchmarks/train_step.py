@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from fruitgan.data.loader import Batch, Sampler
+from fruitgan.data.loader import Batch, Loader, Sampler
 from fruitgan.device import keep_freed_memory, memory_format_of
 from fruitgan.networks import layers
 from fruitgan.settings import Precision
@@ -39,7 +39,7 @@ from fruitgan.train_gan.recipe import Recipe
 from fruitgan.train_gan.settings import Plan, TrainGanSettings
 
 
-class Noise:
+class Noise(Loader):
     """A feed of one batch of noise, the same at every step."""
 
     def __init__(self, n: int, side_px: int, device: torch.device) -> None:
@@ -51,9 +51,6 @@ class Noise:
         return Batch(
             self.a, self.b, {name: torch.zeros((self.n, count), device=self.a.device) for name, count in draws.items()}
         )
-
-    def reseed(self, seed: int) -> None:
-        """One noise is as good as another."""
 
 
 class PlainStep:

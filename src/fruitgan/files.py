@@ -161,6 +161,14 @@ def new_folder(path: Path) -> Iterator[Path]:
         _to_disk(path.parent)
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there. Raises: FruitganError if it cannot be removed."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise FruitganError(f"{path}: cannot be removed ({reason_of(error)})") from error
+
+
 def remove_folder(path: Path) -> None:
     """Remove a folder with all that is in it; killed on the way, it leaves an abandoned part and never half the folder.
 

@@ -68,7 +68,7 @@ def set_weights(networks: nn.ModuleDict) -> None:
             tensor.copy_(torch.from_numpy(middle + 0.02 * np.sqrt(3) * uniform))
 
 
-class InFloat64:
+class InFloat64(Loader):
     """A feed's batches, images and draws alike."""
 
     def __init__(self, feed: Loader) -> None:

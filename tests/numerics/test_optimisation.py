@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from trainings import trainer_of
 
-from fruitgan.data.loader import Batch
+from fruitgan.data.loader import Batch, Loader
 from fruitgan.train_gan.ema import EMA
 from fruitgan.train_gan.objectives.contracts import Objective, Player
 from fruitgan.train_gan.recipe import Adam, Schedule, recipes
@@ -48,7 +48,7 @@ class Springs(Objective):
         return {"pull": self.weights["pull"] * ((points - batch.a) ** 2 * batch.b).sum()}
 
 
-class Numbers:
+class Numbers(Loader):
     """A feed of three targets and three strengths a step."""
 
     def batch(self, step: int, draws: Mapping[str, int]) -> Batch:

@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {
 """The smallest training there is: a step takes some hundredths of a second."""
 
 
-class RandomImages:
+class RandomImages(Loader):
     """A feed of `n` random images, the same for the same step; at the steps in `bad` they are not numbers."""
 
     def __init__(self, side_px: int, bad: set[int] | None = None, n: int = 2, dtype: torch.dtype = torch.float32) -> None:

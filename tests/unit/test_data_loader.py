@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from fruitgan import randomness
 from fruitgan.data.augment.training import jitter_mirror, none
 from fruitgan.data.image_dataset import ImageDataset
-from fruitgan.data.loader import Batch, BatchBuffer, BatchLoader, Sampler
+from fruitgan.data.loader import Batch, BatchBuffer, BatchLoader, Loader, Sampler
 from fruitgan.networks.mobile import mobile
 
 SIDE_PX = 20
@@ -140,12 +141,14 @@ def test_a_host_batch_keeps_its_shapes_and_makes_the_batch(tmp_path: Path, image
     assert all(same(loader.device_batch(one), loader.batch(step, wanted)) for step, one in enumerate(host_batches))
 
 
-class Whole:
-    """A loader without stages."""
+class Whole(Loader):
+    """A loader without stages of its own."""
 
     def __init__(self, loader: BatchLoader) -> None:
-        self.batch = loader.batch
-        self.reseed = loader.reseed
+        self.loader = loader
+
+    def batch(self, step: int, draws: Mapping[str, int]) -> Batch:
+        return self.loader.batch(step, draws)
 
 
 @pytest.mark.parametrize("staged", [False, True])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -111,28 +112,27 @@ class Sampler:
         return kept[1]
 
 
-class Loader(Protocol):
-    """What a trainer takes its batches from."""
+class Loader(ABC):
+    """What a trainer takes its batches from, in two stages, of which the second can be captured with the step (CUDA graphs)."""
 
+    @abstractmethod
     def batch(self, step: int, draws: Mapping[str, int]) -> Batch:
         """The batch of the step after `step` done ones; `draws` says how many numbers an image the objective wants."""
 
-    def reseed(self, seed: int) -> None:
-        """Draw by another seed from here on."""
-
-
-@runtime_checkable
-class StagedLoader(Loader, Protocol):
-    """A loader in two stages, of which the second can be captured together with the step (CUDA graphs)."""
-
     def host_batch(self, step: int, draws: Mapping[str, int]) -> HostBatch:
-        """The first stage, on the host."""
+        """The first stage, on the host: here all of it."""
+        batch = self.batch(step, draws)
+        return {"a": batch.a, "b": batch.b, **{f"draws/{name}": value for name, value in batch.draws.items()}}
 
     def device_batch(self, host_batch: HostBatch) -> Batch:
         """The second stage, from tensors on the device: tensor operations alone, which never wait."""
+        return Batch(host_batch["a"], host_batch["b"], _draws_of(host_batch))
+
+    def reseed(self, seed: int) -> None:  # noqa: B027 - where nothing is drawn by a seed, that changes nothing
+        """Draw by another seed from here on."""
 
 
-class BatchLoader:
+class BatchLoader(Loader):
     """Batches as a pure function of (seed, step); of several processes each gets its rows of what is drawn for all.
 
     Args:
@@ -230,11 +230,7 @@ class BatchBuffer:
         if not in_place:
             self._batch, self._places = self.loader.batch(step, draws), {}
             return
-        if isinstance(self.loader, StagedLoader):
-            host_batch = self.loader.host_batch(step, draws)
-        else:
-            batch = self.loader.batch(step, draws)
-            host_batch = {"a": batch.a, "b": batch.b, **{f"draws/{name}": value for name, value in batch.draws.items()}}
+        host_batch = self.loader.host_batch(step, draws)
         if not self._places:
             self._places = {name: torch.empty_like(value, device=self.device) for name, value in host_batch.items()}
         for name, value in host_batch.items():
@@ -245,9 +241,7 @@ class BatchBuffer:
         if not self._places:
             assert self._batch is not None
             return self._batch
-        if isinstance(self.loader, StagedLoader):
-            return self.loader.device_batch(self._places)
-        return Batch(self._places["a"], self._places["b"], _draws_of(self._places))
+        return self.loader.device_batch(self._places)
 
 
 def _draws_of(host_batch: HostBatch) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from fruitgan.data.groups import merged_groups
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.remote import SUFFIX, is_elsewhere
 from fruitgan.device import choose_device, chosen_threads, using_threads
-from fruitgan.errors import DataError, FruitganError, Stopped, UsageError, reason_of
+from fruitgan.errors import DataError, Stopped, UsageError
 from fruitgan.evaluate.detection import detect, is_path
 from fruitgan.evaluate.detectors import detectors_named
 from fruitgan.evaluate.facts import Facts, inspect
@@ -41,7 +41,7 @@ from fruitgan.evaluate.sources import (
     sides,
     trained_against,
 )
-from fruitgan.files import check_writable, remove_abandoned, write_atomically
+from fruitgan.files import check_writable, remove_abandoned, remove_file, write_atomically
 from fruitgan.measures.contracts import Features, Metric
 from fruitgan.measures.features import Pictures
 from fruitgan.networks.contracts import detectors
@@ -224,10 +224,7 @@ def _write(result: EvaluateResult, shown: Exhibits) -> None:
     values = result.as_json()
     page = evaluation_report(values, shown)
     remove_abandoned(result.out)
-    try:  # killed between the two files, it must not leave numbers beside the report of others
-        result.file.unlink(missing_ok=True)
-    except OSError as error:
-        raise FruitganError(f"{result.file}: cannot be replaced ({reason_of(error)})") from error
+    remove_file(result.file)  # killed between the two files, it must not leave numbers beside the report of others
     write_atomically(result.report, page.encode())
     write_atomically(result.file, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
 

@@ -17,9 +17,9 @@ from typing import Any
 from fruitgan.data.finder import image_files
 from fruitgan.data.labelled import LABELS, MANIFEST, ORIGINS, PREDICTED, UNFINISHED, ManifestRow, manifest_bytes, read_manifest
 from fruitgan.data.parallel import in_order
-from fruitgan.errors import DataError, FruitganError, UsageError, reason_of
+from fruitgan.errors import DataError, UsageError
 from fruitgan.export_dataset.selection import Item
-from fruitgan.files import file_sha256, remove_abandoned, write_atomically, writing
+from fruitgan.files import file_sha256, remove_abandoned, remove_file, write_atomically, writing
 from fruitgan.runs.run import locked
 
 CARD = "dataset.json"
@@ -99,7 +99,7 @@ class DatasetFolder:
             self.refuse_strangers(own)
             self._mark(None)  # so that the rest of a clearing that was killed is not taken for a dataset
             for file in (self.card, self.manifest, *own, self.unfinished):
-                _remove(file)
+                remove_file(file)
         else:
             self.refuse_strangers(())
             for file in (self.manifest, self.card):
@@ -145,9 +145,9 @@ class DatasetFolder:
         """
         self._mark(made_of)
         for item in todo:
-            _remove(self.path / item.file)
-        _remove(self.card)  # before the manifest, without which it speaks of nothing
-        _remove(self.manifest)
+            remove_file(self.path / item.file)
+        remove_file(self.card)  # before the manifest, without which it speaks of nothing
+        remove_file(self.manifest)
 
     def _mark(self, made_of: Mapping[str, Any] | None) -> None:
         write_atomically(self.unfinished, _json({"format": FORMAT, "made_of": made_of}))
@@ -167,15 +167,8 @@ class DatasetFolder:
             rows.append(ManifestRow(item.file, label, item.source, item.picture.split, item.group, digest, bundle))
         write_atomically(self.manifest, manifest_bytes(rows))
         write_atomically(self.card, _json(card))
-        _remove(self.unfinished)
+        remove_file(self.unfinished)
 
 
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise FruitganError(f"{path}: cannot be removed ({reason_of(error)})") from error

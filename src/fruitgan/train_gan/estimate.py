@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import flop_registry
 
-from fruitgan.data.loader import Batch, Sampler
+from fruitgan.data.loader import Batch, Loader, Sampler
 from fruitgan.data.sources import find_source
 from fruitgan.device import (
     TRIAL_SECONDS,
@@ -228,7 +228,7 @@ def mean_multiply_adds(kinds: Sequence[KindOfStep]) -> float:
     return sum(kind.share * kind.multiply_adds for kind in kinds)
 
 
-class NoiseLoader:
+class NoiseLoader(Loader):
     """Noise instead of photographs: the work is the same."""
 
     def __init__(self, plan: Plan, device: torch.device) -> None:
@@ -239,9 +239,6 @@ class NoiseLoader:
         numbers = {name: torch.rand(self.shape[0], count, device=self.device) for name, count in draws.items()}
         a, b = (torch.rand(self.shape, device=self.device) * 2 - 1 for _ in range(2))
         return Batch(a, b, numbers)
-
-    def reseed(self, seed: int) -> None:
-        """One noise is as good as another."""
 
 
 def training_threads(plan: Plan, asked: int | None, deterministic: bool) -> Threads:
