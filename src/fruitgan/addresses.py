@@ -58,6 +58,16 @@ class Address:
 
 Place = Path | Address
 
+copies: dict[str, str] = {}
+"""Beginnings of paths in the cache, a longer one first, and what the user calls what was copied there."""
+
+
+def named(text: str) -> str:
+    """A text for people, in which files that are copies have the names of what they are copies of."""
+    for copy, original in copies.items():
+        text = text.replace(copy, original)
+    return text
+
 
 At = TypeVar("At", Path, Address)
 

@@ -17,6 +17,7 @@ import typer.core
 import typer.main
 
 from fruitgan import distributed
+from fruitgan.addresses import named
 from fruitgan.console import options
 from fruitgan.console.names import Kind
 from fruitgan.console.signals import INTERRUPTED
@@ -280,7 +281,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _complain(message: str, prefix: str = "error: ") -> None:
-    message = " ".join(message.split("\n"))
+    message = " ".join(named(message).split("\n"))
     printable = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in message)
     print(f"{prefix}{printable}", file=sys.stderr, flush=True)
 

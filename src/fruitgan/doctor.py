@@ -15,6 +15,7 @@ from typing import Any
 
 from fruitgan.console import Console, options
 from fruitgan.errors import FruitganError, reason_of
+from fruitgan.files import CACHE_LIMITS_BYTES, size_bytes
 from fruitgan.machine import cache_folder, cores, cpu_name, spare_memory_bytes, total_memory_bytes
 from fruitgan.registry import KINDS, Registry
 
@@ -57,6 +58,10 @@ def diagnose() -> dict[str, Any]:
         "disk_free_gib": _free_gib(Path.cwd()),
         "cache": str(cache_folder()),
         "cache_free_gib": _free_gib(cache_folder()),
+        "caches": {
+            name: {"gib": round(size_bytes(cache_folder() / name) / GIB, 1), "limit_gib": limit / GIB}
+            for name, limit in CACHE_LIMITS_BYTES.items()
+        },
         "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("FRUITGAN_")},
         "problems": problems,
     }
@@ -80,6 +85,9 @@ def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("memory", f"{found['memory_gib']} GiB, {found['memory_free_gib']} GiB free"))
     rows.append(("disk", f"{found['disk_free_gib']} GiB free at {found['folder']}"))
     rows.append(("cache", f"{found['cache']} ({found['cache_free_gib']} GiB free)"))
+    rows += [
+        (f"cache/{name}", f"{taken['gib']} of at most {taken['limit_gib']:g} GiB") for name, taken in found["caches"].items()
+    ]
     return rows + list(found["environment"].items())
 
 

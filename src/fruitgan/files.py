@@ -14,12 +14,13 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
 from fruitgan.errors import DataError, FruitganError, reason_of
+from fruitgan.machine import cache_folder
 
 fcntl: Any
 msvcrt: Any
@@ -39,6 +40,8 @@ LONGEST_WRITING_SECONDS = 24 * 3600
 """Where nothing can be locked, age alone tells an abandoned part from one that is being written."""
 LOCKED_BYTE = 1 << 30
 """Windows lets nobody else read a byte that is locked, so that one behind every content is."""
+CACHE_LIMITS_BYTES = {"addresses": 32 << 30, "decoded": 32 << 30, "features": 1 << 30}
+"""Of what is copied, decoded and computed; folders of the cache, in which what was not used for longest makes room."""
 REAL_TROUBLE = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
@@ -183,16 +186,6 @@ def remove_folder(path: Path) -> None:
         raise FruitganError(f"{path}: cannot be removed ({reason_of(error)})") from error
 
 
-def make_room(entries: Iterable[Path], newest: Path, limit_bytes: int) -> None:
-    """Remove the files or folders of a cache that were not used for longest until the limit holds; `newest` stays."""
-    taken = 0
-    with suppress(OSError, FruitganError):  # another process may be at the same work
-        for entry in sorted(entries, key=lambda entry: (entry == newest, entry.stat().st_mtime), reverse=True):
-            taken += sum(file.stat().st_size for file in (entry.iterdir() if entry.is_dir() else (entry,)))
-            if taken > limit_bytes and entry != newest:
-                remove_folder(entry) if entry.is_dir() else entry.unlink()
-
-
 def remove_abandoned(folder: Path, *, deep: bool = False) -> list[Path]:
     """Remove the unfinished files and folders that dead writers left in this folder, and with `deep` in those below it.
 
@@ -200,7 +193,50 @@ def remove_abandoned(folder: Path, *, deep: bool = False) -> list[Path]:
     """
     pattern = f"{PART_PREFIX}*{PART_SUFFIX}"
     found = sorted(folder.rglob(pattern) if deep else folder.glob(pattern))
-    return [part for part in found if _removed_as_abandoned(part)]
+    return [part for part in found if _removed_if_free(part)]
+
+
+def size_bytes(path: Path) -> int:
+    """Of a file, or of all files in a folder; 0 where nothing is."""
+    size = 0
+    for file in (path, *path.rglob("*")):
+        with suppress(OSError):  # another process may be at work there
+            size += about.st_size if stat.S_ISREG((about := file.lstat()).st_mode) else 0
+    return size
+
+
+def make_room(newest: Path) -> None:
+    """Remove from a folder of the cache what was not used for longest, until all there takes no more than the limit.
+
+    `newest` stays, which lies as deep as the others; so does what a process holds, and where nothing can be locked what is
+    younger than a day.
+    """
+    remove_abandoned(newest.parent)
+    kind, *below = newest.relative_to(cache_folder()).parts
+    taken = 0
+    with suppress(OSError):  # another process may be at the same work
+        found = (cache_folder() / kind).glob("/".join("*" * len(below)))
+        by_age = [(path == newest, path.stat().st_mtime, path) for path in found if not path.name.startswith(PART_PREFIX)]
+        for is_newest, _, path in sorted(by_age, reverse=True):
+            size = size_bytes(path)
+            taken += size
+            if taken > CACHE_LIMITS_BYTES[kind] and not is_newest and _removed_if_free(path):
+                taken -= size
+
+
+def hold(folder: Path) -> bool:
+    """Whether a folder of the cache is there; if so, it counts as used now, and stays there until this process ends."""
+    with suppress(OSError):  # a cache that can only be read is one all the same
+        os.utime(folder)
+    if fcntl is None:
+        return folder.is_dir()
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)  # closed by the end
+        with suppress(OSError):  # such a file system has no locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        return os.path.samestat(os.fstat(descriptor), folder.stat())  # else it was removed while this one waited
+    except FileNotFoundError:
+        return False
 
 
 def try_lock(descriptor: int) -> bool | None:
@@ -248,7 +284,7 @@ def _new_part(folder: Path, *, is_folder: bool) -> tuple[Path, int | None]:
             os.close(descriptor)
 
 
-def _removed_as_abandoned(part: Path) -> bool:
+def _removed_if_free(part: Path) -> bool:
     try:
         about = part.lstat()
         if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
@@ -259,13 +295,13 @@ def _removed_as_abandoned(part: Path) -> bool:
             if locked is False or (locked is None and time.time() - about.st_mtime < LONGEST_WRITING_SECONDS):
                 return False
             if stat.S_ISDIR(about.st_mode):
-                shutil.rmtree(part)
+                remove_folder(part)
             else:
                 part.unlink()
         finally:
             if descriptor is not None:
                 os.close(descriptor)
-    except OSError:
+    except (OSError, FruitganError):
         return False
     return True
 

@@ -12,6 +12,7 @@ import typer
 from fruitgan.console import Console, names, options
 from fruitgan.console.options import argument, option
 from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.files import size_bytes
 from fruitgan.progress import duration
 from fruitgan.registry import suggestion
 
@@ -86,7 +87,7 @@ def look_at(folder: Path) -> dict[str, Any]:
         "step": int(result.get("step", run.saved_step)),
         "total_steps": total if isinstance(total, int) else None,
         "seconds": float(seconds) if isinstance(seconds, (int, float)) else None,
-        "bytes": sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file()),
+        "bytes": size_bytes(folder),
         "go_on": resume_command(folder, runs=RUNS / kind) if state == "stopped" else None,
     }
 

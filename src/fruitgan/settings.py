@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from fruitgan.addresses import named
 from fruitgan.errors import DataError, UsageError, reason_of, shown
 from fruitgan.files import open_regular, reading
 from fruitgan.registry import suggestion
@@ -46,11 +47,13 @@ def to_json(value: Any) -> Any:
 
 
 def finite(value: Any) -> Any:
-    """The same values as JSON can hold them: it has no infinities, which become null."""
+    """The same values for JSON, which has no infinities (they become null), and for people (see `addresses.named`)."""
     if isinstance(value, dict):
         return {key: finite(entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [finite(entry) for entry in value]
+    if isinstance(value, str):
+        return named(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

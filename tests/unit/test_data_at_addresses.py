@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from fruitgan.data.remote import at_hand
 from fruitgan.engines.contracts import engines
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError
 from fruitgan.export_dataset.job import ExportResult, ExportSettings, export_dataset
+from fruitgan.files import CACHE_LIMITS_BYTES, hold
 from fruitgan.machine import cache_folder
 
 Export = Callable[..., ExportResult]
@@ -130,10 +132,11 @@ def test_what_cannot_be_had_is_refused_and_nothing_is_kept(
         with pytest.raises(error):
             at_hand(data)
     Path("bad.tar").write_bytes(b"no tar at all")
-    with pytest.raises(DataError, match="not a tar file"):
-        at_hand("bad.tar")
-    assert main(["export-dataset", "--data-a", "s3://key:secret@bucket/a", "--data-b", "b", "--bundle", "toy.safetensors"]) == 2
-    assert "secret" not in capsys.readouterr().err
+    for data, code, said in (("s3://key:secret@bucket/a", 2, "error: s3://: "), ("bad.tar", 3, "error: bad.tar: not a tar")):
+        assert main(["export-dataset", "--data-a", data, "--data-b", "b", "--bundle", "toy.safetensors"]) == code
+        error = capsys.readouterr().err
+        assert said in error
+        assert "secret" not in error
 
     def missing(*anything: object) -> None:
         raise ImportError("Install s3fs to access S3")
@@ -142,3 +145,51 @@ def test_what_cannot_be_had_is_refused_and_nothing_is_kept(
     with pytest.raises(EnvironmentProblem, match="pip install s3fs"):
         at_hand("s3://bucket/in")
     assert not list((cache_folder() / "addresses").iterdir())
+
+
+def test_what_is_wrong_is_told_of_the_place_that_was_named(
+    export: Export, put: Callable[[str, bytes], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in ("trainA", "testB"):
+        broken = Path("apple2orange", place, "0000.png")
+        broken.write_bytes(broken.read_bytes()[:60])
+    data = put_folder(put, "apple2orange")
+    lone = f"{data}/testB/0000.png"
+    put("apple2orange/trainA/first.tar", shard("apple2orange/trainA"))
+    given = ["--bundle", "toy.safetensors", "--engine", "torch", "--gpu", "none", "--count", "3"]
+    assert main(["export-dataset", *given, "--data", data, "--json"]) == 0
+    said = capsys.readouterr()
+    assert f"left out: {data}/trainA/first.tar/0000.png: " in said.err
+    assert f"left out: {lone}: " in said.err
+    assert f'"{lone}"' in said.out
+    Path("apples.tar").write_bytes(shard("apple2orange/trainA"))
+    assert main(["export-dataset", *given, "--data-a", "apples.tar", "--data-b", "apples.tar"]) == 3
+    assert capsys.readouterr().err == "error: apples.tar: both domains are the same folder; give two\n"
+    assert str(cache_folder()) not in said.err + said.out
+
+
+def test_files_of_one_name_in_two_folders_that_a_pattern_matches_are_two(
+    export: Export, put: Callable[[str, bytes], str]
+) -> None:
+    for name in ("fruit/red/0.png", "fruit/green/0.png", "fruit/green/1.tar"):
+        address = put(name, shard("apple2orange/testA") if name.endswith("tar") else name.encode())
+    found = at_hand(address.replace("green/1.tar", "*"))
+    names = {path.relative_to(found).as_posix() for path in found.rglob("*.png")}
+    assert names == {"red/0.png", "green/0.png", *(f"green/1/000{number}.png" for number in range(3))}
+
+
+def test_above_the_limit_the_copies_go_that_were_used_longest_ago_and_none_that_is_in_use(
+    export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CACHE_LIMITS_BYTES, "addresses", 1)
+    for name in ("old", "used"):
+        (cache_folder() / "addresses" / name / "set").mkdir(parents=True)
+        (cache_folder() / "addresses" / name / "set" / "0.png").write_bytes(b"a copy")
+        os.utime(cache_folder() / "addresses" / name, (1e9, 1e9))
+    assert hold(cache_folder() / "addresses" / "used")
+    copies = []
+    for name in ("apples", "oranges"):
+        Path(f"{name}.tar").write_bytes(shard(f"apple2orange/{'testA' if name == 'apples' else 'testB'}"))
+        copies.append(at_hand(f"{name}.tar"))
+    kept = {path.name for path in (cache_folder() / "addresses").iterdir()}
+    assert kept == {"used", *(copy.parent.name for copy in copies)}

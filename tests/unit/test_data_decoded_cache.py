@@ -14,7 +14,7 @@ import pytest
 from picture_files import write_noise
 from PIL import Image
 
-from fruitgan import machine
+from fruitgan import files, machine
 from fruitgan.data import image_dataset
 from fruitgan.data.image_dataset import DecodeSettings, ImageDataset, cached_dataset, decoded_folder
 from fruitgan.data.preprocessing import Preprocessing
@@ -182,15 +182,15 @@ def test_a_full_disk_is_noticed_before_and_during_the_decoding(tmp_path: Path, m
 
 
 def test_the_datasets_that_were_not_used_for_longest_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = 4 * 9 * 9 * 3
-    monkeypatch.setattr(image_dataset, "LIMIT_BYTES", 2 * size + 1000)  # a few words about each come on top
+    a_day = 24 * 3600  # what is younger stays on systems where folders cannot be locked
     paths, counting = write_pictures(tmp_path / "a"), Counting()
     orders = [paths, paths[::-1], [paths[1], paths[0], *paths[2:]]]
-    for age, order in ((200, orders[0]), (100, orders[1])):
+    for age, order in ((3 * a_day, orders[0]), (2 * a_day, orders[1])):
         before = set(decoded_folder().glob("*"))
         counting.load(order)
         (new,) = set(decoded_folder().glob("*")) - before
         os.utime(new, (new.stat().st_mtime - age,) * 2)
+    monkeypatch.setitem(files.CACHE_LIMITS_BYTES, "decoded", 5 * files.size_bytes(new) // 2)
     counting.load(orders[0])  # used again: now the other is the oldest
     counting.load(orders[2])
     assert len(list(decoded_folder().glob("*"))) == 2

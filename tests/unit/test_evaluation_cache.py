@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from fruitgan.errors import DataError
+from fruitgan.files import CACHE_LIMITS_BYTES
 from fruitgan.images import Pixels
 from fruitgan.measures.contracts import Features
 from fruitgan.measures.features import extract
@@ -129,12 +130,14 @@ def test_above_the_limit_the_files_used_longest_ago_go_first(
             os.utime(old, (1e9 - age, 1e9 - age))
         assert len(kept()) == number + 1
     size = files[0].stat().st_size
-    monkeypatch.setattr("fruitgan.measures.features.LIMIT_BYTES", 2 * size)
+    monkeypatch.setitem(CACHE_LIMITS_BYTES, "features", 2 * size)
     other = Counting()
     other.name = "another"  # the limit is over the folders of all backends
     extract(other, pictures[:1])
     assert kept() > {files[2]}
     assert not kept() & {files[0], files[1]}
-    monkeypatch.setattr("fruitgan.measures.features.LIMIT_BYTES", 1)
+    monkeypatch.setitem(CACHE_LIMITS_BYTES, "features", 1)
+    for file in kept():
+        os.utime(file, (1e9, 1e9))
     extract(Counting(), [pictures[5]])
     assert len(kept()) == 1  # the newest stays, whatever it takes

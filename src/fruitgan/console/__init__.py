@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from fruitgan.addresses import named
 from fruitgan.progress import Event, Note, OnProgress, Progress, duration
 
 if TYPE_CHECKING:
@@ -182,8 +183,10 @@ def _print_columns(title: str, columns: Sequence[str], rows: list[list[str]], nu
 def _encodable(text: str, stream: TextIO) -> str:
     """The text with what the stream's encoding lacks written as escapes (a file name need not be valid UTF-8).
 
-    On a terminal also what cannot be seen: a name must not move the cursor, and no card of a bundle clears the screen.
+    Copies are called what was copied (`addresses.named`). On a terminal what cannot be seen is an escape too: a name must not
+    move the cursor, and no card of a bundle clears the screen.
     """
+    text = named(text)
     if stream.isatty():
         text = "".join(sign if sign.isprintable() or sign in "\n\t" else ascii(sign)[1:-1] for sign in text)
     encoding = stream.encoding or "utf-8"

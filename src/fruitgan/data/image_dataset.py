@@ -4,8 +4,8 @@
 <cache>/decoded/<key>/about.json   counts, reasons, fingerprint
 
 The key is a hash of the files' names, sizes and times, in order, and of how they are brought to size: the second training on
-the same images starts at once. A folder is whole or absent, and as old as its last use. The least recently used go when all
-take more than `LIMIT_BYTES`; all may be deleted at any time.
+the same images starts at once. A folder is whole or absent, and as old as its last use. The least recently used make
+room for new ones; all may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from PIL import Image
 from fruitgan.data.parallel import in_order
 from fruitgan.data.preprocessing import AS_USUAL, NOTHING, Preprocessing, Tally, Traits, traits
 from fruitgan.errors import DataError, FruitganError, Stopped, UsageError, reason_of
-from fruitgan.files import PART_PREFIX, make_room, new_folder, remove_abandoned, remove_folder
+from fruitgan.files import make_room, new_folder, remove_folder
 from fruitgan.images import Pixels
 from fruitgan.machine import cache_folder
 from fruitgan.progress import OnProgress, silent
@@ -126,7 +126,6 @@ FORMAT = 3
 """Of the folder."""
 EDITION = 2
 """Counts the changes of how files become pixels, so that an old version's are not taken for ours."""
-LIMIT_BYTES = 32 * 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,9 +206,7 @@ def _made(folder: Path, paths: Sequence[Path], settings: DecodeSettings, build: 
     opened = _opened(folder, paths, settings)
     if opened is None:
         raise FruitganError(f"{folder}: cannot be read back")
-    remove_abandoned(folder.parent)
-    kept = [path.parent for path in folder.parent.glob(f"*/{PIXELS}") if not path.parent.name.startswith(PART_PREFIX)]
-    make_room(kept, folder, LIMIT_BYTES)
+    make_room(folder)
     return opened
 
 

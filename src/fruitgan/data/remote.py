@@ -11,6 +11,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import io
+import itertools
 import json
 import os
 import tarfile
@@ -18,11 +19,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fruitgan.addresses import Address, Listed, Place, listed, place_of
+from fruitgan.addresses import Address, Listed, Place, copies, listed, place_of
 from fruitgan.data.finder import reason_no_image
 from fruitgan.data.parallel import in_order
 from fruitgan.errors import DataError, FruitganError, UsageError, about_address, reason_of
-from fruitgan.files import new_folder, open_regular
+from fruitgan.files import hold, make_room, new_folder, open_regular
 from fruitgan.images import SUFFIXES
 from fruitgan.machine import cache_folder
 from fruitgan.progress import Note, OnProgress, silent
@@ -135,32 +136,50 @@ def at_hand(text: str | Path, tell: OnProgress = silent, beside: Sequence[str] =
     about = "\n".join([str(address), *(f"{file.path} {file.about}" for file in (*files, *extra))])
     fixed = [part for part in PurePosixPath(str(address)).parts if not glob.has_magic(part)]
     folder = cache_folder() / "addresses" / hashlib.sha256(about.encode()).hexdigest()[:16]
-    if not folder.is_dir():
+    inner = folder / fixed[-1].removesuffix(SUFFIX).strip(":")
+    top, base = (_before_pattern(each) for each in (str(text), str(address)))
+    places = {file: inner / _below(base, file) for file in files}
+    for file, place in places.items():
+        if is_shard(file.path) and place != inner:
+            copies[f"{place}{os.sep}"] = f"{top}/{place.relative_to(inner).as_posix()}{file.path.suffix}/"
+    copies.update({str(inner): top, str(folder): str(place_of(top).parent), base: top})
+    while not hold(folder):
         try:
             with new_folder(folder) as part:
-                _copy(address, files, part / fixed[-1].removesuffix(SUFFIX).strip(":"), tell)
+                _copy(address, {file: part / place.relative_to(folder) for file, place in places.items()}, tell)
                 for file in extra:
                     (part / file.relative).write_bytes(file.path.read())
         except FruitganError:
             if not folder.is_dir():  # else another process was quicker
                 raise
-    (inner,) = (path for path in folder.iterdir() if path.is_dir())
+        make_room(folder)
     return inner
 
 
-def _copy(address: Address, files: list[Listed[Address]], folder: Path, tell: OnProgress) -> None:
-    def copy(file: Listed[Address]) -> None:
-        place, data = folder / file.relative, file.path.read()
-        if not is_shard(file.path):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(data)
-            return
-        top = folder if file.path == address else place.with_suffix("")
-        for sample in samples(data):
-            for name, content in sample:
-                if reason_no_image(content) is None:
-                    (top / name).parent.mkdir(parents=True, exist_ok=True)
-                    (top / name).write_bytes(content)
+def _before_pattern(text: str) -> str:
+    """The folder in which all lies that a pattern matches; what is no pattern as it is."""
+    parts = text.rstrip("/").split("/")
+    return "/".join(itertools.takewhile(lambda part: not glob.has_magic(part), parts)) or "."
 
-    for _ in in_order(copy, files, what=f"copying {address}", tell=tell):
+
+def _below(base: str, file: Listed[Address]) -> str:
+    """Where in the folder the file, or a shard's, are to lie: of one name in two folders that a pattern matches, apart."""
+    whole, above = (text.partition("://")[2].strip("/") for text in (str(file.path), base))
+    place = whole[len(above) :].strip("/") if f"{whole}/".startswith(f"{above}/") else file.relative.as_posix()
+    return place[: -len(SUFFIX)] if is_shard(file.path) else place or file.relative.as_posix()
+
+
+def _copy(address: Address, places: Mapping[Listed[Address], Path], tell: OnProgress) -> None:
+    def copy(file: Listed[Address]) -> None:
+        place, data = places[file], file.path.read()
+        try:
+            members = itertools.chain.from_iterable(samples(data)) if is_shard(file.path) else [("", data)]
+            for name, content in members:
+                if not name or reason_no_image(content) is None:
+                    (place / name).parent.mkdir(parents=True, exist_ok=True)
+                    (place / name).write_bytes(content)
+        except DataError as error:
+            raise DataError(f"{file.path}: {error}") from error
+
+    for _ in in_order(copy, list(places), what=f"copying {address}", tell=tell):
         pass

@@ -34,9 +34,6 @@ BATCH_IMAGES = 16
 KEPT_BYTES = 256 << 20
 """Of decoded pictures: some 1,300 of 256 px, each of which several backends look at."""
 
-LIMIT_BYTES = 1 << 30
-"""Of all cached features: some 100,000 images described by 2,400 numbers each."""
-
 Row = NDArray[np.float32]
 Item = TypeVar("Item")
 
@@ -137,8 +134,7 @@ class FeatureCache:
 
     A folder for each backend, version, resize and kind of device; in it one safetensors file for every time that something new
     was computed, with the sums of the images' files and the rows. It is named after its own sum, so that a damaged one is known
-    and counts as absent. Above `LIMIT_BYTES` in all folders together, the files go first that were not used for longest; all of
-    them may be deleted at any time.
+    and counts as absent. Those that were not used for longest make room for new ones; all may be deleted at any time.
     """
 
     def __init__(self, features: Features, device_type: str, how: Preprocessing) -> None:
@@ -162,7 +158,7 @@ class FeatureCache:
         newest = self.folder / f"{hashlib.sha256(data).hexdigest()}.safetensors"
         with suppress(FruitganError):
             write_atomically(newest, data)
-            make_room(self.folder.parent.glob("*/*.safetensors"), newest, LIMIT_BYTES)
+            make_room(newest)
 
     def _read(self, path: Path) -> dict[bytes, Row]:
         try:
