@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from fruitgan import __version__
-from fruitgan.errors import EnvironmentProblem, FruitganError, UsageError, needing, reason_of
+from fruitgan.errors import EnvironmentProblem, FruitganError, UsageError, needing, reason_of, shown
 from fruitgan.machine import cores
 
 LOCAL, HERE = "local", "auto"
 """The addresses of a cluster of this machine for the time, and of the one that this machine is part of."""
 STORE_BYTES = 100_000_000
 """Of Ray's object store in a local cluster: through it go names and numbers, no pictures."""
+MOST_TIMES = 4
+"""An item that an actor is given for the fourth time, after deaths, is given up: it may be what kills them."""
 ANSWER_SECONDS = 10
 # HTTP/2's first words, and an empty frame of settings; a server answers with its own settings, a frame of type 4.
 GREETING, ANSWER = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 4
@@ -33,6 +35,10 @@ Work = Callable[[Any], Any]
 """What is done for an item, from JSON to JSON; raises FruitganError where nothing more can be done for any."""
 Build = Callable[[str], Work]
 """Makes the work, with all that it needs, on the device `none` or `0`: once for each actor."""
+
+
+def _refused(item: Any) -> Any:
+    raise FruitganError(f"--ray: every actor died that had {shown(item)}; leave it out, or do it without --ray to see why")
 
 
 @dataclass(frozen=True)
@@ -48,13 +54,16 @@ class Cluster:
         """Of an actor, as `--gpu` says it: a GPU (`0`), or a core (`none`)."""
         return "0" if self.gpus else "none"
 
-    def each(self, build: Build, items: Sequence[Any], on_gpus: bool = True, at_once: int = 64) -> Generator[Any]:
+    def each(
+        self, build: Build, items: Sequence[Any], on_gpus: bool = True, at_once: int = 64, given_up: Work = _refused
+    ) -> Generator[Any]:
         """What the work gives for each item, in their order; with `on_gpus` where there are any.
 
-        An actor is given so many `at_once`, or fewer where all would not be busy; those are done again where it dies.
+        An actor is given so many `at_once`, or fewer where all would not be busy; those are done again where it dies. An item
+        on which actors die again and again is `given_up`, which gives what stands in its place.
 
         Raises:
-            FruitganError: what the work or its making raised, or Ray itself.
+            FruitganError: what the work or its making raised, or Ray itself; an item was given up with nothing in its place.
         """
         import ray
         from ray.data import ActorPoolStrategy, DataContext, from_items
@@ -65,9 +74,10 @@ class Cluster:
         gpus = self.gpus if on_gpus else 0
         actors = gpus or self.cores
         blocks = max(1, len(rows) // at_once, min(len(rows), 4 * actors))
+        begun = cast(Any, ray).remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Begun).remote()
         data = from_items(rows, override_num_blocks=blocks).map(
             cast(Any, _Actor),
-            fn_constructor_args=(build, self.device if on_gpus else "none", str(Path.cwd()), __version__),
+            fn_constructor_args=(build, self.device if on_gpus else "none", str(Path.cwd()), __version__, begun),
             compute=ActorPoolStrategy(min_size=1, max_size=min(actors, blocks), initial_size=min(actors, blocks)),
             num_cpus=1,
             num_gpus=1 if gpus else 0,
@@ -76,7 +86,7 @@ class Cluster:
         due = 0
         try:
             for row in data.iter_rows():
-                early[row["at"]], *problem = json.loads(row["told"])
+                early[row["at"]], *problem = json.loads(row["told"]) or [given_up(items[row["at"]])]
                 if problem:
                     error = FruitganError(problem[0])
                     error.exit_code = problem[1]
@@ -87,12 +97,38 @@ class Cluster:
         except ray.exceptions.RayError as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
             raise FruitganError(f"Ray gave up: {lines[-1].strip() if lines else error!r}; the same command goes on") from error
+        finally:
+            ray.kill(begun)
+
+
+class _Begun:
+    """What is known beside the actors that die: which were there before, and how often they have begun an item since."""
+
+    def __init__(self) -> None:
+        self._actors: set[str] = set()
+        self._times: dict[int, int] = {}
+
+    def is_anew(self, actor: str) -> bool:
+        was_there = actor in self._actors
+        self._actors.add(actor)
+        return was_there
+
+    def times(self, at: int, done: int) -> int:
+        self._times.pop(done, None)
+        self._times[at] = self._times.get(at, 0) + 1
+        return self._times[at]
 
 
 class _Actor:
-    """The work of one process of Ray."""
+    """The work of one process of Ray. One that is started anew keeps count of what it begins: that may be what killed it."""
 
-    def __init__(self, build: Build, device: str, folder: str, version: str) -> None:
+    def __init__(self, build: Build, device: str, folder: str, version: str, begun: Any = None) -> None:
+        self._begun, self._done = None, -1
+        if begun is not None:
+            import ray
+
+            if ray.get(begun.is_anew.remote(ray.get_runtime_context().get_actor_id())):
+                self._begun = begun
         with suppress(OSError):  # paths mean what they mean to the command, where its folder is there
             os.chdir(folder)
         self._work: Work | None = None
@@ -107,12 +143,18 @@ class _Actor:
             self._error = error
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        if self._begun is not None:
+            import ray
+
+            if ray.get(self._begun.times.remote(row["at"], self._done)) >= MOST_TIMES:
+                return {"at": row["at"], "told": "null"}
         try:
             if self._error is not None:
                 raise self._error
             told = [cast(Work, self._work)(json.loads(row["item"]))]
         except FruitganError as error:
             told = [None, str(error), error.exit_code]
+        self._done = row["at"]
         return {"at": row["at"], "told": json.dumps(told)}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import sys
 import tarfile
@@ -25,6 +27,7 @@ from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.export_dataset.job import ExportSettings, export_dataset
 from fruitgan.files import PART_PREFIX, PART_SUFFIX
 from fruitgan.progress import Event, Progress
+from fruitgan.translate import job
 from fruitgan.translate.job import TranslateResult, TranslateSettings, translate
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own
@@ -199,6 +202,39 @@ def test_an_error_of_the_work_keeps_its_words_and_its_exit_code(nodes: Any) -> N
     with pytest.raises(FruitganError, match="no \udcff but none") as raised:
         list(cluster.Cluster(2, 0).each(refusing, [1, 2]))
     assert raised.value.exit_code == UsageError.exit_code
+
+
+@pytest.mark.ray
+def test_what_kills_its_actors_is_given_up_and_the_rest_is_done(nodes: Any) -> None:
+    def deadly(device: str) -> Any:
+        def work(item: Any) -> Any:
+            if item in (5, 7):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return item
+
+        return work
+
+    with pytest.raises(FruitganError, match="every actor died that had 5"):
+        list(cluster.Cluster(2, 0).each(deadly, [5]))
+    numbers = list(cluster.Cluster(2, 0).each(deadly, range(20), at_once=20, given_up=lambda item: -item))
+    assert numbers == [-item if item in (5, 7) else item for item in range(20)]
+
+
+@pytest.mark.ray
+def test_a_picture_that_kills_is_a_row_of_those_that_failed(
+    pictures: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = job.built
+
+    def deadly(*given: Any) -> Any:
+        attempt = built(*given)
+        return lambda row: os.kill(os.getpid(), signal.SIGSEGV) if row[0].endswith("0003.png") else attempt(row)
+
+    monkeypatch.setattr(job, "built", deadly)
+    there = run("in/000*.png", output="there", ray="auto")
+    failed = [json.loads(line) for line in Path("failed.jsonl").read_text().splitlines()]
+    assert {Path(row["path"]).name: row["reason"] for row in failed}.keys() == {"0003.png", "0007.png"}
+    assert (there.translated, there.exit_code, len(list(Path("there").iterdir()))) == (8, 3, 8)
 
 
 @pytest.mark.ray

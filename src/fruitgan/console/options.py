@@ -245,12 +245,15 @@ Debug = Annotated[bool, _shared("--debug", "Show the traceback of an error.")]
 Context = typer.Context
 
 
-def settings_of(kind: type[T], given: Mapping[str, Any], **read: Any) -> T:
+def settings_of(kind: type[T], given: Mapping[str, Any], fixed: Collection[str] = (), **read: Any) -> T:
     """A job's settings from the options of its command, which has them as `locals()`.
 
     An option of a setting's name is that setting, `x_option` is the table `x_options`; one that was not given is left to the
-    setting's default. `read` are settings whose options have another name or another form.
+    setting's default, and so is what is `fixed` in a resumed run where the environment alone says it. `read` are settings whose
+    options have another name or another form.
     """
+    if fixed and given["resume"] is not None:
+        given = without_environment(given["context"], given, fixed)
     names = {field.name for field in dataclasses.fields(cast(Any, kind))}
     settings: dict[str, Any] = {}
     for name, value in given.items():

@@ -60,11 +60,10 @@ def distill(
     from fruitgan.train_gan.settings import FIXED, TrainGanSettings
 
     console = Console(json=json, quiet=quiet)
-    if resume is not None:
-        given = options.without_environment(context, given, FIXED)
     training = options.settings_of(
         TrainGanSettings,
         given,
+        FIXED,
         generator=student,
         generator_options=options.pairs("--student-option", student_option),
     )

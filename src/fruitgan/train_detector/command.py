@@ -74,9 +74,7 @@ def train_detector(
     from fruitgan.runs.resume import find_run
     from fruitgan.train_detector.settings import FIXED, METRICS, TrainDetectorSettings
 
-    if resume is not None:
-        given = options.without_environment(context, given, FIXED)
-    settings = options.settings_of(TrainDetectorSettings, given)
+    settings = options.settings_of(TrainDetectorSettings, given, FIXED)
     if resume is not None:  # what the job would refuse after seconds of imports, refused at once
         find_run(out, resume, METRICS)
     elif data is not None:

@@ -131,9 +131,7 @@ def train_gan(
         resolve_recipe(recipe or LIGHT_RECIPES[0], changes)  # the fields of the other default, fruit, have the same names
     if data is None and data_a is None and data_b is None and resume is None:
         raise UsageError("what to train on? Give --data NAME|DIR (--data demo needs nothing), or --data-a DIR --data-b DIR")
-    if resume is not None:
-        given = options.without_environment(context, given, FIXED)
-    settings = options.settings_of(TrainGanSettings, given, recipe_changes=changes)
+    settings = options.settings_of(TrainGanSettings, given, FIXED, recipe_changes=changes)
     if dry_run and resume is not None:
         raise UsageError("--dry-run is for a training that has not begun; fruitgan show RUN tells of one that has")
     if dry_run:

@@ -29,7 +29,7 @@ from fruitgan.progress import Note, OnProgress, Progress
 from fruitgan.registry import suggestion
 from fruitgan.settings import RUNS, Precision, to_json, typed
 from fruitgan.translate.pictures import ADDRESS, TRAINED_AGAINST, Format, Kept, contact_sheet
-from fruitgan.translate.pipeline import Outcome, Pipeline, built, row_of
+from fruitgan.translate.pipeline import Outcome, Pipeline, built, given_up, row_of
 from fruitgan.translate.plan import FOLDER, STREAM, Task, is_folder, make_plan, place_of_sheet, without_results
 
 LARGEST_SCALE_PX = 8192
@@ -238,7 +238,7 @@ def _at_work(
         name = engine_name(settings.engine, card.generator, weights, gpu=cluster.device, **asked)
         build = partial(built, name, card, weights, settings, mark)
         at_once = 1 if any(is_shard(task.path) for task in tasks) else 64
-        with closing(cluster.each(build, [row_of(task) for task in tasks], at_once=at_once)) as there:
+        with closing(cluster.each(build, [row_of(task) for task in tasks], at_once=at_once, given_up=given_up)) as there:
             yield name, ((task, typed(Outcome, outcome, "an actor")) for task, outcome in zip(tasks, there, strict=True))
 
 

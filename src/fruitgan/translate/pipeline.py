@@ -198,6 +198,12 @@ def built(
     return attempt
 
 
+def given_up(row: list[Any]) -> Any:
+    """What became of a row that killed each actor that had it."""
+    error = DataError("each process that worked on it died: it needs more memory than there is, or a decoder crashes on it")
+    return to_json(Outcome.of_error(row[0], error))
+
+
 def _as_ours(error: Exception) -> FruitganError:
     if isinstance(error, FruitganError):
         return error
