@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from fruitgan.cluster import STORE_BYTES
 from fruitgan.demo.fruit import draw
 from fruitgan.images import to_pillow
 from fruitgan.machine import cores
+from fruitgan.parallel import STORE_BYTES
 from fruitgan.progress import Event, Progress
 from fruitgan.translate.job import TranslateResult, TranslateSettings, translate
 

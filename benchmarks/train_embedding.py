@@ -27,12 +27,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fruitgan.data.decode import decode
-from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import loose_source
 from fruitgan.files import file_sha256
 from fruitgan.images import resize
 from fruitgan.measures.features.fruit_embed import BESIDE, CHANNELS, SIZE_PX, EmbedNetwork
 from fruitgan.networks.backbones import pooled
+from fruitgan.parallel import in_order
 
 STORED_PX = 144
 VIEW_PX = 96

@@ -17,9 +17,9 @@ from PIL import Image
 from toy_bundles import Negative, save_toy
 
 from fruitgan.addresses import Address, listed, place_of
-from fruitgan.data.parallel import Shard
 from fruitgan.engines.contracts import engines
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError
+from fruitgan.parallel import Shard
 from fruitgan.translate.job import TranslateResult, TranslateSettings, translate
 
 Run = Callable[..., TranslateResult]

@@ -19,7 +19,7 @@ from picture_files import write_noise
 from PIL import Image
 from toy_bundles import save_small
 
-from fruitgan import __version__, cluster
+from fruitgan import __version__, parallel
 from fruitgan.cli import main
 from fruitgan.errors import EnvironmentProblem, FruitganError, UsageError
 from fruitgan.evaluate.job import evaluate
@@ -29,6 +29,7 @@ from fruitgan.files import PART_PREFIX, PART_SUFFIX
 from fruitgan.progress import Event, Progress
 from fruitgan.translate import job
 from fruitgan.translate.job import TranslateResult, TranslateSettings, translate
+from fruitgan.translate.pipeline import built
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own
 HERE = {"engine": "torch", "gpu": "none"}
@@ -44,20 +45,20 @@ def test_without_ray_the_line_for_pip_is_given(
 
 @pytest.mark.parametrize("address", ["head", "head:port", "http://head:80", "head:99999", ":1", "ray://head:10001"])
 def test_what_is_no_address_of_a_cluster_is_refused(address: str) -> None:
-    with pytest.raises(UsageError, match="--ray"), cluster.connected(address, None, None):
+    with pytest.raises(UsageError, match="--ray"), parallel.connected(address, None, None):
         pass
 
 
 def test_a_cluster_that_cannot_be_reached_is_told_of_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(parallel, "ANSWER_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         port = mute.getsockname()[1]
         with (
             pytest.raises(EnvironmentProblem, match=f"--ray 127.0.0.1:{port}"),
-            cluster.connected(f"127.0.0.1:{port}", None, None),
+            parallel.connected(f"127.0.0.1:{port}", None, None),
         ):
             pass
-    with pytest.raises(EnvironmentProblem, match="no cluster answers"), cluster.connected(f"127.0.0.1:{port}", None, None):
+    with pytest.raises(EnvironmentProblem, match="no cluster answers"), parallel.connected(f"127.0.0.1:{port}", None, None):
         pass
 
 
@@ -82,11 +83,11 @@ def nodes(s3: None) -> Iterator[Any]:
         import ray
         from ray.cluster_utils import Cluster
 
-        node = {"num_cpus": 1, "object_store_memory": cluster.STORE_BYTES, "include_dashboard": False}
+        node = {"num_cpus": 1, "object_store_memory": parallel.STORE_BYTES, "include_dashboard": False}
         started = Cluster(initialize_head=True, head_node_args=node)
         try:
             ray.init(address=started.address, log_to_driver=False, logging_level="ERROR")
-            started.add_node(num_cpus=1, object_store_memory=cluster.STORE_BYTES)
+            started.add_node(num_cpus=1, object_store_memory=parallel.STORE_BYTES)
             yield started
         finally:
             ray.shutdown()
@@ -116,9 +117,9 @@ def same_files(first: str, second: str) -> bool:
 
 
 def test_an_actor_of_another_version_makes_nothing() -> None:
-    actor = cluster._Actor(lambda device: lambda item: item, "none", ".", "0.0.1")
+    actor = parallel._Actor(lambda device: lambda item: item, "none", ".", "0.0.1")
     assert json.loads(actor({"at": 3, "item": "5"})["told"])[2] == EnvironmentProblem.exit_code
-    same = cluster._Actor(lambda device: lambda item: item, "none", ".", __version__)
+    same = parallel._Actor(lambda device: lambda item: item, "none", ".", __version__)
     assert (same({"at": 3, "item": "5"})) == {"at": 3, "told": "[5]"}
 
 
@@ -137,7 +138,7 @@ def test_a_node_that_is_lost_on_the_way_changes_nothing(pictures: Path, nodes: A
     here = run("in", output="here")
     there = run("in", output="there", on_progress=on_progress, ray="auto")
     assert node not in nodes.list_all_nodes()
-    nodes.add_node(num_cpus=1, object_store_memory=cluster.STORE_BYTES)
+    nodes.add_node(num_cpus=1, object_store_memory=parallel.STORE_BYTES)
     assert [event.done for event in events] == list(range(1, 301))
     assert (there.translated, there.failed, there.exit_code) == (299, here.failed, 3)
     assert there.outputs == tuple(path.replace("here", "there", 1) for path in here.outputs)
@@ -200,7 +201,7 @@ def test_an_error_of_the_work_keeps_its_words_and_its_exit_code(nodes: Any) -> N
         return work
 
     with pytest.raises(FruitganError, match="no \udcff but none") as raised:
-        list(cluster.Cluster(2, 0).each(refusing, [1, 2]))
+        list(parallel.Cluster(2, 0).each(refusing, [1, 2]))
     assert raised.value.exit_code == UsageError.exit_code
 
 
@@ -215,8 +216,8 @@ def test_what_kills_its_actors_is_given_up_and_the_rest_is_done(nodes: Any) -> N
         return work
 
     with pytest.raises(FruitganError, match="every actor died that had 5"):
-        list(cluster.Cluster(2, 0).each(deadly, [5]))
-    numbers = list(cluster.Cluster(2, 0).each(deadly, range(20), at_once=20, given_up=lambda item: -item))
+        list(parallel.Cluster(2, 0).each(deadly, [5]))
+    numbers = list(parallel.Cluster(2, 0).each(deadly, range(20), at_once=20, given_up=lambda item: -item))
     assert numbers == [-item if item in (5, 7) else item for item in range(20)]
 
 
@@ -224,8 +225,6 @@ def test_what_kills_its_actors_is_given_up_and_the_rest_is_done(nodes: Any) -> N
 def test_a_picture_that_kills_is_a_row_of_those_that_failed(
     pictures: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built = job.built
-
     def deadly(*given: Any) -> Any:
         attempt = built(*given)
         return lambda row: os.kill(os.getpid(), signal.SIGSEGV) if row[0].endswith("0003.png") else attempt(row)

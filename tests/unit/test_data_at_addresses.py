@@ -134,9 +134,9 @@ def test_what_cannot_be_had_is_refused_and_nothing_is_kept(
     Path("bad.tar").write_bytes(b"no tar at all")
     for data, code, said in (("s3://key:secret@bucket/a", 2, "error: s3://: "), ("bad.tar", 3, "error: bad.tar: not a tar")):
         assert main(["export-dataset", "--data-a", data, "--data-b", "b", "--bundle", "toy.safetensors"]) == code
-        error = capsys.readouterr().err
-        assert said in error
-        assert "secret" not in error
+        told = capsys.readouterr().err
+        assert said in told
+        assert "secret" not in told
 
     def missing(*anything: object) -> None:
         raise ImportError("Install s3fs to access S3")

@@ -16,12 +16,12 @@ from toy_bundles import save_toy
 
 from fruitgan.data.groups import content_sha256
 from fruitgan.data.labelled import MANIFEST, UNFINISHED, ManifestRow, read_dataset, read_manifest
-from fruitgan.data.parallel import Shard
 from fruitgan.engines.contracts import Engine, Images, engines
 from fruitgan.errors import DataError, FruitganError, Stopped, UsageError
 from fruitgan.export_dataset import job
 from fruitgan.export_dataset.job import ExportResult, ExportSettings, export_dataset
 from fruitgan.images import Pixels, resize
+from fruitgan.parallel import Shard
 from fruitgan.progress import Event, OnProgress, Progress
 from fruitgan.runs.run import RunInUse, locked
 

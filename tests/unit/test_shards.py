@@ -9,9 +9,9 @@ import pytest
 from picture_files import write_noise
 from toy_bundles import Negative, save_toy
 
-from fruitgan.data.parallel import Shard, parse_shard
 from fruitgan.engines.contracts import engines
 from fruitgan.errors import UsageError
+from fruitgan.parallel import Shard, parse_shard
 from fruitgan.translate.job import TranslateResult, TranslateSettings, translate
 
 

@@ -26,12 +26,12 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from fruitgan.data.parallel import in_order
 from fruitgan.data.preprocessing import AS_USUAL, NOTHING, Preprocessing, Tally, Traits, traits
 from fruitgan.errors import DataError, FruitganError, Stopped, UsageError, reason_of
 from fruitgan.files import make_room, new_folder, remove_folder
 from fruitgan.images import Pixels
 from fruitgan.machine import cache_folder
+from fruitgan.parallel import in_order
 from fruitgan.progress import OnProgress, silent
 from fruitgan.settings import from_json, read_json, to_json
 

@@ -18,10 +18,10 @@ from pathlib import Path, PurePosixPath
 from fruitgan.data.decode import decode
 from fruitgan.data.finder import images_below, left_out
 from fruitgan.data.groups import Look, look_of, near_groups
-from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import must_be_folder
 from fruitgan.errors import DataError
 from fruitgan.files import file_sha256, reading
+from fruitgan.parallel import in_order
 
 PREDICTED = "predicted"
 ORIGINS = "origins"

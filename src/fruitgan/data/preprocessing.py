@@ -13,15 +13,14 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from PIL import Image, ImageColor
 
-from fruitgan.cluster import Cluster
 from fruitgan.data.colour import Colour, Range
 from fruitgan.data.decode import Decoded, decode, is_deep
 from fruitgan.data.finder import Remark
 from fruitgan.data.groups import Look, look_of
-from fruitgan.data.parallel import in_order
 from fruitgan.data.sources import Source
 from fruitgan.errors import DataError, UsageError, shown
 from fruitgan.images import Fit, Pixels, squared
+from fruitgan.parallel import Cluster, in_order
 from fruitgan.progress import OnProgress, Progress, silent
 from fruitgan.settings import from_json, to_json
 

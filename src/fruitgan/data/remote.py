@@ -21,11 +21,11 @@ from typing import Any
 
 from fruitgan.addresses import Address, Listed, Place, copies, listed, place_of
 from fruitgan.data.finder import reason_no_image
-from fruitgan.data.parallel import in_order
 from fruitgan.errors import DataError, FruitganError, UsageError, about_address, reason_of
 from fruitgan.files import hold, make_room, new_folder, open_regular
 from fruitgan.images import SUFFIXES
 from fruitgan.machine import cache_folder
+from fruitgan.parallel import in_order
 from fruitgan.progress import Note, OnProgress, silent
 
 SUFFIX = ".tar"

@@ -15,7 +15,6 @@ import torch
 
 from fruitgan import randomness
 from fruitgan.data.labelled import LabelledImage
-from fruitgan.data.parallel import in_order
 from fruitgan.errors import UsageError
 from fruitgan.evaluate.results import DetectorResult, Row
 from fruitgan.evaluate.settings import ALL, NETWORK_FAMILIES, Tell
@@ -24,6 +23,7 @@ from fruitgan.measures.contracts import Features, squashing
 from fruitgan.measures.features import Pictures, extract
 from fruitgan.measures.statistics import auc, bootstrap_interval
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
+from fruitgan.parallel import in_order
 from fruitgan.progress import Progress
 from fruitgan.train_detector import two_sample_test as c2st
 from fruitgan.train_detector.calibration import average_precision, calibration, judge, roc_points

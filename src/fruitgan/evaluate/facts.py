@@ -15,10 +15,10 @@ from PIL import Image
 
 from fruitgan.data.decode import decode
 from fruitgan.data.groups import Look, look_of
-from fruitgan.data.parallel import in_order
 from fruitgan.errors import DataError
 from fruitgan.files import open_regular, reading
 from fruitgan.images import Pixels, to_pillow
+from fruitgan.parallel import in_order
 from fruitgan.progress import OnProgress, silent
 
 THIN_VALUES = 8

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 from fruitgan.addresses import place_of
-from fruitgan.cluster import connected
 from fruitgan.data.groups import merged_groups
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.remote import SUFFIX, is_elsewhere
@@ -45,6 +44,7 @@ from fruitgan.files import check_writable, remove_abandoned, remove_file, write_
 from fruitgan.measures.contracts import Features, Metric
 from fruitgan.measures.features import Pictures
 from fruitgan.networks.contracts import detectors
+from fruitgan.parallel import connected
 from fruitgan.progress import Event, OnProgress
 from fruitgan.registry import suggestion
 from fruitgan.runs.resume import environment

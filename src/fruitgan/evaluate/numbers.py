@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from fruitgan.data.parallel import in_order
 from fruitgan.data.remote import at_hand
 from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluate.results import EvaluateResult, Row
@@ -24,6 +23,7 @@ from fruitgan.evaluate.sources import Subject, images_of
 from fruitgan.images import resize
 from fruitgan.measures.contracts import Features, Metric, PairMetric, SetMetric, TrainingMetric, features, metrics
 from fruitgan.measures.metrics.fid_kid import translation_ratio
+from fruitgan.parallel import in_order
 from fruitgan.progress import Progress
 
 RESAMPLES = {

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import torch
 
 from fruitgan.addresses import place_of
-from fruitgan.cluster import Cluster
 from fruitgan.data.finder import image_files
 from fruitgan.data.groups import Look
 from fruitgan.data.labelled import LABELS, MANIFEST, ORIGINS, PREDICTED, LabelledImage, LabelledSet, read_folders
@@ -24,6 +23,7 @@ from fruitgan.evaluate.settings import EvaluateSettings, Tell
 from fruitgan.files import file_sha256
 from fruitgan.measures.contracts import NOT_KNOWN, Features, FeatureSet
 from fruitgan.measures.features import Pictures, extract
+from fruitgan.parallel import Cluster
 from fruitgan.randomness import generator
 from fruitgan.settings import from_json, read_json
 from fruitgan.translate.pictures import TRAINED_AGAINST, read_mark

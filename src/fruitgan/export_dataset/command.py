@@ -52,10 +52,10 @@ def export_dataset(
     Example: fruitgan export-dataset --data apple2orange --count 900
     """
     given = locals()
-    from fruitgan.data.parallel import parse_shard
     from fruitgan.data.sources import check_name
     from fruitgan.export_dataset.job import ExportSettings
     from fruitgan.export_dataset.job import export_dataset as run
+    from fruitgan.parallel import parse_shard
 
     if data is not None:
         check_name(data)  # before anything is imported that takes seconds

@@ -15,10 +15,8 @@ from typing import Any, Literal
 
 from fruitgan import __version__
 from fruitgan.bundle import Bundle, Card, load, locate, pinned, weights_sha256
-from fruitgan.cluster import Cluster, connected
 from fruitgan.data.groups import content_sha256
 from fruitgan.data.labelled import ORIGINS, PREDICTED
-from fruitgan.data.parallel import in_order
 from fruitgan.data.preprocessing import Preprocessing, survey, with_found_range
 from fruitgan.data.sources import Source, find_source
 from fruitgan.engines.contracts import Engine, Images, Weights, engines, worker_count
@@ -29,6 +27,7 @@ from fruitgan.export_dataset.folder import FORMAT, DatasetFolder
 from fruitgan.export_dataset.selection import Item, LeftOut, Selection, counts_of, select
 from fruitgan.files import check_writable, write_atomically
 from fruitgan.images import Fit, Pixels, signed_from_unit, to_pillow, unit_from_signed
+from fruitgan.parallel import Cluster, connected, in_order
 from fruitgan.progress import OnProgress, Progress, silent
 from fruitgan.settings import from_json, to_json
 from fruitgan.translate.job import BatchSettings, choose_direction

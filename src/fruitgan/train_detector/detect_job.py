@@ -10,10 +10,10 @@ import numpy as np
 from scipy.special import expit
 
 from fruitgan.data.finder import Remark, find_images
-from fruitgan.data.parallel import in_order
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError
 from fruitgan.images import Pixels
+from fruitgan.parallel import in_order
 from fruitgan.progress import Note, OnProgress, Progress, silent
 from fruitgan.runs.resume import locate_detector
 from fruitgan.train_detector.detector import BATCH_SIZE, DetectorCard, answers, load_detector, squashed

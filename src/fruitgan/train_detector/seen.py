@@ -16,7 +16,7 @@ from PIL import Image
 
 from fruitgan.data.decode import decode
 from fruitgan.data.groups import NEAR_BITS, Look, look_of
-from fruitgan.data.parallel import in_order
+from fruitgan.parallel import in_order
 from fruitgan.progress import OnProgress, silent
 from fruitgan.train_detector.protocols import Split
 

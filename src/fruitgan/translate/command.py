@@ -57,7 +57,7 @@ def translate(
     Example: fruitgan translate photo.jpg --to orange
     """
     given = locals()
-    from fruitgan.data.parallel import parse_shard
+    from fruitgan.parallel import parse_shard
     from fruitgan.translate.job import TranslateSettings
     from fruitgan.translate.job import translate as run
     from fruitgan.translate.plan import STREAM

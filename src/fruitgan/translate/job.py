@@ -16,15 +16,14 @@ import numpy as np
 
 from fruitgan.addresses import Address, place_of, write_whole
 from fruitgan.bundle import DEFAULT_SHIPPED, Bundle, Card, load, locate, pinned, weights_sha256
-from fruitgan.cluster import connected
 from fruitgan.data.finder import Found, Remark
-from fruitgan.data.parallel import Shard
 from fruitgan.data.preprocessing import parse_value_range
 from fruitgan.data.remote import is_shard
 from fruitgan.engines.contracts import Weights
 from fruitgan.engines.onnx_engine import AUTO, check_engine, engine_name, open_engine
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.files import check_writable, remove_abandoned, write_atomically
+from fruitgan.parallel import Shard, connected
 from fruitgan.progress import Note, OnProgress, Progress
 from fruitgan.registry import suggestion
 from fruitgan.settings import RUNS, Precision, to_json, typed

@@ -15,12 +15,12 @@ from fruitgan.addresses import place_of, write_whole
 from fruitgan.bundle import Card
 from fruitgan.data.decode import NotAnImage, decode_frames
 from fruitgan.data.finder import Remark, bare_reason, reason_no_image
-from fruitgan.data.parallel import in_order
 from fruitgan.data.remote import Member, is_shard, packed, samples
 from fruitgan.engines.contracts import Engine, Weights, engines, worker_count
 from fruitgan.engines.padding import translate_pixels
 from fruitgan.errors import DataError, FruitganError, reason_of
 from fruitgan.files import NotAFile
+from fruitgan.parallel import in_order
 from fruitgan.settings import to_json
 from fruitgan.translate.pictures import Format, blended, encode, lacks, restored, unit_of
 from fruitgan.translate.plan import Task, kept_mark

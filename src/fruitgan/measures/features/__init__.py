@@ -17,8 +17,6 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from fruitgan.cluster import Cluster
-from fruitgan.data.parallel import in_order
 from fruitgan.data.preprocessing import AS_USUAL, Preprocessing
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError, FruitganError
@@ -26,6 +24,7 @@ from fruitgan.files import file_sha256, make_room, write_atomically
 from fruitgan.images import Pixels, unit_from_bytes
 from fruitgan.machine import cache_folder
 from fruitgan.measures.contracts import Features, FeatureSet
+from fruitgan.parallel import Cluster, in_order
 from fruitgan.progress import OnProgress, Progress, silent
 from fruitgan.tensorfile import open_tensors
 

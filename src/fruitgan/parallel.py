@@ -1,26 +1,34 @@
-"""The same work for many items by actors of Ray: on a cluster that is there, or on one of this machine's cores for the time.
+"""The same work for many items: by threads, by actors of Ray, or divided between the jobs of an array.
 
-Ray does all the rest: it hands out the items, holds back what would not fit into memory, and gives what a dead actor or node
-had to another. A local cluster listens on loopback alone.
+Actors work on a cluster that is there, or on one of this machine's cores for the time, which listens on loopback alone. Ray
+does all the rest: it hands out the items, holds back what would not fit into memory, and gives what a dead actor or node had to
+another.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import logging
 import os
 import socket
 import sys
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from fruitgan import __version__
 from fruitgan.errors import EnvironmentProblem, FruitganError, UsageError, needing, reason_of, shown
 from fruitgan.machine import cores
+from fruitgan.progress import OnProgress, Progress, silent
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 LOCAL, HERE = "local", "auto"
 """The addresses of a cluster of this machine for the time, and of the one that this machine is part of."""
 STORE_BYTES = 100_000_000
@@ -35,6 +43,73 @@ Work = Callable[[Any], Any]
 """What is done for an item, from JSON to JSON; raises FruitganError where nothing more can be done for any."""
 Build = Callable[[str], Work]
 """Makes the work, with all that it needs, on the device `none` or `0`: once for each actor."""
+
+
+def in_order(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int | None = None,
+    *,
+    what: str = "",
+    tell: OnProgress = silent,
+) -> Generator[tuple[Item, Result]]:
+    """Each item with its result, in the order of the items, only a few of them worked on ahead.
+
+    `tell` hears how many the caller is done with. Threads suffice for decoding and generating, which Pillow and the engines do
+    outside Python's global lock.
+    """
+    workers = workers or os.cpu_count() or 1
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="images") as pool:
+        ahead: deque[tuple[Item, Future[Result]]] = deque()
+        waiting = iter(items)
+        try:
+            for done in range(1, len(items) + 1):
+                for item in itertools.islice(waiting, 1 + 4 * workers - len(ahead)):
+                    ahead.append((item, pool.submit(work, item)))
+                first, future = ahead.popleft()
+                yield first, future.result()
+                tell(Progress(what, done, len(items)))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of `count` jobs that share the work without a word to each other; `index` is from 0."""
+
+    index: int
+    count: int
+
+    def has(self, name: str) -> bool:
+        """Whether what has this name is this job's, by the name's sha256: others that come or go move nothing."""
+        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+        return int.from_bytes(digest[:8], "big") % self.count == self.index
+
+
+def parse_shard(text: str | None) -> Shard | None:
+    """What `--shard I/N` means; `auto` asks the environment of a Slurm array, or else RANK and WORLD_SIZE.
+
+    Raises:
+        UsageError: not of this form, or no such environment.
+    """
+    if text is None:
+        return None
+    said = os.environ.get
+    where = "expected I/N with I from 0 to N - 1, or auto"
+    try:
+        if text != "auto":
+            index, count = (int(part) for part in text.split("/"))
+        else:
+            where = "the environment has no SLURM_ARRAY_TASK_ID with SLURM_ARRAY_TASK_COUNT, and no RANK with WORLD_SIZE"
+            index, count = int(said("RANK", "0")), int(said("WORLD_SIZE", "0"))
+            if task := said("SLURM_ARRAY_TASK_ID"):
+                step, first = int(said("SLURM_ARRAY_TASK_STEP", "1")), int(said("SLURM_ARRAY_TASK_MIN", "0"))
+                index, count = (int(task) - first) // step, int(said("SLURM_ARRAY_TASK_COUNT", "0"))
+    except (ValueError, ZeroDivisionError):
+        index = count = 0
+    if not 0 <= index < count:
+        raise UsageError(f"--shard {text}: {where}")
+    return Shard(index, count)
 
 
 def _refused(item: Any) -> Any:
@@ -98,7 +173,8 @@ class Cluster:
             lines = [line for line in str(error).splitlines() if line.strip()]
             raise FruitganError(f"Ray gave up: {lines[-1].strip() if lines else error!r}; the same command goes on") from error
         finally:
-            ray.kill(begun)
+            if ray.is_initialized():  # an error on its way may keep this for longer than the connection
+                ray.kill(begun)
 
 
 class _Begun:
