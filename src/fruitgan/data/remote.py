@@ -134,15 +134,14 @@ def at_hand(text: str | Path, tell: OnProgress = silent, beside: Sequence[str] =
         tell(Note(f"{text}: left out {len(seen) - len(files)} files that are not named as images are"))
     extra = [file for name in beside for file in listed(address.parent / name, recursive=False)]
     about = "\n".join([str(address), *(f"{file.path} {file.about}" for file in (*files, *extra))])
-    fixed = [part for part in PurePosixPath(str(address)).parts if not glob.has_magic(part)]
     folder = cache_folder() / "addresses" / hashlib.sha256(about.encode()).hexdigest()[:16]
-    inner = folder / fixed[-1].removesuffix(SUFFIX).strip(":")
     top, base = (_before_pattern(each) for each in (str(text), str(address)))
+    inner = folder / PurePosixPath(base).name.removesuffix(SUFFIX).strip(":")
     places = {file: inner / _below(base, file) for file in files}
     for file, place in places.items():
         if is_shard(file.path) and place != inner:
             copies[f"{place}{os.sep}"] = f"{top}/{place.relative_to(inner).as_posix()}{file.path.suffix}/"
-    copies.update({str(inner): top, str(folder): str(place_of(top).parent), base: top})
+    copies.update({f"{inner}{os.sep}": f"{top}/", str(inner): str(text), str(folder): str(place_of(top).parent), base: top})
     while not hold(folder):
         try:
             with new_folder(folder) as part:

@@ -108,11 +108,10 @@ def _evaluated(settings: EvaluateSettings, device: torch.device, tell: Tell, bes
     pictures = Pictures(preprocessing_of(settings, folders.fake, [*files, *(sources.paths if sources else ())]))
     facts = list(inspect(files, [image.generated for image in read.images], tell))
     images = _grouped(read.images, facts, notes)
-    fake, real = (str(folders.fake), str(settings.fake_dir)), (str(folders.real), str(folders.real_named))
     subject = Subject(settings, images, sources, pictures, device, tell, [fact.look for fact in facts])
     result = EvaluateResult(
         fake_dir=settings.fake_dir,
-        real_dir=folders.real_named,
+        real_dir=folders.real,
         source_dir=settings.source_dir,
         n_fake=len(fakes),
         n_real=len(reals),
@@ -120,7 +119,7 @@ def _evaluated(settings: EvaluateSettings, device: torch.device, tell: Tell, bes
         trained_against=trained_against(folders.fake, fakes),
         leaks=find_leaks(facts, [image.group for image in images], [image.split for image in images]),
         notes=notes,
-        warnings=tuple(warning.replace(*fake).replace(*real) for warning in read.warnings),
+        warnings=read.warnings,
         quick=settings.quick,
         seed=settings.seed,
         environment=environment(device),

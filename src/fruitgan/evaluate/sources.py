@@ -101,8 +101,6 @@ class Folders:
     fake: Path
     real: Path
     source: Path | None
-    real_named: Path | str
-    """The real images as they were named, or where they were found."""
 
 
 def folders_of(settings: EvaluateSettings, tell: Tell) -> Folders:
@@ -121,7 +119,7 @@ def folders_of(settings: EvaluateSettings, tell: Tell) -> Folders:
         if fake.is_dir() and not real.is_dir():  # a missing folder of generated images is told of first
             raise DataError(f"{fake}: there is no folder {ORIGINS} beside it; give the real images with --real-dir DIR")
     source = None if settings.source_dir is None else at_hand(settings.source_dir, tell)
-    return Folders(fake, at_hand(real, tell, BESIDE), source, real)
+    return Folders(fake, at_hand(real, tell, BESIDE), source)
 
 
 def read_images(fake_dir: Path, real_dir: Path, seed: int) -> LabelledSet:
