@@ -27,7 +27,7 @@ from fruitgan.device import has_fast_bf16
 from fruitgan.engines.contracts import engines
 from fruitgan.engines.padding import translate_pixels
 from fruitgan.images import Pixels, squared
-from fruitgan.networks.discriminators import patch_multiscale
+from fruitgan.networks.discriminators import MultiscalePatchDiscriminator
 from fruitgan.train_gan.objectives.adversarial import discriminator_loss
 
 LOAD_PX, CROP_PX = 192, 128
@@ -85,7 +85,7 @@ def main() -> None:
     for norm in given.norms.split(","):
         torch.manual_seed(0)
         drawn = random.Random(0)
-        network = patch_multiscale(base_channels=CHANNELS, scales=SCALES, norm=norm)
+        network = MultiscalePatchDiscriminator(base_channels=CHANNELS, scales=SCALES, norm=norm)
         optimizer = torch.optim.Adam(network.parameters(), given.learning_rate, betas=(0.5, 0.99))
         for step in range(1, given.steps + 1):
             both = torch.cat([crops(shown[kind, False], drawn, given.batch) for kind in ("real", "fake")])

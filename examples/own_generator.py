@@ -9,12 +9,12 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from fruitgan.data.augment.training import jitter_mirror
+from fruitgan.data.augment.training import JitterMirror
 from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.loader import BatchLoader, Sampler
 from fruitgan.data.sources import find_source
 from fruitgan.networks.contracts import Generator, SizeRule
-from fruitgan.networks.discriminators import patch_multiscale
+from fruitgan.networks.discriminators import MultiscalePatchDiscriminator
 from fruitgan.train_gan.objectives.cyclegan import cyclegan
 from fruitgan.train_gan.recipes import fast
 from fruitgan.train_gan.trainer import Trainer
@@ -38,14 +38,14 @@ class Tint(Generator):
 
 def main(steps: int) -> None:
     source = find_source("demo")
-    augmentation = jitter_mirror()
+    augmentation = JitterMirror()
     size = augmentation.load_size_px(SIZE_PX)
     banks = [ImageDataset.build(domain.train[:40], load_size_px=size) for domain in (source.a, source.b)]
     sampler = Sampler(len(banks[0]), len(banks[1]), batch_size=4, seed=SEED, pairing="passes")
     device = torch.device("cpu")
     feed = BatchLoader(*banks, sampler, augmentation, image_size_px=SIZE_PX, seed=SEED, device=device)
     trainer = Trainer(
-        cyclegan(pool_size=0)(Tint, lambda: patch_multiscale(base_channels=8)),
+        cyclegan(pool_size=0)(Tint, lambda: MultiscalePatchDiscriminator(base_channels=8)),
         dataclasses.replace(fast, image_size_px=SIZE_PX),
         feed,
         total_steps=steps,

@@ -15,7 +15,7 @@ from typed_commands import run_json
 from fruitgan import bundle as bundles
 from fruitgan.cli import main
 from fruitgan.distill import job as gates
-from fruitgan.networks.mobile import lite_u
+from fruitgan.networks.mobile import LiteU
 from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.settings import TrainGanSettings
 
@@ -129,7 +129,7 @@ def test_psnr_is_the_mean_of_its_formula() -> None:
 
 def test_the_speed_is_measured_on_two_threads_which_are_given_back() -> None:
     before = torch.get_num_threads()
-    gate = gates.speed_gate(lite_u(base_channels=4, blocks=1).eval())
+    gate = gates.speed_gate(LiteU(base_channels=4, blocks=1).eval())
     assert gate.value is not None
     assert gate.value > 0
     assert "2 threads" in gate.said

@@ -28,8 +28,8 @@ def built(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_the_examples_of_contributing_can_be_built_and_used(built: dict[str, Any]) -> None:
-    assert set(built) == {"affine", "smooth", "Brightness"}
-    assert built["affine"](torch.zeros(1, 3, 5, 7)).shape == (1, 3, 5, 7)
+    assert set(built) == {"Affine", "smooth", "Brightness"}
+    assert built["Affine"](torch.zeros(1, 3, 5, 7)).shape == (1, 3, 5, 7)
     assert built["smooth"].func.__name__ == "SmoothCycleGAN"
     dark, light = (np.full((2, 3, 3), grey, dtype=np.uint8) for grey in (10, 250))
     assert built["Brightness"].of_pair(dark, light) == 240

@@ -21,7 +21,7 @@ from fruitgan.networks.backbones import (
     frozen_sums,
     trained_against,
 )
-from fruitgan.networks.discriminators import ProjectedDiscriminator, projected
+from fruitgan.networks.discriminators import ProjectedDiscriminator
 from fruitgan.train_gan.trainer import NetworkState
 
 REFERENCE = Path(__file__).with_name("efficientnet_lite1.safetensors")
@@ -52,7 +52,7 @@ def test_the_mean_and_deviation_are_127_and_128_of_255() -> None:
 
 
 def test_frozen_weights_are_in_no_parameter_state_or_gradient_and_stay_in_evaluation_mode() -> None:
-    network = projected(base_channels=4).train()
+    network = ProjectedDiscriminator(base_channels=4).train()
     assert not list(network.backbone.parameters())
     assert not any(name.startswith("backbone") for name in network.state_dict())
     assert not any(module.training for module in network.backbone.modules())
@@ -63,10 +63,10 @@ def test_frozen_weights_are_in_no_parameter_state_or_gradient_and_stay_in_evalua
 
 
 def test_a_checkpoint_holds_the_sum_of_frozen_weights_and_others_are_refused() -> None:
-    network = projected(base_channels=4)
+    network = ProjectedDiscriminator(base_channels=4)
     state = NetworkState(network).state()
     assert state["backbone.sha256"] == SHA256
-    NetworkState(projected(base_channels=4)).restore(state)
+    NetworkState(ProjectedDiscriminator(base_channels=4)).restore(state)
     with pytest.raises(ValueError, match="backbone"):
         NetworkState(network).restore({**state, "backbone.sha256": "0" * 64})
     assert frozen_sums(nn.ModuleDict({"discriminator_a": network})) == {"discriminator_a.backbone.sha256": SHA256}
@@ -82,11 +82,10 @@ def test_a_damaged_file_of_weights_is_refused(tmp_path: Path, monkeypatch: pytes
 
 
 def test_each_logit_map_has_the_size_of_its_stride_and_mixing_is_the_same_every_time() -> None:
-    network = projected(strides="16,4", base_channels=4, pixel_scales=1, mix=True)
-    assert isinstance(network, ProjectedDiscriminator)
+    network = ProjectedDiscriminator(strides="16,4", base_channels=4, pixel_scales=1, mix=True)
     x = torch.rand(2, 3, 64, 96) * 2 - 1
     assert [tuple(logits.shape[2:]) for logits in network(x)] == [(16, 24), (4, 6), (8, 12)]
-    again = projected(strides="16,4", base_channels=4, pixel_scales=1, mix=True)
+    again = ProjectedDiscriminator(strides="16,4", base_channels=4, pixel_scales=1, mix=True)
     again.load_state_dict(network.state_dict())
     for first, second in zip(network.eval()(x), again.eval()(x), strict=True):
         assert torch.equal(first, second)
@@ -98,4 +97,4 @@ def test_each_logit_map_has_the_size_of_its_stride_and_mixing_is_the_same_every_
 )
 def test_what_a_projected_discriminator_cannot_be_is_said(options: dict[str, str], named: str) -> None:
     with pytest.raises(UsageError, match=named):
-        projected(**options)  # type: ignore[arg-type]
+        ProjectedDiscriminator(**options)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fruitgan.data.augment.training import MOVING_DRAWS, crop_scales, shifted_and_cut
+from fruitgan.data.augment.training import MOVING_DRAWS, CropScales, shifted_and_cut
 from fruitgan.errors import UsageError
 
 SIZE_PX = 16
@@ -20,7 +20,7 @@ def draws(ratio_share: float, left: float, top: float, mirror: float) -> torch.T
 @pytest.mark.parametrize("ratio_share", [0.0, 0.4, 0.999])
 @pytest.mark.parametrize(("left", "top"), [(0.0, 0.0), (0.3, 0.8)])
 def test_a_crop_is_what_pillow_makes_of_that_part_of_the_picture(ratio_share: float, left: float, top: float) -> None:
-    made = crop_scales(smallest=1.1, largest=2.0)
+    made = CropScales(smallest=1.1, largest=2.0)
     kept = made.load_size_px(SIZE_PX)
     picture = np.random.default_rng(1).random((kept, kept)).astype(np.float32) * 0.5 + 0.25  # Lanczos overshoots
     side = kept / (1.1 + 0.9 * ratio_share)
@@ -37,7 +37,7 @@ def test_a_crop_is_what_pillow_makes_of_that_part_of_the_picture(ratio_share: fl
 
 
 def test_at_the_largest_scale_a_whole_pixel_crop_is_exact() -> None:
-    made = crop_scales(smallest=2.0, largest=2.0)
+    made = CropScales(smallest=2.0, largest=2.0)
     images = torch.rand(1, 3, 32, 32)
     found = made.apply(images, draws(0.5, 0.25, 0.5, 0.9), SIZE_PX)
     torch.testing.assert_close(found, images[:, :, 8:24, 4:20], rtol=0, atol=1e-6)
@@ -46,7 +46,7 @@ def test_at_the_largest_scale_a_whole_pixel_crop_is_exact() -> None:
 @pytest.mark.parametrize("bounds", [(0.9, 2.0), (2.0, 1.5), (1.0, 5.0)])
 def test_scales_that_cannot_be_are_refused(bounds: tuple[float, float]) -> None:
     with pytest.raises(UsageError, match="crop-scales"):
-        crop_scales(smallest=bounds[0], largest=bounds[1])
+        CropScales(smallest=bounds[0], largest=bounds[1])
 
 
 def naive(image: np.ndarray, numbers: np.ndarray, shift: float, cutout: float) -> np.ndarray:

@@ -14,7 +14,7 @@ from fruitgan.data.loader import Batch
 from fruitgan.errors import UsageError
 from fruitgan.networks.contracts import Generator
 from fruitgan.networks.discriminators import patch_70
-from fruitgan.networks.mobile import mobile
+from fruitgan.networks.mobile import Mobile
 from fruitgan.networks.resnet import resnet_6
 from fruitgan.train_gan.objectives import cut as objective_cut
 from fruitgan.train_gan.objectives.contracts import Objective
@@ -115,7 +115,7 @@ def test_the_losses_and_gradients_of_a_step_equal_naive_loops() -> None:
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_gradients_reach_the_whole_projection_and_generator(precision: torch.dtype) -> None:
-    made = make(mobile(base_channels=4, blocks=2))
+    made = make(Mobile(base_channels=4, blocks=2))
     made.networks.float()
     batch = batch_of(made)
     with torch.autocast("cpu", dtype=precision, enabled=precision is torch.bfloat16):
@@ -129,7 +129,7 @@ def test_gradients_reach_the_whole_projection_and_generator(precision: torch.dty
 
 
 def test_a_generator_that_changes_nothing_has_the_same_features_of_source_and_output(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = cut()(lambda: mobile(base_channels=4), lambda: patch_70(base_channels=2))
+    made = cut()(lambda: Mobile(base_channels=4), lambda: patch_70(base_channels=2))
     compared: list[tuple[Tensor, Tensor]] = []
     monkeypatch.setattr(objective_cut, "patch_nce", lambda queries, keys, _: compared.append((queries, keys)) or queries.mean())
     batch = batch_of(made)
@@ -153,10 +153,10 @@ def test_no_place_is_drawn_twice_and_each_can_be(positions: int, places: int) ->
 
 
 def test_points_are_spread_over_the_generator_or_those_asked_for() -> None:
-    assert make(mobile(base_channels=4)).points == (0, 2, 4, 5, 7)
-    assert make(mobile(base_channels=4, blocks=1)).points == (0, 1, 2)
-    assert make(mobile(base_channels=4), points="3,1").points == (3, 1)
-    assert channels_of(mobile(base_channels=4), (0, 1, 2)) == [4, 16, 16]
+    assert make(Mobile(base_channels=4)).points == (0, 2, 4, 5, 7)
+    assert make(Mobile(base_channels=4, blocks=1)).points == (0, 1, 2)
+    assert make(Mobile(base_channels=4), points="3,1").points == (3, 1)
+    assert channels_of(Mobile(base_channels=4), (0, 1, 2)) == [4, 16, 16]
 
 
 @pytest.mark.parametrize(
@@ -173,11 +173,11 @@ def test_points_are_spread_over_the_generator_or_those_asked_for() -> None:
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        make(mobile(base_channels=4, blocks=1), **options)
+        make(Mobile(base_channels=4, blocks=1), **options)
 
 
 def test_without_the_weight_of_identity_the_other_domain_is_not_translated() -> None:
-    made = make(mobile(base_channels=4, blocks=1), mask_losses=True)
+    made = make(Mobile(base_channels=4, blocks=1), mask_losses=True)
     made.weights["identity_nce"].zero_()
     batch = batch_of(made)
     seen: list[int] = []

@@ -21,7 +21,7 @@ from fruitgan.networks import layers
 from fruitgan.networks.contracts import Discriminator, Generator
 from fruitgan.networks.discriminators import patch_70, patch_70_affine
 from fruitgan.networks.layers import Downsample, Upsample
-from fruitgan.networks.mobile import mobile
+from fruitgan.networks.mobile import Mobile
 from fruitgan.networks.resnet import resnet_6
 from fruitgan.networks.unet import unet_128
 from fruitgan.train_gan.objectives.contracts import Objective
@@ -108,7 +108,7 @@ NETWORKS: dict[str, tuple[Callable[[], Generator], Callable[[], Discriminator], 
     "resnet": (lambda: resnet_6(base_channels=2), lambda: patch_70(base_channels=2), 24),
     "unet": (lambda: unet_128(base_channels=2, dropout=0.0), lambda: patch_70_affine(base_channels=2), 128),
     "unet by products": (lambda: unet_128(base_channels=2, dropout=0.0), lambda: patch_70_affine(base_channels=2), 128),
-    "mobile": (lambda: mobile(base_channels=4, blocks=2), lambda: patch_70(base_channels=2), 24),
+    "mobile": (lambda: Mobile(base_channels=4, blocks=2), lambda: patch_70(base_channels=2), 24),
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fruitgan.data.augment.detectors import rotate_shift_mirror
+from fruitgan.data.augment.detectors import RotateShiftMirror
 from fruitgan.errors import UsageError
 
 SIDE = 12
@@ -51,35 +51,35 @@ def naive(image: Tensor, degrees: float, across_px: float, down_px: float) -> Te
 )
 def test_a_turn_and_a_shift_equal_a_naive_loop(angle: float, across: float, down: float) -> None:
     image = picture()
-    augmented = rotate_shift_mirror().apply(image, draws(angle, across, down), SIDE)
+    augmented = RotateShiftMirror().apply(image, draws(angle, across, down), SIDE)
     expected = naive(image, 15 * angle, 0.1 * SIDE * across, 0.1 * SIDE * down)
     torch.testing.assert_close(augmented, expected, rtol=0, atol=1e-9)
 
 
 def test_a_quarter_turn_is_counter_clockwise() -> None:
     image = picture()
-    turned = rotate_shift_mirror(degrees=90).apply(image, draws(angle=1), SIDE)
+    turned = RotateShiftMirror(degrees=90).apply(image, draws(angle=1), SIDE)
     torch.testing.assert_close(turned, image.rot90(1, (2, 3)), rtol=0, atol=1e-9)
 
 
 def test_half_the_draws_mirror_and_no_angle_changes_nothing() -> None:
     image = picture()
-    same = rotate_shift_mirror().apply(image, draws(), SIDE)
+    same = RotateShiftMirror().apply(image, draws(), SIDE)
     torch.testing.assert_close(same, image, rtol=0, atol=1e-9)
-    turned = rotate_shift_mirror().apply(image, draws(mirrored=True), SIDE)
+    turned = RotateShiftMirror().apply(image, draws(mirrored=True), SIDE)
     torch.testing.assert_close(turned, image.flip(3), rtol=0, atol=1e-9)
 
 
 def test_every_image_has_its_own_draws() -> None:
     images = picture().expand(2, -1, -1, -1)
     both = torch.cat([draws(0.5, 0.5, 0.5), draws(-0.5, 0.1, 0.2, mirrored=True)])
-    together = rotate_shift_mirror().apply(images, both, SIDE)
-    apart = [rotate_shift_mirror().apply(images[i : i + 1], both[i : i + 1], SIDE) for i in range(2)]
+    together = RotateShiftMirror().apply(images, both, SIDE)
+    apart = [RotateShiftMirror().apply(images[i : i + 1], both[i : i + 1], SIDE) for i in range(2)]
     torch.testing.assert_close(together, torch.cat(apart), rtol=0, atol=1e-12)
 
 
 def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(UsageError, match="option degrees: 200 is not within 0 to 180"):
-        rotate_shift_mirror(degrees=200)
+        RotateShiftMirror(degrees=200)
     with pytest.raises(UsageError, match=r"option shift: -0\.1 is not within 0 to 1"):
-        rotate_shift_mirror(shift=-0.1)
+        RotateShiftMirror(shift=-0.1)

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from fruitgan.data.augment.detectors import blur_jpeg
+from fruitgan.data.augment.detectors import BlurJpeg
 from fruitgan.errors import UsageError
 
 SIDE = 48
@@ -32,12 +32,12 @@ def draws(blur: float | None = None, jpeg: float | None = None, mirrored: bool =
 
 
 def test_nothing_drawn_changes_nothing() -> None:
-    assert torch.equal(blur_jpeg().apply(picture(), draws(), SIDE), picture())
+    assert torch.equal(BlurJpeg().apply(picture(), draws(), SIDE), picture())
 
 
 @pytest.mark.parametrize("share", [0.1, 1 / 3, 0.6])
 def test_the_blur_is_scipys_gaussian_of_the_drawn_width(share: float) -> None:
-    blurred = blur_jpeg().apply(picture(), draws(blur=share), SIDE)[0].numpy()
+    blurred = BlurJpeg().apply(picture(), draws(blur=share), SIDE)[0].numpy()
     sigma = 3 * share
     expected = gaussian_filter(picture()[0].numpy(), (0, sigma, sigma), mode="mirror", radius=(0, 7, 7))
     np.testing.assert_allclose(blurred, expected, atol=1e-9)
@@ -45,7 +45,7 @@ def test_the_blur_is_scipys_gaussian_of_the_drawn_width(share: float) -> None:
 
 @pytest.mark.parametrize(("share", "quality"), [(0.0, 30), (0.5, 65), (0.999, 100)])
 def test_the_compression_is_near_pillows_at_the_drawn_quality(share: float, quality: int) -> None:
-    coded = blur_jpeg().apply(picture(), draws(jpeg=share), SIDE)[0].permute(1, 2, 0).numpy()
+    coded = BlurJpeg().apply(picture(), draws(jpeg=share), SIDE)[0].permute(1, 2, 0).numpy()
     pixels = np.rint(picture()[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=2)
@@ -57,13 +57,13 @@ def test_the_compression_is_near_pillows_at_the_drawn_quality(share: float, qual
 def test_each_picture_has_its_own_draw() -> None:
     pictures = torch.cat([picture(seed) for seed in range(3)])
     drawn = torch.cat([draws(), draws(blur=0.5, jpeg=0.2), draws(mirrored=True)])
-    changed = blur_jpeg().apply(pictures, drawn, SIDE)
+    changed = BlurJpeg().apply(pictures, drawn, SIDE)
     assert torch.equal(changed[0], pictures[0])
-    torch.testing.assert_close(changed[1:2], blur_jpeg().apply(pictures[1:2], drawn[1:2], SIDE))
+    torch.testing.assert_close(changed[1:2], BlurJpeg().apply(pictures[1:2], drawn[1:2], SIDE))
     assert torch.equal(changed[2], pictures[2].flip(-1))
 
 
 def test_a_probability_of_nothing_leaves_blur_and_compression_out() -> None:
-    assert torch.equal(blur_jpeg(probability=0.0).apply(picture(), draws(blur=0.5, jpeg=0.2), SIDE), picture())
+    assert torch.equal(BlurJpeg(probability=0.0).apply(picture(), draws(blur=0.5, jpeg=0.2), SIDE), picture())
     with pytest.raises(UsageError, match="not within 0 to 1"):
-        blur_jpeg(probability=1.5)
+        BlurJpeg(probability=1.5)

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from fruitgan.errors import UsageError
-from fruitgan.networks.detectors import FLOOR, OPPONENT, seed_cnn, spectrum
+from fruitgan.networks.detectors import FLOOR, OPPONENT, SeedCnn, Spectrum
 
 pytestmark = pytest.mark.usefixtures("repeatable")
 
 
 def test_seed_cnn_has_the_lab_reports_layers_parameters_and_statistics() -> None:
     with torch.device("meta"):
-        network = seed_cnn(image_size_px=256)
+        network = SeedCnn(image_size_px=256)
     statistics = [buffer for name, buffer in network.named_buffers() if name.endswith(("running_mean", "running_var"))]
     assert sum(parameter.numel() for parameter in network.parameters()) == 135_035_554
     assert sum(buffer.numel() for buffer in statistics) == 3_968
@@ -30,7 +30,7 @@ def test_seed_cnn_has_the_lab_reports_layers_parameters_and_statistics() -> None
 
 
 def test_seed_cnn_starts_as_keras_starts_it() -> None:
-    network = seed_cnn(image_size_px=16)
+    network = SeedCnn(image_size_px=16)
     for module in network.modules():
         if not isinstance(module, (nn.Conv2d, nn.Linear)):
             continue
@@ -45,7 +45,7 @@ def test_seed_cnn_starts_as_keras_starts_it() -> None:
 
 
 def test_seed_cnns_logit_has_the_softmaxs_cross_entropy_and_gradient() -> None:
-    network = seed_cnn(image_size_px=16).double().eval()
+    network = SeedCnn(image_size_px=16).double().eval()
     x = torch.rand(4, 3, 16, 16, dtype=torch.float64)
     truth = torch.tensor([0, 1, 1, 0])
     two = nn.functional.cross_entropy(network.outputs(x), truth)
@@ -57,7 +57,7 @@ def test_seed_cnns_logit_has_the_softmaxs_cross_entropy_and_gradient() -> None:
 
 
 def test_seed_cnn_flattens_height_width_channels() -> None:
-    network = seed_cnn(image_size_px=16).eval()
+    network = SeedCnn(image_size_px=16).eval()
     seen: list[Tensor] = []
     network.dense.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     x = torch.rand(2, 3, 16, 16)
@@ -69,7 +69,7 @@ def test_seed_cnn_flattens_height_width_channels() -> None:
 
 def test_white_noise_has_its_variance_as_power_everywhere() -> None:
     noise = torch.randn(300, 3, 16, 16, dtype=torch.float64)
-    power = spectrum(image_size_px=16, bins=4).double().power(noise)
+    power = Spectrum(image_size_px=16, bins=4).double().power(noise)
     variances = torch.tensor(OPPONENT, dtype=torch.float64).square().sum(1)
     inner = power[:, :, 2:, 2:].mean(dim=(0, 2, 3))
     torch.testing.assert_close(inner, variances, rtol=0.05, atol=0)
@@ -77,7 +77,7 @@ def test_white_noise_has_its_variance_as_power_everywhere() -> None:
 
 def test_the_power_spectrum_equals_a_naive_transform() -> None:
     side = 16
-    detector = spectrum(image_size_px=side, bins=side // 2 + 1).double()
+    detector = Spectrum(image_size_px=side, bins=side // 2 + 1).double()
     x = torch.rand(1, 3, side, side, dtype=torch.float64)
     grey = torch.einsum("c,chw->hw", torch.tensor(OPPONENT[0], dtype=torch.float64), x[0])
     hann = torch.tensor([0.5 - 0.5 * math.cos(2 * math.pi * i / side) for i in range(side)], dtype=torch.float64)
@@ -97,7 +97,7 @@ def test_the_power_spectrum_equals_a_naive_transform() -> None:
 
 
 def test_mirroring_and_brightness_do_not_change_the_spectrum() -> None:
-    detector = spectrum(image_size_px=32, bins=8).double()
+    detector = Spectrum(image_size_px=32, bins=8).double()
     x = torch.rand(1, 3, 32, 32, dtype=torch.float64) * 0.5
     # The window begins with its zero and so is symmetric about pixel 16, not about the middle: mirror about that pixel.
     turned = x.flip(3).roll(1, 3)
@@ -107,4 +107,4 @@ def test_mirroring_and_brightness_do_not_change_the_spectrum() -> None:
 
 def test_a_spectrum_of_more_bins_than_frequencies_is_refused() -> None:
     with pytest.raises(UsageError, match="option bins: 10 is not within 1 to 9"):
-        spectrum(image_size_px=16, bins=10)
+        Spectrum(image_size_px=16, bins=10)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fruitgan.data.loader import Batch
-from fruitgan.networks.discriminators import patch_multiscale
-from fruitgan.networks.mobile import lite, lite_u, mobile
+from fruitgan.networks.discriminators import MultiscalePatchDiscriminator
+from fruitgan.networks.mobile import Lite, LiteU, Mobile
 from fruitgan.networks.resnet import mobile_resnet
 from fruitgan.train_gan.objectives.distillation import Distillation, structural_similarity
 
@@ -58,19 +58,21 @@ def test_structural_similarity_is_not_rounded_by_an_autocast_around_it() -> None
         assert float(structural_similarity(x, y)) == pytest.approx(float(expected), abs=1e-3)
 
 
-@pytest.mark.parametrize(("network", "parameters"), [(lite, 247_536), (lite_u, 751_180), (mobile_resnet, 514_307)])
+@pytest.mark.parametrize(("network", "parameters"), [(Lite, 247_536), (LiteU, 751_180), (mobile_resnet, 514_307)])
 def test_a_student_has_as_many_parameters_as_its_layers(network: Callable[[], nn.Module], parameters: int) -> None:
     assert sum(p.numel() for p in network().parameters()) == parameters
 
 
-@pytest.mark.parametrize("student", [lite, lite_u])
+@pytest.mark.parametrize("student", [Lite, LiteU])
 def test_a_student_that_changes_the_source_starts_as_the_identity(student: Callable[..., nn.Module]) -> None:
     x = images(1, 32) * 0.97
     torch.testing.assert_close(student(base_channels=4, blocks=1).double()(x), x, rtol=0, atol=1e-12)
 
 
 def made() -> Distillation:
-    objective = Distillation(lambda: lite(base_channels=4, blocks=1), lambda: patch_multiscale(base_channels=2, scales=1))
+    objective = Distillation(
+        lambda: Lite(base_channels=4, blocks=1), lambda: MultiscalePatchDiscriminator(base_channels=2, scales=1)
+    )
     for parameter in objective.networks.double().parameters():
         nn.init.normal_(parameter, 0, 0.2)
     objective.networks.eval()
@@ -79,7 +81,7 @@ def made() -> Distillation:
 
 def teachers(seed: int = 2) -> dict[str, nn.Module]:
     torch.manual_seed(seed)
-    found = {way: mobile(base_channels=2, blocks=1).double() for way in ("a2b", "b2a")}
+    found = {way: Mobile(base_channels=2, blocks=1).double() for way in ("a2b", "b2a")}
     for network in found.values():
         for parameter in network.parameters():
             nn.init.normal_(parameter, 0, 0.2)

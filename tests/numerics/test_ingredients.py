@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from trainings import RandomImages
 
 from fruitgan.errors import UsageError
-from fruitgan.networks.discriminators import patch_multiscale
+from fruitgan.networks.discriminators import MultiscalePatchDiscriminator
 from fruitgan.networks.layers import BilinearUpsample, composed, spectral_norm
-from fruitgan.networks.mobile import mobile
-from fruitgan.networks.resnet import resnet_aa
+from fruitgan.networks.mobile import Mobile
+from fruitgan.networks.resnet import AntialiasedGenerator
 from fruitgan.train_gan.objectives.adversarial import (
     discriminator_loss,
     generator_loss,
@@ -83,7 +83,7 @@ def test_a_composed_picture_equals_the_formula_pixel_by_pixel() -> None:
 
 @pytest.mark.parametrize("mask", [False, True])
 def test_a_residual_generator_starts_as_the_identity_and_learns_from_there(mask: bool) -> None:
-    network = resnet_aa(base_channels=4, blocks=1, mask=mask).double()
+    network = AntialiasedGenerator(base_channels=4, blocks=1, mask=mask).double()
     x = images(1, 16) * 0.97
     out = network(x)
     torch.testing.assert_close(out, x, rtol=0, atol=1e-12)
@@ -93,7 +93,7 @@ def test_a_residual_generator_starts_as_the_identity_and_learns_from_there(mask:
 
 
 def test_without_its_change_of_the_source_it_is_a_tanh_and_starts_elsewhere() -> None:
-    network = resnet_aa(base_channels=4, blocks=1, residual=False).double()
+    network = AntialiasedGenerator(base_channels=4, blocks=1, residual=False).double()
     x = images(1, 16)
     assert network.parts(x).mask is None
     assert network.head.out_channels == 3
@@ -112,14 +112,14 @@ def test_without_its_change_of_the_source_it_is_a_tanh_and_starts_elsewhere() ->
     ],
 )
 def test_the_norm_of_the_scales_is_the_one_asked_for(norm: str, instance_scales: list[int], spectral: bool) -> None:
-    network = patch_multiscale(base_channels=2, scales=3, norm=norm)
+    network = MultiscalePatchDiscriminator(base_channels=2, scales=3, norm=norm)
     kinds = [{type(module).__name__ for module in scale.modules()} for scale in network.scales]
     assert [level for level, names in enumerate(kinds) if "InstanceNorm" in names] == instance_scales
     assert all(("SpectralNorm" in names) == spectral for names in kinds)
-    (alone,) = patch_multiscale(base_channels=2, scales=1, norm=norm).scales
+    (alone,) = MultiscalePatchDiscriminator(base_channels=2, scales=1, norm=norm).scales
     assert any(type(module).__name__ == "InstanceNorm" for module in alone.modules()) == bool(instance_scales)
     with pytest.raises(UsageError, match="layer"):
-        patch_multiscale(norm="layer")
+        MultiscalePatchDiscriminator(norm="layer")
 
 
 def test_spectral_norm_is_computed_in_full_precision_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ def test_a_masks_costs_equal_naive_loops() -> None:
 
 def test_a_step_with_every_ingredient_has_the_terms_of_its_formulas() -> None:
     made = cyclegan(pool_size=0, mask_losses=True)(
-        lambda: mobile(base_channels=2, blocks=1), lambda: patch_multiscale(base_channels=2, scales=1)
+        lambda: Mobile(base_channels=2, blocks=1), lambda: MultiscalePatchDiscriminator(base_channels=2, scales=1)
     )
     shaken(made.networks)
     n = made.networks.eval()  # spectral norm's vectors stand still

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fruitgan.networks import layers
-from fruitgan.networks.discriminators import patch_multiscale
+from fruitgan.networks.discriminators import MultiscalePatchDiscriminator
 from fruitgan.networks.layers import BlurPool, Downsample, InstanceNorm, Reflect, ReflectConv2d, Upsample, composed
-from fruitgan.networks.mobile import MobileGenerator, mobile
+from fruitgan.networks.mobile import Mobile
 
 pytestmark = pytest.mark.usefixtures("repeatable")
 
@@ -96,7 +96,7 @@ def test_what_is_not_finite_stays_so_in_a_1_x_1_map() -> None:
 
 
 def test_spectral_norm_holds_the_largest_singular_value_at_1() -> None:
-    network = patch_multiscale(base_channels=4).train()
+    network = MultiscalePatchDiscriminator(base_channels=4).train()
     for parameter in network.parameters():
         nn.init.normal_(parameter, 0, 3)  # far from where the estimate began
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
@@ -111,7 +111,7 @@ def test_spectral_norm_holds_the_largest_singular_value_at_1() -> None:
 
 
 def test_the_light_generator_starts_as_the_identity() -> None:
-    network = mobile(base_channels=4)
+    network = Mobile(base_channels=4)
     inside = torch.rand(2, 3, 16, 16) * 1.94 - 0.97
     torch.testing.assert_close(network(inside), inside, rtol=0, atol=1e-6)
     parts = network.parts(inside)
@@ -121,7 +121,7 @@ def test_the_light_generator_starts_as_the_identity() -> None:
     edge = torch.full((1, 3, 8, 8), 1.0)
     expected = 0.97 / (1 + math.exp(-1)) + 1 - 1 / (1 + math.exp(-1))
     torch.testing.assert_close(network(edge), edge * expected, rtol=0, atol=1e-6)
-    torch.testing.assert_close(mobile(base_channels=4, mask=False)(-edge), -edge * 0.97, rtol=0, atol=1e-6)
+    torch.testing.assert_close(Mobile(base_channels=4, mask=False)(-edge), -edge * 0.97, rtol=0, atol=1e-6)
 
 
 def naive_smooth(x: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ def test_smoothing_equals_a_naive_loop_and_takes_the_finest_grid_away(stride: in
 
 @pytest.mark.parametrize("mask", [True, False])
 def test_the_light_generator_composes_its_source_with_its_shuffled_and_smoothed_maps(mask: bool) -> None:
-    network: MobileGenerator = mobile(base_channels=4, mask=mask).double()
+    network = Mobile(base_channels=4, mask=mask).double()
     for parameter in network.head.parameters():
         nn.init.normal_(parameter, 0, 0.5)
     heads = []

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fruitgan.errors import UsageError
 from fruitgan.networks.discriminators import patch_70
-from fruitgan.networks.mobile import mobile
+from fruitgan.networks.mobile import Mobile
 from fruitgan.train_gan.objectives.adversarial import discriminator_loss, generator_loss
 from fruitgan.train_gan.objectives.cyclegan import cycle_loss, cyclegan, identity_loss
 
@@ -92,4 +92,4 @@ def test_reconstruction_losses_equal_naive_loops(loss: Callable[[Tensor, Tensor,
 )
 def test_an_unknown_loss_or_an_option_out_of_its_range_is_refused(option: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        cyclegan(**option)(lambda: mobile(base_channels=4), lambda: patch_70(base_channels=4))
+        cyclegan(**option)(lambda: Mobile(base_channels=4), lambda: patch_70(base_channels=4))

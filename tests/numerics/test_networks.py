@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from fruitgan.networks.discriminators import PatchDiscriminator, patch_70, patch_70_affine, patch_multiscale
+from fruitgan.networks.discriminators import MultiscalePatchDiscriminator, PatchDiscriminator, patch_70, patch_70_affine
 from fruitgan.networks.layers import InstanceNorm, Upsample
-from fruitgan.networks.mobile import mobile
-from fruitgan.networks.resnet import resnet_6, resnet_9, resnet_aa
+from fruitgan.networks.mobile import Mobile
+from fruitgan.networks.resnet import AntialiasedGenerator, resnet_6, resnet_9
 from fruitgan.networks.unet import UNetGenerator, unet_128, unet_256
 
 pytestmark = pytest.mark.usefixtures("repeatable")
@@ -74,13 +74,13 @@ UNET_256 = (1, 2, 4, 8, 8, 8, 8, 8)
     [
         pytest.param(resnet_9, resnet_parameters(64, 9), 11_378_179, id="resnet-9"),
         pytest.param(resnet_6, resnet_parameters(64, 6), 7_837_699, id="resnet-6"),
-        pytest.param(resnet_aa, antialiased_parameters(56, 9), 8_721_388, id="resnet-aa"),
+        pytest.param(AntialiasedGenerator, antialiased_parameters(56, 9), 8_721_388, id="resnet-aa"),
         pytest.param(unet_256, unet_parameters(64, UNET_256), 54_414_979, id="unet-256"),
         pytest.param(unet_128, unet_parameters(64, UNET_256[:-1]), 41_830_019, id="unet-128"),
         pytest.param(patch_70, patch_parameters(64, affine=False), 2_764_737, id="patch-70"),
         pytest.param(patch_70_affine, patch_parameters(64, affine=True), 2_765_569, id="patch-70-affine"),
-        pytest.param(patch_multiscale, 2 * patch_parameters(64, affine=False), 5_529_474, id="patch-multiscale"),
-        pytest.param(mobile, mobile_parameters(32, 6, 4), 293_744, id="mobile"),
+        pytest.param(MultiscalePatchDiscriminator, 2 * patch_parameters(64, affine=False), 5_529_474, id="patch-multiscale"),
+        pytest.param(Mobile, mobile_parameters(32, 6, 4), 293_744, id="mobile"),
     ],
 )
 def test_a_network_has_exactly_its_published_number_of_parameters(
@@ -96,8 +96,8 @@ def test_every_width_and_depth_has_the_number_of_parameters_of_the_formula() -> 
     assert count(unet_128(base_channels=7)) == unet_parameters(7, UNET_256[:-1])
     assert count(patch_70(base_channels=9)) == patch_parameters(9, affine=False)
     assert count(patch_70_affine(base_channels=9)) == patch_parameters(9, affine=True)
-    assert count(patch_multiscale(base_channels=9, scales=3)) == 3 * patch_parameters(9, affine=False)
-    assert count(mobile(base_channels=8, blocks=3, mask=False)) == mobile_parameters(8, 3, 3)
+    assert count(MultiscalePatchDiscriminator(base_channels=9, scales=3)) == 3 * patch_parameters(9, affine=False)
+    assert count(Mobile(base_channels=8, blocks=3, mask=False)) == mobile_parameters(8, 3, 3)
 
 
 @pytest.mark.parametrize("discriminator", [patch_70, patch_70_affine])
@@ -113,7 +113,7 @@ def test_a_discriminator_gives_30_x_30_logits_at_256_px(discriminator: Callable[
 
 
 def test_the_scales_of_a_discriminator_see_256_and_128_px() -> None:
-    maps = patch_multiscale(base_channels=4)(torch.rand(1, 3, 256, 256))
+    maps = MultiscalePatchDiscriminator(base_channels=4)(torch.rand(1, 3, 256, 256))
     assert [tuple(logits.shape) for logits in maps] == [(1, 1, 30, 30), (1, 1, 14, 14)]
 
 
@@ -190,7 +190,7 @@ def test_one_logit_sees_70_x_70_pixels(discriminator: Callable[..., PatchDiscrim
 
 
 def test_the_logits_of_each_next_scale_see_twice_as_much() -> None:
-    network = patch_multiscale(base_channels=2, scales=3)
+    network = MultiscalePatchDiscriminator(base_channels=2, scales=3)
     without_norm(network)
     x = torch.rand(1, 3, 512, 512, dtype=torch.float64, requires_grad=True)
     for level in range(3):  # a forward pass each: the scales share the graph of their averages
@@ -198,7 +198,7 @@ def test_the_logits_of_each_next_scale_see_twice_as_much() -> None:
 
 
 def test_a_coarser_scale_sees_the_image_averaged() -> None:
-    network = patch_multiscale(base_channels=4, scales=3).eval()
+    network = MultiscalePatchDiscriminator(base_channels=4, scales=3).eval()
     x = torch.rand(1, 3, 96, 96)
     half = x.view(1, 3, 48, 2, 48, 2).mean((3, 5))
     quarter = x.view(1, 3, 24, 4, 24, 4).mean((3, 5))

@@ -317,13 +317,13 @@ def test_a_name_on_a_card_is_looked_up_and_never_imported(
 
 READS_NUMBERS_BACK = """
 import torch
-from fruitgan.networks.mobile import MobileGenerator
+from fruitgan.networks.mobile import Mobile
 
-def counting(*, base_channels: int = 4, blocks: int = 1) -> MobileGenerator:
+def counting(*, base_channels: int = 4, blocks: int = 1) -> Mobile:
     "Looks at numbers while it is built."
     assert torch.linspace(0, 1, 3).tolist() == [0, 0.5, 1]
     assert torch.rand(1).item() < 1
-    return MobileGenerator(base_channels, blocks, True)
+    return Mobile(base_channels=base_channels, blocks=blocks)
 """
 
 
@@ -344,11 +344,11 @@ def test_a_builder_that_looks_at_numbers_is_built_and_limited_all_the_same(
 
 HOLDS_A_WINDOW = """
 import torch
-from fruitgan.networks.mobile import MobileGenerator
+from fruitgan.networks.mobile import Mobile
 
-def windowed(*, side_px: int = 64) -> MobileGenerator:
+def windowed(*, side_px: int = 64) -> Mobile:
     "Holds more than its weights say."
-    network = MobileGenerator(4, 1, True)
+    network = Mobile(base_channels=4, blocks=1)
     network.register_buffer("window", torch.zeros(side_px, side_px), persistent=False)
     return network
 """

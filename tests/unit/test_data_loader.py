@@ -12,10 +12,10 @@ from picture_files import write_noise
 from PIL import Image
 
 from fruitgan import randomness
-from fruitgan.data.augment.training import jitter_mirror, none
+from fruitgan.data.augment.training import JitterMirror, NoAugmentation
 from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.loader import Batch, BatchBuffer, BatchLoader, Loader, Sampler
-from fruitgan.networks.mobile import mobile
+from fruitgan.networks.mobile import Mobile
 
 SIDE_PX = 20
 
@@ -37,7 +37,7 @@ def make_loader(
         image_dataset(folder / "a", 5),
         image_dataset(folder / "b", 7),
         Sampler(5, 7, 3, seed, "passes"),
-        jitter_mirror(load_ratio=SIDE_PX / 16) if augment else none(),
+        JitterMirror(load_ratio=SIDE_PX / 16) if augment else NoAugmentation(),
         image_size_px=16 if augment else SIDE_PX,
         seed=seed,
         device=torch.device("cpu"),
@@ -97,7 +97,7 @@ def test_without_augmentation_the_pixels_are_those_of_the_files(tmp_path: Path) 
 def largest_gradient(images: torch.Tensor) -> float:
     """Of a small generator with weights as large as a training makes them, for a loss that differs from pixel to pixel."""
     torch.manual_seed(0)
-    generator = mobile(base_channels=8)
+    generator = Mobile(base_channels=8)
     for convolution in [module for module in generator.modules() if isinstance(module, torch.nn.Conv2d)]:
         torch.nn.init.normal_(convolution.weight, 0, 0.3)
     (generator(images) * torch.randn(images.shape)).mean().backward()
@@ -114,7 +114,7 @@ def test_an_image_of_one_colour_does_not_blow_up_the_gradients(tmp_path: Path, g
         image_dataset(tmp_path / "noise", 1),
     )
     loader = BatchLoader(
-        plain, noise, Sampler(1, 1, 1, 0, "passes"), none(), image_size_px=SIDE_PX, seed=0, device=torch.device("cpu")
+        plain, noise, Sampler(1, 1, 1, 0, "passes"), NoAugmentation(), image_size_px=SIDE_PX, seed=0, device=torch.device("cpu")
     )
     batch = loader.batch(0, {})
     colour = torch.full_like(batch.a, grey / 127.5 - 1)

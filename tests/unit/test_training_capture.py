@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map, tree_map_
 from trainings import RandomImages, differences, everything
 from trainings import trainer_of as on_a_cpu
 
-from fruitgan.data.augment.training import jitter_mirror
+from fruitgan.data.augment.training import JitterMirror
 from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.loader import BatchLoader, Loader, Sampler
 from fruitgan.networks.contracts import discriminators, generators
@@ -102,7 +102,7 @@ def bank_feed(*, on_device: bool) -> BatchLoader:
         a,
         b,
         Sampler(8, 8, 2, 5, "passes"),
-        jitter_mirror(load_ratio=28 / 24),
+        JitterMirror(load_ratio=28 / 24),
         image_size_px=24,
         seed=5,
         device=torch.device("cpu"),

@@ -13,18 +13,19 @@ DROPOUT = 0.3
 
 
 class SmallCnn(Detector):
-    """Four pairs of convolutions with batch norm, then the mean over the whole image and one linear layer.
+    """Small convolutional network with global average pooling: the sensible default.
 
-    The mean leaves no place for where a thing stands in the picture, and few weights (0.29 M): what remains to be learnt is
-    texture, which is where generated images differ.
+    Four pairs of convolutions with batch norm, the mean over the whole image, one linear layer. The mean leaves no place for
+    where a thing stands in the picture, and few weights (0.29 M): what remains to be learnt is texture, which is where
+    generated images differ.
     """
 
     suggested_augmentation = "mirror"
     takes_any_size = True
 
-    def __init__(self, image_size_px: int, base_channels: int) -> None:
+    def __init__(self, *, image_size_px: int = 128, base_channels: int = 16) -> None:
         super().__init__()
-        self.image_size_px = image_size_px
+        self.image_size_px = checked_size("small-cnn", image_size_px)
         layers: list[nn.Module] = []
         width = 3
         for level in range(4):
@@ -46,11 +47,6 @@ class SmallCnn(Detector):
         return logit.squeeze(1)
 
 
-def small_cnn(*, image_size_px: int = 128, base_channels: int = 16) -> SmallCnn:
-    """Small convolutional network with global average pooling: the sensible default."""
-    return SmallCnn(checked_size("small-cnn", image_size_px), base_channels)
-
-
 # (channels, dropout behind the block); each block halves the side.
 BLOCKS = ((32, 0.2), (64, 0.3), (128, 0.5))
 DENSE = ((1024, 0.4), (512, 0.5))
@@ -58,18 +54,18 @@ EPSILON, MOMENTUM = 1e-3, 0.01  # of batch norm in Keras; its momentum of 0.99 i
 
 
 class SeedCnn(Detector):
-    """Six convolutions in pairs, two dense layers, two outputs.
+    """The lab report's network: six convolutions and three dense layers, 540 MB at 256 px; kept for comparison.
 
-    Each layer is followed by ReLU and then by batch norm, in this order. At 256 px it has 135,035,554 parameters and 3,968
-    statistics, 134,218,752 of the parameters in the first dense layer alone: with some 1,440 training images it learns them by
-    heart, which is why it is kept for comparison and is not the default.
+    Two outputs; each layer before is followed by ReLU and then by batch norm, in this order. At 256 px it has 135,035,554
+    parameters and 3,968 statistics, 134,218,752 of the parameters in the first dense layer alone: with some 1,440 training
+    images it learns them by heart, which is why it is not the default.
     """
 
     suggested_augmentation = "rotate-shift-mirror"
 
-    def __init__(self, image_size_px: int) -> None:
+    def __init__(self, *, image_size_px: int = 256) -> None:
         super().__init__()
-        self.image_size_px = image_size_px
+        self.image_size_px = checked_size("seed-cnn", image_size_px)
         layers: list[nn.Module] = []
         width = 3
         for channels, dropout in BLOCKS:
@@ -104,11 +100,6 @@ class SeedCnn(Detector):
         return generated - real
 
 
-def seed_cnn(*, image_size_px: int = 256) -> SeedCnn:
-    """The lab report's network: six convolutions and three dense layers, 540 MB at 256 px; kept for comparison."""
-    return SeedCnn(checked_size("seed-cnn", image_size_px))
-
-
 # Brightness (ITU-R BT.601) and two colour differences, one a row.
 OPPONENT = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 FLOOR = 1e-8  # far below what 8 bits leave (some 1e-6); without it the logarithm of a flat image would be minus infinity
@@ -127,15 +118,18 @@ def power_spectrum(planes: Tensor) -> Tensor:
 
 
 class Spectrum(LinearDetector):
-    """Logistic regression on the log power spectrum of brightness and colour, averaged over a grid of frequencies.
+    """Logistic regression on the log power spectrum of brightness and colour: seconds on a CPU.
 
-    Upsampling leaves peaks and a wrong fall-off at high frequencies (Durall et al. 2020). A Hann window keeps the image's
-    borders out of it; frequencies that differ in sign alone are one, since a mirrored picture is as real.
+    Powers are averaged over a grid of frequencies. Upsampling leaves peaks and a wrong fall-off at high frequencies (Durall et
+    al. 2020). A Hann window keeps the image's borders out of it; frequencies that differ in sign alone are one, since a
+    mirrored picture is as real.
     """
 
     opponent: Tensor
 
-    def __init__(self, image_size_px: int, bins: int) -> None:
+    def __init__(self, *, image_size_px: int = 128, bins: int = 16) -> None:
+        if not 1 <= bins <= checked_size("spectrum", image_size_px) // 2 + 1:
+            raise UsageError(f"detector spectrum, option bins: {bins} is not within 1 to {image_size_px // 2 + 1}")
         super().__init__(3 * bins**2)
         self.image_size_px = image_size_px
         self.bins = bins
@@ -152,14 +146,6 @@ class Spectrum(LinearDetector):
     def features(self, x: Tensor) -> Tensor:
         means = F.adaptive_avg_pool2d(self.power(x), self.bins)
         return torch.log(means + FLOOR).flatten(1)
-
-
-def spectrum(*, image_size_px: int = 128, bins: int = 16) -> Spectrum:
-    """Logistic regression on the log power spectrum of brightness and colour: seconds on a CPU."""
-    checked_size("spectrum", image_size_px)
-    if not 1 <= bins <= image_size_px // 2 + 1:
-        raise UsageError(f"detector spectrum, option bins: {bins} is not within 1 to {image_size_px // 2 + 1}")
-    return Spectrum(image_size_px, bins)
 
 
 MULTIPLE_PX = 8

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fruitgan import randomness
 from fruitgan.errors import UsageError
-from fruitgan.networks.backbones import Backbone, build_backbone
+from fruitgan.networks.backbones import build_backbone
 from fruitgan.networks.contracts import Discriminator, SizeRule
 from fruitgan.networks.layers import InstanceNorm, initialise, spectral_norm
 
@@ -57,16 +57,20 @@ class PatchDiscriminator(Discriminator):
 
 
 class MultiscalePatchDiscriminator(Discriminator):
-    """A PatchGAN at full size, another at half size, and so on.
+    """70 x 70 PatchGANs on the image and on the image averaged to half, a quarter, ..., with spectral norm.
 
-    Wang et al. 2018 (pix2pixHD), section 3.2: the coarser ones see what a shape is, the finer ones its texture. With spectral
-    norm (Miyato et al. 2018, equation 8; one power iteration a forward in training) no layer enlarges its input; alone, no
-    instance norm hides colour, and every layer makes its input smaller, so that it learns slowly. With `mixed` all scales but
-    the coarsest have instance norm: fine texture is learned soon, and colour is seen by one. A single scale has it too.
+    `norm` is `spectral`, `instance`, `spectral-instance` (both), `mixed` (instance, but for the coarsest of several scales) or
+    `none`. Wang et al. 2018 (pix2pixHD), section 3.2: the coarser ones see what a shape is, the finer ones its texture. With
+    spectral norm (Miyato et al. 2018, equation 8; one power iteration a forward in training) no layer enlarges its input;
+    alone, no instance norm hides colour, and every layer makes its input smaller, so that it learns slowly. With `mixed` all
+    scales but the coarsest have instance norm: fine texture is learned soon, and colour is seen by one. A single scale has it
+    too.
     """
 
-    def __init__(self, base_channels: int, scales: int, norm: str) -> None:
+    def __init__(self, *, base_channels: int = 64, scales: int = 2, norm: str = "spectral") -> None:
         super().__init__()
+        if norm not in NORMS:
+            raise UsageError(f"discriminator patch-multiscale, option norm: {norm!r} is not one of {', '.join(NORMS)}")
         normed_scales = {"instance": scales, "spectral-instance": scales, "mixed": max(1, scales - 1)}.get(norm, 0)
         self.scales = nn.ModuleList(
             patch_layers(base_channels, 0.2, InstanceNorm if level < normed_scales else None, bias=True)
@@ -86,28 +90,44 @@ class MultiscalePatchDiscriminator(Discriminator):
 
 
 class ProjectedDiscriminator(Discriminator):
-    """A head of patch logits on the backbone's map at each stride, and plain discriminators of pixels beside them.
+    """Spectral heads on a frozen, pretrained backbone at several strides, and two small pixel discriminators that see colour.
 
-    The heads see texture, parts and objects, as ImageNet taught the backbone; the pixel discriminators have no norm that would
-    hide absolute colour from them. Spectral norm (Miyato et al. 2018) throughout, so that hinge loss stays in its range.
-    With `mix`, each map first goes through a fixed random 1 x 1 convolution, so that no few channels decide (Sauer et al. 2021,
-    section 3.2, cross-channel mixing). One logit map a stride, then one a pixel scale.
+    `backbone` is `efficientnet-lite1`, `torchvision:NAME` or `timm:NAME`; `pixel_scales` counts the pixel discriminators, each
+    at a quarter of the size before it (0: none). The heads see texture, parts and objects, as ImageNet taught the backbone; the
+    pixel discriminators have no norm that would hide absolute colour from them. Spectral norm (Miyato et al. 2018) throughout,
+    so that hinge loss, which it is for, stays in its range. With `mix`, each map first goes through a fixed random 1 x 1
+    convolution, so that no few channels decide (Sauer et al. 2021, section 3.2, cross-channel mixing). One logit map a stride,
+    then one a pixel scale.
     """
 
-    def __init__(self, backbone: Backbone, strides: tuple[int, ...], base_channels: int, pixel_scales: int, mix: bool) -> None:
+    def __init__(
+        self,
+        *,
+        backbone: str = "efficientnet-lite1",
+        strides: str = "4,8,16",
+        base_channels: int = 64,
+        pixel_scales: int = 2,
+        mix: bool = False,
+    ) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.strides = strides
-        self.heads = nn.ModuleList(_head(backbone.channels[stride], base_channels) for stride in strides)
+        try:
+            self.strides = tuple(sorted({int(stride) for stride in strides.split(",")}))
+        except ValueError:
+            raise UsageError(f"discriminator projected, option strides: {strides!r} is not a list such as 4,8,16") from None
+        if base_channels < 1 or pixel_scales < 0:
+            raise UsageError("discriminator projected: base_channels must be 1 or more, pixel_scales 0 or more")
+        self.backbone = build_backbone(backbone, self.strides)
+        channels = {stride: self.backbone.channels[stride] for stride in self.strides}
+        self.heads = nn.ModuleList(_head(width, base_channels) for width in channels.values())
         self.pixels = nn.ModuleList(_pixel_layers(max(1, base_channels // 2)) for _ in range(pixel_scales))
         self.mixes = mix
         if mix:
-            for stride in strides:
-                self.register_buffer(f"mixing_{stride}", _mixing(backbone.channels[stride], stride), persistent=False)
+            for stride, width in channels.items():
+                self.register_buffer(f"mixing_{stride}", _mixing(width, stride), persistent=False)
         for part in (self.heads, self.pixels):
             initialise(part)
             spectral_norm(part)
-        minimum = max(max(strides), 8 * PIXEL_SCALE ** max(0, pixel_scales - 1))
+        minimum = max(*self.strides, 8 * PIXEL_SCALE ** max(0, pixel_scales - 1))
         self.size_rule = SizeRule(minimum_px=minimum, multiple_of_px=1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -156,36 +176,3 @@ def patch_70(*, base_channels: int = 64) -> PatchDiscriminator:
 def patch_70_affine(*, base_channels: int = 64) -> PatchDiscriminator:
     """70 x 70 PatchGAN of the TensorFlow tutorial: affine instance norm, biases in the last layer alone, slope 0.3."""
     return PatchDiscriminator(patch_layers(base_channels, 0.3, lambda width: InstanceNorm(width, affine=True), bias=False))
-
-
-def patch_multiscale(*, base_channels: int = 64, scales: int = 2, norm: str = "spectral") -> MultiscalePatchDiscriminator:
-    """70 x 70 PatchGANs on the image and on the image averaged to half, a quarter, ..., with spectral norm.
-
-    `norm` is `spectral`, `instance`, `spectral-instance` (both), `mixed` (instance, but for the coarsest of several scales) or
-    `none`.
-    """
-    if norm not in NORMS:
-        raise UsageError(f"discriminator patch-multiscale, option norm: {norm!r} is not one of {', '.join(NORMS)}")
-    return MultiscalePatchDiscriminator(base_channels, scales, norm)
-
-
-def projected(
-    *,
-    backbone: str = "efficientnet-lite1",
-    strides: str = "4,8,16",
-    base_channels: int = 64,
-    pixel_scales: int = 2,
-    mix: bool = False,
-) -> ProjectedDiscriminator:
-    """Spectral heads on a frozen, pretrained backbone at several strides, and two small pixel discriminators that see colour.
-
-    `backbone` is `efficientnet-lite1`, `torchvision:NAME` or `timm:NAME`; `pixel_scales` counts the pixel discriminators, each
-    at a quarter of the size before it (0: none); `mix` mixes each map's channels by fixed random weights. For hinge loss.
-    """
-    try:
-        wanted = tuple(sorted({int(stride) for stride in strides.split(",")}))
-    except ValueError:
-        raise UsageError(f"discriminator projected, option strides: {strides!r} is not a list such as 4,8,16") from None
-    if base_channels < 1 or pixel_scales < 0:
-        raise UsageError("discriminator projected: base_channels must be 1 or more, pixel_scales 0 or more")
-    return ProjectedDiscriminator(build_backbone(backbone, wanted), wanted, base_channels, pixel_scales, mix)

@@ -60,13 +60,16 @@ class _ShuffledGenerator(MaskedGenerator):
         return composed(source, self.smooth(at_least_fp32(F.pixel_shuffle(self.head(inner), self.factor))))
 
 
-class MobileGenerator(_ShuffledGenerator):
-    """Works at half and quarter size. Points for `encode`: 0 the stem, 1 at a quarter of the size, then each block."""
+class Mobile(_ShuffledGenerator):
+    """Light generator of depthwise separable blocks with image-residual output and soft mask; at rest it is the identity.
+
+    Works at half and quarter size. Points for `encode`: 0 the stem, 1 at a quarter of the size, then each block.
+    """
 
     size_rule = SizeRule(minimum_px=8, multiple_of_px=4)
     factor = 2
 
-    def __init__(self, base_channels: int, blocks: int, mask: bool) -> None:
+    def __init__(self, *, base_channels: int = 32, blocks: int = 6, mask: bool = True) -> None:
         super().__init__()
         c = base_channels
         self.stem = _stem(c, self.factor)
@@ -81,13 +84,16 @@ class MobileGenerator(_ShuffledGenerator):
         return self._composed(x, self.join(torch.cat([self.widen(self.trunk(skip)), skip], dim=1)))
 
 
-class LiteGenerator(_ShuffledGenerator):
-    """Works at one size alone, a quarter's; points for `encode`: 0 the stem, then each block."""
+class Lite(_ShuffledGenerator):
+    """Student at a quarter of the size alone: separable blocks between pixel unshuffle and shuffle, image-residual output.
+
+    Points for `encode`: 0 the stem, then each block.
+    """
 
     size_rule = SizeRule(minimum_px=8, multiple_of_px=4)
     factor = 4
 
-    def __init__(self, base_channels: int, blocks: int) -> None:
+    def __init__(self, *, base_channels: int = 96, blocks: int = 8) -> None:
         super().__init__()
         self.trunk = nn.Sequential(_stem(base_channels, self.factor), *(separable_block(base_channels) for _ in range(blocks)))
         self._finish(base_channels, 3 * self.factor**2, list(self.trunk))
@@ -96,8 +102,8 @@ class LiteGenerator(_ShuffledGenerator):
         return self._composed(x, self.trunk(x))
 
 
-class LiteUGenerator(_ShuffledGenerator):
-    """A U of depthwise separable convolutions: a half, a quarter, an eighth, a sixteenth of the size, and up again.
+class LiteU(_ShuffledGenerator):
+    """Student with a view of the whole: a U of separable convolutions down to a sixteenth, image-residual output.
 
     Going up, the map is upsampled bilinearly, brought to the level's width and added to what went down there. Points for
     `encode`: 0 to 3 the levels going down, then each block at the bottom.
@@ -106,7 +112,7 @@ class LiteUGenerator(_ShuffledGenerator):
     size_rule = SizeRule(minimum_px=32, multiple_of_px=16)
     factor = 2
 
-    def __init__(self, base_channels: int, blocks: int) -> None:
+    def __init__(self, *, base_channels: int = 32, blocks: int = 8) -> None:
         super().__init__()
         widths = [base_channels * multiple for multiple in U_WIDTHS]
         downs = [_down(narrow, wide) for narrow, wide in itertools.pairwise(widths)]
@@ -133,18 +139,3 @@ def _down(narrow: int, wide: int) -> nn.Sequential:
         InstanceNorm(wide, affine=True),
         nn.ReLU(inplace=True),
     )
-
-
-def mobile(*, base_channels: int = 32, blocks: int = 6, mask: bool = True) -> MobileGenerator:
-    """Light generator of depthwise separable blocks with image-residual output and soft mask; at rest it is the identity."""
-    return MobileGenerator(base_channels, blocks, mask)
-
-
-def lite(*, base_channels: int = 96, blocks: int = 8) -> LiteGenerator:
-    """Student at a quarter of the size alone: separable blocks between pixel unshuffle and shuffle, image-residual output."""
-    return LiteGenerator(base_channels, blocks)
-
-
-def lite_u(*, base_channels: int = 32, blocks: int = 8) -> LiteUGenerator:
-    """Student with a view of the whole: a U of separable convolutions down to a sixteenth, image-residual output."""
-    return LiteUGenerator(base_channels, blocks)

@@ -85,16 +85,17 @@ def _normed(channels_in: int, channels_out: int, kernel_px: int = 3) -> list[nn.
 
 
 class AntialiasedGenerator(MaskedGenerator):
-    """Stem at full size, two blurred poolings, `blocks` residual blocks at a quarter, two bilinear upsamplings.
+    """ResNet with blur pooling and bilinear upsampling; with `residual` it changes the source, where `mask` says.
 
-    With `residual` the output is `composed` of the source and the last layer's maps, which start at 0, so that the untrained
-    output is the input; without, it is the tanh of them. `mask` adds the map that says where the change counts.
+    Stem at full size, two blurred poolings, `blocks` residual blocks at a quarter, two bilinear upsamplings. With `residual`
+    the output is `composed` of the source and the last layer's maps, which start at 0, so that the untrained output is the
+    input; without, it is the tanh of them. `mask` adds the map that says where the change counts.
     Points for `encode`: 0 after the stem, 1 and 2 after the poolings, then one after each block.
     """
 
     size_rule = SizeRule(minimum_px=8, multiple_of_px=4)
 
-    def __init__(self, base_channels: int, blocks: int, residual: bool, mask: bool) -> None:
+    def __init__(self, *, base_channels: int = 56, blocks: int = 9, residual: bool = True, mask: bool = True) -> None:
         super().__init__()
         c = base_channels
         self.residual = residual
@@ -104,7 +105,7 @@ class AntialiasedGenerator(MaskedGenerator):
         residuals = (Residual(*_normed(4 * c, 4 * c), nn.ReLU(inplace=True), *_normed(4 * c, 4 * c)) for _ in range(blocks))
         self.encoder = nn.Sequential(stem, *downs, *residuals)
         self.decoder = nn.Sequential(*ups)
-        self.head = ReflectConv2d(c, 4 if mask else 3, 7)
+        self.head = ReflectConv2d(c, 4 if mask and residual else 3, 7)
         self.encode_points = len(self.encoder)
         initialise(self)
         if residual:
@@ -139,8 +140,3 @@ def junyanz_resnet(
 def mobile_resnet(*, base_channels: int = 32, blocks: int = 9) -> ResNetGenerator:
     """Student shaped as the paper's ResNet, its blocks depthwise separable (as in Li et al. 2020, GAN Compression)."""
     return ResNetGenerator(base_channels, blocks, separable_block)
-
-
-def resnet_aa(*, base_channels: int = 56, blocks: int = 9, residual: bool = True, mask: bool = True) -> AntialiasedGenerator:
-    """ResNet with blur pooling and bilinear upsampling; with `residual` it changes the source, where `mask` says."""
-    return AntialiasedGenerator(base_channels, blocks, residual, mask and residual)

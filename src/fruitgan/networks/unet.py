@@ -78,12 +78,13 @@ class UNetGenerator(Generator):
 
 
 class Pix2PixUNet(Generator):
-    """The UNet of pytorch-CycleGAN-and-pix2pix (`norm` instance or batch): maps are activated before a layer, not behind it.
+    """UNet of pytorch-CycleGAN-and-pix2pix: `depth` 8 for 256 px, 7 for 128 px; `norm` instance or batch.
 
-    The innermost map has no norm; dropout stands behind the norms of the maps of 8 `base_channels`, but for the innermost.
+    Maps are activated before a layer, not behind it. The innermost map has no norm; dropout stands behind the norms of the
+    maps of 8 `base_channels`, but for the innermost.
     """
 
-    def __init__(self, depth: int, base_channels: int, norm: str, dropout: float) -> None:
+    def __init__(self, *, base_channels: int = 64, depth: int = 8, norm: str = "instance", dropout: float = 0.0) -> None:
         super().__init__()
         widths, bias = [base_channels * min(2**level, 8) for level in range(depth)], norm != "batch"
         self.downs = nn.ModuleList([Downsample(3, widths[0], bias=bias)])
@@ -109,11 +110,6 @@ class Pix2PixUNet(Generator):
             x = torch.cat([maps.pop(), up(x)], dim=1)
         image: Tensor = self.head(x)
         return image
-
-
-def junyanz_unet(*, base_channels: int = 64, depth: int = 8, norm: str = "instance", dropout: float = 0.0) -> Pix2PixUNet:
-    """UNet of pytorch-CycleGAN-and-pix2pix: `depth` 8 for 256 px, 7 for 128 px; `norm` instance or batch."""
-    return Pix2PixUNet(depth, base_channels, norm, dropout)
 
 
 def unet_256(*, base_channels: int = 64, dropout: float = 0.5) -> UNetGenerator:

@@ -16,18 +16,23 @@ from fruitgan.data.augment import Augmentation
 from fruitgan.errors import UsageError
 
 
-@dataclass
+@dataclass(kw_only=True)
 class RotateShiftMirror(Augmentation):
-    """Turned about the centre by up to `degrees`, moved by up to `shift` of the side along each axis, mirrored half the time.
+    """Rotation by up to 15 degrees, shift by up to a tenth and mirroring, borders repeated: the lab report's, for detectors.
 
-    What lies outside repeats the nearest border pixel; between pixels it is bilinear. The numbers drawn for an image: angle,
-    shift across, shift down, and whether it is mirrored. An angle above 0 turns the picture counter-clockwise.
+    Between pixels it is bilinear. The numbers drawn for an image: angle (above 0 it turns the picture counter-clockwise about
+    its centre), shift across, shift down (at most `shift` of the side), and whether it is mirrored, half the time.
     """
 
-    degrees: float
-    shift: float
-    mirror: bool
+    degrees: float = 15.0
+    shift: float = 0.1
+    mirror: bool = True
     draws = 4
+
+    def __post_init__(self) -> None:
+        for name, value, most in (("degrees", self.degrees, 180), ("shift", self.shift, 1)):
+            if not 0 <= value <= most:
+                raise UsageError(f"augmentation rotate-shift-mirror, option {name}: {value} is not within 0 to {most}")
 
     def apply(self, images: Tensor, draws: Tensor, image_size_px: int) -> Tensor:
         if self.degrees or self.shift:
@@ -47,7 +52,7 @@ class RotateShiftMirror(Augmentation):
 
 
 class Mirror(Augmentation):
-    """Mirrored half the time, every pixel as it was; the number drawn for an image says whether."""
+    """Random mirroring alone, which leaves the finest texture as it is: for detectors."""
 
     draws = 1
 
@@ -56,7 +61,7 @@ class Mirror(Augmentation):
 
 
 class PartMirror(Augmentation):
-    """A random square of half the picture's side, as it is or mirrored: for detectors that take any size.
+    """Random squares of half the side, mirrored half the time: for detectors that take any size, such as small-cnn.
 
     Four times as fast as the whole picture, and four and more pictures of one. The numbers drawn for an image: where the part
     begins along the width, along the height, and whether it is mirrored.
@@ -79,25 +84,6 @@ def mirrored(images: Tensor, which: Tensor) -> Tensor:
     return torch.where(which.to(images.device).view(-1, 1, 1, 1), hflip(images), images)
 
 
-def rotate_shift_mirror(*, degrees: float = 15.0, shift: float = 0.1, mirror: bool = True) -> RotateShiftMirror:
-    """Rotation by up to 15 degrees, shift by up to a tenth and mirroring, borders repeated: the lab report's, for detectors."""
-    if not 0 <= degrees <= 180:
-        raise UsageError(f"augmentation rotate-shift-mirror, option degrees: {degrees} is not within 0 to 180")
-    if not 0 <= shift <= 1:
-        raise UsageError(f"augmentation rotate-shift-mirror, option shift: {shift} is not within 0 to 1")
-    return RotateShiftMirror(degrees, shift, mirror)
-
-
-def mirror() -> Mirror:
-    """Random mirroring alone, which leaves the finest texture as it is: for detectors."""
-    return Mirror()
-
-
-def part_mirror() -> PartMirror:
-    """Random squares of half the side, mirrored half the time: for detectors that take any size, such as small-cnn."""
-    return PartMirror()
-
-
 LARGEST_SIGMA_PX = 3.0
 SMALLEST_SIGMA_PX = 0.01
 KERNEL_PX = 15
@@ -105,16 +91,21 @@ KERNEL_PX = 15
 QUALITIES = (30, 100)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class BlurJpeg(Augmentation):
-    """Blur of sigma uniform in 0 to 3 px, then JPEG of quality 30 to 100, each with its probability; mirrored half the time.
+    """Random blur, JPEG compression and mirroring, as CNNDetection trains: for detectors (0.5 or 0.1 there).
 
-    Wang et al. 2020, section 4.1. The numbers drawn for an image: whether and how much it is blurred, whether and how much
-    it is compressed, and whether it is mirrored.
+    Wang et al. 2020, section 4.1: blur of sigma uniform in 0 to 3 px, then JPEG of quality 30 to 100, each with `probability`;
+    mirrored half the time. The numbers drawn for an image: whether and how much it is blurred, whether and how much it is
+    compressed, and whether it is mirrored.
     """
 
-    probability: float
+    probability: float = 0.5
     draws = 5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise UsageError(f"augmentation blur-jpeg, option probability: {self.probability} is not within 0 to 1")
 
     def apply(self, images: Tensor, draws: Tensor, image_size_px: int) -> Tensor:
         images = self._changed(images, draws[:, 0], self._blurred, draws[:, 1])
@@ -140,10 +131,3 @@ class BlurJpeg(Augmentation):
         quality = low + (amounts * (high - low + 1)).floor()
         coded: Tensor = jpeg_codec_differentiable(images, quality)
         return coded.clamp(0, 1)
-
-
-def blur_jpeg(*, probability: float = 0.5) -> BlurJpeg:
-    """Random blur, JPEG compression and mirroring, as CNNDetection trains: for detectors (0.5 or 0.1 there)."""
-    if not 0 <= probability <= 1:
-        raise UsageError(f"augmentation blur-jpeg, option probability: {probability} is not within 0 to 1")
-    return BlurJpeg(probability)

@@ -11,16 +11,20 @@ from fruitgan.data.augment import Augmentation
 from fruitgan.errors import UsageError
 
 
-@dataclass
+@dataclass(kw_only=True)
 class JitterMirror(Augmentation):
-    """A random crop from an image kept `load_ratio` times larger (286 for 256), mirrored half the time.
+    """Random crop from a copy `load_ratio` times as large (286 px for 256), and random mirroring.
 
     The numbers drawn for an image: where the crop begins along the width, along the height, and whether it is mirrored.
     """
 
-    load_ratio: float
-    mirror: bool
+    load_ratio: float = 286 / 256
+    mirror: bool = True
     draws = 3
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.load_ratio <= 2:
+            raise UsageError(f"augmentation jitter-mirror, option load_ratio: {self.load_ratio} is not within 1 to 2")
 
     def load_size_px(self, image_size_px: int) -> int:
         return round(image_size_px * self.load_ratio)
@@ -39,7 +43,7 @@ class JitterMirror(Augmentation):
 
 
 class NoAugmentation(Augmentation):
-    """Images as they are."""
+    """No augmentation: every image at the training size, as it is."""
 
     draws = 0
 
@@ -47,33 +51,25 @@ class NoAugmentation(Augmentation):
         return images
 
 
-def jitter_mirror(*, load_ratio: float = 286 / 256, mirror: bool = True) -> JitterMirror:
-    """Random crop from a larger copy (286 px for 256) and random mirroring."""
-    if not 1 <= load_ratio <= 2:
-        raise UsageError(f"augmentation jitter-mirror, option load_ratio: {load_ratio} is not within 1 to 2")
-    return JitterMirror(load_ratio, mirror)
-
-
-def none() -> NoAugmentation:
-    """No augmentation: every image at the training size, as it is."""
-    return NoAugmentation()
-
-
 LOBES = 3
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CropScales(Augmentation):
-    """A square of random size and place, resized to the training size (Lanczos, antialiased), mirrored half the time.
+    """Random square of the picture, resized to the training size: as a crop from load ratios of 1.1 to 2.0; mirrored or not.
 
     With the load ratio r drawn uniformly from `smallest` to `largest`, it is what a crop of S px from the picture at r S px
-    shows. Pictures are kept at the largest. The numbers drawn for an image: r, where the square begins along the width, along
-    the height, and whether it is mirrored.
+    shows (Lanczos, antialiased). Pictures are kept at the largest. The numbers drawn for an image: r, where the square begins
+    along the width, along the height, and whether it is mirrored.
     """
 
-    smallest: float
-    largest: float
+    smallest: float = 1.1
+    largest: float = 2.0
     draws = 4
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.smallest <= self.largest <= 4:
+            raise UsageError(f"augmentation crop-scales: {self.smallest} and {self.largest} do not rise within 1 to 4")
 
     def load_size_px(self, image_size_px: int) -> int:
         return round(image_size_px * self.largest)
@@ -102,13 +98,6 @@ def _lanczos(first: Tensor, side: Tensor, length_px: int, size_px: int) -> Tenso
     distance = (torch.arange(length_px, device=side.device) + 0.5 - middle) / ratio
     weights = torch.sinc(distance) * torch.sinc(distance / LOBES) * (distance.abs() < LOBES)
     return weights / weights.sum(2, keepdim=True)
-
-
-def crop_scales(*, smallest: float = 1.1, largest: float = 2.0) -> CropScales:
-    """Random square of the picture, resized to the training size: as a crop from load ratios of 1.1 to 2.0; mirrored or not."""
-    if not 1 <= smallest <= largest <= 4:
-        raise UsageError(f"augmentation crop-scales: {smallest} and {largest} do not rise within 1 to 4")
-    return CropScales(smallest, largest)
 
 
 MOVING_DRAWS = 5

@@ -9,11 +9,11 @@ from fruitgan.networks.contracts import Detector, Generator, SizeRule
 
 
 class AffineGenerator(Generator):
-    """Mixes each pixel's colours: two 1 x 1 convolutions and a tanh."""
+    """Mixes the colours of each pixel: two 1 x 1 convolutions and a tanh."""
 
     size_rule = SizeRule(minimum_px=1, multiple_of_px=1)
 
-    def __init__(self, base_channels: int, slope: float) -> None:
+    def __init__(self, *, base_channels: int = 8, slope: float = 0.2) -> None:
         super().__init__()
         self.widen = nn.Conv2d(3, base_channels, 1)
         self.activation = nn.LeakyReLU(slope)
@@ -24,11 +24,11 @@ class AffineGenerator(Generator):
 
 
 class BrightnessDetector(Detector):
-    """A logistic regression on the mean of each colour."""
+    """Judges an image by its mean colour: a logistic regression on the mean of each."""
 
     image_size_px = 32
 
-    def __init__(self, gain: float) -> None:
+    def __init__(self, *, gain: float = 1.0) -> None:
         super().__init__()
         self.gain = gain
         self.weigh = nn.Linear(3, 1)
@@ -36,13 +36,3 @@ class BrightnessDetector(Detector):
     def forward(self, x: Tensor) -> Tensor:
         logit: Tensor = self.weigh(x.mean(dim=(2, 3))).squeeze(1) * self.gain
         return logit
-
-
-def plum_affine(*, base_channels: int = 8, slope: float = 0.2) -> AffineGenerator:
-    """Mixes the colours of each pixel."""
-    return AffineGenerator(base_channels, slope)
-
-
-def plum_brightness(*, gain: float = 1.0) -> BrightnessDetector:
-    """Judges an image by its mean colour."""
-    return BrightnessDetector(gain)
