@@ -61,6 +61,11 @@ def test_a_plan_has_every_option_of_every_part() -> None:
     assert made.seed == 0
 
 
+def test_an_option_that_was_typed_stands_in_the_recipe_in_its_own_type() -> None:
+    recipe = plan(recipe="fast", generator_options={"base_channels": "40", "mask": "false"}).recipe
+    assert recipe.generator.options == {"base_channels": 40, "mask": False}
+
+
 def test_a_recipes_options_stay_with_the_recipes_own_choice() -> None:
     own = {"backbone": "efficientnet-lite1", "strides": "4,8,16", "base_channels": 32, "pixel_scales": 2, "mix": False}
     assert plan(recipe="fast").discriminator.options == own
