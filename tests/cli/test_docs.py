@@ -1,19 +1,12 @@
 from __future__ import annotations
 
 import re
-import runpy
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-
-
-def test_the_generated_pages_are_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["generate.py", "--check"])
-    assert runpy.run_path(str(ROOT / "docs" / "generate.py"))["main"]() == 0
 
 
 @pytest.mark.parametrize("name", ["main-command", "test-command"])

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from evaluations import fill
+from typed_commands import run_json
 
 from fruitgan.cli import main
 from fruitgan.evaluate import job
 
-Fruitgan = Callable[..., subprocess.CompletedProcess[str]]
 Capture = pytest.CaptureFixture[str]
 FAKES = ("--fake-dir", "a/predicted")
 QUICK = ("--quick", "--features", "colour", "--metrics", "kid,fid", "--device", "cpu", "--threads", "1")
@@ -39,15 +38,13 @@ def here(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_json_is_one_object_on_stdout_and_the_files_are_there(fruitgan: Fruitgan, here: Path) -> None:
-    done = fruitgan("evaluate", *FAKES, *QUICK, "--attackers", "spectrum", "--json", cwd=here)
-    assert done.returncode == 0, done.stderr
-    values = json.loads(done.stdout)
+def test_the_json_is_one_object_on_stdout_and_the_files_are_there(here: Path, capsys: Capture) -> None:
+    values = run_json(capsys, "evaluate", *FAKES, *QUICK, "--attackers", "spectrum")
     assert values["kid"]["interval"][0] <= values["kid"]["value"]
     assert {"fid", "floor", "r", "leaks", "detector", "withheld"} <= values.keys()
     assert {"name", "accuracy", "interval", "auc", "p_value", "n"} <= values["detector"].keys()
-    folder = here / values["out"]
-    assert folder.parent == here / "runs/evaluate"
+    folder = Path(values["out"])
+    assert folder.parent == Path("runs/evaluate")
     assert json.loads((folder / "evaluation.json").read_text()) == values
     assert (folder / "report.html").stat().st_size > 10_000
 

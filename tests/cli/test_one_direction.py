@@ -38,6 +38,7 @@ def typed(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """Types a command in that folder; gives exit code, stdout and stderr."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("FRUITGAN_GPU", "none")
+    monkeypatch.setenv("FRUITGAN_ENGINE", "torch")
 
     def run(*arguments: str) -> tuple[int, str, str]:
         code = main([*arguments])
@@ -70,7 +71,7 @@ def test_it_translates_and_exports_its_direction_and_no_other(folder: Path, type
     assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
     code, _, said = typed("translate", picture, "--bundle", "one", "--to", "pear", "-o", "c.png")
     assert (code, said) == (2, "error: --to pear: the bundle one only leads to plum\n")
-    data = ("--data", "pear2plum", "--bundle", "one", "--engine", "torch")
+    data = ("--data", "pear2plum", "--bundle", "one")
     for command in (("translate", picture, "--bundle", "one", "-o", "c.png"), ("export-dataset", *data, "--out", "no")):
         code, _, said = typed(*command, "--direction", "b2a")
         assert (code, said) == (2, "error: --direction b2a: the bundle one only has a2b\n")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from picture_files import write_fruit_domains
+from typed_commands import run_json
 
+from fruitgan import registry
 from fruitgan.cli import main
+from fruitgan.networks.contracts import detectors, generators
 
 Install = Callable[..., Path]
-Fruitgan = Callable[..., subprocess.CompletedProcess[str]]
+Capture = pytest.CaptureFixture[str]
 PLUGIN = Path(__file__).parents[1] / "plugin"
 STAND_IN = """
 import os
@@ -52,72 +55,83 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def env(site: Path) -> dict[str, str]:
-    return {"PYTHONPATH": str(site)}
+def plugged(site: Path, tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """The plug-in is installed in this process until what this gives is called; a module in the test's folder can be, too."""
+    before, patch = set(sys.modules), pytest.MonkeyPatch()
+
+    def unplug() -> None:
+        patch.undo()
+        for name in set(sys.modules) - before:
+            if (getattr(sys.modules[name], "__file__", None) or "").startswith((str(site), str(tmp_path))):
+                del sys.modules[name]
+        registry.forget()
+
+    for folder in (tmp_path, site):
+        patch.syspath_prepend(folder)
+    registry.forget()
+    yield unplug
+    unplug()
 
 
-def test_it_is_listed_with_its_package_and_version(fruitgan: Fruitgan, env: dict[str, str]) -> None:
-    listed = json.loads(fruitgan("list", "--json", env=env).stdout)
-    plugged = (("generators", "plum-affine"), ("detectors", "plum-brightness"), ("trackers", "trackio"), ("commands", "plum"))
-    for kind, name in plugged:
+def test_it_is_listed_with_its_package_and_version(plugged: object, capsys: Capture) -> None:
+    listed = run_json(capsys, "list")
+    kinds = (("generators", "plum-affine"), ("detectors", "plum-brightness"), ("trackers", "trackio"), ("commands", "plum"))
+    for kind, name in kinds:
         found = [entry for entry in listed[kind] if entry["name"] == name]
         assert [(entry["package"], entry["version"]) for entry in found] == [("fruitgan-plum", "0.3.0")]
 
 
-def test_its_command_is_in_the_help_and_runs(fruitgan: Fruitgan, env: dict[str, str]) -> None:
-    assert "from fruitgan-plum 0.3.0" in fruitgan("--help", env=env).stdout
-    done = fruitgan("plum", "--stones", "0", env=env)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "a plum with no stone\n", "")
-    assert json.loads(fruitgan("plum", "--json", env={**env, "FRUITGAN_STONES": "1"}).stdout) == {"stones": 1}
+def test_its_command_is_in_the_help_and_runs(plugged: object, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    assert main(["--help"]) == 0
+    assert "from fruitgan-plum 0.3.0" in capsys.readouterr().out
+    assert main(["plum", "--stones", "0"]) == 0
+    assert capsys.readouterr() == ("a plum with no stone\n", "")
+    monkeypatch.setenv("FRUITGAN_STONES", "1")
+    assert run_json(capsys, "plum") == {"stones": 1}
 
 
-def test_its_errors_are_lines_with_exit_codes_too(fruitgan: Fruitgan, env: dict[str, str]) -> None:
-    done = fruitgan("plum", "--stones", "2", env=env)
-    assert (done.returncode, done.stderr) == (3, "error: a plum with 2 stones is no plum\n")
-    assert "Traceback" in fruitgan("plum", "--stones", "2", "--debug", env=env).stderr
+def test_its_errors_are_lines_with_exit_codes_too(plugged: object, capsys: Capture) -> None:
+    assert main(["plum", "--stones", "2"]) == 3
+    assert capsys.readouterr().err == "error: a plum with 2 stones is no plum\n"
+    assert main(["plum", "--stones", "2", "--debug"]) == 3
+    assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_training_with_its_generator_and_tracker_translates_and_names_it_where_it_is_missing(
-    fruitgan: Fruitgan, env: dict[str, str], tmp_path: Path
+    plugged: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
+    monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
     write_fruit_domains(tmp_path / "data", 2, 32, splits=("trainA", "trainB"))
     (tmp_path / "trackio.py").write_text(STAND_IN)  # trackio refuses the pillow that fruitgan needs
-    words = ["--recipe", "fast", "--image-size", "48", "--steps", "1", "--name", "plums", "--out", tmp_path / "runs"]
+    words = ["--recipe", "fast", "--image-size", "48", "--steps", "1", "--name", "plums", "--out", str(tmp_path / "runs")]
     plum = ["--generator", "plum-affine", "--generator-option", "base_channels=4", "--track", "trackio"]
-    done = fruitgan(
-        *("train-gan", "--data", tmp_path / "data", *words, *plum, "--gpu", "none"),
-        env={"PYTHONPATH": f"{env['PYTHONPATH']}:{tmp_path}", "SEEN": str(tmp_path / "seen")},
-    )
-    assert done.returncode == 0, done.stderr
-    assert "trackio show" in done.stderr
-    assert "initialized" not in done.stdout
+    small = ["--discriminator", "patch-70", "--discriminator-option", "base_channels=4", "--gpu", "none"]
+    assert main(["train-gan", "--data", str(tmp_path / "data"), *words, *plum, *small]) == 0
+    said = capsys.readouterr()
+    assert "trackio show" in said.err
+    assert "initialized" not in said.out
     init, losses, image, finish = (tmp_path / "seen").read_text().splitlines()
     assert init.startswith("init fruitgan plums-")
     assert "losses/cycle_a" in losses
     assert (image, finish) == ("1 samples", "finish")
     picture, bundle = tmp_path / "data" / "trainA" / "0.png", tmp_path / "runs" / "plums"
-    translate = ["translate", picture, "--bundle", bundle, "-o", tmp_path / "t"]
-    assert fruitgan(*translate, env=env).returncode == 0
-    missing = fruitgan(*translate, "--overwrite")
-    assert missing.returncode == 4
-    assert "pip install fruitgan-plum" in missing.stderr
+    translate = ["translate", str(picture), "--bundle", str(bundle), "-o", str(tmp_path / "t"), "--engine", "torch"]
+    assert main(translate) == 0
+    plugged()
+    capsys.readouterr()
+    assert main([*translate, "--overwrite"]) == 4
+    assert "pip install fruitgan-plum" in capsys.readouterr().err
 
 
-def test_its_networks_keep_the_contracts(site: Path) -> None:
-    program = """
-import torch
-from fruitgan.networks.contracts import detectors, generators
-torch.set_num_threads(1)
-choice = generators.choose("plum-affine", {"base_channels": "4"})
-assert (choice.package, choice.version, choice.options) == ("fruitgan-plum", "0.3.0", {"base_channels": 4, "slope": 0.2})
-generator = generators.build(choice)
-x = torch.rand(2, 3, 5, 7) * 2 - 1
-assert generator(x).shape == x.shape and generator(x).abs().max() <= 1
-detector = detectors.build(detectors.choose("plum-brightness"))
-assert detector(torch.rand(4, 3, 32, 32)).shape == (4,)
-"""
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], env={"PYTHONPATH": str(site)}, check=False)
-    assert done.returncode == 0
+def test_its_networks_keep_the_contracts(plugged: object) -> None:
+    choice = generators.choose("plum-affine", {"base_channels": "4"})
+    assert (choice.package, choice.version, choice.options) == ("fruitgan-plum", "0.3.0", {"base_channels": 4, "slope": 0.2})
+    x = torch.rand(2, 3, 5, 7) * 2 - 1
+    made = generators.build(choice)(x)
+    assert made.shape == x.shape
+    assert made.abs().max() <= 1
+    assert detectors.build(detectors.choose("plum-brightness"))(torch.rand(4, 3, 32, 32)).shape == (4,)
 
 
 def test_an_unknown_command_can_be_near_to_a_plug_ins(install: Install, capsys: pytest.CaptureFixture[str]) -> None:

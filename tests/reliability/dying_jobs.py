@@ -89,7 +89,7 @@ class Export(Job):
 
     def export(self, folder: Path, **changes: Any) -> dict[str, Any]:
         bundle, fruit = str(self.data / "bundle.safetensors"), str(self.data / "fruit")
-        given = {"bundle": bundle, "data": fruit, "out": folder / "dataset", "gpu": "none", **changes}
+        given = {"bundle": bundle, "data": fruit, "out": folder / "dataset", "engine": "torch", "gpu": "none", **changes}
         result = export_dataset(ExportSettings(**given))
         return {"made": result.made, "kept": result.kept}
 

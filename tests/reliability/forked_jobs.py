@@ -9,13 +9,15 @@ fork, and must end as the one that nothing happened to. An order:
 
 WHAT is one of die, power-cut, power-cut-unsynced (no fsync does anything), full, limit and kill (often, at steps drawn at
 random); of the cases every n-th from the k-th on is tried. What was found, of each:
-`changes`, those to the file system that were counted where nothing happened; `whole`, how that ended; `cases`, each with its
-number (of the change, or the limit in bytes), how the job stopped (`first`), what it `left` unfinished, what was `wrong` with
-the rest, how it went again (`again`), what was `redone` that was whole, how it `ended`, and what was left unfinished then.
+`changes`, those to the file system that were counted where nothing happened (but of kill); `whole`, how that ended; `cases`,
+each with its number (of the change, or the limit in bytes), how the job stopped (`first`), what it `left` unfinished, what was
+`wrong` with the rest, how it went again (`again`), what was `redone` that was whole, how it `ended`, and what was left
+unfinished then.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import math
@@ -25,8 +27,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import sklearn.linear_model  # noqa: F401 - here once, and not in every fork
+import kornia  # noqa: F401 - these here once, and not in every fork
+import sklearn.linear_model  # noqa: F401
 import torch
+import torch._dynamo  # what an optimizer imports at its first step
 from counted_disk import cases, disk, watch_the_disk
 from dying_jobs import TINY, Job, comparable, draw, jobs
 from forks import Tell, forked
@@ -65,13 +69,19 @@ class Trial:
         self.start = out / "start"
         self.start.mkdir(parents=True)
         forked(lambda tell: job.before(self.start))
-        whole, counted = self.folder("whole"), self.folder("counted")
+        whole = self.folder("whole")
         forked(lambda tell: do(job, whole, tell))
         self.whole = job.end(whole)
         # To look at results imports what no fork need import then, so that the changes of all are the same.
         job.whole(whole)
         list(job.wrong(whole))
-        self.changes: list[str] = forked(lambda tell: self.counted(counted, tell))["changes"]
+
+    @functools.cached_property
+    def changes(self) -> list[str]:
+        """Those to the file system where nothing happens."""
+        folder = self.folder("counted")
+        counted: list[str] = forked(lambda tell: self.counted(folder, tell))["changes"]
+        return counted
 
     def folder(self, name: str) -> Path:
         shutil.copytree(self.start, self.out / name)
@@ -143,9 +153,9 @@ def main() -> None:
         name = work["job"]
         trial = trials[name] = trials.get(name) or Trial(out / name, known[name])
         if work["what"] == "kill":
-            tried = [trial.killed_often()]
-        else:
-            tried = [trial.tried(number, **told) for number, told in cases(work, len(trial.changes), LIMITS_BYTES).items()]
+            found.append({**work, "whole": trial.whole, "cases": [trial.killed_often()]})
+            continue
+        tried = [trial.tried(number, **told) for number, told in cases(work, len(trial.changes), LIMITS_BYTES).items()]
         found.append({**work, "changes": trial.changes, "whole": trial.whole, "cases": tried})
     json.dump(found, sys.stdout)
 
