@@ -89,8 +89,8 @@ def _show(console: Console, result: CheckResult) -> None:
 def split_data(
     out: Path = option("--out DIR", "The folder to make.", default=...),
     folder: Path | None = argument("[DIR]", "A folder with one folder a domain, or with trainA and trainB."),
-    data_a: options.DataA = None,
-    data_b: options.DataB = None,
+    data_a: Path | None = option("--data-a DIR", "A folder of images of domain a, instead of DIR."),
+    data_b: Path | None = option("--data-b DIR", "A folder of images of domain b, instead of DIR."),
     test_fraction: float = option("--test-fraction 0..1", "How much is cut off.", default=0.1),
     copy: bool = option("--copy", "Copy the files; else they are linked to.", default=False),
     quiet: options.Quiet = False,

@@ -30,8 +30,8 @@ class CheckSettings:
     """What to look at: `data` is a name or a folder, or else `data_a` and `data_b` are two folders."""
 
     data: str | None = None
-    data_a: Path | None = None
-    data_b: Path | None = None
+    data_a: str | Path | None = None
+    data_b: str | Path | None = None
     domains: tuple[str, str] | None = None
     preprocessing: Preprocessing = AS_USUAL
     """Without a range of values that of the data is found."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import tarfile
@@ -22,6 +23,7 @@ from fruitgan.errors import DataError, EnvironmentProblem, UsageError
 from fruitgan.export_dataset.job import ExportResult, ExportSettings, export_dataset
 from fruitgan.files import CACHE_LIMITS_BYTES, hold
 from fruitgan.machine import cache_folder
+from fruitgan.train_gan.settings import TrainGanSettings, located
 
 Export = Callable[..., ExportResult]
 
@@ -123,6 +125,15 @@ def test_a_shard_here_and_an_address_of_a_file_are_data_of_the_command_too(
         assert main(["export-dataset", *given, "--out", f"there-{number}", "-q"]) == 0, capsys.readouterr().err
         pictures = {name: data for name, data in contents(f"there-{number}").items() if name.endswith(".png")}
         assert pictures.items() <= contents("here").items()
+    capsys.readouterr()
+    folders = [f"file://{tmp_path}/apple2orange/train{letter}" for letter in "AB"]
+    assert main(["data", "check", "--data-a", folders[0], "--data-b", folders[1], "--json", "-q"]) == 0
+    assert sum(split["files"] for split in json.loads(capsys.readouterr().out)["splits"]) == 6
+
+
+def test_a_run_keeps_addresses_as_they_are_and_folders_as_whole_paths(tmp_path: Path) -> None:
+    kept = located(TrainGanSettings(data_a="s3://bucket/apples", data_b=tmp_path))
+    assert (kept.data_a, kept.data_b) == ("s3://bucket/apples", str(tmp_path.resolve()))
 
 
 def test_what_cannot_be_had_is_refused_and_nothing_is_kept(

@@ -14,8 +14,8 @@ SHOWN_PATHS = 5
 
 def export_dataset(
     data: options.Data = None,
-    data_a: options.PlaceA = None,
-    data_b: options.PlaceB = None,
+    data_a: options.DataA = None,
+    data_b: options.DataB = None,
     domains: options.Domains = None,
     background: options.Background = None,
     value_range: options.ValueRange = None,

@@ -34,8 +34,8 @@ class TrainGanSettings:
     """None means: what the recipe says, or what suits the machine."""
 
     data: str | None = None
-    data_a: Path | None = None
-    data_b: Path | None = None
+    data_a: str | Path | None = None
+    data_b: str | Path | None = None
     domains: tuple[str, str] | None = None
     background: str | None = None
     """What transparent pixels lie on; None: white."""
@@ -142,15 +142,18 @@ class TrainGanResult:
 
 def located(settings: TrainGanSettings) -> TrainGanSettings:
     """With whole paths of the data and commits of the Hub, so that a run can be resumed elsewhere and later; a name stays."""
-    data = settings.data
-    if data is not None:
-        data = str(Path(data).resolve()) if Path(data).exists() else pinned_data(data)
+
+    def whole(place: str | Path | None) -> str | None:
+        if place is None or not Path(place).exists():
+            return None if place is None else pinned_data(str(place))
+        return str(Path(place).resolve())
+
     return dataclasses.replace(
         settings,
-        data=data,
+        data=whole(settings.data),
         init_from=bundles.pinned(settings.init_from) or settings.init_from,
-        data_a=settings.data_a and settings.data_a.resolve(),
-        data_b=settings.data_b and settings.data_b.resolve(),
+        data_a=whole(settings.data_a),
+        data_b=whole(settings.data_b),
     )
 
 
