@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -44,7 +44,7 @@ def check_data(
     if what is not None and (data_a is not None or data_b is not None):
         raise UsageError(f"{what}: give a name or a folder, or --data-a and --data-b, not both")
     # What is typed as an argument wins over FRUITGAN_DATA.
-    read = {"data": what or data, "preprocessing": AS_USUAL.asked(background, value_range, fit)}
+    read: dict[str, Any] = {"data": what or data, "preprocessing": AS_USUAL.asked(background, value_range, fit)}
     settings = options.settings_of(CheckSettings, given, **read)
     with console.events() as on_progress:
         result = check(settings, on_progress)
