@@ -1,10 +1,9 @@
-"""What every test stands on: an environment without the user's settings, the command line, and packages made up on the spot."""
+"""What every test stands on: an environment without the user's settings, and packages made up on the spot."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,7 +19,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-Fruitgan = Callable[..., subprocess.CompletedProcess[str]]
 Install = Callable[..., Path]
 
 
@@ -57,27 +55,6 @@ def no_report() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fruitgan.train_gan.segment.training_report", lambda *_: "")
         yield
-
-
-@pytest.fixture
-def fruitgan() -> Fruitgan:
-    """Run `fruitgan ARGUMENTS...` as a process of its own."""
-
-    def run(
-        *arguments: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None, input: str | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "fruitgan", *map(str, arguments)],
-            env={**os.environ, **(env or {})},
-            cwd=cwd,
-            input=input,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-
-    return run
 
 
 @pytest.fixture

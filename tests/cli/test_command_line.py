@@ -16,7 +16,6 @@ from fruitgan.cli import main
 from fruitgan.registry import OWN_PACKAGE, Registry
 
 Install = Callable[..., Path]
-Fruitgan = Callable[..., subprocess.CompletedProcess[str]]
 Captured = pytest.CaptureFixture[str]
 
 TROUBLE = '''
@@ -216,8 +215,7 @@ def test_a_full_disk_under_stdout_is_one_line() -> None:
     assert (done.returncode, done.stderr) == (1, "error: the disk is full: make room, or write elsewhere\n")
 
 
-def test_the_command_runs_as_a_module_and_as_a_script(fruitgan: Fruitgan) -> None:
-    assert fruitgan("--version").stdout == f"fruitgan {__version__}\n"
-    script = Path(sys.executable).with_name("fruitgan")
-    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"fruitgan {__version__}\n"
+def test_the_command_runs_as_a_module_and_as_a_script() -> None:
+    for command in ([sys.executable, "-m", "fruitgan"], [Path(sys.executable).with_name("fruitgan")]):
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+        assert done.stdout == f"fruitgan {__version__}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from fruitgan.demo.fruit import Kind, draw
 from fruitgan.images import Pixels
 
 SPLITS = ("trainA", "trainB", "testA", "testB")
+drawn = functools.cache(draw)
 
 
 def pixels_of(path: str | Path) -> Pixels:
@@ -104,7 +106,7 @@ def write_fruit_domains(
     for seed, split in enumerate(splits):
         (folder / split).mkdir(parents=True)
         for index in range(count):
-            pixels = draw(fruit_a if split.endswith("A") else fruit_b, side_px, seed, index)
+            pixels = drawn(fruit_a if split.endswith("A") else fruit_b, side_px, seed, index)
             Image.fromarray(pixels).save(folder / split / f"{index}.png")
     return folder
 

@@ -73,6 +73,7 @@ def export(photographs: Path, tmp_path: Path, install: Install) -> Export:
 
     def export(**settings: Any) -> tuple[LabelledImage, ...]:
         given = {"data_a": photographs / "left", "data_b": photographs / "right", "count": EACH, "gpu": "none", **settings}
+        given["engine"] = "torch"  # the others would first export a graph
         export_dataset(ExportSettings(bundle=str(tmp_path / "identity.safetensors"), out=tmp_path / "out", **given))
         return read_dataset(tmp_path / "out").images
 
