@@ -166,7 +166,7 @@ def test_a_missing_weight_or_optimizer_is_named(typed: list[str], tmp_path: Path
 def test_a_resumed_run_changes_what_only_affects_later_steps_and_its_log_says_from_where(
     typed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = run_json(capsys, *typed, "--recipe", "fast", "--steps", "25")
+    first = run_json(capsys, *typed, "--recipe", "fast", "--steps", "5")
     resume = ["train-gan", "--resume", "run", "--out", str(tmp_path / "runs"), "--gpu", "none"]
     for words, said in [
         (["--set", "batch_size=2"], "--set batch_size cannot change in a resumed run"),
@@ -175,20 +175,20 @@ def test_a_resumed_run_changes_what_only_affects_later_steps_and_its_log_says_fr
         (["--objective-option", "pool_size=3"], "--objective-options cannot change in a resumed run"),
         (["--set", "steps=90"], "give --steps"),
     ]:
-        assert main([*resume, "--steps", "50", *words]) == 2
+        assert main([*resume, "--steps", "10", *words]) == 2
         assert said in capsys.readouterr().err
-    words = ["--steps", "50", "--set", "optimizers.generators.learning_rate=1e-3", "--cycle-weight", "4"]
+    words = ["--steps", "10", "--set", "optimizers.generators.learning_rate=1e-3", "--cycle-weight", "4"]
     assert main([*resume, *words]) == 0
     assert "optimizers.generators.learning_rate 0.001 instead of 0.0002" in capsys.readouterr().err
     lines = [json.loads(line) for line in (tmp_path / "runs" / "run" / "log.jsonl").read_text().splitlines()]
     (line,) = [line for line in lines if "changes" in line]
-    assert line["step"] == 25
+    assert line["step"] == 5
     assert set(line["changes"]) == {"optimizers.generators.learning_rate", "weights.cycle"}
     assert line["changes"]["optimizers.generators.learning_rate"] == "0.001 instead of 0.0002"
-    assert lines[-1]["step"] == 50
+    assert lines[-1]["step"] == 10
     recipe = recipe_of(first["run"])
     assert recipe["optimizers"]["generators"]["learning_rate"] == 1e-3
     assert recipe["weights"]["cycle"]["end"] == 4
     assert main(["show", str(first["run"])]) == 0
-    assert "step 25: from here on weights.cycle 4.0 instead of" in capsys.readouterr().out
+    assert "step 5: from here on weights.cycle 4.0 instead of" in capsys.readouterr().out
     assert "from here on weights.cycle" in (tmp_path / "runs" / "run" / "report.html").read_text()

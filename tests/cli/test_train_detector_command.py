@@ -15,7 +15,7 @@ from typed_commands import Cli, typed
 
 from fruitgan.cli import main
 from fruitgan.runs.run import locked
-from fruitgan.train_detector import job
+from fruitgan.train_detector import job, page
 from fruitgan.train_detector.detector import LabelledImageDataset, load_detector
 
 
@@ -24,6 +24,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """Runs the command in a folder with a small dataset; gives exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FRUITGAN_GPU", "none")
+    monkeypatch.setattr(page, "plot_files", lambda *_: {})  # they take longer than a few small steps, and are another test's
     write_dataset(Path("dataset"), 25, planted=60)
     return typed("train-detector", capsys)
 

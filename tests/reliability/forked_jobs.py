@@ -80,8 +80,7 @@ class Trial:
     def changes(self) -> list[str]:
         """Those to the file system where nothing happens."""
         folder = self.folder("counted")
-        counted: list[str] = forked(lambda tell: self.counted(folder, tell))["changes"]
-        return counted
+        return list(forked(lambda tell: self.counted(folder, tell))["changes"])
 
     def folder(self, name: str) -> Path:
         shutil.copytree(self.start, self.out / name)

@@ -60,6 +60,12 @@ def settings(data: Path, out: Path, **changes: Any) -> TrainDetectorSettings:
     return TrainDetectorSettings(gpu="none", threads=1, **(given | changes))
 
 
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than a few small steps; those of `trained` are made before this."""
+    monkeypatch.setattr("fruitgan.train_detector.page.plot_files", lambda *_: {})
+
+
 @pytest.fixture(scope="module")
 def trained(easy: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainDetectorResult:
     return train_detector(settings(easy, tmp_path_factory.mktemp("runs"), name="first"))
