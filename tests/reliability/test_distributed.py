@@ -142,13 +142,14 @@ def lines_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
-def test_a_detector_is_trained_by_two_processes_as_by_one(tmp_path: Path) -> None:
-    write_dataset(tmp_path / "dataset", 13, planted=20)
-    words = ("train-detector", "--data", "dataset", "--detector", "small-cnn", "--detector-option", "base_channels=4")
-    words += ("--image-size", "16", "--epochs", "3", "-b", "5", "--json")  # batches that do not divide, and batch norm
-    alone, several = (run(tmp_path, *words, "--gpu", "none", "--name", "one"), run(tmp_path, *words, "--processes", "2"))
+def test_a_detector_is_trained_by_two_processes_as_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_dataset(tmp_path / "dataset", 13, planted=20)
+    words = ("train-detector", "--data", str(data), "--detector", "small-cnn", "--detector-option", "base_channels=4")
+    words += ("--image-size", "16", "--epochs", "3", "-b", "5")  # batches that do not divide, and batch norm
+    one = run_json(capsys, *words, "--gpu", "none", "--out", tmp_path / "alone")
+    several = run(tmp_path, *words, "--processes", "2", "--json")
     assert several.returncode == 0, several.stderr
-    one, other = (json.loads(found.stdout) for found in (alone, several))
+    other = json.loads(several.stdout)
     assert other["accuracy"] == one["accuracy"]
     logs = [lines_of(tmp_path / found["run"]) for found in (one, other)]
     for here, there in zip(*logs, strict=True):
