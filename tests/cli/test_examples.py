@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import runpy
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,8 +29,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.chdir(tmp_path)
     generator = Part(name="mobile", options={"base_channels": 4, "blocks": 1})
     discriminator = Part(name="patch-70", options={"base_channels": 4})
-    small = dataclasses.replace(recipes.fast, generator=generator, discriminator=discriminator)
-    monkeypatch.setattr(recipes, "fast", small)
+    monkeypatch.setattr(recipes, "fast", replace(recipes.fast, generator=generator, discriminator=discriminator))
     monkeypatch.setattr(onnx_engine, "EXPORTERS", ("absent",))  # to export its graph takes longer than all the rest
 
     def run(name: str, *arguments: object) -> str:
