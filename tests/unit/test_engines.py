@@ -24,6 +24,7 @@ from fruitgan.images import bytes_from_unit, unit_from_bytes
 from fruitgan.networks.contracts import generators
 from fruitgan.progress import Note
 from fruitgan.registry import Choice
+from fruitgan.train_gan.recipe import recipes
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -83,13 +84,15 @@ def test_every_generator_of_ours_gives_torchs_picture_through_onnx(
     assert differences("onnx", choice, weights, fruit(2, 256, 512)).max() <= 1
 
 
-def test_every_shipped_bundle_has_its_graph_and_no_other_ships() -> None:
-    cards = [bundles.load_card(bundles.shipped(name)) for name in bundles.shipped_names()]
-    stems = {onnx_engine.shipped_stem(card.generator) for card in cards}
+def test_every_shipped_bundle_and_fast_have_their_graphs_and_no_other_ships() -> None:
+    part = recipes.get("fast").generator
+    choices = [generators.choose(part.name, part.options)]
+    choices += [bundles.load_card(bundles.shipped(name)).generator for name in bundles.shipped_names()]
+    stems = {onnx_engine.shipped_stem(choice) for choice in choices}
     assert {path.stem for path in onnx_engine.SHIPPED.glob("*.onnx")} == stems, "run benchmarks/ship_graphs.py"
     assert {path.stem for path in onnx_engine.SHIPPED.glob("*.json")} == stems
-    for card in cards:
-        found = onnx_engine.find_graph(card.generator)
+    for choice in choices:
+        found = onnx_engine.find_graph(choice)
         assert found is not None
         assert set(found.about.used) == set(found.about.weights)
 
