@@ -6,8 +6,9 @@
 
 Every arm gets the multiply-adds of the reference's `--steps`, counted; what judges is its last weights (averaged, where it
 averages), on the test images, opened once (`--judge held-out`: on the tenth of the training images that no arm trains on, for
-choosing). Intervals are paired: the same images are drawn for both arms of a difference. The GPU's form is about two hours on
-one NVIDIA H200 by our estimate, not tried; a training that was stopped goes on where it was.
+choosing); the pictures stay beside its checkpoints, for other judges. Intervals are paired: the same images are drawn for both
+arms of a difference. The GPU's form is about two hours on one NVIDIA H200 by our estimate, not tried; a training that was
+stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def train(plan: Plan, source: Source, folder: Path, device: torch.device) -> dic
             checkpoints.save(report.step, trainer.stateful())
             rate = (time.monotonic() - began) / (report.step - first)
             print(f"{folder}: step {report.step} of {trainer.total_steps}, {rate:.2f} s a step", flush=True)
-    return {way: trainer.generator(way) for way in WAYS}
+    return {way: trainer.generator(way) for way in trainer.objective.generators}
 
 
 def pictures(paths: Sequence[Path], size_px: int) -> list[Pixels]:
@@ -117,14 +118,17 @@ def described(images: Sequence[Pixels], backend: str) -> Values:
 
 
 def judged(
-    networks: Mapping[str, torch.nn.Module], shown: Mapping[str, list[Pixels]], device: torch.device
+    networks: Mapping[str, torch.nn.Module], shown: Mapping[str, list[Pixels]], folder: Path, device: torch.device
 ) -> dict[str, Values]:
-    """The features of what the networks made, by direction and backend."""
+    """The features of what the networks made, by direction and backend; the pictures stay in the folder for other judges."""
     found: dict[str, Values] = {}
-    for way, (of, _) in WAYS.items():
-        fakes: list[Pixels] = []
-        for start in range(0, len(shown[of]), BATCH):
-            fakes += translate_batch(networks[way], shown[of][start : start + BATCH], device)
+    for way, network in networks.items():
+        fakes, sources = list[Pixels](), shown[WAYS[way][0]]
+        for start in range(0, len(sources), BATCH):
+            fakes += translate_batch(network, sources[start : start + BATCH], device)
+        (folder / way).mkdir(parents=True, exist_ok=True)
+        for number, fake in enumerate(fakes):
+            (folder / way / f"{number:05d}.png").write_bytes(png_bytes(fake))
         found |= {f"{way} {backend}": described(fakes, backend) for backend in BACKENDS}
     return found
 
@@ -146,7 +150,8 @@ def table(found: Mapping[str, list[dict[str, Values]]], real: Mapping[str, Value
         for backend in BACKENDS:
             key = f"{way} {backend}"
             untouched, _ = kids(real[f"{to} {backend}"], real[f"{of} {backend}"], 1)
-            scores = {arm: [kids(real[f"{to} {backend}"], seed[key]) for seed in seeds] for arm, seeds in found.items()}
+            known = {arm: seeds for arm, seeds in found.items() if key in seeds[0]}  # an arm may have one direction
+            scores = {arm: [kids(real[f"{to} {backend}"], seed[key]) for seed in seeds] for arm, seeds in known.items()}
             reference = next(iter(scores))
             for arm, runs in scores.items():
                 value = float(np.mean([score for score, _ in runs]))
@@ -186,6 +191,7 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, help="of the reference; default 10,000, for a CPU 1,000, of fast 1,600")
     parser.add_argument("--image-size", type=int, help="default 256, for a CPU 64, of fast 96")
+    parser.add_argument("--judged-size", type=int, metavar="PX", help="of the pictures that are judged; default --image-size")
     parser.add_argument("--seeds", type=int, help="default 3, for a CPU 1")
     parser.add_argument("--judge", choices=("test", "held-out"), default="test")
     parser.add_argument("--images", type=int, default=10_000, help="judged of each domain at most")
@@ -194,6 +200,7 @@ def options() -> argparse.Namespace:
     small = given.small or given.of == "fast"
     given.steps = given.steps or (1_600 if given.of == "fast" else 1_000 if small else 10_000)
     given.image_size = given.image_size or (96 if given.of == "fast" else 64 if small else 256)
+    given.judged_size = given.judged_size or given.image_size
     given.seeds = given.seeds or (1 if small else 3)
     return given
 
@@ -203,7 +210,7 @@ def main() -> None:
     device = choose_device(None, given.device)
     precision: Precision = "bf16" if has_fast_bf16(device) else "fp32"
     source, paths = cut(find_source(given.data), given.judge)
-    shown = {letter: pictures(found[: given.images], given.image_size) for letter, found in paths.items()}
+    shown = {letter: pictures(found[: given.images], given.judged_size) for letter, found in paths.items()}
     real = {f"{letter} {backend}": described(images, backend) for letter, images in shown.items() for backend in BACKENDS}
     chosen = chosen_arms(given)
     budget, steps = 0.0, {}
@@ -220,7 +227,7 @@ def main() -> None:
         for seed in range(given.seeds):
             folder = given.out / f"{slug(arm)}-{seed}"
             networks = train(plan_of(recipe, seed, precision, device), source, folder, device)
-            found[arm].append(judged(networks, shown, device))
+            found[arm].append(judged(networks, shown, folder / "fakes", device))
     counts = " and ".join(str(len(images)) for images in shown.values())
     head = f"{given.image_size} px, {given.seeds} seed(s), {counts} {given.judge} images, {budget / 1e12:,.1f} T multiply-adds"
     text = "\n".join([head, "", *table(found, real, steps), ""])

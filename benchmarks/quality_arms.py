@@ -73,18 +73,26 @@ def of_fast() -> dict[str, Recipe]:
 
     return {
         "fast": fast,
+        "cycle 0.5": weighed(cycle=constant(0.5)),
+        "generator of 56 channels": generator(base_channels=56),
         "strides 8 and 16": discriminator(strides="8,16"),
         "no discriminator of pixels": discriminator(pixel_scales=0),
-        "heads of 64 channels": discriminator(base_channels=64),
-        "cycle 0.5": weighed(cycle=constant(0.5)),
-        "identity 2 for a third": weighed(identity=until(0.3, 2.0)),
         "pictures of one scale": dataclasses.replace(
             fast, augmentation=Part(name="jitter-mirror", options={"load_ratio": 1.25})
         ),
-        "generator of 56 channels": generator(base_channels=56),
         "no mask": dataclasses.replace(
             generator(mask=False),
             objective=Part(name="cyclegan", options={**fast.objective.options, "mask_losses": False}),
             weights={name: weight for name, weight in fast.weights.items() if not name.startswith("mask")},
+        ),
+        "no smoothing behind the pixel shuffle": generator(smooth=False),
+        "contrast instead of a cycle": dataclasses.replace(
+            fast,
+            objective=Part(name="cut", options={"gan_mode": "hinge", "mask_losses": True, "shift": 1 / 16}),
+            weights={
+                **{name: weight for name, weight in fast.weights.items() if name not in ("cycle", "identity")},
+                "nce": constant(0.4),
+                "identity_nce": constant(0.0),
+            },
         ),
     }
