@@ -86,7 +86,6 @@ def of_fast() -> dict[str, Recipe]:
             objective=Part(name="cyclegan", options={**fast.objective.options, "mask_losses": False}),
             weights={name: weight for name, weight in fast.weights.items() if not name.startswith("mask")},
         ),
-        "no smoothing behind the pixel shuffle": generator(smooth=False),
         "contrast instead of a cycle": dataclasses.replace(
             fast,
             objective=Part(name="cut", options={"gan_mode": "hinge", "mask_losses": True, "shift": 1 / 16}),

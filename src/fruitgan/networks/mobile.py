@@ -43,7 +43,6 @@ class _ShuffledGenerator(MaskedGenerator):
     """
 
     factor: int
-    smooth: nn.Module
 
     def _finish(self, width: int, maps: int, steps: Sequence[nn.Module]) -> None:
         """The last layers, first weights, and the steps behind which `encode` looks."""
@@ -64,14 +63,13 @@ class _ShuffledGenerator(MaskedGenerator):
 class Mobile(_ShuffledGenerator):
     """Light generator of depthwise separable blocks with image-residual output and soft mask; at rest it is the identity.
 
-    Works at half and quarter size; without `smooth` neighbouring pixels keep their own grid. Points for `encode`: 0 the stem, 1
-    at a quarter of the size, then each block.
+    Works at half and quarter size. Points for `encode`: 0 the stem, 1 at a quarter of the size, then each block.
     """
 
     size_rule = SizeRule(minimum_px=8, multiple_of_px=4)
     factor = 2
 
-    def __init__(self, *, base_channels: int = 32, blocks: int = 6, mask: bool = True, smooth: bool = True) -> None:
+    def __init__(self, *, base_channels: int = 32, blocks: int = 6, mask: bool = True) -> None:
         super().__init__()
         c = base_channels
         self.stem = _stem(c, self.factor)
@@ -80,8 +78,6 @@ class Mobile(_ShuffledGenerator):
         self.widen = nn.Sequential(nn.Conv2d(4 * c, 4 * c, 1), nn.PixelShuffle(2), BlurPool())
         self.join = nn.Sequential(ReflectConv2d(2 * c, c), nn.ReLU(inplace=True))
         self._finish(c, 16 if mask else 12, [self.stem, *self.trunk])
-        if not smooth:
-            self.smooth = nn.Identity()
 
     def parts(self, x: Tensor) -> GeneratorParts:
         skip = self.stem(x)
