@@ -17,6 +17,7 @@ import argparse
 import dataclasses
 import hashlib
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -126,7 +127,8 @@ def judged(
         fakes, sources = list[Pixels](), shown[WAYS[way][0]]
         for start in range(0, len(sources), BATCH):
             fakes += translate_batch(network, sources[start : start + BATCH], device)
-        (folder / way).mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder / way, ignore_errors=True)  # none of an earlier call that judged more
+        (folder / way).mkdir(parents=True)
         for number, fake in enumerate(fakes):
             (folder / way / f"{number:05d}.png").write_bytes(png_bytes(fake))
         found |= {f"{way} {backend}": described(fakes, backend) for backend in BACKENDS}

@@ -23,7 +23,7 @@ from fruitgan.process_group import Group, joined
 GOLDEN = runpy.run_path(str(Path(__file__).parents[1] / "golden" / "regenerate.py"))
 BATCH = 4
 FP32_RATE = 0.01
-"""Times the recipe's learning rate: at the whole of it rounding grows a hundredfold a step in some recipes."""
+"""Times the recipe's learning rate: at the whole of it rounding can grow more than a hundredfold in a step."""
 
 
 def losses(recipe: str, folder: Path, steps: int, *, in_float64: bool) -> list[dict[str, float]]:
