@@ -79,8 +79,6 @@ def detectors_named(names: Sequence[str], quick: bool) -> tuple[str, ...]:
             raise UsageError(f"--attackers {','.join(names)}: {ALL} stands alone")
         rest = [name for name in detectors.names() if name not in (*DEFAULT_DETECTORS, *NETWORK_FAMILIES)]
         return (*DEFAULT_DETECTORS, *rest)
-    if "none" in names:
-        raise UsageError("--attackers none: to train no detector, give --detector none")
     for name in names:
         detectors.owner(name)
     if len(set(names)) < len(names):
