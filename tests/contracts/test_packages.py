@@ -62,8 +62,7 @@ def test_metadata_names_version_licence_and_where_things_are(wheel: zipfile.ZipF
     assert required >= {"typer", "rich", "torch", "torchvision", "kornia", "pillow", "tqdm", "safetensors"}
 
 
-def test_source_archive_holds_tests_and_documents_but_no_training(built: Path) -> None:
+def test_source_archive_holds_tests_and_documents(built: Path) -> None:
     with tarfile.open(next(built.glob("fruitgan-*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert names >= {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "tests/conftest.py", "docs/quickstart.md"}
-    assert not any(name.startswith("benchmarks/long_run/") and name.endswith(".xz") for name in names)
