@@ -16,11 +16,13 @@ GOLDEN = runpy.run_path(str(Path(__file__).with_name("regenerate.py")))
 
 
 STEPS: int = GOLDEN["STEPS"]
-CASES: list[Any] = [(name, 8 if name == "fruit" else STEPS) for name in GOLDEN["RECIPES"]]
+BRIEF = {"fruit": 4, "fast": 8}
+"""The largest recipes are seen for a few steps, and for all in the slow tests: what they alone have begins with the first."""
+CASES: list[Any] = [(name, BRIEF.get(name, STEPS)) for name in GOLDEN["RECIPES"]]
+CASES += [pytest.param(name, STEPS, marks=pytest.mark.slow) for name in BRIEF]
 
 
-# The largest recipe is seen for a few steps, and for all in the slow tests: what it alone has begins with the first.
-@pytest.mark.parametrize(("recipe", "steps"), [*CASES, pytest.param("fruit", STEPS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("recipe", "steps"), CASES)
 def test_the_first_losses_of_a_recipe_are_those_recorded(recipe: str, steps: int, tmp_path: Path) -> None:
     recorded = json.loads(GOLDEN["golden_file"](recipe).read_text(encoding="utf-8"))[:steps]
     found = GOLDEN["first_losses"](recipe, tmp_path / "data", steps)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow  # and for a quiet machine: beside other work the copy that is being saved counts as in use
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "long_run.py"
 GLIBC = ctypes.CDLL(None)
 CONFIDENCE = 0.999
