@@ -45,7 +45,7 @@ def distill(
 ) -> None:
     """Train a small generator (student) to imitate a large one (teacher), and measure it beside its teacher.
 
-    Example: fruitgan distill --teacher apple2orange-fruit --data apple2orange
+    Example: fruitgan distill --teacher runs/train-gan/fruit --data apple2orange
     """
     given = locals()
     from fruitgan.bundle import locate

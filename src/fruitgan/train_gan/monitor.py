@@ -50,7 +50,7 @@ A beginning is no collapse: one generator starts as the identity, another with g
 """
 SENTENCES = {
     "discriminator-won": "{where} has lost next to nothing for {steps} steps: the discriminator has won and teaches little; "
-    "more or more varied images help, or a new run with a weaker one (--discriminator-option base_channels=32)",
+    "more or more varied images help, or a new run with a weaker one (--discriminator-option base_channels=16)",
     "unchanged": "{where}: for {steps} steps the outputs have been the inputs; a new run with a lower --cycle-weight "
     "and --set weights.identity=0 lets more change",
     "constant": "{where}: for {steps} steps all inputs have given nearly one output, the generator has collapsed; a new run "

@@ -1,4 +1,4 @@
-"""Random changes of training images: each is drawn on the host and applied on the device (by kornia)."""
+"""Random changes of training images: each is drawn on the host and applied on the device (detectors' by kornia)."""
 
 from __future__ import annotations
 
