@@ -73,7 +73,7 @@ def of_fast() -> dict[str, Recipe]:
 
     return {
         "fast": fast,
-        "cycle 2": weighed(cycle=constant(2.0)),
+        "cycle from 2 to 0.5": weighed(cycle=Schedule(start=2.0, end=0.5)),
         "cycle 0.5": weighed(cycle=constant(0.5)),
         "generator of 56 channels": generator(base_channels=56),
         "strides 8 and 16": discriminator(strides="8,16"),
