@@ -116,13 +116,19 @@ def claim_sentence(claim: Mapping[str, Any]) -> str:
         "undecided": ("cannot tell",) * 2,
         "dependent": ("shares training with what judged the generator, or may",) * 2,
     }
-    says = [f"{' and '.join(claim[kind])} {forms[len(claim[kind]) > 1]}" for kind, forms in verbs.items() if claim[kind]]
+    says = [f"{_listed(claim[kind])} {forms[len(claim[kind]) > 1]}" for kind, forms in verbs.items() if claim[kind]]
     evidence = "; ".join(says)
     if claim["holds"] is not None:
         start = claim["claim"].capitalize() if claim["holds"] else f"It does not hold that {claim['claim']}"
         return f"{start}: {evidence}."
     needed = "two kinds of features must agree" + (", one of them without shared training" if claim["dependent"] else "")
     return f"No claim is made whether {claim['claim']}, for which {needed}: {evidence}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    """As in "random, colour and fruit-embed"."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def trained_against_sentence(result: Mapping[str, Any]) -> str:
@@ -133,7 +139,7 @@ def trained_against_sentence(result: Mapping[str, Any]) -> str:
     if not sharing:
         return f"The generator was trained against: {said}."
     return (
-        f"The generator was trained against: {said}. {' and '.join(sharing)} share{'s' if len(sharing) == 1 else ''} training "
+        f"The generator was trained against: {said}. {_listed(sharing)} share{'s' if len(sharing) == 1 else ''} training "
         f"data or weights with that, so the numbers marked{SHARED} flatter it."
     )
 
@@ -160,7 +166,7 @@ def _kid_meaning(rows: Sequence[Row]) -> str:
         -1: "lies below it on {}, where the generated images are more alike than real ones by chance",
     }
     on = {side: [row.features for row in rows if (row.low > 0) - (row.high < 0) == side] for side in said}
-    parts = [said[side].format(" and ".join(names)) for side, names in on.items() if names]
+    parts = [said[side].format(_listed(names)) for side, names in on.items() if names]
     return f"{KID}: a perfect generator scores 0 on average; the interval {', and '.join(parts)}."
 
 
