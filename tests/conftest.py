@@ -57,6 +57,15 @@ def no_report() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def no_detector_report() -> Iterator[None]:
+    """The same of a detector: neither page nor plots."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fruitgan.train_detector.page.plot_files", lambda *_: {})
+        patch.setattr("fruitgan.train_detector.page.detector_report", lambda *_: "a page")
+        yield
+
+
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Put a made-up distribution on this process' path: its entry points, and its one module's text."""

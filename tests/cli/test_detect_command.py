@@ -18,12 +18,14 @@ from fruitgan.cli import main
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, no_detector_report: None) -> Path:
     """A folder with a data set and a detector trained on it."""
     place = tmp_path_factory.mktemp("trained")
     write_dataset(place / "dataset", 40, planted=60)
     options = ["--detector", "spectrum", "--detector-option", "bins=4", "--gpu", "none", "-q"]
-    assert main(["train-detector", "--data", f"{place / 'dataset'}", "--out", f"{place}/runs/train-detector", *options]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        assert main(["train-detector", "--data", "dataset", *options]) == 0
     return place
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,31 @@ from fruitgan.runs.run import locked
 from fruitgan.train_detector import job, page
 from fruitgan.train_detector.detector import LabelledImageDataset, load_detector
 
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Runs the command in a folder with a small dataset; gives exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FRUITGAN_GPU", "none")
-    monkeypatch.setattr(page, "plot_files", lambda *_: {})  # they take longer than a few small steps, and are another test's
-    write_dataset(Path("dataset"), 25, planted=60)
-    return typed("train-detector", capsys)
-
-
 RUNS = Path("runs/train-detector")
 SMALL = ("--data", "dataset", "--image-size", "16")
 FAST = (*SMALL, "--detector", "spectrum", "--detector-option", "bins=4")
 NETWORK = (*SMALL, "--detector-option", "base_channels=4", "-b", "8", "--epochs", "2")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, no_detector_report: None) -> Path:
+    """A folder with a small dataset and the run `whole`, which nothing stopped."""
+    place = tmp_path_factory.mktemp("whole")
+    write_dataset(place / "dataset", 25, planted=60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        assert main(["train-detector", *NETWORK, "--name", "whole", "--gpu", "none", "-q"]) == 0
+    return place
+
+
+@pytest.fixture
+def cli(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs the command in a copy of that folder; gives exit code, stdout and stderr."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FRUITGAN_GPU", "none")
+    capsys.readouterr()
+    return typed("train-detector", capsys)
 
 
 def test_json_is_one_object_that_a_finished_run_gives_again_and_the_run_can_be_shown(
@@ -72,7 +83,11 @@ def test_a_person_sees_a_table_on_stdout_and_why_the_seed_protocol_leaks(cli: Cl
     assert load_detector(RUNS / "dataset-spectrum").card.protocol == "seed"
 
 
-def test_every_option_does_something(cli: Cli) -> None:
+REPORT = page.detector_report
+
+
+def test_every_option_does_something(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "detector_report", REPORT)
     options = ("--detector", "small-cnn", "--patience", "1", "--augment", "rotate-shift-mirror", "--name", "mine", "--out", "o")
     code, out, _ = cli(*NETWORK, *options, "--seed", "5", "--learning-rate", "0.002", "--json")
     assert code == 0
@@ -93,14 +108,10 @@ def test_every_option_does_something(cli: Cli) -> None:
         (("--data", "dataset/origins"), 3, "has no folder predicted"),
         (("--resume", "nowhere"), 2, "no run 'nowhere'"),
         ((*SMALL, "--detector", "cnn"), 2, "no detector named 'cnn'"),
-        ((*SMALL, "--detector-option", "bins"), 2, "expected KEY=VALUE"),
         ((*SMALL, "--detector-option", "image_size_px=16"), 2, "say the same thing"),
         ((*SMALL, "--protocol", "leaky"), 2, "--protocol"),
         ((*SMALL, "--out", ".", "--name", "dataset"), 2, "choose another --name"),
-        ((*SMALL, "--name", "../up"), 2, "a name, not a path"),
-        ((*SMALL, "--name", "up?"), 2, "--name 'up?'"),
         ((*SMALL, "--gpu", "7"), 4, "GPU 7"),
-        ((*SMALL, "--gpu", "none", "--device", "cpu"), 2, "--device"),
         (("--data", "dataset", "--image-size", "17"), 2, "--image-size 16 would do"),
         ((*SMALL, "--augment", "mirrors"), 2, "did you mean mirror"),
         ((*SMALL, "--augment", "jitter-mirror"), 2, "use mirror or rotate-shift-mirror"),
@@ -132,36 +143,33 @@ def stopped_in_batch(number: int, sign: signal.Signals, cli: Cli, monkeypatch: p
         return cli(*NETWORK, "--name", "stopped", "--json")
 
 
-def assert_both_ended_the_same(one: str, other: str) -> None:
-    logs = [(RUNS / name / "log.jsonl").read_text().splitlines() for name in (one, other)]
+def assert_ended_as_the_whole_run(name: str) -> None:
+    logs = [(RUNS / one / "log.jsonl").read_text().splitlines() for one in ("whole", name)]
     losses = [[json.loads(line)["train_loss"] for line in lines] for lines in logs]
     assert losses[0] == losses[1]
-    weights = [load_file(RUNS / name / "detector.safetensors") for name in (one, other)]
+    weights = [load_file(RUNS / one / "detector.safetensors") for one in ("whole", name)]
     assert all(np.array_equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
 def test_a_stop_in_the_first_epoch_starts_again_and_comes_to_the_same_end(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cli(*NETWORK, "--name", "whole")[0] == 0
-    code, out, err = stopped_in_batch(2, signal.SIGTERM, cli, monkeypatch)
-    assert (code, json.loads(out)) == (143, {"run": str(RUNS / "stopped"), "rounds": 0, "finished": False})
+    code, out, err = stopped_in_batch(2, signal.SIGINT, cli, monkeypatch)
+    assert (code, json.loads(out)) == (130, {"run": str(RUNS / "stopped"), "rounds": 0, "finished": False})
     assert err.splitlines()[-1].startswith("stopped before the end of the first epoch; start it again with: fruitgan train-det")
     assert not (RUNS / "stopped/checkpoints").exists()
     for words in (("--seed", "1"), ("--detector", "spectrum"), ("--image-size", "8"), ("-b", "4"), ("--learning-rate", "1")):
         code, _, err = cli("--resume", *words)
         assert (code, "cannot change in a resumed run" in err) == (2, True)
     assert cli("--resume", "--image-size", "16")[0] == 0
-    assert_both_ended_the_same("whole", "stopped")
+    assert_ended_as_the_whole_run("stopped")
 
 
-@pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 0)])
 def test_a_stop_within_an_epoch_goes_back_to_the_end_of_the_last_and_comes_to_the_same_end(
-    sign: signal.Signals, code: int, cli: Cli, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cli(*NETWORK, "--name", "whole")[0] == 0
     steps, val = 4, 1  # batches in an epoch: 32 training images, 8 of them at a time, and 8 of the validation set
-    found, out, err = stopped_in_batch(steps + val + 2, sign, cli, monkeypatch)
+    code, out, err = stopped_in_batch(steps + val + 2, signal.SIGUSR1, cli, monkeypatch)
     result, run = json.loads(out), RUNS / "stopped"
-    assert (found, result["rounds"], result["finished"]) == (code, 1, False)
+    assert (code, result["rounds"], result["finished"]) == (0, 1, False)
     assert err.endswith(
         "stopped, saved, the best weights so far tested; go on with: fruitgan train-detector --resume stopped --gpu none\n"
     )
@@ -170,16 +178,15 @@ def test_a_stop_within_an_epoch_goes_back_to_the_end_of_the_last_and_comes_to_th
     assert {"detector.safetensors", "report.html"} <= names - {"metrics.json"} == names
     code, _, err = cli("--resume")
     assert (code, "resumed after epoch 1" in err) == (0, True)
-    assert_both_ended_the_same("whole", "stopped")
+    assert_ended_as_the_whole_run("stopped")
 
 
 def test_a_run_is_extended_by_more_epochs_and_refused_in_use_with_other_images_or_of_another_version(cli: Cli) -> None:
-    assert cli(*NETWORK, "--name", "whole")[0] == 0
     assert cli(*NETWORK, "--epochs", "1", "--name", "short")[0] == 0
     code, out, err = cli("--resume", "short", "--data", "dataset", "--epochs", "2", "--json")
     assert (code, json.loads(out)["rounds"]) == (0, 2)
     assert "goes on with --epochs 2 instead of 1" in err
-    assert_both_ended_the_same("whole", "short")
+    assert_ended_as_the_whole_run("short")
     config = (RUNS / "whole/config.json").read_text()
     (RUNS / "whole/config.json").write_text(config.replace('"format": 2', '"format": 1'))
     code, out, err = cli("--resume", "whole")
@@ -201,6 +208,6 @@ def test_a_dataset_that_disappears_while_it_is_read_is_an_error(cli: Cli, monkey
         return {True: [], False: []}
 
     monkeypatch.setattr(job, "sizes_of", lose)
-    code, _, err = cli(*NETWORK)
+    code, _, err = cli(*NETWORK, "--name", "lost")
     assert (code, "dataset/origins/000000.png: " in err) == (3, True)
-    assert not Path("runs").exists()
+    assert not (RUNS / "lost").exists()

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from picture_files import write_noise_domains
-from PIL import Image
+from picture_files import write_dataset, write_noise_domains
 from torch import Tensor
-from training_events import is_warning, step_of
+from training_events import step_of, warnings_of
 
 from fruitgan.distributed import VARIABLES
 from fruitgan.process_group import joined
-from fruitgan.progress import Progress
+from fruitgan.progress import Event, Progress
 from fruitgan.train_detector.job import train_detector
 from fruitgan.train_detector.settings import TrainDetectorSettings
 from fruitgan.train_gan import assemble
@@ -69,19 +68,22 @@ def settings(folder: Path, name: str, **changes: object) -> TrainGanSettings:
     return TrainGanSettings(**(given | changes))  # type: ignore[arg-type]
 
 
+def losses_of(events: list[Event]) -> list[dict[str, float]]:
+    """Of each step."""
+    return [dict(event.details["losses"]) for event in events if isinstance(event, Progress) and event.details.get("losses")]
+
+
+def about_graphs(events: list[Event]) -> list[str]:
+    return [text for text in warnings_of(events) if "CUDA graphs" in text]
+
+
 @pytest.mark.parametrize("recipe", ["fast", "cyclegan", "fruit"])  # dropout is drawn on the device
 def test_a_gpu_starts_with_the_losses_of_a_cpu(folder: Path, recipe: str) -> None:
-    first: dict[str, dict[str, float]] = {}
-    for gpu in ("none", "0"):
-
-        def keep_first(event: object, gpu: str = gpu) -> bool:
-            if step_of(event) > 0 and event.details["losses"] is not None:
-                first.setdefault(gpu, dict(event.details["losses"]))
-                return True
-            return False
-
-        train_gan(settings(folder, f"{recipe}-{gpu}", recipe=recipe, gpu=gpu, **RECIPES[recipe]), keep_first)
-    assert first["0"] == pytest.approx(first["none"], rel=1e-3)
+    events: dict[str, list[Event]] = {"none": [], "0": []}
+    for gpu, heard in events.items():
+        asked = settings(folder, f"{recipe}-{gpu}", recipe=recipe, gpu=gpu, **RECIPES[recipe] | {"steps": 1})
+        train_gan(asked, heard.append)
+    assert losses_of(events["0"])[0] == pytest.approx(losses_of(events["none"])[0], rel=1e-3)
 
 
 @pytest.mark.parametrize("recipe", ["fast", "cyclegan"])  # the second has a pool of past fakes
@@ -111,25 +113,15 @@ def test_captured_steps_train_as_steps_as_they_are(
     Later steps of a game in float32 cannot be held against each other.
     """
     monkeypatch.setattr(assemble, "has_room_for", lambda *_: room)  # the images in the GPU's memory, or pinned in the host's
-    losses: dict[str, list[dict[str, float]]] = {"captured": [], "plain": []}
-    notes: list[str] = []
-
-    def train(way: str) -> None:
-        def keep(event: object) -> None:
-            if step_of(event) > 0 and event.details["losses"] is not None:
-                losses[way].append(dict(event.details["losses"]))
-            if is_warning(event) and "CUDA graphs" in event.text:
-                notes.append(event.text)
-
-        train_gan(settings(folder, way, recipe=recipe, **RECIPES[recipe] | {"steps": 12}), keep)
-
-    train("captured")
-    with monkeypatch.context() as patch:
-        patch.setattr(assemble, "CudaGraphs", lambda _: None)
-        train("plain")
-    assert not notes  # nothing fell back
+    asked = {"recipe": recipe, **RECIPES[recipe], "steps": 12}
+    captured: list[Event] = []
+    plain: list[Event] = []
+    train_gan(settings(folder, "captured", **asked), captured.append)
+    assert not about_graphs(captured)  # nothing fell back
+    monkeypatch.setattr(assemble, "CudaGraphs", lambda _: None)
+    train_gan(settings(folder, "plain", **asked), plain.append)
     for step, tolerance in ((WARM_UP_STEPS, 1e-3), (WARM_UP_STEPS + 1, 1e-2)):  # counted from 0
-        assert losses["captured"][step] == pytest.approx(losses["plain"][step], rel=tolerance)
+        assert losses_of(captured)[step] == pytest.approx(losses_of(plain)[step], rel=tolerance)
 
 
 def test_a_step_that_cannot_be_captured_trains_as_it_is_and_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,14 +132,9 @@ def test_a_step_that_cannot_be_captured_trains_as_it_is_and_says_why(folder: Pat
         return {domain: images + 0 * float(images.mean()) for domain, images in found.items()}
 
     monkeypatch.setattr(Judges, "to_judge", waiting)
-    notes: list[str] = []
-
-    def note(event: object) -> None:
-        if is_warning(event):
-            notes.append(event.text)
-
-    assert train_gan(settings(folder, "waits"), note).finished
-    (said,) = (text for text in notes if "CUDA graphs" in text)
+    events: list[Event] = []
+    assert train_gan(settings(folder, "waits"), events.append).finished
+    (said,) = about_graphs(events)
     assert "captur" in said.partition("(")[2]  # what was not permitted, and not that something failed before
     assert "previous error" not in said
     assert torch.cuda.current_stream() == torch.cuda.default_stream()
@@ -193,43 +180,27 @@ def test_bf16_on_a_gpu_trains_to_finite_losses(folder: Path, recipe: str) -> Non
 
 @pytest.mark.parametrize("detector", ["small-cnn", "seed-cnn", "spectrum"])
 def test_a_detector_trained_on_a_gpu_judges_like_one_of_a_cpu(folder: Path, detector: str) -> None:
-    random = np.random.default_rng(0)
-    for name in ("predicted", "origins"):
-        (folder / name).mkdir()
-        for number in range(20):
-            pixels = random.integers(60, 120, (32, 32, 3))
-            if name == "predicted":
-                pixels[::2, ::2] += 60
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.png")
+    write_dataset(folder / "dataset", 20, planted=60)
     first: dict[str, float] = {}
     for gpu in ("none", "0"):
-
-        def keep_first(event: object, gpu: str = gpu) -> None:
-            if isinstance(event, Progress) and "train_loss" in event.details:
-                first.setdefault(gpu, event.details["train_loss"])
-
         asked = TrainDetectorSettings(
-            data=folder, detector=detector, protocol="seed", epochs=2, gpu=gpu, name=gpu, out=folder / "runs"
+            data=folder / "dataset", detector=detector, protocol="seed", epochs=2, gpu=gpu, name=gpu, out=folder / "runs"
         )
-        assert train_detector(asked, keep_first).file.is_file()
+        run = train_detector(asked).run
+        first[gpu] = json.loads((run / "log.jsonl").read_text().splitlines()[0])["train_loss"]
     if detector == "spectrum":  # the others' dropout is drawn on the device
         assert first["0"] == pytest.approx(first["none"], rel=1e-3)
 
 
 def test_one_process_under_nccl_trains_as_one_without(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its all-reduce and all-gather of one are captured with the step, and change nothing."""
-    notes: list[str] = []
-
-    def note(event: object) -> None:
-        if is_warning(event):
-            notes.append(event.text)
-
+    events: list[Event] = []
     plain = train_gan(settings(folder, "plain", recipe="cyclegan", steps=WARM_UP_STEPS + 2))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     for name, value in zip(VARIABLES, ("0", "1", "127.0.0.1", port), strict=True):
         monkeypatch.setenv(name, value)
     with joined():
-        grouped = train_gan(settings(folder, "grouped", recipe="cyclegan", steps=WARM_UP_STEPS + 2), note)
-    assert not [text for text in notes if "CUDA graphs" in text]
+        grouped = train_gan(settings(folder, "grouped", recipe="cyclegan", steps=WARM_UP_STEPS + 2), events.append)
+    assert not about_graphs(events)
     assert grouped.final_losses == pytest.approx(plain.final_losses, rel=1e-2)

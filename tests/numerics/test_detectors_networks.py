@@ -67,14 +67,6 @@ def test_seed_cnn_flattens_height_width_channels() -> None:
     torch.testing.assert_close(seen[0], torch.tensor(naive), rtol=0, atol=0)
 
 
-def test_white_noise_has_its_variance_as_power_everywhere() -> None:
-    noise = torch.randn(300, 3, 16, 16, dtype=torch.float64)
-    power = Spectrum(image_size_px=16, bins=4).double().power(noise)
-    variances = torch.tensor(OPPONENT, dtype=torch.float64).square().sum(1)
-    inner = power[:, :, 2:, 2:].mean(dim=(0, 2, 3))
-    torch.testing.assert_close(inner, variances, rtol=0.05, atol=0)
-
-
 def test_the_power_spectrum_equals_a_naive_transform() -> None:
     side = 16
     detector = Spectrum(image_size_px=side, bins=side // 2 + 1).double()

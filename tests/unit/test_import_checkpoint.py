@@ -138,16 +138,12 @@ def trained(network: nn.Module, seed: int = 0) -> nn.Module:
 
 FORMS = {
     "resnet-9": lambda: ResNet(6, 9, "instance"),
-    "resnet-6": lambda: ResNet(8, 6, "instance"),
     "resnet-6 dropout": lambda: ResNet(8, 6, "instance", dropout=True),
     "resnet-9 batch": lambda: ResNet(4, 9, "batch"),
-    "resnet-6 batch dropout": lambda: ResNet(4, 6, "batch", dropout=True),
     "cut-resnet": lambda: ResNet(6, 4, "instance", cut=True),
     "cut-resnet batch": lambda: ResNet(6, 2, "batch", cut=True),
     "unet-256": lambda: UNet(4, 8, "instance"),
-    "unet-256 batch dropout": lambda: UNet(4, 8, "batch", dropout=True),
-    "unet-128 batch": lambda: UNet(4, 7, "batch"),
-    "unet-128 dropout": lambda: UNet(4, 7, "instance", dropout=True),
+    "unet-128 batch dropout": lambda: UNet(4, 7, "batch", dropout=True),
 }
 
 

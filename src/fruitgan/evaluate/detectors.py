@@ -191,7 +191,7 @@ class TwoSampleTest:
         self.resizes[name] = backend.resize
         if columns := getattr(backend, "columns", None):
             self.strides[name] = columns()
-        values, build = finite(seen.values, name), lambda: Logistic(backend.name, backend)
+        values, build = finite(seen.values, name), lambda: Logistic(backend)
         return feature_candidate(name, build, backend.prepare, values, self.device, backend.trained_on)
 
     def _on_pixels(self, name: str) -> Candidate:

@@ -144,12 +144,12 @@ class InvertedResidual(nn.Module):
 class EfficientNetLite1(Backbone):
     """The stem and five stages; the map at a stride is what its last block gives, before any ReLU."""
 
+    channels: Mapping[int, int] = {2: 16, 4: 24, 8: 40, 16: 112}
+    sha256 = SHA256
     trained_on = "EfficientNet-Lite1 (ImageNet)"
 
     def __init__(self) -> None:
         super().__init__()
-        self.channels = {2: 16, 4: 24, 8: 40, 16: 112}
-        self.sha256 = SHA256
         self.stem = SameConv2d(3, STEM_CHANNELS, 3, 2)
         self.stages = nn.ModuleDict()
         channels, stride = STEM_CHANNELS, 2

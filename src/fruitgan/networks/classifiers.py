@@ -220,11 +220,11 @@ class ClassifierDetector(Detector):
         super().__init__()
         self.image_size_px = image_size_px
         self.network = network
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("spread", torch.tensor(IMAGENET_SPREAD).view(1, 3, 1, 1), persistent=False)
+        for name, values in (("mean", IMAGENET_MEAN), ("spread", IMAGENET_SPREAD)):
+            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        logit: Tensor = self.network((x - self.get_buffer("mean").to(x.dtype)) / self.get_buffer("spread").to(x.dtype))
+        logit: Tensor = self.network((x - self.get_buffer("mean")) / self.get_buffer("spread"))
         return logit.squeeze(1)
 
 

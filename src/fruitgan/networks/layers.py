@@ -17,6 +17,7 @@ from fruitgan.networks.contracts import GeneratorParts
 
 MATMUL_SIDE_PX = 4
 MATMUL_WEIGHTS = 1 << 19
+START_DEVIATION = 0.02
 
 
 class InstanceNorm(nn.Module):
@@ -26,10 +27,11 @@ class InstanceNorm(nn.Module):
     a 1 x 1 map becomes its offset, where torch's own layer raises in training: the reference UNet needs it.
     """
 
-    def __init__(self, channels: int, *, affine: bool = False, eps: float = 1e-5) -> None:
+    eps = 1e-5
+
+    def __init__(self, channels: int, *, affine: bool = False) -> None:
         super().__init__()
         self.channels = channels
-        self.eps = eps
         self.weight = nn.Parameter(torch.ones(channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
 
@@ -98,15 +100,15 @@ def _better_as_matmul(x: Tensor, weight: Tensor) -> bool:
     return few and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def initialise(network: nn.Module, std: float = 0.02) -> None:
-    """The reference's start: weights of convolutions N(0, std), affine scales N(1, std), every bias and offset 0."""
+def initialise(network: nn.Module) -> None:
+    """The reference's start: weights of convolutions N(0, 0.02), affine scales N(1, 0.02), every bias and offset 0."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.normal_(module.weight, 0.0, std)
+            nn.init.normal_(module.weight, 0.0, START_DEVIATION)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, InstanceNorm) and module.weight is not None and module.bias is not None:
-            nn.init.normal_(module.weight, 1.0, std)
+            nn.init.normal_(module.weight, 1.0, START_DEVIATION)
             nn.init.zeros_(module.bias)
 
 

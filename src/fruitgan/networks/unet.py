@@ -21,23 +21,16 @@ class Down(nn.Sequential):
     """Half the size: convolution 4 x 4 of stride 2, instance norm (not in the first), leaky ReLU."""
 
     def __init__(self, channels_in: int, channels_out: int, *, norm: bool = True) -> None:
-        layers: list[nn.Module] = [Downsample(channels_in, channels_out, bias=False)]
-        if norm:
-            layers.append(InstanceNorm(channels_out, affine=True))
-        super().__init__(*layers, nn.LeakyReLU(SLOPE))
+        norms = [InstanceNorm(channels_out, affine=True)] if norm else []
+        super().__init__(Downsample(channels_in, channels_out, bias=False), *norms, nn.LeakyReLU(SLOPE))
 
 
 class Up(nn.Sequential):
     """Twice the size: transposed convolution 4 x 4 of stride 2, instance norm, dropout in the first ones, ReLU."""
 
     def __init__(self, channels_in: int, channels_out: int, *, dropout: float = 0.0) -> None:
-        layers: list[nn.Module] = [
-            Upsample(channels_in, channels_out, bias=False),
-            InstanceNorm(channels_out, affine=True),
-        ]
-        if dropout:
-            layers.append(nn.Dropout(dropout))
-        super().__init__(*layers, nn.ReLU())
+        layers = (Upsample(channels_in, channels_out, bias=False), InstanceNorm(channels_out, affine=True))
+        super().__init__(*layers, *([nn.Dropout(dropout)] if dropout else []), nn.ReLU())
 
 
 class UNetGenerator(Generator):

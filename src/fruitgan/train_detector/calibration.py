@@ -124,18 +124,18 @@ class Calibration:
     (`predicted`), and the share that is generated (`observed`) with its Wilson `interval` of 95%."""
 
 
-def calibration(logits: NDArray[np.float64], generated: NDArray[np.bool_], bins: int = BINS) -> Calibration:
+def calibration(logits: NDArray[np.float64], generated: NDArray[np.bool_]) -> Calibration:
     """Reliability in bins of equal width over the probability 1 / (1 + exp(-logit)) (Naeini et al. 2015, section 2)."""
     from scipy.special import expit
 
     probabilities = expit(logits)
-    places = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    places = np.minimum((probabilities * BINS).astype(np.int64), BINS - 1)
     found: list[dict[str, Any]] = []
     for place in np.unique(places):
         chosen = places == place
         n, hits = int(chosen.sum()), int(generated[chosen].sum())
         shares = {"predicted": float(probabilities[chosen].mean()), "observed": hits / n, "interval": wilson(hits, n)}
-        found.append({"low": int(place) / bins, "high": (int(place) + 1) / bins, "n": n, **shares})
+        found.append({"low": int(place) / BINS, "high": (int(place) + 1) / BINS, "n": n, **shares})
     error = sum(entry["n"] * abs(entry["observed"] - entry["predicted"]) for entry in found) / len(logits)
     return Calibration(error=float(error), bins=tuple(found))
 

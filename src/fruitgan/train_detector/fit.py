@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -195,18 +194,16 @@ class Training:
         if self.is_over:
             return
         labels, split, batch_size = self.dataset.generated, self.split, self.settings.batch_size or BATCH_SIZE
-        total = len(split.train) + len(split.val)
-        train, val = (
-            features_of(detector, self.dataset, part, self.device, batch_size, partial(self._tell_features, before, total))
-            for part, before in ((split.train, 0), (split.val, len(split.train)))
-        )
+        images = np.concatenate([split.train, split.val])
+
+        def tell(done: int) -> None:
+            self.tell(Progress("features", done, len(images)))
+
+        train, val = np.split(features_of(detector, self.dataset, images, self.device, batch_size, tell), [len(split.train)])
         for regression, found in trials(train, labels[split.train], val, labels[split.val], done=len(self.rounds)):
             store(detector, regression)
             self.step += 1
             yield found
-
-    def _tell_features(self, before: int, total: int, count: int) -> None:
-        self.tell(Progress("features", before + count, total))
 
     def _epochs(self) -> Iterator[Round | None]:
         """Each training image once, augmented and with dropout; then the loss on the validation set."""

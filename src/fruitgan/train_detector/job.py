@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -105,6 +105,8 @@ class _Job(Listener):
     """What to know about how it goes on; told, and not part of the result, which is that of a run that was never stopped."""
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    """Known once the device is chosen."""
 
     def train(self, run: Run | None) -> TrainDetectorResult:
         began = time.monotonic()
@@ -116,6 +118,7 @@ class _Job(Listener):
             threads = min(share.number, found.number) if ranks().is_group else found.number
             self.stack.enter_context(using_threads(threads))
             self.settings = replace(self.settings, threads=threads)
+        self.environment = environment(device)
         settings, data = self.settings, self.settings.data
         assert data is not None
         if run is not None and not data.exists():
@@ -143,7 +146,7 @@ class _Job(Listener):
         ranks().agree(versions | facts | {"settings": to_json(settings.fitting)})
         if run is None:
             name = settings.name or free_name(settings.out, f"{data.resolve().name}-{choice.name}")
-            run = of_first(lambda: Run.create(settings.out / name, config, environment(device)))
+            run = of_first(lambda: Run.create(settings.out / name, config, self.environment))
             self.resuming += self.stack.enter_context(run.taken())
         else:
             kept = read_config(run)
@@ -196,7 +199,7 @@ class _Job(Listener):
             write_atomically(run.path / LOG, lines.encode())  # without what was logged after the checkpoint
         ranks().agree({"the checkpoint's step": step})
         ranks().begin(training.device)
-        changed = [*keep_settings(run, self.settings), *keep_environment(run, step, environment(training.device))]
+        changed = [*keep_settings(run, self.settings), *keep_environment(run, step, self.environment)]
         self.warn(*self.warnings, *noticed, *self.resuming, *changed)
         split, epoch = training.split, len(training.rounds)
         counts = f"{run.path}: {len(split.train)} train, {len(split.val)} val and {len(split.test)} test images"
@@ -280,7 +283,7 @@ class _Job(Listener):
             return result
         # A report is passed on, and where its maker keeps files is nobody's business.
         warnings = [warning.replace(str(settings.data), data) for warning in self.warnings]
-        write_report(run.path, {**to_json(result), "warnings": warnings}, training, logits, environment(training.device))
+        write_report(run.path, {**to_json(result), "warnings": warnings}, training, logits, self.environment)
         if result.finished:
             run.write(METRICS, result)
         return result

@@ -135,14 +135,13 @@ def store(detector: LinearDetector, regression: Regression) -> None:
 class Logistic(LinearDetector):
     """Logistic regression on a feature backend, at the backend's image size; the backend is not saved with it."""
 
-    def __init__(self, name: str, backend: Features) -> None:
+    def __init__(self, backend: Features) -> None:
         super().__init__(backend.dimensions)
-        self.features_name = name
         self.trained_on = backend.trained_on
         self._backend = (backend.eval(),)  # in a tuple, where torch does not look for parts
         height, width = backend.prepare(np.zeros((PROBE_PX, PROBE_PX, 3), dtype=np.uint8)).shape[:2]
         if height != width:
-            raise ValueError(f"the features {name} want images of {width} x {height} px, not squares")
+            raise ValueError(f"the features {backend.name} want images of {width} x {height} px, not squares")
         self.image_size_px = height
 
     @property
@@ -161,8 +160,7 @@ class Logistic(LinearDetector):
 def logistic(*, features: str = "random") -> Logistic:
     """Logistic regression on a feature backend (`--detector-option features=colour`): seconds on a CPU."""
     with not_in_weights():
-        backend: Features = feature_backends.build(feature_backends.choose(features))
-    return Logistic(features, backend)
+        return Logistic(feature_backends.build(feature_backends.choose(features)))
 
 
 def efficientnet_lite1() -> Logistic:

@@ -141,14 +141,13 @@ def cross_validation(
     `tell` hears of each candidate that is about to be trained; the event is called `what` and its name.
     """
     judged = np.sort(np.concatenate([split.test for split in folds]))
-    place = {int(index): position for position, index in enumerate(judged)}
     logits = {candidate.name: np.empty(len(judged)) for candidate in candidates}
     strongest, fold = np.empty(len(judged)), np.empty(len(judged), dtype=np.int64)
     chosen: list[str] = []
     winners: list[FittedCandidate] = []
     total = len(folds) * len(candidates)
     for number, split in enumerate(folds):
-        rows = np.array([place[int(index)] for index in split.test])
+        rows = np.searchsorted(judged, split.test)
         best: tuple[Candidate, FittedCandidate] | None = None
         for turn, candidate in enumerate(candidates):
             tell(Progress(f"{what} {candidate.name}", number * len(candidates) + turn, total))
