@@ -256,14 +256,6 @@ def test_a_loss_that_is_not_finite_ends_the_training(same: LabelledImageDataset,
         fit(Choice("broken", "x", "0"), same, grouped_split(same.images, 0), FitSettings(), CPU)
 
 
-def test_a_dataset_gives_what_the_files_hold(easy: Path) -> None:
-    dataset = opened(easy)
-    some = np.array([3, 0, 119])
-    naive = np.stack([np.asarray(Image.open(dataset.images[i].path)) for i in some]).transpose(0, 3, 1, 2) / 255
-    np.testing.assert_allclose(dataset.batch(some, CPU), naive, atol=1e-6)
-    assert dataset.labels(some, CPU).tolist() == [1, 1, 0]
-
-
 def test_a_small_training_set_still_has_steps_in_an_epoch() -> None:
     assert [FitSettings().batch_size_for(n) for n in (50, 300, 1440)] == [8, 18, 64]
     assert FitSettings(batch_size=32).batch_size_for(50) == 32
