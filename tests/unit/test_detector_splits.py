@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError
-from fruitgan.train_detector.protocols import Split, explained, grouped_folds, grouped_split, half_split, seed_split
+from fruitgan.train_detector.protocols import explained, grouped_folds, grouped_split, half_split, seed_split
 
 
 def labelled(fakes: Sequence[str], reals: Sequence[str], split: str = "") -> list[LabelledImage]:
@@ -28,10 +28,6 @@ def names(stem: str, n: int) -> list[str]:
     return [f"{stem}{number}" for number in range(n)]
 
 
-def all_of(parts: Split) -> list[int]:
-    return sorted(int(i) for part in (parts.train, parts.val, parts.test, parts.left_out) for i in part)
-
-
 group_lists = st.lists(st.integers(0, 40), min_size=25, max_size=80)
 
 
@@ -42,16 +38,15 @@ def test_no_group_is_ever_on_two_sides_and_no_image_is_lost_or_doubled(
 ) -> None:
     images = labelled([f"f{g}" for g in fakes], [f"{'f' if shared else 'r'}{g}" for g in reals])
     try:
-        parts = grouped_split(images, seed)
+        splits = [grouped_split(images, seed), half_split(images, seed), *grouped_folds(images, 3, seed)]
     except DataError:  # too few different things
         return
-    assert all_of(parts) == list(range(len(images)))
-    sides = [{images[i].group for i in part} for part in (parts.train, parts.val, parts.test)]
-    assert not sides[0] & sides[1]
-    assert not sides[0] & sides[2]
-    assert not sides[1] & sides[2]
-    kept = [images[i].generated for part in (parts.train, parts.val, parts.test) for i in part]
-    assert kept.count(True) == kept.count(False)
+    for parts in splits:
+        assert sorted(np.concatenate([parts.train, parts.val, parts.test, parts.left_out])) == list(range(len(images)))
+        sides = [{images[i].group for i in part} for part in (parts.train, parts.val, parts.test)]
+        assert not sides[0] & sides[1] | sides[0] & sides[2] | sides[1] & sides[2]
+        kept = [images[i].generated for part in (parts.train, parts.val, parts.test) for i in part]
+        assert kept.count(True) == kept.count(False)
 
 
 def test_the_grouped_parts_have_their_shares_with_balanced_classes() -> None:
@@ -104,11 +99,8 @@ def test_too_few_images_say_how_many_are_needed() -> None:
         grouped_split(labelled(["a", "b"] * 10, ["c", "d"] * 10), 0)
 
 
-def test_halves_and_folds_keep_groups_together_and_say_when_there_are_too_few() -> None:
+def test_a_half_is_half_of_the_groups_and_says_when_there_are_too_few() -> None:
     images = [LabelledImage(Path(f"{i}.png"), i % 2 == 0, f"group {i // 4}", "", "") for i in range(120)]
-    for parts in (half_split(images, 0), *grouped_folds(images, 5, 0)):
-        sides = [{images[i].group for i in part} for part in (parts.train, parts.val, parts.test)]
-        assert not sides[0] & sides[1] | sides[0] & sides[2] | sides[1] & sides[2]
     assert abs(len(half_split(images, 0).test) - 60) <= 4
     with pytest.raises(DataError, match="show only 2 different things"):
         half_split([LabelledImage(Path(f"{i}.png"), i % 2 == 0, f"group {i % 2}", "", "") for i in range(40)], 0)
