@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -58,27 +59,23 @@ class Blur(nn.Module):
         return F.conv_transpose2d(x, self.filt, stride=2, padding=2, groups=x.shape[1])[:, :, 1:-1, 1:-1]
 
 
-class ResNet(nn.Module):
-    def __init__(self, width: int, blocks: int, norm: str, dropout: bool = False, cut: bool = False) -> None:
-        super().__init__()
-        make, bias = norms(norm)
-        layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(3, width, 7, bias=bias), make(width), nn.ReLU()]
-        for n in (width, 2 * width):
-            layers += [nn.Conv2d(n, 2 * n, 3, 1 if cut else 2, 1, bias=bias), make(2 * n), nn.ReLU()]
-            layers += [Blur(2 * n, [1, 2, 1], up=False)] if cut else []
-        layers += [Block(4 * width, make, bias, dropout) for _ in range(blocks)]
-        for n in (4 * width, 2 * width):
-            layers += [Blur(n, [1, 3, 3, 1], up=True)] if cut else []
-            layers += [
-                nn.Conv2d(n, n // 2, 3, 1, 1, bias=bias) if cut else nn.ConvTranspose2d(n, n // 2, 3, 2, 1, 1, bias=bias),
-                make(n // 2),
-                nn.ReLU(),
-            ]
-        self.model = nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7), nn.Tanh())
+def resnet(width: int, blocks: int, norm: str, dropout: bool = False, cut: bool = False) -> nn.Module:
+    make, bias = norms(norm)
+    layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(3, width, 7, bias=bias), make(width), nn.ReLU()]
+    for n in (width, 2 * width):
+        layers += [nn.Conv2d(n, 2 * n, 3, 1 if cut else 2, 1, bias=bias), make(2 * n), nn.ReLU()]
+        layers += [Blur(2 * n, [1, 2, 1], up=False)] if cut else []
+    layers += [Block(4 * width, make, bias, dropout) for _ in range(blocks)]
+    for n in (4 * width, 2 * width):
+        layers += [Blur(n, [1, 3, 3, 1], up=True)] if cut else []
+        up = nn.Conv2d(n, n // 2, 3, 1, 1, bias=bias) if cut else nn.ConvTranspose2d(n, n // 2, 3, 2, 1, 1, bias=bias)
+        layers += [up, make(n // 2), nn.ReLU()]
+    return named(nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7), nn.Tanh()))
 
-    def forward(self, x: Tensor) -> Tensor:
-        made: Tensor = self.model(x)
-        return made
+
+def named(model: nn.Module) -> nn.Module:
+    """Its keys begin with `model`, as everywhere there."""
+    return nn.Sequential(OrderedDict(model=model))
 
 
 class Level(nn.Module):
@@ -106,19 +103,13 @@ class Level(nn.Module):
         return made if self.is_outermost else torch.cat([x, made], 1)
 
 
-class UNet(nn.Module):
-    def __init__(self, width: int, depth: int, norm: str, dropout: bool = False) -> None:
-        super().__init__()
-        level = None
-        for number in reversed(range(depth)):
-            outer, inner = (width * min(2**n, 8) for n in (max(number - 1, 0), number))
-            level = Level(outer, inner, norm, level, is_outermost=number == 0, dropout=dropout and 4 <= number < depth - 1)
-        assert level is not None
-        self.model = level
-
-    def forward(self, x: Tensor) -> Tensor:
-        made: Tensor = self.model(x)
-        return made
+def unet(width: int, depth: int, norm: str, dropout: bool = False) -> nn.Module:
+    level = None
+    for number in reversed(range(depth)):
+        outer, inner = (width * min(2**n, 8) for n in (max(number - 1, 0), number))
+        level = Level(outer, inner, norm, level, is_outermost=number == 0, dropout=dropout and 4 <= number < depth - 1)
+    assert level is not None
+    return named(level)
 
 
 def norms(name: str) -> tuple[Callable[[int], nn.Module], bool]:
@@ -137,13 +128,13 @@ def trained(network: nn.Module, seed: int = 0) -> nn.Module:
 
 
 FORMS = {
-    "resnet-9": lambda: ResNet(6, 9, "instance"),
-    "resnet-6 dropout": lambda: ResNet(8, 6, "instance", dropout=True),
-    "resnet-9 batch": lambda: ResNet(4, 9, "batch"),
-    "cut-resnet": lambda: ResNet(6, 4, "instance", cut=True),
-    "cut-resnet batch": lambda: ResNet(6, 2, "batch", cut=True),
-    "unet-256": lambda: UNet(4, 8, "instance"),
-    "unet-128 batch dropout": lambda: UNet(4, 7, "batch", dropout=True),
+    "resnet-9": lambda: resnet(6, 9, "instance"),
+    "resnet-6 dropout": lambda: resnet(8, 6, "instance", dropout=True),
+    "resnet-9 batch": lambda: resnet(4, 9, "batch"),
+    "cut-resnet": lambda: resnet(6, 4, "instance", cut=True),
+    "cut-resnet batch": lambda: resnet(6, 2, "batch", cut=True),
+    "unet-256": lambda: unet(4, 8, "instance"),
+    "unet-128 batch dropout": lambda: unet(4, 7, "batch", dropout=True),
 }
 
 
@@ -192,7 +183,7 @@ def test_every_form_gives_its_own_pictures_and_goes_back_tensor_for_tensor(form:
 
 
 def test_old_layouts_and_wrapped_networks_are_read_as_the_same_tensors() -> None:
-    plain = trained(ResNet(4, 6, "instance"))
+    plain = trained(resnet(4, 6, "instance"))
     state = plain.state_dict()
     choice, weights = read_checkpoint(saved(plain), "resnet-6")
     statistics = {f"model.{n}.{end}": torch.rand(4) for n in (2, 5) for end in ("running_mean", "running_var")}
@@ -206,7 +197,7 @@ def test_old_layouts_and_wrapped_networks_are_read_as_the_same_tensors() -> None
 
 
 def test_a_checkpoint_becomes_a_bundle_in_half_precision_that_translates(capsys: pytest.CaptureFixture[str]) -> None:
-    networks = [trained(ResNet(8, 6, "instance"), seed) for seed in (1, 2)]
+    networks = [trained(resnet(8, 6, "instance"), seed) for seed in (1, 2)]
     for network in networks:
         network.get_parameter("model.23.weight").data.mul_(0.2)  # as contrasts of trained networks are
     files = [str(saved(network, f"G_{number}.pth")) for number, network in enumerate(networks, 1)]
@@ -227,7 +218,7 @@ def test_a_checkpoint_becomes_a_bundle_in_half_precision_that_translates(capsys:
 
 
 def test_a_bundle_is_in_full_precision_where_half_moves_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
-    plain = trained(ResNet(4, 6, "batch"))
+    plain = trained(resnet(4, 6, "batch"))
     with torch.no_grad():
         plain.state_dict()["model.2.running_var"].fill_(1e6)  # above what half precision can hold
         plain.state_dict()["model.2.weight"].mul_(1e3)
@@ -258,7 +249,7 @@ def test_a_bundle_is_in_full_precision_where_half_moves_a_picture(capsys: pytest
     ],
 )
 def test_the_first_key_that_does_not_fit_is_named(change: Callable[[Any], Any], named: str) -> None:
-    state = dict(trained(ResNet(4, 9, "instance")).state_dict())
+    state = dict(trained(resnet(4, 9, "instance")).state_dict())
     change(state)
     torch.save(state, "wrong.pth")
     with pytest.raises(DataError, match=named):
@@ -266,12 +257,12 @@ def test_the_first_key_that_does_not_fit_is_named(change: Callable[[Any], Any], 
 
 
 def test_another_architecture_or_another_blur_is_refused() -> None:
-    file = saved(trained(ResNet(4, 6, "instance")))
+    file = saved(trained(resnet(4, 6, "instance")))
     with pytest.raises(DataError, match=r"model.16.conv_block.1.weight is missing"):
         read_checkpoint(file, "resnet-9")
     with pytest.raises(DataError, match=r"model.model.0.weight is missing"):
         read_checkpoint(file, "unet-256")
-    cut = trained(ResNet(4, 2, "instance", cut=True))
+    cut = trained(resnet(4, 2, "instance", cut=True))
     cut.state_dict()["model.7.filt"].fill_(1 / 9)
     with pytest.raises(DataError, match=r"model.7.filt is not the blur"):
         read_checkpoint(saved(cut), "cut-resnet")
@@ -288,7 +279,7 @@ def test_nothing_in_a_file_is_run_and_none_is_unpacked() -> None:
         read_checkpoint(Path("evil.pth"), "resnet-9")
     assert not Path("was-run").exists()
     with (
-        zipfile.ZipFile(saved(trained(ResNet(4, 9, "instance")))) as stored,
+        zipfile.ZipFile(saved(trained(resnet(4, 9, "instance")))) as stored,
         zipfile.ZipFile("bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
     ):
         for name in stored.namelist():
@@ -302,15 +293,15 @@ def test_nothing_in_a_file_is_run_and_none_is_unpacked() -> None:
 def test_what_the_reference_code_does_not_have_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "apple2orange", "--format", "junyanz"]) == 2
     assert "mobile" in capsys.readouterr().err
-    file = str(saved(trained(ResNet(4, 6, "instance"))))
+    file = str(saved(trained(resnet(4, 6, "instance"))))
     given = ["--domains", "a,b", "-o", "x.safetensors"]
     assert main(["import", file, "--architecture", "resnet", *given]) == 2
     assert "resnet-9" in capsys.readouterr().err
     assert main(["import", file, file, file, "--architecture", "resnet-6", *given]) == 2
     assert main(["import", file, "--architecture", "resnet-6", "--domains", "a,b", "-o", "x.onnx"]) == 2
-    other = str(saved(trained(ResNet(6, 6, "instance")), "other.pth"))
+    other = str(saved(trained(resnet(6, 6, "instance")), "other.pth"))
     assert main(["import", file, other, "--architecture", "resnet-6", *given]) == 3
-    broken = trained(ResNet(4, 6, "instance"))
+    broken = trained(resnet(4, 6, "instance"))
     torch.nn.init.constant_(broken.get_parameter("model.4.bias"), float("nan"))
     assert main(["import", str(saved(broken)), "--architecture", "resnet-6", "--image-size", "32", *given]) == 1
     assert "not finite" in capsys.readouterr().err
