@@ -163,13 +163,14 @@ def test_a_stop_in_the_first_epoch_starts_again_and_comes_to_the_same_end(cli: C
     assert_ended_as_the_whole_run("stopped")
 
 
+@pytest.mark.parametrize(("place", "sign", "code"), [(2, signal.SIGUSR1, 0), (0, signal.SIGTERM, 143)])
 def test_a_stop_within_an_epoch_goes_back_to_the_end_of_the_last_and_comes_to_the_same_end(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
+    place: int, sign: signal.Signals, code: int, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps, val = 4, 1  # batches in an epoch: 32 training images, 8 of them at a time, and 8 of the validation set
-    code, out, err = stopped_in_batch(steps + val + 2, signal.SIGUSR1, cli, monkeypatch)
+    found, out, err = stopped_in_batch(steps + val + place, sign, cli, monkeypatch)
     result, run = json.loads(out), RUNS / "stopped"
-    assert (code, result["rounds"], result["finished"]) == (0, 1, False)
+    assert (found, result["rounds"], result["finished"]) == (code, 1, False)
     assert err.endswith(
         "stopped, saved, the best weights so far tested; go on with: fruitgan train-detector --resume stopped --gpu none\n"
     )

@@ -38,6 +38,7 @@ def test_the_log_loss_is_the_cross_entropy_and_survives_large_logits() -> None:
     naive = -np.log(np.where(GENERATED, probabilities, 1 - probabilities)).mean()
     assert log_loss(LOGITS, GENERATED) == pytest.approx(naive)
     assert log_loss(np.array([1e4, -1e4]), np.array([False, True])) == pytest.approx(1e4)
+    assert math.isnan(log_loss(np.array([np.inf, -1.0]), np.array([True, False])))
 
 
 @pytest.mark.parametrize(("n", "size", "expected"), [(7, 3, [3, 4]), (6, 3, [3, 3]), (8, 3, [3, 3, 2]), (1, 3, [1])])
