@@ -6,6 +6,7 @@ instance norm turns a 1 x 1 map into its offset, the same for every image. What 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -17,24 +18,11 @@ from fruitgan.networks.layers import NORMS, Downsample, InstanceNorm, Upsample, 
 SLOPE = 0.3  # Keras' default for LeakyReLU, which the tutorial uses; the paper has 0.2.
 
 
-class Down(nn.Sequential):
-    """Half the size: convolution 4 x 4 of stride 2, instance norm (not in the first), leaky ReLU."""
-
-    def __init__(self, channels_in: int, channels_out: int, *, norm: bool = True) -> None:
-        norms = [InstanceNorm(channels_out, affine=True)] if norm else []
-        super().__init__(Downsample(channels_in, channels_out, bias=False), *norms, nn.LeakyReLU(SLOPE))
-
-
-class Up(nn.Sequential):
-    """Twice the size: transposed convolution 4 x 4 of stride 2, instance norm, dropout in the first ones, ReLU."""
-
-    def __init__(self, channels_in: int, channels_out: int, *, dropout: float = 0.0) -> None:
-        layers = (Upsample(channels_in, channels_out, bias=False), InstanceNorm(channels_out, affine=True))
-        super().__init__(*layers, *([nn.Dropout(dropout)] if dropout else []), nn.ReLU())
-
-
 class UNetGenerator(Generator):
     """`depth` downsamplings, as many upsamplings, each joined with the map of its size from the way down, tanh.
+
+    Each is a convolution 4 x 4 of stride 2, transposed going up, an affine instance norm (but for the first) and a ReLU, leaky
+    going down; the first three going up have dropout.
 
     Points for `encode`: 0 to depth - 1, after each downsampling.
     """
@@ -42,15 +30,16 @@ class UNetGenerator(Generator):
     def __init__(self, depth: int, base_channels: int, dropout: float) -> None:
         super().__init__()
         widths = [base_channels * min(2**level, 8) for level in range(depth)]
-        self.downs = nn.ModuleList(
-            Down(channels_in, width, norm=level > 0)
-            for level, (channels_in, width) in enumerate(zip([3, *widths], widths, strict=False))
-        )
-        skips = widths[-2::-1]
-        self.ups = nn.ModuleList(
-            Up(channels_in, width, dropout=dropout if level < 3 else 0.0)
-            for level, (channels_in, width) in enumerate(zip([widths[-1], *(2 * skip for skip in skips)], skips, strict=False))
-        )
+        self.downs = nn.ModuleList()
+        for level, (channels_in, width) in enumerate(itertools.pairwise([3, *widths])):
+            norms = [InstanceNorm(width, affine=True)] if level else []
+            self.downs.append(nn.Sequential(Downsample(channels_in, width, bias=False), *norms, nn.LeakyReLU(SLOPE)))
+        self.ups = nn.ModuleList()
+        for level in reversed(range(1, depth)):
+            joined, width = 1 if level == depth - 1 else 2, widths[level - 1]
+            layers = [Upsample(joined * widths[level], width, bias=False), InstanceNorm(width, affine=True)]
+            dropouts = [nn.Dropout(dropout)] if dropout and level >= depth - 3 else []  # in the first three
+            self.ups.append(nn.Sequential(*layers, *dropouts, nn.ReLU()))
         self.head = nn.Sequential(Upsample(2 * base_channels, 3, bias=True), nn.Tanh())
         self.encode_points = depth
         self.size_rule = SizeRule(minimum_px=2**depth, multiple_of_px=2**depth)
