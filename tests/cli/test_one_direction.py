@@ -16,7 +16,7 @@ from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.settings import TrainGanSettings
 
 NARROW = {"generator_options": {"base_channels": "4", "blocks": "1"}, "discriminator_options": {"base_channels": "4"}}
-SMALL = {"image_size": 48, "batch_size": 1, "steps": 2, "gpu": "none", "precision": "fp32", **NARROW}
+SMALL = {"image_size": 48, "batch_size": 1, "steps": 2, "gpu": "none", "threads": 1, "precision": "fp32", **NARROW}
 Typed = Callable[..., tuple[int, str, str]]
 
 

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from picture_files import write_fruit_domains
@@ -14,6 +15,7 @@ from PIL import Image
 from trainings import SMALL
 from typed_commands import run_json
 
+from fruitgan import bundle as bundles
 from fruitgan.cli import main
 from fruitgan.console import Console, options
 from fruitgan.console.signals import polite_stop
@@ -49,8 +51,17 @@ def out(tmp_path: Path) -> list[str]:
     return ["--out", str(tmp_path / "runs")]
 
 
-def test_a_run_leaves_what_is_promised(pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    result = run_json(capsys, "train-gan", "--data", pictures, *TINY, *out, "--steps", "3", "--sample-every", "2")
+@pytest.fixture
+def tiny(pictures: Path, out: list[str]) -> list[str]:
+    """The command of the smallest training, but for its length."""
+    return ["train-gan", "--data", str(pictures), *TINY, *out, "--steps"]
+
+
+def test_a_run_leaves_what_is_promised(tiny: list[str], out: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        result = run_json(capsys, *tiny, "3", "--sample-every", "2", "--deterministic")
+    finally:
+        torch.use_deterministic_algorithms(False)
     assert set(result) == RESULT_KEYS
     assert (result["step"], result["finished"], result["images"]) == (3, True, 3)
     run = Path(str(result["run"]))
@@ -74,12 +85,13 @@ def test_a_run_leaves_what_is_promised(pictures: Path, out: list[str], capsys: p
     assert run_json(capsys, "show", str(run))["finished"] is True
     card = run_json(capsys, "show", str(result["bundle"]))
     assert (card["domains"], card["steps"]) == (["pear", "plum"], 3)
+    assert run_json(capsys, *tiny, "3")["weights_sha256"] == result["weights_sha256"]  # deterministic or not
 
 
 def test_resume_without_a_name_takes_the_newest_unfinished_run_and_not_fewer_steps_than_it_has_done(
-    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]
+    tiny: list[str], out: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stopped = run_json(capsys, "train-gan", "--data", pictures, *TINY, *out, "--steps", "5000", "--max-time", "2s")
+    stopped = run_json(capsys, *tiny, "5000", "--max-time", "2s")
     assert stopped["finished"] is False
     assert run_json(capsys, "show", str(stopped["run"]))["step"] == stopped["step"] > 1
     before = (Path(str(stopped["run"])) / "config.json").read_bytes()
@@ -92,10 +104,9 @@ def test_resume_without_a_name_takes_the_newest_unfinished_run_and_not_fewer_ste
 
 
 def test_a_resumed_run_keeps_its_habits_unless_told_otherwise(
-    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]
+    tiny: list[str], out: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--steps", "2", "--name", "habit", "--save-every", "1", "--keep", "5"]
-    run = Path(str(run_json(capsys, "train-gan", "--data", pictures, *TINY, *out, *words)["run"]))
+    run = Path(str(run_json(capsys, *tiny, "2", "--name", "habit", "--save-every", "1", "--keep", "5")["run"]))
     run_json(capsys, "train-gan", "--resume", "habit", "--steps", "4", "--precision", "auto", *out)  # which is what it has
     assert len(list((run / "checkpoints").iterdir())) == 4
     run_json(capsys, "train-gan", "--resume", "habit", "--steps", "6", "--keep", "1", *out)
@@ -113,12 +124,10 @@ def test_a_resumed_run_keeps_its_habits_unless_told_otherwise(
         (["--data", "DATA", "--generator-option", "blockz=2"], 2, "no option 'blockz': did you mean blocks?"),
         (["--data", "DATA", "--generator-option", "blocks=many"], 2, "'many' is not of type int"),
         (["--data", "DATA", "--generator-option", "blocks"], 2, "expected KEY=VALUE"),
-        (
-            ["--data", "DATA", "--recipe", "fast", "--image-size", "130"],
-            2,
-            "in multiples of 4; the next that all networks take is 132",
-        ),
-        (["--data", "DATA", "--recipe", "fast", "--image-size", "16"], 2, "takes 32 px or more"),
+        (["--data", "DATA", "--objective", "nothing"], 2, "no objective named 'nothing'"),
+        (["--data", "DATA", "--augment", "nothing"], 2, "no augmentation named 'nothing'"),
+        (["--data", "DATA", "--augment", "part-mirror"], 2, "shows parts of a picture, which only detectors take"),
+        (["--data", "DATA", "--recipe", "fast", "--image-size", "130"], 2, "the next that all networks take is 132"),
         (["--data", "DATA", "--epochs", "1", "--steps", "1"], 2, "give one of them"),
         (["--data", "DATA", "--max-time", "soon"], 2, "such as 90s, 10m or 1h30m"),
         (["--data", "DATA", "--gpu", "99"], 4, "GPU 99"),
@@ -145,9 +154,9 @@ def test_bad_input_gets_one_line_and_its_exit_code(
 
 
 def test_an_existing_name_is_refused_and_left_alone(
-    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny: list[str], out: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = ["train-gan", "--data", str(pictures), *TINY, *out, "--steps", "1", "--name", "mine"]
+    given = [*tiny, "1", "--name", "mine"]
     assert main(given) == 0
     before = {path: path.read_bytes() for path in Path(out[1]).rglob("*") if path.is_file()}
     capsys.readouterr()
@@ -160,20 +169,13 @@ def test_an_existing_name_is_refused_and_left_alone(
     assert before == {path: path.read_bytes() for path in Path(out[1]).rglob("*") if path.is_file()}
 
 
-def test_a_broken_image_is_named_and_the_rest_is_trained_on(
-    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    (pictures / "trainA" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
-    assert main(["train-gan", "--data", str(pictures), *TINY, *out, "--steps", "1"]) == 0
-    assert "1 unreadable image left out; the first: " in capsys.readouterr().err
-
-
-def test_domains_that_overlap_are_refused_until_that_is_allowed(
-    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]
+def test_domains_that_overlap_are_refused_until_that_is_allowed_and_a_broken_image_is_named_and_left_out(
+    tiny: list[str], pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Image.open(pictures / "trainA" / "1.png") as image:
         image.resize((40, 40)).save(pictures / "trainB" / "again.jpg", quality=85)
-    typed = ["train-gan", "--data", str(pictures), *TINY, *out, "--steps", "1"]
+    (pictures / "trainA" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
+    typed = [*tiny, "1"]
     assert main(typed) == 3
     said = capsys.readouterr().err
     assert said.startswith("error: 1 picture is in both domains, pear and plum, such as ")
@@ -183,14 +185,15 @@ def test_domains_that_overlap_are_refused_until_that_is_allowed(
     assert "does one folder lie within the other?" in capsys.readouterr().err
     assert not Path(out[1]).exists()
     assert main([*typed, "--allow-overlap"]) == 0
+    assert "1 unreadable image left out; the first: " in capsys.readouterr().err
 
 
 def test_a_batch_that_cannot_fit_is_refused_with_the_largest_that_does_until_forced(
-    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny: list[str], out: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(estimate, "spare_memory_bytes", lambda: 24 << 20)
     monkeypatch.setattr(estimate, "MOST_BYTES_PER_PIXEL", 1 << 30)
-    light = ["train-gan", "--data", str(pictures), *TINY, *out, "--image-size", "48", "--steps", "1", "--batch-size"]
+    light = [*tiny, "1", "--image-size", "48", "--batch-size"]
     assert main([*light, "512"]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert main([*light, "512", "--dry-run"]) == 1
@@ -221,24 +224,26 @@ def test_a_dry_run_counts_suggests_another_recipe_and_leaves_nothing(
     assert not Path(out[1]).exists()
 
 
-def test_init_from_a_bundle_starts_with_its_generators(
-    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    first = run_json(capsys, "train-gan", "--data", pictures, *TINY, *out, "--steps", "2", "--name", "first")
-    again = ["train-gan", "--data", pictures, *TINY, *out, "--steps", "1", "--seed", "5"]
-    second = run_json(capsys, *again, "--name", "second", "--init-from", str(first["bundle"]))
-    third = run_json(capsys, *again, "--name", "third")
-    assert second["weights_sha256"] != third["weights_sha256"]
-    other = ["--generator", "resnet-6", "--generator-option", "base_channels=4"]
-    words = ["train-gan", "--data", str(pictures), "--recipe", "fast", "--image-size", "48", *other, *out]
-    assert main([*words, "--init-from", str(first["bundle"])]) == 2
+def test_init_from_a_bundle_starts_with_its_generators(tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    first = run_json(capsys, *tiny, "2")["bundle"]
+    # Rates this small move nothing.
+    second = run_json(capsys, *tiny, "1", "--seed", "5", "--learning-rate", "1e-30", "--init-from", str(first))
+    weights, expected = (bundles.load(Path(str(bundle))).weights for bundle in (second["bundle"], first))
+    for direction, arrays in expected.items():
+        for name, array in arrays.items():
+            np.testing.assert_allclose(weights[direction][name], array, rtol=0, atol=1e-20)
+    assert main([*tiny, "1", "--generator-option", "base_channels=8", "--init-from", str(first)]) == 2
     assert "its generator is mobile" in capsys.readouterr().err
 
 
 def test_show_tells_of_a_recipe_and_its_work(capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = run_json(capsys, "show", "recipe", "cyclegan")
-    assert recipe["epochs"] == 200
-    assert recipe["multiply_adds_per_step"] == sum(kind["share"] * kind["multiply_adds"] for kind in recipe["kinds_of_step"])
+    recipe = run_json(capsys, "show", "recipe", "lesson")
+    assert recipe["steps"] == 8000
+    pixels, all_losses = recipe["kinds_of_step"]
+    assert [kind["share"] for kind in (pixels, all_losses)] == pytest.approx([2 / 3, 1 / 3], abs=1e-3)
+    assert pixels["multiply_adds"] < all_losses["multiply_adds"]
+    mean = pixels["share"] * pixels["multiply_adds"] + all_losses["share"] * all_losses["multiply_adds"]
+    assert recipe["multiply_adds_per_step"] == pytest.approx(mean)
     assert main(["show", "recipe", "cyclegann"]) == 2
     assert "did you mean cyclegan?" in capsys.readouterr().err
 
@@ -286,35 +291,20 @@ def test_being_stopped_while_images_are_read_makes_nothing() -> None:
     assert stopped.value.exit_code == 143
 
 
-def test_a_deterministic_run_computes_the_same(pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["train-gan", "--data", pictures, *TINY, *out, "--steps", "2"]
-    try:
-        strict = run_json(capsys, *words, "--deterministic")
-    finally:
-        torch.use_deterministic_algorithms(False)
-    assert strict["weights_sha256"] == run_json(capsys, *words)["weights_sha256"]
-
-
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("2d", 172_800)])
 def test_times_are_read_as_people_write_them(text: str, seconds: float) -> None:
     assert options.seconds_of(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0m", "m", "1h 30", "-5m", "1.5h", "1h30"])
+@pytest.mark.parametrize("text", ["", "0m", "m", "1h 30", "-5m", "1.5h", "1h30", "5"])
 def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="expected a time"):
+    expected = "--max-time 5: say of what: 5s, 5m or 5h" if text == "5" else "expected a time"
+    with pytest.raises(UsageError, match=expected):
         options.seconds_of(text)
 
 
-def test_a_time_without_a_unit_is_asked_for_one() -> None:
-    with pytest.raises(UsageError, match="--max-time 5: say of what: 5s, 5m or 5h"):
-        options.seconds_of("5")
-
-
-def test_a_profile_is_left_beside_the_run(pictures: Path, out: list[str], capfd: pytest.CaptureFixture[str]) -> None:
-    assert (
-        main(["train-gan", "--data", str(pictures), *TINY, *out, "--steps", "4", "--name", "told", "--profile", "--json"]) == 0
-    )
+def test_a_profile_is_left_beside_the_run(tiny: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([*tiny, "4", "--profile", "--json"]) == 0
     written = capfd.readouterr()
     run = Path(json.loads(written.out)["run"])
     assert "ERROR" not in written.err  # what the profiler's own library would say of a missing GPU
@@ -326,7 +316,7 @@ def test_a_profile_is_left_beside_the_run(pictures: Path, out: list[str], capfd:
 
 
 def test_why_steps_are_not_captured_is_told_once(
-    pictures: Path, out: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def noting(*given: Any) -> Trainer:
         trainer = make_trainer(*given)
@@ -334,5 +324,5 @@ def test_why_steps_are_not_captured_is_told_once(
         return trainer
 
     monkeypatch.setattr(job, "make_trainer", noting)
-    assert main(["train-gan", "--data", str(pictures), *TINY, *out, "--steps", "3"]) == 0
+    assert main([*tiny, "3"]) == 0
     assert capsys.readouterr().err.count("without CUDA graphs") == 1

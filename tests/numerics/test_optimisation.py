@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from trainings import trainer_of
 
 from fruitgan.data.loader import Batch, Loader
-from fruitgan.train_gan.ema import EMA
+from fruitgan.train_gan import ema
+from fruitgan.train_gan.ema import EMA, PlayerAdam
 from fruitgan.train_gan.objectives.contracts import Objective, Player
 from fruitgan.train_gan.recipe import Adam, Schedule, recipes
 from fruitgan.train_gan.trainer import Trainer
@@ -93,8 +95,9 @@ def springs_trainer(steps: int, averaging: float | None) -> Trainer:
 def test_a_step_of_the_trainer_is_a_step_of_adam() -> None:
     trainer = springs_trainer(20, None)
     points = trainer.objective.networks["generator_ab"].get_parameter("p")
-    for _, expected in zip(trainer.steps(20), naive_adam(20), strict=True):
+    for report, expected in zip(trainer.steps(20), naive_adam(20), strict=True):
         assert points.tolist() == pytest.approx(expected, rel=1e-7, abs=1e-7)
+        assert report.learning_rate == pytest.approx(ADAM.learning_rate * (21 - report.step) / 20)
 
 
 def test_averaged_weights_follow_those_of_the_trainer() -> None:
@@ -131,3 +134,29 @@ def test_an_average_equals_a_naive_loop_and_takes_buffers_over() -> None:
                 torch.testing.assert_close(parameter, expected[f"{name}.{key}"], rtol=1e-6, atol=1e-7)
                 assert not parameter.requires_grad
         assert torch.equal(average.networks["one"].get_buffer("1.running_mean"), networks["one"].get_buffer("1.running_mean"))
+
+
+@pytest.mark.parametrize("is_finite", [True, False])
+def test_a_step_that_is_not_finite_changes_nothing_where_adam_moves_anyway(
+    is_finite: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused: Callable[..., None] = torch._fused_adam_
+
+    def deaf(*lists: Any, found_inf: Tensor, **options: Any) -> None:
+        fused(*lists, found_inf=None, **options)
+
+    def moved(gradient: float, ok: float) -> list[Tensor]:
+        parameter = torch.nn.Parameter(torch.ones(3))
+        optimizer = PlayerAdam([parameter], Adam())
+        optimizer.learning_rate.fill_(0.1)
+        for value, counts in ((0.5, 1.0), (gradient, ok)):
+            parameter.grad = torch.full((3,), value)
+            optimizer.step(torch.tensor(counts))
+        return [parameter.detach(), *optimizer.means, *optimizer.squares, *optimizer.counts]
+
+    expected = moved(2.0 if is_finite else float("nan"), float(is_finite))
+    monkeypatch.setattr(torch, "_fused_adam_", deaf)
+    monkeypatch.setattr(ema, "MOVES_ANYWAY", ("cpu",))
+    for found, right in zip(moved(2.0 if is_finite else float("nan"), float(is_finite)), expected, strict=True):
+        assert torch.equal(found, right)
+        assert torch.isfinite(found).all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,9 @@ from fruitgan.settings import from_json, to_json
 from fruitgan.train_gan.assemble import load_datasets, make_objective, make_plan
 from fruitgan.train_gan.settings import Plan, RunConfig, TrainGanSettings, read_config
 
+pytestmark = pytest.mark.usefixtures("repeatable")
+
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def repeatable() -> Iterator[None]:
-    with torch.random.fork_rng():
-        yield
 
 
 def plan(**settings: Any) -> Plan:
@@ -46,7 +42,8 @@ def test_the_default_recipe_is_the_light_one_on_a_cpu_and_fruit_elsewhere() -> N
 
 
 def test_a_plan_has_every_option_of_every_part() -> None:
-    made = plan(recipe="cyclegan", generator_options={"base_channels": "32"})
+    size: dict[str, Any] = {"image_size": 512, "batch_size": 2}
+    made = plan(recipe="cyclegan", generator_options={"base_channels": "32"}, seed=7, precision="bf16", **size)
     assert made.generator.options == {"base_channels": 32}
     assert made.discriminator.options == {"base_channels": 64}
     assert made.objective.options == {
@@ -57,13 +54,9 @@ def test_a_plan_has_every_option_of_every_part() -> None:
         "cutout": 0.0,
     }
     assert made.augmentation.options == {"load_ratio": 286 / 256, "mirror": True}
-    assert made.precision == "fp32"
-    assert made.seed == 0
-
-
-def test_an_option_that_was_typed_stands_in_the_recipe_in_its_own_type() -> None:
-    recipe = plan(recipe="fast", generator_options={"base_channels": "40", "mask": "false"}).recipe
-    assert recipe.generator.options == {"base_channels": 40, "mask": False}
+    assert made.recipe.generator.options == {"base_channels": 32}  # what was typed, in its own type
+    assert (made.recipe.image_size_px, made.recipe.batch_size, made.precision, made.seed) == (512, 2, "bf16", 7)
+    assert (plan(recipe="cyclegan").precision, plan().seed) == ("fp32", 0)
 
 
 def test_a_recipes_options_stay_with_the_recipes_own_choice() -> None:
@@ -77,38 +70,13 @@ def test_a_recipes_options_stay_with_the_recipes_own_choice() -> None:
     ("recipe", "asked", "total"),
     [
         ("cyclegan", {}, 2000),
-        ("cyclegan", {"epochs": 3}, 30),
         ("cyclegan", {"steps": 7}, 7),
         ("fast", {}, 12_000),
         ("fast", {"epochs": 3}, 30),
-        ("fast", {"steps": 7}, 7),
     ],
 )
 def test_the_length_is_the_one_asked_for_or_the_recipes(recipe: str, asked: dict[str, int], total: int) -> None:
     assert plan(recipe=recipe, **asked).recipe.total_steps(10) == total
-
-
-def test_a_plan_survives_json() -> None:
-    made = plan(recipe="seed-unet", seed=7, precision="bf16", image_size=512, batch_size=2)
-    assert from_json(Plan, json.loads(json.dumps(to_json(made)))) == made
-    assert (made.recipe.image_size_px, made.recipe.batch_size, made.precision, made.seed) == (512, 2, "bf16", 7)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"recipe": "cyclgan"}, "did you mean cyclegan"),
-        ({"generator": "resnet-8"}, "did you mean resnet-"),
-        ({"generator_options": {"base_chanels": "4"}}, "did you mean base_channels"),
-        ({"discriminator_options": {"base_channels": "four"}}, "base_channels"),
-        ({"objective": "nothing"}, "no objective named 'nothing'"),
-        ({"augment": "nothing"}, "no augmentation named 'nothing'"),
-        ({"augment": "part-mirror"}, "--augment part-mirror shows parts of a picture, which only detectors take"),
-    ],
-)
-def test_an_unknown_name_or_option_is_refused_with_what_is_near(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        plan(**settings)
 
 
 @pytest.mark.parametrize(
@@ -131,26 +99,20 @@ def test_an_image_size_that_a_network_does_not_take_is_refused_with_the_next(set
         make_objective(small(**settings))
 
 
-def weights(made: Plan) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in make_objective(made).networks.state_dict().items()}
+def test_the_first_weights_depend_on_the_seed_alone_and_no_two_networks_start_alike() -> None:
+    def weights(seed: int) -> dict[str, torch.Tensor]:
+        networks = make_objective(small(seed=seed, discriminator="patch-70")).networks
+        return {name: torch.cat([p.detach().flatten() for p in it.parameters()]) for name, it in networks.items()}
 
-
-def test_the_first_weights_depend_on_the_seed_alone() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    one = weights(small(seed=3))
+    one = weights(3)
     assert torch.equal(torch.get_rng_state(), before)  # and the caller's random state is not touched
     torch.manual_seed(2)
-    same, other = weights(small(seed=3)), weights(small(seed=4))
-    assert all(torch.equal(one[key], same[key]) for key in one)
-    assert not any(torch.equal(one[key], other[key]) for key in one if key.endswith("0.weight") and one[key].ndim == 4)
-
-
-def test_no_two_networks_start_alike() -> None:
-    networks = make_objective(small()).networks
-    for one, other in (("generator_ab", "generator_ba"), ("discriminator_a", "discriminator_b")):
-        first, second = (torch.cat([p.detach().flatten() for p in networks[name].parameters()]) for name in (one, other))
-        assert not torch.equal(first, second)
+    same, other = weights(3), weights(4)
+    assert all(torch.equal(one[name], same[name]) and not torch.equal(one[name], other[name]) for name in one)
+    assert not torch.equal(one["generator_ab"], one["generator_ba"])
+    assert not torch.equal(one["discriminator_a"], one["discriminator_b"])
 
 
 @pytest.mark.parametrize(
@@ -158,13 +120,8 @@ def test_no_two_networks_start_alike() -> None:
     [
         ({"image_size": 7}, "--image-size 7: 8 or more"),
         ({"batch_size": 0}, "--batch-size 0: 1 or more"),
-        ({"steps": 0}, "--steps 0: 1 or more"),
         ({"epochs": -1}, "--epochs -1: 1 or more"),
         ({"save_every": 0}, "--save-every 0: 1 or more"),
-        ({"log_every": 0}, "--log-every 0: 1 or more"),
-        ({"keep": 0}, "--keep 0: 1 or more"),
-        ({"epochs": 1, "steps": 1}, "give one of them"),
-        ({"name": "a/b"}, "a name, not a path"),
         ({"name": ".."}, "a name, not a path"),
         ({"seed": -1}, "--seed -1"),
         ({"on_nan": "ignore"}, "--on-nan ignore: expected stop or rollback"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -81,49 +82,39 @@ def test_data_go_to_a_gpu_that_has_room_for_them_and_to_nothing_else(monkeypatch
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_freed_memory_that_is_kept_need_not_be_cleared_again() -> None:
+def test_freed_memory_that_is_kept_need_not_be_cleared_again_and_goes_back_while_that_is_asked_for() -> None:
     count = """
-import resource, sys
-import numpy as np
-if sys.argv[1] == "kept":
-    from fruitgan.device import keep_freed_memory
-    keep_freed_memory()
-np.ones(64 << 20, dtype=np.uint8)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(4):
-    np.ones(64 << 20, dtype=np.uint8)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-    environment = {**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0"}
-    cleared = {}
-    for kind in ("given back", "kept"):
-        done = subprocess.run([sys.executable, "-c", count, kind], env=environment, capture_output=True, text=True, check=True)
-        cleared[kind] = int(done.stdout)
-    assert cleared["given back"] >= 4 * 32  # pages, the largest of which has 2 MiB
-    assert cleared["kept"] < cleared["given back"] / 10
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_freed_memory_goes_back_while_that_is_asked_for() -> None:
-    count = """
-import os
+import json, os, resource
 from pathlib import Path
 import numpy as np
 from fruitgan.device import freed_memory_returned, keep_freed_memory
-keep_freed_memory()
+
+def cleared_pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        np.ones(64 << 20, dtype=np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
 def left_mib():
     resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
     before = resident()
     np.ones(64 << 20, dtype=np.uint8)
     return (resident() - before) >> 20
+
+given_back = cleared_pages()
+keep_freed_memory()
 with freed_memory_returned():
-    print(left_mib())
-print(left_mib())
+    returned = left_mib()
+kept = left_mib()
+print(json.dumps([given_back, cleared_pages(), returned, kept]))
 """
-    done = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=True)
-    returned, kept = map(int, done.stdout.split())
-    assert returned < 8
-    assert kept > 56
+    environment = {**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0"}
+    done = subprocess.run([sys.executable, "-c", count], env=environment, capture_output=True, text=True, check=True)
+    pages_given_back, pages_kept, mib_returned, mib_kept = json.loads(done.stdout)
+    assert pages_given_back >= 4 * 32  # the largest of which has 2 MiB
+    assert pages_kept < pages_given_back / 10
+    assert mib_returned < 8
+    assert mib_kept > 56
 
 
 @pytest.mark.parametrize(

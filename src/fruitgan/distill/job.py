@@ -39,7 +39,6 @@ from fruitgan.train_gan.page import training_report
 from fruitgan.train_gan.samples import translate_batch
 from fruitgan.train_gan.settings import TrainGanResult, TrainGanSettings, read_config
 
-OUT = Path("runs/distill")
 RECIPE = "lesson"
 DEFAULT_STUDENT = "lite-u"
 GATES = "gates.json"

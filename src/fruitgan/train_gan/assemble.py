@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from PIL import Image
@@ -28,7 +28,7 @@ from fruitgan.networks.backbones import trained_against
 from fruitgan.networks.contracts import SizeRule, discriminators, generators
 from fruitgan.networks.weights import build_for, load_arrays
 from fruitgan.progress import OnProgress
-from fruitgan.registry import Choice, Registry, suggestion
+from fruitgan.registry import Registry, suggestion
 from fruitgan.settings import to_json
 from fruitgan.train_gan.cuda_graphs import CudaGraphs
 from fruitgan.train_gan.objectives.contracts import Objective, objectives
@@ -37,7 +37,6 @@ from fruitgan.train_gan.recipe import Part, constant, resolve_recipe
 from fruitgan.train_gan.settings import Plan, TrainGanSettings
 from fruitgan.train_gan.trainer import Trainer
 
-DEFAULT_SEED = 0
 MOST_NAMED = 3
 """Pairs of pictures that a message names."""
 
@@ -55,52 +54,44 @@ def make_plan(settings: TrainGanSettings, device: torch.device) -> Plan:
     """
     asked = settings.recipe or default_recipe(device)
     recipe_name, recipe = resolve_recipe(asked, settings.recipe_changes, settings.learning_rate, settings.cycle_weight)
-    generator = _chosen(generators, recipe.generator, settings.generator, settings.generator_options)
-    discriminator = _chosen(discriminators, recipe.discriminator, settings.discriminator, settings.discriminator_options)
-    objective = _chosen(objectives, recipe.objective, settings.objective, settings.objective_options)
-    augmentation = _chosen(augmentations, recipe.augmentation, settings.augment, {})
+    asked_for: dict[str, tuple[Registry[Any], str | None, Mapping[str, Any]]] = {
+        "objective": (objectives, settings.objective, settings.objective_options),
+        "generator": (generators, settings.generator, settings.generator_options),
+        "discriminator": (discriminators, settings.discriminator, settings.discriminator_options),
+        "augmentation": (augmentations, settings.augment, {}),
+    }
+    parts: dict[str, Any] = {}
+    choices: dict[str, Any] = {}
+    for kind, (registry, name, options) in asked_for.items():
+        part: Part = getattr(recipe, kind)
+        # Options of the recipe belong to the recipe's own choice alone.
+        given = {**part.options, **options} if name in (None, part.name) else options
+        choices[kind] = registry.choose(name or part.name, given)
+        parts[kind] = Part(name=name or part.name, options={key: choices[kind].options[key] for key in given})
     recipe = dataclasses.replace(
         recipe,
-        generator=generator.part,
-        discriminator=discriminator.part,
-        objective=objective.part,
-        augmentation=augmentation.part,
+        **parts,
         fit=settings.fit or recipe.fit,
         image_size_px=settings.image_size or recipe.image_size_px,
         batch_size=settings.batch_size or recipe.batch_size,
         epochs=settings.epochs if settings.steps is None and settings.epochs is not None else recipe.epochs,
         steps=settings.steps if settings.steps is not None or settings.epochs is not None else recipe.steps,
     )
-    if augmentations.build(augmentation.choice).gives_size_px(recipe.image_size_px) != recipe.image_size_px:
-        name = augmentation.part.name
-        raise UsageError(f"--augment {name} shows parts of a picture, which only detectors take; choose another")
+    if augmentations.build(choices["augmentation"]).gives_size_px(recipe.image_size_px) != recipe.image_size_px:
+        raise UsageError(
+            f"--augment {recipe.augmentation.name} shows parts of a picture, which only detectors take; choose another"
+        )
     precision = settings.precision or recipe.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
     return Plan(
         recipe_name=recipe_name,
         recipe=recipe,
-        objective=objective.choice,
-        generator=generator.choice,
-        discriminator=discriminator.choice,
-        augmentation=augmentation.choice,
+        **choices,
         precision=precision,
-        seed=DEFAULT_SEED if settings.seed is None else settings.seed,
+        seed=settings.seed or 0,
         preprocessing=AS_USUAL.asked(settings.background, settings.value_range, recipe.fit),
     )
-
-
-class _Chosen(NamedTuple):
-    part: Part
-    """As a recipe says it: the options that were given, in the types that they have."""
-    choice: Choice
-
-
-def _chosen(registry: Registry[Any], part: Part, name: str | None, options: Mapping[str, Any]) -> _Chosen:
-    """The recipe's part with the user's wishes; options of the recipe belong to the recipe's own choice alone."""
-    given = {**part.options, **options} if name in (None, part.name) else options
-    choice = registry.choose(name or part.name, given)
-    return _Chosen(Part(name=name or part.name, options={key: choice.options[key] for key in given}), choice)
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,13 @@ from fruitgan.progress import Event, OnProgress, Progress, duration
 if TYPE_CHECKING:
     from fruitgan.train_gan.settings import TrainGanSettings
 
-NETWORKS_PANEL = "Recipe and networks"
 LONG_SECONDS = 24 * 3600
 STEPS_BEFORE_A_FORECAST = 5
 LIGHT_RECIPES = ("fast", "lesson")
 ADVERSARIES = {"adversarial": "G", "discriminator": "D"}
 SHOWN_LOSSES = 3
 
-network = functools.partial(options.option, panel=NETWORKS_PANEL)
+network = functools.partial(options.option, panel="Recipe and networks")
 
 
 def train_gan(

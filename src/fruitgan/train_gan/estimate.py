@@ -164,8 +164,8 @@ def sketched_step(plan: Plan, batch_size: int, step: int = 0) -> Counting:
     recipe = dataclasses.replace(plan.recipe, batch_size=batch_size, steps=SAMPLED_STEPS + 1)
     in_fp32 = dataclasses.replace(plan, recipe=recipe, precision="fp32")
     meta = torch.device("meta")
-    with meta:
-        objective = make_objective(in_fp32)
+    objective = make_objective(in_fp32)  # not made there, where initial weights take longer than the step
+    objective.to(meta)
     counting = Counting([*objective.networks.parameters(), *objective.networks.buffers()])
     with counting:
         trainer = bare_trainer(in_fp32, objective, NoiseLoader(in_fp32, meta), _steps_per_epoch(plan), meta, FOREVER)
@@ -206,7 +206,7 @@ def count_work(plan: Plan) -> list[KindOfStep]:
     """What the steps of a training take."""
     variants = collections.defaultdict(list)
     for step in range(SAMPLED_STEPS):
-        clock = Clock(step, SAMPLED_STEPS, _steps_per_epoch(plan))
+        clock = Clock(step, SAMPLED_STEPS + 1, _steps_per_epoch(plan))  # as `sketched_step` has it
         weights = {name: schedule.at(clock) for name, schedule in plan.recipe.weights.items()}
         variants[frozenset(name for name, weight in weights.items() if weight)].append(step)
     return [

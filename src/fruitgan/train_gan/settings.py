@@ -148,13 +148,8 @@ def located(settings: TrainGanSettings) -> TrainGanSettings:
             return None if place is None else pinned_data(str(place))
         return str(Path(place).resolve())
 
-    return dataclasses.replace(
-        settings,
-        data=whole(settings.data),
-        init_from=bundles.pinned(settings.init_from) or settings.init_from,
-        data_a=whole(settings.data_a),
-        data_b=whole(settings.data_b),
-    )
+    places: dict[str, Any] = {place: whole(getattr(settings, place)) for place in PLACES}
+    return dataclasses.replace(settings, init_from=bundles.pinned(settings.init_from) or settings.init_from, **places)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Crops at random scales against Pillow's own resize, and what discriminators are shown against loops."""
+"""Crops by jitter against numpy's slices and at scales against Pillow's resize; what discriminators are shown against loops."""
 
 from __future__ import annotations
 
@@ -7,10 +7,30 @@ import pytest
 import torch
 from PIL import Image
 
-from fruitgan.data.augment.training import MOVING_DRAWS, CropScales, shifted_and_cut
+from fruitgan.data.augment.training import MOVING_DRAWS, CropScales, JitterMirror, NoAugmentation, shifted_and_cut
 from fruitgan.errors import UsageError
 
 SIZE_PX = 16
+
+
+@pytest.mark.parametrize(("load_px", "image_px", "mirror"), [(286, 256, True), (20, 16, True), (20, 16, False), (16, 16, True)])
+def test_a_jittered_crop_and_its_mirror_image_are_slices_of_the_source(load_px: int, image_px: int, mirror: bool) -> None:
+    random = np.random.default_rng(load_px)
+    images = random.random((6, 3, load_px, load_px), dtype=np.float32)
+    numbers = random.random((6, 3))
+    numbers[0], numbers[1] = 0.0, 1 - 2**-53
+    out = JitterMirror(mirror=mirror).apply(torch.from_numpy(images), torch.from_numpy(numbers), image_px).numpy()
+    for image, (along, down, mirrored), found in zip(images, numbers, out, strict=True):
+        left, top = int(along * (load_px - image_px + 1)), int(down * (load_px - image_px + 1))
+        crop = image[:, top : top + image_px, left : left + image_px]
+        assert crop.shape == found.shape
+        assert np.array_equal(found, crop[:, :, ::-1] if mirror and mirrored < 0.5 else crop)
+
+
+def test_images_are_kept_at_286_px_for_256() -> None:
+    assert [JitterMirror().load_size_px(side) for side in (256, 128, 64)] == [286, 143, 72]
+    assert JitterMirror(load_ratio=1.0).load_size_px(100) == 100
+    assert NoAugmentation().load_size_px(256) == 256
 
 
 def draws(ratio_share: float, left: float, top: float, mirror: float) -> torch.Tensor:
@@ -43,10 +63,13 @@ def test_at_the_largest_scale_a_whole_pixel_crop_is_exact() -> None:
     torch.testing.assert_close(found, images[:, :, 8:24, 4:20], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("bounds", [(0.9, 2.0), (2.0, 1.5), (1.0, 5.0)])
-def test_scales_that_cannot_be_are_refused(bounds: tuple[float, float]) -> None:
-    with pytest.raises(UsageError, match="crop-scales"):
-        CropScales(smallest=bounds[0], largest=bounds[1])
+def test_scales_that_cannot_be_are_refused() -> None:
+    for smallest, largest in ((0.9, 2.0), (2.0, 1.5), (1.0, 5.0)):
+        with pytest.raises(UsageError, match="crop-scales"):
+            CropScales(smallest=smallest, largest=largest)
+    for ratio in (0.9, 2.5):
+        with pytest.raises(UsageError, match="load_ratio"):
+            JitterMirror(load_ratio=ratio)
 
 
 def naive(image: np.ndarray, numbers: np.ndarray, shift: float, cutout: float) -> np.ndarray:
