@@ -54,10 +54,10 @@ def naive_frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def test_the_kernel_distance_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, y = draw(23, 7, 0), draw(17, 7, 1)
-    whole = kernel_distances(x, y, resample_weights(23, 5, 0, "x"), resample_weights(17, 5, 0, "y"))
+    drawn = draw(23, 7, 0), draw(17, 7, 1), resample_weights(23, 5, 0, "x"), resample_weights(17, 5, 0, "y")
+    whole = kernel_distances(*drawn)
     monkeypatch.setattr(distances, "BLOCK_ROWS", 4)
-    assert np.allclose(kernel_distances(x, y, resample_weights(23, 5, 0, "x"), resample_weights(17, 5, 0, "y")), whole)
+    assert np.allclose(kernel_distances(*drawn), whole)
 
 
 def test_a_weight_of_two_is_an_image_twice_but_never_a_pair_with_itself() -> None:
@@ -76,13 +76,6 @@ def test_the_kernel_distance_of_one_distribution_is_zero_on_average() -> None:
 def test_the_frechet_distance_is_that_of_the_matrix_square_root(n: int, m: int, dimensions: int) -> None:
     x, y = draw(n, dimensions, 0), draw(m, dimensions, 1, shift=0.2)
     assert math.isclose(frechet_distance(x, y), naive_frechet_distance(x, y), rel_tol=1e-5)
-
-
-def test_the_frechet_distance_of_gaussians_has_a_closed_form() -> None:
-    random = np.random.default_rng(0)
-    x = random.normal(size=(50_000, 3)) * [1.0, 2.0, 3.0]
-    y = random.normal(size=(50_000, 3)) * [2.0, 2.0, 1.0] + [1.0, 0.0, 2.0]
-    assert math.isclose(frechet_distance(x, y), 1 + 4 + (1 - 2) ** 2 + 0 + (3 - 1) ** 2, rel_tol=0.02)
 
 
 def test_weighted_frechet_distances_are_those_of_repeated_images() -> None:
@@ -195,5 +188,3 @@ def test_a_difference_of_pairs_is_sure_of_a_small_shift_and_has_the_right_sign()
         found = difference(real, source, better)
         assert found.value == pytest.approx(distance(real, better) - distance(real, source))
         assert found.interval[1] < 0
-        with pytest.raises(ValueError, match="no pairs"):
-            difference(real, source, better[:70])

@@ -39,19 +39,11 @@ def test_lab_is_that_of_kornia() -> None:
     assert torch.allclose(lab_of_srgb(images), rgb_to_lab(images), atol=2e-2)
 
 
-def test_white_black_and_red_have_their_published_lab_values() -> None:
-    colours = torch.tensor([[1.0, 1, 1], [0, 0, 0], [1, 0, 0]], dtype=torch.float64).reshape(3, 3, 1, 1)
-    expected = torch.tensor([[100.0, 0, 0], [0, 0, 0], [53.24, 80.09, 67.20]], dtype=torch.float64)
-    assert torch.allclose(lab_of_srgb(colours).reshape(3, 3), expected, atol=0.02)
-
-
 def test_a_plain_picture_lies_in_one_bin_of_each_histogram() -> None:
     values = Colour()(torch.full((1, 3, 8, 8), 0.5))[0]
-    lightness = values[:LIGHTNESS_BINS]
+    lightness, chroma = values[:LIGHTNESS_BINS], values[LIGHTNESS_BINS : LIGHTNESS_BINS + CHROMA_BINS]
     assert torch.isclose(lightness.max(), torch.tensor(LIGHTNESS_BINS**0.5))
-    assert int((lightness > 0).sum()) == 1
-    chroma = values[LIGHTNESS_BINS : LIGHTNESS_BINS + CHROMA_BINS]
-    assert int((chroma > 0).sum()) == 1
+    assert int((lightness > 0).sum()) == int((chroma > 0).sum()) == 1
     assert torch.isfinite(values).all()
 
 
@@ -60,14 +52,6 @@ def test_the_random_weights_are_what_they_always_were() -> None:
     filters = [random_filters(network, layer) for network in range(NETWORKS) for layer in range(len(CHANNELS))]
     digest = hashlib.sha256(b"".join(x.astype("<f4").tobytes() for x in filters)).hexdigest()
     assert digest == "c774a57d6ba1562ca5cfd4df02e653dd76f30d9c3e0cc5ea05fda94dacfb0f3c"
-
-
-def test_random_filters_sum_to_zero_and_have_hes_variance() -> None:
-    for layer in range(len(CHANNELS)):
-        filters = random_filters(1, layer)
-        assert np.abs(filters.sum((1, 2, 3))).max() < 1e-12
-        assert np.isclose(filters.var() * filters[0].size / 2, 1, rtol=0.1)
-    assert (random_filters(0, 1) != random_filters(1, 1)).any()
 
 
 def test_the_ensemble_is_its_networks_one_by_one() -> None:

@@ -1,4 +1,4 @@
-"""Precision, recall, density, coverage, subsets and extrapolation against loops, scikit-learn and closed forms."""
+"""Precision, recall, density, coverage and KID over subsets against loops, scikit-learn and closed forms."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from fruitgan.measures.contracts import FeatureSet, subsets
-from fruitgan.measures.distances import (
-    kernel_distance,
-    squared_distances,
-)
+from fruitgan.measures.distances import kernel_distance, squared_distances
 from fruitgan.measures.metrics.fid_kid import SUBSETS, KidSubsets
-from fruitgan.measures.metrics.neighbours import NEIGHBOURS, coverage, density, nearest_distances, precision, radii, recall
+from fruitgan.measures.metrics.neighbours import NEIGHBOURS, Coverage, Density, NearestTraining, Precision, Recall, radii
 
 
 def draw(n: int, seed: int, shift: float = 0.0, dimensions: int = 4) -> np.ndarray:
@@ -45,34 +42,33 @@ def naive_four(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[float, float
 
 def test_the_four_are_those_of_the_definitions_point_by_point() -> None:
     real, fake = draw(23, 0), draw(17, 1, shift=0.7)
-    found = [make().compute(real, fake) for make in (precision, recall, density, coverage)]
+    found = [make().compute(real, fake) for make in (Precision, Recall, Density, Coverage)]
     assert found == pytest.approx(naive_four(real, fake, NEIGHBOURS), abs=1e-12)
 
 
-def test_radii_are_those_of_scikit_learn() -> None:
-    x = draw(50, 0)
-    theirs = NearestNeighbors(n_neighbors=6).fit(x).kneighbors(x)[0][:, 5]  # itself is its first neighbour there
-    assert np.allclose(np.sqrt(radii(x, 5)), theirs)
-    assert np.allclose(
-        nearest_distances(draw(20, 1), x), NearestNeighbors(n_neighbors=1).fit(x).kneighbors(draw(20, 1))[0][:, 0]
-    )
+def test_radii_and_nearest_training_images_are_those_of_scikit_learn() -> None:
+    x, real, fake = draw(50, 0), draw(20, 1), draw(16, 2, shift=0.5)
+    theirs = NearestNeighbors(n_neighbors=6).fit(x)
+    assert np.allclose(np.sqrt(radii(x)), theirs.kneighbors(x)[0][:, 5])  # itself is its first neighbour there
+    medians = [np.median(theirs.kneighbors(side)[0][:, 0]) for side in (fake, real)]
+    assert NearestTraining(resamples=20).measure(real, fake, x).value == pytest.approx(medians[0] / medians[1])
     assert np.allclose(squared_distances(x, x[:3]), ((x[:, None] - x[None, :3]) ** 2).sum(-1))
 
 
 def test_one_distribution_has_density_one_and_coverage_near_one_and_a_collapse_shows() -> None:
     real, fake = draw(400, 0), draw(400, 1)
-    assert density().compute(real, fake) == pytest.approx(1, abs=0.12)
+    assert Density().compute(real, fake) == pytest.approx(1, abs=0.12)
     # Naeem et al. 2020, lemma 2, for large sets of one size: 1 - 2^-k.
-    assert coverage().compute(real, fake) == pytest.approx(1 - 2.0**-NEIGHBOURS, abs=0.03)
+    assert Coverage().compute(real, fake) == pytest.approx(1 - 2.0**-NEIGHBOURS, abs=0.03)
     collapsed = np.tile(real[:1], (400, 1)) + 0.01 * fake
-    assert precision().compute(real, collapsed) == 1
-    assert coverage().compute(real, collapsed) < 0.05
-    assert recall().compute(real, collapsed) < 0.05
+    assert Precision().compute(real, collapsed) == 1
+    assert Coverage().compute(real, collapsed) < 0.05
+    assert Recall().compute(real, collapsed) < 0.05
 
 
 def test_the_interval_by_halves_is_as_wide_as_the_scatter() -> None:
-    scatter = np.std([density().compute(draw(100, 2 * i), draw(100, 2 * i + 1, shift=0.5)) for i in range(150)])
-    low, high = density()(feature_set(draw(100, 0)), feature_set(draw(100, 1, shift=0.5))).interval
+    scatter = np.std([Density().compute(draw(100, 2 * i), draw(100, 2 * i + 1, shift=0.5)) for i in range(150)])
+    low, high = Density()(feature_set(draw(100, 0)), feature_set(draw(100, 1, shift=0.5))).interval
     assert 0.6 < (high - low) / (2 * 1.96 * scatter) < 1.7
 
 

@@ -90,7 +90,7 @@ class Chromium:
         scheme = "dark" if dark else "light"
         self("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self("Page.navigate", url=page.as_uri())
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+        while not self._told("Page.loadEventFired"):
             self.events.append(self._next())
 
     def value(self, expression: str) -> Any:
@@ -106,25 +106,18 @@ class Chromium:
 
     def complaints(self) -> list[str]:
         """Errors and warnings of the console, and exceptions."""
-        found = []
-        for event in self.events:
-            parameters = event.get("params", {})
-            if event.get("method") == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
-                found.append(parameters["entry"]["text"])
-            elif event.get("method") in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled"):
-                found.append(json.dumps(parameters))
-        return found
+        entries = [told["entry"] for told in self._told("Log.entryAdded")]
+        thrown = [*self._told("Runtime.exceptionThrown"), *self._told("Runtime.consoleAPICalled")]
+        return [entry["text"] for entry in entries if entry["level"] in ("error", "warning")] + list(map(json.dumps, thrown))
 
     def requests(self) -> list[str]:
         """What was asked for, the page itself included; data within the page are none."""
-        sent = (
-            event["params"]["request"]["url"] for event in self.events if event.get("method") == "Network.requestWillBeSent"
-        )
+        sent = [told["request"]["url"] for told in self._told("Network.requestWillBeSent")]
         return [address for address in sent if not address.startswith("data:")]
 
-    def screenshot(self) -> bytes:
-        """The whole page as PNG."""
-        return base64.b64decode(self("Page.captureScreenshot", format="png", captureBeyondViewport=True)["data"])
+    def _told(self, method: str) -> list[dict[str, Any]]:
+        """The parameters of these events of the open page."""
+        return [event["params"] for event in self.events if event.get("method") == method]
 
     def pdf(self) -> bytes:
         """The page as printed."""

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
+from fruitgan.data.labelled import LabelledImage, ManifestRow, manifest_bytes
 from fruitgan.evaluate.settings import EvaluateSettings
+from fruitgan.evaluate.sources import Sources, Subject
+from fruitgan.files import file_sha256
 from fruitgan.images import Pixels
+from fruitgan.measures.features import Pictures
+from fruitgan.progress import silent
+from fruitgan.train_detector.seen import looks_of
 
 SIDE_PX = 32
 GRAIN, SMOOTH = 6.0, 1.0
@@ -41,6 +49,17 @@ def fill(folder: Path, count: int, first: int = 0, redness: float = 0.5, grain: 
     return folder
 
 
+def write_manifest(dataset: Path, trained_reals: int = 0) -> None:
+    """As of an export whose sources lie in `x`; so many real images are of the training split."""
+    rows = []
+    for label, folder in (("generated", "predicted"), ("real", "origins")):
+        for number, path in enumerate(sorted((dataset / folder).iterdir())):
+            split = "train" if label == "real" and number < trained_reals else "test"
+            about = f"x/{path.name}", split, f"{folder} {number}", file_sha256(path), ""
+            rows.append(ManifestRow(f"{folder}/{path.name}", label, *about))
+    (dataset / "manifest.csv").write_bytes(manifest_bytes(rows))
+
+
 def evaluating(dataset: Path, **changes: object) -> EvaluateSettings:
     """How `predicted` is held against `origins`: by colours alone, without a detector."""
     base = EvaluateSettings(
@@ -55,3 +74,9 @@ def evaluating(dataset: Path, **changes: object) -> EvaluateSettings:
         out=dataset / "out",
     )
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def subject_of(dataset: Path, images: Sequence[LabelledImage], sources: Sources | None = None) -> Subject:
+    """These images as parts of the evaluation have them."""
+    looks = looks_of([image.path for image in images])
+    return Subject(evaluating(dataset), images, sources, Pictures(), torch.device("cpu"), silent, looks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,43 @@ from fruitgan.train_gan.recipes import fast
 from fruitgan.train_gan.settings import RunConfig
 
 TOTAL_STEPS, STEPS_PER_EPOCH = 40, 10
+
+
+class Page(HTMLParser):
+    """What a browser would build: elements with their attributes, and the text; what is neither are `oddities`."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self.oddities: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.elements.append((f"/{tag}", {}))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def handle_comment(self, data: str) -> None:
+        self.oddities.append(data)
+
+    handle_pi = unknown_decl = handle_comment
+
+    @property
+    def text(self) -> str:
+        return "".join(self.words)
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def values(self, *names: str) -> list[str]:
+        """Of the attributes of these names, or of all."""
+        return [value for _, given in self.elements for name, value in given.items() if not names or name in names]
 
 
 def pictures(count: int) -> list[Pixels]:
@@ -70,17 +108,8 @@ def log(name: str) -> list[dict[str, Any]]:
 
 
 def result(run: Path, name: str) -> dict[str, Any]:
-    return {
-        "run": str(run),
-        "step": TOTAL_STEPS,
-        "finished": True,
-        "images": 80,
-        "seconds": 3.0,
-        "images_per_second": 8.0,
-        "bundle": f"{run}/bundle {name}.safetensors",
-        "final_losses": {},
-        "weights_sha256": name,
-    }
+    done = {"step": TOTAL_STEPS, "finished": True, "images": 80, "seconds": 3.0, "images_per_second": 8.0}
+    return done | {"run": str(run), "bundle": f"{run}/bundle {name}.safetensors", "final_losses": {}, "weights_sha256": name}
 
 
 def training(name: str, folder: Path) -> str:
@@ -95,30 +124,18 @@ def training(name: str, folder: Path) -> str:
 
 
 CONFUSION = {"generated_as_generated": 3, "generated_as_real": 1, "real_as_generated": 1, "real_as_real": 3}
-DETECTED = {
-    "accuracy": 0.75,
-    "interval": [0.4, 0.93],
-    "auc": 0.8,
-    "p_value": 0.1,
-    "majority_baseline": 0.5,
-    "n": 8,
-    "confusion": CONFUSION,
-}
+SCORES = {"accuracy": 0.75, "interval": [0.4, 0.93], "auc": 0.8, "p_value": 0.1, "majority_baseline": 0.5}
+DETECTED = {**SCORES, "n": 8, "confusion": CONFUSION}
 
 
 def detector_inputs(name: str) -> tuple[dict[str, Any], Any, Any]:
     """The job's result, as much of a training as its report looks at, and the logits of the test images."""
+    trained = {"train_images": 8, "val_images": 4, "left_out_images": 0, "image_size_px": 16, "best_round": 1, "finished": True}
     found = {
         **DETECTED,
+        **trained,
         "protocol": f"protocol {name}",
         "parts": [{"split": f"split {name}", "n": 4, "found": 0.5, "interval": [0.1, 0.9]}],
-        "train_images": 8,
-        "val_images": 4,
-        "left_out_images": 0,
-        "image_size_px": 16,
-        "rounds": 2,
-        "best_round": 1,
-        "finished": True,
         "notes": [f"note {name}", name],
         "warnings": [f"warning {name}", name],
     }

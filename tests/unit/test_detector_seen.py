@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluations import subject_of
 from picture_files import noise, pixels_of, write_dataset
 from PIL import Image
 from scipy.optimize import minimize_scalar
@@ -20,7 +21,7 @@ from fruitgan.files import file_sha256
 from fruitgan.train_detector.calibration import calibration_slope
 from fruitgan.train_detector.detector import load_detector
 from fruitgan.train_detector.job import train_detector
-from fruitgan.train_detector.seen import FilesSeen, Header, jpeg_quality, looks_of, near_any
+from fruitgan.train_detector.seen import FilesSeen, Header, jpeg_quality, near_any
 from fruitgan.train_detector.settings import TrainDetectorResult, TrainDetectorSettings
 
 pytestmark = pytest.mark.usefixtures("no_detector_report")
@@ -34,11 +35,8 @@ def trained(data: Path, out: Path, **settings: str) -> TrainDetectorResult:
 
 def judged(run: Path, data: Path) -> tuple[list[str], int, list[str]]:
     """The contents of the images that a detector from a file is judged on, how many are left out, and the notes."""
-    import torch
-
     images = read_dataset(data).images
-    looks, device = looks_of([image.path for image in images]), torch.device("cpu")
-    result, notes, answers = judge_by_given(run, load_detector(run), images, looks, device, 0, lambda event: None)
+    result, notes, answers = judge_by_given(run, load_detector(run), subject_of(data, images))
     assert len(answers) == result.n
     places = {True: "predicted", False: "origins"}
     contents = [content_sha256(pixels_of(data / places[answer["generated"]] / answer["file"])) for answer in answers]

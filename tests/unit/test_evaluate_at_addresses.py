@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
-from evaluations import evaluating, fill
-from loopback_server import loopback_s3
+from evaluations import evaluating, fill, write_manifest
 
 from fruitgan.cli import main
-from fruitgan.data.labelled import ManifestRow, manifest_bytes
 from fruitgan.errors import DataError
 from fruitgan.evaluate.job import evaluate
-from fruitgan.files import file_sha256
 
 
 @pytest.fixture(autouse=True)
@@ -26,31 +22,21 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An exported dataset and what its fakes were made of."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path / "cache"))
-    rows = []
-    for name, label, first, redness in (("predicted", "generated", 0, 0.2), ("origins", "real", 100, 0.8)):
-        for path in sorted(fill(tmp_path / "set" / name, 12, first, redness).iterdir()):
-            source, group = f"x/{path.name}", f"{name} {path.stem}"
-            rows.append(ManifestRow(f"{name}/{path.name}", label, source, "test", group, file_sha256(path), ""))
-    (tmp_path / "set/manifest.csv").write_bytes(manifest_bytes(rows))
+    for name, first, redness in (("predicted", 0, 0.2), ("origins", 100, 0.8), ("x", 0, 0.0)):
+        fill(tmp_path / "set" / name, 12, first, redness)
+    write_manifest(tmp_path / "set")
     (tmp_path / "set/dataset.json").write_text(json.dumps({"bundle": {"trained_against": ["a network"]}}))
-    fill(tmp_path / "set/x", 12, redness=0.0)
     return tmp_path / "set"
 
 
-@pytest.fixture(params=["file", "memory", "s3"])
-def address(request: pytest.FixtureRequest, dataset: Path) -> Iterator[str]:
+@pytest.fixture
+def address(dataset: Path) -> Iterator[str]:
     """Of a copy of the dataset."""
-    if request.param == "file":
-        yield f"file://{dataset}"
-        return
-    with loopback_s3() if request.param == "s3" else nullcontext():
-        files = fsspec.filesystem(request.param, skip_instance_cache=True)
-        files.mkdir("bucket")
-        for path in dataset.rglob("*.*"):
-            files.pipe_file(f"bucket/set/{path.relative_to(dataset).as_posix()}", path.read_bytes())
-        yield f"{request.param}://bucket/set"
-        files.clear_instance_cache()  # the next server has another port
-    fsspec.filesystem("memory").store.clear()
+    files = fsspec.filesystem("memory")
+    for path in dataset.rglob("*.*"):
+        files.pipe_file(f"bucket/set/{path.relative_to(dataset).as_posix()}", path.read_bytes())
+    yield "memory://bucket/set"
+    files.store.clear()
 
 
 def numbers(**places: Any) -> dict[str, Any]:
@@ -67,11 +53,9 @@ def test_a_dataset_at_an_address_has_the_numbers_of_the_folder(address: str) -> 
     assert here["trained_against"] == ["a network"]
     assert numbers(fake_dir=f"{address}/predicted", source_dir=f"{address}/x") == here
     shown = json.loads(Path("out/evaluation.json").read_text())
-    if not address.startswith("file"):
-        assert [shown[key] for key in ("fake_dir", "real_dir", "source_dir")] == [
-            f"{address}/{name}" for name in ("predicted", "origins", "x")
-        ]
-        assert f"{address}/predicted" in Path("out/report.html").read_text()
+    places = [f"{address}/{name}" for name in ("predicted", "origins", "x")]
+    assert [shown[key] for key in ("fake_dir", "real_dir", "source_dir")] == places
+    assert f"{address}/predicted" in Path("out/report.html").read_text()
 
 
 def test_shards_have_the_numbers_of_their_samples(capsys: pytest.CaptureFixture[str]) -> None:

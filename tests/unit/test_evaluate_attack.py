@@ -20,7 +20,6 @@ from fruitgan.evaluate.detectors import detectors_named
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.measures.features import weightless
-from fruitgan.train_detector.two_sample_test import CHANGES
 
 
 @pytest.fixture
@@ -39,10 +38,8 @@ def settings(dataset: Path, **changes: object) -> EvaluateSettings:
 
 def test_an_evaluation_leaves_all_that_its_attackers_found(dataset: Path) -> None:
     told: list[str] = []
-    result = evaluate(
-        settings(dataset, quick=False, source_dir=dataset / "sources", attackers=("spectrum", "logistic")),
-        lambda progress: told.append(progress.what),
-    )
+    asked = settings(dataset, quick=False, attackers=("spectrum", "logistic"))
+    result = evaluate(asked, lambda progress: told.append(progress.what))
     values = json.loads(result.file.read_text())
     assert values == result.as_json()
     assert values["leaks"] == []
@@ -71,7 +68,9 @@ def test_an_evaluation_leaves_all_that_its_attackers_found(dataset: Path) -> Non
     assert {"testing spectrum", "robustness", "control: reals against reals, logistic:colour"} <= set(told)
 
 
-def test_logistic_attacks_on_the_features_that_were_cached(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_regression_on_features_takes_the_cached_ones_and_those_of_each_stride_by_itself(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looked_at: list[int] = []
     honest = weightless.Colour.forward
 
@@ -80,32 +79,15 @@ def test_logistic_attacks_on_the_features_that_were_cached(dataset: Path, monkey
         return honest(self, images)
 
     monkeypatch.setattr(weightless.Colour, "forward", counting)
+    monkeypatch.setattr(weightless.Colour, "columns", lambda self: {4: slice(None), 8: slice(0, 1)}, raising=False)
     monkeypatch.setenv("FRUITGAN_CACHE", str(dataset / "cache"))  # no other test has filled it
-    result = evaluate(settings(dataset, attackers=("logistic",), quick=False))
-    pictures, changed = 80, 80 * len(CHANGES)
-    # The contest, the test and the control took what the numbers were made of.
-    assert sum(looked_at) == pictures + changed
-    assert result.detector is not None
-    assert result.detector.name == "logistic:colour"
-    assert result.robustness[0]["accuracy"] == result.detector.accuracy  # it says of a picture what was said of its features
-
-
-def test_a_backbones_strides_are_tried_one_by_one(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    everything, nothing = slice(None), slice(0, 1)
-    monkeypatch.setattr(weightless.Colour, "columns", lambda self: {4: everything, 8: nothing}, raising=False)
     result = evaluate(settings(dataset, fake_dir=dataset / "sources", attackers=("logistic",)))
+    assert sum(looked_at) == 80  # folds, test and control took what the numbers were made of
     assert [(row["name"], row["stride"]) for row in result.by_depth] == [("logistic:colour", 4), ("logistic:colour", 8)]
     whole, part = result.by_depth
     assert all(whole[key] == result.detectors[0][key] for key in ("accuracy", "auc"))
     assert part["auc"] < whole["auc"]
     assert "textures" in result.report.read_text()
-
-
-def test_fakes_that_are_real_are_not_distinguished(dataset: Path) -> None:
-    result = evaluate(settings(dataset, fake_dir=fill(dataset / "alike", 40, 3000)))
-    assert result.detector is not None
-    assert result.detector.p_value > 0.001
-    assert result.detector.interval[0] < 0.5
 
 
 def test_cut_outs_that_differ_only_in_invisible_pixels_are_not_distinguished(tmp_path: Path) -> None:
@@ -119,7 +101,7 @@ def test_cut_outs_that_differ_only_in_invisible_pixels_are_not_distinguished(tmp
             pixels = blob(first + i)
             pixels[opacity == 0] = random.integers(100, highest, (int((opacity == 0).sum()), 3))
             Image.fromarray(np.dstack([pixels, opacity])).save(tmp_path / name / f"{i:03d}.png")
-    result = evaluate(settings(tmp_path, attackers=("spectrum", "logistic")))
+    result = evaluate(settings(tmp_path))
     assert result.leaks == ()
     assert result.detector is not None
     assert result.detector.p_value > 0.01

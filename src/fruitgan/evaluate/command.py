@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,7 +209,7 @@ def _show(console: Console, result: EvaluateResult, values: dict[str, Any], verb
         console.warn(f"leak ({leak.kind}): {leak.detail}")
     rows = wording.number_rows(values)
     if verbose:
-        _explain(console, result, values)
+        _explain(console, result, values, wording.meanings(rows).values())
     for each in values["compare"]:
         for note in each["notes"]:
             console.say(note)
@@ -223,17 +223,15 @@ def _show(console: Console, result: EvaluateResult, values: dict[str, Any], verb
         headline = [cell for cell, row in zip(cells, rows, strict=True) if row.says_more and row.features == rows[0].features]
         cells = headline + [cell for cell in cells if cell not in headline]
     if detector := values["detector"]:
+        name, count = detector["name"] + (wording.SHARED if detector.get("shares_training") else ""), detector["n"]
         interval, majority = wording.percent_interval(detector["interval"]), f"{detector['majority_baseline']:.0%}"
-        name = detector["name"] + (wording.SHARED if detector.get("shares_training") else "")
-        cells.insert(
-            0, ("test accuracy", f"{detector['accuracy']:.1%}", interval, majority, name, f"{detector['n']:,} test images")
-        )
+        cells.insert(0, ("test accuracy", f"{detector['accuracy']:.1%}", interval, majority, name, f"{count:,} test images"))
     columns = ("number", "value", "95% interval", "real against real", "features", "images")
     console.table("", columns, cells if verbose else cells[:HEADLINES])
     console.out(str(result.report))
 
 
-def _explain(console: Console, result: EvaluateResult, values: Mapping[str, Any]) -> None:
+def _explain(console: Console, result: EvaluateResult, values: Mapping[str, Any], meanings: Iterable[str]) -> None:
     """What the numbers mean and what they cannot say, as the report has it."""
     from fruitgan.evaluate import wording
 
@@ -241,7 +239,7 @@ def _explain(console: Console, result: EvaluateResult, values: Mapping[str, Any]
         console.say(note)
     for name, reason in result.not_measured.items():
         console.say(f"no {name}: it {reason}" if reason.startswith("needs") else f"no {name}: {reason}")
-    for sentence in wording.meanings(wording.number_rows(values)).values():
+    for sentence in meanings:
         console.out(sentence)
     for claim in values["claims"]:
         console.out(wording.claim_sentence(claim))

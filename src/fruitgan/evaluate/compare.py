@@ -20,9 +20,9 @@ from fruitgan.data.sources import find_source
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluate.job import evaluate, telling
-from fruitgan.evaluate.numbers import RESAMPLES, build_features, claim_of, ratio_key
+from fruitgan.evaluate.numbers import RESAMPLES, build_features, claim_of
 from fruitgan.evaluate.results import EvaluateResult, Row
-from fruitgan.evaluate.settings import OUT, CompareSettings, EvaluateSettings, Tell
+from fruitgan.evaluate.settings import OUT, RATIO, CompareSettings, EvaluateSettings, Tell
 from fruitgan.evaluate.sources import (
     BESIDE,
     Subject,
@@ -44,7 +44,6 @@ from fruitgan.progress import Event, Note, OnProgress, Progress
 
 BOOTSTRAP = "paired bootstrap over sources"
 MCNEMAR = "McNemar, exact"
-KINDS = ("kid", "fid")
 LEAST_PAIRS = 8
 SHOWN_SOURCES = 6
 RUNS_FOLDER = "runs"
@@ -176,9 +175,9 @@ class _Pairs:
     tell: Tell
 
     def __post_init__(self) -> None:
-        self.folders = folders_of(self.settings, self.tell)
-        folders = self.folders.fake, self.other_dir
-        read = [read_images(folder, self.folders.real, self.settings.seed).images for folder in folders]
+        self.first_dir, real_dir, self.source_dir = folders_of(self.settings, self.tell)
+        folders = self.first_dir, self.other_dir
+        read = [read_images(folder, real_dir, self.settings.seed).images for folder in folders]
         fakes, reals = zip(*map(sides, read), strict=True)
         self.reals: list[LabelledImage] = reals[0]
         has_manifests = all(image.source for side in fakes for image in side)
@@ -196,13 +195,11 @@ class _Pairs:
 
     def compared(self, first: EvaluateResult, other: EvaluateResult) -> Row:
         """All rows, and the claim that the run is better."""
-        settings, mine = self.settings, self.fakes[0]
-        sources = None
-        if self.folders.source is not None:
-            sources = find_sources(self.folders.source, mine, *{image.path.parent for image in (*self.reals, *mine)})
-        pictures = Pictures(
-            preprocessing_of(settings, self.folders.fake, [image.path for side in (self.reals, *self.fakes) for image in side])
-        )
+        settings, mine, sources = self.settings, self.fakes[0], None
+        if self.source_dir is not None:
+            sources = find_sources(self.source_dir, mine, *{image.path.parent for image in (*self.reals, *mine)})
+        files = [image.path for side in (self.reals, *self.fakes) for image in side]
+        pictures = Pictures(preprocessing_of(settings, self.first_dir, files))
         device = choose_device(settings.gpu, settings.device)
         subject = Subject(settings, [*mine, *self.reals], sources, pictures, device, self.tell)
         rows: list[Row] = []
@@ -211,7 +208,7 @@ class _Pairs:
         for name in settings.features:
             backend = build_features(settings, name)
             judges[name] = backend.trained_on
-            found = list(self._on_backend(backend, subject, first.ratios.get(ratio_key(settings, name)) is not None))
+            found = list(self._on_backend(backend, subject, first.ratios.get(settings.key(RATIO, name)) is not None))
             below_zero[name] = found[0]["interval"]
             rows += found
         rows += self._by_detectors(first, other)
@@ -233,7 +230,7 @@ class _Pairs:
 
     def _on_backend(self, backend: Features, subject: Subject, has_ratio: bool) -> Iterator[Row]:
         """KID first, FID, and R where the first one has it."""
-        kid, fid = ({"resamples": RESAMPLES[name][subject.settings.quick], "seed": subject.settings.seed} for name in KINDS)
+        kid, fid = self._drawn("kid"), self._drawn("fid")
         real, first = (features.values for features in subject.both(backend))
         other = subject.features(backend, self.other, [image.path for image in self.fakes[1]]).values
         kids = [distances.kernel_distance(real, side) for side in (first, other)]
@@ -263,10 +260,13 @@ class _Pairs:
                 self.notes.append("no detectors are compared: they judged no pair of images of one source")
                 return []
             answers = [np.array([pair[place] for pair in both]) for place in (0, 1)]
-            drawn = {"resamples": RESAMPLES["kid"][self.settings.quick], "seed": self.settings.seed}
-            found = paired_shares(answers[0], answers[1], [pair[2] for pair in both], **drawn)
+            found = paired_shares(answers[0], answers[1], [pair[2] for pair in both], **self._drawn("kid"))
             rows.append(_row(name, names, [float(answer.mean()) for answer in answers], found, MCNEMAR))
         return rows
+
+    def _drawn(self, name: str) -> dict[str, int]:
+        """How often a number of this name is resampled, and from which seed."""
+        return {"resamples": RESAMPLES[name][self.settings.quick], "seed": self.settings.seed}
 
 
 def _row(name: str, features: str, values: Sequence[float], found: Difference, test: str) -> Row:

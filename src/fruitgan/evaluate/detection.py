@@ -11,15 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from fruitgan import randomness
-from fruitgan.data.groups import Look
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import DataError
 from fruitgan.evaluate.detectors import TwoSampleTest, detectors_named, judged_images, result_of
 from fruitgan.evaluate.results import DetectorResult, EvaluateResult, Row
-from fruitgan.evaluate.settings import NO_DETECTOR, Tell
+from fruitgan.evaluate.settings import NO_DETECTOR
 from fruitgan.evaluate.sources import Subject
 from fruitgan.measures.contracts import Features, squashing
 from fruitgan.measures.statistics import MaximumTest, maximum_test
@@ -98,11 +96,10 @@ def _given(path: Path, subject: Subject, result: EvaluateResult) -> None:
     if isinstance(bundle.detector, Logistic):
         result.detector_trained_on = bundle.detector.trained_on
     if halves := halved(subject.reals, seed):
-        logits = _logits(path, bundle, halves, subject.device, "control: reals against reals", subject.tell)
+        logits = _logits(path, bundle, halves, subject, "control: reals against reals")
         if _refused_by_control(result, len(halves), _tested(logits, halves, seed)):
             return
-    judged = judge_by_given(path, bundle, subject.images, subject.looks, subject.device, seed, subject.tell)
-    result.detector, notes, result.judged = judged
+    result.detector, notes, result.judged = judge_by_given(path, bundle, subject)
     result.notes += notes
 
 
@@ -128,40 +125,28 @@ def halved(reals: Sequence[LabelledImage], seed: int) -> list[LabelledImage]:
     return [] if too_few(images) else images
 
 
-def judge_by_given(
-    path: Path,
-    bundle: DetectorBundle,
-    images: Sequence[LabelledImage],
-    looks: Sequence[Look],
-    device: torch.device,
-    seed: int,
-    tell: Tell,
-) -> tuple[DetectorResult, list[str], list[Row]]:
+def judge_by_given(path: Path, bundle: DetectorBundle, subject: Subject) -> tuple[DetectorResult, list[str], list[Row]]:
     """The accuracy of a detector from a file, notes on it, and its answers, on images that did not teach it, as its card says.
 
     Raises:
         DataError: an image cannot be decoded, an answer is not finite, or no image of one class is left.
     """
-    began = time.monotonic()
-    card, notes = bundle.card, []
-    untaught = card.is_untaught(looks, [image.group for image in images])
+    began, seed = time.monotonic(), subject.settings.seed
+    card, images, notes = bundle.card, subject.images, []
+    untaught = card.is_untaught(subject.looks, [image.group for image in images])
     tested = [image for image, is_untaught in zip(images, untaught, strict=True) if is_untaught]
     left_out = len(images) - len(tested)
+    taught = f"{left_out} of {len(images)} images taught the detector, or are nearly like one that did"
+    if len({image.generated for image in tested}) < 2:
+        raise DataError(f"{path}: {taught}: no real or no generated one is left to test it with; give others")
     if left_out:
-        notes.append(
-            f"{left_out} of {len(images)} images taught the detector, or are nearly like one that did, and are left out"
-        )
+        notes.append(f"{taught}, and are left out")
         if card.protocol != "grouped":
             notes.append(f"its protocol {card.protocol} leaks: the accuracy reads too high")
-    if len({image.generated for image in tested}) < 2:
-        raise DataError(
-            f"{path}: {left_out} of {len(images)} images taught the detector, or are nearly like one that did: no real or no "
-            "generated one is left to test it with; give others"
-        )
     protocol = "trained on other images than these, as the hashes on its card say"
     if not card.train_sha256:
         protocol = "made by an earlier fruitgan: whether some of these images taught it cannot be known"
-    logits = _logits(path, bundle, tested, device, "detector", tell)
+    logits = _logits(path, bundle, tested, subject, "detector")
     result = result_of(
         logits,
         tested,
@@ -182,11 +167,9 @@ def _tested(logits: np.ndarray, images: Sequence[LabelledImage], seed: int) -> M
     return maximum_test(logits[None], truth, [image.group for image in images], seed=seed)
 
 
-def _logits(
-    path: Path, bundle: DetectorBundle, images: Sequence[LabelledImage], device: torch.device, what: str, tell: Tell
-) -> np.ndarray:
-    how, size_px = bundle.card.preprocessing, bundle.card.image_size_px
-    dataset = open_image_dataset(images, size_px, how=how, what=what, tell=tell)
+def _logits(path: Path, bundle: DetectorBundle, images: Sequence[LabelledImage], subject: Subject, what: str) -> np.ndarray:
+    how, size_px, device = bundle.card.preprocessing, bundle.card.image_size_px, subject.device
+    dataset = open_image_dataset(images, size_px, how=how, what=what, tell=subject.tell)
     logits = dataset.logits(bundle.detector.to(device), np.arange(len(images), dtype=np.int64), device)
     if not np.isfinite(logits).all():
         raise DataError(f"{path}: answers with numbers that are not finite; it is damaged, or was never fit to use")

@@ -86,8 +86,8 @@ def detectors_named(names: Sequence[str], quick: bool) -> tuple[str, ...]:
     return tuple(names)
 
 
-def fold_mean(statistic: Callable[[Logits, Truth], float], logits: Logits, generated: Truth, fold: Indices) -> float:
-    """Mean of a statistic over the folds: each had a detector of its own, whose logits are on a scale of their own.
+def fold_mean(statistic: Callable[[Logits, Truth], Any], logits: Logits, generated: Truth, fold: Indices) -> Any:
+    """Mean of a number, or of an array, over the folds: each had a detector of its own, with a scale of logits of its own.
 
     Folds without images of both classes count for nothing.
 
@@ -98,7 +98,7 @@ def fold_mean(statistic: Callable[[Logits, Truth], float], logits: Logits, gener
     values = [statistic(logits[part], generated[part]) for part in parts if len(set(generated[part])) == 2]
     if not values:
         raise ValueError("no fold has images of both classes")
-    return float(np.mean(values))
+    return np.mean(values, axis=0).tolist()
 
 
 def result_of(
@@ -110,11 +110,7 @@ def result_of(
     """
     generated = np.array([image.generated for image in images])
     pooled = calibration(logits, generated)
-
-    def roc(logits: Logits, generated: Truth) -> Logits:
-        return np.interp(ROC_FALSE, *roc_points(logits, generated))
-
-    curves = [roc(logits[fold == number], generated[fold == number]) for number in np.unique(fold)]
+    roc = fold_mean(lambda z, truth: np.interp(ROC_FALSE, *roc_points(z, truth)), logits, generated, fold)
     return DetectorResult(
         **vars(judge(logits, generated)) | {"p_value": p_value, "auc": fold_mean(auc, logits, generated, fold)},
         **named,
@@ -125,7 +121,7 @@ def result_of(
         ),
         average_precision=fold_mean(average_precision, logits, generated, fold),
         calibration=replace(pooled, error=fold_mean(lambda z, truth: calibration(z, truth).error, logits, generated, fold)),
-        roc=tuple(float(share) for share in np.mean(curves, axis=0)),
+        roc=tuple(roc),
         seconds=round(time.monotonic() - began, 3),
     )
 
@@ -162,7 +158,6 @@ class TwoSampleTest:
         """By a detector's name, how every image is brought to its size."""
         self.strides: dict[str, dict[int, slice]] = {}
         """By the name of a detector on a backbone, where each stride's features stand."""
-        self.fitting = FitSettings(epochs=EPOCHS, patience=PATIENCE, seed=self.seed)
         self.sizes = sizes_of(self.images)
         self.generated = np.array([image.generated for image in self.images])
         self.groups = [image.group for image in self.images]
@@ -208,10 +203,10 @@ class TwoSampleTest:
             self.datasets[size_px] = open_image_dataset(self.images, size_px, how=how, what=what, tell=self.tell)
         dataset = self.datasets[size_px]
         if not isinstance(network, LinearDetector):
-            return pixel_candidate(name, choice, dataset, self.fitting, self.device)
-        everything = np.arange(len(dataset), dtype=np.int64)
-        built, total = detectors.build(choice).to(self.device), len(dataset)
-        told = partial(Progress, f"features {name}", total=total)
+            fitting = FitSettings(epochs=EPOCHS, patience=PATIENCE, seed=self.seed)
+            return pixel_candidate(name, choice, dataset, fitting, self.device)
+        everything, built = np.arange(len(dataset), dtype=np.int64), detectors.build(choice).to(self.device)
+        told = partial(Progress, f"features {name}", total=len(dataset))
         seen = features_of(built, dataset, everything, self.device, on_done=lambda count: self.tell(told(count)))
         return feature_candidate(name, lambda: detectors.build(choice), partial(squashed, side_px=size_px), seen, self.device)
 

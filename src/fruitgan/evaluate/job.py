@@ -28,7 +28,6 @@ from fruitgan.evaluate.page import Exhibits, evaluation_report, exhibits
 from fruitgan.evaluate.results import EvaluateResult, Gate
 from fruitgan.evaluate.settings import FRUIT_EMBED, NO_DETECTOR, OUT, SHAPELESS, EvaluateSettings, Tell
 from fruitgan.evaluate.sources import (
-    Folders,
     Sources,
     Subject,
     dependent,
@@ -41,7 +40,7 @@ from fruitgan.evaluate.sources import (
     trained_against,
 )
 from fruitgan.files import check_writable, remove_abandoned, remove_file, write_atomically
-from fruitgan.measures.contracts import Features, Metric
+from fruitgan.measures.contracts import MINIMUM_IMAGES, Features, Metric
 from fruitgan.measures.features import Pictures
 from fruitgan.networks.contracts import detectors
 from fruitgan.parallel import connected
@@ -95,28 +94,30 @@ def _evaluated(settings: EvaluateSettings, device: torch.device, tell: Tell, bes
     chosen, left_out = build_metrics(settings)  # names first: a wrong one is said before a thousand images are read
     _check_names(settings, chosen)
     backends = [build_features(settings, name) for name in settings.features]
-    folders = folders_of(settings, tell)
+    fake_dir, real_dir, source_dir = folders_of(settings, tell)
     out = settings.out or OUT / _slug(settings.fake_dir)
     check_writable(out)
-    read = read_images(folders.fake, folders.real, settings.seed)
+    read = read_images(fake_dir, real_dir, settings.seed)
     fakes, reals = sides(read.images)
     for metric in chosen.values():
         metric.check_counts(len(reals), len(fakes))
-    notes = list(_limits(settings, fakes, reals))
-    sources = _sources(folders, fakes, chosen, notes)
+    sources = None if source_dir is None else find_sources(source_dir, fakes, real_dir, fake_dir)
+    if sources is not None and len(sources.paths) < MINIMUM_IMAGES:
+        raise DataError(f"{source_dir}: R needs at least {MINIMUM_IMAGES} source images, found {len(sources.paths)}")
+    notes = list(_limits(settings, fakes, reals, sources))
     files = [image.path for image in read.images]
-    pictures = Pictures(preprocessing_of(settings, folders.fake, [*files, *(sources.paths if sources else ())]))
+    pictures = Pictures(preprocessing_of(settings, fake_dir, [*files, *(sources.paths if sources else ())]))
     facts = list(inspect(files, [image.generated for image in read.images], tell))
     images = _grouped(read.images, facts, notes)
     subject = Subject(settings, images, sources, pictures, device, tell, [fact.look for fact in facts])
     result = EvaluateResult(
         fake_dir=settings.fake_dir,
-        real_dir=folders.real,
+        real_dir=real_dir,
         source_dir=settings.source_dir,
         n_fake=len(fakes),
         n_real=len(reals),
         not_measured=left_out,
-        trained_against=trained_against(folders.fake, fakes),
+        trained_against=trained_against(fake_dir, fakes),
         leaks=find_leaks(facts, [image.group for image in images], [image.split for image in images]),
         notes=notes,
         warnings=read.warnings,
@@ -141,7 +142,9 @@ def _evaluated(settings: EvaluateSettings, device: torch.device, tell: Tell, bes
     return result
 
 
-def _limits(settings: EvaluateSettings, fakes: Sequence[LabelledImage], reals: Sequence[LabelledImage]) -> Iterator[str]:
+def _limits(
+    settings: EvaluateSettings, fakes: Sequence[LabelledImage], reals: Sequence[LabelledImage], sources: Sources | None
+) -> Iterator[str]:
     """What these numbers cannot say."""
     if SHAPELESS.issuperset(settings.features):
         yield (
@@ -162,20 +165,8 @@ def _limits(settings: EvaluateSettings, fakes: Sequence[LabelledImage], reals: S
             "training split, which the generator has seen if these data trained it; a number for unseen pictures needs "
             "test images alone"
         )
-
-
-def _sources(
-    folders: Folders, fakes: Sequence[LabelledImage], chosen: Mapping[str, Metric], notes: list[str]
-) -> Sources | None:
-    if folders.source is None:
-        return None
-    sources = find_sources(folders.source, fakes, folders.real, folders.fake)
-    least = max(metric.minimum_images for metric in chosen.values())
-    if len(sources.paths) < least:
-        raise DataError(f"{folders.source}: R needs at least {least} source images, found {len(sources.paths)}")
-    if sources.note:
-        notes.append(sources.note)
-    return sources
+    if sources is not None and not sources.paired:
+        yield f"{sources.missing}, so R takes all {len(sources.paths)} images there as sources, and its interval is wider"
 
 
 def _grouped(images: Sequence[LabelledImage], facts: Sequence[Facts], notes: list[str]) -> list[LabelledImage]:
@@ -213,7 +204,7 @@ def _gates(result: EvaluateResult, settings: EvaluateSettings) -> tuple[Gate, ..
     """Every bound, held against its number; one that was withheld passes none."""
     gates = []
     for option, name, bound in settings.bounds:
-        value, above = result.value(settings.alias(name)), option == "--fail-above"
+        value, above = result.value(settings.key(name, settings.features[0])), option == "--fail-above"
         passed = value is not None and math.isfinite(value) and (value <= bound if above else value >= bound)
         gates.append(Gate(name=name, above=above, bound=bound, value=value, passed=passed))
     return tuple(gates)

@@ -47,29 +47,26 @@ def build_metrics(settings: EvaluateSettings) -> tuple[dict[str, Metric], dict[s
         UsageError: one that there is not, or one that was named and lacks the images that it needs.
     """
     names = tuple(metrics.names()) if settings.metrics == (ALL,) else settings.metrics
-    is_named = settings.metrics not in ((ALL,), DEFAULT_METRICS)
     found: dict[str, Metric] = {}
     left_out: dict[str, str] = {}
     for name in names:
         options = {"resamples": RESAMPLES[name][settings.quick], "seed": settings.seed} if name in RESAMPLES else {}
         metric = metrics.build(metrics.choose(name, options))
-        reason = None
         if isinstance(metric, PairMetric) and settings.source_dir is None:
-            reason = "needs the images that the generated ones were made of: --source-dir DIR"
+            left_out[name] = "needs the images that the generated ones were made of: --source-dir DIR"
         elif isinstance(metric, TrainingMetric) and settings.training_dir is None:
-            reason = "needs the real images that the generator was trained on: --training-dir DIR"
-        if reason is None:
-            found[name] = metric
-        elif is_named:
-            raise UsageError(f"--metrics {name}: {reason}")
+            left_out[name] = "needs the real images that the generator was trained on: --training-dir DIR"
         else:
-            left_out[name] = reason
+            found[name] = metric
+    if settings.metrics not in ((ALL,), DEFAULT_METRICS) and left_out:
+        name, reason = next(iter(left_out.items()))
+        raise UsageError(f"--metrics {name}: {reason}")
     return found, left_out
 
 
 def number_keys(settings: EvaluateSettings, chosen: Mapping[str, Metric]) -> set[str]:
     """The names of all numbers that these metrics and R will have, with the short names that a gate may use."""
-    keys = {ratio_key(settings, name) for name in settings.features} | set(chosen)
+    keys = {settings.key(RATIO, name) for name in settings.features} | set(chosen)
     for name, metric in chosen.items():
         every = isinstance(metric, SetMetric) and metric.every_features
         keys |= {settings.key(name, backend) for backend in (settings.features if every else settings.features[:1])}
@@ -88,11 +85,6 @@ def build_features(settings: EvaluateSettings, name: str) -> Features:
     options = {"weights": str(settings.weights[name])} if name in settings.weights else {}
     backend: Features = features.build(features.choose(name, options))
     return backend
-
-
-def ratio_key(settings: EvaluateSettings, name: str) -> str:
-    """`r` on the first features, `r_colour` and so on for others."""
-    return RATIO if name == settings.features[0] else f"{RATIO}_{name}"
 
 
 def claim_of(claim: str, below_zero: Mapping[str, tuple[float, float]], dependent: frozenset[str] = frozenset()) -> Row:
@@ -162,16 +154,15 @@ def _measure_ratios(subject: Subject, backends: Sequence[Features], result: Eval
         result.ratios = {RATIO: None}
         result.r_withheld = "R needs the images that the generated ones were made of: --source-dir DIR"
         return
-    missing = []
+    missing, resamples = [], RESAMPLES["kid"][settings.quick]
     for backend in backends:
         source = subject.features(backend, "source", sources.paths)
         with _step(subject, f"R on {backend.name}"):
-            resamples = RESAMPLES["kid"][settings.quick]
             real, fake = subject.both(backend)
             ratio = translation_ratio(real, fake, source, paired=sources.paired, resamples=resamples, seed=settings.seed)
-        if ratio.source_interval[0] <= 0:
-            missing.append(backend.name)
-        result.ratios[ratio_key(settings, backend.name)] = None if backend.name in missing else ratio
+        is_apart = ratio.source_interval[0] > 0
+        result.ratios[settings.key(RATIO, backend.name)] = ratio if is_apart else None
+        missing += [] if is_apart else [backend.name]
     if missing:
         result.r_withheld = (
             f"on {' and '.join(missing)} the sources cannot be distinguished from the real images (the interval of their "

@@ -17,7 +17,6 @@ from fruitgan.evaluate.results import EvaluateResult
 from fruitgan.evaluate.sources import Subject
 from fruitgan.evaluate.wording import Row
 from fruitgan.images import Pixels, resize
-from fruitgan.measures.features import Pictures
 from fruitgan.measures.metrics.spectrum import FREQUENCIES, PowerSpectrum
 from fruitgan.progress import duration
 from fruitgan.report.page import inline_images, render
@@ -28,12 +27,6 @@ CONVINCING = 6
 """Pictures of each kind."""
 PICTURES_LIMIT_BYTES = 2_200_000
 FOLDERS = ("fake_dir", "real_dir", "source_dir")
-READ_MORE = (
-    "KID: Binkowski, Sutherland, Arbel, Gretton: Demystifying MMD GANs. ICLR 2018.",
-    "FID: Heusel, Ramsauer, Unterthiner, Nessler, Hochreiter: GANs trained by a two time-scale update rule. NeurIPS 2017.",
-    "Classifier two-sample tests (C2ST): Lopez-Paz, Oquab: Revisiting classifier two-sample tests. ICLR 2017.",
-    "Permutation p-values: Phipson, Smyth: Permutation p-values should never be zero. SAGMB 2010.",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +61,13 @@ def exhibits(result: EvaluateResult, subject: Subject, rows: Sequence[Mapping[st
     def card(image: LabelledImage) -> tuple[str, float, Mapping[str, Pixels]]:
         return image.path.name, logits[image.path.name], beside_source({"generated": image.path})
 
+    def gallery(images: Sequence[LabelledImage]) -> list[Pixels]:
+        order = randomness.permutation(result.seed, 0, len(images), "evaluate/gallery")
+        return [read(images[i].path) for i in sorted(order[:GALLERY])]
+
     kinds = {"generated": fakes, "real": subject.reals}
     return Exhibits(
-        galleries={kind: _gallery(images, result.seed, read) for kind, images in kinds.items()},
+        galleries={kind: gallery(images) for kind, images in kinds.items()},
         cards={
             "Most convincing": [card(image) for image in ranked[:half]],
             "Least convincing": [card(image) for image in ranked[::-1][:half]],
@@ -80,18 +77,13 @@ def exhibits(result: EvaluateResult, subject: Subject, rows: Sequence[Mapping[st
     )
 
 
-def _gallery(images: Sequence[LabelledImage], seed: int, read: Pictures) -> list[Pixels]:
-    order = randomness.permutation(seed, 0, len(images), "evaluate/gallery")
-    return [read(images[i].path) for i in sorted(order[:GALLERY])]
-
-
 def evaluation_report(result: Mapping[str, Any], shown: Exhibits) -> str:
     """The page as HTML text, of about 3 MB at most, from the result's JSON values."""
     result = without_places(result)
     rows = wording.number_rows(result)
-    pictures = [picture for group in shown.cards.values() for *_, made in group for picture in made.values()]
+    strips = [*(made for group in shown.cards.values() for *_, made in group), *shown.sides]
+    pictures = [picture for strip in strips for picture in strip.values()]
     pictures += [picture for gallery in shown.galleries.values() for picture in gallery]
-    pictures += [picture for row in shown.sides for picture in row.values()]
     # All alike, so that none looks worse for its encoding.
     uris = {id(picture): uri for picture, uri in zip(pictures, inline_images(pictures, PICTURES_LIMIT_BYTES), strict=True)}
     return render(
@@ -107,7 +99,6 @@ def evaluation_report(result: Mapping[str, Any], shown: Exhibits) -> str:
         names=[*(each["first"] for each in result["compare"][:1]), *(each["run"] for each in result["compare"])],
         resizes={row.features: row.resize for row in rows},
         citation=citation(result, rows),
-        read_more=READ_MORE,
     )
 
 

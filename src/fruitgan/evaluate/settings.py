@@ -104,15 +104,11 @@ class EvaluateSettings:
         options = {"--fail-above": self.fail_above, "--fail-below": self.fail_below}
         return [(option, name, bound) for option, bounds in options.items() for name, bound in bounds.items()]
 
-    def key(self, metric: str, features: str) -> str:
-        """What a number is called in the results: `kid` for the first features, `kid_colour` for further ones."""
-        if features == INCEPTION and metric in INCEPTION_KEYS:
-            return INCEPTION_KEYS[metric]
-        return metric if features == self.features[0] else f"{metric}_{features}"
-
-    def alias(self, name: str) -> str:
-        """The key that a gate's name stands for: `kid` is always that of the first features."""
-        return self.key(name, self.features[0]) if name in INCEPTION_KEYS else name
+    def key(self, number: str, features: str) -> str:
+        """What a number is called in the results: `kid` or `r` on the first features, `kid_colour` on further ones."""
+        if features == INCEPTION and number in INCEPTION_KEYS:
+            return INCEPTION_KEYS[number]
+        return number if features == self.features[0] else f"{number}_{features}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -43,12 +43,12 @@ class Sources:
     """The images that the generated ones were made of."""
 
     paths: tuple[Path, ...]
-    paired: bool
-    """Whether source i is that of generated image i."""
-    note: str | None
-    """What to know about the choice."""
     missing: str = ""
-    """What is not paired."""
+    """Which sources were not found, so that these are all that there are; empty where source i is that of generated image i."""
+
+    @property
+    def paired(self) -> bool:
+        return not self.missing
 
 
 @dataclass
@@ -79,9 +79,9 @@ class Subject:
         key = backend.name, what
         if key not in self._features:
             paths = paths or [image.path for image in (self.fakes if what == "generated" else self.reals)]
-            asked: dict[str, Any] = {"tell": self.tell, "read": self.pictures, "cluster": self.cluster}
-            label = f"features {backend.name} of the {what} images"
-            self._features[key] = extract(backend, paths, self.device, what=label, **asked)
+            label, read, tell = f"features {backend.name} of the {what} images", self.pictures, self.tell
+            found = extract(backend, paths, self.device, what=label, tell=tell, read=read, cluster=self.cluster)
+            self._features[key] = found
         return self._features[key]
 
     def both(self, backend: Features) -> tuple[FeatureSet, FeatureSet]:
@@ -94,17 +94,9 @@ def sides(images: Sequence[LabelledImage]) -> tuple[list[LabelledImage], list[La
     return [image for image in images if image.generated], [image for image in images if not image.generated]
 
 
-@dataclass(frozen=True)
-class Folders:
-    """Where the images lie on this machine."""
-
-    fake: Path
-    real: Path
-    source: Path | None
-
-
-def folders_of(settings: EvaluateSettings, tell: Tell) -> Folders:
-    """The folders on this machine; what lies at addresses or in shards is copied into the cache, with its manifest.
+def folders_of(settings: EvaluateSettings, tell: Tell) -> tuple[Path, Path, Path | None]:
+    """Where generated, real and source images lie on this machine; what lies at addresses or in shards is copied into the
+    cache, with its manifest.
 
     Raises:
         DataError: no real images were given and there are none beside the generated ones; and as `at_hand`.
@@ -119,7 +111,7 @@ def folders_of(settings: EvaluateSettings, tell: Tell) -> Folders:
         if fake.is_dir() and not real.is_dir():  # a missing folder of generated images is told of first
             raise DataError(f"{fake}: there is no folder {ORIGINS} beside it; give the real images with --real-dir DIR")
     source = None if settings.source_dir is None else at_hand(settings.source_dir, tell)
-    return Folders(fake, at_hand(real, tell, BESIDE), source)
+    return fake, at_hand(real, tell, BESIDE), source
 
 
 def read_images(fake_dir: Path, real_dir: Path, seed: int) -> LabelledSet:
@@ -174,11 +166,9 @@ def find_sources(folder: Path, fakes: Sequence[LabelledImage], *others: Path) ->
         found = [by_sha256.get(mark) or by_stem.get(fake.path.stem) for fake, mark in zip(fakes, marks, strict=True)]
     known = tuple(path for path in found if path is not None)
     if len(known) == len(fakes):
-        return Sources(known, True, None)
+        return Sources(known)
     told = " by the manifest" if all(fake.source for fake in fakes) else ""
-    missing = f"of {len(fakes) - len(known)} of {len(fakes)} generated images the source{told} is not in {folder}"
-    all_of_them = f"so R takes all {len(files)} images there as sources, and its interval is wider"
-    return Sources(files, False, f"{missing}, {all_of_them}", missing)
+    return Sources(files, f"of {len(fakes) - len(known)} of {len(fakes)} generated images the source{told} is not in {folder}")
 
 
 def unique(entries: Iterable[tuple[K, V]]) -> dict[K, V]:

@@ -131,17 +131,20 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def trained_against(result: Mapping[str, Any]) -> str:
+    """The pretrained networks that judged the generator in training."""
+    names = result["trained_against"]
+    return "not known" if names is None else ", ".join(names) or "no pretrained network"
+
+
 def trained_against_sentence(result: Mapping[str, Any]) -> str:
     """Which pretrained networks judged the generator in training, and which judges here share training with them."""
-    names = result["trained_against"]
-    said = "not known" if names is None else ", ".join(names) or "no pretrained network"
-    sharing = result["judges_sharing_training"]
+    sentence, sharing = f"The generator was trained against: {trained_against(result)}.", result["judges_sharing_training"]
     if not sharing:
-        return f"The generator was trained against: {said}."
-    return (
-        f"The generator was trained against: {said}. {_listed(sharing)} share{'s' if len(sharing) == 1 else ''} training "
-        f"data or weights with that, so the numbers marked{SHARED} flatter it."
-    )
+        return sentence
+    verb = "shares" if len(sharing) == 1 else "share"
+    flatters = f"training data or weights with that, so the numbers marked{SHARED} flatter it."
+    return f"{sentence} {_listed(sharing)} {verb} {flatters}"
 
 
 def meanings(rows: Sequence[Row]) -> dict[str, str]:

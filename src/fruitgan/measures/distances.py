@@ -121,9 +121,6 @@ def kid_difference(real: Array, first: Array, second: Array, *, resamples: int =
     """Of kernel distances, from [N, D] and twice [M, D]: below 0 the second set is nearer to the real images.
 
     These are resampled once for both, and both images of a source are drawn together.
-
-    Raises:
-        ValueError: the two sets are no pairs; so do the other differences.
     """
     return _difference(kernel_distances, real, first, second, resamples, seed)
 
@@ -151,8 +148,6 @@ def ratio_difference(
 
 
 def _difference(distances: Distances, real: Array, first: Array, second: Array, resamples: int, seed: int) -> Difference:
-    if len(first) != len(second):
-        raise ValueError(f"{len(first)} and {len(second)} images are no pairs")
     weights_real = _all_then_resampled(len(real), resamples, seed, "real")
     weights_pair = _all_then_resampled(len(first), resamples, seed, "fake")
     found = distances(real, second, weights_real, weights_pair) - distances(real, first, weights_real, weights_pair)

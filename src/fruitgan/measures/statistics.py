@@ -175,14 +175,9 @@ def paired_shares(
 
     The interval is of the bootstrap over groups, p of McNemar's test (1947), exact: from the images that one of the two alone
     classified correctly. Without such images it is 1.
-
-    Raises:
-        ValueError: no images, or not as many of the one as of the other.
     """
     from scipy.stats import binomtest
 
-    if len(first) != len(second) or not len(first):
-        raise ValueError(f"{len(first)} and {len(second)} answers are no pairs")
     gains = second.astype(np.float64) - first.astype(np.float64)
     only_first, odd = int((gains < 0).sum()), int((gains != 0).sum())
     return Difference(

@@ -145,7 +145,12 @@ class FeatureCache:
         """All rows that are here and sound, by the sha256 of the image's file."""
         found: dict[bytes, Row] = {}
         for path in sorted(self.folder.glob("*.safetensors")):
-            found.update(self._read(path))
+            with suppress(DataError):
+                if file_sha256(path) == path.stem:
+                    arrays = open_tensors(path, "file of cached features").arrays()
+                    found |= {key.tobytes(): row for key, row in zip(arrays["keys"], arrays["values"], strict=True)}
+                    with suppress(OSError):  # a cache that can only be read is one all the same
+                        os.utime(path)
         return found
 
     def keep(self, rows: Mapping[bytes, Row]) -> None:
@@ -158,14 +163,3 @@ class FeatureCache:
         with suppress(FruitganError):
             write_atomically(newest, data)
             make_room(newest)
-
-    def _read(self, path: Path) -> dict[bytes, Row]:
-        try:
-            if file_sha256(path) != path.stem:
-                return {}
-            arrays = open_tensors(path, "file of cached features").arrays()
-        except DataError:
-            return {}
-        with suppress(OSError):  # a cache that can only be read is one all the same
-            os.utime(path)
-        return {key.tobytes(): row for key, row in zip(arrays["keys"], arrays["values"], strict=True)}

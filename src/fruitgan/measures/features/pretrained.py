@@ -23,6 +23,12 @@ from fruitgan.networks.classifiers import PublishedClassifier, timm_classifier, 
 from fruitgan.registry import suggestion
 
 
+@torch.inference_mode()
+def _width(features: Features, side_px: int) -> int:
+    """How many numbers an image of this side gives."""
+    return int(features(torch.zeros(1, 3, side_px, side_px)).shape[1])
+
+
 class Pretrained(SquashedFeatures):
     """A network with its own size and scaling of the pixels; the picture is squashed to the size."""
 
@@ -38,12 +44,8 @@ class Pretrained(SquashedFeatures):
         self.resize = f"squashed to {self.size_px} px (bicubic, antialiased, 8 bits); weights {self.version}"
         for name, values in (("mean", classifier.mean), ("spread", classifier.spread)):
             self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1), persistent=False)
-        self.dimensions = self._dimensions()
-
-    @torch.inference_mode()
-    def _dimensions(self) -> int:
         self.network.eval()
-        return int(self(torch.zeros(1, 3, self.size_px, self.size_px)).shape[1])
+        self.dimensions = _width(self, self.size_px)
 
     def forward(self, images: Tensor) -> Tensor:
         return cast(Tensor, self.network((images - self.get_buffer("mean")) / self.get_buffer("spread"))).flatten(1)
@@ -57,7 +59,10 @@ def torchvision(*, network: str = "resnet50", weights: str = "") -> Pretrained:
         DataError: the weights cannot be had, are not the published ones, or do not fit.
     """
     found = torchvision_classifier(network, weights)
-    _take_head_off(found.network, network)
+    layers = [name for name, module in found.network.named_modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        raise UsageError(f"torchvision's {network} ends in no linear layer, so it gives no features; take another")
+    found.network.set_submodule(layers[-1], nn.Identity())  # the layer by which it answers
     return Pretrained(found)
 
 
@@ -73,15 +78,6 @@ def timm(*, network: str = "resnet50", weights: str = "") -> Pretrained:
     found = timm_classifier(network, weights)
     cast(Any, found.network).reset_classifier(0)
     return Pretrained(found)
-
-
-def _take_head_off(model: nn.Module, network: str) -> None:
-    """Put nothing in the place of the model's last linear layer, by which it answers."""
-    name = next((name for name, module in reversed(list(model.named_modules())) if isinstance(module, nn.Linear)), None)
-    if name is None:
-        raise UsageError(f"torchvision's {network} ends in no linear layer, so it gives no features; take another")
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, nn.Identity())
 
 
 class ShippedBackbone(SquashedFeatures):
@@ -137,8 +133,7 @@ class FidelityFeatures(Features):
         self.name, self.version, self.trained_on = name, version, trained_on
         self.network = network
         self.resize = f"to {side_px} px inside the network (bilinear, not antialiased, as TensorFlow 1 did), no other resize"
-        with torch.inference_mode():
-            self.dimensions = int(self(torch.zeros(1, 3, side_px, side_px)).shape[1])
+        self.dimensions = _width(self, side_px)
 
     def prepare(self, pixels: Pixels) -> Pixels:
         return pixels
