@@ -154,8 +154,8 @@ def find_sources(folder: Path, fakes: Sequence[LabelledImage], *others: Path) ->
     """
     if folder.resolve() in [other.resolve() for other in others]:
         raise DataError(f"--source-dir {folder}: is the folder of the real or of the generated images")
-    files = images_of("--source-dir", folder)
-    if all(fake.source for fake in fakes):
+    files, are_listed = images_of("--source-dir", folder), all(fake.source for fake in fakes)
+    if are_listed:
         by_path = {path.relative_to(folder).as_posix(): path for path in files}
         by_name = unique((path.name, path) for path in files)
         found = [by_path.get(fake.source) or by_name.get(Path(fake.source).name) for fake in fakes]
@@ -167,7 +167,7 @@ def find_sources(folder: Path, fakes: Sequence[LabelledImage], *others: Path) ->
     known = tuple(path for path in found if path is not None)
     if len(known) == len(fakes):
         return Sources(known)
-    told = " by the manifest" if all(fake.source for fake in fakes) else ""
+    told = " by the manifest" if are_listed else ""
     return Sources(files, f"of {len(fakes) - len(known)} of {len(fakes)} generated images the source{told} is not in {folder}")
 
 

@@ -22,6 +22,8 @@ TITLES = {
     "upsampling-peaks": "upsampling peaks, dB",
     "background": "background change, Lab",
     "nearest-training": "nearest training image, ratio",
+    "recognised": "fakes recognised",
+    "accuracy": "accuracy of the detectors",
 }
 FEATURES = {
     "fruit-embed": "a small network of our own, trained on real apples and oranges in false colours: shape and texture",
@@ -29,7 +31,6 @@ FEATURES = {
     "colour": "histograms and moments of Lab colours, whatever they show",
     "inception": "the network of published FIDs and KIDs",
 }
-COMPARED = {"kid": KID, "fid": FID, "r": R, "recognised": "fakes recognised", "accuracy": "accuracy of the detectors"}
 CHANGES = {
     "jpeg": "JPEG, quality {:g}",
     "blur": "blurred, sigma {:g} px",
@@ -254,7 +255,7 @@ def compare_rows(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
         scale, percent, points = (100, "%", " points") if is_share else (100 if row["name"] == "kid" else 1, "", "")
         numbers = (scale * x for x in (row["first"], row["value"], row["difference"], *row["interval"]))
         first, value, difference, low, high = (f"{x:.1f}" if is_share else figure(x) for x in numbers)
-        name = f"{COMPARED[row['name']]}, {row['features']}{SHARED if row.get('shares_training') else ''}"
+        name = f"{TITLES[row['name']]}, {row['features']}{SHARED if row.get('shares_training') else ''}"
         p_value = f"{row['p_value']:.2g}" if row["p_value"] >= LEAST_P else f"< {LEAST_P:g}"
         test = f"{row['test']}, {row['n']:,} pairs"
         rows.append((name, first + percent, value + percent, difference + points, f"{low} to {high}", p_value, test))
