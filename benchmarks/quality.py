@@ -39,7 +39,7 @@ from fruitgan.measures.distances import kernel_distances
 from fruitgan.measures.features import extract
 from fruitgan.measures.statistics import percentile_interval, resample_weights
 from fruitgan.networks.contracts import discriminators, generators
-from fruitgan.report.grid import png_bytes
+from fruitgan.report.page import png_bytes
 from fruitgan.runs.checkpoint import Checkpoints
 from fruitgan.settings import Precision
 from fruitgan.train_gan.assemble import load_datasets, make_objective, make_plan, make_trainer

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fruitgan.report.grid import grid, png_bytes
+from fruitgan.report.page import grid, png_bytes
 
 COLUMNS, SIDE_PX = 8, 112
 

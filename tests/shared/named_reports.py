@@ -16,7 +16,7 @@ from fruitgan.demo.job import demo_report
 from fruitgan.evaluate.page import Exhibits, evaluation_report
 from fruitgan.images import Pixels
 from fruitgan.registry import Choice
-from fruitgan.report.grid import grid, png_bytes
+from fruitgan.report.page import grid, png_bytes
 from fruitgan.settings import from_json, to_json
 from fruitgan.train_detector.page import detector_report
 from fruitgan.train_detector.regression import Round

@@ -12,8 +12,17 @@ from picture_files import noise
 from PIL import Image
 
 from fruitgan.progress import duration
-from fruitgan.report.grid import SHOWN_SHEETS, grid, png_bytes, sample_files, sample_sheets
-from fruitgan.report.page import inline_images, number, render, thousands
+from fruitgan.report.page import (
+    SHOWN_SHEETS,
+    grid,
+    inline_images,
+    number,
+    png_bytes,
+    render,
+    sample_files,
+    sample_sheets,
+    thousands,
+)
 
 
 def decoded(uri: str) -> Image.Image:

@@ -15,7 +15,7 @@ import pytest
 from named_reports import Page
 
 from fruitgan.registry import Choice
-from fruitgan.report.grid import grid, png_bytes
+from fruitgan.report.page import grid, png_bytes
 from fruitgan.train_gan.curves import Story, loss_panels
 from fruitgan.train_gan.page import training_report
 from fruitgan.train_gan.recipe import Clock, Part, Recipe, Schedule, constant, until

@@ -28,7 +28,7 @@ from toy_bundles import save_small
 from fruitgan.bundle import FILE_NAME
 from fruitgan.cli import main
 from fruitgan.errors import UsageError
-from fruitgan.report.grid import png_bytes
+from fruitgan.report.page import png_bytes
 from fruitgan.serve import app as serve
 from fruitgan.serve.app import ServeSettings, Service, make_app
 from fruitgan.settings import to_json

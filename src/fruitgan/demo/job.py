@@ -19,8 +19,7 @@ from fruitgan.export_dataset.job import ExportSettings, export_dataset
 from fruitgan.files import check_writable, write_atomically
 from fruitgan.images import Pixels
 from fruitgan.progress import Event, Note, OnProgress, Progress, duration, silent
-from fruitgan.report.grid import grid
-from fruitgan.report.page import inline_images, render
+from fruitgan.report.page import grid, inline_images, render
 from fruitgan.runs.run import Run
 from fruitgan.settings import to_json
 from fruitgan.train_detector.job import train_detector

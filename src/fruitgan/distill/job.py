@@ -29,7 +29,7 @@ from fruitgan.measures.features import extract
 from fruitgan.networks.contracts import generators
 from fruitgan.networks.weights import build_for
 from fruitgan.progress import Listener, OnProgress, Progress, silent
-from fruitgan.report.grid import png_bytes
+from fruitgan.report.page import png_bytes
 from fruitgan.runs.resume import find_run
 from fruitgan.runs.run import CONFIG, Run
 from fruitgan.settings import to_json

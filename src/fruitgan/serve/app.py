@@ -29,8 +29,7 @@ from fruitgan.data.finder import reason_no_image
 from fruitgan.engines.onnx_engine import AUTO, open_engine
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.report import page
-from fruitgan.report.grid import sample_files
-from fruitgan.report.page import render
+from fruitgan.report.page import render, sample_files
 from fruitgan.runs.resume import DETECTOR
 from fruitgan.runs.run import CONFIG, SAMPLES, Run
 from fruitgan.settings import RUNS, to_json

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fruitgan.distributed import ranks
-from fruitgan.report.grid import sample_files
+from fruitgan.report.page import sample_files
 from fruitgan.runs.run import SAMPLES, Run
 from fruitgan.runs.trackers import Trackers
 from fruitgan.train_gan.settings import read_config

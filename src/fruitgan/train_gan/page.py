@@ -11,8 +11,7 @@ from typing import Any
 
 from fruitgan.bundle import FILE_NAME as BUNDLE
 from fruitgan.registry import OWN_PACKAGE
-from fruitgan.report.grid import sample_sheets
-from fruitgan.report.page import render, thousands
+from fruitgan.report.page import render, sample_sheets, thousands
 from fruitgan.runs.run import Run
 from fruitgan.train_gan.curves import Story, kid_panels, loss_panels, rate_panels, reach
 from fruitgan.train_gan.monitor import incidents

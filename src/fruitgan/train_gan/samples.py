@@ -23,7 +23,7 @@ from fruitgan.measures.contracts import MINIMUM_IMAGES, Features, Values, featur
 from fruitgan.measures.distances import kernel_distance
 from fruitgan.measures.features import rows
 from fruitgan.progress import OnProgress
-from fruitgan.report.grid import grid
+from fruitgan.report.page import grid
 from fruitgan.train_gan.assemble import Datasets
 from fruitgan.train_gan.settings import Plan
 from fruitgan.train_gan.trainer import Trainer

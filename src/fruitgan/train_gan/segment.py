@@ -21,7 +21,7 @@ from fruitgan.distributed import ranks
 from fruitgan.errors import UsageError
 from fruitgan.files import new_folder, remove_folder, write_atomically
 from fruitgan.progress import Listener, Note, Progress
-from fruitgan.report.grid import png_bytes
+from fruitgan.report.page import png_bytes
 from fruitgan.runs.checkpoint import Checkpoints, SaveClock, Snapshot, snapshot
 from fruitgan.runs.run import CHECKPOINTS, RESULT, SAMPLES, Run
 from fruitgan.runs.trackers import Trackers

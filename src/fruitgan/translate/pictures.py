@@ -192,7 +192,7 @@ def encode(
 
 def contact_sheet(pairs: Sequence[tuple[bytes, Path]], mark: Mapping[str, Any]) -> bytes:
     """A PNG file of sources, given as their files' bytes, each beside its result, row by row on white."""
-    from fruitgan.report.grid import grid  # whose page kit no translation needs
+    from fruitgan.report.page import grid  # whose page kit no translation needs
 
     shown = [squared(decode(file).pixels, PICTURE_PX, "pad") for pair in pairs for file in pair]
     rows = [shown[start : start + 2 * PAIRS_A_ROW] for start in range(0, len(shown), 2 * PAIRS_A_ROW)]
