@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from fruitgan import bundle as bundles
 from fruitgan.engines import onnx_engine as onnx
+from fruitgan.engines.onnx_export import export
 from fruitgan.engines.torch_engine import arrays_of
 from fruitgan.networks.contracts import generators
 from fruitgan.train_gan.recipe import recipes
@@ -20,7 +21,7 @@ def main() -> None:
     choices = [generators.choose(part.name, part.options)]
     choices += [bundles.load_card(bundles.shipped(name)).generator for name in bundles.shipped_names()]
     for choice in choices:
-        graph = onnx.export_graph(choice, arrays_of(generators.build(choice)))
+        graph = export(choice, arrays_of(generators.build(choice)))
         path = onnx.SHIPPED / f"{onnx.shipped_stem(choice)}.onnx"
         onnx.write_graph(graph, path)
         before -= {path, path.with_suffix(".json")}

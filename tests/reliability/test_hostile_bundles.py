@@ -25,7 +25,6 @@ from fruitgan import bundle as bundles
 from fruitgan.engines.torch_engine import TorchEngine
 from fruitgan.errors import DataError, EnvironmentProblem, FruitganError
 from fruitgan.networks.contracts import detectors, generators
-from fruitgan.networks.weights import sketch as sketched
 from fruitgan.registry import Choice
 from fruitgan.train_detector.detector import DetectorBundle, load_detector, save_detector
 
@@ -113,13 +112,13 @@ def attack(hostile: SimpleNamespace, data: st.DataObject, good: Path, key: str, 
 # Whatever a stranger may have done to a good file
 
 
-@examples(250)
+@examples(150)
 @given(st.data())
 def test_any_spoilt_bundle_is_whole_or_refused_in_one_line(hostile: SimpleNamespace, good: Path, data: st.DataObject) -> None:
     attack(hostile, data, good, bundles.KEY, use)
 
 
-@examples(250)
+@examples(150)
 @given(st.data())
 def test_any_spoilt_detector_is_whole_or_refused_in_one_line(
     hostile: SimpleNamespace, good_detector: Path, data: st.DataObject
@@ -143,9 +142,9 @@ def with_card(good: Path, hostile: SimpleNamespace, to: Path, key: str = bundles
 
 
 BOMBS: tuple[dict[str, Any], ...] = (
-    *({"base_channels": number} for number in (0, -1, 5, 3000, 10**9, 2**63 - 1, "4" * 1000, 4.0)),
-    *({"blocks": number} for number in (-1, 0, 2, 10**6, 2**63 - 1)),
-    *({"base_channels": 1, "blocks": 10**9}, {"mask": "yes"}, {"mask": 1}, {"unheard_of": 1}),
+    *({"base_channels": number} for number in (-1, 5, 3000, 2**63 - 1, "4" * 1000)),
+    *({"blocks": number} for number in (0, 2, 2**63 - 1)),
+    *({"base_channels": 1, "blocks": 10**9}, {"mask": "yes"}, {"unheard_of": 1}),
 )
 
 
@@ -159,25 +158,25 @@ def test_options_of_a_card_never_make_more_of_a_network_than_its_weights(
 
 
 @pytest.mark.parametrize(
-    ("name", "options"),
-    [("seed-cnn", {"image_size_px": 16}), ("seed-cnn", {"image_size_px": 10**6}), ("small-cnn", {"base_channels": 10**6})],
+    ("changes", "said"),
+    [
+        *(
+            ({"choice": {"name": name, "options": {option: number}}}, f"the detector {name}")
+            for name, option, number in (
+                *(("seed-cnn", "image_size_px", size_px) for size_px in (16, 10**6)),
+                ("small-cnn", "base_channels", 10**6),
+            )
+        ),
+        ({"image_size_px": 4096}, "its card speaks of 4096 px, its detector wants 16"),
+        ({"image_size_px": 4097}, "not from 1 to 4096 px"),
+    ],
 )
-def test_a_detectors_image_size_cannot_inflate_it(
-    name: str, options: dict[str, Any], good_detector: Path, hostile: SimpleNamespace, tmp_path: Path
+def test_a_detectors_sizes_cannot_inflate_it(
+    changes: dict[str, Any], said: str, good_detector: Path, hostile: SimpleNamespace, tmp_path: Path
 ) -> None:
-    choice = {"name": name, "options": options}
-    path = with_card(good_detector, hostile, tmp_path / "d", DETECTOR_KEY, choice=choice)
-    with hostile.little_memory(), pytest.raises(DataError, match=f"the detector {name}"):
+    path = with_card(good_detector, hostile, tmp_path / "d", DETECTOR_KEY, **changes)
+    with hostile.little_memory(), pytest.raises(DataError, match=said):
         load_detector(path)
-
-
-def test_a_detectors_card_must_speak_of_its_own_image_size(
-    good_detector: Path, hostile: SimpleNamespace, tmp_path: Path
-) -> None:
-    with pytest.raises(DataError, match="its card speaks of 4096 px, its detector wants 16"):
-        load_detector(with_card(good_detector, hostile, tmp_path / "d", DETECTOR_KEY, image_size_px=4096))
-    with pytest.raises(DataError, match="not from 1 to 4096 px"):
-        load_detector(with_card(good_detector, hostile, tmp_path / "d", DETECTOR_KEY, image_size_px=4097))
 
 
 @pytest.mark.parametrize("sizes", [{"size_minimum_px": 2049}, {"size_multiple_px": 10**9}, {"image_size_px": 8193}])
@@ -196,15 +195,12 @@ def entry(kind: str, shape: list[int], begin: int, end: int) -> dict[str, Any]:
     "entries",
     [
         {"x": entry("F32", [2**40], 0, 2**42)},
-        {"x": entry("F16", [2**61], 0, 2**62)},
         {"x": entry("F16", [2**63 - 1] * 16, 0, 2)},
         {"x": entry("F16", [0, 2**63 - 1], 0, 0)},
         {"x": entry("F16", [1], 0, 2), "y": entry("F16", [1], 0, 2)},
         {"x": entry("F16", [1], 2, 4)},
         {"x": entry("F16", [1], 4, 2)},
         {"x": entry("F16", [-1], 0, 2)},
-        {"x": entry("F16", [1.0], 0, 2)},
-        {"x": entry("F16", [True], 0, 2)},
         {"x": entry("F16", [1] * 1000, 0, 2)},
         {"x": entry("F8_E9M9", [10**9], 0, 2)},
         {"x": None},
@@ -225,13 +221,14 @@ def test_sizes_in_a_header_are_held_against_the_file(
     assert peak < 1 << 20
 
 
-@pytest.mark.parametrize("fill", [b"[],", b"{},", b'"a",', b"1,", b"[[[[[[],", b'{"a":1,'])
-def test_a_header_of_any_size_takes_little_memory(fill: bytes, hostile: SimpleNamespace, tmp_path: Path) -> None:
-    for size in (2_000_000, (2 << 20) + 100, 9_000_000):
-        header = b'{"x":[' + fill * (size // len(fill)) + b"1]}"
-        (tmp_path / "b").write_bytes(hostile.tensor_file(header))
-        with hostile.little_memory(128 << 20), pytest.raises(DataError, match="not a bundle"):
-            bundles.load_card(tmp_path / "b")
+@pytest.mark.parametrize(
+    ("fill", "size"),
+    [(b"{},", 2_000_000), (b"[[[[[[],", 2_000_000), (b'{"a":1,', 2_000_000), (b"1,", (2 << 20) + 100), (b"1,", 9_000_000)],
+)
+def test_a_header_of_any_size_takes_little_memory(fill: bytes, size: int, hostile: SimpleNamespace, tmp_path: Path) -> None:
+    (tmp_path / "b").write_bytes(hostile.tensor_file(b'{"x":[' + fill * (size // len(fill)) + b"1]}"))
+    with hostile.little_memory(128 << 20), pytest.raises(DataError, match="not a bundle"):
+        bundles.load_card(tmp_path / "b")
 
 
 def test_a_file_with_holes_cannot_fill_the_memory(good: Path, hostile: SimpleNamespace, tmp_path: Path) -> None:
@@ -248,11 +245,10 @@ def test_a_file_with_holes_cannot_fill_the_memory(good: Path, hostile: SimpleNam
         path.unlink()  # before something reads all that tests leave
 
 
-@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
 def test_weights_that_are_not_finite_are_refused_by_name(
-    bad: float, good: Path, good_detector: Path, hostile: SimpleNamespace, tmp_path: Path
+    good: Path, good_detector: Path, hostile: SimpleNamespace, tmp_path: Path
 ) -> None:
-    for path, read, kind in ((good, bundles.load, "<f2"), (good_detector, load_detector, "<f4")):
+    for path, read, kind, bad in ((good, bundles.load, "<f2", -np.inf), (good_detector, load_detector, "<f4", np.nan)):
         header, content = hostile.parts_of(path.read_bytes())
         name = next(name for name, told in header.items() if name != "__metadata__" and told["dtype"].startswith("F"))
         begin = header[name]["data_offsets"][0]
@@ -263,10 +259,11 @@ def test_weights_that_are_not_finite_are_refused_by_name(
             read(tmp_path / "b")
 
 
-@pytest.mark.parametrize("kind", ["F32", "BF16", "F64", "F8_E4M3"])
-def test_a_bundle_has_half_precision_and_nothing_else(kind: str, good: Path, hostile: SimpleNamespace, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "bytes_each"), [("F32", 4), ("BF16", 2), ("F8_E4M3", 1)])
+def test_a_bundle_has_half_precision_and_nothing_else(
+    kind: str, bytes_each: int, good: Path, hostile: SimpleNamespace, tmp_path: Path
+) -> None:
     header, _ = hostile.parts_of(good.read_bytes())
-    bytes_each = {"F32": 4, "F64": 8, "BF16": 2, "F8_E4M3": 1}[kind]
     one = {f"generator_{way}.x": entry(kind, [1], i * bytes_each, (i + 1) * bytes_each) for i, way in enumerate(("ab", "ba"))}
     (tmp_path / "b").write_bytes(hostile.tensor_file({"__metadata__": header["__metadata__"], **one}, bytes(2 * bytes_each)))
     with pytest.raises(DataError, match=r"is not in float16|of a type not known here"):
@@ -296,12 +293,12 @@ ABSENT = "orchard-networks .*not installed: pip install orchard-networks"
     [
         *(
             ({"name": name, "package": "orchard-networks"}, ABSENT)
-            for name in ("os:system", "torch.nn:Module", "../mobile", "builtins.eval", "", "mobile\n", "__class__")
+            for name in ("os:system", "../mobile", "", "mobile\n", "__class__")
         ),
         ({"name": "plum", "package": "fruitgan", "version": "99.0"}, r"fruitgan 99\.0, and the .* pip install -U fruitgan$"),
         *(
             ({"name": "plum", "package": package}, "^(?!.*pip install).*cannot be one")  # offered is a package's name alone
-            for package in ("x --index-url http://evil.example", "git+https://evil.example/x", "x; rm -rf ~", "", "é", "-r")
+            for package in ("x --index-url http://evil.example", "git+https://evil.example/x", "x; rm -rf ~", "", "-r")
         ),
     ],
     ids=lambda value: str(value)[:40],
@@ -359,29 +356,12 @@ def test_what_a_network_holds_beside_its_weights_is_limited_too(
 ) -> None:
     install("orchard-windows", {"generators": {"windowed": "orchard_windows:windowed"}}, HOLDS_A_WINDOW)
     weights = bundles.load(good).weights["a2b"]
-    for side_px, is_fine in ((64, True), (4000, True), (5000, False), (10**6, False)):
-        choice = Choice("windowed", "orchard-windows", "1.0", {"side_px": side_px})
-        with hostile.little_memory():
-            if is_fine:
-                assert TorchEngine(generator=choice, weights=weights, device="cpu").network.window.shape == (side_px, side_px)
-            else:
-                with pytest.raises(DataError, match="would be larger than the weights"):
-                    TorchEngine(generator=choice, weights=weights, device="cpu")
-
-
-@pytest.mark.parametrize("registry", [generators, detectors], ids=lambda registry: registry.kind)
-def test_every_network_of_ours_can_be_sketched_without_memory(registry: Any, hostile: SimpleNamespace) -> None:
-    for entry in registry.entries():
-        if entry.package != "fruitgan":
-            continue
-        choice = registry.choose(entry.name)
-        with torch.device("meta"):
-            shapes = {name: tuple(tensor.shape) for name, tensor in registry.build(choice).state_dict().items()}
-        weights = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
-        with hostile.little_memory():
-            sketch = sketched(registry, choice, weights, entry.name)
-        assert sketch is not None, entry.name
-        assert {name: tuple(tensor.shape) for name, tensor in sketch.state_dict().items()} == shapes
+    choices = [Choice("windowed", "orchard-windows", "1.0", {"side_px": side_px}) for side_px in (4000, 5000, 10**6)]
+    with hostile.little_memory():
+        assert TorchEngine(generator=choices[0], weights=weights, device="cpu").network.window.shape == (4000, 4000)
+        for choice in choices[1:]:
+            with pytest.raises(DataError, match="would be larger than the weights"):
+                TorchEngine(generator=choice, weights=weights, device="cpu")
 
 
 # The source itself

@@ -6,14 +6,16 @@ The default suite tries a spread of them, `pytest -m slow` all.
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from answering_scripts import answer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and reads /proc")
 
@@ -54,8 +56,16 @@ REASONS = ("no space left on device", "file too large")
 
 def tried(out: Path, wanted: Mapping[tuple[str, str], list[int]]) -> Found:
     work = [{"what": what, "job": job, "share": share} for (what, job), share in wanted.items()]
-    answers = answer(Path(__file__).with_name("forked_jobs.py"), {"out": str(out), "work": work})
-    return {(found["what"], found["job"]): found for found in answers}
+    process = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("forked_jobs.py"))],
+        input=json.dumps({"out": str(out), "work": work}),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # which has what tests share
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return {(found["what"], found["job"]): found for found in json.loads(process.stdout)}
 
 
 @pytest.fixture(scope="module")

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import chromium
 import named_reports
 import numpy as np
 import pytest
+from picture_files import encoded, noise, pixels_of
 from PIL import Image
 from toy_bundles import save_small
 
@@ -90,10 +89,8 @@ def write_log(run: Path, lines: int) -> None:
     (run / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
 
-def picture(seed: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(file, "PNG")
-    return file.getvalue()
+def picture(seed: int, kind: str = "PNG") -> bytes:
+    return encoded(Image.fromarray(noise(40, 60, seed)), kind)
 
 
 def drop(page: Page, kind: str, **files: bytes) -> None:
@@ -114,10 +111,6 @@ def drop(page: Page, kind: str, **files: bytes) -> None:
 
 def finished(page: Page, count: int) -> None:
     expect(page.get_by_role("status").filter(has_text="done")).to_have_count(count, timeout=LONG_MS)
-
-
-def pixels(data: bytes) -> Any:
-    return np.asarray(Image.open(io.BytesIO(data)))
 
 
 def test_pictures_are_dropped_translated_slid_over_and_downloaded(page: Page, address: str, tmp_path: Path) -> None:
@@ -143,18 +136,18 @@ def test_pictures_are_dropped_translated_slid_over_and_downloaded(page: Page, ad
             card.get_by_role("button", name="Download").click()
         assert download.value.suggested_filename == "one-translated.png"
         download.value.save_as(tmp_path / f"{strength}.png")
-        downloaded.append(pixels((tmp_path / f"{strength}.png").read_bytes()).astype(int))
-    assert (downloaded[2] == pixels(picture(1))).all()
+        downloaded.append(pixels_of(tmp_path / f"{strength}.png").astype(int))
+    assert (downloaded[2] == noise(40, 60, 1)).all()
     assert np.abs(downloaded[1] - (downloaded[0] + downloaded[2]) / 2).max() <= 1
     assert (downloaded[0] != downloaded[2]).any()
 
 
 def test_what_a_browser_cannot_show_is_shown_by_the_server_and_what_is_no_picture_is_named(page: Page, address: str) -> None:
-    file = io.BytesIO()
-    Image.open(io.BytesIO(picture(1))).save(file, "TIFF")
     page.goto(address)
     page.get_by_label("Bundle and direction").select_option(label="plums: apple → orange")
-    page.locator("input[type=file]").set_input_files({"name": "deep.tif", "mimeType": "image/tiff", "buffer": file.getvalue()})
+    page.locator("input[type=file]").set_input_files(
+        {"name": "deep.tif", "mimeType": "image/tiff", "buffer": picture(1, "TIFF")}
+    )
     finished(page, 1)
     expect(page.locator(".before")).to_have_js_property("naturalWidth", 60, timeout=LONG_MS)
     drop(page, "drop", bad=b"no picture", good=picture(1))

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,13 @@ BYTES_OF_A_FILE = 6_000
 """What the names and the plan of one file may take; its 64 x 64 pixels alone would be 12,288."""
 GROWN = """
 import os, resource, sys
-from toy_bundles import Negative
-from fruitgan.engines.contracts import engines
+from fruitgan.engines.contracts import Engine, engines
 from fruitgan.translate.job import TranslateSettings, translate
+class Negative(Engine):  # that of toy_bundles would bring torch with it
+    def __init__(self, **options):
+        pass
+    def translate(self, images):
+        return 1 - images
 engines.get = lambda name: Negative
 os.fsync = lambda descriptor: None  # it costs time and no memory
 asked = {"bundle": "toy.safetensors", "engine": "torch", "gpu": "none"}
@@ -46,14 +51,13 @@ def grown_bytes(folder: Path, *counts: int) -> list[int]:
         (folder / f"in-{count}").mkdir()
         for number in range(count):
             (folder / f"in-{count}" / f"{number:05}.png").write_bytes((folder / "a.png").read_bytes())
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "shared"), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", GROWN, *map(str, counts)]
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
     assert [len(list((folder / f"out-{count}").iterdir())) for count in counts] == list(counts)
     return [int(word) for word in done.stdout.split()]
 
 
-@pytest.mark.parametrize(("few", "more"), [(300, 1_500), pytest.param(500, 10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("few", "more"), [(200, 1_000), pytest.param(500, 10_000, marks=pytest.mark.slow)])
 def test_memory_does_not_grow_with_the_number_of_pictures(few: int, more: int, tmp_path: Path) -> None:
     least, most = grown_bytes(tmp_path, few, more)
     assert most - least < (more - few) * BYTES_OF_A_FILE
@@ -78,38 +82,32 @@ def settings(**more: Any) -> TranslateSettings:
     return TranslateSettings(**{"sources": ("in",), "bundle": "toy.safetensors", "engine": "torch", **more})
 
 
-@pytest.mark.parametrize("what", ["removed", "a pipe", "a folder", "emptied", "a text", "a dead link"])
-def test_a_source_that_goes_away_or_becomes_something_else_is_a_reason_and_stops_no_other(what: str, here: Path) -> None:
+@pytest.mark.parametrize(
+    ("become", "reason", "code"),
+    [
+        (lambda source: None, "cannot be read (no such file or directory)", 3),
+        (lambda source: source.symlink_to("nowhere"), "cannot be read (no such file or directory)", 3),
+        (os.mkfifo, "not a regular file", 0),
+        (Path.mkdir, "not a regular file", 0),
+        (Path.touch, "is empty", 0),
+        (lambda source: source.write_text("nothing to see"), "not an image", 0),
+    ],
+    ids=["nothing", "a dead link", "a pipe", "a folder", "an empty file", "a text"],
+)
+def test_a_source_that_goes_away_or_becomes_something_else_is_a_reason_and_stops_no_other(
+    become: Callable[[Path], Any], reason: str, code: int, here: Path
+) -> None:
     def on_progress(progress: Event) -> None:
-        source = Path("in/b.png")
         if isinstance(progress, Progress) and progress.done == 1:
-            source.unlink()
-            match what:
-                case "a pipe":
-                    os.mkfifo(source)
-                case "a folder":
-                    source.mkdir()
-                case "emptied":
-                    source.touch()
-                case "a text":
-                    source.write_text("nothing to see")
-                case "a dead link":
-                    source.symlink_to("nowhere")
+            Path("in/b.png").unlink()
+            become(Path("in/b.png"))
 
     result = translate(settings(), on_progress)
     assert sorted(path.name for path in Path("translated").iterdir()) == ["a.png", "c.png"]
     (remark,) = (*result.skipped, *result.failed)
     assert remark.path == "in/b.png"
-    expected = {
-        "removed": "cannot be read (no such file or directory)",
-        "a dead link": "cannot be read (no such file or directory)",
-        "a pipe": "not a regular file",
-        "a folder": "not a regular file",
-        "emptied": "is empty",
-        "a text": "not an image",
-    }
-    assert remark.reason.endswith(expected[what])
-    assert result.exit_code == (3 if what in ("removed", "a dead link") else 0)
+    assert remark.reason.endswith(reason)
+    assert result.exit_code == code
 
 
 def test_results_whose_folder_goes_away_are_made_in_a_new_one(here: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
 import json
 import signal
 import subprocess
@@ -20,6 +19,7 @@ import httpx2
 import named_reports
 import numpy as np
 import pytest
+from picture_files import encoded, noise, pixels_of
 from PIL import Image
 from starlette.responses import Response
 from starlette.testclient import TestClient
@@ -28,25 +28,16 @@ from toy_bundles import save_small
 from fruitgan.bundle import FILE_NAME
 from fruitgan.cli import main
 from fruitgan.errors import UsageError
-from fruitgan.report.page import png_bytes
 from fruitgan.serve import app as serve
 from fruitgan.serve.app import ServeSettings, Service, make_app
 from fruitgan.settings import to_json
-from fruitgan.train_detector.detect_job import DetectedPicture, DetectResult, DetectSettings
+from fruitgan.train_detector.detect_job import DetectedPicture, DetectResult, DetectSettings, detect
 from fruitgan.translate.job import TranslateSettings, translate
 
 NAME = "<b>&plums"
 ASKED = {"name": NAME, "way": "b2a"}
-
-
-def saved(kind: str, size: tuple[int, int] = (40, 30)) -> bytes:
-    rng = np.random.default_rng(0)
-    file = io.BytesIO()
-    Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(file, kind)
-    return file.getvalue()
-
-
-PNG = saved("PNG")
+PICTURE = Image.fromarray(noise(30, 40))
+PNG = encoded(PICTURE)
 
 
 @pytest.fixture
@@ -66,11 +57,7 @@ def client(settings: ServeSettings) -> Iterator[TestClient]:
         yield found
 
 
-def pixels(data: bytes) -> Any:
-    return np.asarray(Image.open(io.BytesIO(data)))
-
-
-@pytest.mark.parametrize("strength", [0, 0.25, 1])
+@pytest.mark.parametrize("strength", [0, 0.25])
 def test_a_picture_is_what_fruitgan_translate_makes_of_it(
     client: TestClient, settings: ServeSettings, tmp_path: Path, strength: float
 ) -> None:
@@ -80,8 +67,8 @@ def test_a_picture_is_what_fruitgan_translate_makes_of_it(
     bundle, place = str(settings.runs / NAME / FILE_NAME), tmp_path / "b.png"
     asked = {"bundle": bundle, "direction": "b2a", "strength": strength, "engine": "torch", "gpu": "none"}
     translate(TranslateSettings(sources=(str(tmp_path / "a.png"),), output=str(place), **asked))
-    assert (pixels(answer.content) == pixels(place.read_bytes())).all()
-    assert (pixels(answer.content) == pixels(PNG)).all() == (strength == 0)
+    assert answer.content == place.read_bytes()  # with the same mark in it
+    assert (pixels_of(place) == np.asarray(PICTURE)).all() == (strength == 0)
 
 
 def test_pages_hold_names_as_text_and_load_nothing_from_elsewhere(client: TestClient) -> None:
@@ -99,20 +86,12 @@ def test_pages_hold_names_as_text_and_load_nothing_from_elsewhere(client: TestCl
     assert client.get("/serve.js").headers["Content-Type"].startswith("text/javascript")
 
 
-def bomb() -> bytes:
-    file = io.BytesIO()
-    Image.new("1", (10_000, 10_000)).save(file, "PNG")
-    return file.getvalue()
-
-
 HOSTILE = {
     "nothing": (b"", 415),
-    "text": (b"hello " * 1000, 415),
     "a page": (b"<!doctype html><script>alert(1)</script>", 415),
     "a drawing": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 415),
-    "an archive": (b"PK\x03\x04" + bytes(100), 415),
-    "many pixels in few bytes": (bomb(), 413),
-    **{f"half a {kind}": (saved(kind)[: len(saved(kind)) // 2], 422) for kind in ("PNG", "JPEG", "WEBP")},
+    "many pixels in few bytes": (encoded(Image.new("1", (10_000, 10_000))), 413),
+    **{f"half a {kind}": (encoded(PICTURE, kind)[:1000], 422) for kind in ("PNG", "JPEG", "WEBP")},
     "a head alone": (PNG[:33], 422),
     "noise behind a signature": (PNG[:8] + bytes(range(256)) * 20, 422),
 }
@@ -128,8 +107,7 @@ def test_what_is_no_picture_is_refused_in_a_sentence(client: TestClient) -> None
 
 
 def test_only_what_is_on_offer_can_be_asked_for(client: TestClient) -> None:
-    wanted: list[dict[str, str]] = [{"name": "../../etc/passwd"}, {"name": "nothing"}, {}]
-    wanted += [{**ASKED, "way": way} for way in ("", "a2c", "../x")]
+    wanted: list[dict[str, str]] = [{"name": "../../etc/passwd"}, {}, {**ASKED, "way": "a2c"}]
     wanted += [{**ASKED, "strength": strength} for strength in ("nan", "-1", "1.5", "", "1e3", "٣")]
     for asked in wanted:
         answer = client.post("/api/translate", params=asked, content=PNG)
@@ -227,7 +205,7 @@ def test_a_run_is_shown_with_its_curves_and_samples_as_they_come(client: TestCli
     assert "<svg" in before.text
     assert "<b>&plums" not in before.text
     assert client.get("/runs/plums/samples/10").content == PNG
-    (run / "samples" / "step-00000020.png").write_bytes(png_bytes(np.zeros((8, 8, 3), np.uint8)))
+    (run / "samples" / "step-00000020.png").write_bytes(PNG)
     assert "/runs/plums/samples/20" in client.get("/runs/plums").text
     (run / "config.json").write_text("{")
     assert client.get("/runs/plums").status_code == 422
@@ -261,22 +239,16 @@ def test_a_detector_is_asked_and_nothing_stays(
     assert (answer["generated"], answer["probability"], answer["accuracy"]) == (True, 0.75, 0.9)
     assert asked[0].detector == str(settings.detectors / "judge" / "detector.safetensors")
     assert client.post("/api/detect", params={"name": "../judge"}, content=PNG).status_code == 400
+    monkeypatch.setattr(serve, "detect", detect)
+    refused = client.post("/api/detect", params={"name": "judge"}, content=PNG)  # of an empty file
+    assert refused.status_code == 422
+    assert "detector.safetensors" in refused.json()["error"]
     assert not list((tmp_path / "temporary").iterdir())
-
-
-def test_a_detector_that_is_none_is_refused_in_a_sentence(client: TestClient, settings: ServeSettings) -> None:
-    (settings.detectors / "judge").mkdir(parents=True)
-    (settings.detectors / "judge" / "detector.safetensors").write_bytes(b"\xff" * 100)
-    answer = client.post("/api/detect", params={"name": "judge"}, content=PNG)
-    assert answer.status_code == 422
-    assert "detector.safetensors" in answer.json()["error"]
 
 
 def test_it_says_where_it_listens_and_ctrl_c_ends_it(settings: ServeSettings, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fruitgan", "serve", "--port", "0", "--runs", str(settings.runs)]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=None
-    ) as process:
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
         with urllib.request.urlopen(address + "/serve.js") as answer:

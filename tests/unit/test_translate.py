@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-import json
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,27 +13,24 @@ import numpy as np
 import pytest
 from picture_files import pixels_of, save_noise
 from PIL import Image
-from toy_bundles import save_toy
+from toy_bundles import Negative, save_toy
 
 from fruitgan import bundle as bundles
-from fruitgan.engines.contracts import Engine, Images, engines
+from fruitgan.engines.contracts import Images, engines
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.translate.job import TranslateResult, TranslateSettings, translate
-from fruitgan.translate.pictures import encode, read_mark
+from fruitgan.translate.pictures import read_mark
 
 Run = Callable[..., TranslateResult]
 
 
-class Negative(Engine):
+class Small(Negative):
     """The negative, so that every expected pixel is known; 13 columns are too many for its memory."""
-
-    def __init__(self, **options: Any) -> None:
-        self.options = options
 
     def translate(self, images: Images) -> Images:
         if images.shape[2] == 13:
             raise FruitganError("not enough memory for 13 px; lower --scale")
-        return 1 - images
+        return super().translate(images)
 
 
 @pytest.fixture
@@ -43,7 +38,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Translates in an empty folder, with a bundle beside it and an engine that gives the negative."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(engines, "get", lambda name: Negative)
+    monkeypatch.setattr(engines, "get", lambda name: Small)
     save_toy(tmp_path / "toy.safetensors")
 
     def run(*sources: str, **settings: Any) -> TranslateResult:
@@ -59,24 +54,6 @@ def files(folder: str | Path = "translated") -> list[str]:
 
 def reasons(remarks: Any) -> dict[str, str]:
     return {remark.path: remark.reason for remark in remarks}
-
-
-def test_a_picture_keeps_its_name_and_size_and_is_translated(run: Run) -> None:
-    source = save_noise("photos/one.png", 3, 9)
-    result = run("photos/one.png")
-    assert (result.translated, result.outputs, result.skipped, result.failed) == (1, (str(Path("translated/one.png")),), (), ())
-    assert result.exit_code == 0
-    assert (pixels_of("translated/one.png") == 255 - source).all()
-
-
-def test_two_sources_with_one_stem_keep_both_suffixes(run: Run) -> None:
-    for name in ("photo.bmp", "photo.png", "other.gif"):
-        save_noise(f"in/{name}")
-    Path("in/other.txt").write_text("words beside a picture do not count")
-    result = run("in")
-    assert files() == ["other.png", "photo.bmp.png", "photo.png.png"]
-    assert list(reasons(result.skipped)) == [str(Path("in/other.txt"))]
-    assert result.exit_code == 0
 
 
 def test_pictures_that_share_a_name_take_their_folders_with_them(run: Run) -> None:
@@ -118,59 +95,9 @@ def test_a_glob_that_no_shell_expanded_is_expanded(run: Run) -> None:
     assert run("in/[x].png").outputs == (str(Path("translated/[x].png")),)  # a path that exists is no pattern
     none = run("in/z*.png")
     assert (reasons(none.failed), none.exit_code) == ({"in/z*.png": "no file matches this pattern"}, 3)
-
-
-def test_what_cannot_be_translated_is_told_and_stops_nothing(run: Run) -> None:
-    save_noise("in/good.png")
-    save_noise("in/whole.png", 64, 64)
-    Path("in/broken.png").write_bytes(Path("in/whole.png").read_bytes()[:2000])
-    Path("in/whole.png").unlink()
-    Path("in/empty.png").touch()
-    Path("in/words.jpg").write_text("no picture, whatever its name")
-    result = run("in", "missing.png")
-    assert result.translated == 1
-    assert files() == ["good.png"]
-    assert reasons(result.skipped).keys() == {str(Path("in/empty.png")), str(Path("in/words.jpg"))}
-    assert reasons(result.failed).keys() == {str(Path("in/broken.png")), "missing.png"}
-    assert "cannot be decoded" in reasons(result.failed)[str(Path("in/broken.png"))]
-    assert reasons(result.failed)["missing.png"] == "no such file or folder"
-    assert result.exit_code == 3
-
-
-def test_only_words_are_no_success(run: Run) -> None:
-    Path("words.txt").write_text("hello")
-    result = run("words.txt")
-    assert (result.translated, len(result.skipped), result.failed, result.exit_code) == (0, 1, (), 3)
     Path("empty").mkdir()
     with pytest.raises(DataError, match="no images found"):
         run("empty")
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_pipes_loops_and_dead_links_are_survived(run: Run) -> None:
-    save_noise("in/a.png")
-    os.mkfifo("in/pipe.png")
-    Path("in/dead.png").symlink_to("nowhere")
-    Path("in/self.png").symlink_to("self.png")
-    Path("in/sub").mkdir()
-    Path("in/sub/up").symlink_to("..")
-    Path("in/link.png").symlink_to("a.png")
-    result = run("in", recursive=True)
-    assert files() == ["a.png", "link.png"]
-    assert reasons(result.skipped) == {"in/pipe.png": "not a regular file", "in/sub/up": "a folder that was visited already"}
-    assert reasons(result.failed).keys() == {"in/dead.png", "in/self.png"}
-
-
-@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names must be Unicode here")
-def test_names_with_line_breaks_and_without_encoding_survive(run: Run) -> None:
-    save_noise("plain.png")
-    names = [b"a\nb.png", b"\xff\xfe.png", b" .png", b"-r.png"]
-    Path("in").mkdir()
-    for name in names:
-        Path("in", os.fsdecode(name)).write_bytes(Path("plain.png").read_bytes())
-    result = run("in")
-    assert sorted(os.fsencode(path.name) for path in Path("translated").iterdir()) == sorted(names)
-    json.dumps(result.as_json())
 
 
 def test_a_name_too_long_for_a_result_fails_alone(run: Run) -> None:
@@ -211,21 +138,23 @@ class TestAgain:
         assert run("in").translated == 0
 
     @pytest.mark.parametrize(
-        ("change", "reason"),
+        ("first", "change", "reason"),
         [
-            ({"direction": "b2a"}, "made with another direction"),
-            ({"scale": "native"}, "made with another scale"),
-            ({"compare": True}, "made with another compare"),
-            ({"bundle": "../other.safetensors"}, "made by another bundle"),
+            ({}, {"direction": "b2a"}, "made with another direction"),
+            ({}, {"scale": "native"}, "made with another scale"),
+            ({}, {"compare": True}, "made with another compare"),
+            ({}, {"strength": 0.5}, "made with another strength"),
+            ({"strength": 0.5}, {"strength": 1.0}, "made with another strength"),
+            ({}, {"bundle": "../other.safetensors"}, "made by another bundle"),
         ],
     )
     def test_results_of_another_bundle_or_other_options_are_not_replaced(
-        self, run: Run, change: dict[str, Any], reason: str
+        self, run: Run, first: dict[str, Any], change: dict[str, Any], reason: str
     ) -> None:
         for name in "ab":
             save_noise(f"in/{name}.png", 80, 90)
         save_toy(Path("../other.safetensors"), weight=2.0)
-        run("in/a.png", format="jpg")
+        run("in/a.png", format="jpg", **first)
         before = Path("translated/a.jpg").read_bytes()
         with pytest.raises(UsageError, match=rf"\({reason}\) is in the way: --overwrite"):
             run("in", format="jpg", **change)
@@ -276,12 +205,8 @@ class TestPlaces:
         again = run(".", recursive=True)
         assert (again.translated, files()) == (0, ["a.png", "sub/b.png"])
         assert reasons(again.skipped) == {"translated": "the folder of the results"}
-
-    def test_an_unknown_engine_is_refused_though_nothing_is_left_to_do(self, run: Run) -> None:
-        save_noise("a.png")
-        assert run("a.png").translated == 1
-        with pytest.raises(UsageError, match="no engine named 'trch': did you mean torch"):
-            run("a.png", engine="trch")
+        run("translated/a.png", output="back", direction="b2a")  # but what is named itself is
+        assert (pixels_of("back/a.png") == pixels_of("a.png")).all()
 
     def test_results_beside_their_sources_are_not_translated_again(self, run: Run) -> None:
         save_noise("in/a.bmp")
@@ -291,12 +216,6 @@ class TestPlaces:
         assert (again.translated, len(again.outputs), len(again.skipped)) == (0, 2, 2)
         assert files("in") == ["a.bmp", "a.png", "b.gif", "b.png"]
 
-    def test_results_can_be_translated_on(self, run: Run) -> None:
-        source = save_noise("a.png")
-        run("a.png")
-        run("translated", output="back", direction="b2a")
-        assert (pixels_of("back/a.png") == source).all()
-
     def test_a_source_is_never_replaced(self, run: Run) -> None:
         save_noise("in/a.png")
         before = Path("in/a.png").read_bytes()
@@ -305,16 +224,14 @@ class TestPlaces:
                 run("in/a.png", output=output, overwrite=True)
         assert Path("in/a.png").read_bytes() == before
 
-    @pytest.mark.parametrize(
-        ("name", "form"),
-        [("x.png", "PNG"), ("x.JPEG", "JPEG"), ("deep/er/x.webp", "WEBP"), ("x.tiff", "TIFF"), ("x.gif", "GIF")],
-    )
-    def test_a_file_name_says_the_format(self, run: Run, name: str, form: str) -> None:
+    def test_a_file_name_says_the_format_and_each_bears_the_mark(self, run: Run) -> None:
         save_noise("a.bmp")
-        assert run("a.bmp", output=name).outputs == (str(Path(name)),)
-        with Image.open(name) as image:
-            assert image.format == form
-            assert "orientation" not in str(image.getexif()).lower()
+        names = {"x.png": "PNG", "x.JPEG": "JPEG", "deep/er/x.webp": "WEBP", "x.tiff": "TIFF", "x.gif": "GIF"}
+        for place, form in ((Path(name), form) for name, form in names.items()):
+            assert run("a.bmp", output=str(place)).outputs == (str(place),)
+            with Image.open(place) as image:
+                assert image.format == form
+            assert (read_mark(place) or {})["source"] == hashlib.sha256(Path("a.bmp").read_bytes()).hexdigest()
 
     def test_contradictions_and_formats_that_are_not_written_are_refused(self, run: Run) -> None:
         save_noise("a.png")
@@ -344,9 +261,6 @@ class TestPlaces:
         data = Path("a.png").read_bytes()
         assert run("-", output="x.jpg", stdin=io.BytesIO(data)).translated == 1
         assert run("-", output="x.jpg", stdin=io.BytesIO(data)).translated == 0
-        save_noise("a.png", seed=2)
-        with pytest.raises(UsageError, match="made from another image"):
-            run("-", output="x.jpg", stdin=io.BytesIO(Path("a.png").read_bytes()))
         assert run("-", output="folder/", stdin=io.BytesIO(data)).outputs == (str(Path("folder/stdin.png")),)
 
     def test_words_on_standard_input_are_skipped(self, run: Run) -> None:
@@ -379,20 +293,6 @@ class TestPictures:
         assert np.abs(pixels_of("translated/deep.png").astype(int) - deep).max() <= 1
         assert np.abs(pixels_of("translated/half.png").astype(int) - seen).max() <= 1
 
-    def test_a_result_of_another_strength_is_in_the_way(self, run: Run) -> None:
-        save_noise("a.png")
-        for first, second in ((1.0, 0.5), (0.5, 1.0)):
-            run("a.png", strength=first, overwrite=True)
-            with pytest.raises(UsageError, match="another strength"):
-                run("a.png", strength=second)
-        run("a.png", overwrite=True)  # full strength leaves no trace in the file
-        assert "strength" not in (read_mark(Path("translated/a.png")) or {"strength": 1})
-
-    @pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
-    def test_a_strength_beyond_its_bounds_is_refused(self, strength: float) -> None:
-        with pytest.raises(UsageError, match="--strength"):
-            TranslateSettings(sources=("a.png",), strength=strength)
-
     def test_a_contact_sheet_has_each_source_beside_its_result(self, run: Run) -> None:
         sources = {name: save_noise(f"in/{name}.png", 128, 128, seed) for seed, name in enumerate("abcde")}
         result = run("in", contact_sheet=True)
@@ -419,33 +319,10 @@ class TestPictures:
         with pytest.raises(UsageError, match="--contact-sheet"):
             run("a.png", output="-", contact_sheet=True)
 
-    def test_a_place_that_cannot_be_written_is_found_before_any_work(self, run: Run) -> None:
-        save_noise("a.png")
-        Path("file").write_text("no folder")
-        told: list[Any] = []
-        with pytest.raises(FruitganError, match="cannot be written"):
-            run("a.png", output="file/below/", on_progress=told.append)
-        assert told == []
-
-    def test_equal_runs_give_equal_bytes(self, run: Run) -> None:
-        save_noise("a.png")
-        for form in ("png", "jpg", "webp"):
-            run("a.png", output=f"1.{form}")
-            run("a.png", output=f"2.{form}")
-            assert Path(f"1.{form}").read_bytes() == Path(f"2.{form}").read_bytes()
-
     def test_a_side_too_long_for_the_format_fails_with_the_way_out(self, run: Run) -> None:
         save_noise("a.png", 1, 16_384)
         result = run("a.png", format="webp")
         assert (result.exit_code, "use png" in result.failed[0].reason) == (3, True)
-
-    @pytest.mark.parametrize("form", ["png", "jpg", "webp", "tif", "gif"])
-    @pytest.mark.parametrize("size", [1, 500])
-    def test_the_mark_is_found_in_every_format_and_size(self, tmp_path: Path, form: Any, size: int) -> None:
-        pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3)).astype(np.uint8)
-        mark = {"bundle": "0f" * 32, "scale": "auto", "source": "a" * 64, "compare": False}
-        (tmp_path / "x").write_bytes(encode([pixels], form, mark, {}, "basic"))
-        assert read_mark(tmp_path / "x") == mark
 
     @pytest.mark.parametrize(
         "data", [b"", b"{", b'{"fruitgan-translate": {"a": ', b'{"fruitgan-translate": 3}', b"\xff" * 9000]
@@ -485,12 +362,15 @@ class TestDirection:
             run("a.png", bundle="one-way.safetensors", **wish)
         assert not Path("translated").exists()
 
-    @pytest.mark.parametrize("scale", ["", "0", "-3", "8193", "1.5", "autto", "٣", "9" * 5000])
-    def test_scales_that_are_none_are_refused(self, scale: str) -> None:
-        with pytest.raises(UsageError, match="--scale"):
-            TranslateSettings(sources=("a",), scale=scale)
-
-    @pytest.mark.parametrize("sources", [(), ("-", "a")])
-    def test_sources_that_are_none_are_refused(self, sources: tuple[str, ...]) -> None:
-        with pytest.raises(UsageError):
-            TranslateSettings(sources=sources)
+    @pytest.mark.parametrize(
+        ("name", "values"),
+        [
+            ("scale", ["", "0", "-3", "8193", "1.5", "autto", "٣", "9" * 5000]),
+            ("strength", [-0.1, 1.1, float("nan")]),
+            ("sources", [(), ("-", "a")]),
+        ],
+    )
+    def test_settings_that_cannot_be_are_refused(self, name: str, values: list[Any]) -> None:
+        for value in values:
+            with pytest.raises(UsageError):
+                TranslateSettings(**{"sources": ("a.png",), name: value})

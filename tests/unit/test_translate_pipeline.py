@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from picture_files import write_noise
+from picture_files import pixels_of, write_noise
 from PIL import Image
+from toy_bundles import Negative
 
 from fruitgan.demo.fruit import draw
 from fruitgan.engines import contracts
 from fruitgan.engines.contracts import Engine, Images, engines
-from fruitgan.errors import FruitganError
 from fruitgan.progress import Event, Progress
 from fruitgan.translate import pipeline
 from fruitgan.translate.job import TranslateResult, TranslateSettings, translate
@@ -25,44 +25,16 @@ Run = Callable[..., TranslateResult]
 SIZES = ((20, 30), (20, 30), (31, 17), (20, 30), (8, 8))
 
 
-class Negative(Engine):
-    """The negative; counts how it is called. 13 columns are too many for its memory."""
+class AtOnce(Negative):
+    """The negative by several threads beside each other; where there is a meeting, each call waits for another."""
 
-    concurrent: ClassVar[bool] = True
-    running: ClassVar[int]
-    most_running: ClassVar[int]
-    lock: ClassVar[threading.Lock]
-    meeting: ClassVar[threading.Barrier | None]
-
-    def __init__(self, **options: Any) -> None:
-        cls = type(self)
-        cls.running, cls.most_running, cls.lock = 0, 0, threading.Lock()
+    concurrent = True
+    meeting: ClassVar[threading.Barrier | None] = None
 
     def translate(self, images: Images) -> Images:
-        cls = type(self)
-        with cls.lock:
-            cls.running += 1
-            cls.most_running = max(cls.most_running, cls.running)
-        try:
-            if images.shape[2] == 16:  # the 13 columns, padded
-                raise FruitganError("not enough memory for 13 px; lower --scale")
-            if cls.meeting is not None:
-                cls.meeting.wait(timeout=60)
-            return 1 - images
-        finally:
-            with cls.lock:
-                cls.running -= 1
-
-
-class Alone(Negative):
-    """One call at a time."""
-
-    concurrent: ClassVar[bool] = False
-    turn: ClassVar[threading.Lock] = threading.Lock()
-
-    def translate(self, images: Images) -> Images:
-        with self.turn:
-            return super().translate(images)
+        if self.meeting is not None:
+            self.meeting.wait(timeout=60)
+        return super().translate(images)
 
 
 @pytest.fixture
@@ -70,9 +42,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Translates with the shipped bundle's card and an engine that gives the negative; two cores."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(contracts, "cores", lambda: 2)
-    monkeypatch.setattr(Negative, "meeting", None, raising=False)
 
-    def run(*sources: str, engine: type[Engine] = Negative, on_progress: Any = None, **settings: Any) -> TranslateResult:
+    def run(*sources: str, engine: type[Engine] = AtOnce, on_progress: Any = None, **settings: Any) -> TranslateResult:
         monkeypatch.setattr(engines, "get", lambda name: engine)
         return translate(
             TranslateSettings(sources=sources, bundle="apple2orange", engine="torch", gpu="none", **settings), on_progress
@@ -89,10 +60,8 @@ def sums(folder: str) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(Path(folder).iterdir())}
 
 
-@pytest.mark.parametrize("engine", [Negative, Alone])
-def test_many_pictures_come_out_as_one_after_the_other(
-    run: Run, engine: type[Negative], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("engine", [AtOnce, Negative])
+def test_many_pictures_come_out_as_one_after_the_other(run: Run, engine: type[Engine], monkeypatch: pytest.MonkeyPatch) -> None:
     paths = pictures(37)
     told: list[Any] = []
     result = run("in", output="many", engine=engine, on_progress=told.append)
@@ -103,25 +72,13 @@ def test_many_pictures_come_out_as_one_after_the_other(
     monkeypatch.setattr(contracts, "FEW_IMAGES", 1000)
     run("in", output="one", engine=engine)
     assert sums("many") == sums("one")
-    with Image.open("many/0002.png") as image, Image.open("in/0002.png") as source:
-        assert (np.asarray(image) == 255 - np.asarray(source)).all()
+    assert (pixels_of("many/0002.png") == 255 - pixels_of("in/0002.png")).all()
 
 
 def test_a_concurrent_engine_is_called_by_all_workers_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures(32, sizes=((20, 30),))
-    monkeypatch.setattr(Negative, "meeting", threading.Barrier(2))  # each call waits for another to run beside it
-    run("in", output="a")
-    assert Negative.most_running == 2
-
-
-def test_a_picture_that_fails_takes_none_of_the_others_with_it(run: Run) -> None:
-    pictures(24, sizes=((20, 30), (20, 13), (14, 13)))
-    Path("in/0003.png").write_bytes(Path("in/0003.png").read_bytes()[:200])
-    result = run("in")
-    lost = {f"{index:04}.png" for index in range(24) if index % 3} | {"0003.png"}
-    assert {Path(remark.path).name for remark in result.failed} == lost
-    assert {path.name for path in Path("translated").iterdir()} == {f"{i:04}.png" for i in range(24)} - lost
-    assert (result.translated, result.exit_code) == (7, 3)
+    monkeypatch.setattr(AtOnce, "meeting", threading.Barrier(2))
+    assert run("in").translated == 32
 
 
 def test_only_as_many_pictures_are_held_as_there_are_workers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +102,7 @@ def test_only_as_many_pictures_are_held_as_there_are_workers(run: Run, monkeypat
     monkeypatch.setattr(pipeline, "decode_frames", decoding)
     monkeypatch.setattr(pipeline, "write_whole", writing)
     pictures(80)
-    assert run("in", engine=Alone).translated == 80
+    assert run("in", engine=Negative).translated == 80
     assert most <= 3
 
 
@@ -162,8 +119,7 @@ def test_being_stopped_leaves_whole_results_and_nothing_running(run: Run) -> Non
     made = sums("translated")
     assert 9 <= len(made) < 60
     for name in made:
-        with Image.open(Path("translated", name)) as image:
-            image.load()
+        pixels_of(Path("translated", name))
     assert run("in").translated == 100 - len(made)
 
 
@@ -176,12 +132,11 @@ def test_the_shipped_generator_gives_the_same_pictures_together_as_alone(
     monkeypatch.setattr(contracts, "cores", lambda: 2)
     Path("in").mkdir()
     for index in range(14):
-        side = 48 if index % 3 else 40
+        side = 24 if index % 3 else 20
         Image.fromarray(draw("apple", side, 0, index)).save(f"in/{index}.png")
     settings: dict[str, Any] = {"sources": ("in",), "bundle": "apple2orange", "gpu": "none"}
     assert translate(TranslateSettings(**settings, engine=engine, output="many")).engine == engine
     monkeypatch.setattr(contracts, "FEW_IMAGES", 1000)
     translate(TranslateSettings(**settings, engine="torch", output="one"))
     for path in Path("one").iterdir():
-        with Image.open(path) as one, Image.open(Path("many", path.name)) as many:
-            assert np.abs(np.asarray(one).astype(int) - np.asarray(many)).max() <= 1
+        assert np.abs(pixels_of(path).astype(int) - pixels_of(Path("many", path.name))).max() <= 1

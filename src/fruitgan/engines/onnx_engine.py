@@ -120,12 +120,6 @@ class OnnxEngine(Engine):
         return finite(made)
 
 
-def check_engine(wanted: str) -> None:
-    """Raises: UsageError for a name that is neither `auto` nor an engine's."""
-    if wanted != AUTO:
-        engines.owner(wanted)
-
-
 def open_engine(
     wanted: str,
     generator: Choice,
@@ -199,21 +193,12 @@ def obtain_graph(generator: Choice, weights: Weights) -> Graph:
     """
     graph = find_graph(generator)
     if graph is None:
-        graph = export_graph(generator, weights)
+        with needing("onnx", f"the export of the generator {generator.name}"):
+            from fruitgan.engines.onnx_export import export
+        graph = export(generator, weights)
         with contextlib.suppress(FruitganError):  # a cache that cannot be written costs the next run its time, no more
             write_graph(graph, _cached(generator))
     return graph
-
-
-def export_graph(generator: Choice, weights: Weights) -> Graph:
-    """The graph as torch exports it, some ten seconds' work. Raises: as `obtain_graph`."""
-    with needing("onnx", f"the export of the generator {generator.name}"):
-        from fruitgan.engines.onnx_export import export
-    onnx, shapes, used = export(generator, weights)
-    about = About(
-        format=FORMAT, generator=generator.name, options=generator.options, weights=shapes, used=used, sha256=_sha256(onnx)
-    )
-    return Graph(onnx, about)
 
 
 def write_graph(graph: Graph, path: Path) -> None:
@@ -234,7 +219,7 @@ def _read(path: Path) -> Graph | None:
         onnx = path.read_bytes()
     except (OSError, FruitganError):
         return None
-    whole = about.format == FORMAT and _sha256(onnx) == about.sha256
+    whole = about.format == FORMAT and sha256(onnx) == about.sha256
     return Graph(onnx, about) if whole and set(about.used) <= set(about.weights) else None
 
 
@@ -249,12 +234,12 @@ def _sources(target: str) -> str:
     """A hash over the code beside the generator: who changes his network in place must not get the graph of before."""
     spec = find_spec(target.partition(":")[0])
     files = sorted(Path(spec.origin).parent.glob("*.py")) if spec and spec.origin else []
-    return _sha256(b"".join(file.read_bytes() for file in files))
+    return sha256(b"".join(file.read_bytes() for file in files))
 
 
-def _sha256(data: bytes) -> str:
+def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
 def _digest(value: Any) -> str:
-    return _sha256(json.dumps(value, sort_keys=True).encode())[:16]
+    return sha256(json.dumps(value, sort_keys=True).encode())[:16]

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from fruitgan.engines.contracts import Weights
-from fruitgan.engines.onnx_engine import INPUT, OUTPUT
+from fruitgan.engines.onnx_engine import FORMAT, INPUT, OUTPUT, About, Graph, sha256
 from fruitgan.errors import DataError
 from fruitgan.images import signed_from_unit, unit_from_signed
 from fruitgan.networks.contracts import Generator, generators
@@ -48,10 +48,10 @@ class _InUnitRange(nn.Module):
         return out
 
 
-def export(generator: Choice, weights: Weights) -> tuple[bytes, dict[str, tuple[int, ...]], tuple[str, ...]]:
-    """The graph's bytes, the shape of each of the generator's tensors by name, and the names of those that the graph uses.
+def export(generator: Choice, weights: Weights) -> Graph:
+    """The generator's graph as torch writes it, some ten seconds' work; batch and size are dynamic.
 
-    Batch and size are dynamic. In the graph the weights are initializers without data, under their names in the bundle.
+    The weights are initializers without data, under their names in the bundle.
 
     Raises:
         DataError: the weights are not this generator's, or it does what ONNX cannot express.
@@ -84,7 +84,11 @@ def export(generator: Choice, weights: Weights) -> tuple[bytes, dict[str, tuple[
     assert program is not None
     model = program.model_proto
     used = _open_weights(model, shapes)
-    return model.SerializeToString(deterministic=True), shapes, used
+    data = model.SerializeToString(deterministic=True)
+    about = About(
+        format=FORMAT, generator=generator.name, options=generator.options, weights=shapes, used=used, sha256=sha256(data)
+    )
+    return Graph(data, about)
 
 
 def _use_torchs_instance_norm(network: nn.Module) -> None:

@@ -14,7 +14,7 @@ import copy
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,12 +107,15 @@ def tile_px(reach: Reach, room_bytes: int, multiple_px: int) -> int | None:
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of a picture along one axis: seen from `start` to `stop`, of which `keep_from` to `keep_to` is its own."""
+    """A part of a picture along one axis: the places that it sees, and those of them that are its own."""
 
-    start: int
-    stop: int
-    keep_from: int
-    keep_to: int
+    seen: slice
+    kept: slice
+
+    def own(self, side: int) -> slice:
+        """Where its own part, which no other tile has, lies in a map of what it sees with this side."""
+        begin, width = self.seen.start, self.seen.stop - self.seen.start
+        return slice((self.kept.start - begin) * side // width, (self.kept.stop - begin) * side // width)
 
 
 def cut(side_px: int, tile_px: int, halo_px: int) -> list[Tile]:
@@ -121,9 +124,9 @@ def cut(side_px: int, tile_px: int, halo_px: int) -> list[Tile]:
     All of `side_px`, `tile_px` and `halo_px` are multiples of the generator's; so are all borders.
     """
     if side_px <= tile_px + 2 * halo_px:
-        return [Tile(0, side_px, 0, side_px)]
+        return [Tile(slice(0, side_px), slice(0, side_px))]
     borders = [*range(0, side_px - halo_px, tile_px), side_px]
-    return [Tile(max(0, a - halo_px), min(side_px, b + halo_px), a, b) for a, b in itertools.pairwise(borders)]
+    return [Tile(slice(max(0, a - halo_px), min(side_px, b + halo_px)), slice(a, b)) for a, b in itertools.pairwise(borders)]
 
 
 def in_float64(x: Tensor) -> Tensor:
@@ -136,13 +139,15 @@ class _FarEnough(Exception):
 
 
 class SharedNorms:
-    """While it is entered, a network's instance norms use the moments found so far, and the first without any gathers its own.
+    """From now on a network's instance norms use the moments found so far, and the first without any gathers its own.
 
     Calls are counted, so that a norm may be called several times.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self.norms = [module for module in network.modules() if isinstance(module, Norm)]
+        for module in network.modules():
+            if isinstance(module, Norm):
+                module.forward = functools.partial(self._normalised, module)  # type: ignore[method-assign]
         self._found: list[tuple[Tensor, Tensor]] = []
         """Mean and variance [C] in float64 of the norms' inputs, in the order of their calls."""
         self._count = 0
@@ -150,16 +155,6 @@ class SharedNorms:
         """Of the norm that gathers: how many positions, and [C, 2] in float64 of values and of their squares over them."""
         self._call = 0
         self._tile: tuple[Tile, Tile] | None = None
-
-    @contextlib.contextmanager
-    def entered(self) -> Iterator[None]:
-        for norm in self.norms:
-            norm.forward = functools.partial(self._normalised, norm)  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            for norm in self.norms:
-                del norm.forward
 
     def begin_tile(self, rows: Tile, columns: Tile) -> None:
         self._call = 0
@@ -177,8 +172,9 @@ class SharedNorms:
     def _normalised(self, norm: Norm, x: Tensor) -> Tensor:
         call, self._call = self._call, self._call + 1
         if call == len(self._found):
-            rows, columns = self._own_part(x)
-            own = x[0, :, rows, columns]
+            assert self._tile is not None
+            rows, columns = self._tile
+            own = x[0, :, rows.own(x.shape[2]), columns.own(x.shape[3])]
             # Channel by channel: in float64 all of them would take more memory than the network.
             sums = [torch.stack([channel.sum(), channel.square().sum()]) for channel in map(in_float64, own)]
             self._count += own[0].numel()
@@ -190,40 +186,26 @@ class SharedNorms:
             return out
         return out * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
 
-    def _own_part(self, x: Tensor) -> list[slice]:
-        """Where in the map [N, C, h, w] of a tile its own part lies, which no other tile counts."""
-        assert self._tile is not None
-        parts = []
-        for tile, side in zip(self._tile, x.shape[-2:], strict=True):
-            seen = tile.stop - tile.start
-            parts.append(slice((tile.keep_from - tile.start) * side // seen, (tile.keep_to - tile.start) * side // seen))
-        return parts
-
 
 @torch.inference_mode()
 def in_tiles(network: nn.Module, run: Callable[[Images], Images], image: Images, *, tile_px: int, halo_px: int) -> Images:
     """[1, H, W, 3] in [0, 1] to the same shape by `run`, which puts a part of the picture through the network.
 
     Memory is that of a part of `tile_px` and twice `halo_px`; a halo as wide as the network sees leaves no seam. All of H, W,
-    `tile_px` and `halo_px` are multiples of what the network halves its maps to.
+    `tile_px` and `halo_px` are multiples of what the network halves its maps to. The network is another one afterwards: give
+    one that nobody else needs.
     """
     rows, columns = (cut(side, tile_px, halo_px) for side in image.shape[1:3])
     if len(rows) == len(columns) == 1:
         return run(image)
     tiles = list(itertools.product(rows, columns))
     norms = SharedNorms(network)
-
-    def part(row: Tile, column: Tile) -> Images:
-        norms.begin_tile(row, column)
-        return run(np.ascontiguousarray(image[:, row.start : row.stop, column.start : column.stop]))
-
-    with norms.entered():
-        while True:
-            result = np.empty_like(image)
-            for row, column in tiles:
-                with contextlib.suppress(_FarEnough):
-                    made = part(row, column)[:, row.keep_from - row.start :, column.keep_from - column.start :]
-                    place = result[:, row.keep_from : row.keep_to, column.keep_from : column.keep_to]
-                    place[:] = made[:, : place.shape[1], : place.shape[2]]
-            if not norms.find_next():
-                return result
+    while True:
+        result = np.empty_like(image)
+        for row, column in tiles:
+            norms.begin_tile(row, column)
+            with contextlib.suppress(_FarEnough):
+                made = run(np.ascontiguousarray(image[:, row.seen, column.seen]))
+                result[:, row.kept, column.kept] = made[:, row.own(made.shape[1]), column.own(made.shape[2])]
+        if not norms.find_next():
+            return result

@@ -20,7 +20,7 @@ from fruitgan.data.labelled import ORIGINS, PREDICTED
 from fruitgan.data.preprocessing import Preprocessing, survey, with_found_range
 from fruitgan.data.sources import Source, find_source
 from fruitgan.engines.contracts import Engine, Images, Weights, engines, worker_count
-from fruitgan.engines.onnx_engine import AUTO, check_engine, engine_name, open_engine
+from fruitgan.engines.onnx_engine import AUTO, engine_name, open_engine
 from fruitgan.engines.padding import translate_pixels
 from fruitgan.errors import DataError, Stopped, UsageError
 from fruitgan.export_dataset.folder import FORMAT, DatasetFolder
@@ -70,6 +70,7 @@ class ExportSettings(BatchSettings):
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.shard is not None and self.overwrite:
             raise UsageError("--shard shares a folder with other parts, which --overwrite would clear; give another --out")
         if self.count is not None and self.count < 1:
@@ -144,7 +145,6 @@ def export_dataset(settings: ExportSettings, on_progress: OnProgress | None = No
 
 def _export(settings: ExportSettings, tell: OnProgress, cluster: Cluster | None) -> ExportResult:
     begin = time.monotonic()
-    check_engine(settings.engine)  # an unknown name is refused even where nothing is left to do
     address = pinned(settings.bundle)
     bundle = load(locate(address or settings.bundle, settings.runs))
     card = bundle.card

@@ -196,9 +196,6 @@ def levels_apart(one: Pixels, other: Pixels) -> dict[str, float]:
     return {"largest": int(apart.max()), "mean": float(apart.mean())}
 
 
-COMPARED_PICTURES = 2
-
-
 @dataclass(frozen=True, kw_only=True)
 class ImportSettings:
     """Which files of the reference code, what is in them, and where to."""
@@ -261,7 +258,7 @@ def import_checkpoint(settings: ImportSettings, on_progress: OnProgress | None =
     for way, (_, weights) in read.items():
         apart[way] = _half_precision(card, weights)
         tell(Progress("comparing half precision", len(apart), len(read)))
-    if max(found["largest"] for found in apart.values()) > 1:
+    if max(found["largest"] for found in apart.values()) > MOST_LEVELS_APART:
         card = replace(card, weights_dtype="float32")
         tell(Note("half precision would move a pixel by more than a grey level: the bundle is in full precision"))
     save(Bundle(card, {way: weights for way, (_, weights) in read.items()}), settings.output)
@@ -282,7 +279,7 @@ def _half_precision(card: Card, weights: Weights) -> dict[str, float]:
     if not all(np.isfinite(array).all() for array in half.values()):
         return {"largest": 255, "mean": 255.0}
     side = card.padded(min(card.image_size_px, LARGEST_COMPARED_PX))
-    pictures = [drawn(index, side, side) for index in range(COMPARED_PICTURES)]
+    pictures = [drawn(index, side, side) for index in range(2)]
     one, other = (engines.get("torch")(generator=card.generator, weights=kept, gpu="none") for kept in (weights, half))
     made = [[translate_pixels(engine, card, picture, "native") for picture in pictures] for engine in (one, other)]
     return levels_apart(np.stack(made[0]), np.stack(made[1]))

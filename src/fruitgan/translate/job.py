@@ -19,8 +19,8 @@ from fruitgan.bundle import DEFAULT_SHIPPED, Bundle, Card, load, locate, pinned,
 from fruitgan.data.finder import Found, Remark
 from fruitgan.data.preprocessing import parse_value_range
 from fruitgan.data.remote import is_shard
-from fruitgan.engines.contracts import Weights
-from fruitgan.engines.onnx_engine import AUTO, check_engine, engine_name, open_engine
+from fruitgan.engines.contracts import Weights, engines
+from fruitgan.engines.onnx_engine import AUTO, engine_name, open_engine
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.files import check_writable, remove_abandoned, write_atomically
 from fruitgan.parallel import Shard, connected
@@ -36,8 +36,6 @@ SHEET_PAIRS = 40
 """On a contact sheet; of more results those at even distances."""
 FEW_STEPS = 1000
 """A training with fewer is warned of."""
-FAILED = "failed{}.jsonl"
-"""Beside the output folder of a batch job: a row for each picture that failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +62,11 @@ class BatchSettings(BundleSettings):
     shard: Shard | None = None
     """The part of the images that is made here; None is all of them."""
     ray: str | None = None
-    """The cluster whose actors do the work, as `cluster.connected` takes it; None is this process."""
+    """The cluster whose actors do the work, as `parallel.connected` takes it; None is this process."""
+
+    def __post_init__(self) -> None:
+        if self.engine != AUTO:
+            engines.owner(self.engine)  # an unknown name is refused even where nothing is left to do
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,7 @@ class TranslateSettings(BatchSettings):
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.sources:
             raise UsageError("nothing to translate: give files, folders, or - for standard input")
         if STREAM in self.sources and len(self.sources) > 1:
@@ -168,7 +171,6 @@ def translate(
     """
     begin = time.monotonic()
     tell = on_progress or (lambda event: None)
-    check_engine(settings.engine)  # an unknown name is refused even where nothing is left to do
     planned, found = make_plan(settings, stdin)
     address = pinned(settings.bundle)
     path = locate(address or settings.bundle, settings.runs)
@@ -242,14 +244,18 @@ def _at_work(
 
 
 def _write_failed(settings: TranslateSettings, failed: Sequence[Remark]) -> None:
-    """What failed, beside the folder of the results of a cluster, of an array (each part a file) or of what lies elsewhere."""
+    """Write `failed.jsonl`, a row for each picture that failed, beside the folder of a batch job's results.
+
+    Such is the work of a cluster, of an array (each part has a file of its own), and on what lies elsewhere.
+    """
     places = [place_of(text) for text in (settings.output or FOLDER, *settings.sources)]
     is_batch = settings.shard or settings.ray or any(isinstance(place, Address) for place in places)
     if is_batch and is_folder(settings.output):
         folder, shard = places[0], settings.shard
         rows = "".join(json.dumps(to_json(remark)) + "\n" for remark in failed)
-        name = FAILED.format("" if shard is None else f"-{shard.index}-of-{shard.count}")
-        write_whole((folder if isinstance(folder, Address) else folder.absolute()).parent / name, rows.encode())
+        part = "" if shard is None else f"-{shard.index}-of-{shard.count}"
+        above = (folder if isinstance(folder, Address) else folder.absolute()).parent
+        write_whole(above / f"failed{part}.jsonl", rows.encode())
 
 
 def _result(

@@ -142,11 +142,11 @@ def _find(settings: TranslateSettings, folder: Place | None) -> tuple[Found, lis
     results = folder if isinstance(folder, Path) else None
     found = find_images(here, settings.recursive, results, lambda path: read_mark(path) is not None, {SUFFIX})
     images: list[Listed[Any]] = [*found.images]
-    for place in places.values():
-        if isinstance(place, Address) and place == folder:
+    for place in (place for place in places.values() if isinstance(place, Address)):
+        if place == folder:
             raise UsageError(f"-o {folder}: the results would replace their sources; give another folder")
-        files = listed(place, settings.recursive) if isinstance(place, Address) else []
-        if isinstance(place, Address) and not files:
+        files = listed(place, settings.recursive)
+        if not files:
             found.failed.append(Remark(str(place), "no such file or folder"))
         for file in files:
             reason = None
