@@ -168,20 +168,6 @@ def test_padded_sides_fit_the_size_rule() -> None:
     assert [CARD.padded(side) for side in (1, 8, 9, 12, 4001)] == [8, 8, 12, 12, 4004]
 
 
-def test_a_save_that_fails_leaves_the_old_bundle_and_nothing_else(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = saved.read_bytes()
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(FruitganError, match="no space left on device") as caught:
-        save(Bundle(replace(CARD, name="new"), toy().weights), saved)
-    assert caught.value.exit_code == 1
-    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
-    assert saved.read_bytes() == before
-
-
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of bundles that ship, with two in it; the runs here are in none of it."""

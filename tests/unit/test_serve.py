@@ -57,7 +57,7 @@ def client(settings: ServeSettings) -> Iterator[TestClient]:
         yield found
 
 
-@pytest.mark.parametrize("strength", [0, 0.25])
+@pytest.mark.parametrize("strength", [0.0, 0.25])
 def test_a_picture_is_what_fruitgan_translate_makes_of_it(
     client: TestClient, settings: ServeSettings, tmp_path: Path, strength: float
 ) -> None:

@@ -103,22 +103,22 @@ def restored(made: Any, source: Decoded, card: Card, form: Format) -> Any:
     """
     if made.dtype == np.uint8:
         return made
-    has_alpha = source.alpha is not None and form != "jpg"
-    if source.alpha is not None and has_alpha:
-        background, opacity = _seen_through(source.alpha, card)
+    alpha = None if form == "jpg" else source.alpha
+    if alpha is not None:
+        background, opacity = _seen_through(alpha, card)
         colour = np.clip(background + (made - background) / np.maximum(opacity, 1 / 255), 0, 1)
         made = np.where(opacity > 0, colour, background)
     if source.is_grey:
         made = made.mean(axis=2, keepdims=True)
     kind: np.dtype[Any] = np.dtype(np.uint8)
     low, high = 0.0, 255.0
-    if source.deep is not None and (form == "png" or (form == "tif" and made.shape[2] == 1 and not has_alpha)):
+    if source.deep is not None and (form == "png" or (form == "tif" and made.shape[2] == 1 and alpha is None)):
         kind, (low, high) = source.deep.dtype, range_of(source, card)
         if form == "png" and kind != np.uint16:
             kind, low, high = np.dtype(np.uint16), 0.0, 65535.0
     values: NDArray[Any] = low + made.astype(np.float64) * (high - low)
-    if source.alpha is not None and has_alpha:
-        values = np.dstack([values, source.alpha * (257.0 if kind == np.uint16 else 1.0)])
+    if alpha is not None:
+        values = np.dstack([values, alpha * (257.0 if kind == np.uint16 else 1.0)])
     if kind.kind == "f":
         return values.astype(kind)
     return np.rint(values).clip(np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
