@@ -1,14 +1,20 @@
-"""Rotation, shift and mirroring against a naive loop over pixels."""
+"""Augmentations of detectors: rotation, shift and mirroring against a naive loop, blur and JPEG against scipy and Pillow."""
 
 from __future__ import annotations
 
+import io
 import math
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+from picture_files import encoded
+from PIL import Image
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from fruitgan.data.augment.detectors import RotateShiftMirror
+from fruitgan.data.augment.detectors import BlurJpeg, RotateShiftMirror
 from fruitgan.errors import UsageError
 
 SIDE = 12
@@ -78,8 +84,60 @@ def test_every_image_has_its_own_draws() -> None:
     torch.testing.assert_close(together, torch.cat(apart), rtol=0, atol=1e-12)
 
 
-def test_options_out_of_range_are_refused() -> None:
-    with pytest.raises(UsageError, match="option degrees: 200 is not within 0 to 180"):
-        RotateShiftMirror(degrees=200)
-    with pytest.raises(UsageError, match=r"option shift: -0\.1 is not within 0 to 1"):
-        RotateShiftMirror(shift=-0.1)
+PHOTO_SIDE = 48
+
+
+def photograph(seed: int = 0) -> Tensor:
+    """Smooth shapes with some grain, as photographs have."""
+    random = np.random.default_rng(seed)
+    pixels = gaussian_filter(random.random((3, PHOTO_SIDE, PHOTO_SIDE)), (0, 4, 4), mode="wrap")
+    pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min()) + random.normal(0, 0.02, pixels.shape)
+    return torch.from_numpy(np.clip(pixels, 0, 1))[None]
+
+
+def shares(blur: float | None = None, jpeg: float | None = None, mirrored: bool = False) -> Tensor:
+    """What stands for these amounts, each a share of its range; None leaves the change out."""
+    numbers = [0.9 if blur is None else 0.1, blur or 0.0, 0.9 if jpeg is None else 0.1, jpeg or 0.0, 0.2 if mirrored else 0.8]
+    return torch.tensor([numbers], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("share", [0.1, 1 / 3, 0.6])
+def test_the_blur_is_scipys_gaussian_of_the_drawn_width(share: float) -> None:
+    blurred = BlurJpeg().apply(photograph(), shares(blur=share), PHOTO_SIDE)[0].numpy()
+    sigma = 3 * share
+    expected = gaussian_filter(photograph()[0].numpy(), (0, sigma, sigma), mode="mirror", radius=(0, 7, 7))
+    np.testing.assert_allclose(blurred, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(("share", "quality"), [(0.0, 30), (0.5, 65), (0.999, 100)])
+def test_the_compression_is_near_pillows_at_the_drawn_quality(share: float, quality: int) -> None:
+    coded = BlurJpeg().apply(photograph(), shares(jpeg=share), PHOTO_SIDE)[0].permute(1, 2, 0).numpy()
+    pixels = np.rint(photograph()[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+    file = io.BytesIO(encoded(Image.fromarray(pixels), "JPEG", quality=quality, subsampling=2))
+    expected = np.asarray(Image.open(file)) / 255
+    loss = np.abs(expected - pixels / 255).mean()
+    assert np.abs(coded - expected).mean() < 0.5 * loss + 0.003  # nearer to Pillow's result than that is to the picture
+
+
+def test_each_picture_has_its_own_draw() -> None:
+    pictures = torch.cat([photograph(seed) for seed in range(3)])
+    drawn = torch.cat([shares(), shares(blur=0.5, jpeg=0.2), shares(mirrored=True)])
+    changed = BlurJpeg().apply(pictures, drawn, PHOTO_SIDE)
+    assert torch.equal(changed[0], pictures[0])
+    torch.testing.assert_close(changed[1:2], BlurJpeg().apply(pictures[1:2], drawn[1:2], PHOTO_SIDE))
+    assert torch.equal(changed[2], pictures[2].flip(-1))
+    never = BlurJpeg(probability=0.0).apply(pictures, drawn, PHOTO_SIDE)
+    assert torch.equal(never[1], pictures[1])
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: RotateShiftMirror(degrees=200), "option degrees: 200 is not within 0 to 180"),
+        (lambda: RotateShiftMirror(shift=-0.1), r"option shift: -0\.1 is not within 0 to 1"),
+        (lambda: BlurJpeg(probability=1.5), "not within 0 to 1"),
+    ],
+)
+def test_options_out_of_range_are_refused(build: Callable[[], object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        build()
