@@ -12,16 +12,18 @@ from picture_files import noise, pixels_of, write_dataset
 from PIL import Image
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
+from toy_bundles import detector_card
 
 from fruitgan.data.groups import Look, content_sha256
 from fruitgan.data.labelled import ManifestRow, manifest_bytes, read_dataset
 from fruitgan.errors import DataError
 from fruitgan.evaluate.detection import judge_by_given
 from fruitgan.files import file_sha256
+from fruitgan.networks.contracts import detectors
 from fruitgan.train_detector.calibration import calibration_slope
 from fruitgan.train_detector.detector import load_detector
 from fruitgan.train_detector.job import train_detector
-from fruitgan.train_detector.seen import FilesSeen, Header, jpeg_quality, near_any
+from fruitgan.train_detector.seen import FilesSeen, Header, jpeg_quality
 from fruitgan.train_detector.settings import TrainDetectorResult, TrainDetectorSettings
 
 pytestmark = pytest.mark.usefixtures("no_detector_report")
@@ -110,14 +112,19 @@ def test_what_lies_outside_is_said_in_words() -> None:
     assert seen.outside(Header(256, 256, "JPEG", 60)) == ["compression: JPEG quality 60, trained on 90 to 95"]
 
 
-def test_near_duplicates_are_found_as_by_a_naive_loop() -> None:
+def test_near_duplicates_of_what_taught_it_and_their_groups_cannot_test_it() -> None:
     random = np.random.default_rng(0)
-    seen = [int(number) for number in random.integers(0, 2**63, 20)]
-    looks = [seen[i] ^ int(sum(1 << int(bit) for bit in random.permutation(64)[:i])) for i in range(10)]
-    naive = [min((look ^ other).bit_count() for other in seen) <= 4 for look in looks]
-    assert naive == [True] * 5 + [False] * 5
-    assert near_any([Look("", look) for look in looks], [f"{other:016x}" for other in seen]).tolist() == naive
-    assert near_any([Look("", 0)], []).tolist() == [False]
+    taught = [int(number) for number in random.integers(0, 2**63, 20)]
+    looks = [taught[i] ^ int(sum(1 << int(bit) for bit in random.permutation(64)[:i])) for i in range(10)]
+    naive = [min((look ^ other).bit_count() for other in taught) > 4 for look in looks]
+    assert naive == [False] * 5 + [True] * 5
+    choice = detectors.choose("spectrum")
+    card = detector_card(choice, 128, taught_looks=tuple(f"{look:016x}" for look in taught), train_sha256=("seen",))
+    seen = [Look("", look) for look in looks]
+    assert card.is_untaught(seen, [str(i) for i in range(10)]).tolist() == naive
+    assert not card.is_untaught(seen, ["one group"] * 10).any()
+    assert card.is_untaught([Look("seen", 0), Look("", 0)], ["a", "b"]).tolist() == [False, True]
+    assert detector_card(choice, 128).is_untaught([Look("", 0)], ["a"]).all()
 
 
 def test_the_slope_makes_probabilities_of_logits_that_are_too_sure() -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fruitgan.data.groups import Look
+from fruitgan.data.groups import NEAR_BITS, Look
 from fruitgan.data.image_dataset import DecodeSettings, ImageDataset, cached_dataset
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.preprocessing import AS_USUAL, Preprocessing
@@ -34,7 +34,7 @@ from fruitgan.settings import to_json
 from fruitgan.tensorfile import TensorFile, open_tensors
 from fruitgan.train_detector.calibration import Verdict
 from fruitgan.train_detector.protocols import PROTOCOLS, Indices
-from fruitgan.train_detector.seen import FilesSeen, header_of, near_any
+from fruitgan.train_detector.seen import FilesSeen, header_of
 from fruitgan.train_detector.settings import SIZE_OPTION
 
 FORMAT = 3
@@ -106,9 +106,11 @@ class DetectorCard:
     def is_untaught(self, looks: Sequence[Look], groups: Sequence[str]) -> NDArray[np.bool_]:
         """[n]: which images can test it: none that taught it, none nearly like one that did, none of a group with one."""
         taught = set(self.train_sha256) | set(self.val_sha256) - set(self.test_sha256)
-        near = near_any(looks, self.taught_looks)
+        codes = np.array([int(code, 16) for code in self.taught_looks], dtype=np.uint64)
         taught_groups = {
-            group for group, look, is_near in zip(groups, looks, near, strict=True) if is_near or look.content in taught
+            group
+            for group, look in zip(groups, looks, strict=True)
+            if look.content in taught or (np.bitwise_count(codes ^ np.uint64(look.code)) <= NEAR_BITS).any()
         }
         return np.array([group not in taught_groups for group in groups], dtype=np.bool_)
 

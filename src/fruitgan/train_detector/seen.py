@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fruitgan.data.decode import decode
-from fruitgan.data.groups import NEAR_BITS, Look, look_of
+from fruitgan.data.groups import Look, look_of
 from fruitgan.parallel import in_order
 from fruitgan.progress import OnProgress, silent
 from fruitgan.train_detector.protocols import Split
@@ -112,9 +112,3 @@ class FilesSeen:
                 known = " to ".join(map(str, dict.fromkeys(self.qualities)))
                 found.append(f"compression: JPEG quality {header.quality}, trained on {known}")
         return found
-
-
-def near_any(looks: Sequence[Look], seen: Sequence[str]) -> NDArray[np.bool_]:
-    """[n]: which of the looks are those of near-duplicates of a seen one, whose perceptual hashes are 16 hex digits each."""
-    known = np.array([int(code, 16) for code in seen], dtype=np.uint64)
-    return np.array([(np.bitwise_count(known ^ np.uint64(look.code)) <= NEAR_BITS).any() for look in looks], dtype=np.bool_)
