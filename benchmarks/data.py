@@ -39,7 +39,7 @@ def sparse_dataset(folder: Path, n: int, size_px: int) -> ImageDataset:
     with path.open("wb") as file:
         file.truncate(n * size_px * size_px * 3)
     pixels = np.memmap(path, dtype=np.uint8, mode="r", shape=(n, size_px, size_px, 3))
-    return ImageDataset(pixels, (path,) * n, (), known_fingerprint="")
+    return ImageDataset(pixels, (path,) * n, ())
 
 
 def pair_ms(dataset: ImageDataset, pairs: int = 400) -> tuple[float, float]:

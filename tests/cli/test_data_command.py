@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from picture_files import write_fruit_domains
+from picture_files import write_noise_domains
 
 from fruitgan.cli import main
 from fruitgan.data import named
@@ -16,7 +16,7 @@ from fruitgan.data import named
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    return write_fruit_domains(tmp_path / "pear2plum", 2, 16)
+    return write_noise_domains(tmp_path / "pear2plum", 2, (16, 16))
 
 
 def test_check_prints_a_table_and_what_is_wrong(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,15 +81,19 @@ def test_an_error_is_one_line_with_its_exit_code(
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
-def test_draw_makes_a_folder_that_check_likes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_draw_makes_a_folder_of_data_and_check_likes_what_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "fruit"
-    assert main(["data", "draw", str(folder), "--count", "20", "--test-count", "2", "--image-size", "64"]) == 0
+    small = ["--count", "1", "--test-count", "0", "--image-size", "16"]
+    assert main(["data", "draw", str(folder), *small]) == 0
     assert capsys.readouterr() == (f"{folder}\n", "")
+    assert main(["data", "check", str(folder), "--domains", "apple,orange"]) == 0
+    assert "problem: train orange: 1 image, too few" in capsys.readouterr().out
     other = str(tmp_path / "other")
-    assert main(["data", "draw", other, "--count", "1", "--test-count", "0", "--image-size", "16", "--json"]) == 0
+    assert main(["data", "draw", other, *small, "--json"]) == 0
     drawn = json.loads(capsys.readouterr().out)
     assert (drawn["folder"], drawn["images"]) == (other, {"trainA": 1, "trainB": 1})
-    assert main(["data", "check", str(folder), "--domains", "apple,orange"]) == 0
+    write_noise_domains(tmp_path / "whole", 20, (64, 64))
+    assert main(["data", "check", str(tmp_path / "whole")]) == 0
     assert "nothing is wrong with these data" in capsys.readouterr().out
 
 
@@ -121,5 +125,8 @@ def test_fetch_takes_a_zip_that_lies_in_the_cache(
     result = json.loads(capsys.readouterr().out)
     assert result["folder"] == str(tmp_path / "cache" / "datasets" / "maps")
     assert result["images"] == {"trainA": 2, "trainB": 2, "testA": 2, "testB": 2}
+    assert zip_file.exists()  # what a person put there stays
     assert main(["data", "fetch", "maps"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'cache' / 'datasets' / 'maps'}\n"
+    assert main(["data", "list", "--json"]) == 0
+    assert {entry["name"] for entry in json.loads(capsys.readouterr().out)["datasets"] if entry["is_present"]} == {"maps"}

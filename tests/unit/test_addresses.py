@@ -16,9 +16,9 @@ from picture_files import pixels_of, write_noise
 from PIL import Image
 from toy_bundles import Negative, save_toy
 
-from fruitgan.addresses import Address, listed, place_of
+from fruitgan.addresses import Address
 from fruitgan.engines.contracts import engines
-from fruitgan.errors import DataError, EnvironmentProblem, UsageError
+from fruitgan.errors import DataError, UsageError
 from fruitgan.parallel import Shard
 from fruitgan.translate.job import TranslateResult, TranslateSettings, translate
 
@@ -167,25 +167,12 @@ def test_a_tar_amid_the_pictures_of_a_folder_is_none_of_them(run: Run) -> None:
     assert (result.translated, [remark.path for remark in result.skipped]) == (9, [str(Path("in/backup.tar"))])
 
 
-def test_credentials_in_an_address_are_refused_and_not_repeated() -> None:
-    with pytest.raises(UsageError, match="credentials") as raised:
-        place_of("s3://key:secret@bucket/in")
-    assert "secret" not in str(raised.value)
-
-
-def test_addresses_that_cannot_be_had_say_why(run: Run, memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses_that_cannot_be_had_say_why(run: Run, memory: Any) -> None:
     with pytest.raises(UsageError, match="no such kind of address"):
         run("nosuchthing://in")
     assert run("memory://nothing").exit_code == 3
     with pytest.raises(DataError, match="memory://nothing/x: cannot be read"):
         Address("memory://nothing/x").read()
-
-    def missing(*anything: object) -> None:
-        raise ImportError("Install s3fs to access S3")
-
-    monkeypatch.setattr("fsspec.core.url_to_fs", missing)
-    with pytest.raises(EnvironmentProblem, match="pip install s3fs"):
-        listed(Address("s3://bucket/in"), recursive=True)
 
 
 def test_plain_paths_import_no_fsspec() -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,23 +44,23 @@ def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Export:
     return export
 
 
-@pytest.fixture(params=["memory", "s3"])
+@pytest.fixture
 def put(request: pytest.FixtureRequest) -> Iterator[Callable[[str, bytes], str]]:
-    """Puts an object into a bucket; gives its address."""
+    """Puts an object into a bucket, in memory if nothing else is asked for; gives its address."""
     import fsspec
 
-    def put(name: str, data: bytes) -> str:
-        fsspec.filesystem(request.param, skip_instance_cache=True).pipe_file(f"bucket/{name}", data)
-        return f"{request.param}://bucket/{name}"
+    kind = getattr(request, "param", "memory")
+    with loopback_s3() if kind == "s3" else nullcontext():
+        files = fsspec.filesystem(kind, skip_instance_cache=True)
+        files.makedirs("bucket", exist_ok=True)
 
-    if request.param == "s3":
-        with loopback_s3():
-            fsspec.filesystem("s3", skip_instance_cache=True).makedirs("bucket", exist_ok=True)
-            yield put
-        fsspec.filesystem("s3").clear_instance_cache()
-    else:
+        def put(name: str, data: bytes) -> str:
+            files.pipe_file(f"bucket/{name}", data)
+            return f"{kind}://bucket/{name}"
+
         yield put
-        fsspec.filesystem("memory").store.clear()
+        files.rm("bucket", recursive=True)
+        files.clear_instance_cache()
 
 
 def put_folder(put: Callable[[str, bytes], str], folder: str) -> str:
@@ -83,6 +84,7 @@ def contents(folder: str) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("put", ["memory", "s3"], indirect=True)
 def test_a_folder_at_an_address_gives_the_bytes_of_the_folder_and_is_copied_once(
     export: Export, put: Callable[[str, bytes], str]
 ) -> None:
@@ -99,6 +101,7 @@ def test_a_folder_at_an_address_gives_the_bytes_of_the_folder_and_is_copied_once
         export("there", data=address)
 
 
+@pytest.mark.parametrize("put", ["memory", "s3"], indirect=True)
 def test_shards_give_the_bytes_of_their_samples_as_folders(export: Export, put: Callable[[str, bytes], str]) -> None:
     for split in ("trainA", "trainB", "testA", "testB"):
         shutil.copytree(f"apple2orange/{split}", f"set/{split}/first")

@@ -1,18 +1,15 @@
-"""The jobs on data: checking, fetching, drawing, listing."""
+"""The check of data: what a set holds, and what is wrong with it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from picture_files import noise
 from PIL import Image
 
 from fruitgan.data_job import CheckSettings, check
-from fruitgan.demo.dataset import DrawSettings, draw
-from fruitgan.demo.fruit import draw as draw_picture
-from fruitgan.errors import DataError, UsageError
+from fruitgan.errors import DataError
 from fruitgan.progress import Event, Progress
 
 
@@ -60,24 +57,20 @@ def test_broken_files_are_named(healthy: Path) -> None:
     assert result.problems[0] == "a: left out 1 not an image (text.png)"
 
 
-def test_a_copy_of_a_test_image_in_training_is_a_leak(healthy: Path) -> None:
+def test_copies_are_counted_and_those_of_a_test_image_in_training_are_leaks(healthy: Path) -> None:
     put(healthy / "trainA" / "same.bmp", 200)  # the content of testA/0.png in another format
-    result = check(CheckSettings(data=str(healthy)))
-    assert result.leaks == 1
-    assert result.in_both_domains == 0
-    assert [sorted(path.name for path in duplicates.files) for duplicates in result.duplicates] == [["0.png", "same.bmp"]]
-    assert result.duplicates[0].splits == ("train a", "test a")
-    assert any("copies of training images" in problem for problem in result.problems)
-
-
-def test_copies_within_a_split_and_across_domains_are_counted(healthy: Path) -> None:
     put(healthy / "trainA" / "again.png", 5)
     put(healthy / "trainB" / "other.png", 7)
     result = check(CheckSettings(data=str(healthy)))
-    assert (result.splits[0].images, result.splits[0].distinct) == (21, 20)
-    assert result.in_both_domains == 1
-    assert result.leaks == 0
-    assert len(result.duplicates) == 2
+    assert (result.leaks, result.in_both_domains) == (1, 1)
+    assert (result.splits[0].images, result.splits[0].distinct) == (22, 21)
+    copies = {tuple(sorted(path.name for path in duplicates.files)): duplicates.splits for duplicates in result.duplicates}
+    assert copies == {
+        ("0.png", "same.bmp"): ("train a", "test a"),
+        ("5.png", "again.png"): ("train a", "train a"),
+        ("7.png", "other.png"): ("train a", "train b"),
+    }
+    assert any("copies of training images" in problem for problem in result.problems)
 
 
 def test_tiny_grey_and_transparent_images_are_found(healthy: Path) -> None:
@@ -87,13 +80,12 @@ def test_tiny_grey_and_transparent_images_are_found(healthy: Path) -> None:
     result = check(CheckSettings(data=str(healthy)))
     report = result.splits[0]
     assert [path.name for path in report.tiny] == ["tiny.png"]
+    assert [path.name for path in report.greyscale] == ["grey.png"]
     assert any("greyscale" in note for note in result.notes)
     assert not any("greyscale" in problem for problem in result.problems)
-    assert [path.name for path in report.greyscale] == ["grey.png"]
     assert report.tally.transparent == 1
     assert report.modes == {"RGB": 21, "L": 1, "RGBA": 1}
-    assert report.width_px == (20, 80)
-    assert report.height_px == (80, 90)
+    assert (report.width_px, report.height_px) == ((20, 80), (80, 90))
 
 
 def test_a_domain_without_a_readable_image_is_an_error(healthy: Path) -> None:
@@ -101,12 +93,3 @@ def test_a_domain_without_a_readable_image_is_an_error(healthy: Path) -> None:
         path.write_bytes(b"\xff\xd8\xff")
     with pytest.raises(DataError, match=r"the domain 'b' has no image that can be decoded; .*: a damaged or truncated image"):
         check(CheckSettings(data=str(healthy)))
-
-
-def test_fruit_is_drawn_into_a_new_folder(tmp_path: Path) -> None:
-    result = draw(DrawSettings(out=tmp_path / "out", train_count=2, test_count=0, size_px=16, seed=4))
-    assert result.images == {"trainA": 2, "trainB": 2}
-    with Image.open(tmp_path / "out" / "trainB" / "orange-00001.png") as image:
-        assert np.array_equal(np.asarray(image), draw_picture("orange", 16, 4, 1))
-    with pytest.raises(UsageError, match="exists already"):
-        draw(DrawSettings(out=tmp_path / "out"))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from picture_files import smooth
 from PIL import Image
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
@@ -21,7 +22,6 @@ from sklearn.preprocessing import StandardScaler
 from toy_bundles import save_toy
 
 from fruitgan.data.labelled import LabelledImage, read_dataset
-from fruitgan.demo.fruit import draw
 from fruitgan.engines.contracts import Engine, Images, engines
 from fruitgan.export_dataset.job import ExportSettings, export_dataset
 from fruitgan.registry import Choice
@@ -30,7 +30,6 @@ EACH = 60
 SIDE_PX = 48
 HEADER_BYTES = 48
 IDENTITY = """
-from torch import nn
 from fruitgan.networks.contracts import Generator, SizeRule
 
 class Identity(Generator):
@@ -53,7 +52,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(2 * EACH):
         path = root / ("left" if number % 2 else "right") / f"{number}.jpg"
         path.parent.mkdir(exist_ok=True)
-        Image.fromarray(draw("apple", SIDE_PX, 5, number)).save(path, quality=60)
+        Image.fromarray(smooth(number, SIDE_PX, SIDE_PX, 40, 216)).save(path, quality=60)
     return root
 
 

@@ -7,16 +7,11 @@ import io
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from picture_files import encoded, smooth
 from PIL import Image
 
 from fruitgan.data.groups import NEAR_BITS, content_sha256, near_groups, perceptual_hash
 from fruitgan.images import Pixels, resize
-
-
-def smooth(seed: int, side: int = 64) -> Pixels:
-    """Blurred noise: like a photograph it has most of its strength in low frequencies."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3)).astype(np.uint8)
-    return resize(coarse, side, side)
 
 
 def distance(one: Pixels, other: Pixels) -> int:
@@ -24,13 +19,11 @@ def distance(one: Pixels, other: Pixels) -> int:
 
 
 def through_jpeg(pixels: Pixels) -> Pixels:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=60)
-    return np.array(Image.open(file))
+    return np.array(Image.open(io.BytesIO(encoded(Image.fromarray(pixels), "JPEG", quality=60))))
 
 
 def test_the_content_hash_knows_the_shape_and_every_pixel() -> None:
-    pixels = smooth(0)
+    pixels = smooth(0, 64, 64)
     assert content_sha256(pixels) == content_sha256(pixels.copy())
     assert content_sha256(pixels) == content_sha256(np.asfortranarray(pixels))
     assert content_sha256(pixels) != content_sha256(pixels.reshape(32, 128, 3))
@@ -41,7 +34,7 @@ def test_the_content_hash_knows_the_shape_and_every_pixel() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_scaling_encoding_and_brightness_leave_the_perceptual_hash_nearly_as_it_is(seed: int) -> None:
-    pixels = smooth(seed)
+    pixels = smooth(seed, 64, 64)
     darker = (pixels * 0.8).astype(np.uint8)
     for like in (resize(pixels, 40, 50), through_jpeg(pixels), darker):
         assert distance(pixels, like) <= NEAR_BITS
@@ -55,7 +48,7 @@ def test_unlike_pictures_differ_in_about_half_of_the_bits() -> None:
 
 def test_the_perceptual_hash_is_the_cosine_transforms_lowest_frequencies() -> None:
     """Against the definition, written as a matrix."""
-    pixels = smooth(3, side=32)
+    pixels = smooth(3, 32, 32)
     grey = np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.float64)
     place = np.arange(32)
     cosines: NDArray[np.float64] = np.cos(np.pi * np.outer(place, 2 * place + 1) / 64)

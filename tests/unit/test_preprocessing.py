@@ -107,12 +107,13 @@ def test_one_range_maps_all_files_alike(form: str, tmp_path: Path) -> None:
 
 
 def test_numbers_that_are_none_are_the_lowest_value_and_are_counted(tmp_path: Path) -> None:
-    values = np.array([[np.nan, np.inf, -np.inf, -3, 5]], dtype=np.float32)
+    values = np.array([[np.nan, np.inf, -np.inf, -3, 5, 0]], dtype=np.float32)
+    values.view(np.uint32)[0, 5] = 0x7FA00000  # a NaN at which numpy would warn
     Image.fromarray(values).save(tmp_path / "a.tiff")
     how = with_found_range(AS_USUAL, [tmp_path / "a.tiff"])
     picture = how.decode(tmp_path / "a.tiff")
     assert how.value_range == (-3, 5)
-    assert picture.pixels[0, :, 0].tolist() == [0, 0, 0, 0, 255]
+    assert picture.pixels[0, :, 0].tolist() == [0, 0, 0, 0, 255, 0]
     assert not picture.is_finite
     assert any("1 of 1 images hold NaN" in note for note in Tally.of([traits(picture)]).notes("x", how))
 

@@ -91,13 +91,13 @@ class Decoded:
 
 
 def decode(
-    source: Path | bytes | BinaryIO,
+    source: Path | bytes,
     *,
     background: Colour | None = WHITE,
     value_range: Range | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Decoded:
-    """Decode the first frame of an image file, of its bytes or of a stream, whatever its colour mode and depth.
+    """Decode the first frame of an image file or of its bytes, whatever its colour mode and depth.
 
     Transparent pixels are composited onto `background`, in sRGB; None leaves them as they are. `value_range` are the values of
     a grey picture of more than 8 bits that become 0 and 255, what lies beyond is clipped; None: 0 to 65535 for integers, 0 to 1
@@ -112,7 +112,7 @@ def decode(
 
 
 def decode_frames(
-    source: Path | bytes | BinaryIO, background: Colour | None, value_range: Range | None = None, max_pixels: int = MAX_PIXELS
+    source: Path | bytes, background: Colour | None, value_range: Range | None = None, max_pixels: int = MAX_PIXELS
 ) -> Generator[Decoded]:
     """Every frame of an animation or page of a file, one by one; raises as `decode`."""
     name = str(source) if isinstance(source, Path) else "the given data"
@@ -204,7 +204,7 @@ def _in_our_words(name: str, is_one: Callable[[], bool]) -> Iterator[None]:
         raise Undecodable(f"{name}: cannot be decoded ({reason_of(error)})") from error
 
 
-def _content(source: Path | bytes | BinaryIO, name: str) -> bytes:
+def _content(source: Path | bytes, name: str) -> bytes:
     """All bytes; a large file is read only if Pillow takes its beginning for an image's, and is within the limit."""
     if isinstance(source, Path):
         try:
@@ -220,8 +220,7 @@ def _content(source: Path | bytes | BinaryIO, name: str) -> bytes:
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
             raise Undecodable(f"{name}: cannot be read ({reason_of(error)})") from error
     else:
-        data = source if isinstance(source, bytes) else source.read(MAX_BYTES + 1)
-        size_bytes = len(data)
+        data, size_bytes = source, len(source)
     if size_bytes > MAX_BYTES:
         raise Undecodable(f"{name}: larger than the limit of {MAX_BYTES:,} bytes")
     if not data:

@@ -6,15 +6,13 @@ import os
 import stat
 import time
 import zipfile
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from fruitgan.errors import DataError, FruitganError, UsageError, reason_of, shown
-from fruitgan.files import REAL_TROUBLE, file_sha256, new_folder
+from fruitgan.files import REAL_TROUBLE, file_sha256, new_folder, size_bytes
 from fruitgan.images import SUFFIXES
 from fruitgan.machine import cache_folder, is_offline
 from fruitgan.progress import OnProgress, Progress, silent
@@ -30,7 +28,6 @@ FRUITLESS_ATTEMPTS = 3
 """How often a connection may bring nothing new before the download is given up."""
 PAUSE_SECONDS = 1.0
 """Between two attempts, longer by as much each time."""
-REDIRECTS = (301, 302, 303, 307, 308)
 MOST_REDIRECTS = 5
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -113,42 +110,30 @@ def _address(wanted: RemoteFile) -> str:
     return f"{mirror.rstrip('/')}/{wanted.name}" if mirror else wanted.address
 
 
-def _may_ask(address: str, led_from: str | None = None) -> bool:
-    """https; also this machine's own server, but not where another leads to it: what listens here is not for strangers."""
+def _may_be_asked(address: str) -> bool:
+    """https, or a server on this machine."""
     try:
         parts = urlsplit(address)
-        if parts.scheme == "http":
-            return parts.hostname in LOOPBACK and (led_from is None or urlsplit(led_from).scheme == "http")
-        return parts.scheme == "https"
+        return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
     except ValueError:
         return False
 
 
-def _session() -> requests.Session:
-    """A session that follows no redirect by itself: it would ask any address, and read whatever a redirect brings along."""
+def _session(address: str) -> requests.Session:
+    """A session that follows redirects by https alone, or within the server of an address on this machine.
+
+    What else listens here is not for strangers, who may lead anywhere.
+    """
     import requests
 
-    class Session(requests.Session):
-        def get_redirect_target(self, resp: requests.Response) -> str | None:
-            return None
-
-    return Session()
-
-
-def _answer(session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
-    """The answer behind all redirects, its body not yet read. Raises: DataError if one may not be followed."""
-    for _ in range(1 + MOST_REDIRECTS):
-        answer = session.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS)
-        if answer.status_code not in REDIRECTS or "Location" not in answer.headers:
-            return answer
-        answer.close()
-        address = ""
-        with suppress(ValueError):
-            address = urljoin(url, answer.headers["Location"])
-        if not _may_ask(address, led_from=url):
-            raise DataError(f"{url}: leads on to {shown(address)}, but data are fetched by https alone")
-        url = address
-    raise DataError(f"{url}: leads on and on")
+    session = requests.Session()
+    session.max_redirects = MOST_REDIRECTS
+    # A redirect may bring a body without end along, of which requests would read all.
+    session.hooks["response"].append(lambda answer, **_: answer.close() if answer.is_redirect else None)
+    plain, parts = session.adapters.pop("http://"), urlsplit(address)
+    if parts.scheme == "http":
+        session.mount(f"http://{parts.netloc}/", plain)
+    return session
 
 
 def _download(wanted: RemoteFile, path: Path, tell: OnProgress) -> None:
@@ -157,14 +142,14 @@ def _download(wanted: RemoteFile, path: Path, tell: OnProgress) -> None:
     import urllib3
 
     address = _address(wanted)
-    if not _may_ask(address):
+    if not _may_be_asked(address):
         raise UsageError(f"{address}: data are fetched by https alone (http on this machine only); see FRUITGAN_MIRROR")
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # What was begun long ago may be another file's beginning: then once more, from nothing.
         for _ in range(2 if part.exists() else 1):
-            _resume(part, wanted.size_bytes, address, lambda done: tell(Progress(wanted.name, done, wanted.size_bytes)))
+            _resume(part, wanted, address, tell)
             if part.exists() and file_sha256(part) == wanted.sha256:
                 part.replace(path)
                 return
@@ -181,12 +166,14 @@ def _reason(error: Exception) -> str:
 
     if isinstance(error, requests.HTTPError):
         return str(error).partition(" for url")[0]
+    if isinstance(error, requests.exceptions.InvalidSchema):
+        return "it leads on to another address, but data are fetched by https alone"
     if isinstance(error, requests.Timeout):
         return "no answer in time"
     return "the connection failed" if isinstance(error, requests.ConnectionError) else shown(str(error))[1:-1]
 
 
-def _resume(part: Path, size_bytes: int, url: str, on_bytes: Callable[[int], object]) -> None:
+def _resume(part: Path, wanted: RemoteFile, address: str, tell: OnProgress) -> None:
     """Bring `part` to its size, going on from its end, now and in later runs.
 
     Raises:
@@ -195,41 +182,35 @@ def _resume(part: Path, size_bytes: int, url: str, on_bytes: Callable[[int], obj
     import requests
 
     fruitless = 0
-    with _session() as session:
-        while (before := _size(part)) != size_bytes:
+    with _session(address) as session:
+        while (before := size_bytes(part)) != wanted.size_bytes:
+            asked = {"Accept-Encoding": "identity", **({"Range": f"bytes={before}-"} if before else {})}
             try:
-                _fill(session, part, size_bytes, url, before, on_bytes)
-                if not before < _size(part) <= size_bytes:
+                with session.get(address, headers=asked, stream=True, timeout=TIMEOUT_SECONDS) as answer:
+                    _add(part, before, answer, wanted, tell)
+                if not before < size_bytes(part) <= wanted.size_bytes:
                     return  # a file of another size; its sum will show it
             except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
-                fruitless = 0 if _size(part) > before else fruitless + 1
+                fruitless = 0 if size_bytes(part) > before else fruitless + 1
                 if fruitless == FRUITLESS_ATTEMPTS:
                     raise
                 time.sleep(PAUSE_SECONDS * fruitless)
 
 
-def _size(part: Path) -> int:
-    return part.stat().st_size if part.exists() else 0
-
-
-def _fill(
-    session: requests.Session, part: Path, size_bytes: int, url: str, done: int, on_bytes: Callable[[int], object]
-) -> None:
-    """Add what one answer of the server brings, one byte more than the file has at most."""
-    asked = {"Accept-Encoding": "identity", **({"Range": f"bytes={done}-"} if done else {})}
-    with _answer(session, url, asked) as answer:
-        if answer.status_code == 416:  # there is nothing from there on: what is here is no beginning of this file
-            return
-        answer.raise_for_status()
-        goes_on = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {done}-")
-        done = done if goes_on else 0
-        with part.open("ab" if goes_on else "wb") as file:
-            for chunk in answer.iter_content(CHUNK_BYTES):
-                # One byte too many is enough to know that it is another file, whatever the server still sends.
-                done += file.write(chunk[: size_bytes + 1 - done])
-                on_bytes(min(done, size_bytes))
-                if done > size_bytes:
-                    return
+def _add(part: Path, done: int, answer: requests.Response, wanted: RemoteFile, tell: OnProgress) -> None:
+    """Write what an answer brings behind the first `done` bytes, one byte more than the file has at most."""
+    if answer.status_code == 416:  # there is nothing from there on: what is here is no beginning of this file
+        return
+    answer.raise_for_status()
+    goes_on = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {done}-")
+    done = done if goes_on else 0
+    with part.open("ab" if goes_on else "wb") as file:
+        for chunk in answer.iter_content(CHUNK_BYTES):
+            # One byte too many is enough to know that it is another file, whatever the server still sends.
+            done += file.write(chunk[: wanted.size_bytes + 1 - done])
+            tell(Progress(wanted.name, min(done, wanted.size_bytes), wanted.size_bytes))
+            if done > wanted.size_bytes:
+                return
 
 
 LARGEST_GROWTH = 20

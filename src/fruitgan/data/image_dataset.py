@@ -47,7 +47,8 @@ class ImageDataset:
     """The files that could not be decoded, with the reasons."""
     tally: Tally = NOTHING
     """Of the others."""
-    known_fingerprint: str | None = None
+    fingerprint: str = ""
+    """sha256, in hex, over the number of images, their sizes and their pixels; names do not matter."""
 
     @classmethod
     def build(
@@ -97,12 +98,14 @@ class ImageDataset:
             raise FruitganError(f"{memory_map}: cannot be written ({reason_of(error)})") from error
         if not names:
             raise DataError(f"none of {len(paths)} files is an image that can be decoded; {broken[0][0]}: {broken[0][1]}")
-        flat: Pixels
-        if isinstance(file, io.BytesIO):
-            flat = np.frombuffer(file.getbuffer(), dtype=np.uint8)
-        else:
-            flat = np.memmap(str(memory_map), dtype=np.uint8, mode="r")
-        return cls(flat.reshape(len(names), load_size_px, load_size_px, 3), tuple(names), tuple(broken), Tally.of(found))
+        flat = (
+            np.frombuffer(file.getbuffer(), np.uint8) if isinstance(file, io.BytesIO) else np.memmap(file.name, np.uint8, "r")
+        )
+        pixels = flat.reshape(len(names), load_size_px, load_size_px, 3)
+        digest = hashlib.sha256(f"{len(names)} images\n".encode())
+        digest.update(np.full((len(names), 2), load_size_px, dtype="<i8").tobytes())
+        digest.update(pixels.data)
+        return cls(pixels, tuple(names), tuple(broken), Tally.of(found), digest.hexdigest())
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -110,16 +113,6 @@ class ImageDataset:
     @property
     def load_size_px(self) -> int:
         return int(self.pixels.shape[1])
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """sha256, in hex, over the number of images, their sizes and their pixels; names do not matter."""
-        if self.known_fingerprint is not None:
-            return self.known_fingerprint
-        digest = hashlib.sha256(f"{len(self)} images\n".encode())
-        digest.update(np.full((len(self), 2), self.load_size_px, dtype="<i8").tobytes())
-        digest.update(self.pixels.data)
-        return digest.hexdigest()
 
 
 FORMAT = 3

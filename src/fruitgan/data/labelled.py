@@ -182,13 +182,13 @@ def read_folders(fake_dir: Path, real_dir: Path, drawn: Draw = lambda files, gen
     images: list[LabelledImage] = []
     bare: list[str] = []
     for generated, folder in sides:
-        place = Path(os.path.abspath(folder))  # not resolved: where a link stands is what the manifest speaks of
+        place = _place(folder)
         manifest = place.parent / MANIFEST
         listed = read_manifest(manifest) if manifest.is_file() else ()
         rows = {place.parent / row.file: row for row in listed if row.file.startswith(f"{place.name}/")}
         if rows:
             _must_agree(folder, files[generated], generated, rows, manifest)
-            images += _listed(folder, drawn(files[generated], generated), generated, rows, manifest)
+            images += _listed(drawn(files[generated], generated), generated, rows, manifest)
         else:
             images += _unlisted(folder, drawn(files[generated], generated), generated, looks, warnings)
             bare.append(str(folder))
@@ -210,23 +210,27 @@ def _must_agree(folder: Path, files: Sequence[Path], generated: bool, rows: Mapp
     wrong = next((row for row in rows.values() if row.label != LABELS[generated]), None)
     if wrong is not None:
         raise DataError(f"{folder}: taken for {LABELS[generated]} images, but {manifest} calls {wrong.file} {wrong.label}")
-    there = {Path(os.path.abspath(folder)) / path.relative_to(folder) for path in files}
+    there = {_place(path) for path in files}
     for what, odd in (("is missing", rows.keys() - there), ("is not named in it", there - rows.keys())):
         if odd:
             names = _some([f"{path.parent.name}/{path.name}" for path in sorted(odd)], ", ")
             raise DataError(f"{manifest}: disagrees with the folder: {names} {what}; export it again")
 
 
-def _listed(
-    folder: Path, files: Sequence[Path], generated: bool, rows: Mapping[Path, ManifestRow], manifest: Path
-) -> list[LabelledImage]:
+def _listed(files: Sequence[Path], generated: bool, rows: Mapping[Path, ManifestRow], manifest: Path) -> list[LabelledImage]:
     """Files of one class as the manifest has them."""
-    there = {Path(os.path.abspath(folder)) / path.relative_to(folder): path for path in files}
-    for path, digest in in_order(file_sha256, list(there)):
-        if digest != rows[path].sha256:
-            raise DataError(f"{there[path]}: is not the file that {manifest} speaks of (another sha256); export it again")
-    listed = [(path, rows[name]) for name, path in sorted(there.items())]
-    return [LabelledImage(path, generated, row.group, row.split, row.source) for path, row in listed]
+    images = []
+    for path, digest in in_order(file_sha256, files):
+        row = rows[_place(path)]
+        if digest != row.sha256:
+            raise DataError(f"{path}: is not the file that {manifest} speaks of (another sha256); export it again")
+        images.append(LabelledImage(path, generated, row.group, row.split, row.source))
+    return images
+
+
+def _place(path: Path) -> Path:
+    """Where a file or folder stands; links are not followed, since their own places are what a manifest speaks of."""
+    return Path(os.path.abspath(path))
 
 
 def _unlisted(

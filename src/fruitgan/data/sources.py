@@ -140,9 +140,9 @@ def folder_source(root: Path, domains: tuple[str, str] | None = None) -> Source:
         DataError: the folder or a training split is missing, or holds no images.
     """
     must_be_folder(root)
-    has = {split: (root / split).is_dir() for split in SPLITS}
-    for split in SPLITS[:2]:
-        if not has[split] and (has["trainA"] or has["trainB"] or not (has["testA"] and has["testB"])):
+    train_a, train_b, test_a, test_b = (root / split if (root / split).is_dir() else None for split in SPLITS)
+    for split, folder in (("trainA", train_a), ("trainB", train_b)):
+        if folder is None and (train_a or train_b or not (test_a and test_b)):
             raise DataError(
                 f"{root}: has no folder {split}; expected trainA and trainB (testA and testB if there are any; these two alone "
                 "for what trains nothing), or give two folders with --data-a and --data-b"
@@ -150,8 +150,8 @@ def folder_source(root: Path, domains: tuple[str, str] | None = None) -> Source:
     names = domains or domains_in(root.resolve().name) or ("a", "b")
     return Source(
         root.resolve().name,
-        _domain(names[0], root / "trainA", root / "testA"),
-        _domain(names[1], root / "trainB", root / "testB"),
+        _domain(names[0], train_a, test_a),
+        _domain(names[1], train_b, test_b),
     )
 
 
@@ -178,10 +178,6 @@ def loose_source(dir_a: Path, dir_b: Path, domains: tuple[str, str] | None = Non
 
 def _domain(name: str, train: Path | None, test: Path | None) -> Domain:
     """Of a folder with training images, one with test images, or both; without the second the first is cut."""
-    if train is not None and not train.is_dir():
-        train = None
-    if test is not None and not test.is_dir():
-        test = None
     files, skipped = ((), ()) if train is None else images_below(train)
     tested, more = ((), ()) if test is None else images_below(test)
     if not (files if train else tested):
