@@ -91,6 +91,9 @@ def test_a_stopped_lesson_goes_on_to_the_same_student_with_no_other_teacher_and_
     again = json.loads(written.out)
     assert (again["step"], again["weights_sha256"]) == (3, whole["weights_sha256"])
     assert "the student's psnr_a2b did not pass" in written.err
+    more = ("--steps", "1000000", "--max-time", "1s")
+    stopped = run_json(capsys, "distill", "--resume", "halves", "--out", tmp_path, "--gpu", "none", *more)
+    assert (stopped["finished"], stopped["gates"]) == (False, [])
 
 
 def test_what_cannot_be_is_said_in_one_line(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

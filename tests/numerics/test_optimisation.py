@@ -1,4 +1,4 @@
-"""Adam and the averaged weights, as the trainer runs them, against naive loops in float64."""
+"""Adam and the averaged weights, as the trainer runs them, against naive loops in float64; schedules against formulas."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from trainings import trainer_of
 
 from fruitgan.data.loader import Batch, Loader
+from fruitgan.errors import UsageError
 from fruitgan.train_gan import ema
 from fruitgan.train_gan.ema import EMA, PlayerAdam
 from fruitgan.train_gan.objectives.contracts import Objective, Player
-from fruitgan.train_gan.recipe import Adam, Schedule, recipes
-from fruitgan.train_gan.trainer import Trainer
+from fruitgan.train_gan.recipe import Adam, Clock, Schedule, constant, recipes, until
 
 START = [0.5, -2.0, 3.0]
 
@@ -81,29 +81,19 @@ def naive_adam(steps: int) -> list[list[float]]:
     return course
 
 
-def springs_trainer(steps: int, averaging: float | None) -> Trainer:
+def test_a_step_of_the_trainer_is_a_step_of_adam_and_its_averaged_weights_follow() -> None:
     recipe = dataclasses.replace(
         recipes.get("fast"),
         weights={"pull": Schedule(start=2.0, end=3.0)},
         optimizers={"points": ADAM},
         learning_rate=Schedule(start=1.0, end=0.0),
-        ema_decay=averaging,
+        ema_decay=0.6,
     )
-    return trainer_of(Springs(), recipe, Numbers(), steps, log_every=10)
-
-
-def test_a_step_of_the_trainer_is_a_step_of_adam() -> None:
-    trainer = springs_trainer(20, None)
-    points = trainer.objective.networks["generator_ab"].get_parameter("p")
-    for report, expected in zip(trainer.steps(20), naive_adam(20), strict=True):
-        assert points.tolist() == pytest.approx(expected, rel=1e-7, abs=1e-7)
-        assert report.learning_rate == pytest.approx(ADAM.learning_rate * (21 - report.step) / 20)
-
-
-def test_averaged_weights_follow_those_of_the_trainer() -> None:
-    trainer = springs_trainer(20, 0.6)
-    average = list(START)
-    for n, (_, weights) in enumerate(zip(trainer.steps(20), naive_adam(20), strict=True)):
+    trainer = trainer_of(Springs(), recipe, Numbers(), 20, log_every=10)
+    points, average = trainer.objective.networks["generator_ab"].get_parameter("p"), list(START)
+    for n, (report, weights) in enumerate(zip(trainer.steps(20), naive_adam(20), strict=True)):
+        assert points.tolist() == pytest.approx(weights, rel=1e-7, abs=1e-7)
+        assert report.learning_rate == pytest.approx(ADAM.learning_rate * (20 - n) / 20)
         factor = min(0.6, (1 + n) / (10 + n))
         average = [factor * old + (1 - factor) * new for old, new in zip(average, weights, strict=True)]
         assert trainer.generator("a2b").get_parameter("p").tolist() == pytest.approx(average, rel=1e-7, abs=1e-7)
@@ -160,3 +150,52 @@ def test_a_step_that_is_not_finite_changes_nothing_where_adam_moves_anyway(
     for found, right in zip(moved(2.0 if is_finite else float("nan"), float(is_finite)), expected, strict=True):
         assert torch.equal(found, right)
         assert torch.isfinite(found).all()
+
+
+def reference_factor(epoch: int, constant_epochs: int = 100, falling_epochs: int = 100) -> float:
+    """The authors' code, with epochs counted from 0."""
+    return 1.0 - max(0, epoch + 1 - constant_epochs) / float(falling_epochs + 1)
+
+
+@pytest.mark.parametrize("epochs", [2, 10, 60, 200])
+def test_every_epoch_has_the_factor_of_the_authors_code(epochs: int) -> None:
+    schedule = recipes.get("cyclegan").learning_rate
+    for epoch in range(epochs):
+        found = schedule.at(Clock(epoch * 7 + 3, epochs * 7, 7))
+        assert found == pytest.approx(reference_factor(epoch, epochs // 2, epochs // 2), rel=1e-12)
+
+
+def test_a_training_that_ends_within_an_epoch_still_falls_at_its_epochs() -> None:
+    schedule = recipes.get("cyclegan").learning_rate
+    values = [schedule.at(Clock(step, 50, 10)) for step in range(50)]
+    assert [values[10 * epoch] for epoch in range(5)] == pytest.approx([1, 1, 3 / 4, 2 / 4, 1 / 4])
+    assert schedule.at(Clock(3, 5, 1000)) > 0
+
+
+@pytest.mark.parametrize("total", [4000, 1000, 20_000])
+def test_schedules_move_with_the_share_of_the_training(total: int) -> None:
+    cycle, rate = Schedule(start=8.0, end=2.0), Schedule(start=1.0, end=0.02, begin=0.6)
+    for step in range(0, total, total // 100):
+        share, clock = step / total, Clock(step, total, 255)
+        assert cycle.at(clock) == pytest.approx(8 - 6 * share)
+        assert rate.at(clock) == pytest.approx(1 - 0.98 * max(0.0, share - 0.6) / 0.4)
+    last = rate.at(Clock(total - 1, total, 255))
+    assert last == pytest.approx(0.02, abs=0.98 / 0.4 / total * 1.01)
+
+
+def test_a_cosine_begins_and_ends_flat() -> None:
+    schedule = Schedule(start=10.0, end=2.0, begin=0.2, finish=0.7, shape="cosine")
+    for step in range(101):
+        share = min(1, max(0, (step / 100 - 0.2) / 0.5))
+        assert schedule.at(Clock(step, 100, 10)) == pytest.approx(10 - 8 * (1 - math.cos(math.pi * share)) / 2)
+
+
+def test_constant_and_until_are_what_they_say() -> None:
+    assert {constant(3.0).at(Clock(step, 10, 2)) for step in range(11)} == {3.0}
+    assert [until(0.5, 3.0).at(Clock(step, 10, 2)) for step in range(10)] == [3.0] * 5 + [0.0] * 5
+
+
+@pytest.mark.parametrize(("begin", "finish"), [(-0.1, 1), (0.5, 0.4), (0, 1.1)])
+def test_a_schedule_that_does_not_rise_within_0_to_1_is_refused(begin: float, finish: float) -> None:
+    with pytest.raises(UsageError, match="must rise within 0 to 1"):
+        Schedule(start=1.0, end=0.0, begin=begin, finish=finish)
