@@ -18,34 +18,19 @@ import time
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
+from quality import described, pictures, translated
 from scipy.stats import t as student
 
-from fruitgan.data.decode import decode
 from fruitgan.data.sources import Source, loose_source
-from fruitgan.images import Pixels, squared, unit_from_bytes
-from fruitgan.measures.contracts import Features, Values
-from fruitgan.measures.contracts import features as registry
+from fruitgan.images import Pixels
 from fruitgan.measures.distances import kernel_distance
 from fruitgan.train_gan.assemble import Datasets, load_datasets, make_objective, make_plan, make_trainer
-from fruitgan.train_gan.samples import translate_batch
 from fruitgan.train_gan.settings import TrainGanSettings
 
 ARMS: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
 FEATURES = ("random", "colour")
 MARGIN = 0.05
-
-
-def described(features: Features, images: list[Pixels]) -> Values:
-    """[N, D] features of pictures in memory."""
-    rows = []
-    with torch.inference_mode():
-        for first in range(0, len(images), 16):
-            batch = np.stack([features.prepare(image) for image in images[first : first + 16]])
-            unit = unit_from_bytes(torch.from_numpy(batch).permute(0, 3, 1, 2).contiguous().float())
-            rows.append(features(unit).double().numpy())
-    return np.concatenate(rows)
 
 
 def train(
@@ -63,28 +48,19 @@ def train(
     pace = (time.perf_counter() - began) / trainer.total_steps
     fakes = {}
     for direction, domain in (("a2b", source.a), ("b2a", source.b)):
-        images = held_out(domain.test, plan.recipe.image_size_px)
-        fakes[direction] = [
-            fake
-            for first in range(0, len(images), 16)
-            for fake in translate_batch(trainer.generator(direction), images[first : first + 16], cpu)
-        ]
+        images = pictures(domain.test, plan.recipe.image_size_px)
+        fakes[direction] = translated(trainer.generator(direction), images, cpu)
     return fakes, banks, pace, losses
-
-
-def held_out(paths: tuple[Path, ...], size_px: int) -> list[Pixels]:
-    return [squared(decode(path).pixels, size_px) for path in paths]
 
 
 def ratios(fakes: dict[str, list[Pixels]], source: Source, size_px: int) -> dict[str, float]:
     found = {}
-    real = {"a": held_out(source.a.test, size_px), "b": held_out(source.b.test, size_px)}
+    real = [pictures(domain.test, size_px) for domain in (source.a, source.b)]
     for name in FEATURES:
-        features = registry.get(name)().eval()
-        a, b = (described(features, real[domain]) for domain in "ab")
+        a, b = (described(images, name) for images in real)
         between = kernel_distance(a, b)
         for direction, target in (("a2b", b), ("b2a", a)):
-            found[f"{name} {direction}"] = kernel_distance(target, described(features, fakes[direction])) / between
+            found[f"{name} {direction}"] = kernel_distance(target, described(fakes[direction], name)) / between
     return found
 
 

@@ -109,6 +109,12 @@ def pictures(paths: Sequence[Path], size_px: int) -> list[Pixels]:
     return [squared(decode(path).pixels, size_px) for path in paths]
 
 
+def translated(network: torch.nn.Module, sources: Sequence[Pixels], device: torch.device) -> list[Pixels]:
+    """What the generator makes of pictures, a few at a time."""
+    batches = (sources[start : start + BATCH] for start in range(0, len(sources), BATCH))
+    return [fake for batch in batches for fake in translate_batch(network, list(batch), device)]
+
+
 def described(images: Sequence[Pixels], backend: str) -> Values:
     """The features [N, D] of pictures."""
     with tempfile.TemporaryDirectory() as folder:
@@ -124,9 +130,7 @@ def judged(
     """The features of what the networks made, by direction and backend; the pictures stay in the folder for other judges."""
     found: dict[str, Values] = {}
     for way, network in networks.items():
-        fakes, sources = list[Pixels](), shown[WAYS[way][0]]
-        for start in range(0, len(sources), BATCH):
-            fakes += translate_batch(network, sources[start : start + BATCH], device)
+        fakes = translated(network, shown[WAYS[way][0]], device)
         shutil.rmtree(folder / way, ignore_errors=True)  # none of an earlier call that judged more
         (folder / way).mkdir(parents=True)
         for number, fake in enumerate(fakes):

@@ -12,17 +12,18 @@ from fruitgan.engines import onnx_engine as onnx
 from fruitgan.engines.onnx_export import export
 from fruitgan.engines.torch_engine import arrays_of
 from fruitgan.networks.contracts import generators
+from fruitgan.settings import SHIPPED
 from fruitgan.train_gan.recipe import recipes
 
 
 def main() -> None:
-    before = {*onnx.SHIPPED.glob("*.onnx"), *onnx.SHIPPED.glob("*.json")}
+    before = {*SHIPPED.glob("*.onnx"), *SHIPPED.glob("*.json")}
     part = recipes.get("fast").generator
     choices = [generators.choose(part.name, part.options)]
     choices += [bundles.load_card(bundles.shipped(name)).generator for name in bundles.shipped_names()]
     for choice in choices:
         graph = export(choice, arrays_of(generators.build(choice)))
-        path = onnx.SHIPPED / f"{onnx.shipped_stem(choice)}.onnx"
+        path = SHIPPED / f"{onnx.shipped_stem(choice)}.onnx"
         onnx.write_graph(graph, path)
         before -= {path, path.with_suffix(".json")}
         print(f"{path.name}: {len(graph.onnx):,} bytes")

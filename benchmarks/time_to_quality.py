@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quality import WAYS, cut, described, pictures, plan_of
+from quality import WAYS, cut, described, pictures, plan_of, translated
 from torch import device as Device
 
 from fruitgan.data.sources import find_source
@@ -31,12 +31,10 @@ from fruitgan.measures.distances import kernel_distance
 from fruitgan.runs.checkpoint import Checkpoints
 from fruitgan.train_gan.assemble import load_datasets, make_objective, make_trainer
 from fruitgan.train_gan.recipe import Part, Recipe, recipes
-from fruitgan.train_gan.samples import translate_batch
 from fruitgan.train_gan.trainer import Trainer
 
 RECIPES = ("fast", "narrow", "cyclegan", "seed-unet")
 GOALS = (0.5, 0.3)
-BATCH = 8
 Look = dict[str, Any]
 """`seconds` of training, `step`, and `r`: by direction and judge."""
 
@@ -61,9 +59,7 @@ class Judges:
         """R by direction and judge: 0 is as far from the real images as they are from themselves, 1 has changed nothing."""
         found: dict[str, dict[str, float]] = {}
         for way, (of, to) in WAYS.items():
-            network, fakes = trainer.generator(way), list[Pixels]()
-            for start in range(0, len(self.shown[of]), BATCH):
-                fakes += translate_batch(network, self.shown[of][start : start + BATCH], self.device)
+            fakes = translated(trainer.generator(way), self.shown[of], self.device)
             found[way] = {}
             for name in self.names:
                 real, source, fake = self.real[to, name], self.real[of, name], described(fakes, name)

@@ -19,7 +19,7 @@ from fruitgan.errors import DataError, FruitganError, UsageError, about_address,
 from fruitgan.files import write_atomically
 from fruitgan.images import Fit
 from fruitgan.registry import Choice, suggestion
-from fruitgan.settings import RUNS, to_json
+from fruitgan.settings import RUNS, SHIPPED, to_json
 from fruitgan.tensorfile import TensorFile, open_tensors
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ FILE_NAME = "bundle.safetensors"
 AT_STEP = re.compile(r"(?!hf:)(.+)@([0-9]{1,15})")
 """RUN@STEP: what a run was at one of its checkpoints."""
 SUFFIX = ".safetensors"
-SHIPPED = Path(__file__).parent / "weights"
-"""The bundles that come with the package."""
 DEFAULT_SHIPPED = "apple2orange"
 LARGEST_SIZE_PX = 8192
 """Side of the training images; a card with more is damaged or hostile."""

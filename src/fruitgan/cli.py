@@ -21,7 +21,7 @@ from fruitgan.addresses import named
 from fruitgan.console import options
 from fruitgan.console.names import Kind
 from fruitgan.console.signals import INTERRUPTED
-from fruitgan.errors import EnvironmentProblem, FruitganError, Stopped, UsageError, is_out_of_memory
+from fruitgan.errors import EnvironmentProblem, FruitganError, Stopped, UsageError, is_out_of_memory, reason_of
 from fruitgan.machine import is_on
 from fruitgan.registry import OWN_PACKAGE, Registry, suggestion
 
@@ -112,20 +112,16 @@ def load(name: str) -> Any:
             command: Any = typer.main.get_group(target)
             command.name = name
         else:
-            command = _command_of(target, name)
+            single = typer.Typer(add_completion=False)
+            single.command(name, cls=Command)(target)
+            command = typer.main.get_command(single)
     except Exception as error:  # typer has no error of its own for a function that it cannot read
         owner = commands.owner(name)
         raise EnvironmentProblem(
-            f"the command {name!r} of package {owner.package} {owner.version} cannot be used: {one_line(error)}"
+            f"the command {name!r} of package {owner.package} {owner.version} cannot be used: {reason_of(error)}"
         ) from error
     _complete(command)
     return command
-
-
-def _command_of(function: Callable[..., Any], name: str) -> Any:
-    app = typer.Typer(add_completion=False)
-    app.command(name, cls=Command)(function)
-    return typer.main.get_command(app)
 
 
 def _complete(command: Any) -> None:
@@ -133,44 +129,32 @@ def _complete(command: Any) -> None:
     for inner in getattr(command, "commands", {}).values():
         _complete(inner)
     if not hasattr(command, "commands") and not any("--debug" in parameter.opts for parameter in command.params):
-        debug = next(parameter for parameter in _command_of(_only_debug, "debug").params if "--debug" in parameter.opts)
+        (debug,) = (parameter for parameter in typer.main.get_command(app).params if parameter.name == "debug")
         debug.expose_value = False
         command.params.append(debug)
-    for parameter in command.params:
-        if parameter.param_type_name == "option" and parameter.envvar is None:
-            parameter.envvar = f"FRUITGAN_{parameter.name.upper()}"
-            parameter.show_envvar = False  # the help of the whole says it once
-        _adapted(parameter)
-    help_option, panel = command.get_help_option, _general_panel(command)
-    # It is made when it is first asked for.
-    command.get_help_option = lambda ctx: _in_panel(_adapted(help_option(ctx)), panel)
-
-
-def _adapted(parameter: Any) -> Any:
-    """The option with our way of reading values, and in the help as `--json` rather than `--json <bool>`."""
-    if parameter is not None and (kind := Kind.of(parameter)) is not None:
-        parameter.get_runtime_param = lambda: kind  # in place of typer's method
-    if getattr(parameter, "is_flag", False):
-        parameter.metavar = ""
-    return parameter
-
-
-def _general_panel(command: Any) -> str | None:
-    """Give the options without a panel one with a name, if there are others: the help would begin with them otherwise."""
     found = [parameter for parameter in command.params if parameter.param_type_name == "option"]
-    panel = "General" if any(parameter.rich_help_panel for parameter in found) else None
-    for parameter in found:
-        _in_panel(parameter, parameter.rich_help_panel or panel)
-    return panel
+    # The help begins with the options that have no panel: where others have one, it shall not.
+    panel = "General" if any(option.rich_help_panel for option in found) else None
+    for option in found:
+        if option.envvar is None:
+            option.envvar = f"FRUITGAN_{option.name.upper()}"
+            option.show_envvar = False  # the help of the whole says it once
+    for parameter in command.params:
+        _adapted(parameter, panel)
+    help_option = command.get_help_option
+    command.get_help_option = lambda ctx: _adapted(help_option(ctx), panel)  # it is made when it is first asked for
 
 
-def _in_panel(parameter: Any, panel: str | None) -> Any:
-    parameter.rich_help_panel = panel
+def _adapted(parameter: Any, panel: str | None) -> Any:
+    """The parameter with our way of reading values, and in the help as `--json` rather than `--json <bool>`."""
+    if parameter is not None:
+        if (kind := Kind.of(parameter)) is not None:
+            parameter.get_runtime_param = lambda: kind  # in place of typer's method
+        if parameter.param_type_name == "option":
+            parameter.rich_help_panel = parameter.rich_help_panel or panel
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
     return parameter
-
-
-def _only_debug(debug: options.Debug = False) -> None:
-    """Carries the option `--debug`."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -258,7 +242,7 @@ def explained(error: Exception) -> tuple[int, str]:
             return 1, f"not allowed to read or write{at}: {error.strerror}"
         if error.strerror and at:
             return 1, f"{error.strerror}{at}"
-    message = f"{one_line(error)} (run again with --debug to see where, and please report it)"
+    message = f"{reason_of(error)} (run again with --debug to see where, and please report it)"
     return 1, f"unexpected {type(error).__name__}: {message}"
 
 
@@ -273,11 +257,6 @@ def _usage_line(error: typer.TyperException) -> str:
         message = f"no such option: {word}" + (f"; {said}" if said else "")
     message = message[:1].lower() + message[1:]
     return f"{message} (see {context.command_path} --help)" if message and context else message
-
-
-def one_line(error: BaseException) -> str:
-    """The first line that says something."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
 
 
 def _complain(message: str, prefix: str = "error: ") -> None:

@@ -37,19 +37,15 @@ def check_data(
     Example: fruitgan data check apple2orange
     """
     given = locals()
+    from fruitgan import data_job
     from fruitgan.data.preprocessing import AS_USUAL
-    from fruitgan.data_job import CheckSettings, check
 
     console = Console(json=json, quiet=quiet)
     if what is not None and (data_a is not None or data_b is not None):
         raise UsageError(f"{what}: give a name or a folder, or --data-a and --data-b, not both")
     # What is typed as an argument wins over FRUITGAN_DATA.
     read: dict[str, Any] = {"data": what or data, "preprocessing": AS_USUAL.asked(background, value_range, fit)}
-    settings = options.settings_of(CheckSettings, given, **read)
-    with console.events() as on_progress:
-        result = check(settings, on_progress)
-    console.result(result)
-    _show(console, result)
+    _show(console, console.run(data_job.check, options.settings_of(data_job.CheckSettings, given, **read)))
 
 
 def _show(console: Console, result: CheckResult) -> None:
@@ -100,14 +96,11 @@ def split_data(
 
     Example: fruitgan data split pictures --out mydata
     """
-    given = locals()
-    from fruitgan.data_job import SplitSettings, split
+    from fruitgan import data_job
 
-    settings = options.settings_of(SplitSettings, given)
+    settings = options.settings_of(data_job.SplitSettings, locals())
     console = Console(json=json, quiet=quiet)
-    with console.events() as on_progress:
-        result = split(settings, on_progress)
-    console.result(result)
+    result = console.run(data_job.split, settings, "stopped; nothing was written")
     console.out(str(result.out))
     console.table(
         "", ("split", "domain", "images"), [(s, result.domains[s.endswith("B")], n) for s, n in result.images.items()]
@@ -133,9 +126,7 @@ def fetch_set(
     from fruitgan.data_job import fetch
 
     console = Console(json=json, quiet=quiet)
-    with console.events() as on_progress:
-        result = fetch(name, on_progress)
-    console.result(result)
+    result = console.run(fetch, name, "stopped; the same command begins again")
     console.say(f"{result.name}: " + ", ".join(f"{count} in {split}" for split, count in result.images.items()))
     console.out(str(result.folder))
 
@@ -182,9 +173,7 @@ def draw_fruit(
 
     console = Console(json=json, quiet=quiet)
     settings = DrawSettings(out=out, train_count=count, test_count=test_count, size_px=image_size, seed=seed)
-    with console.events() as on_progress:
-        result = draw(settings, on_progress)
-    console.result(result)
+    result = console.run(draw, settings, "stopped; nothing was written")
     console.out(str(result.folder))
 
 

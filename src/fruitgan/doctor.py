@@ -43,7 +43,7 @@ def doctor(json: options.Json = False) -> None:
 
 def diagnose() -> dict[str, Any]:
     """What `--json` prints; imports torch and whatever is registered. None stands for what could not be found out."""
-    problems = [*_import_problems(), *unusable()]
+    problems = _problems()
     total = total_memory_bytes()
     cpu, gpus = _processors()
     return {
@@ -91,13 +91,20 @@ def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows + list(found["environment"].items())
 
 
-def _import_problems() -> list[str]:
+def _problems() -> list[str]:
+    """Packages that cannot be imported, names that two packages claim, and those whose package cannot be imported."""
     problems = []
     for name in IMPORTED_PACKAGES:
         try:
             importlib.import_module(name)
         except Exception as error:  # a broken build raises what it likes
             problems.append(f"{name} {_version(name) or ''} cannot be imported: {type(error).__name__}: {reason_of(error)}")
+    for registry in map(Registry[Any], KINDS):
+        for name in registry.names():
+            try:
+                registry.get(name)
+            except FruitganError as error:
+                problems.append(str(error))
     return problems
 
 
@@ -135,16 +142,3 @@ def _free_gib(folder: Path) -> float:
     while not folder.exists():
         folder = folder.parent
     return round(shutil.disk_usage(folder).free / GIB, 1)
-
-
-def unusable() -> list[str]:
-    """Names that two packages claim, and those whose package cannot be imported."""
-    found = []
-    for kind in KINDS:
-        registry = Registry[Any](kind)
-        for name in registry.names():
-            try:
-                registry.get(name)
-            except FruitganError as error:
-                found.append(str(error))
-    return found

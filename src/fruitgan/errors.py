@@ -84,8 +84,8 @@ def reason_of(error: BaseException) -> str:
         return error.strerror.lower()
     if isinstance(error, UnicodeDecodeError):
         return "not UTF-8"
-    lines = str(error).splitlines()
-    return lines[0][:LONGEST_REASON] if lines and lines[0] else type(error).__name__
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return first[:LONGEST_REASON]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from fruitgan import __version__
 from fruitgan.console import Console, options
 from fruitgan.console.options import argument, option
-from fruitgan.console.signals import stopped_at_once
 from fruitgan.errors import EnvironmentProblem, FruitganError, UsageError, reason_of
 from fruitgan.machine import is_offline
 from fruitgan.progress import Note, OnProgress, silent
@@ -43,12 +42,9 @@ def push(
 
     Example: fruitgan push apple2orange USER/apple2orange
     """
-    given = locals()
+    settings = options.settings_of(PushSettings, locals())
     console = Console(json=json, quiet=quiet)
-    settings = options.settings_of(PushSettings, given)
-    with stopped_at_once("stopped; the same command goes on"), console.events() as on_progress:
-        result = pushed(settings, on_progress)
-    console.result(result)
+    result = console.run(pushed, settings, "stopped; the same command goes on")
     console.out(result.address)
     console.say(f"{result.url} ({'private' if result.private else 'public'}): {', '.join(result.files)}")
 

@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
-from fruitgan.errors import EnvironmentProblem, UsageError, is_out_of_memory, shown
+from fruitgan.errors import EnvironmentProblem, UsageError, is_out_of_memory, reason_of, shown
 
 T = TypeVar("T")
 
@@ -186,10 +186,9 @@ class Registry(Generic[T]):
         try:
             return cast(T, metadata.EntryPoint(owner.name, owner.target, f"{GROUPS}{self.kind}").load())
         except (Exception, SystemExit) as error:  # a stranger's module may raise anything at import; it must break only itself
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise EnvironmentProblem(
-                f"the {self.noun} {name!r} of package {owner.package} {owner.version} cannot be imported: {reason}"
-            ) from error
+            where = f"the {self.noun} {name!r} of package {owner.package} {owner.version}"
+            reason = f"{type(error).__name__}: {reason_of(error)}"
+            raise EnvironmentProblem(f"{where} cannot be imported: {reason}") from error
 
     def choose(self, name: str, options: Mapping[str, Any] | None = None) -> Choice:
         """The name with all its options: those given, checked, and the builder's own defaults.
@@ -225,8 +224,8 @@ class Registry(Generic[T]):
         except BUILDERS_ERRORS as error:
             if is_out_of_memory(error):  # which is not the options' fault
                 raise
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise UsageError(f"the {self.noun} {choice.name} cannot be built with {shown(options)}: {reason}") from error
+            what = f"the {self.noun} {choice.name} cannot be built with {shown(options)}"
+            raise UsageError(f"{what}: {reason_of(error)}") from error
 
 
 def _from_package(choice: Choice) -> str:

@@ -23,6 +23,8 @@ Precision = Literal["auto", "fp32", "bf16"]
 """In which networks are multiplied."""
 RUNS = Path("runs", "train-gan")
 """Where trainings leave their runs."""
+SHIPPED = Path(__file__).parent / "weights"
+"""The bundles that come with the package, and their graphs."""
 
 MOST_LEVELS = 32
 LARGEST_INTEGER = 2**64
@@ -81,7 +83,7 @@ def parse_json(text: str | bytes) -> Any:
         value = json.loads(
             text.decode() if isinstance(text, bytes) else text,
             object_pairs_hook=_table,
-            parse_constant=_refused_constant,
+            parse_constant=_number,
             parse_float=_number,
             parse_int=_bounded,
         )
@@ -141,14 +143,10 @@ def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _refused_constant(word: str) -> Any:
-    raise ValueError(f"{word} is no number that could be meant")
-
-
 def _number(text: str) -> float:
-    value = float(text)
+    value = float(text)  # of NaN and Infinity too, which Python's reader takes
     if not math.isfinite(value):
-        raise ValueError("a number is too large")
+        raise ValueError("a number is not finite")
     return value
 
 
@@ -166,9 +164,7 @@ def _check(value: Any, levels: int) -> None:
     if isinstance(value, str):
         value.encode("utf-8", "surrogateescape")
     elif isinstance(value, (dict, list)):
-        for entry in value:  # a table's keys, then its values
-            _check(entry, levels - 1)
-        for entry in value.values() if isinstance(value, dict) else ():
+        for entry in (*value, *value.values()) if isinstance(value, dict) else value:
             _check(entry, levels - 1)
 
 

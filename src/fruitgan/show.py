@@ -68,12 +68,12 @@ def show(
     Example: fruitgan show recipe fast
     """
     console = Console(json=json)
-    kinds = [kind for kind in KINDS if what in (kind, kind.removesuffix("s"))]
-    if name is not None or (kinds and not Path(what).exists()):
-        kind = known_kind(what)
+    is_kind = any(what in (kind, kind.removesuffix("s")) for kind in KINDS)
+    if name is not None or (is_kind and not Path(what).exists()):
+        registry = Registry[Any](known_kind(what))
         if name is None:
-            raise UsageError(f"which {kind.removesuffix('s')}? Known are {', '.join(Registry[Any](kind).names())}")
-        _show_registered(Registry[Any](kind).owner(name), name, console)
+            raise UsageError(f"which {registry.noun}? Known are {', '.join(registry.names())}")
+        _show_registered(registry.owner(name), name, console)
         return
     places = [out / what] if out is not None else sorted(Path("runs").glob(f"*/{what}")) if Path(what).name == what else []
     there = next((path for path in (Path(what), *places) if path.exists()), None)
@@ -81,19 +81,16 @@ def show(
         _show_checkpoint(there, console)
     elif there is not None and (there / "config.json").is_file():
         _show_run(there, console)
-    elif (
-        entries := [] if there or _is_bundle(what) else [entry for entry in _entries() if entry.name == what.partition(":")[0]]
-    ):
-        for entry in entries:
+    elif entries := [] if there or _is_bundle(what) else _named(what):
+        for entry in entries[:1] if json else entries:  # one object, of the first kind
             _show_registered(entry, what, console)
-            if json:  # one object, of the first kind
-                break
     else:
         _show_card(what if there is None else str(there), out, console)
 
 
-def _entries() -> list[Entry]:
-    return [entry for kind in KINDS for entry in Registry[Any](kind).entries()]
+def _named(name: str) -> list[Entry]:
+    """What is registered by this name, of whichever kind; of `FAMILY:MEMBER` the family."""
+    return [entry for kind in KINDS for entry in Registry[Any](kind).entries() if entry.name == name.partition(":")[0]]
 
 
 def _is_bundle(what: str) -> bool:

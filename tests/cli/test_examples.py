@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import shutil
 import subprocess
@@ -10,12 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from fruitgan.cli import main
 from fruitgan.demo.dataset import DrawSettings, demo
 from fruitgan.demo.dataset import draw as draw_set
-from fruitgan.demo.fruit import draw
 from fruitgan.engines import onnx_engine
 from fruitgan.train_gan import recipes
 from fruitgan.train_gan.recipe import Part
@@ -40,29 +39,29 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 
 @pytest.fixture
-def small_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo set, with fewer and smaller pictures than are drawn on first use."""
+def fruit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the demo set, with fewer and smaller pictures than are drawn on first use."""
     monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path / "cache"))
     draw_set(DrawSettings(out=demo._folder, train_count=4, test_count=1, size_px=48))
+    return demo._folder
 
 
-def test_the_api_example_trains_and_translates(small_demo: None, example: Callable[..., str], tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_report", "fruit")
+def test_the_api_example_trains_and_translates(example: Callable[..., str], tmp_path: Path) -> None:
     assert "step 20: " in example("train_and_translate.py", tmp_path)
     assert len(list((tmp_path / "translated").glob("*.png"))) == 1
 
 
-def test_the_two_folders_example_goes_on_where_it_stopped(example: Callable[..., str], tmp_path: Path) -> None:
-    for kind in ("apple", "orange"):
-        (tmp_path / kind).mkdir()
-        for index in range(3):
-            Image.fromarray(draw(kind, 32, 0, index)).save(tmp_path / kind / f"{index}.png")
-    texts = [example("two_folders.py", tmp_path / "apple", tmp_path / "orange", 0.01) for _ in range(2)]
+@pytest.mark.usefixtures("no_report")
+def test_the_two_folders_example_goes_on_where_it_stopped(example: Callable[..., str], fruit: Path) -> None:
+    texts = [example("two_folders.py", fruit / "trainA", fruit / "trainB", 0.002) for _ in range(2)]
     steps = [int(text.split(",")[0].removeprefix("step ")) for text in texts]
     assert 0 < steps[0] < steps[1]
 
 
-def test_the_own_generator_example_trains_it(small_demo: None, example: Callable[..., str]) -> None:
-    assert "step 10: cycle" in example("own_generator.py", 10)
+@pytest.mark.usefixtures("fruit")
+def test_the_own_generator_example_trains_it(example: Callable[..., str]) -> None:
+    assert "step 5: cycle" in example("own_generator.py", 5)
 
 
 def test_the_slurm_script_is_sound_shell() -> None:
@@ -82,11 +81,5 @@ def test_the_ray_job_runs_a_command_that_there_is_on_nodes_of_one_image(capsys: 
     assert main([command, "--help"]) == 0
     shown = capsys.readouterr().out
     assert all(word in shown for word in arguments if word.startswith("--"))
-    groups = job["spec"]["rayClusterSpec"]
-    containers = [
-        container
-        for group in (groups["headGroupSpec"], *groups["workerGroupSpecs"])
-        for container in group["template"]["spec"]["containers"]
-    ]
-    assert len({container["image"] for container in containers}) == 1
-    assert all({"envFrom", "resources", "volumeMounts"} < container.keys() for container in containers)
+    assert len(set(re.findall(r"image: (.+)", yaml.safe_dump(job)))) == 1
+    assert job["spec"]["rayClusterSpec"].keys() >= {"headGroupSpec", "workerGroupSpecs"}

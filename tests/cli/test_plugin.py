@@ -80,22 +80,17 @@ def test_it_is_listed_with_its_package_and_version(plugged: object, capsys: Capt
         assert [(entry["package"], entry["version"]) for entry in found] == [("fruitgan-plum", "0.3.0")]
 
 
-def test_its_command_is_in_the_help_and_runs(plugged: object, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_its_command_is_in_the_help_runs_and_fails_as_ours(
+    plugged: object, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
     assert main(["--help"]) == 0
     assert "from fruitgan-plum 0.3.0" in capsys.readouterr().out
     assert main(["plum", "--stones", "0"]) == 0
     assert capsys.readouterr() == ("a plum with no stone\n", "")
     monkeypatch.setenv("FRUITGAN_STONES", "1")
     assert run_json(capsys, "plum") == {"stones": 1}
-    assert main(["plumb"]) == 2
-    assert "did you mean plum?" in capsys.readouterr().err
-
-
-def test_its_errors_are_lines_with_exit_codes_too(plugged: object, capsys: Capture) -> None:
-    assert main(["plum", "--stones", "2"]) == 3
-    assert capsys.readouterr().err == "error: a plum with 2 stones is no plum\n"
     assert main(["plum", "--stones", "2", "--debug"]) == 3
-    assert "Traceback" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("error: a plum with 2 stones is no plum\n")
 
 
 @pytest.mark.usefixtures("no_report")

@@ -19,13 +19,21 @@ class Terminal(io.StringIO):
         return True
 
 
+def a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """One that stands for both streams from now on; no fixture, whose streams pytest would set back before the test."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    return terminal
+
+
 @dataclass(frozen=True)
 class Outcome:
     path: Path
     loss: float
 
 
-def test_a_result_is_exactly_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_is_exactly_one_json_object_and_quiet_keeps_warnings(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(json=True)
     console.out("for people")
     console.table("t", ("a",), [(1,)])
@@ -34,12 +42,14 @@ def test_a_result_is_exactly_one_json_object(capsys: pytest.CaptureFixture[str])
     said = capsys.readouterr()
     assert json.loads(said.out) == {"outcome": {"path": "x", "loss": 0.5}, "not finite": [None, None, 1.0]}
     assert said.err == "on the way\n"
+    quiet = Console(quiet=True)
+    quiet.say("on the way")
+    quiet.warn("mind the gap")
+    assert capsys.readouterr().err == "warning: mind the gap\n"
 
 
 def test_no_name_moves_the_cursor_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stdout", terminal)
-    monkeypatch.setattr(sys, "stderr", terminal)
+    terminal = a_terminal(monkeypatch)
     name = "\x1b[2J\x9b\x07\r\u202eapple"
     Console().out(name)
     Console().warn(name)
@@ -64,13 +74,6 @@ def test_a_name_that_is_no_text_can_be_printed(capsys: pytest.CaptureFixture[str
     assert said.err == "caf\\udce9.jpg\n"
 
 
-def test_quiet_drops_progress_and_keeps_warnings(capsys: pytest.CaptureFixture[str]) -> None:
-    console = Console(quiet=True)
-    console.say("on the way")
-    console.warn("mind the gap")
-    assert capsys.readouterr().err == "warning: mind the gap\n"
-
-
 def test_off_a_terminal_a_table_is_plain_and_never_folded(capsys: pytest.CaptureFixture[str]) -> None:
     long = "x" * 300
     Console().table("Title", ("name", "count"), [(long, 1), ("[red]b", 20), (None, 3)])
@@ -85,8 +88,7 @@ def test_off_a_terminal_a_table_is_plain_and_never_folded(capsys: pytest.Capture
 
 @pytest.mark.parametrize("no_color", [False, True])
 def test_no_color_is_honoured_on_a_terminal(monkeypatch: pytest.MonkeyPatch, no_color: bool) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stdout", terminal)
+    terminal = a_terminal(monkeypatch)
     monkeypatch.setenv("TERM", "xterm-256color")
     if no_color:
         monkeypatch.setenv("NO_COLOR", "1")
@@ -115,8 +117,7 @@ def test_off_a_terminal_a_line_comes_every_half_minute(
 
 
 def test_a_bar_on_a_terminal_counts_to_its_total_lets_lines_through_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
+    terminal = a_terminal(monkeypatch)
     console = Console()
     with console.events("step") as show, Console(quiet=True).events() as silent:
         for done, details in ((4, {}), (6, {}), (10, {"seconds_to_stop": 75.0, "shown": {"loss": "0.25"}})):

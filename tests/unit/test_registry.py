@@ -53,9 +53,7 @@ def test_one_distribution_found_twice_on_the_path_is_one(generators: Registry[An
     assert generators.get("plum")() == (8, 0.5, True, "sweet")
 
 
-@pytest.mark.parametrize(
-    "source", ["import no_such_module_anywhere", "raise SystemExit(3)", "1 / 0", "def plum(: pass", "other = 1"]
-)
+@pytest.mark.parametrize("source", ["import no_such_module_anywhere", "raise SystemExit(3)", "def plum(: pass", "other = 1"])
 def test_a_plug_in_that_fails_to_import_breaks_only_itself(install: Install, source: str) -> None:
     install("rotten-plum", {"generators": {"rotten": "rotten_plum:plum"}}, source)
     generators: Registry[Any] = Registry("generators")
@@ -66,29 +64,22 @@ def test_a_plug_in_that_fails_to_import_breaks_only_itself(install: Install, sou
     assert callable(generators.get("resnet-9"))
 
 
-def test_a_choice_has_all_options_resolved(generators: Registry[Any]) -> None:
+def test_a_choice_has_all_options_resolved_text_as_the_type_of_the_default(generators: Registry[Any]) -> None:
     choice = generators.choose("plum", {"width": 4})
     assert choice == Choice("plum", "fruitgan-plum", "1.0", {"width": 4, "rate": 0.5, "soft": True, "kind": "sweet"})
     assert generators.build(choice) == (4, 0.5, True, "sweet")
-
-
-def test_text_is_read_as_the_type_of_the_default(generators: Registry[Any]) -> None:
     given = {"width": "16", "rate": "1e-3", "soft": "FALSE", "kind": "7"}
     assert generators.choose("plum", given).options == {"width": 16, "rate": 1e-3, "soft": False, "kind": "7"}
     assert generators.choose("plum", {"rate": 1}).options["rate"] == 1.0
 
 
-@pytest.mark.parametrize(
-    ("option", "value"), [("width", "wide"), ("width", 1.5), ("width", True), ("soft", "perhaps"), ("soft", 1), ("kind", 3)]
-)
-def test_a_value_of_another_type_is_refused_by_its_option(generators: Registry[Any], option: str, value: Any) -> None:
-    with pytest.raises(UsageError, match=f"generator plum, option {option}"):
-        generators.choose("plum", {option: value})
-
-
-def test_an_unknown_option_says_what_is_near(generators: Registry[Any]) -> None:
+def test_an_unknown_option_or_a_value_of_another_type_is_refused_by_its_name(generators: Registry[Any]) -> None:
     with pytest.raises(UsageError, match="no option 'widht': did you mean width"):
         generators.choose("plum", {"widht": 3})
+    wrong = [("width", "wide"), ("width", 1.5), ("width", True), ("soft", "perhaps"), ("soft", 1), ("kind", 3)]
+    for option, value in wrong:
+        with pytest.raises(UsageError, match=f"generator plum, option {option}: {value!r} is not"):
+            generators.choose("plum", {option: value})
 
 
 def test_a_choice_whose_package_is_gone_names_the_package() -> None:

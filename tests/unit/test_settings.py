@@ -66,8 +66,6 @@ def test_defaults_fill_what_is_absent() -> None:
         ({"count": 1.5}, "settings.count"),
         ({"quick": 1}, "settings.quick"),
         ({"mode": "c"}, "settings.mode"),
-        ({"inner": {"rate": "fast"}}, "settings.inner.rate"),
-        ({"inner": {}}, "'rate'"),
         ({"inner": 3}, "settings.inner"),
         ({"inner": {"rate": True}}, "settings.inner.rate"),
         ({"sizes": 3}, "settings.sizes"),

@@ -5,19 +5,24 @@ What takes long to import is imported where it is used, so that a command that n
 
 from __future__ import annotations
 
+import json as jsons
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from fruitgan.addresses import named
+from fruitgan.console.signals import stopped_at_once
 from fruitgan.progress import Event, Note, OnProgress, Progress, duration
+from fruitgan.settings import finite, to_json
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+Settings = TypeVar("Settings")
+Result = TypeVar("Result")
 
 LINE_SECONDS = 30
 """Off a terminal: how often a line says how far the work is."""
@@ -106,11 +111,8 @@ class Console:
     def result(self, value: Any) -> None:
         """The result as exactly one JSON object on stdout, in JSON mode; a number that is not finite becomes null."""
         if self.json:
-            import json as json_module
-
-            from fruitgan.settings import finite, to_json
-
-            print(json_module.dumps(finite(to_json(value)), indent=2, allow_nan=False))
+            values = value.as_json() if hasattr(value, "as_json") else to_json(value)
+            print(jsons.dumps(finite(values), indent=2, allow_nan=False))
 
     def out(self, text: str) -> None:
         """A line of the result for people, on stdout; not in JSON mode."""
@@ -144,6 +146,22 @@ class Console:
             yield display
         finally:
             display.close()
+
+    def run(
+        self, job: Callable[[Settings, OnProgress], Result], settings: Settings, stopped: str = "stopped", unit: str = "it"
+    ) -> Result:
+        """Do a job whose results are whole or absent, its events shown; with --json its result is printed.
+
+        Args:
+            stopped: said after Ctrl-C or SIGTERM, which end it where it is: what is there, and how to go on.
+
+        Raises:
+            Stopped: by one of the two.
+        """
+        with stopped_at_once(stopped), self.events(unit) as on_progress:
+            result = job(settings, on_progress)
+        self.result(result)
+        return result
 
     def _to_stderr(self, text: str) -> None:
         text = _encodable(text, sys.stderr)

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fruitgan
 from fruitgan.errors import UsageError, about_address, shown
 from fruitgan.registry import Registry, suggestion
+from fruitgan.settings import SHIPPED
 
-SHIPPED = Path(fruitgan.__file__).parent / "weights"
 FILES = {"": "config.json", "train-gan": "bundle.safetensors", "train-detector": "detector.safetensors"}
 """What a run of a kind has, by the folder that its kind's runs lie in; of any kind: a config."""
 LARGEST = 2**63 - 1
@@ -71,11 +70,6 @@ def completed(*sources: Callable[[], Iterable[str]]) -> dict[str, Any]:
         return _that_begin(incomplete, sorted({name for source in sources for name in source()}))
 
     return {"autocompletion": complete}
-
-
-def sets() -> list[str]:
-    """The named data sets."""
-    return Registry[Any]("datasets").names()
 
 
 def bundles() -> list[str]:

@@ -19,14 +19,10 @@ import typer
 from fruitgan.console import names
 from fruitgan.console.names import Kind
 from fruitgan.errors import UsageError, shown
-from fruitgan.registry import suggestion
+from fruitgan.registry import Registry, suggestion
+from fruitgan.settings import read_toml
 
 T = TypeVar("T")
-
-DATA_PANEL = "Data"
-MACHINE_PANEL = "Machine"
-OUTPUT_PANEL = "Output"
-LENGTH_PANEL = "Length, saving, resuming"
 
 LARGEST_IMAGE_PX = 8192
 LARGEST_BATCH = 65536
@@ -39,10 +35,6 @@ SAME = (("gpu", "device"), ("epochs", "steps"), ("data", "data_a"), ("data", "da
 
 PLACES = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
 """Where a value was said, in typer's words, the nearest first; the last is a settings file."""
-
-# Options that say where settings come from or what to do instead of the job; a settings file must not hold them.
-NOT_IN_CONFIG = frozenset({"config", "debug", "help", "version"})
-
 
 # The options of junyanz/pytorch-CycleGAN-and-pix2pix, which many know by heart, and what says the same here.
 _epochs, _cycle = "--epochs, all of them", "--cycle-weight"
@@ -99,10 +91,11 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
     """
     if file is None or context.resilient_parsing:
         return file
-    from fruitgan.settings import read_toml  # few runs read a settings file
-
     table = read_toml(file)
-    parameters = {parameter.name: parameter for parameter in context.command.params if parameter.name not in NOT_IN_CONFIG}
+    # Where settings come from, and how an error is told, is no setting.
+    parameters = {
+        parameter.name: parameter for parameter in context.command.params if parameter.name not in ("config", "debug")
+    }
     defaults: dict[str, Any] = dict(context.default_map or {})
     seen: dict[str, str] = {}
     for key, value in table.items():
@@ -169,9 +162,10 @@ def argument(metavar: str, text: str, shown: bool | str = False, default: Any = 
     return typer.Argument(default, metavar=metavar or None, help=text, show_default=shown, **more)
 
 
-of_data, of_machine, of_output, of_length = (
-    functools.partial(option, panel=panel) for panel in (DATA_PANEL, MACHINE_PANEL, OUTPUT_PANEL, LENGTH_PANEL)
-)
+of_data = functools.partial(option, panel="Data")
+of_machine = functools.partial(option, panel="Machine")
+of_output = functools.partial(option, panel="Output")
+of_length = functools.partial(option, panel="Length, saving, resuming")
 _shared, _data, _machine, _output, _length = (
     functools.partial(kind, default=...) for kind in (option, of_data, of_machine, of_output, of_length)
 )
@@ -187,7 +181,7 @@ To = Annotated[str | None, _shared("--to DOMAIN", "The domain to translate to, a
 DIRECTION_HELP = "The same as --to, by the letters of the domains."
 Direction = Annotated[Literal["a2b", "b2a"] | None, _shared("--direction", DIRECTION_HELP, "the bundle's first")]
 DATA_HELP = "A named set, hf:USER/NAME, or a folder with trainA and trainB; a path that exists wins over a name."
-SET_NAMES = names.one_of("folder and no data set", names.sets)
+SET_NAMES = names.one_of("folder and no data set", Registry[Any]("datasets").names)
 Data = Annotated[str | None, _data("--data NAME|DIR|hf:USER/NAME", DATA_HELP, **SET_NAMES)]
 PLACE_HELP = "A folder of images of domain {}, or an address or tar shards of them, instead of --data."
 DataA = Annotated[str | None, _data("--data-a DIR|ADDRESS", PLACE_HELP.format("a"))]
@@ -250,6 +244,8 @@ def settings_of(kind: type[T], given: Mapping[str, Any], fixed: Collection[str] 
     setting's default, and so is what is `fixed` in a resumed run where the environment alone says it. `read` are settings whose
     options have another name or another form.
     """
+    from fruitgan.parallel import parse_shard  # and with it what only jobs need
+
     if fixed and given["resume"] is not None:
         given = without_environment(given["context"], given, fixed)
     names = {field.name for field in dataclasses.fields(cast(Any, kind))}
@@ -260,7 +256,7 @@ def settings_of(kind: type[T], given: Mapping[str, Any], fixed: Collection[str] 
         elif name == "max_time" and "max_seconds" in names:
             settings["max_seconds"] = seconds_of(value)
         elif name in names and value not in (None, [], ()):
-            parse = {"threads": parse_threads, "domains": parse_domains}.get(name)
+            parse = {"threads": parse_threads, "domains": parse_domains, "shard": parse_shard}.get(name)
             settings[name] = parse(value) if parse else tuple(value) if isinstance(value, list) else value
     return kind(**settings | read)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from fruitgan.console import Console, options
-from fruitgan.console.signals import stopped_at_once
 
 
 def demo(
@@ -22,18 +21,11 @@ def demo(
 
     Example: fruitgan demo --quick
     """
-    given = locals()
-    from fruitgan.demo.job import DemoSettings
-    from fruitgan.demo.job import demo as job
+    from fruitgan.demo import job
 
-    settings = options.settings_of(DemoSettings, given)
+    settings = options.settings_of(job.DemoSettings, locals())
     console = Console(json=json, quiet=quiet)
-    with (
-        stopped_at_once(f"stopped; {out} is not complete: remove it, or give another --out"),
-        console.events("") as on_progress,
-    ):
-        result = job(settings, on_progress)
-    console.result(result)
+    result = console.run(job.demo, settings, f"stopped; {out} is not complete: remove it, or give another --out", unit="")
     console.table(
         "",
         ("what", "how much", "what it says"),

@@ -25,15 +25,13 @@ from fruitgan.errors import DataError, FruitganError, UsageError, is_out_of_memo
 from fruitgan.files import write_atomically
 from fruitgan.machine import cache_folder, cores, may_have_gpu
 from fruitgan.progress import Note, silent
-from fruitgan.registry import Choice, Registry
-from fruitgan.settings import from_json, read_json, to_json
+from fruitgan.registry import OWN_PACKAGE, Choice, Registry
+from fruitgan.settings import SHIPPED, from_json, read_json, to_json
 
 AUTO = "auto"
 Tell = Callable[[Note], object]
 FORMAT = 2
 """Raised whenever other graphs are written, so that older ones in a cache are not used."""
-SHIPPED = Path(__file__).parents[1] / "weights"
-OWN_PACKAGE = "fruitgan"
 INPUT, OUTPUT = "images", "translated"
 """float32 [N, H, W, 3]: in [0, 1], and what the generator makes of it, not clipped."""
 EXPORTERS = ("onnx", "onnxscript")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from fruitgan.console import Console, names, options
 from fruitgan.console.options import option
-from fruitgan.console.signals import stopped_at_once
 from fruitgan.errors import GateFailed, UsageError
 from fruitgan.registry import Registry
 
@@ -127,14 +126,10 @@ def evaluate(
         fail_below=bounds[1],
     )
     console = Console(json=json, quiet=quiet)
-    with stopped_at_once("stopped; the same command begins again"), console.events("step") as on_progress:
-        if len(runs) > 1:
-            sides = options.settings_of(choices.CompareSettings, given, runs=runs)
-            result = compare_job(sides, settings, on_progress)
-        else:
-            result = job(settings, on_progress)
+    if len(runs) > 1:
+        job = functools.partial(compare_job, options.settings_of(choices.CompareSettings, given, runs=runs))
+    result = console.run(job, settings, "stopped; the same command begins again", unit="step")
     values = result.as_json()
-    console.result(values)
     _show(console, result, values, verbose)
     if result.failed_gates:
         raise GateFailed("; ".join(str(gate) for gate in result.failed_gates))

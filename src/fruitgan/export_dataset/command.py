@@ -7,7 +7,6 @@ from typing import Literal
 
 from fruitgan.console import Console, options
 from fruitgan.console.options import option
-from fruitgan.console.signals import stopped_at_once
 
 SHOWN_PATHS = 5
 
@@ -51,28 +50,21 @@ def export_dataset(
 
     Example: fruitgan export-dataset --data apple2orange --count 900
     """
-    given = locals()
     from fruitgan.data.sources import check_name
-    from fruitgan.export_dataset.job import ExportSettings
-    from fruitgan.export_dataset.job import export_dataset as run
-    from fruitgan.parallel import parse_shard
+    from fruitgan.export_dataset import job
 
     if data is not None:
         check_name(data)  # before anything is imported that takes seconds
-    settings = options.settings_of(ExportSettings, given, shard=parse_shard(shard))
+    settings = options.settings_of(job.ExportSettings, locals())
     console = Console(json=json, quiet=quiet)
-    with (
-        stopped_at_once("stopped; every image is whole, and the same command does the rest"),
-        console.events("img") as on_progress,
-    ):
-        result = run(settings, on_progress)
+    stopped = "stopped; every image is whole, and the same command does the rest"
+    result = console.run(job.export_dataset, settings, stopped, unit="img")
     for broken in result.left_out.unreadable[:SHOWN_PATHS]:
         console.warn(f"left out: {broken.path}: {broken.reason}")
     if (more := len(result.left_out.unreadable) - SHOWN_PATHS) > 0:
         console.warn(f"and {more} more that cannot be decoded (--json names all)")
     for warning in result.warnings:
         console.warn(warning)
-    console.result(result)
     columns = ("folder", "images", "of test", "of training")
     rows = [
         (f"{result.dataset}/{name}", number, result.splits[name].get("test", 0), result.splits[name].get("train", 0))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fruitgan.console import Console, names, options
-from fruitgan.console.signals import polite_stop, stopped_at_once
+from fruitgan.console.signals import polite_stop
 from fruitgan.errors import DataError, Stopped
 from fruitgan.progress import Event, Note
 
@@ -169,19 +169,15 @@ def detect(
 
     Example: fruitgan detect photo.jpg
     """
-    given = locals()
     from fruitgan.runs.resume import locate_detector
     from fruitgan.train_detector.settings import OUT
 
     locate_detector(detector, OUT)  # before seconds of imports
-    from fruitgan.train_detector.detect_job import DetectSettings
-    from fruitgan.train_detector.detect_job import detect as job
+    from fruitgan.train_detector import detect_job
 
     console = Console(json=json, quiet=quiet)
-    settings = options.settings_of(DetectSettings, given)
-    with stopped_at_once("stopped; nothing was written"), console.events("img") as on_progress:
-        result = job(settings, on_progress)
-    console.result(result)
+    settings = options.settings_of(detect_job.DetectSettings, locals())
+    result = console.run(detect_job.detect, settings, "stopped; nothing was written", unit="img")
     console.out("file,verdict,probability,outside")
     for found in result.pictures:
         line = io.StringIO()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Literal
 
 from fruitgan.console import Console, options
 from fruitgan.console.options import argument, option
-from fruitgan.console.signals import stopped_at_once
 from fruitgan.errors import FruitganError, UsageError
 
 
@@ -56,28 +56,20 @@ def translate(
 
     Example: fruitgan translate photo.jpg --to orange
     """
-    given = locals()
-    from fruitgan.parallel import parse_shard
-    from fruitgan.translate.job import TranslateSettings
-    from fruitgan.translate.job import translate as run
+    from fruitgan.translate import job
     from fruitgan.translate.plan import STREAM
 
-    settings = options.settings_of(TranslateSettings, given, shard=parse_shard(shard))
+    settings = options.settings_of(job.TranslateSettings, locals())
     if output == STREAM or (output is None and settings.sources == (STREAM,)):
         if json:
             raise UsageError("standard output cannot hold both the image and --json; give a file or a folder with -o")
         if sys.stdout.isatty():
             raise UsageError("a terminal cannot show the image's bytes; send them on (> FILE), or give -o FILE")
     console = Console(json=json, quiet=quiet)
-    with (
-        stopped_at_once("stopped; every result is whole, and the same command does the rest"),
-        console.events("img") as on_progress,
-    ):
-        # Either stream may be missing, as where a service runs the command.
-        result = run(
-            settings, on_progress, stdin=getattr(sys.stdin, "buffer", None), stdout=getattr(sys.stdout, "buffer", None)
-        )
-    console.result(result.as_json())
+    # Either stream may be missing, as where a service runs the command.
+    stdin, stdout = getattr(sys.stdin, "buffer", None), getattr(sys.stdout, "buffer", None)
+    stopped = "stopped; every result is whole, and the same command does the rest"
+    result = console.run(functools.partial(job.translate, stdin=stdin, stdout=stdout), settings, stopped, unit="img")
     for path in result.outputs:
         if path != STREAM:
             console.out(_in_one_line(path))
@@ -124,14 +116,11 @@ def export(
 
     Example: fruitgan export apple2orange -o models
     """
-    given = locals()
-    from fruitgan.translate.export_job import ExportModelSettings, export_model
+    from fruitgan.translate import export_job
 
-    settings = options.settings_of(ExportModelSettings, given)
+    settings = options.settings_of(export_job.ExportModelSettings, locals())
     console = Console(json=json, quiet=quiet)
-    with stopped_at_once("stopped; every model is whole or not there"), console.events(unit="model") as on_progress:
-        result = export_model(settings, on_progress)
-    console.result(result)
+    result = console.run(export_job.export_model, settings, "stopped; every model is whole or not there", unit="model")
     for model in result.models:
         console.out(model.path)
         for line in ("from models import networks; import safetensors.torch", *model.load) if model.load else ():
@@ -164,15 +153,11 @@ def import_checkpoint(
 
     Example: fruitgan import latest_net_G.pth --architecture resnet-9 --domains horse,zebra -o zebra.safetensors
     """
-    given = locals()
-    from fruitgan.translate.export_job import ImportSettings
-    from fruitgan.translate.export_job import import_checkpoint as run
+    from fruitgan.translate import export_job
 
-    settings = options.settings_of(ImportSettings, given, image_size_px=image_size)
+    settings = options.settings_of(export_job.ImportSettings, locals(), image_size_px=image_size)
     console = Console(json=json, quiet=quiet)
-    with stopped_at_once("stopped; no bundle was written"), console.events(unit="generator") as on_progress:
-        result = run(settings, on_progress)
-    console.result(result)
+    result = console.run(export_job.import_checkpoint, settings, "stopped; no bundle was written", unit="generator")
     console.out(str(result.bundle))
     generator = ", ".join(f"{name} {value}" for name, value in result.generator.options.items())
     console.say(f"{result.generator.name} ({generator}), weights in {result.weights_dtype}")
