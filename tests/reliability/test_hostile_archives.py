@@ -142,7 +142,7 @@ def test_a_broken_archive_is_one_line(data: bytes, tmp_path: Path) -> None:
     assert len(str(raised.value).splitlines()) == 1
 
 
-@examples(150)
+@examples(100)
 @given(st.data())
 def test_any_spoilt_archive_is_unpacked_in_its_own_folder_or_refused_in_one_line(
     hostile: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

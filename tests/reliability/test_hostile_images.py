@@ -155,14 +155,12 @@ def with_true_sum(part: bytes) -> bytes:
 
 def spoilt(draw: Callable[..., Any], hostile: SimpleNamespace, data: bytes) -> bytes:
     """One of many ways to make a hostile picture of a good one."""
-    way = draw(st.sampled_from(["bytes", "bytes", "chunks", "chunks", "tags", "swap"]))
+    way = draw(st.sampled_from(["bytes", "bytes", "chunks", "chunks", "swap"]))
     if way == "bytes":
         return bytes(hostile.bytes(draw, data))
     if way == "swap":  # two files that begin and end differently
         other = WHOLE[draw(st.sampled_from(sorted(WHOLE)))]
         return data[: draw(st.integers(0, len(data)))] + other[draw(st.integers(0, len(other))) :]
-    if way == "tags" and data[:2] == b"II":
-        return spoilt_tags(draw, data)
     parts = chunks_of(data)
     at, to = draw(st.integers(0, len(parts) - 1)), draw(st.integers(0, len(parts) - 1))
     part = hostile.bytes(draw, parts[at])
@@ -178,22 +176,6 @@ def spoilt(draw: Callable[..., Any], hostile: SimpleNamespace, data: bytes) -> b
     return b"".join(parts)
 
 
-def spoilt_tags(draw: Callable[..., Any], data: bytes) -> bytes:
-    """A TIFF of which one to three entries of the first directory say something else."""
-    is_big = data[2:4] == b"+\0"
-    width, size, offset = (8, 20, 8) if is_big else (4, 12, 4)
-    directory = int.from_bytes(data[offset : offset + width], "little")
-    count = int.from_bytes(data[directory : directory + (8 if is_big else 2)], "little")
-    changed = bytearray(data)
-    numbers = st.sampled_from([0, 1, 2, 3, 4, 5, 7, 8, 16, 255, 32773, 34675, 65535, 2**31, 2**32 - 1, 2**63, 2**64 - 1])
-    for _ in range(draw(st.integers(1, 3))):
-        entry = directory + (8 if is_big else 2) + size * draw(st.integers(0, count - 1))
-        begin, end = draw(st.sampled_from([(0, 2), (2, 4), (4, 4 + width), (4 + width, size), (4 + width, 6 + width)]))
-        number = draw(numbers) % (1 << 8 * (end - begin))
-        changed[entry + begin : entry + end] = number.to_bytes(end - begin, "little")
-    return bytes(changed)
-
-
 @pytest.fixture(scope="module")
 def ready() -> Iterator[None]:
     """Pillow with all that it loads on first use, before memory is short."""
@@ -202,7 +184,7 @@ def ready() -> Iterator[None]:
     return
 
 
-@examples(300)
+@examples(200)
 @given(st.data())
 def test_any_spoilt_picture_is_what_pillow_makes_of_it_or_refused_in_one_line(
     ready: None, hostile: SimpleNamespace, capfd: pytest.CaptureFixture[str], data: st.DataObject
@@ -212,12 +194,6 @@ def test_any_spoilt_picture_is_what_pillow_makes_of_it_or_refused_in_one_line(
     with hostile.little_memory():
         must_agree(content)
     assert capfd.readouterr() == ("", "")
-
-
-@examples(300)
-@given(st.binary(max_size=200))
-def test_bytes_of_any_kind_are_refused_in_one_line_or_are_a_picture(content: bytes) -> None:
-    must_agree(content)
 
 
 def test_all_that_pillow_opens_is_read_but_what_it_does_not_decode_by_itself() -> None:
@@ -316,8 +292,8 @@ METADATA_BOMBS: dict[str, Callable[[], bytes]] = {
     "zTXt": lambda: png_with((b"zTXt", b"Comment\0\0" + ZEROS)),
     "iCCP": lambda: png_with((b"iCCP", b"profile\0\0" + ZEROS)),
     "many texts": lambda: png_with(*[(b"zTXt", b"%d\0\0" % n + MEGABYTE) for n in range(200)]),
-    "TIFF tags": lambda: tags_that_claim(4 << 20, 20_000),
-    "EXIF": lambda: exif_in_jpeg(tags_that_claim(2 << 20, 20_000)),
+    "TIFF tags": lambda: tags_that_claim(4 << 20, 5_000),
+    "EXIF": lambda: exif_in_jpeg(tags_that_claim(2 << 20, 5_000)),
     "XMP": lambda: png_with((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b"<x" * (1 << 20))),
 }
 
@@ -369,5 +345,5 @@ def test_what_is_no_picture_by_its_content_is_not_called_a_broken_one(content: b
 
 @pytest.mark.parametrize(("brand", "kind"), [(b"heic", "HEIC"), (b"mif1", "HEIF"), (b"avif", "AVIF")])
 def test_a_picture_that_pillow_cannot_read_says_what_it_is(brand: bytes, kind: str) -> None:
-    with pytest.raises(Undecodable, match=f"{kind}.* (convert it to JPEG or PNG first|cannot be read here)"):
+    with pytest.raises(Undecodable, match=f"{kind}.* convert it to JPEG or PNG first"):
         decode(b"\0\0\0\x18ftyp" + brand + bytes(4) + brand + b"mdat" + bytes(100))

@@ -72,13 +72,6 @@ def test_normals_are_across_the_surface(shape: Shape) -> None:
     assert np.median(np.abs(-down[facing] + ny[facing] / nz[facing])) < 0.02
 
 
-def test_a_ball_covers_a_disc() -> None:
-    x = ((np.arange(201) - 100) / 80).astype(np.float32)[None, :]
-    share = seen(BALL, np.array((0, 1, 0)), x, x.T, 1 / 80).share
-    assert share.sum() == pytest.approx(np.pi * 80**2, rel=0.02)
-    assert (share[100, 100], share[0, 0]) == (1, 0)
-
-
 def test_a_drawn_folder_is_whole_and_its_test_images_do_not_depend_on_the_others(tmp_path: Path) -> None:
     for name, count in (("one", 2), ("two", 1)):
         result = draw(DrawSettings(out=tmp_path / name, train_count=count, test_count=1, size_px=16, seed=5))

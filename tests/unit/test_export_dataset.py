@@ -160,19 +160,19 @@ def test_without_test_images_a_count_is_needed(export: Export) -> None:
 
 
 def test_origins_may_be_the_very_sources_and_names_and_their_order_tell_neither_split_nor_source(export: Export) -> None:
-    for number in range(40):
+    for number in range(20):
         save_picture(Path(f"apple2orange/trainA/x{number}.png"), smooth(1000 + number))
         save_picture(Path(f"apple2orange/testA/x{number}.png"), smooth(2000 + number))
-    export(count=TEST + 40 + 40, origins="source")
+    export(count=TEST + 20 + 20, origins="source")
     order = {label: [row for row in rows() if row.label == label] for label in ("generated", "real")}
     assert set(Counter(row.group for row in rows()).values()) == {2}
     names = {label: [Path(row.file).name for row in listed] for label, listed in order.items()}
-    assert names["generated"] == names["real"] == [f"{number:06}.png" for number in range(83)]
+    assert names["generated"] == names["real"] == [f"{number:06}.png" for number in range(43)]
     same = sum(fake.source == real.source for fake, real in zip(order["generated"], order["real"], strict=True))
     assert same < 6  # one is expected by chance: a number does not lead from a fake to its source
     for listed in order.values():
         splits = [row.split == "train" for row in listed]
-        assert abs(float(np.corrcoef(splits, np.arange(83))[0, 1])) < 0.3
+        assert abs(float(np.corrcoef(splits, np.arange(43))[0, 1])) < 0.3
         assert [row.source for row in listed] != sorted(row.source for row in listed)
     assert {row.source for row in order["generated"]} == {row.source for row in order["real"]}
 

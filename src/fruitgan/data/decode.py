@@ -248,13 +248,9 @@ def _opened(stream: BinaryIO, head: bytes, name: str) -> Iterator[ImageFile.Imag
             image = Image.open(stream, formats=formats())
         except UnidentifiedImageError as error:
             if brand in UNREAD:
-                kind = UNREAD[brand]
-                if "HEIF" in Image.OPEN and brand in HEIF:
-                    raise Undecodable(f"{name}: damaged {kind}, or of a kind that cannot be read here") from error
-                extra = 'pip install "fruitgan[heif]", or ' if brand in HEIF else ""
-                raise Undecodable(
-                    f"{name}: {kind} that Pillow cannot read here; {extra}convert it to JPEG or PNG first"
-                ) from error
+                extra = 'pip install "fruitgan[heif]", or ' if brand in HEIF and "HEIF" not in Image.OPEN else ""
+                what = f"{UNREAD[brand]} that Pillow cannot read here, or a damaged one"
+                raise Undecodable(f"{name}: {what}; {extra}convert it to JPEG or PNG first") from error
             if head.startswith(SIGNATURES) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP"):
                 raise Undecodable(f"{name}: a damaged or truncated image") from error
             raise NotAnImage(f"{name}: not an image") from error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fruitgan.errors import DataError, FruitganError, UsageError, reason_of, shown
-from fruitgan.files import REAL_TROUBLE, file_sha256, new_folder, size_bytes
+from fruitgan.files import REAL_TROUBLE, file_sha256, make_once, size_bytes
 from fruitgan.images import SUFFIXES
 from fruitgan.machine import cache_folder, is_offline
 from fruitgan.progress import OnProgress, Progress, silent
@@ -64,12 +64,7 @@ def fetch(archive: RemoteFile, tell: OnProgress = silent) -> Path:
         return folder
     was_there = os.path.lexists(_place(archive))
     zip_file = fetch_file(archive, tell)
-    try:
-        with new_folder(folder) as part:
-            unzip(zip_file, name, part, tell)
-    except FruitganError:
-        if not folder.is_dir():  # else another process was quicker
-            raise
+    make_once(folder, lambda part: unzip(zip_file, name, part, tell))
     if not was_there:
         zip_file.unlink(missing_ok=True)
     return folder

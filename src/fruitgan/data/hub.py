@@ -14,7 +14,7 @@ from typing import Any, Literal
 from fruitgan.data.download import LARGEST_GROWTH, SMALL_BYTES, folder_of
 from fruitgan.data.sources import SPLITS, Source, domains_in, folder_source
 from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError, needing, reason_of
-from fruitgan.files import file_sha256, new_folder, reading
+from fruitgan.files import file_sha256, make_once, reading
 from fruitgan.images import SUFFIXES
 from fruitgan.machine import is_offline
 from fruitgan.progress import OnProgress, Progress, silent
@@ -151,8 +151,8 @@ def hub_source(address: str, domains: tuple[str, str] | None = None, tell: OnPro
     else:
         folder = folder_of(f"{name.replace('/', '--')}-{pin[-40:]}")
         if not folder.is_dir():
-            with new_folder(folder) as part:
-                _unpack(address, {path: file for path, file in files.items() if path.endswith(".parquet")}, part, tell)
+            tables = {path: file for path, file in files.items() if path.endswith(".parquet")}
+            make_once(folder, lambda part: _unpack(address, tables, part, tell))
     name = name.partition("/")[2]
     return replace(folder_source(folder, domains or domains_in(name)), name=name)
 

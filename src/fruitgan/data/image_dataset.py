@@ -28,7 +28,7 @@ from PIL import Image
 
 from fruitgan.data.preprocessing import AS_USUAL, NOTHING, Preprocessing, Tally, Traits, traits
 from fruitgan.errors import DataError, FruitganError, Stopped, UsageError, reason_of
-from fruitgan.files import make_room, new_folder, remove_folder
+from fruitgan.files import make_once, make_room, remove_folder
 from fruitgan.images import Pixels
 from fruitgan.machine import cache_folder
 from fruitgan.parallel import in_order
@@ -177,25 +177,24 @@ def cached_dataset(
 
 def _made(folder: Path, paths: Sequence[Path], settings: DecodeSettings, build: Callable[..., ImageDataset]) -> ImageDataset:
     """Decode into the cache, and open what is then there."""
-    try:
-        with new_folder(folder) as part:
-            need, free = len(paths) * settings.load_size_px**2 * 3, shutil.disk_usage(part).free
-            if free < need:  # said before the disk is full
-                sizes = f"{need / 2**30:.1f} GiB of decoded images do not fit into the {free / 2**30:.1f} GiB free"
-                raise FruitganError(f"{folder.parent}: {sizes}")
-            dataset = build(memory_map=part / PIXELS)
-            reasons = dict(dataset.broken)
-            about = _About(
-                format=FORMAT,
-                files=len(paths),
-                broken={str(n): reasons[path] for n, path in enumerate(paths) if path in reasons},
-                tally=dataset.tally,
-                fingerprint=dataset.fingerprint,
-            )
-            (part / ABOUT).write_text(json.dumps(to_json(about)), encoding="utf-8")
-    except FruitganError:
-        if not folder.is_dir():  # else another process was faster
-            raise
+
+    def fill(part: Path) -> None:
+        need, free = len(paths) * settings.load_size_px**2 * 3, shutil.disk_usage(part).free
+        if free < need:  # said before the disk is full
+            sizes = f"{need / 2**30:.1f} GiB of decoded images do not fit into the {free / 2**30:.1f} GiB free"
+            raise FruitganError(f"{folder.parent}: {sizes}")
+        dataset = build(memory_map=part / PIXELS)
+        reasons = dict(dataset.broken)
+        about = _About(
+            format=FORMAT,
+            files=len(paths),
+            broken={str(n): reasons[path] for n, path in enumerate(paths) if path in reasons},
+            tally=dataset.tally,
+            fingerprint=dataset.fingerprint,
+        )
+        (part / ABOUT).write_text(json.dumps(to_json(about)), encoding="utf-8")
+
+    make_once(folder, fill)
     opened = _opened(folder, paths, settings)
     if opened is None:
         raise FruitganError(f"{folder}: cannot be read back")

@@ -16,7 +16,7 @@ from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 
 from fruitgan.data.decode import decode
-from fruitgan.data.finder import images_below, left_out
+from fruitgan.data.finder import NAMED_FILES, images_below, left_out
 from fruitgan.data.groups import Look, look_of, near_groups
 from fruitgan.data.sources import must_be_folder
 from fruitgan.errors import DataError
@@ -30,9 +30,6 @@ UNFINISHED = "dataset.unfinished.json"
 """Stands in the folder while an export is at work, and stays if it was stopped."""
 LABELS: Mapping[bool, str] = {True: "generated", False: "real"}
 SPLITS = ("train", "test")
-NAMED_FILES = 3
-"""How many files a message names before it counts the rest."""
-
 
 Draw = Callable[[Sequence[Path], bool], Sequence[Path]]
 

@@ -21,8 +21,8 @@ from typing import Any
 
 from fruitgan.addresses import Address, Listed, Place, copies, listed, place_of
 from fruitgan.data.finder import reason_no_image
-from fruitgan.errors import DataError, FruitganError, UsageError, about_address, reason_of
-from fruitgan.files import hold, make_room, new_folder, open_regular
+from fruitgan.errors import DataError, UsageError, about_address, reason_of
+from fruitgan.files import hold, make_once, make_room, open_regular
 from fruitgan.images import SUFFIXES
 from fruitgan.machine import cache_folder
 from fruitgan.parallel import in_order
@@ -142,15 +142,14 @@ def at_hand(text: str | Path, tell: OnProgress = silent, beside: Sequence[str] =
         if is_shard(file.path) and place != inner:
             copies[f"{place}{os.sep}"] = f"{top}/{place.relative_to(inner).as_posix()}{file.path.suffix}/"
     copies.update({f"{inner}{os.sep}": f"{top}/", str(inner): str(text), str(folder): str(place_of(top).parent), base: top})
+
+    def fill(part: Path) -> None:
+        _copy(address, {file: part / place.relative_to(folder) for file, place in places.items()}, tell)
+        for file in extra:
+            (part / file.relative).write_bytes(file.path.read())
+
     while not hold(folder):
-        try:
-            with new_folder(folder) as part:
-                _copy(address, {file: part / place.relative_to(folder) for file, place in places.items()}, tell)
-                for file in extra:
-                    (part / file.relative).write_bytes(file.path.read())
-        except FruitganError:
-            if not folder.is_dir():  # else another process was quicker
-                raise
+        make_once(folder, fill)
         make_room(folder)
     return inner
 
