@@ -11,15 +11,7 @@ import pytest
 import torch
 
 from fruitgan.errors import DataError
-from fruitgan.measures.contracts import (
-    Features,
-    FeatureSet,
-    PairMetric,
-    SetMetric,
-    TrainingMetric,
-    features,
-    metrics,
-)
+from fruitgan.measures.contracts import Features, FeatureSet, PairMetric, SetMetric, TrainingMetric, features, metrics
 
 NEED_WEIGHTS = {"inception", "torchvision", "timm", "clip", "dinov2"}
 OFFLINE = [name for name in features.names() if name not in NEED_WEIGHTS]

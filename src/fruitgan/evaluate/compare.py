@@ -20,7 +20,7 @@ from fruitgan.data.sources import find_source
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluate.job import evaluate, telling
-from fruitgan.evaluate.numbers import RESAMPLES, build_features, claim_of
+from fruitgan.evaluate.numbers import RESAMPLES, claim_of
 from fruitgan.evaluate.results import EvaluateResult, Row
 from fruitgan.evaluate.settings import OUT, RATIO, CompareSettings, EvaluateSettings, Tell
 from fruitgan.evaluate.sources import (
@@ -76,8 +76,8 @@ def compare(settings: CompareSettings, judging: EvaluateSettings, on_progress: O
         its_own = replace(judging, fake_dir=folder, out=out / RUNS_FOLDER / name, fail_above={}, fail_below={})
         results.append(evaluate(its_own, _named(name, tell)))
 
-    def beside(first_result: EvaluateResult) -> list[dict[str, Path]]:
-        first_result.compare = [one.compared(first_result, result) for one, result in zip(pairs, results, strict=True)]
+    def beside(its: EvaluateResult, backends: Sequence[Features]) -> list[dict[str, Path]]:
+        its.compare = [one.compared(its, result, backends) for one, result in zip(pairs, results, strict=True)]
         return _rows_of_all(first, pairs)
 
     return evaluate(replace(judging, out=out), _named(first, tell), beside)
@@ -193,7 +193,7 @@ class _Pairs:
         if left_out := sum(map(len, fakes)) - 2 * len(common):
             self.notes.append(f"{left_out} images have no partner of the same source and are left out of the comparison")
 
-    def compared(self, first: EvaluateResult, other: EvaluateResult) -> Row:
+    def compared(self, first: EvaluateResult, other: EvaluateResult, backends: Sequence[Features]) -> Row:
         """All rows, and the claim that the run is better."""
         settings, mine, sources = self.settings, self.fakes[0], None
         if self.source_dir is not None:
@@ -204,14 +204,13 @@ class _Pairs:
         subject = Subject(settings, [*mine, *self.reals], sources, pictures, device, self.tell)
         rows: list[Row] = []
         below_zero: dict[str, tuple[float, float]] = {}
-        judges: dict[str, str] = {}
-        for name in settings.features:
-            backend = build_features(settings, name)
-            judges[name] = backend.trained_on
-            found = list(self._on_backend(backend, subject, first.ratios.get(settings.key(RATIO, name)) is not None))
-            below_zero[name] = found[0]["interval"]
+        for backend in backends:
+            has_ratio = first.ratios.get(settings.key(RATIO, backend.name)) is not None
+            found = list(self._on_backend(backend, subject, has_ratio))
+            below_zero[backend.name] = found[0]["interval"]
             rows += found
         rows += self._by_detectors(first, other)
+        judges = {backend.name: backend.trained_on for backend in backends}
         against = [*(first.trained_against or ()), *(other.trained_against or ())]
         shared = (*sharing(judges, against), *first.judges_sharing_training, *other.judges_sharing_training)
         better = BETTER.format(run=self.other, first=self.first)

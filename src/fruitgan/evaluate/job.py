@@ -54,8 +54,9 @@ SMALL_SET = 100
 """With fewer images of a class, intervals are so wide that a note says so."""
 
 
-Beside = Callable[[EvaluateResult], Sequence[Mapping[str, Path]]]
-"""Puts comparisons into a result before it is written; gives images of all sides of some sources, by the sides' names."""
+Beside = Callable[[EvaluateResult, Sequence[Features]], Sequence[Mapping[str, Path]]]
+"""Puts comparisons on these features into a result before it is written; gives images of all sides of some sources, by the
+sides' names."""
 
 
 def evaluate(settings: EvaluateSettings, on_progress: OnProgress | None = None, beside: Beside | None = None) -> EvaluateResult:
@@ -135,7 +136,7 @@ def _evaluated(settings: EvaluateSettings, device: torch.device, tell: Tell, bes
     judges = _judges(backends, result)
     result.judges_sharing_training = sharing(judges, result.trained_against)
     result.claims = claims(result, dependent(judges, result.trained_against))
-    rows = beside(result) if beside else ()
+    rows = beside(result, backends) if beside else ()
     result.gates = _gates(result, settings)
     result.seconds = round(time.monotonic() - began, 3)
     _write(result, exhibits(result, subject, rows))

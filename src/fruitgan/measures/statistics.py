@@ -162,10 +162,9 @@ def normal_difference(value: float, values: ArrayLike, n: int) -> Difference:
     """With the interval of `normal_interval` about the measured difference, and the p-value of the same distribution."""
     from scipy.stats import norm
 
-    interval = normal_interval(value, values)
-    reach = interval.high - value
-    p_value = 2 * norm.sf(abs(value) / reach * norm.ppf(0.5 + CONFIDENCE / 2)) if reach else float(not value)
-    return Difference(value=value, interval=interval, p_value=float(p_value), n=n)
+    spread = float(np.std(np.asarray(values, dtype=np.float64), ddof=1))
+    p_value = 2 * norm.sf(abs(value) / spread) if spread else float(not value)
+    return Difference(value=value, interval=normal_interval(value, values), p_value=float(p_value), n=n)
 
 
 def paired_shares(
