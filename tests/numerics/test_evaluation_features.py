@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import itertools
 import math
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -100,19 +98,6 @@ def test_pictures_are_shrunk_with_antialiasing() -> None:
         assert (small == resize(stripes, *small.shape[:2], Image.Resampling.LANCZOS)).all()
 
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks/train_embedding.py"
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_embedding", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_shipped_file_is_small_and_any_other_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert embed.FILE.stat().st_size <= 1_000_000
     assert file_sha256(embed.FILE) == embed.SHA256
@@ -123,20 +108,6 @@ def test_the_shipped_file_is_small_and_any_other_is_refused(tmp_path: Path, monk
     monkeypatch.setattr(embed, "FILE", other)
     with pytest.raises(DataError, match="install fruitgan anew"):
         embed.FruitEmbed()
-
-
-def test_the_network_with_its_norms_folded_gives_the_same_answers(script: ModuleType) -> None:
-    torch.manual_seed(0)
-    trained = script.with_norms(embed.EmbedNetwork())
-    images = torch.rand(6, 3, 64, 64)
-    for _ in range(3):
-        trained(images)  # moves the running statistics
-    folded = script.folded(trained.eval())
-    assert not [module for module in folded.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    with torch.inference_mode():
-        for with_norms, without in zip(trained(images), folded(images), strict=True):
-            assert torch.allclose(with_norms, without, atol=1e-4)
-    assert [x.shape[1:] for x in folded(torch.rand(1, 3, 128, 128))] == [(48, 32, 32), (80, 16, 16), (128, 8, 8)]
 
 
 def striped(period_px: int, colours: tuple[tuple[int, int, int], tuple[int, int, int]]) -> np.ndarray:

@@ -91,11 +91,6 @@ def test_the_keyboard_reaches_everything_that_can_be_used(chromium: Chromium, pa
     assert all(place.endswith((" solid", " auto")) for place in reached)
 
 
-def test_a_page_prints(chromium: Chromium, page: Path) -> None:
-    chromium.open(page)
-    assert chromium.pdf().startswith(b"%PDF")
-
-
 def test_a_request_and_an_error_would_be_noticed(chromium: Chromium, tmp_path: Path) -> None:
     bad = tmp_path / "bad.html"
     bad.write_text('<body style="width: 500px"><img src="http://127.0.0.1:9/x.png"><script>throw new Error("no")</script>')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import json
 import os
@@ -118,10 +117,6 @@ class Chromium:
     def _told(self, method: str) -> list[dict[str, Any]]:
         """The parameters of these events of the open page."""
         return [event["params"] for event in self.events if event.get("method") == method]
-
-    def pdf(self) -> bytes:
-        """The page as printed."""
-        return base64.b64decode(self("Page.printToPDF", printBackground=False)["data"])
 
 
 @contextmanager
