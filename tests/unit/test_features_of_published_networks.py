@@ -221,34 +221,6 @@ def test_the_features_are_what_the_last_layer_is_given(network: nn.Module, safet
     assert features.version in features.resize
 
 
-def test_a_pth_file_is_opened_only_with_the_published_sum(
-    network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "weights.pth"
-    torch.save(network.state_dict(), file)
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "load", lambda *arguments, **options: pytest.fail("opened"))
-        with pytest.raises(DataError, match="published ones begin with 047dcff4"):
-            pretrained.torchvision(network=NETWORK, weights=str(file))
-    right = file_sha256(file)[:8]
-    monkeypatch.setattr(classifiers, "_published_sum", lambda url: right)
-    features = pretrained.torchvision(network=NETWORK, weights=str(file))
-    assert (features.dimensions, features.trained_on) == (1024, "ImageNet")
-
-
-def test_published_weights_are_taken_from_the_cache_and_asked_for_where_offline(
-    network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path))
-    monkeypatch.setenv("FRUITGAN_OFFLINE", "1")
-    with pytest.raises(DataError, match=r"put it from https://download\.pytorch\.org/models/mobilenet_v3_small-047dcff4\.pth"):
-        pretrained.torchvision(network=NETWORK)
-    (tmp_path / "downloads").mkdir()
-    (tmp_path / "downloads/mobilenet_v3_small-047dcff4.pth").write_bytes(b"hostile")
-    with pytest.raises(DataError, match="its sha256 is"):
-        pretrained.torchvision(network=NETWORK)
-
-
 def test_weights_of_another_network_and_networks_without_a_last_linear_layer_are_refused(
     safetensors_file: Path, tmp_path: Path
 ) -> None:
@@ -290,15 +262,25 @@ def test_timm_networks_are_features_and_backbones_and_need_the_extra_and_safeten
             needing()
 
 
-def test_a_torchvision_classifier_is_a_backbone_whose_maps_are_its_layers(
+def test_published_weights_are_opened_with_their_sum_alone_and_make_features_and_a_backbone(
     network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path))
+    monkeypatch.setenv("FRUITGAN_OFFLINE", "1")
+    with pytest.raises(DataError, match=r"put it from https://download\.pytorch\.org/models/mobilenet_v3_small-047dcff4\.pth"):
+        pretrained.torchvision(network=NETWORK)
     file = tmp_path / "downloads" / "mobilenet_v3_small-047dcff4.pth"
     file.parent.mkdir()
     torch.save(network.state_dict(), file)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", lambda *arguments, **options: pytest.fail("opened"))
+        for weights in ("", str(file)):
+            with pytest.raises(DataError, match="published ones begin with 047dcff4"):
+                pretrained.torchvision(network=NETWORK, weights=weights)
     right = file_sha256(file)[:8]
     monkeypatch.setattr(classifiers, "_published_sum", lambda url: right)
-    monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path))
+    features = pretrained.torchvision(network=NETWORK)
+    assert (features.dimensions, features.trained_on) == (1024, "ImageNet")
     backbone = build_backbone(f"torchvision:{NETWORK}", [8, 16])
     images = torch.rand(2, 3, 96, 64) * 2 - 1
     x = scaled((images + 1) / 2)
