@@ -22,10 +22,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 Install = Callable[..., Path]
 
 
-@pytest.fixture(scope="session")
-def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for the whole run, so that what is drawn or unpacked is drawn or unpacked once."""
-    return tmp_path_factory.mktemp("cache")
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One cache for the whole run, for the fixtures of modules too: what is drawn or unpacked is drawn or unpacked once."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FRUITGAN_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(autouse=True)
