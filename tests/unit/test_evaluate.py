@@ -250,6 +250,14 @@ def test_of_very_many_images_a_random_draw_is_measured_and_said_so(dataset: Path
     assert any("of 30 real images 20 are measured" in warning for warning in results[0].warnings)
 
 
+def test_numbers_have_short_names_on_the_first_features_and_torch_fidelitys_on_inception_alone() -> None:
+    asked = evaluating(Path("set"), features=("inception", "colour"))
+    keys = [asked.key(number, name) for name in asked.features for number in ("kid", "fid", "r")]
+    fidelitys = ["kernel_inception_distance_mean", "frechet_inception_distance"]
+    assert keys == [*fidelitys, "r", "kid_colour", "fid_colour", "r_colour"]
+    assert evaluating(Path("set")).key("kid", "colour") == "kid"
+
+
 def test_figures_have_three_digits_and_no_minus_nothing() -> None:
     assert [figure(value) for value in (1234.5, 12.345, 0.0123, -0.0004, 0.0)] == ["1,234", "12.3", "0.012", "0", "0"]
 
