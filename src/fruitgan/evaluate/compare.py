@@ -68,7 +68,11 @@ def compare(settings: CompareSettings, judging: EvaluateSettings, on_progress: O
     real_dir = judging.real_dir or next((folder for folder in beside_them if folder.is_dir()), None)
     if real_dir is None:
         raise DataError(f"{first_dir}: none of those compared has real images; give them with --real-dir DIR")
-    judging = replace(judging, fake_dir=first_dir, real_dir=real_dir, source_dir=judging.source_dir or data_folder(settings))
+    source_dir = judging.source_dir
+    if source_dir is None and settings.data is not None:  # what the manifests' sources are relative to
+        files = find_source(settings.data, domains=settings.domains).files
+        source_dir = Path(os.path.commonpath([os.path.abspath(path.parent) for path in files]))
+    judging = replace(judging, fake_dir=first_dir, real_dir=real_dir, source_dir=source_dir)
     # Pairs first: that there are too few is said before minutes of work.
     pairs = [_Pairs(judging, first, name, folder, tell) for name, folder in others]
     results = []
@@ -143,14 +147,6 @@ def contestants(
         )
         export_dataset(export, _named(name, tell))
     return {name: folder / PREDICTED if (folder / PREDICTED).is_dir() else folder for name, folder in folders.items()}
-
-
-def data_folder(settings: CompareSettings) -> Path | None:
-    """What the manifests' sources are relative to, where the data are known."""
-    if settings.data is None:
-        return None
-    files = find_source(settings.data, domains=settings.domains).files
-    return Path(os.path.commonpath([os.path.abspath(path.parent) for path in files]))
 
 
 def _named(label: str, tell: Tell) -> Callable[[Event], None]:

@@ -39,15 +39,7 @@ from fruitgan.train_detector.detector import (
 from fruitgan.train_detector.protocols import Indices, grouped_folds, half_split
 from fruitgan.train_detector.regression import Logistic, best_trial, features_of, finite, logistic
 from fruitgan.train_detector.settings import FitSettings
-from fruitgan.train_detector.two_sample_test import (
-    CHANGES,
-    Candidate,
-    CrossValidation,
-    Logits,
-    Truth,
-    feature_candidate,
-    pixel_candidate,
-)
+from fruitgan.train_detector.two_sample_test import CHANGES, Candidate, CrossValidation, Logits, Truth
 
 FOLDS = 5
 QUICK_FOLDS = 3
@@ -187,7 +179,7 @@ class TwoSampleTest:
         if columns := getattr(backend, "columns", None):
             self.strides[name] = columns()
         values, build = finite(seen.values, name), lambda: Logistic(backend)
-        return feature_candidate(name, build, backend.prepare, values, self.device, backend.trained_on)
+        return c2st.feature_candidate(name, build, backend.prepare, values, self.device, backend.trained_on)
 
     def _on_pixels(self, name: str) -> Candidate:
         choice = choose_detector(name, {}, None, self.sizes)
@@ -204,11 +196,12 @@ class TwoSampleTest:
         dataset = self.datasets[size_px]
         if not isinstance(network, LinearDetector):
             fitting = FitSettings(epochs=EPOCHS, patience=PATIENCE, seed=self.seed)
-            return pixel_candidate(name, choice, dataset, fitting, self.device)
+            return c2st.pixel_candidate(name, choice, dataset, fitting, self.device)
         everything, built = np.arange(len(dataset), dtype=np.int64), detectors.build(choice).to(self.device)
         told = partial(Progress, f"features {name}", total=len(dataset))
         seen = features_of(built, dataset, everything, self.device, on_done=lambda count: self.tell(told(count)))
-        return feature_candidate(name, lambda: detectors.build(choice), partial(squashed, side_px=size_px), seen, self.device)
+        build, prepare = partial(detectors.build, choice), partial(squashed, side_px=size_px)
+        return c2st.feature_candidate(name, build, prepare, seen, self.device)
 
     def cross_validate(self, trained: Sequence[Candidate]) -> tuple[DetectorResult, list[Row], CrossValidation]:
         """The strongest by nested grouped cross-validation, all of them in the same folds, and the one test.

@@ -10,15 +10,7 @@ from pathlib import Path
 from fruitgan.data.remote import at_hand
 from fruitgan.errors import DataError, UsageError
 from fruitgan.evaluate.results import EvaluateResult, Row
-from fruitgan.evaluate.settings import (
-    ALL,
-    DEFAULT_METRICS,
-    INCEPTION_KEYS,
-    NETWORK_FAMILIES,
-    RATIO,
-    SHAPELESS,
-    EvaluateSettings,
-)
+from fruitgan.evaluate.settings import ALL, DEFAULT_METRICS, INCEPTION_KEYS, RATIO, SHAPELESS, EvaluateSettings
 from fruitgan.evaluate.sources import Subject, images_of
 from fruitgan.images import resize
 from fruitgan.measures.contracts import Features, Metric, PairMetric, SetMetric, TrainingMetric, features, metrics
@@ -80,8 +72,6 @@ def build_features(settings: EvaluateSettings, name: str) -> Features:
         UsageError: there is no such one.
         DataError, EnvironmentProblem: its weights or its package are missing.
     """
-    if name in NETWORK_FAMILIES:
-        raise UsageError(f"--features {name}: which network? Such as {name}:resnet50")
     options = {"weights": str(settings.weights[name])} if name in settings.weights else {}
     backend: Features = features.build(features.choose(name, options))
     return backend

@@ -85,6 +85,9 @@ class EvaluateSettings:
                 raise UsageError(f"{what}: give at least one")
             if len(set(names)) < len(names):
                 raise UsageError(f"{what}: {', '.join(names)}: one of them is named twice")
+        for name in self.features:
+            if name in NETWORK_FAMILIES:
+                raise UsageError(f"--features {name}: which network? Such as {name}:resnet50")
         if self.detector is not None and self.attackers:
             raise UsageError("--detector and --attackers both say which detectors; give one of them")
         for name in self.weights:
