@@ -221,11 +221,12 @@ def locate(wanted: str | None = None, runs: Path = RUNS) -> Path:
 
     Raises:
         UsageError: an unknown name.
-        DataError: no such file, a run that has none yet, or none at all; what the Hub has is damaged.
+        DataError: no such file, or a run that has none yet; what the Hub has is damaged.
         EnvironmentProblem: the Hub cannot be reached, or needs a login or a package.
     """
     if wanted is None:
-        return _newest(runs)
+        made = [path for path in runs.glob(f"*/{FILE_NAME}") if path.is_file()]
+        return max(made, key=lambda path: path.stat().st_mtime_ns, default=shipped())
     if (advice := about_address(wanted)) is not None:
         raise UsageError(f"--bundle {wanted}: {advice}")
     path = Path(wanted)
@@ -277,18 +278,6 @@ def _of_step(run: str, step: int, runs: Path) -> Path:
         there = ", ".join(map(str, sorted(files))) or "none"
         raise UsageError(f"{run}@{step}: no checkpoint of that step has a bundle; those that do: {there}")
     return files[step]
-
-
-def _newest(runs: Path) -> Path:
-    made = sorted((path.stat().st_mtime_ns, path) for path in runs.glob(f"*/{FILE_NAME}") if path.is_file())
-    if made:
-        return made[-1][1]
-    names = shipped_names()
-    if not names:
-        raise DataError(
-            f"no bundle: {runs} holds no finished run and none ships; train one (fruitgan train-gan) or give --bundle"
-        )
-    return shipped(DEFAULT_SHIPPED if DEFAULT_SHIPPED in names else names[0])
 
 
 def shipped_names() -> list[str]:

@@ -94,20 +94,19 @@ def pushed(settings: PushSettings, on_progress: OnProgress | None = None) -> Pus
     path = locate(settings.bundle, settings.runs)
     config = path.parent / "config.json"
     data = ADDRESS.fullmatch(str(read_json(config)["settings"].get("data"))) if config.is_file() else None
-    with hub(name):
-        card = readme(load(path), name, data[1] if data else None)
-    files: dict[str, Path | bytes] = {FILE_NAME: path, "README.md": card.encode()}
-    if settings.samples:
-        sheets = sorted((path.parent / SAMPLES).glob("*.png"))
-        if not sheets:
-            raise UsageError(f"--samples: no sample sheets beside {path}; push a run's name, or leave --samples out")
-        files[f"{SAMPLES}.png"] = sheets[-1]
+    sheets = sorted((path.parent / SAMPLES).glob("*.png"))
+    if settings.samples and not sheets:
+        raise UsageError(f"--samples: no sample sheets beside {path}; push a run's name, or leave --samples out")
     with hub(name) as library, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what the Hub would like to see in a README
         if is_offline() or library.is_offline_mode():
             raise EnvironmentProblem(f"{name}: nothing is pushed while FRUITGAN_OFFLINE or HF_HUB_OFFLINE is set")
         if library.get_token() is None:
             raise EnvironmentProblem(f"{name}: to push, {LOGIN}")
+        card = readme(load(path), name, data[1] if data else None)
+        files: dict[str, Path | bytes] = {FILE_NAME: path, "README.md": card.encode()}
+        if settings.samples:
+            files[f"{SAMPLES}.png"] = sheets[-1]
         api = library.HfApi(library_name="fruitgan", library_version=__version__)
         url = str(api.create_repo(name, private=not settings.public, exist_ok=True))
         private = bool(api.repo_info(name).private)
@@ -116,9 +115,7 @@ def pushed(settings: PushSettings, on_progress: OnProgress | None = None) -> Pus
             raise UsageError(f"{name}: is there and {hint}: nothing was pushed")
         library.utils.disable_progress_bars()
         (on_progress or silent)(Note(f"{name}: pushing {', '.join(files)}"))
-        add = [
-            library.CommitOperationAdd(place, str(file) if isinstance(file, Path) else file) for place, file in files.items()
-        ]
+        add = [library.CommitOperationAdd(place, file) for place, file in files.items()]
         try:
             commit = api.create_commit(name, add, commit_message=f"{path.name} by fruitgan {__version__}").oid
         except (ValueError, RuntimeError) as error:

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,12 +24,11 @@ from fruitgan.engines.contracts import Engine, Images, Machine, Weights, engines
 from fruitgan.errors import DataError, FruitganError, UsageError, is_out_of_memory, needing
 from fruitgan.files import write_atomically
 from fruitgan.machine import cache_folder, cores, may_have_gpu
-from fruitgan.progress import Note, silent
+from fruitgan.progress import Note, OnProgress, silent
 from fruitgan.registry import OWN_PACKAGE, Choice, Registry
 from fruitgan.settings import SHIPPED, from_json, read_json, to_json
 
 AUTO = "auto"
-Tell = Callable[[Note], object]
 FORMAT = 2
 """Raised whenever other graphs are written, so that older ones in a cache are not used."""
 INPUT, OUTPUT = "images", "translated"
@@ -125,7 +124,7 @@ def open_engine(
     images: int,
     *,
     scale: str | int = AUTO,
-    tell: Tell = silent,
+    tell: OnProgress = silent,
     **machine: Unpack[Machine],
 ) -> tuple[str, Engine]:
     """The name of the engine, `auto` being the fastest here, and the engine for so many images.
@@ -145,7 +144,7 @@ def engine_name(
     weights: Weights,
     *,
     scale: str | int = AUTO,
-    tell: Tell = silent,
+    tell: OnProgress = silent,
     **machine: Unpack[Machine],
 ) -> str:
     """The name of the engine, where `auto` is asked for the fastest.

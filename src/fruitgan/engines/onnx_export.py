@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fruitgan.engines.contracts import Weights
 from fruitgan.engines.onnx_engine import FORMAT, INPUT, OUTPUT, About, Graph, sha256
-from fruitgan.errors import DataError
+from fruitgan.errors import DataError, reason_of
 from fruitgan.images import signed_from_unit, unit_from_signed
 from fruitgan.networks.contracts import Generator, generators
 from fruitgan.networks.layers import InstanceNorm
@@ -79,8 +79,7 @@ def export(generator: Choice, weights: Weights) -> Graph:
                 verbose=False,
             )
     except Exception as error:  # the exporter raises what it likes on a network that it cannot follow
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DataError(f"the generator {generator.name} cannot be written as an ONNX graph: {reason}") from error
+        raise DataError(f"the generator {generator.name} cannot be written as an ONNX graph: {reason_of(error)}") from error
     assert program is not None
     model = program.model_proto
     used = _open_weights(model, shapes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import threading
 from typing import Any, Unpack
 
@@ -39,7 +40,6 @@ class TorchEngine(Engine):
         self.precision: Precision = machine.get("precision", "auto")
         self.network: Generator = build_for(generators, generator, weights)
         self.network.requires_grad_(False).eval().to(self.device)
-        self._reach: Reach | None = None
         self._turn = threading.Lock()
         self._all_threads = torch.get_num_threads()
         # Elsewhere torch takes a number of threads for good, and warns of a second.
@@ -74,8 +74,6 @@ class TorchEngine(Engine):
 
     def _run_large(self, images: Images) -> Images:
         """Whole where the memory allows, else in tiles, which take several times as long; as `_run`."""
-        if self._reach is None:
-            self._reach = reach_of(self.network)
         room = self._room_bytes()
         if len(images) > 1 or self._reach.bytes(*images.shape[1:3]) <= room:
             return self._run(images)
@@ -88,6 +86,10 @@ class TorchEngine(Engine):
         network = copy.deepcopy(self.network, shared)
         with freed_memory_returned():
             return in_tiles(network, lambda part: self._run(part, network), images, tile_px=side, halo_px=self._reach.halo_px)
+
+    @functools.cached_property
+    def _reach(self) -> Reach:
+        return reach_of(self.network)
 
     def _room_bytes(self) -> int:
         """How much memory one picture may take."""

@@ -24,7 +24,7 @@ from fruitgan.engines.onnx_engine import AUTO, engine_name, open_engine
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.files import check_writable, remove_abandoned, write_atomically
 from fruitgan.parallel import Shard, connected
-from fruitgan.progress import Note, OnProgress, Progress
+from fruitgan.progress import Note, OnProgress, Progress, silent
 from fruitgan.registry import suggestion
 from fruitgan.settings import RUNS, Precision, to_json, typed
 from fruitgan.translate.pictures import ADDRESS, TRAINED_AGAINST, Format, Kept, contact_sheet
@@ -170,7 +170,7 @@ def translate(
         FruitganError: the results cannot be written.
     """
     begin = time.monotonic()
-    tell = on_progress or (lambda event: None)
+    tell = on_progress or silent
     planned, found = make_plan(settings, stdin)
     address = pinned(settings.bundle)
     path = locate(address or settings.bundle, settings.runs)
