@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from picture_files import write_fruit_domains
-from trainings import stop_after
+from trainings import SMALL, stop_after
 from typed_commands import run_json
 
 from fruitgan import bundle as bundles
@@ -40,12 +39,8 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run on a few drawn fruit."""
     folder = tmp_path_factory.mktemp("teacher")
     data = write_fruit_domains(folder / "pear2plum", 10, 48, fruit_a="apple")
-    narrow = {"generator_options": {"base_channels": "4", "blocks": "1"}, "discriminator_options": {"base_channels": "4"}}
-    settings = TrainGanSettings(
-        data=str(data), recipe="fast", image_size=48, batch_size=1, steps=2, gpu="none", precision="fp32",
-        threads=1, out=folder / "runs", name="teacher", **narrow,
-    )  # fmt: skip
-    return train_gan(settings).run
+    given = {**SMALL, "image_size": 48, "steps": 2}
+    return train_gan(TrainGanSettings(data=str(data), out=folder / "runs", name="teacher", **given)).run
 
 
 def test_a_student_is_taught_on_its_teachers_images_and_measured(
@@ -80,9 +75,8 @@ def test_a_stopped_lesson_goes_on_to_the_same_student_with_no_other_teacher_and_
     shut = gates.Gate("psnr_a2b", 20.0, 28.0, False, "dB")
     monkeypatch.setattr("fruitgan.distill.job.measure", lambda **_: (shut,))  # measuring takes longer than a few small steps
     whole = run_json(capsys, "distill", "--teacher", teacher, *STUDENT, "--steps", "3", "--out", tmp_path)
-    options: dict[str, Any] = {"generator": "lite-u", "generator_options": {"base_channels": "4", "blocks": "1"}}
-    options |= {"batch_size": 1, "gpu": "none", "precision": "fp32", "threads": 1, "steps": 3}
-    halves = TrainGanSettings(**options, out=tmp_path, name="halves")
+    student = {key: SMALL[key] for key in ("generator_options", "batch_size", "precision", "gpu", "threads")}
+    halves = TrainGanSettings(**student, generator="lite-u", steps=3, out=tmp_path, name="halves")
     assert gates.distill(gates.DistillSettings(teacher=str(teacher), training=halves), stop_after(1)).training.step == 1
     assert main(["distill", "--resume", "halves", "--teacher", "apple2orange", "--out", str(tmp_path)]) == 2
     assert "--teacher cannot change in a resumed run" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from picture_files import write_fruit_domains
+from trainings import SMALL
 
 from fruitgan import bundle as bundles
 from fruitgan.cli import main
@@ -15,8 +16,6 @@ from fruitgan.data.decode import decode
 from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.settings import TrainGanSettings
 
-NARROW = {"generator_options": {"base_channels": "4", "blocks": "1"}, "discriminator_options": {"base_channels": "4"}}
-SMALL = {"image_size": 48, "batch_size": 1, "steps": 2, "gpu": "none", "threads": 1, "precision": "fp32", **NARROW}
 Typed = Callable[..., tuple[int, str, str]]
 
 
@@ -29,7 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr("fruitgan.train_gan.segment.OBSERVE_STEPS", 1)
         for name, recipe in (("one", "cut"), ("both", "fast")):
             out = folder / "runs" / "train-gan"
-            train_gan(TrainGanSettings(data=str(data), out=out, name=name, recipe=recipe, log_every=1, **SMALL))
+            given = {**SMALL, "recipe": recipe, "image_size": 48, "steps": 2, "log_every": 1}
+            train_gan(TrainGanSettings(data=str(data), out=out, name=name, **given))
     return folder
 
 

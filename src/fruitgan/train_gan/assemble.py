@@ -201,8 +201,6 @@ def _check_fit(plan: Plan, objective: Objective) -> None:
 
 def make_trainer(plan: Plan, datasets: Datasets, objective: Objective, device: torch.device, log_every: int) -> Trainer:
     """The trainer at step 0."""
-    if device.type == "cpu":
-        keep_freed_memory()
     sampler = Sampler(len(datasets.a), len(datasets.b), plan.recipe.batch_size, plan.seed, plan.recipe.pairing)
     loader = BatchLoader(
         datasets.a,
@@ -221,6 +219,8 @@ def bare_trainer(
     plan: Plan, objective: Objective, loader: Loader, steps_per_epoch: int, device: torch.device, log_every: int
 ) -> Trainer:
     """The trainer at step 0, on the batches of any loader."""
+    if device.type == "cpu":
+        keep_freed_memory()
     return Trainer(
         objective,
         plan.recipe,

@@ -23,7 +23,6 @@ from fruitgan.device import (
     choose_device,
     fastest_threads,
     fixed_threads,
-    keep_freed_memory,
     seconds_by_threads,
     using_threads,
 )
@@ -89,8 +88,6 @@ def estimate(settings: TrainGanSettings) -> Estimate:
         As `train_gan`, for what would stop it at once.
     """
     device = choose_device(settings.gpu, settings.device)
-    if device.type == "cpu":
-        keep_freed_memory()
     plan = make_plan(settings, device)
     source = find_source(settings.data, settings.data_a, settings.data_b, settings.domains)
     objective = make_objective(plan)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 import time
 from collections.abc import Iterator
@@ -154,8 +153,8 @@ class _Job:
             plan = dataclasses.replace(plan, preprocessing=with_found_range(plan.preprocessing, training_images, tell))
         held: tuple[ImageDataset, ...] = ()
         if self.settings.evaluate_every is not None:
-            source, held = ranks().in_turn(functools.partial(hold_out, source, plan, tell))
-        datasets = dataclasses.replace(ranks().in_turn(functools.partial(load_datasets, plan, source, tell)), held_out=held)
+            source, held = ranks().in_turn(lambda: hold_out(source, plan, tell))
+        datasets = dataclasses.replace(ranks().in_turn(lambda: load_datasets(plan, source, tell)), held_out=held)
         self.listener.warn(*source.notes, *(datasets.notes if is_new else ()))  # a resumed run has said them
         if is_new and not self.settings.allow_overlap:
             refuse_overlap(source, datasets)
