@@ -80,7 +80,6 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         *,
         version: str = "1.0",
         folder: str = "site",
-        module: str = "",
     ) -> Path:
         site = tmp_path / folder
         about = site / f"{package.replace('-', '_')}-{version}.dist-info"
@@ -90,7 +89,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         for group, points in entry_points.items():
             lines += [f"[fruitgan.{group}]", *(f"{name} = {target}" for name, target in points.items())]
         (about / "entry_points.txt").write_text("\n".join(lines) + "\n")
-        (site / f"{module or package.replace('-', '_')}.py").write_text(source)
+        (site / f"{package.replace('-', '_')}.py").write_text(source)
         monkeypatch.syspath_prepend(site)
         registry.forget()
         return site

@@ -156,7 +156,7 @@ def grow(trees: int = 1) -> None:
 def cut() -> None:
     "Cut."
 """
-    install("orchard", {"commands": {"orchard": "orchard:app"}}, source, module="orchard")
+    install("orchard", {"commands": {"orchard": "orchard:app"}}, source)
     assert main(["orchard", "grow", "--trees", "3", "--debug"]) == 0
     assert capsys.readouterr().out == "trees 3\n"
     assert main(["orchard", "grwo"]) == 2

@@ -14,7 +14,7 @@ from typed_commands import run_json
 
 from fruitgan import registry
 from fruitgan.cli import main
-from fruitgan.networks.contracts import detectors, generators
+from fruitgan.networks.contracts import detectors
 
 Capture = pytest.CaptureFixture[str]
 PLUGIN = Path(__file__).parents[1] / "plugin"
@@ -72,12 +72,13 @@ def plugged(site: Path, tmp_path: Path) -> Iterator[Callable[[], None]]:
     unplug()
 
 
-def test_it_is_listed_with_its_package_and_version(plugged: object, capsys: Capture) -> None:
+def test_it_is_listed_with_its_package_and_version_and_its_detector_judges(plugged: object, capsys: Capture) -> None:
     listed = run_json(capsys, "list")
     kinds = (("generators", "plum-affine"), ("detectors", "plum-brightness"), ("trackers", "trackio"), ("commands", "plum"))
     for kind, name in kinds:
         found = [entry for entry in listed[kind] if entry["name"] == name]
         assert [(entry["package"], entry["version"]) for entry in found] == [("fruitgan-plum", "0.3.0")]
+    assert detectors.build(detectors.choose("plum-brightness"))(torch.rand(4, 3, 32, 32)).shape == (4,)
 
 
 def test_its_command_is_in_the_help_runs_and_fails_as_ours(
@@ -117,13 +118,3 @@ def test_a_training_with_its_generator_and_tracker_translates_and_names_it_where
     plugged()
     assert main([*translate, "--overwrite"]) == 4
     assert "pip install fruitgan-plum" in capsys.readouterr().err
-
-
-def test_its_networks_keep_the_contracts(plugged: object) -> None:
-    choice = generators.choose("plum-affine", {"base_channels": "4"})
-    assert (choice.package, choice.version, choice.options) == ("fruitgan-plum", "0.3.0", {"base_channels": 4, "slope": 0.2})
-    x = torch.rand(2, 3, 5, 7) * 2 - 1
-    made = generators.build(choice)(x)
-    assert made.shape == x.shape
-    assert made.abs().max() <= 1
-    assert detectors.build(detectors.choose("plum-brightness"))(torch.rand(4, 3, 32, 32)).shape == (4,)

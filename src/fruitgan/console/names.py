@@ -6,18 +6,17 @@ is refused before anything heavy is imported; a job checks it again. What is her
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fruitgan.errors import UsageError, about_address, shown
 from fruitgan.registry import Registry, suggestion
-from fruitgan.settings import SHIPPED
+from fruitgan.settings import SHIPPED, from_json
 
 FILES = {"": "config.json", "train-gan": "bundle.safetensors", "train-detector": "detector.safetensors"}
 """What a run of a kind has, by the folder that its kind's runs lie in; of any kind: a config."""
@@ -43,18 +42,15 @@ def registered(kind: str, *besides: str, several: bool = False) -> dict[str, Any
                 registry.owner(name)
         return found if several else value
 
-    def complete(incomplete: str) -> list[str]:
-        before, comma, begun = incomplete.rpartition(",") if several else ("", "", incomplete)
-        return [f"{before}{comma}{name}" for name in _that_begin(begun, [*registry.names(), *besides])]
-
-    return {"callback": check, "autocompletion": complete}
+    return {"callback": check, **completed(registry.names, lambda: besides)}
 
 
 def one_of(what: str, *sources: Callable[[], Iterable[str]]) -> dict[str, Any]:
     """For an option that takes a name from these sources, a run's name, a path or an address: its check and its completion."""
 
     def check(value: str | None) -> str | None:
-        if value and not _is_path(value) and not {":", "@"} & set(value) and not any(path.name == value for path in _runs("*")):
+        here = [path.name for path in Path("runs").glob("*/*")]
+        if value and not _is_path(value) and not {":", "@"} & set(value) and value not in here:
             known = sorted({name for source in sources for name in source()})
             if value not in known:
                 raise UsageError(f"no {what} named {value!r}: {suggestion(value, known)}")
@@ -64,10 +60,12 @@ def one_of(what: str, *sources: Callable[[], Iterable[str]]) -> dict[str, Any]:
 
 
 def completed(*sources: Callable[[], Iterable[str]]) -> dict[str, Any]:
-    """For an option that takes a name from these sources, or a path: its completion."""
+    """For an option that takes a name from these sources, or several with commas, or a path: its completion."""
 
     def complete(incomplete: str) -> list[str]:
-        return _that_begin(incomplete, sorted({name for source in sources for name in source()}))
+        before, comma, begun = incomplete.rpartition(",")
+        found = sorted({name for source in sources for name in source()})
+        return [f"{before}{comma}{name}" for name in found if name.startswith(begun)]
 
     return {"autocompletion": complete}
 
@@ -79,15 +77,7 @@ def bundles() -> list[str]:
 
 def runs(kind: str = "") -> Callable[[], list[str]]:
     """The names of the runs here: of `train-gan` and so on, or of all kinds."""
-    return lambda: [path.name for path in _runs(kind or "*") if (path / FILES[kind]).exists()]
-
-
-def _runs(kind: str) -> Iterator[Path]:
-    return Path("runs").glob(f"{kind}/*")
-
-
-def _that_begin(begun: str, names: Iterable[str]) -> list[str]:
-    return [name for name in names if name.startswith(begun)]
+    return lambda: [path.name for path in Path("runs").glob(f"{kind or '*'}/*") if (path / FILES[kind]).exists()]
 
 
 def _is_path(name: str) -> bool:
@@ -141,20 +131,17 @@ class Kind:
 
     def checked(self, value: Any) -> Any:
         """The value as the option wants it, as strict as TOML itself. Raises: ValueError if it does not fit."""
-        if self.annotation in (int, float):
-            fits = type(value) is int or (type(value) is float and self.annotation is float and math.isfinite(value))
-            least = -LARGEST if self.least is None else self.least
-            if not fits or not least <= value <= (LARGEST if self.most is None else self.most):
-                raise ValueError
-            return self.annotation(value)
-        if self.annotation is bool or typing.get_origin(self.annotation) is typing.Literal:
-            allowed = (True, False) if self.annotation is bool else typing.get_args(self.annotation)
-            if not any(type(value) is type(word) and value == word for word in allowed):
-                raise ValueError
-            return value
-        if not isinstance(value, (str, Path)) or "\0" in str(value) or (self.annotation is Path and not str(value)):
+        if "\0" in str(value) or (self.annotation is Path and not str(value)):
             raise ValueError
-        return self.annotation(value)
+        try:
+            found = from_json(self.annotation, value)
+        except UsageError as error:  # the option has its own words for what is expected
+            raise ValueError from error
+        if self.annotation in (int, float):
+            least, most = (-LARGEST if self.least is None else self.least), (LARGEST if self.most is None else self.most)
+            if not least <= found <= most:
+                raise ValueError
+        return found
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
         """The option's value, asked for by typer as of its own runtime parameter.
