@@ -16,7 +16,6 @@ from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.numbers import claim_of, claims
 from fruitgan.evaluate.sources import dependent, sharing, trained_against
 from fruitgan.measures.contracts import features
-from fruitgan.measures.features.weightless import RandomNetworks
 from fruitgan.measures.statistics import Interval
 from fruitgan.translate.pictures import encode
 
@@ -149,22 +148,20 @@ def test_nearer_is_claimed_from_a_tenth_of_the_way_on(
     assert claims(SimpleNamespace(numbers={}, ratios={"r": None})) == []
 
 
-def test_shared_training_stands_beside_each_number_it_concerns(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RandomNetworks, "trained_on", "ImageNet")
+def test_shared_training_stands_beside_each_number_it_concerns(dataset: Path) -> None:
     card(dataset, [LITE])
-    judges = ("efficientnet-lite1", "logistic")
-    result = evaluate(evaluating(dataset, detector=None, attackers=judges, features=("random", "colour"), metrics=("kid",)))
+    backends = ("efficientnet-lite1", "colour")
+    result = evaluate(evaluating(dataset, detector=None, attackers=("logistic",), features=backends, metrics=("kid",)))
     values = json.loads(result.file.read_text())
     assert values["trained_against"] == [LITE]
-    assert values["judges_sharing_training"] == ["random", "efficientnet-lite1", "logistic:random"]
+    assert values["judges_sharing_training"] == ["efficientnet-lite1", "logistic:efficientnet-lite1"]
     assert values["kid"]["shares_training"] is True
     assert "shares_training" not in values["kid_colour"]
-    by_name = {row["name"]: row.get("shares_training") for row in values["detectors"]}
-    assert by_name == {"efficientnet-lite1": True, "logistic:random": True, "logistic:colour": None}
-    assert {row["name"]: row["trained_on"] for row in values["detectors"]}["efficientnet-lite1"] == LITE
+    by_name = {row["name"]: (row["trained_on"], row.get("shares_training")) for row in values["detectors"]}
+    assert by_name == {"logistic:efficientnet-lite1": (LITE, True), "logistic:colour": ("", None)}
     page = result.report.read_text()
-    assert "KID x 100, random (shared training)" in page
-    assert "logistic:random (shared training)" in page
+    assert "KID x 100, efficientnet-lite1 (shared training)" in page
+    assert "logistic:efficientnet-lite1 (shared training)" in page
     assert f"The generator was trained against: {LITE}." in page
 
 
