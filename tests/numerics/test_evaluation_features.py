@@ -31,7 +31,7 @@ from fruitgan.measures.features.weightless import (
     neighbour_relations,
     random_filters,
 )
-from fruitgan.measures.metrics import spectrum, structure, wasserstein
+from fruitgan.measures.metrics import own_features, structure
 
 
 def test_lab_is_that_of_kornia() -> None:
@@ -141,7 +141,7 @@ def test_power_is_that_of_the_sum_over_all_pixels() -> None:
     luma = image[0] @ np.array([0.299, 0.587, 0.114])
     window = [0.5 - 0.5 * math.cos(2 * math.pi * i / size) for i in range(size)]
     total = sum((a * b) ** 2 for a in window for b in window)
-    found = spectrum.power(torch.from_numpy(image).permute(0, 3, 1, 2))[0].numpy()
+    found = own_features.power(torch.from_numpy(image).permute(0, 3, 1, 2))[0].numpy()
     for u, v in itertools.product(range(size), repeat=2):
         amplitude = sum(
             (luma[y, x] - luma.mean()) * window[y] * window[x] * np.exp(-2j * math.pi * (u * y + v * x) / size)
@@ -154,7 +154,7 @@ def test_power_is_that_of_the_sum_over_all_pixels() -> None:
 def test_the_radial_mean_is_that_over_the_places_of_a_ring() -> None:
     size = 128
     plane = RANDOM.normal(size=(size, size))
-    found = spectrum.radial_means(torch.from_numpy(plane)[None])[0].numpy()
+    found = own_features.radial_means(torch.from_numpy(plane)[None])[0].numpy()
     for k in (1, 5, 40, 64):
         ring = [
             plane[y, x] for y in range(size) for x in range(size) if round(math.hypot(min(y, size - y), min(x, size - x))) == k
@@ -165,13 +165,13 @@ def test_the_radial_mean_is_that_over_the_places_of_a_ring() -> None:
 def test_white_noise_has_a_flat_spectrum_at_its_own_power_whatever_its_size() -> None:
     for size in (64, 128):
         noise = 0.5 + RANDOM.normal(0, 0.1, size=(80, size, size, 1)).repeat(3, axis=3)
-        mean = described(spectrum.PowerSpectrum(), noise).mean(0)
+        mean = described(own_features.PowerSpectrum(), noise).mean(0)
         # The mean of the logarithm of an exponential variable is minus Euler's constant.
         expected = 10 * math.log10(0.01) - 10 / math.log(10) * 0.5772
         assert np.abs(mean[8:64] - expected).max() < 0.6  # the innermost rings hold few places
-        half = described(spectrum.PowerSpectrum(), (noise - 0.5) / 2 + 0.5)  # a quarter of the power
-        metric = spectrum.SpectrumMetric(resamples=20)
-        assert metric.compute(described(spectrum.PowerSpectrum(), noise), half) == pytest.approx(6.02, abs=0.01)
+        half = described(own_features.PowerSpectrum(), (noise - 0.5) / 2 + 0.5)  # a quarter of the power
+        metric = own_features.SpectrumMetric(resamples=20)
+        assert metric.compute(described(own_features.PowerSpectrum(), noise), half) == pytest.approx(6.02, abs=0.01)
         # The logarithm of a mean of some three independent powers lies about 1 dB too low.
         assert (mean[64:] > -1.6).all()
         assert (mean[64:] < 0.5).all()
@@ -183,23 +183,23 @@ def test_an_upsampler_that_leaves_a_checkerboard_shows_its_peak_and_a_smooth_one
     smooth = gaussian_filter(noise, (0, 1, 1, 0)).repeat(3, axis=3) * 0.3 + 0.5
     board = smooth.copy()
     board[:, ::period, ::period] += 0.03
-    found = [described(spectrum.PowerSpectrum(), images) for images in (smooth, board)]
+    found = [described(own_features.PowerSpectrum(), images) for images in (smooth, board)]
     excess = found[1][:, 64 + place].mean() - found[0][:, 64 + place].mean()
     assert excess > 10
-    metric = spectrum.UpsamplingPeaks(resamples=20)
+    metric = own_features.UpsamplingPeaks(resamples=20)
     assert metric.compute(found[0], found[1]) == pytest.approx(max(excess, metric.compute(found[0], found[1])))
     assert abs(metric.compute(found[0][:6], found[0][6:])) < 3
 
 
 def test_the_colour_distance_is_scipys_along_each_direction() -> None:
     images = [RANDOM.uniform(0, 0.8, size=(3, 64, 64, 3)), RANDOM.uniform(0.1, 1, size=(4, 64, 64, 3)) ** 2]
-    real, fake = (described(wasserstein.LabDistribution(), side) for side in images)
+    real, fake = (described(own_features.LabDistribution(), side) for side in images)
     pixels = [lab_of_srgb(torch.from_numpy(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).reshape(-1, 3).numpy() for x in images]
-    found = wasserstein._distances(real, fake)
-    for value, direction in zip(found, wasserstein.directions(), strict=True):
+    found = own_features.lab_distances(real, fake)
+    for value, direction in zip(found, own_features.directions(), strict=True):
         assert np.linalg.norm(direction) == pytest.approx(1)
         assert value == pytest.approx(wasserstein_distance(pixels[0] @ direction, pixels[1] @ direction), abs=0.1)
-    metric = wasserstein.LabDistance(resamples=20)
+    metric = own_features.LabDistance(resamples=20)
     assert metric.compute(real, fake) == pytest.approx(found[3:].mean())
     assert metric.compute(real, real) == 0
 
@@ -207,7 +207,7 @@ def test_the_colour_distance_is_scipys_along_each_direction() -> None:
 def test_no_colour_lies_beyond_the_ends_of_the_colour_distance() -> None:
     corners = torch.tensor(list(itertools.product((0.0, 1.0), repeat=3))).T.reshape(1, 3, 1, 8)
     lab = lab_of_srgb(corners)[0, :, 0] - torch.tensor([50.0, 0, 0])[:, None]
-    assert float(lab.norm(dim=0).max()) < wasserstein.HIGH
+    assert float(lab.norm(dim=0).max()) < own_features.LAB_HIGH
 
 
 def test_self_similarity_is_that_of_a_double_loop_and_blind_to_a_change_of_all_places_alike() -> None:

@@ -17,7 +17,7 @@ from fruitgan.evaluate.results import EvaluateResult
 from fruitgan.evaluate.sources import Subject
 from fruitgan.evaluate.wording import Row
 from fruitgan.images import Pixels, resize
-from fruitgan.measures.metrics.spectrum import FREQUENCIES, PowerSpectrum
+from fruitgan.measures.metrics.own_features import FREQUENCIES, PowerSpectrum
 from fruitgan.progress import duration
 from fruitgan.report.page import inline_images, render
 from fruitgan.report.plots import Line, Panel, line_plot
