@@ -79,7 +79,7 @@ def detectors_named(names: Sequence[str], quick: bool) -> tuple[str, ...]:
 
 
 def fold_mean(statistic: Callable[[Logits, Truth], Any], logits: Logits, generated: Truth, fold: Indices) -> Any:
-    """Mean of a number, or of an array, over the folds: each had a detector of its own, with a scale of logits of its own.
+    """Mean of a number, or of a row of them, over the folds: each had a detector, and so a scale of logits, of its own.
 
     Folds without images of both classes count for nothing.
 
