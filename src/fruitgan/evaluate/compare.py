@@ -82,18 +82,13 @@ def compare(settings: CompareSettings, judging: EvaluateSettings, on_progress: O
 
     def beside(its: EvaluateResult, backends: Sequence[Features]) -> list[dict[str, Path]]:
         its.compare = [one.compared(its, result, backends) for one, result in zip(pairs, results, strict=True)]
-        return _rows_of_all(first, pairs)
+        partners = {one.other: {a.path: b.path for a, b in zip(*one.fakes, strict=True)} for one in pairs}
+        common = [image.path for image in pairs[0].fakes[0] if all(image.path in known for known in partners.values())]
+        places = np.linspace(0, len(common) - 1, min(len(common), SHOWN_SOURCES)).round().astype(int)
+        shown = [common[place] for place in places]  # some sources that all sides have
+        return [{first: path} | {other: known[path] for other, known in partners.items()} for path in shown]
 
     return evaluate(replace(judging, out=out), _named(first, tell), beside)
-
-
-def _rows_of_all(first: str, pairs: Sequence[_Pairs]) -> list[dict[str, Path]]:
-    """Of some sources that all sides have, the images of each side by its name, the first one's first."""
-    partners = [{a.path: b.path for a, b in zip(*one.fakes, strict=True)} for one in pairs]
-    common = [image.path for image in pairs[0].fakes[0] if all(image.path in known for known in partners)]
-    places = np.linspace(0, len(common) - 1, min(len(common), SHOWN_SOURCES)).round().astype(int)
-    sides = [{first: path} | {one.other: known[path] for one, known in zip(pairs, partners, strict=True)} for path in common]
-    return [sides[place] for place in places]
 
 
 def labels(runs: Sequence[str]) -> list[str]:
