@@ -18,7 +18,7 @@ from fruitgan.data.groups import merged_groups
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.data.remote import SUFFIX, is_elsewhere
 from fruitgan.device import choose_device, chosen_threads, using_threads
-from fruitgan.errors import DataError, Stopped, UsageError
+from fruitgan.errors import Stopped, UsageError
 from fruitgan.evaluate.detection import detect, is_path
 from fruitgan.evaluate.detectors import detectors_named
 from fruitgan.evaluate.facts import Facts, inspect
@@ -102,9 +102,7 @@ def _evaluated(settings: EvaluateSettings, device: torch.device, tell: Tell, bes
     fakes, reals = sides(read.images)
     for metric in chosen.values():
         metric.check_counts(len(reals), len(fakes))
-    sources = None if source_dir is None else find_sources(source_dir, fakes, real_dir, fake_dir)
-    if sources is not None and len(sources.paths) < MINIMUM_IMAGES:
-        raise DataError(f"{source_dir}: R needs at least {MINIMUM_IMAGES} source images, found {len(sources.paths)}")
+    sources = None if source_dir is None else find_sources(source_dir, fakes, real_dir, fake_dir, least=MINIMUM_IMAGES)
     notes = list(_limits(settings, fakes, reals, sources))
     files = [image.path for image in read.images]
     pictures = Pictures(preprocessing_of(settings, fake_dir, [*files, *(sources.paths if sources else ())]))

@@ -143,14 +143,14 @@ def images_of(option: str, folder: Path) -> tuple[Path, ...]:
     return files
 
 
-def find_sources(folder: Path, fakes: Sequence[LabelledImage], *others: Path) -> Sources:
+def find_sources(folder: Path, fakes: Sequence[LabelledImage], *others: Path, least: int = 1) -> Sources:
     """The sources of the generated images, by the manifest, by what `translate` wrote into them or by name, else all images.
 
     `folder` is where the sources lie, or what the manifest's paths are relative to. `others` are the folders that it must not
     be.
 
     Raises:
-        DataError: no such folder, no images in it, or it is one of the others.
+        DataError: no such folder, no images in it, or fewer than `least` where all are taken; or it is one of the others.
     """
     if folder.resolve() in [other.resolve() for other in others]:
         raise DataError(f"--source-dir {folder}: is the folder of the real or of the generated images")
@@ -167,6 +167,8 @@ def find_sources(folder: Path, fakes: Sequence[LabelledImage], *others: Path) ->
     known = tuple(path for path in found if path is not None)
     if len(known) == len(fakes):
         return Sources(known)
+    if len(files) < least:
+        raise DataError(f"{folder}: R needs at least {least} source images, found {len(files)}")
     told = " by the manifest" if are_listed else ""
     return Sources(files, f"of {len(fakes) - len(known)} of {len(fakes)} generated images the source{told} is not in {folder}")
 
