@@ -23,14 +23,7 @@ from fruitgan.train_gan.recipes import fast
 from fruitgan.train_gan.settings import RunConfig
 
 STEPS_PER_EPOCH = 50
-ERRORS = {
-    "adversarial_ab": 0.6,
-    "adversarial_ba": 0.7,
-    "cycle_a": 0.1,
-    "cycle_b": 0.2,
-    "identity_a": 0.03,
-    "identity_b": 0.04,
-}
+ERRORS = {"adversarial_ab": 0.6, "adversarial_ba": 0.7, "cycle_a": 0.1, "cycle_b": 0.2, "identity_a": 0.03, "identity_b": 0.04}
 
 
 def recipe_of(steps: int = 400) -> Recipe:
