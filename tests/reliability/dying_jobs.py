@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from forks import Tell
 from picture_files import write_dataset, write_noise_domains, write_ramp_domains
 from PIL import Image
 from toy_bundles import save_small, save_toy
-from training_events import is_saved, start_of, step_of
+from training_events import is_saved, start_of
 
 from fruitgan.data.labelled import MANIFEST, read_manifest
 from fruitgan.evaluate.job import evaluate
@@ -29,6 +28,8 @@ from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.settings import TrainGanSettings
 from fruitgan.translate.job import TranslateSettings, translate
 
+Tell = Callable[..., None]
+"""Tells the process that forked this one something, by name."""
 NOT_COMPARED = ("seconds", "created", "run", "file", "out", "report")
 """Times, and the folder that each case has for itself."""
 
@@ -123,7 +124,7 @@ class Export(Job):
 TREE = ("a.png", "b.jpg", "c.webp", "sub/a.png", "sub/b.gif", "sub/deep/a.bmp", "sub/deep/b.png")
 TINY: dict[str, Any] = {
     "recipe": "fast",
-    "image_size": 48,
+    "image_size": 32,
     "batch_size": 1,
     "generator_options": {"base_channels": "4", "blocks": "1"},
     "discriminator": "patch-multiscale",
@@ -156,13 +157,11 @@ class GanTraining(Job):
             environment.write_text(environment.read_text().replace('"torch": "', '"torch": "1.'))
 
     def run(self, folder: Path, tell: Tell) -> dict[str, Any]:
-        """Tells where it starts, of each step, and what is saved."""
+        """Tells where it starts, and what is saved."""
 
         def on_progress(event: Event) -> None:
             if start_of(event) >= 0:
                 tell(started=start_of(event))
-            elif step_of(event) > 0:
-                tell(step=step_of(event))
             elif isinstance(event, Note) and is_saved(event):
                 tell(saved=int(event.text[-8:]))
 
@@ -328,7 +327,6 @@ def jobs(data: Path) -> dict[str, Job]:
         "export-repairing": Export(data, "damaged"),
         "gan": GanTraining(data, {**OFTEN, "steps": 3, "keep": 1}, {**OFTEN, "keep": 1}),
         "gan-longer": GanTraining(data, {**OFTEN, "steps": 4, "keep": 1}, {**OFTEN, "steps": 4, "keep": 1}, steps_before=2),
-        "gan-long": GanTraining(data, {"log_every": 1, "save_every": 3, "sample_every": 50, "keep": 1, "steps": 100}, {}),
         "translation": Translation(data),
         "translation-of-many": Translation(data, copies=24),
         "network": DetectorTraining(data, **small, epochs=2),

@@ -7,12 +7,11 @@ fork, and must end as the one that nothing happened to. An order:
 
     {"out": FOLDER, "work": [{"what": WHAT, "job": NAME, "share": [k, n]}, ...]}
 
-WHAT is one of die, power-cut, power-cut-unsynced (no fsync does anything), full, limit and kill (often, at steps drawn at
-random); of the cases every n-th from the k-th on is tried. What was found, of each:
-`changes`, those to the file system that were counted where nothing happened (but of kill); `whole`, how that ended; `cases`,
-each with its number (of the change, or the limit in bytes), how the job stopped (`first`), what it `left` unfinished, what was
-`wrong` with the rest, how it went again (`again`), what was `redone` that was whole, how it `ended`, and what was left
-unfinished then.
+WHAT is one of die, power-cut, power-cut-unsynced (no fsync does anything), full and limit; of the cases every n-th from the
+k-th on is tried. What was found, of each: `changes`, those to the file system that were counted where nothing happened;
+`whole`, how that ended; `cases`, each with its number (of the change, or the limit in bytes), how the job stopped (`first`),
+what it `left` unfinished, what was `wrong` with the rest, how it went again (`again`), what was `redone` that was whole, how it
+`ended`, and what was left unfinished then.
 """
 
 from __future__ import annotations
@@ -21,19 +20,18 @@ import functools
 import gc
 import json
 import math
-import random
+import os
+import resource
 import shutil
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import kornia  # noqa: F401 - these here once, and not in every fork
-import sklearn.linear_model  # noqa: F401
 import torch
-import torch._dynamo  # what an optimizer imports at its first step
 from counted_disk import cases, disk, watch_the_disk
-from dying_jobs import TINY, Job, comparable, draw, jobs
-from forks import Tell, forked
+from dying_jobs import Job, Tell, comparable, draw, jobs
 from toy_bundles import Negative
 
 from fruitgan.cli import explained
@@ -43,11 +41,39 @@ from fruitgan.evaluate import job as evaluation_job
 from fruitgan.runs import checkpoint
 from fruitgan.train_detector import page as detector_page
 from fruitgan.train_gan import segment
-from fruitgan.train_gan.assemble import make_plan
-from fruitgan.train_gan.settings import TrainGanSettings
 
-LIMITS_BYTES = (100, 1500, 10_000)
-KILLS = 20
+LIMITS_BYTES = (100, 10_000)
+
+
+def forked(work: Callable[[Tell], object], *, limit_bytes: int | None = None) -> dict[str, Any]:
+    """Do the work in a fork: its `code` (as `os.waitstatus_to_exitcode`), and the last of each thing that it told.
+
+    `limit_bytes` is that of a file, as the kernel keeps it.
+    """
+    reading, writing = os.pipe()
+
+    def tell(**told: Any) -> None:
+        os.write(writing, json.dumps(told).encode() + b"\n")
+
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.close(reading)
+            if limit_bytes is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
+            work(tell)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(writing)
+    found: dict[str, Any] = {}
+    with os.fdopen(reading) as pipe:
+        for line in pipe:
+            found |= json.loads(line)
+    return {"code": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), **found}
 
 
 def do(job: Job, folder: Path, tell: Tell) -> None:
@@ -68,13 +94,16 @@ class Trial:
         self.job = job
         self.start = out / "start"
         self.start.mkdir(parents=True)
-        forked(lambda tell: job.before(self.start))
+        job.before(self.start)
         whole = self.folder("whole")
-        forked(lambda tell: do(job, whole, tell))
+        # In here, and so is a look at the results: what that imports and warms up no fork need do again, and the changes of
+        # all are the same.
+        job.run(whole, lambda **_: None)
         self.whole = job.end(whole)
-        # To look at results imports what no fork need import then, so that the changes of all are the same.
         job.whole(whole)
         list(job.wrong(whole))
+        gc.collect()
+        gc.freeze()  # so that no fork copies what it only counts
 
     @functools.cached_property
     def changes(self) -> list[str]:
@@ -107,22 +136,13 @@ class Trial:
         first["rounds"] = rounds.read_bytes().count(b"\n") if rounds.exists() else 0
         before = {path: path.stat().st_ino for path in self.job.whole(folder)}
         found = {"number": number, "first": first, "wrong": wrong, "left": unfinished(folder), "whole_before": len(before)}
-        found |= self.done_again(folder)
+        found["again"] = again = forked(lambda tell: do(self.job, folder, tell))
+        found["ended"] = self.job.end(folder) if again["code"] == 0 and again["said"][0] == 0 else None
+        found["left_at_the_end"] = unfinished(folder) + [path.name for path in folder.rglob("run.lock")]
         found["redone"] = [str(path) for path, inode in before.items() if path.stat().st_ino != inode]
         shutil.rmtree(folder)
         shutil.rmtree(self.job.cache(folder), ignore_errors=True)
         return found
-
-    def done_again(self, folder: Path) -> dict[str, Any]:
-        again = forked(lambda tell: do(self.job, folder, tell))
-        ended = self.job.end(folder) if again["code"] == 0 and again["said"][0] == 0 else None
-        left = unfinished(folder) + [path.name for path in folder.rglob("run.lock")]
-        return {"again": again, "ended": ended, "left_at_the_end": left}
-
-    def killed_often(self) -> dict[str, Any]:
-        folder, drawn = self.folder("killed"), random.Random(0)
-        kills = [forked(lambda tell: do(self.job, folder, tell), kill_after_steps=drawn.randint(1, 7)) for _ in range(KILLS)]
-        return {"kills": kills, **self.done_again(folder)}
 
 
 def unfinished(folder: Path) -> list[str]:
@@ -144,16 +164,11 @@ def main() -> None:
     out = Path(order["out"])
     draw(out / "data")
     known = jobs(out / "data")
-    make_plan(TrainGanSettings(**TINY, data=str(out / "data" / "ramps")), torch.device("cpu"))  # which imports what it takes
-    gc.freeze()
     trials: dict[str, Trial] = {}
     found = []
     for work in order["work"]:
         name = work["job"]
         trial = trials[name] = trials.get(name) or Trial(out / name, known[name])
-        if work["what"] == "kill":
-            found.append({**work, "whole": trial.whole, "cases": [trial.killed_often()]})
-            continue
         tried = [trial.tried(number, **told) for number, told in cases(work, len(trial.changes), LIMITS_BYTES).items()]
         found.append({**work, "changes": trial.changes, "whole": trial.whole, "cases": tried})
     json.dump(found, sys.stdout)

@@ -1,35 +1,42 @@
-"""A process that has `fruitgan train-gan` imported and is forked for each of many uses of it, which may be held in a step.
+"""A process that has trained once, so that everything is imported, and is forked for each of many commands.
 
-    python held_commands.py        # an order as JSON a line; what was found, the same way
+    PYTHONPATH=tests/shared python tests/reliability/held_commands.py    # a list of orders as JSON a line; what was found, too
 
-An order: {"arguments": [...], "hold_at": STEP, "then": [[WHAT, WITH], ...], "unprivileged": true}. When so many steps are done
-the next one waits. Then one thing after another happens: `signal` with a name, each after the first once the command has
-answered the one before, or `chmod` with a path, which takes the right to write there; and then the step goes on. Without
-privileges not even root may write where the mode of a folder forbids it. Found: `code` (as `os.waitstatus_to_exitcode`),
-`stdout`, `stderr`.
+Those of a line run at once. An order: {"arguments": [...], "folder": FOLDER, "environment": {...}, "script": FILE, "hold_at":
+STEP, "then": [[WHAT, WITH], ...], "unprivileged": true}; all but the first may be left out. With a script that gets the
+arguments, else `fruitgan` does. When so many steps are done the next one waits. Then one thing after another happens: `signal`
+with a name, each after the first once the command has answered the one before, or `chmod` with a path, which takes the right to
+write there; and then the step goes on, behind the end of those that were ordered before. Without privileges not even root may
+write where the mode of a folder forbids it. Found: `code` (as `os.waitstatus_to_exitcode`), `stdout`, `stderr`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
+import io
 import json
 import os
+import runpy
 import signal
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+import sklearn.linear_model  # noqa: F401 - here once, and not in every fork
+from picture_files import write_ramp_domains
 
 from fruitgan.cli import main as fruitgan
 from fruitgan.data.loader import Batch, BatchLoader
+from fruitgan.train_detector import job as detector_job
 from fruitgan.train_gan import segment
-from fruitgan.train_gan.assemble import make_plan
-from fruitgan.train_gan.settings import TrainGanSettings
 
 HELD = "held"
 ANSWER = "finishing the step"
+WARM_UP = "--recipe fast --image-size 48 --batch-size 1 --steps 1 --gpu none --generator-option base_channels=4"
 
 
 def give_up_privileges() -> None:
@@ -52,44 +59,54 @@ def hold(at: int, release: int) -> None:
     BatchLoader.batch = held  # type: ignore[method-assign]
 
 
-def child(order: Mapping[str, Any], stdout: int, stderr: int, release: int) -> int:
-    os.dup2(stdout, 1)
-    os.dup2(stderr, 2)
+def obeyed(order: Mapping[str, Any], release: int) -> int:
+    """In a fork: do it, and give the exit code."""
+    os.chdir(order.get("folder", "."))
+    os.environ.update(order.get("environment", {}))
     if order.get("unprivileged"):
         give_up_privileges()
     if "hold_at" in order:
         hold(order["hold_at"], release)
+    if "script" in order:
+        sys.argv = [order["script"], *order["arguments"]]
+        runpy.run_path(order["script"], run_name="__main__")
+        return 0
     return fruitgan(order["arguments"])
 
 
-def found(order: Mapping[str, Any]) -> dict[str, Any]:
-    pipes = [os.pipe() for _ in range(3)]
-    (out, stdout), (err, stderr), (release, go) = pipes
+def begun(order: Mapping[str, Any]) -> Callable[[], dict[str, Any]]:
+    """Begin it in a fork; what is given waits for its end, and gives what was found."""
+    (out, stdout), (err, stderr), (release, go) = (os.pipe() for _ in range(3))
     process = os.fork()
     if process == 0:
         code = 70
         try:
-            code = child(order, stdout, stderr, release)
+            os.dup2(stdout, 1)
+            os.dup2(stderr, 2)
+            code = obeyed(order, release)
             sys.stdout.flush()
         finally:
             os._exit(code)
     for end in (stdout, stderr, release):
         os.close(end)
-    then = list(order.get("then", ()))
-    said = []
-    with os.fdopen(err) as lines:
-        for line in lines:
-            is_held = line.strip() == HELD
-            if not is_held:
-                said.append(line)
-            if is_held or (then and line.startswith(ANSWER)):
-                act(then, process)
-                if not then:
-                    os.write(go, b".")
-    with os.fdopen(out) as lines:
-        printed = lines.read()
-    os.close(go)
-    return {"code": os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), "stdout": printed, "stderr": "".join(said)}
+
+    def found() -> dict[str, Any]:
+        then, said = list(order.get("then", ())), []
+        with os.fdopen(err) as lines:
+            for line in lines:
+                is_held = line.strip() == HELD
+                if not is_held:
+                    said.append(line)
+                if is_held or (then and line.startswith(ANSWER)):
+                    act(then, process)
+                    if not then:
+                        os.write(go, b".")
+        with os.fdopen(out) as lines:
+            printed = lines.read()
+        os.close(go)
+        return {"code": os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), "stdout": printed, "stderr": "".join(said)}
+
+    return found
 
 
 def act(then: list[list[str]], process: int) -> None:
@@ -105,10 +122,15 @@ def act(then: list[list[str]], process: int) -> None:
 
 def main() -> None:
     segment.training_report = lambda *_: "a page"  # it takes longer than all the rest
-    tiny = TrainGanSettings(data="demo", recipe="fast", gpu="none")
-    make_plan(tiny, torch.device("cpu"))  # which imports what else it takes
+    detector_job.write_report = lambda *_: None
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        data = write_ramp_domains(Path(folder, "ramps"))
+        assert fruitgan(["train-gan", "--data", str(data), "--out", folder, "--quiet", *WARM_UP.split()]) == 0
+    gc.collect()
+    gc.freeze()  # so that no fork copies what it only counts
     for line in sys.stdin:
-        print(json.dumps(found(json.loads(line))), flush=True)
+        waiting = [begun(order) for order in json.loads(line)]
+        print(json.dumps([found() for found in waiting]), flush=True)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ FP32_RATE = 0.01
 
 def losses(recipe: str, folder: Path, steps: int, *, in_float64: bool) -> list[dict[str, float]]:
     """Of the first steps, by term."""
+    if not steps:
+        return []
     plan = GOLDEN["plan_of"](recipe, batch_size=BATCH)
     if not in_float64:
         slower = {

@@ -1,7 +1,10 @@
 """Records two trainings on drawn fruit that go well, for the test that the watch is silent over them.
 
-python tests/reliability/record_trainings.py        # a quarter of an hour on one core; writes recorded/*.json anew
-python tests/reliability/record_trainings.py fast   # one of them
+python tests/reliability/record_trainings.py            # a quarter of an hour on one core; writes recorded/*.json anew
+python tests/reliability/record_trainings.py cyclegan   # one of them
+
+The recorded `fast` is a former one, with a patch discriminator and least squares. Before it is recorded anew, `undecided` has
+to become what its discriminator loses now where it cannot tell.
 """
 
 from __future__ import annotations

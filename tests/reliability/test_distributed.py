@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,17 @@ from typed_commands import run_json
 from fruitgan import cli, process_group
 from fruitgan.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures("no_report", "no_detector_report")
+
 LOSSES = Path(__file__).with_name("ranked_losses.py")
 TRAIN = (
     *("train-gan", "--recipe", "cyclegan", "--generator", "resnet-6", "--generator-option", "base_channels=4"),
     *("--discriminator-option", "base_channels=4", "--image-size", "24", "--batch-size", "4", "--name", "run"),
 )
 COMMAND = (sys.executable, "-m", "fruitgan")
-Ranks = list[subprocess.Popen[str]]
+Forked = Callable[..., list[dict[str, Any]]]
+Ended = list[tuple[int, str, str]]
+Together = Callable[..., Ended]
 
 
 @pytest.fixture
@@ -33,28 +37,27 @@ def data(tmp_path: Path) -> Path:
     return write_ramp_domains(tmp_path / "data")
 
 
-def start(words: Sequence[Sequence[str]], tmp_path: Path, **environment: str) -> Ranks:
-    """The processes of one training, each with its own words, as a launcher would start them; they meet by a file."""
+@pytest.fixture
+def together(forked: Forked, tmp_path: Path) -> Together:
+    """Start the processes of one training, each with its own words, as a launcher would; they meet by a file.
+
+    `order` is more of what held_commands.py takes, for each; the last one is held at a step until the others have ended.
+    Gives exit code, stdout and stderr of each.
+    """
     folder = tmp_path / "launch"
     folder.mkdir()
-    variables = {"FRUITGAN_LAUNCH": str(folder), "WORLD_SIZE": str(len(words)), "LOCAL_WORLD_SIZE": "1"}
-    return [
-        subprocess.Popen(
-            own,
-            env=os.environ | variables | environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=tmp_path,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for rank, own in enumerate(words)
-    ]
+    launched = {"FRUITGAN_LAUNCH": str(folder), "LOCAL_WORLD_SIZE": "1"}
 
+    def do(*words: Sequence[str | Path], hold_last_at: int = -1, environment: Mapping[str, str] = {}, **order: Any) -> Ended:
+        orders = []
+        for rank, own in enumerate(words):
+            ranked = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(len(words))}
+            more = {"folder": str(tmp_path), "environment": {**launched, **ranked, **environment}, **order}
+            orders.append({"arguments": list(map(str, own)), **more})
+        orders[-1]["hold_at"] = hold_last_at
+        return [(found["code"], found["stdout"], found["stderr"]) for found in forked(*orders)]
 
-def ends(ranks: Ranks) -> list[tuple[int, str, str]]:
-    """Exit code, stdout and stderr of each."""
-    said = [rank.communicate() for rank in ranks]
-    return [(rank.returncode, *texts) for rank, texts in zip(ranks, said, strict=True)]
+    return do
 
 
 def outcome(tmp_path: Path) -> int:
@@ -65,18 +68,6 @@ def run(tmp_path: Path, *words: str, **environment: str) -> subprocess.Completed
     return subprocess.run([*COMMAND, *words], env=os.environ | environment, cwd=tmp_path, text=True, capture_output=True)
 
 
-def first_losses(
-    tmp_path: Path, recipes: str, float64_steps: int, fp32_steps: int, numbers: Sequence[int]
-) -> Mapping[str, Any]:
-    """By recipe and number of processes, `fast 2`, and by precision: a table for each step."""
-    file, most = tmp_path / "losses.json", max(numbers)
-    words = [*map(str, (file, tmp_path / "data", recipes, float64_steps, fp32_steps, *numbers))]
-    for code, _, stderr in ends(start([[sys.executable, str(LOSSES), *words]] * most, tmp_path)):
-        assert code == 0, stderr
-    found: Mapping[str, Any] = json.loads(file.read_text())
-    return found
-
-
 def assert_as_alone(found: Mapping[str, Any]) -> None:
     for name, losses in found.items():
         alone = found[f"{name.split()[0]} 1"]
@@ -85,36 +76,48 @@ def assert_as_alone(found: Mapping[str, Any]) -> None:
                 assert here == pytest.approx(there, rel=tolerance, abs=tolerance), f"{name}, {kind}, step {step}"
 
 
-def test_two_processes_lose_what_one_loses(tmp_path: Path) -> None:
+def first_losses(together: Together, folder: Path, *asked: Any, processes: int) -> Mapping[str, Any]:
+    """By recipe and number of processes, `fast 2`, and by precision: a table for each step; as ranked_losses.py is asked."""
+    words = [folder / "losses.json", folder / "data", *asked]
+    for code, _, stderr in together(*[words] * processes, script=str(LOSSES)):
+        assert code == 0, stderr
+    found: Mapping[str, Any] = json.loads((folder / "losses.json").read_text())
+    return found
+
+
+def test_two_processes_lose_what_one_loses(together: Together, tmp_path: Path) -> None:
     # With a replay buffer; with dropout; with drawn places. All recipes, and for longer: the next test.
-    found = first_losses(tmp_path, "cyclegan,seed-unet,cut", 2, 0, (1, 2))
+    found = first_losses(together, tmp_path, "cyclegan,seed-unet,cut", 2, 0, 1, 2, processes=2)
     assert_as_alone(found)
     assert {len(losses["float64"]) for losses in found.values()} == {2}
 
 
 @pytest.mark.slow
-def test_twenty_steps_of_one_two_and_four_processes_lose_the_same_in_every_recipe(tmp_path: Path) -> None:
-    assert_as_alone(first_losses(tmp_path, "", 20, 5, (1, 2, 4)))
+def test_twenty_steps_of_one_two_and_four_processes_lose_the_same_in_every_recipe(together: Together, tmp_path: Path) -> None:
+    assert_as_alone(first_losses(together, tmp_path, "", 20, 5, 1, 2, 4, processes=4))
 
 
-def test_of_two_processes_one_writes_and_speaks(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = (*TRAIN, "--data", str(data), "--steps", "3", "--json")
-    several = run(tmp_path, *words, "--processes", "2")
-    assert several.returncode == 0, several.stderr
-    result = json.loads(several.stdout)
+def test_of_two_processes_one_writes_and_speaks(
+    data: Path, forked: Forked, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (*TRAIN, "--data", str(data), "--steps", "3")
+    (several,) = forked({"arguments": [*words, "--json", "--processes", "2"], "folder": str(tmp_path)})
+    assert several["code"] == 0, several["stderr"]
+    result = json.loads(several["stdout"])
     assert result["finished"]
-    assert several.stderr.count("step 0 of 3") == several.stderr.count("saved ") == 1
-    alone = run_json(capsys, *words[:-1], "--out", tmp_path / "alone")
+    assert several["stderr"].count("step 0 of 3") == several["stderr"].count("saved ") == 1
+    alone = run_json(capsys, *words, "--out", tmp_path / "alone")
     assert alone["final_losses"] == pytest.approx(result["final_losses"], rel=1e-4)
     folders = (tmp_path / "runs" / "train-gan" / "run", tmp_path / "alone" / "run")
     assert len({tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))) for folder in folders}) == 1
     assert json.loads((folders[0] / "environment.json").read_text())["processes"] == 2
 
 
-def test_what_differs_between_the_processes_is_all_named_and_nothing_is_written(data: Path, tmp_path: Path) -> None:
-    words = (*COMMAND, *TRAIN, "--data", str(data), "--steps", "3")
-    other = (*words, "--seed", "7", "--cycle-weight", "5")
-    (_, _, first), (_, _, second) = ends(start([words, other], tmp_path))
+def test_what_differs_between_the_processes_is_all_named_and_nothing_is_written(
+    data: Path, together: Together, tmp_path: Path
+) -> None:
+    words = (*TRAIN, "--data", data, "--steps", "3")
+    (_, _, first), (_, _, second) = together(words, (*words, "--seed", "7", "--cycle-weight", "5"))
     assert "seed is 0 in process 0 and 7 in process 1" in first
     assert "recipe.weights.cycle.start is 10.0 in process 0 and 5.0 in process 1" in first
     assert second == ""
@@ -122,9 +125,9 @@ def test_what_differs_between_the_processes_is_all_named_and_nothing_is_written(
     assert not (tmp_path / "runs" / "train-gan" / "run").exists()
 
 
-def test_what_one_process_finds_wrong_is_said_by_it_alone(data: Path, tmp_path: Path) -> None:
-    words = (*COMMAND, *TRAIN, "--steps", "3", "--data")
-    (_, _, first), (_, _, second) = ends(start([(*words, str(data)), (*words, str(tmp_path / "gone"))], tmp_path))
+def test_what_one_process_finds_wrong_is_said_by_it_alone(data: Path, together: Together, tmp_path: Path) -> None:
+    words = (*TRAIN, "--steps", "3", "--data")
+    (_, _, first), (_, _, second) = together((*words, data), (*words, tmp_path / "gone"))
     assert first == ""
     assert "gone" in second
     assert outcome(tmp_path) == 3
@@ -137,21 +140,19 @@ def test_processes_that_do_not_divide_the_batch_are_refused_with_those_that_do()
         group.divide(4)
 
 
-def lines_of(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-
-
-def test_a_detector_is_trained_by_two_processes_as_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_detector_is_trained_by_two_processes_as_by_one(
+    together: Together, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = write_dataset(tmp_path / "dataset", 13, planted=20)
     words = ("train-detector", "--data", str(data), "--detector", "small-cnn", "--detector-option", "base_channels=4")
-    words += ("--image-size", "16", "--epochs", "3", "-b", "5")  # batches that do not divide, and batch norm
-    one = run_json(capsys, *words, "--gpu", "none", "--out", tmp_path / "alone")
-    several = run(tmp_path, *words, "--processes", "2", "--json")
-    assert several.returncode == 0, several.stderr
-    other = json.loads(several.stdout)
+    words += ("--image-size", "16", "--epochs", "3", "-b", "5", "--gpu", "none")  # no divisor of the batches, and batch norm
+    one = run_json(capsys, *words, "--out", tmp_path / "alone")
+    (code, printed, stderr), _ = together(*[(*words, "--json")] * 2)
+    assert code == outcome(tmp_path) == 0, stderr
+    other = json.loads(printed)
     assert other["accuracy"] == one["accuracy"]
-    logs = [lines_of(tmp_path / found["run"]) for found in (one, other)]
-    for here, there in zip(*logs, strict=True):
+    logs = [(tmp_path / found["run"] / "log.jsonl").read_text().splitlines() for found in (one, other)]
+    for here, there in zip(*(map(json.loads, lines) for lines in logs), strict=True):
         for name in ("train_loss", "train_accuracy", "val_loss"):
             assert here[name] == pytest.approx(there[name], rel=1e-3)
 
@@ -197,23 +198,17 @@ def test_a_run_goes_on_with_another_number_of_processes(data: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_process_that_hangs_is_given_up_with_a_word(data: Path, tmp_path: Path) -> None:
-    words = (*COMMAND, *TRAIN, "--data", str(data), "--steps", "5000", "--save-every", "2")
-    first, second = start([words, words], tmp_path, FRUITGAN_RANK_SECONDS="8")
-    with first, second:
-        assert first.stderr is not None
-        assert any(line.startswith("saved ") for line in first.stderr)
-        second.send_signal(signal.SIGSTOP)
-        said = first.stderr.read()
-        second.kill()
-    assert first.returncode == 1
+def test_a_process_that_hangs_is_given_up_with_a_word(data: Path, together: Together) -> None:
+    words = (*TRAIN, "--data", data, "--steps", "5")
+    (code, _, said), _ = together(words, words, environment={"FRUITGAN_RANK_SECONDS": "8"}, hold_last_at=2)
+    assert code == 1
     assert "has not answered for 8 seconds" in said
 
 
 @pytest.mark.slow
-def test_started_anew_as_many_train_as_divide_the_batch(data: Path, tmp_path: Path) -> None:
-    words = (*COMMAND, *TRAIN, "--data", str(data), "--steps", "3", "--json")
-    found = ends(start([words] * 3, tmp_path, TORCHELASTIC_RESTART_COUNT="1"))
+def test_started_anew_as_many_train_as_divide_the_batch(data: Path, together: Together, tmp_path: Path) -> None:
+    words = (*TRAIN, "--data", data, "--steps", "3", "--json")
+    found = together(words, words, words, environment={"TORCHELASTIC_RESTART_COUNT": "1"})
     assert [code for code, _, _ in found] == [0, 0, 0]
     assert json.loads(found[0][1])["finished"]
     assert json.loads((tmp_path / "runs" / "train-gan" / "run" / "environment.json").read_text())["processes"] == 2

@@ -26,6 +26,7 @@ from fruitgan.errors import DataError, UsageError
 from fruitgan.files import file_sha256
 from fruitgan.progress import Event, Note, OnProgress
 from fruitgan.runs import checkpoint
+from fruitgan.settings import to_json
 from fruitgan.train_gan import recipes, segment
 from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.recipe import Part, until
@@ -49,8 +50,8 @@ KINDS: dict[str, tuple[dict[str, Any], int, int]] = {
             "generator_options": {"base_channels": "4", "blocks": "1"},
             "objective_options": {"pool_size": "5"},
         },
-        8,
-        5,
+        6,
+        4,
     ),
     # with dropout, and an epoch that ends
     "seed-unet": ({"recipe": "seed-unet", "generator": "unet-128", "image_size": 128}, 5, 2),
@@ -62,6 +63,7 @@ KINDS: dict[str, tuple[dict[str, Any], int, int]] = {
     ),
 }
 RARELY = 1000
+OFTEN = {"log_every": 3, "save_every": RARELY, "sample_every": RARELY}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -88,13 +90,15 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(data: Path, out: Path, kind: str, name: str, **changes: Any) -> TrainGanSettings:
     asked, steps, _ = KINDS[kind]
     given = {"data": str(data), "out": out, "name": name, "steps": steps, "gpu": "none", "precision": "fp32", "seed": 3}
-    often = {"log_every": 3, "save_every": RARELY, "sample_every": RARELY}
-    return TrainGanSettings(**{**NARROW, **given, **often, **asked, **changes})
+    return TrainGanSettings(**{**NARROW, **given, **OFTEN, **asked, **changes})
+
+
+def to_resume(out: Path, wanted: str, **changes: Any) -> TrainGanSettings:
+    return TrainGanSettings(resume=wanted, out=out, gpu="none", **{**OFTEN, **changes})
 
 
 def resumed(out: Path, wanted: str, on_progress: OnProgress | None = None, **changes: Any) -> TrainGanResult:
-    often = {"log_every": 3, "save_every": RARELY, "sample_every": RARELY}
-    return train_gan(TrainGanSettings(resume=wanted, out=out, gpu="none", **{**often, **changes}), on_progress)
+    return train_gan(to_resume(out, wanted, **changes), on_progress)
 
 
 @pytest.fixture(scope="module")
@@ -124,16 +128,11 @@ train_gan(from_json(TrainGanSettings, work["kill"]), kill_at_five)
 @pytest.fixture(scope="module")
 def new_process(data: Path, out: Path) -> subprocess.CompletedProcess[str]:
     """Stop a run of each kind here and let another process finish it; that one ends in a kill of its own first run."""
-    from fruitgan.settings import to_json
-
     resume = []
     for kind, (_, _, stop) in KINDS.items():
         result = train_gan(settings(data, out, kind, f"{kind}-stopped"), stop_after(stop))
         assert (result.step, result.finished) == (stop, False)
-        again = TrainGanSettings(
-            resume=result.run.name, out=out, gpu="none", log_every=3, save_every=RARELY, sample_every=RARELY
-        )
-        resume.append(to_json(again))
+        resume.append(to_json(to_resume(out, result.run.name)))
     kill = to_json(settings(data, out, "fast", "killed", save_every=2))
     return subprocess.run(
         [sys.executable, "-c", IN_A_NEW_PROCESS, json.dumps({"resume": resume, "kill": kill})],
@@ -221,14 +220,6 @@ def test_a_damaged_newest_checkpoint_is_passed_over_said_and_made_anew(
     load_file(newest / "state.safetensors")
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_is_refused(data: Path, out: Path) -> None:
-    first = train_gan(settings(data, out, "fast", "lost"), stop_after(2))
-    for file in first.run.glob("checkpoints/*/state.json"):
-        file.write_text("")
-    with pytest.raises(DataError, match="no checkpoint is whole"):
-        resumed(out, "lost")
-
-
 def test_other_images_are_refused_and_nothing_is_changed(data: Path, out: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     shutil.copytree(data, mine)
@@ -243,30 +234,21 @@ def test_other_images_are_refused_and_nothing_is_changed(data: Path, out: Path, 
 
 
 @pytest.mark.parametrize(
-    ("option", "value"),
+    "change",
     [
-        ("recipe", "cyclegan"),
-        ("generator", "resnet-6"),
-        ("generator_options", {"base_channels": "8", "blocks": "2"}),
-        ("discriminator", "patch-70-affine"),
-        ("discriminator_options", {"scales": "3"}),
-        ("objective", "other"),
-        ("augment", "none"),
-        ("image_size", 64),
-        ("batch_size", 4),
-        ("precision", "bf16"),
-        ("seed", 4),
-        ("seed", 0),
-        ("domains", ("x", "y")),
-        ("init_from", "newest"),
+        *({"recipe": "cyclegan"}, {"generator": "resnet-6"}, {"generator_options": {"base_channels": "8", "blocks": "2"}}),
+        *({"discriminator": "patch-70-affine"}, {"discriminator_options": {"scales": "3"}}, {"objective": "other"}),
+        *({"augment": "none"}, {"image_size": 64}, {"batch_size": 4}, {"precision": "bf16"}, {"seed": 4}, {"seed": 0}),
+        *({"domains": ("x", "y")}, {"init_from": "newest"}),
     ],
+    ids=str,
 )
 def test_what_decides_the_mathematics_cannot_change(
-    option: str, value: object, whole: Mapping[str, TrainGanResult], out: Path
+    change: dict[str, Any], whole: Mapping[str, TrainGanResult], out: Path
 ) -> None:
-    changes: dict[str, Any] = {option: value}
+    (option,) = change
     with pytest.raises(UsageError, match=f"--{option.replace('_', '-')} cannot change in a resumed run"):
-        resumed(out, whole["fast"].run.name, **changes)
+        resumed(out, whole["fast"].run.name, **change)
 
 
 def test_a_finished_run_gives_its_result_again_and_touches_nothing(
@@ -375,14 +357,6 @@ def test_loose_folders_and_options_as_numbers_can_be_resumed_from_another_folder
     assert resumed(out, "loose", **again).step == 2
     monkeypatch.chdir(tmp_path)
     assert resumed(out, "loose", steps=3).step == 3
-
-
-def test_time_that_is_up_stops_a_run_which_can_go_on(whole: Mapping[str, TrainGanResult], data: Path, out: Path) -> None:
-    first = train_gan(settings(data, out, "fast", "short", max_seconds=0.0))
-    assert (first.step, first.finished) == (1, False)
-    assert not (first.run / "result.json").exists()
-    assert first.bundle.is_file()
-    assert_same_end(resumed(out, "short").run, whole["fast"].run)
 
 
 def test_time_counts_from_the_first_start_of_processes_that_are_started_anew(

@@ -24,12 +24,18 @@ Stopped = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def stopped_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was stopped at step 2 of 6."""
+    """A run that was stopped at step 2 of 5."""
     folder = tmp_path_factory.mktemp("runs")
     settings = TrainGanSettings(
-        **{"data": str(write_noise_domains(folder / "dark2light", 1, (24, 24), lighter_b=80)), "out": folder, "steps": 6},
+        **{"data": str(write_noise_domains(folder / "dark2light", 1, (24, 24), lighter_b=80)), "out": folder, "steps": 5},
         **{"recipe": "cyclegan", "generator": "mobile", "generator_options": {"base_channels": "2", "blocks": "1"}},
-        **{"image_size": 24, "precision": "fp32", "gpu": "none", "name": "run"},
+        **{
+            "image_size": 24,
+            "precision": "fp32",
+            "gpu": "none",
+            "name": "run",
+            "discriminator_options": {"base_channels": "4"},
+        },
     )
     return train_gan(settings, lambda event: step_of(event) == 2).run
 

@@ -20,7 +20,7 @@ from trainings import assert_same_end, last_checkpoint, log_lines, stop_after
 from fruitgan import randomness
 from fruitgan.cli import main
 from fruitgan.data.loader import Batch, BatchLoader
-from fruitgan.errors import DataError, FruitganError, UsageError, is_out_of_memory
+from fruitgan.errors import FruitganError, is_out_of_memory
 from fruitgan.progress import Event, OnProgress
 from fruitgan.runs.checkpoint import Checkpoints, Snapshot
 from fruitgan.runs.run import Run
@@ -51,6 +51,19 @@ def settings(data: Path, out: Path, **changes: Any) -> TrainGanSettings:
     return TrainGanSettings(**{**given, **often, **recipe, **narrow, **changes})
 
 
+Train = Callable[..., TrainGanResult]
+
+
+@pytest.fixture
+def train(data: Path, tmp_path: Path) -> Train:
+    """A new run, with some settings changed."""
+
+    def go(on_progress: OnProgress | None = None, **changes: Any) -> TrainGanResult:
+        return train_gan(settings(**{"data": data, "out": tmp_path, **changes}), on_progress)
+
+    return go
+
+
 def resumed(out: Path, on_progress: OnProgress | None = None, **changes: Any) -> TrainGanResult:
     return train_gan(TrainGanSettings(resume="run", out=out, gpu="none", **changes), on_progress)
 
@@ -62,19 +75,15 @@ def texts(events: list[Event]) -> list[str]:
 Spoil = Callable[[BatchLoader, int], bool]
 
 
-@pytest.fixture
-def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[Spoil], None]:
+def spoil(patch: pytest.MonkeyPatch, wanted: Spoil) -> None:
     """Make the images of domain a no numbers, where the given function of the feed and the done steps says so."""
     batch = BatchLoader.batch
 
-    def put(wanted: Spoil) -> None:
-        def spoilt(feed: BatchLoader, step: int, draws: Mapping[str, int]) -> Batch:
-            made = batch(feed, step, draws)
-            return Batch(made.a * torch.nan, made.b, made.draws) if wanted(feed, step) else made
+    def spoilt(feed: BatchLoader, step: int, draws: Mapping[str, int]) -> Batch:
+        made = batch(feed, step, draws)
+        return Batch(made.a * torch.nan, made.b, made.draws) if wanted(feed, step) else made
 
-        monkeypatch.setattr(BatchLoader, "batch", spoilt)
-
-    return put
+    patch.setattr(BatchLoader, "batch", spoilt)
 
 
 def seeds(count: int) -> set[int]:
@@ -82,15 +91,40 @@ def seeds(count: int) -> set[int]:
     return {randomness.another_seed(SEED, number) for number in range(count)}
 
 
+GoneBack = tuple[TrainGanResult, list[str]]
+"""A run, and what it warned of."""
+
+
+def only_at_first(feed: BatchLoader, step: int) -> bool:
+    """Step 5 cannot be taken but after a rollback."""
+    return step == 4 and feed.seed in seeds(1)
+
+
+@pytest.fixture(scope="module")
+def good(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainGanResult:
+    """A run that nothing happens to."""
+    return train_gan(settings(data, tmp_path_factory.mktemp("good"), sample_every=4))
+
+
+@pytest.fixture(scope="module")
+def gone_back(data: Path, tmp_path_factory: pytest.TempPathFactory) -> GoneBack:
+    """A run that went back once."""
+    events: list[Event] = []
+    with pytest.MonkeyPatch.context() as patch:
+        spoil(patch, only_at_first)
+        result = train_gan(settings(data, tmp_path_factory.mktemp("back"), on_nan="rollback"), events.append)
+    return result, texts(events)
+
+
 # A loss that is not finite
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_the_log_names_it(
-    data: Path, tmp_path: Path, spoil: Callable[[Spoil], None]
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoil(lambda feed, step: step == 4)
+    spoil(monkeypatch, lambda feed, step: step == 4)
     with pytest.raises(LossNotFinite, match=r"before step 6: .*cycle_a.*--resume and --on-nan rollback$") as error:
-        train_gan(settings(data, tmp_path))
+        train()
     assert error.value.exit_code == 1
     lines = log_lines(tmp_path / "run")
     assert [line["step"] for line in lines] == [3, 6]
@@ -100,15 +134,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_the_log_names_it(
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
 
 
-def test_rollback_goes_back_to_the_checkpoint_and_on_with_another_seed(
-    data: Path, tmp_path: Path, spoil: Callable[[Spoil], None]
-) -> None:
-    events: list[Event] = []
-    good = train_gan(settings(data, tmp_path / "good"))
-    spoil(lambda feed, step: step == 4 and feed.seed in seeds(1))
-    result = train_gan(settings(data, tmp_path, on_nan="rollback"), events.append)
+def test_rollback_goes_back_to_the_checkpoint_and_on_with_another_seed(good: TrainGanResult, gone_back: GoneBack) -> None:
+    result, said = gone_back
     assert (result.step, result.finished) == (STEPS, True)
-    said = texts(events)
     assert len(said) == 1
     assert "before step 6: " in said[0]
     assert said[0].endswith("back to step 4, on with another seed (1 of 3 times)")
@@ -122,31 +150,28 @@ def test_rollback_goes_back_to_the_checkpoint_and_on_with_another_seed(
     assert result.weights_sha256 != good.weights_sha256
 
 
-@pytest.mark.parametrize("split", [5, 6])
-def test_a_run_that_went_back_resumes_bit_for_bit(
-    split: int, data: Path, tmp_path: Path, spoil: Callable[[Spoil], None]
-) -> None:
+def test_a_run_that_went_back_resumes_bit_for_bit(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Step 5 is between the rollback and the line that tells of it; 6 is that line, and behind it is another rollback."""
-    spoil(lambda feed, step: (step == 4 and feed.seed in seeds(1)) or (step == 7 and feed.seed in seeds(2)))
-    whole = train_gan(settings(data, tmp_path / "whole", on_nan="rollback"))
-    rolled: list[str] = []
-
-    def stop(event: Event) -> bool:
-        rolled.extend(texts([event]))
-        return bool(rolled) and step_of(event) == split
-
-    stopped = train_gan(settings(data, tmp_path, on_nan="rollback"), stop)
-    assert (stopped.step, stopped.finished) == (split, False)
-    assert resumed(tmp_path).finished
+    spoil(monkeypatch, lambda feed, step: only_at_first(feed, step) or (step == 7 and feed.seed in seeds(2)))
+    whole = train(out=tmp_path / "whole", on_nan="rollback")
     assert [len(line.get("rollbacks", ())) for line in log_lines(whole.run)] == [0, 1, 1]
-    assert_same_end(stopped.run, whole.run)
+    for split in (5, 6):
+        rolled: list[str] = []
+
+        def stop(event: Event, rolled: list[str] = rolled, split: int = split) -> bool:
+            rolled.extend(texts([event]))
+            return bool(rolled) and step_of(event) == split
+
+        stopped = train(stop, out=tmp_path / str(split), on_nan="rollback")
+        assert (stopped.step, stopped.finished) == (split, False)
+        assert resumed(tmp_path / str(split)).finished
+        assert_same_end(stopped.run, whole.run)
 
 
 def test_a_run_killed_between_a_rollback_and_its_next_checkpoint_goes_back_again(
-    data: Path, tmp_path: Path, spoil: Callable[[Spoil], None]
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone_back: GoneBack
 ) -> None:
-    spoil(lambda feed, step: step == 4 and feed.seed in seeds(1))
-    whole = train_gan(settings(data, tmp_path / "whole", on_nan="rollback"))
+    spoil(monkeypatch, only_at_first)
     events: list[Event] = []
 
     def die(event: Event) -> None:
@@ -155,18 +180,18 @@ def test_a_run_killed_between_a_rollback_and_its_next_checkpoint_goes_back_again
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_gan(settings(data, tmp_path, on_nan="rollback"), die)
+        train(die, on_nan="rollback")
     events.clear()
     resumed(tmp_path, events.append)  # and the run remembers what to do in such a case
     assert len(texts(events)) == 1
-    assert_same_end(tmp_path / "run", whole.run)
+    assert_same_end(tmp_path / "run", gone_back[0].run)
 
 
 def test_without_a_checkpoint_rollback_goes_back_to_the_start(
-    data: Path, tmp_path: Path, spoil: Callable[[Spoil], None], monkeypatch: pytest.MonkeyPatch
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoil(lambda feed, step: step == 4 and feed.seed in seeds(1))
-    rolled = train_gan(settings(data, tmp_path, on_nan="rollback", save_every=RARELY))
+    spoil(monkeypatch, only_at_first)
+    rolled = train(on_nan="rollback", save_every=RARELY)
     assert [len(line.get("rollbacks", ())) for line in log_lines(rolled.run)] == [1, 0, 0]
     _, document = last_checkpoint(rolled.run)
     steps = Trainer.steps
@@ -176,13 +201,13 @@ def test_without_a_checkpoint_rollback_goes_back_to_the_start(
         return steps(trainer, until)
 
     monkeypatch.setattr(Trainer, "steps", other_seed_from_the_start)
-    assert_same_end(train_gan(settings(data, tmp_path / "straight", save_every=RARELY)).run, rolled.run)
+    assert_same_end(train(out=tmp_path / "straight", save_every=RARELY).run, rolled.run)
 
 
 def test_rollback_passes_over_a_checkpoint_that_was_damaged_meanwhile(
-    data: Path, tmp_path: Path, spoil: Callable[[Spoil], None]
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoil(lambda feed, step: step == 4 and feed.seed in seeds(1))
+    spoil(monkeypatch, only_at_first)
     events: list[Event] = []
 
     def damage(event: Event) -> None:
@@ -190,18 +215,19 @@ def test_rollback_passes_over_a_checkpoint_that_was_damaged_meanwhile(
         if is_saved(event) and "00000004" in str(event) and not texts(events):
             (tmp_path / "run" / "checkpoints" / "step-00000004" / "state.json").write_text("{")
 
-    assert train_gan(settings(data, tmp_path, on_nan="rollback"), damage).finished
+    assert train(damage, on_nan="rollback").finished
     assert "back to step 2, " in texts(events)[0]
     assert [line["step"] for line in log_lines(tmp_path / "run")] == [3, 6, 8]
 
 
 def test_after_three_rollbacks_the_run_gives_up_with_its_last_good_checkpoint(
-    data: Path, tmp_path: Path, spoil: Callable[[Spoil], None], capsys: pytest.CaptureFixture[str]
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, good: TrainGanResult, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spoil(lambda feed, step: step == 4)
+    wrong = [4]
+    spoil(monkeypatch, lambda feed, step: step in wrong)
     events: list[Event] = []
     with pytest.raises(LossNotFinite, match="gone back 3 times already; start anew with"):
-        train_gan(settings(data, tmp_path, on_nan="rollback"), events.append)
+        train(events.append, on_nan="rollback")
     assert [text[-14:] for text in texts(events)] == ["(1 of 3 times)", "(2 of 3 times)", "(3 of 3 times)"]
     lines = log_lines(tmp_path / "run")
     assert [line["step"] for line in lines] == [3, 6]
@@ -213,24 +239,23 @@ def test_after_three_rollbacks_the_run_gives_up_with_its_last_good_checkpoint(
     assert "step 6: not finite: " in shown
     assert "last losses" in shown
     # What was wrong may be gone: the run goes on as if it had never been.
-    spoil(lambda feed, step: False)
-    assert_same_end(resumed(tmp_path).run, train_gan(settings(data, tmp_path / "good")).run)
+    wrong.clear()
+    assert_same_end(resumed(tmp_path).run, good.run)
 
 
 def test_asked_to_stop_just_when_a_loss_is_not_finite_it_stops_at_the_checkpoint(
-    data: Path, tmp_path: Path, spoil: Callable[[Spoil], None]
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone_back: GoneBack
 ) -> None:
-    spoil(lambda feed, step: step == 4 and feed.seed in seeds(1))
-    whole = train_gan(settings(data, tmp_path / "whole", on_nan="rollback"))
-    result = train_gan(settings(data, tmp_path, on_nan="rollback"), stop_after(5))
+    spoil(monkeypatch, only_at_first)
+    result = train(stop_after(5), on_nan="rollback")
     assert (result.step, result.finished) == (4, False)
-    assert_same_end(resumed(tmp_path).run, whole.run)
+    assert_same_end(resumed(tmp_path).run, gone_back[0].run)
 
 
 def test_a_rollback_takes_its_later_samples_with_it_and_stands_in_the_report(
-    data: Path, tmp_path: Path, spoil: Callable[[Spoil], None], monkeypatch: pytest.MonkeyPatch
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoil(lambda feed, step: step == 4 and feed.seed in seeds(1))
+    spoil(monkeypatch, only_at_first)
     monkeypatch.setattr(segment, "training_report", REPORT)
     sheets: list[list[str]] = []
 
@@ -238,7 +263,7 @@ def test_a_rollback_takes_its_later_samples_with_it_and_stands_in_the_report(
         if texts([event]):
             sheets.append(sorted(path.name for path in (tmp_path / "run" / "samples").iterdir()))
 
-    result = train_gan(settings(data, tmp_path, on_nan="rollback", sample_every=1), look)
+    result = train(look, on_nan="rollback", sample_every=1)
     assert sheets == [[f"step-{step:08d}.png" for step in (1, 2, 3, 4)]]
     page = (result.run / "report.html").read_text()
     assert "What went wrong" in page
@@ -285,19 +310,19 @@ def test_every_lack_of_memory_is_known_as_one(where: str) -> None:
 
 
 def test_out_of_memory_names_what_takes_it_and_the_run_goes_on_where_there_is_more(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Train, tmp_path: Path, good: TrainGanResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         failing_at(3, LACKS["torch on a CPU"], patch)
         with pytest.raises(OutOfMemory) as error:
-            train_gan(settings(data, tmp_path))
+            train()
     assert error.value.exit_code == 1
     said = str(error.value)
     assert "\n" not in said
     for part in ("on cpu", "--batch-size 1", "--image-size 24", "--precision fp32", "the checkpoint of step 2 stays"):
         assert part in said
     assert last_checkpoint(tmp_path / "run")[1]["step"] == 2
-    assert_same_end(resumed(tmp_path).run, train_gan(settings(data, tmp_path / "whole")).run)
+    assert_same_end(resumed(tmp_path).run, good.run)
 
 
 def test_out_of_memory_before_the_first_checkpoint_and_from_the_command_line_is_one_line(
@@ -312,11 +337,11 @@ def test_out_of_memory_before_the_first_checkpoint_and_from_the_command_line_is_
 
 
 def test_another_error_than_out_of_memory_is_not_taken_for_it(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Train, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing_at(1, raising(RuntimeError("mat1 and mat2 shapes cannot be multiplied")), monkeypatch)
     with pytest.raises(RuntimeError, match="mat1") as error:
-        train_gan(settings(data, tmp_path))
+        train()
     assert not isinstance(error.value, FruitganError)
 
 
@@ -329,7 +354,7 @@ def copied(data: Path, tmp_path: Path) -> Path:
 
 
 def test_the_datas_folder_may_disappear_while_a_run_goes_on(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Train, data: Path, tmp_path: Path, good: TrainGanResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(segment, "training_report", REPORT)
     mine = copied(data, tmp_path)
@@ -338,17 +363,16 @@ def test_the_datas_folder_may_disappear_while_a_run_goes_on(
         if step_of(event) == 1:
             shutil.rmtree(mine)
 
-    whole = train_gan(settings(data, tmp_path / "whole", sample_every=4))
-    result = train_gan(settings(mine, tmp_path, sample_every=4), remove)
+    result = train(remove, data=mine, sample_every=4)
     assert result.finished
-    assert_same_end(result.run, whole.run)
+    assert_same_end(result.run, good.run)
     for name in ("samples/step-00000004.png", "samples/step-00000008.png"):
-        assert (result.run / name).read_bytes() == (whole.run / name).read_bytes()
+        assert (result.run / name).read_bytes() == (good.run / name).read_bytes()
     assert "cycle" in (result.run / "report.html").read_text()
 
 
 def test_a_folder_that_disappears_before_the_samples_are_read_costs_a_note_and_no_more(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Train, data: Path, tmp_path: Path, good: TrainGanResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = copied(data, tmp_path)
     load_datasets = job.load_datasets
@@ -361,7 +385,7 @@ def test_a_folder_that_disappears_before_the_samples_are_read_costs_a_note_and_n
     events: list[Event] = []
     with monkeypatch.context() as patch:
         patch.setattr(job, "load_datasets", load_and_lose)
-        result = train_gan(settings(mine, tmp_path), events.append)
+        result = train(events.append, data=mine)
     notes = warnings_of(events)
     assert [note.split(" can be read")[0] for note in notes if note.startswith("no image")] == [
         "no image of dark",
@@ -369,26 +393,15 @@ def test_a_folder_that_disappears_before_the_samples_are_read_costs_a_note_and_n
     ]
     assert result.finished
     assert (result.run / "samples" / "step-00000008.png").is_file()
-    assert_same_end(result.run, train_gan(settings(data, tmp_path / "whole")).run)
-
-
-def test_a_run_whose_data_are_gone_is_not_resumed_and_not_touched(data: Path, tmp_path: Path) -> None:
-    mine = copied(data, tmp_path)
-    first = train_gan(settings(mine, tmp_path), stop_after(3))
-    shutil.rmtree(mine)
-    before = {path: path.read_bytes() for path in first.run.rglob("*") if path.is_file()}
-    with pytest.raises((DataError, UsageError), match="dark2light"):
-        resumed(tmp_path)
-    assert {path: path.read_bytes() for path in first.run.rglob("*") if path.is_file()} == before
+    assert_same_end(result.run, good.run)
 
 
 # The clock goes back
 
 
 def test_a_clock_that_goes_back_changes_neither_durations_nor_the_run(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Train, tmp_path: Path, good: TrainGanResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train_gan(settings(data, tmp_path / "whole"))
     now = [2e9]
 
     def back_an_hour_each_time() -> float:
@@ -402,7 +415,7 @@ def test_a_clock_that_goes_back_changes_neither_durations_nor_the_run(
         if step_of(event) > 0:
             seconds_left.append(event.details["seconds_left"])
 
-    train_gan(settings(data, tmp_path, max_seconds=3600.0), stop_after(3))
+    train(stop_after(3), max_seconds=3600.0)
     result = resumed(tmp_path, keep_forecasts)
     assert result.finished
     entries = Run(result.run).entries()
@@ -412,13 +425,12 @@ def test_a_clock_that_goes_back_changes_neither_durations_nor_the_run(
     assert seconds[-1] < 3600
     assert all(entry["images_per_second"] > 0 for entry in entries)
     assert all(0 <= left < 3600 for left in seconds_left)
-    assert_same_end(result.run, whole.run)
+    assert_same_end(result.run, good.run)
 
 
-def test_files_from_the_future_do_not_matter(data: Path, tmp_path: Path) -> None:
-    for name in ("old", "run"):
-        train_gan(settings(data, tmp_path, name=name), stop_after(5))
-    train_gan(settings(data, tmp_path, name="finished", steps=1))
+def test_files_from_the_future_do_not_matter(train: Train, tmp_path: Path, good: TrainGanResult) -> None:
+    shutil.copytree(train(stop_after(5), name="old").run, tmp_path / "run")
+    shutil.copytree(good.run, tmp_path / "finished")
     future = time.time() + 10 * 365 * 86400
     for path in (tmp_path / "run").rglob("*"):
         os.utime(path, (future, future))
@@ -437,7 +449,9 @@ def test_files_from_the_future_do_not_matter(data: Path, tmp_path: Path) -> None
     assert train_gan(TrainGanSettings(resume="newest", out=tmp_path, gpu="none")).run.name == "old"
 
 
-def test_steps_go_on_while_a_checkpoint_is_written(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_go_on_while_a_checkpoint_is_written(
+    train: Train, tmp_path: Path, good: TrainGanResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reached, write = threading.Event(), Checkpoints.write
 
     def slow(self: Checkpoints, what: Snapshot, files: Mapping[str, bytes]) -> Path:
@@ -446,18 +460,15 @@ def test_steps_go_on_while_a_checkpoint_is_written(data: Path, tmp_path: Path, m
 
     def on_progress(event: Event) -> None:
         if step_of(event) == 3:
-            assert not (tmp_path / "slow" / "checkpoints").exists()
+            assert not (tmp_path / "run" / "checkpoints").exists()
             reached.set()
 
-    train_gan(settings(data, tmp_path, name="plain"))
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "write", slow)
-        train_gan(settings(data, tmp_path, name="slow"), on_progress)
-    assert_same_end(tmp_path / "slow", tmp_path / "plain")
+    monkeypatch.setattr(Checkpoints, "write", slow)
+    assert_same_end(train(on_progress).run, good.run)
 
 
 def test_a_checkpoint_that_cannot_be_written_beside_the_steps_ends_the_training(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[Event] = []
     write = Checkpoints.write
@@ -470,6 +481,6 @@ def test_a_checkpoint_that_cannot_be_written_beside_the_steps_ends_the_training(
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "write", full)
         with pytest.raises(FruitganError, match="no space left"):
-            train_gan(settings(data, tmp_path), events.append)
+            train(events.append)
     assert max(map(step_of, events)) in (4, 5, 6)  # the next save waits for that of step 4 at the latest
     assert resumed(tmp_path).step == STEPS

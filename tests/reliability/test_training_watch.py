@@ -152,7 +152,8 @@ def test_each_collapse_is_seen_on_networks_made_to_collapse_so_and_said_once_wit
     events: list[Event] = []
     if kind == "discriminator-won":  # its fakes are the inputs, which is another warning's business
         PATIENCE["unchanged"] = (0.0, 1000, 1000)
-    result = train_gan(settings(data, tmp_path, generator, discriminator), events.append)
+    steps = 60 if discriminator == "fair" else 120  # the others have to learn, or to be seen for longer
+    result = train_gan(settings(data, tmp_path, generator, discriminator, steps=steps), events.append)
     found = warned(result.run)
     assert [(kind, said in text) for _, kind, text in found] == [(kind, True)]
     assert warnings_of(events) == [f"step {found[0][0]}: {found[0][2]}"]
@@ -161,21 +162,18 @@ def test_each_collapse_is_seen_on_networks_made_to_collapse_so_and_said_once_wit
 
 
 def test_networks_that_do_nothing_wrong_are_not_warned_of(made: None, data: Path, tmp_path: Path) -> None:
-    assert warned(train_gan(settings(data, tmp_path, "tinting", "fair", steps=200)).run) == []
+    assert warned(train_gan(settings(data, tmp_path, "tinting", "fair")).run) == []
 
 
-@pytest.mark.parametrize("split", [25, 55])
-def test_a_resumed_run_neither_repeats_nor_forgets_a_warning(split: int, made: None, data: Path, tmp_path: Path) -> None:
-    """25 is amid the steps of patience, 55 behind the warning."""
-    whole = train_gan(settings(data, tmp_path / "whole", "still", "swinging"))
-    stopped = train_gan(
-        settings(data, tmp_path, "still", "swinging"),
-        lambda event: step_of(event) == split,
-    )
-    assert not stopped.finished
-    train_gan(TrainGanSettings(resume="run", out=tmp_path, gpu="none"))
-    assert [kind for _, kind, _ in warned(whole.run)] == ["unchanged", "oscillating"]
-    assert warned(stopped.run) == warned(whole.run)
+def test_a_resumed_run_neither_repeats_nor_forgets_a_warning(made: None, data: Path, tmp_path: Path) -> None:
+    whole = train_gan(settings(data, tmp_path / "whole", "still", "swinging")).run
+    asked = settings(data, tmp_path, "still", "swinging")
+    for split in (25, 55, None):  # amid the steps of patience, behind the warning
+        result = train_gan(asked, lambda event, split=split: step_of(event) == split)  # type: ignore[misc]
+        assert result.finished == (split is None)
+        asked = TrainGanSettings(resume="run", out=tmp_path, gpu="none")
+    assert [kind for _, kind, _ in warned(whole)] == ["unchanged", "oscillating"]
+    assert warned(result.run) == warned(whole)
 
 
 def test_a_warning_is_told_on_stderr_shown_later_and_stands_in_the_report(
@@ -317,7 +315,7 @@ def test_slow_swings_are_seen_in_means_of_lines() -> None:
     assert step == 25 * 4 * (2 * 48 - 1)  # two windows of means of four lines
 
 
-@pytest.mark.parametrize("memory", [0.0, 0.5, 0.9, 0.98])
+@pytest.mark.parametrize("memory", [0.0, 0.9])
 def test_noise_however_strong_is_no_oscillation(memory: float) -> None:
     """Twenty losses of 500 lines that remember so much of the line before."""
     random = np.random.default_rng(7)

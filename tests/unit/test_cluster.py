@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from loopback_server import loopback_s3
-from picture_files import write_noise
-from PIL import Image
+from picture_files import write_noise, write_noise_domains
 from toy_bundles import save_small
 
 from fruitgan import __version__, parallel
@@ -52,13 +51,10 @@ def test_what_is_no_address_of_a_cluster_is_refused(address: str) -> None:
 def test_a_cluster_that_cannot_be_reached_is_told_of_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "ANSWER_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as mute:
-        port = mute.getsockname()[1]
-        with (
-            pytest.raises(EnvironmentProblem, match=f"--ray 127.0.0.1:{port}"),
-            parallel.connected(f"127.0.0.1:{port}", None, None),
-        ):
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        with pytest.raises(EnvironmentProblem, match=f"--ray {address}"), parallel.connected(address, None, None):
             pass
-    with pytest.raises(EnvironmentProblem, match="no cluster answers"), parallel.connected(f"127.0.0.1:{port}", None, None):
+    with pytest.raises(EnvironmentProblem, match="no cluster answers"), parallel.connected(address, None, None):
         pass
 
 
@@ -180,11 +176,7 @@ def test_shards_in_and_out_of_an_object_store_are_those_of_a_folder(pictures: Pa
 
 @pytest.mark.ray
 def test_an_export_by_actors_has_the_bytes_of_one_here(pictures: Path, nodes: Any) -> None:
-    for seed, folder in enumerate(("trainA", "trainB", "testA", "testB")):
-        rng = np.random.default_rng(seed)
-        for number in range(12):
-            Path("data", folder).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(f"data/{folder}/{number}.png")
+    write_noise_domains(Path("data"), 12, (40, 40))
     asked: dict[str, Any] = {"bundle": "small.safetensors", "data": "data", "count": 20, **HERE}
     export_dataset(ExportSettings(out=Path("here"), **asked))
     made = export_dataset(ExportSettings(out=Path("there"), ray="auto", **asked))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from picture_files import write_ramp_domains
+from picture_files import write_noise, write_ramp_domains
 from training_events import step_of, warnings_of
 from trainings import SMALL, last_checkpoint, log_lines
 
@@ -21,6 +21,7 @@ from fruitgan.errors import EnvironmentProblem, UsageError
 from fruitgan.progress import Event, Listener
 from fruitgan.runs.run import LOG, TRACKERS, Run
 from fruitgan.runs.trackers import Trackers
+from fruitgan.train_detector.job import train_detector
 from fruitgan.train_detector.settings import TrainDetectorSettings
 from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.settings import TrainGanSettings
@@ -68,14 +69,8 @@ def notes(run: Path, name: str = "notebook") -> list[list[Any]]:
 
 
 def line(step: int, loss: float) -> dict[str, Any]:
-    return {
-        "step": step,
-        "images": step,
-        "seconds": 0.5,
-        "losses": {"cycle_a": loss},
-        "learning_rate": 1e-3,
-        "kid": {"a2b": 0.5},
-    }
+    times = {"step": step, "images": step, "seconds": 0.5}
+    return {**times, "losses": {"cycle_a": loss}, "learning_rate": 1e-3, "kid": {"a2b": 0.5}}
 
 
 def tracked(run: Run, names: list[str], logged_step: int, events: list[Event] | None = None) -> Trackers:
@@ -245,17 +240,12 @@ def test_a_training_gives_its_log_and_its_samples_and_goes_on_where_a_tracker_fa
     assert last_checkpoint(run)[1]["sha256"] == last_checkpoint(tmp_path / "plain")[1]["sha256"]
 
 
-def test_a_detectors_epochs_are_tracked(tmp_path: Path, notebook: None) -> None:
-    from picture_files import write_noise
-
-    from fruitgan.train_detector.job import train_detector
-
+@pytest.mark.usefixtures("no_detector_report", "notebook")
+def test_a_detectors_epochs_are_tracked(tmp_path: Path) -> None:
     for kind, low in (("predicted", 0), ("origins", 128)):
         write_noise(tmp_path / "data" / kind, [(16, 16)] * 30, low=low, seed=low)
-    settings = TrainDetectorSettings(
-        data=tmp_path / "data", detector="small-cnn", image_size=16, epochs=2, out=tmp_path, name="run", gpu="none", threads=1,
-        track=("notebook",),
-    )  # fmt: skip
+    asked: dict[str, Any] = {"detector": "small-cnn", "image_size": 16, "epochs": 2, "gpu": "none", "threads": 1}
+    settings = TrainDetectorSettings(data=tmp_path / "data", out=tmp_path, name="run", track=("notebook",), **asked)
     train_detector(settings)
     logged = [json.loads(text) for text in (tmp_path / "run" / LOG).read_text().splitlines()]
     found = [(note[1], note[2]["val_loss"]) for note in notes(tmp_path / "run") if note[0] == "scalars"]

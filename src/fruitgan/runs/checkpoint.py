@@ -116,6 +116,7 @@ class Checkpoints:
         self.keep = keep
         self.keep_every = keep_every
         self._seen_whole: set[Path] = set()
+        """Whose sums need not be computed again."""
 
     def save(self, step: int, parts: Mapping[str, Stateful], about: Mapping[str, Any] | None = None) -> Path:
         """Write the state as it is now; as `write`."""
@@ -177,6 +178,7 @@ class Checkpoints:
             _checked(path)
         except DataError as error:
             return or_newer and isinstance(error, _Newer)
+        self._seen_whole.add(path)
         return True
 
     def _prune(self, step: int) -> None:
@@ -184,19 +186,17 @@ class Checkpoints:
 
         None after this step counts among those that are kept: the run did not go on from them.
         """
-        for at, path in step_folders(self.folder).items():
-            if at > step and not self._is_whole(path, or_newer=True):
-                remove_folder(path)
         kept = 0
-        for path in reversed([path for at, path in step_folders(self.folder).items() if at <= step]):
-            if kept == self.keep:
-                if self.keep_every and int(path.name.removeprefix("step-")) % self.keep_every == 0:
-                    continue
+        for at, path in reversed(step_folders(self.folder).items()):
+            if at > step:
+                is_over = not self._is_whole(path, or_newer=True)
+            elif kept < self.keep:
+                kept += path in self._seen_whole or self._is_whole(path)
+                is_over = False
+            else:
+                is_over = not self.keep_every or at % self.keep_every > 0
+            if is_over:
                 remove_folder(path)
-                self._seen_whole.discard(path)
-            elif path in self._seen_whole or self._is_whole(path):
-                self._seen_whole.add(path)
-                kept += 1
 
 
 def _write(target: Path, what: Snapshot, files: Mapping[str, bytes]) -> None:

@@ -42,7 +42,7 @@ CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 """A run may come from a stranger: no link leads to a file that would then be emptied, no pipe is waited for."""
 NO_NAME = re.compile(r'\.{0,2}|.*[\\/:*?"<>|\0-\x1f].*', flags=re.DOTALL)
 """What no folder can be called on every system."""
-STEP_FOLDER = re.compile(r"step-([0-9]{8,15})")
+STEP_FOLDER = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,14})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,9 +270,8 @@ def step_name(step: int) -> str:
 
 def step_folders(checkpoints: Path) -> dict[int, Path]:
     """The folders that bear the name of a checkpoint, whole or not, by step and in order."""
-    named = {path: STEP_FOLDER.fullmatch(path.name) for path in checkpoints.glob("step-*") if path.is_dir()}
-    steps = {int(match[1]): path for path, match in named.items() if match and not path.is_symlink()}
-    return {step: path for step, path in sorted(steps.items()) if path.name == step_name(step)}
+    folders = [path for path in checkpoints.glob("step-*") if path.is_dir() and not path.is_symlink()]
+    return dict(sorted((int(match[1]), path) for path in folders if (match := STEP_FOLDER.fullmatch(path.name))))
 
 
 class RunInUse(FruitganError):
