@@ -202,15 +202,21 @@ def test_weights_must_be_the_generators_own_and_finite(name: str) -> None:
         engines.get(name)(generator=bundle.card.generator, weights=weights, gpu="none").translate(fruit(1, 16, 16))
 
 
-def test_running_out_of_memory_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "part", "error"),
+    [
+        ("onnx", "session", RuntimeError("Failed to allocate memory for requested buffer of size 123")),
+        ("torch", "_run", RuntimeError("DefaultCPUAllocator: can't allocate memory")),
+        ("torch", "_run", torch.OutOfMemoryError("CUDA")),
+        ("torch", "_run", MemoryError()),
+    ],
+)
+def test_running_out_of_memory_says_what_to_lower(
+    name: str, part: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bundle = shipped()
-    engine = engines.get("onnx")(generator=bundle.card.generator, weights=bundle.weights["a2b"])
-
-    class Full:
-        def run(self, *_: Any) -> None:
-            raise RuntimeError("Failed to allocate memory for requested buffer of size 123")
-
-    monkeypatch.setattr(engine, "session", Full())
+    engine = engines.get(name)(generator=bundle.card.generator, weights=bundle.weights["a2b"], gpu="none")
+    monkeypatch.setattr(engine, part, Mock(side_effect=error, **{"run.side_effect": error}))
     with pytest.raises(FruitganError, match=r"2 images of 16 x 8 px; lower --scale") as caught:
         engine.translate(np.zeros((2, 8, 16, 3), np.float32))
     assert caught.value.exit_code == 1
@@ -278,24 +284,23 @@ def test_auto_exports_a_graph_that_is_missing_where_it_can_and_else_says_once_th
     assert all(note.text.startswith(start) for note, start in zip(told, said, strict=True))
 
 
-def test_torch_on_a_cpu_serves_several_threads_at_once_and_leaves_torchs_number_of_threads_alone() -> None:
-    bundle, images, before = shipped(), fruit(6, 16, 24), torch.get_num_threads()
-    engine = TorchEngine(generator=bundle.card.generator, weights=bundle.weights["a2b"], gpu="none", threads=1)
-    assert engine.concurrent
-    one_by_one = [engine.translate(image[np.newaxis]) for image in images]
-    with ThreadPoolExecutor(3) as pool:
-        at_once = list(pool.map(lambda image: engine.translate(image[np.newaxis]), images))
-    assert np.array_equal(at_once, one_by_one)
-    assert torch.get_num_threads() == before
-    with ThreadPoolExecutor(1) as pool:  # as one that comes later finds it
-        assert pool.submit(torch.get_num_threads).result() == before
-
-
-@pytest.mark.parametrize("threads", [1, None])
-def test_a_call_of_torch_takes_the_threads_it_was_given(threads: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle, seen = shipped(), []
-    engine = TorchEngine(generator=bundle.card.generator, weights=bundle.weights["a2b"], gpu="none", threads=threads)
-    forward = engine.network.forward
-    monkeypatch.setattr(engine.network, "forward", lambda x: seen.append(torch.get_num_threads()) or forward(x))
-    engine.translate(fruit(1, 16, 16))
-    assert seen == [threads or torch.get_num_threads()]
+def test_torch_on_a_cpu_serves_several_threads_at_once_and_leaves_torchs_number_of_threads_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bundle, images, before, seen = shipped(), fruit(6, 16, 24), torch.get_num_threads(), set()
+    torch.set_num_threads(2)
+    try:
+        engine = TorchEngine(generator=bundle.card.generator, weights=bundle.weights["a2b"], gpu="none", threads=1)
+        forward = engine.network.forward
+        monkeypatch.setattr(engine.network, "forward", lambda x: seen.add(torch.get_num_threads()) or forward(x))
+        assert engine.concurrent
+        one_by_one = [engine.translate(image[np.newaxis]) for image in images]
+        with ThreadPoolExecutor(3) as pool:
+            at_once = list(pool.map(lambda image: engine.translate(image[np.newaxis]), images))
+        assert np.array_equal(at_once, one_by_one)
+        assert seen == {1}
+        assert torch.get_num_threads() == 2
+        with ThreadPoolExecutor(1) as pool:  # as one that comes later finds it
+            assert pool.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(before)

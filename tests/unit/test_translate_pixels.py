@@ -16,7 +16,7 @@ from fruitgan.bundle import Bundle, tensors
 from fruitgan.engines.contracts import Engine, Images, engines
 from fruitgan.engines.padding import network_size, translate_pixels
 from fruitgan.engines.torch_engine import TorchEngine, arrays_of
-from fruitgan.errors import DataError, FruitganError
+from fruitgan.errors import DataError
 from fruitgan.images import Pixels, bytes_from_unit, unit_from_bytes
 from fruitgan.networks.contracts import generators
 from fruitgan.registry import Choice
@@ -167,19 +167,3 @@ def test_sizes_that_the_generator_does_not_take_are_the_cards_fault() -> None:
     choice, weights = weights_of("mobile")
     with pytest.raises(DataError, match="7 x 16 px do not fit"):
         TorchEngine(generator=choice, weights=weights, gpu="none").translate(np.zeros((1, 16, 7, 3), np.float32))
-
-
-@pytest.mark.parametrize(
-    "error", [RuntimeError("DefaultCPUAllocator: can't allocate memory"), torch.OutOfMemoryError("CUDA"), MemoryError()]
-)
-def test_running_out_of_memory_says_what_to_lower(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    choice, weights = weights_of("mobile")
-    engine = TorchEngine(generator=choice, weights=weights, gpu="none")
-
-    def fail(images: Images) -> Images:
-        raise error
-
-    monkeypatch.setattr(engine, "_run", fail)
-    with pytest.raises(FruitganError, match=r"20 x 16 px; lower --scale") as caught:
-        engine.translate(np.zeros((1, 16, 20, 3), np.float32))
-    assert caught.value.exit_code == 1
