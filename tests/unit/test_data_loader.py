@@ -167,7 +167,7 @@ def epoch(sampler: Sampler, number: int) -> tuple[list[int], list[int]]:
 
 
 @given(sizes, sizes, st.integers(1, 40), st.integers(0, 2**40), st.sampled_from(PAIRINGS), st.integers(0, 500))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_step_is_full_in_range_and_does_not_depend_on_the_steps_before_it(
     n_a: int, n_b: int, batch: int, seed: int, pairing: Pairing, step: int
 ) -> None:
