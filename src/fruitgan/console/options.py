@@ -249,15 +249,15 @@ def settings_of(kind: type[T], given: Mapping[str, Any], fixed: Collection[str] 
     if fixed and given["resume"] is not None:
         given = without_environment(given["context"], given, fixed)
     names = {field.name for field in dataclasses.fields(cast(Any, kind))}
+    parsers = {"threads": parse_threads, "domains": parse_domains, "shard": parse_shard, "max_time": seconds_of}
     settings: dict[str, Any] = {}
     for name, value in given.items():
+        setting = "max_seconds" if name == "max_time" else name
         if name.endswith("_option") and f"{name}s" in names:
             settings[f"{name}s"] = pairs(f"--{name.replace('_', '-')}", value)
-        elif name == "max_time" and "max_seconds" in names:
-            settings["max_seconds"] = seconds_of(value)
-        elif name in names and value not in (None, [], ()):
-            parse = {"threads": parse_threads, "domains": parse_domains, "shard": parse_shard}.get(name)
-            settings[name] = parse(value) if parse else tuple(value) if isinstance(value, list) else value
+        elif setting in names and value not in (None, [], ()):
+            parse = parsers.get(name, tuple if isinstance(value, list) else None)
+            settings[setting] = parse(value) if parse else value
     return kind(**settings | read)
 
 
@@ -301,14 +301,12 @@ def parse_threads(text: str) -> int | None:
     return int(text)
 
 
-def seconds_of(text: str | None) -> float | None:
-    """`90s`, `10m`, `1h30m` or `2d` as seconds; None stays None.
+def seconds_of(text: str) -> float:
+    """`90s`, `10m`, `1h30m` or `2d` as seconds.
 
     Raises:
         UsageError: none of these, or nothing at all.
     """
-    if text is None:
-        return None
     text = text.strip().lower()
     if text.isdecimal():
         raise UsageError(f"--max-time {text}: say of what: {text}s, {text}m or {text}h")
