@@ -167,6 +167,18 @@ def test_a_damaged_checkpoint_is_passed_over_and_named_while_another_is_whole(tm
         checkpoints.restore_newest({"notes": Untouched(), "other": Untouched()})
 
 
+def test_a_checkpoint_of_other_parts_or_under_another_steps_name_is_passed_over(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 1, 2)
+    (tmp_path / "step-00000002").rename(tmp_path / "step-00000009")
+    step, (problem,) = restored(checkpoints)
+    assert step == 1
+    assert "was made at step 2" in problem
+    Checkpoints(tmp_path).save(3, {"notes": Notes(3)})
+    step, problems = restored(checkpoints)
+    assert step == 1
+    assert "holds other parts" in problems[-1]
+
+
 def test_a_whole_checkpoint_of_the_same_step_is_left_as_it_is(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 1)
     before = (paths(checkpoints)[0] / TENSORS).stat().st_mtime_ns
