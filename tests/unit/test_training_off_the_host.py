@@ -93,17 +93,20 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.seen: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self.on and (name := func.name().removeprefix("aten::")) not in self.seen:
+        # Fused Adam has no shapes without kernels; it gives nothing back.
+        is_adam = func is torch.ops.aten._fused_adam_.tensor_lr
+        if not self.on:
+            return None if is_adam else func(*args, **(kwargs or {}))
+        if (name := func.name().removeprefix("aten::")) not in self.seen:
             self.seen.add(name)
             keys = kernels_of(name) or set()
             is_composite = COMPOSITE in keys and "MPS" not in keys and func.overloadpacket.__name__ not in DISPATCHED_INSIDE
             if is_composite and not func._schema.is_mutable:
                 with self:
                     return func._op_dk(torch._C.DispatchKey.CompositeExplicitAutograd, *args, **(kwargs or {}))
-        # Fused Adam has no shapes without kernels; it gives nothing back.
-        out = None if func is torch.ops.aten._fused_adam_.tensor_lr else func(*args, **(kwargs or {}))
+        out = None if is_adam else func(*args, **(kwargs or {}))
         hosts = [x for x in tree_leaves((args, kwargs, out)) if isinstance(x, Tensor) and x.device.type == "cpu"]
-        if self.on and hosts:
+        if hosts:
             raise AssertionError(f"{func} with a tensor of the host: {[list(x.shape) for x in hosts]}")
         return out
 
