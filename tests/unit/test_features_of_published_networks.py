@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+from evaluations import evaluating, fill
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision import models
 
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError
+from fruitgan.evaluate.job import evaluate
 from fruitgan.files import file_sha256
 from fruitgan.measures.contracts import Features, features
 from fruitgan.measures.features import pretrained
@@ -75,6 +77,16 @@ def test_clip_is_torch_fidelitys_with_the_weights_of_the_published_sum(clip_file
     (hub / "checkpoints").mkdir(parents=True)
     clip_file.rename(hub / "checkpoints" / f"clip-vit-b-32-{sha256}.pt")  # where torch-fidelity puts it
     assert features.build(features.choose("clip")).version == found.version
+
+
+def test_the_network_that_a_family_stands_for_gives_the_numbers_that_a_gate_names(clip_file: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "predicted", 8)
+    fill(tmp_path / "origins", 8, first=8)
+    gate = {"fail_above": {"kid": 1e6}, "weights": {"clip": clip_file}}
+    result = evaluate(evaluating(tmp_path, features=("clip",), metrics=("kid",), **gate))
+    assert list(result.numbers) == ["kid"]
+    assert result.numbers["kid"].features == "clip:vit-b-32"
+    assert list(result.ratios) == ["r"]
 
 
 @pytest.mark.parametrize("build", [pretrained.clip, pretrained.inception])

@@ -195,8 +195,8 @@ class _Pairs:
         subject = Subject(settings, [*mine, *self.reals], sources, pictures, device, self.tell)
         rows: list[Row] = []
         below_zero: dict[str, tuple[float, float]] = {}
-        for backend in backends:
-            has_ratio = first.ratios.get(settings.key(RATIO, backend.name)) is not None
+        for name, backend in zip(settings.features, backends, strict=True):
+            has_ratio = first.ratios.get(settings.key(RATIO, name)) is not None
             found = list(self._on_backend(backend, subject, has_ratio))
             below_zero[backend.name] = found[0]["interval"]
             rows += found

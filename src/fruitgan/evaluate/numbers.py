@@ -112,11 +112,12 @@ def measure(subject: Subject, chosen: Mapping[str, Metric], backends: Sequence[F
         DataError: an image cannot be decoded, too few of a kind, features that are not finite, no training images.
     """
     settings = subject.settings
+    asked_for = dict(zip(backends, settings.features, strict=True))  # by their names there: `clip` for `clip:vit-b-32`
     for name, metric in chosen.items():
         if isinstance(metric, SetMetric):
             own = metric.own_features()
             for backend in [own] if own else backends if metric.every_features else backends[:1]:
-                key = name if own else settings.key(name, backend.name)
+                key = name if own else settings.key(name, asked_for[backend])
                 real, fake = subject.both(backend)
                 with _step(subject, f"{name} on {backend.name}"):
                     result.numbers[key], result.floor[key] = metric(real, fake), metric.floor(real, fake)
@@ -126,7 +127,7 @@ def measure(subject: Subject, chosen: Mapping[str, Metric], backends: Sequence[F
             result.numbers[name] = metric(*subject.both(backends[0]), seen)
         elif isinstance(metric, PairMetric):
             _measure_pairs(subject, name, metric, result)
-    _measure_ratios(subject, backends, result)
+    _measure_ratios(subject, asked_for, result)
 
 
 @contextmanager
@@ -137,7 +138,7 @@ def _step(subject: Subject, label: str) -> Iterator[None]:
     subject.tell(Progress(label, 1, 1))
 
 
-def _measure_ratios(subject: Subject, backends: Sequence[Features], result: EvaluateResult) -> None:
+def _measure_ratios(subject: Subject, asked_for: Mapping[Features, str], result: EvaluateResult) -> None:
     """R on each backend; None, and why, where there are no sources or they cannot be distinguished from the real images."""
     settings, sources = subject.settings, subject.sources
     if sources is None:
@@ -145,13 +146,13 @@ def _measure_ratios(subject: Subject, backends: Sequence[Features], result: Eval
         result.r_withheld = "R needs the images that the generated ones were made of: --source-dir DIR"
         return
     missing, resamples = [], RESAMPLES["kid"][settings.quick]
-    for backend in backends:
+    for backend, name in asked_for.items():
         source = subject.features(backend, "source", sources.paths)
         with _step(subject, f"R on {backend.name}"):
             real, fake = subject.both(backend)
             ratio = translation_ratio(real, fake, source, paired=sources.paired, resamples=resamples, seed=settings.seed)
         is_apart = ratio.source_interval[0] > 0
-        result.ratios[settings.key(RATIO, backend.name)] = ratio if is_apart else None
+        result.ratios[settings.key(RATIO, name)] = ratio if is_apart else None
         missing += [] if is_apart else [backend.name]
     if missing:
         result.r_withheld = (
