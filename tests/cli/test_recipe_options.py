@@ -92,8 +92,11 @@ def test_a_constant_cycle_weight_and_a_weight_of_0_for_what_the_objective_does_n
 ) -> None:
     words = [*typed, "--recipe", "fast", "--cycle-weight", "5", "--steps", "1", "--objective-option", "mask_losses=false"]
     assert main(words) == 2
-    assert "has no loss weight 'mask_roughness', which the recipe fast sets" in capsys.readouterr().err
-    result = run_json(capsys, *words, "--set", "weights.mask_roughness=0")
+    err = capsys.readouterr().err
+    assert "has no loss weight 'mask_roughness', which the recipe fast sets" in err
+    advice = "--set weights.mask_roughness=0"
+    assert advice in err
+    result = run_json(capsys, *words, *advice.split())
     weight = recipe_of(result["run"])["weights"]["cycle"]
     assert (weight["start"], weight["end"]) == (5, 5)
 
@@ -109,6 +112,7 @@ def test_a_constant_cycle_weight_and_a_weight_of_0_for_what_the_objective_does_n
         (["--set", "batch_size=many"], "--set batch_size=many: recipe.batch_size: expected int, found 'many'"),
         (["--set", "weights.cycle.begin=2"], "begin 2.0 and finish 1.0 must rise within 0 to 1"),
         (["--set", "learning_rate=1e-4"], "for the rate itself give --learning-rate 0.0001"),
+        (["--set", "objective=cyclegna"], "no objective named 'cyclegna': did you mean cyclegan?"),
         (["--set", "image_size_px"], "--set image_size_px: expected KEY=VALUE"),
         (["--set", "objective.options.pool=5"], "objective cyclegan has no option 'pool': did you mean pool_size?"),
         (["--objective-option", "pool_sizes=5"], "objective cyclegan has no option 'pool_sizes': did you mean pool_size?"),

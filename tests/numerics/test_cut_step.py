@@ -16,6 +16,7 @@ from fruitgan.networks.contracts import Generator
 from fruitgan.networks.discriminators import patch_70
 from fruitgan.networks.mobile import Mobile
 from fruitgan.networks.resnet import resnet_6
+from fruitgan.networks.unet import Pix2PixUNet
 from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.objectives.cut import CUT, CutStep, channels_of, cut, drawn_places, patch_nce
 
@@ -158,6 +159,11 @@ def test_points_are_spread_over_the_generator_or_those_asked_for() -> None:
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make(Mobile(base_channels=4, blocks=1), **options)
+
+
+def test_a_generator_without_inner_maps_to_read_is_refused() -> None:
+    with pytest.raises(UsageError, match="inner maps, which this one does not offer"):
+        make(Pix2PixUNet(base_channels=4, depth=2))
 
 
 def test_without_the_weight_of_identity_the_other_domain_is_not_translated() -> None:
