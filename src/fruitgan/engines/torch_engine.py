@@ -58,7 +58,8 @@ class TorchEngine(Engine):
                     return self._run_large(images) if count * height * width > LARGE_PIXELS else self._run(images)
             if self._threads is None:
                 return self._run(images)
-            # Torch counts threads for each thread that calls it, and the last count is that of threads to come.
+            # Torch counts threads for each thread that calls it; one that asks for the first time takes what any has set last.
+            torch.get_num_threads()
             torch.set_num_threads(self._threads)
             try:
                 return self._run(images)
