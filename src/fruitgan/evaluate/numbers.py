@@ -112,12 +112,12 @@ def measure(subject: Subject, chosen: Mapping[str, Metric], backends: Sequence[F
         DataError: an image cannot be decoded, too few of a kind, features that are not finite, no training images.
     """
     settings = subject.settings
-    asked_for = dict(zip(backends, settings.features, strict=True))  # by their names there: `clip` for `clip:vit-b-32`
+    asked_for = list(zip(settings.features, backends, strict=True))  # where `clip` stands for `clip:vit-b-32`
     for name, metric in chosen.items():
         if isinstance(metric, SetMetric):
             own = metric.own_features()
-            for backend in [own] if own else backends if metric.every_features else backends[:1]:
-                key = name if own else settings.key(name, asked_for[backend])
+            named = [(settings.key(name, asked), backend) for asked, backend in asked_for]
+            for key, backend in [(name, own)] if own else named if metric.every_features else named[:1]:
                 real, fake = subject.both(backend)
                 with _step(subject, f"{name} on {backend.name}"):
                     result.numbers[key], result.floor[key] = metric(real, fake), metric.floor(real, fake)
@@ -138,7 +138,7 @@ def _step(subject: Subject, label: str) -> Iterator[None]:
     subject.tell(Progress(label, 1, 1))
 
 
-def _measure_ratios(subject: Subject, asked_for: Mapping[Features, str], result: EvaluateResult) -> None:
+def _measure_ratios(subject: Subject, asked_for: Sequence[tuple[str, Features]], result: EvaluateResult) -> None:
     """R on each backend; None, and why, where there are no sources or they cannot be distinguished from the real images."""
     settings, sources = subject.settings, subject.sources
     if sources is None:
@@ -146,7 +146,7 @@ def _measure_ratios(subject: Subject, asked_for: Mapping[Features, str], result:
         result.r_withheld = "R needs the images that the generated ones were made of: --source-dir DIR"
         return
     missing, resamples = [], RESAMPLES["kid"][settings.quick]
-    for backend, name in asked_for.items():
+    for name, backend in asked_for:
         source = subject.features(backend, "source", sources.paths)
         with _step(subject, f"R on {backend.name}"):
             real, fake = subject.both(backend)
