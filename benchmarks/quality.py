@@ -125,7 +125,11 @@ def described(images: Sequence[Pixels], backend: str) -> Values:
 
 
 def judged(
-    networks: Mapping[str, torch.nn.Module], shown: Mapping[str, list[Pixels]], folder: Path, device: torch.device
+    networks: Mapping[str, torch.nn.Module],
+    shown: Mapping[str, list[Pixels]],
+    folder: Path,
+    device: torch.device,
+    backends: Sequence[str] = BACKENDS,
 ) -> dict[str, Values]:
     """The features of what the networks made, by direction and backend; the pictures stay in the folder for other judges."""
     found: dict[str, Values] = {}
@@ -135,7 +139,7 @@ def judged(
         (folder / way).mkdir(parents=True)
         for number, fake in enumerate(fakes):
             (folder / way / f"{number:05d}.png").write_bytes(png_bytes(fake))
-        found |= {f"{way} {backend}": described(fakes, backend) for backend in BACKENDS}
+        found |= {f"{way} {backend}": described(fakes, backend) for backend in backends}
     return found
 
 

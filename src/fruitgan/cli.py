@@ -250,8 +250,10 @@ def _usage_line(error: typer.TyperException) -> str:
     """What typer says about a wrong command line, and where the right one is shown; nothing where it has printed the help."""
     message, context = error.format_message().rstrip("."), getattr(error, "ctx", None)
     if context and (word := getattr(error, "option_name", None)):
-        known = [name for parameter in context.command.params for name in parameter.opts]
-        meant = options.option_meant(word, known)
+        parameters = context.command.params
+        known = [name for parameter in parameters for name in parameter.opts if name.startswith("-")]
+        arguments = (getattr(it, "metavar", None) for it in parameters if it.opts == [word.lstrip("-")])
+        meant = options.option_meant(word, known) or next(arguments, None)
         near = difflib.get_close_matches(word, [name for name in known if name not in context.help_option_names], n=2)
         said = f"here that is {meant}" if meant else f"did you mean {' or '.join(near)}?" if near else ""
         message = f"no such option: {word}" + (f"; {said}" if said else "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,11 @@ import typer
 
 from fruitgan.console import Console, names, options
 from fruitgan.console.options import argument, option
-from fruitgan.errors import DataError, FruitganError, UsageError
-from fruitgan.files import size_bytes
+from fruitgan.errors import FruitganError, UsageError
 from fruitgan.progress import duration
 from fruitgan.registry import suggestion
 
 RUNS = Path("runs")
-RESULTS = {"train-detector": "metrics.json"}
-"""The file that a finished run has, by the folder that its kind's runs lie in."""
 
 
 def runs(
@@ -32,6 +28,7 @@ def runs(
 
     Example: fruitgan runs
     """
+    from fruitgan.runs.resume import look_at
     from fruitgan.runs.run import CONFIG
 
     if remove and not wanted:
@@ -65,33 +62,6 @@ def runs(
             console.out(f"go on: {run['go_on']}")
 
 
-def look_at(folder: Path) -> dict[str, Any]:
-    """What a run's folder says of it; a damaged file tells nothing and hides none of the rest.
-
-    Unknown is None: how many steps there will be, and how long it has trained. `go_on` is what to type where it has stopped.
-    """
-    from fruitgan.runs.resume import resume_command
-    from fruitgan.runs.run import RESULT, Run, holder
-
-    run, kind = Run(folder), folder.parent.name
-    result, config = _table(run, RESULTS.get(kind, RESULT)), _table(run, "config.json")
-    entries = run.entries()
-    state = "finished" if result else "running" if holder(folder) is not None else "stopped"
-    kind = str(config.get("kind", kind))
-    seconds = result.get("seconds") or (entries[-1]["seconds"] if entries else None)
-    total = config.get("total_steps")
-    return {
-        "run": str(folder),
-        "kind": kind,
-        "state": state,
-        "step": int(result.get("step", run.saved_step)),
-        "total_steps": total if isinstance(total, int) else None,
-        "seconds": float(seconds) if isinstance(seconds, (int, float)) else None,
-        "bytes": size_bytes(folder),
-        "go_on": resume_command(folder, runs=RUNS / kind) if state == "stopped" else None,
-    }
-
-
 def _named(name: str, folders: list[Path]) -> list[Path]:
     """The runs of a name, in whichever kind's folder, or the folder itself. Raises: UsageError if there is none."""
     found = [folder for folder in folders if name in (folder.name, str(folder))] or [
@@ -100,14 +70,6 @@ def _named(name: str, folders: list[Path]) -> list[Path]:
     if not found:
         raise UsageError(f"no run named {name!r}: {suggestion(name, [folder.name for folder in folders])}")
     return found
-
-
-def _table(run: Any, name: str) -> Mapping[str, Any]:
-    try:
-        table: Mapping[str, Any] = run.read(name) if (run.path / name).is_file() else {}
-    except DataError:
-        return {}
-    return table
 
 
 def _remove(found: list[dict[str, Any]], yes: bool, console: Console) -> None:

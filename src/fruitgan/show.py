@@ -133,26 +133,26 @@ def _show_recipe(name: str, console: Console) -> None:
 
 def _show_run(path: Path, console: Console) -> None:
     """The state of a run, its settings and how to go on; of a training its losses, of a detector its card."""
-    from fruitgan.runs.resume import DETECTOR, resume_command
+    from fruitgan.runs.resume import DETECTOR, look_at
     from fruitgan.runs.run import Run
     from fruitgan.train_detector import settings as of_detectors
-    from fruitgan.train_detector.settings import KIND, METRICS, OUT
+    from fruitgan.train_detector.settings import KIND
     from fruitgan.train_gan.monitor import incidents
     from fruitgan.train_gan.settings import read_config
 
-    run = Run(path)
+    run, looked = Run(path), look_at(path)
     is_detector = run.config.get("kind") == KIND
     config = to_json(of_detectors.read_config(run) if is_detector else read_config(run))
     entries = [] if is_detector else run.entries()
     last = next((entry for entry in reversed(entries) if entry["losses"]), None)
-    is_finished, step = (run.path / METRICS).is_file() if is_detector else run.result is not None, run.saved_step
     card = _detector_card(path / DETECTOR) if (path / DETECTOR).is_file() else None
-    found = {"run": str(path), "finished": is_finished, "step": step, "last": last, "config": config}
+    state, step = looked["state"], looked["step"]
+    found = {"run": str(path), "finished": state == "finished", "step": step, "last": last, "config": config}
     console.result(found | ({"card": card} if is_detector else {}))
     how_long = f"of {config['total_steps']}" if "total_steps" in config else "of a detector's training"
-    console.out(f"{path}: {'finished' if is_finished else 'not finished'}, step {step} {how_long}")
-    if not is_finished:
-        console.out(f"  go on with it: {resume_command(path, runs=OUT) if is_detector else resume_command(path)}")
+    console.out(f"{path}: {state}, step {step} {how_long}")
+    if looked["go_on"]:
+        console.out(f"  go on with it: {looked['go_on']}")
     console.table("", ("setting", "value"), list(_flat(config["settings"])))
     for entry_step, text in incidents(entries):
         console.out(f"step {entry_step}: {text}")

@@ -168,6 +168,24 @@ def test_runs_are_listed_with_their_state_and_how_to_go_on(here: Callable[..., P
     assert "done" not in said
 
 
+def test_a_run_in_a_folder_of_any_name_is_known_by_its_config(here: Callable[..., Path], capsys: Captured) -> None:
+    here("mine", "plain", total_steps=100, settings={"teacher": None})
+    here("mine", "student", total_steps=100, settings={"teacher": "teacher.safetensors"})
+    here("mine", "judge", kind="train-detector")
+    here("mine", "odd", kind="../odd/")
+    (here("mine", "judged", kind="train-detector") / "metrics.json").write_text('{"seconds": 9.5}')
+    assert main(["runs", "--json"]) == 0
+    found = {Path(run["run"]).name: run for run in json.loads(capsys.readouterr().out)["runs"]}
+    assert {name: run["go_on"] for name, run in found.items()} == {
+        "plain": "fruitgan train-gan --resume runs/mine/plain",
+        "student": "fruitgan distill --resume runs/mine/student",
+        "judge": "fruitgan train-detector --resume runs/mine/judge",
+        "judged": None,
+        "odd": "fruitgan odd --resume runs/mine/odd",
+    }
+    assert (found["judged"]["state"], found["judged"]["kind"]) == ("finished", "train-detector")
+
+
 def test_a_run_is_removed_only_after_a_yes(
     here: Callable[..., Path], capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:

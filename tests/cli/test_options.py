@@ -79,6 +79,11 @@ def test_a_wrong_word_is_a_usage_error_that_names_it(
     assert named in said
 
 
+def test_an_argument_typed_as_an_option_is_named_as_the_help_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "draw", "--out", "x"]) == 2
+    assert "no such option: --out; here that is DIR (see" in capsys.readouterr().err
+
+
 def test_an_option_of_the_reference_code_is_answered_with_one_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train-gan", "--dataroot", "x"]) == 2
     said = "error: no such option: --dataroot; here that is --data (see fruitgan train-gan --help)\n"

@@ -44,6 +44,22 @@ def test_drawn_fruit_is_a_source_without_a_network(monkeypatch: pytest.MonkeyPat
     assert not seen
 
 
+def test_a_process_that_draws_the_same_fruit_at_the_same_time_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = dataclasses.replace(demo, settings=DrawSettings(train_count=1, test_count=1, size_px=16), edition=-1)
+    seen: list[Any] = []
+
+    def tell(event: Any) -> None:
+        seen.append(event)
+        if event == Progress("drawing", 2, 4):
+            small.source()  # the other is quicker
+
+    source = small.source(tell)
+    assert seen[-1] == Progress("drawing", 4, 4)
+    assert [path.stat().st_size > 0 for path in (*source.a.train, *source.b.train)] == [True, True]
+    cache = source.a.train[0].parents[2]
+    assert not [path for path in cache.iterdir() if path.name.startswith(".")]  # the slower one's part is gone
+
+
 def test_domains_of_a_named_set_can_be_renamed(monkeypatch: pytest.MonkeyPatch) -> None:
     small = dataclasses.replace(demo, settings=DrawSettings(train_count=2, test_count=1, size_px=16), edition=0)
     monkeypatch.setattr(type(registry), "get", lambda self, name: small)

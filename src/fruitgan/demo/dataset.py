@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -13,7 +14,7 @@ from fruitgan.data.download import folder_of
 from fruitgan.data.sources import Dataset, Source, folder_source
 from fruitgan.demo import fruit
 from fruitgan.errors import UsageError
-from fruitgan.files import new_folder
+from fruitgan.files import make_once, new_folder
 from fruitgan.progress import Note, OnProgress, Progress, silent
 
 LARGEST_DRAWN_PX = 4096
@@ -58,25 +59,31 @@ def draw(settings: DrawSettings, on_progress: OnProgress | None = None) -> DrawR
     begin, tell = time.monotonic(), on_progress or silent
     if settings.out.exists() or settings.out.is_symlink():
         raise UsageError(f"{settings.out} exists already: choose another folder, or remove it")
+    with new_folder(settings.out) as part:
+        images = _draw_into(part, settings, tell)
+    return DrawResult(
+        folder=settings.out,
+        images=images,
+        size_px=settings.size_px,
+        seed=settings.seed,
+        seconds=time.monotonic() - begin,
+    )
+
+
+def _draw_into(folder: Path, settings: DrawSettings, tell: OnProgress) -> dict[str, int]:
+    """Draw all pictures; how many by split."""
     drawn = [
         (f"{split}{letter}", kind, first + number)
         for split, count, first in (("train", settings.train_count, 0), ("test", settings.test_count, FIRST_TEST_INDEX))
         for letter, kind in zip("AB", fruit.KINDS, strict=True)
         for number in range(count)
     ]
-    with new_folder(settings.out) as part:
-        for done, (split, kind, index) in enumerate(drawn, start=1):
-            (part / split).mkdir(exist_ok=True)
-            picture = Image.fromarray(fruit.draw(kind, settings.size_px, settings.seed, index))
-            picture.save(part / split / f"{kind}-{index % FIRST_TEST_INDEX:05}.png")
-            tell(Progress("drawing", done, len(drawn)))
-    return DrawResult(
-        folder=settings.out,
-        images=dict(Counter(split for split, *_ in drawn)),
-        size_px=settings.size_px,
-        seed=settings.seed,
-        seconds=time.monotonic() - begin,
-    )
+    for done, (split, kind, index) in enumerate(drawn, start=1):
+        (folder / split).mkdir(exist_ok=True)
+        picture = Image.fromarray(fruit.draw(kind, settings.size_px, settings.seed, index))
+        picture.save(folder / split / f"{kind}-{index % FIRST_TEST_INDEX:05}.png")
+        tell(Progress("drawing", done, len(drawn)))
+    return dict(Counter(split for split, *_ in drawn))
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ class DrawnSet(Dataset):
     def source(self, tell: OnProgress = silent) -> Source:
         if not self.is_present():
             tell(Note("drawing fruit into the cache, once"))
-            draw(replace(self.settings, out=self._folder), tell)
+            make_once(self._folder, partial(_draw_into, settings=self.settings, tell=tell))
         return replace(folder_source(self._folder, self.domains), name=self.name)
 
     def is_present(self) -> bool:

@@ -1,4 +1,4 @@
-"""Going on with a run, whatever it trains: which run, with which settings, and on which machine."""
+"""Going on with a run, whatever it trains: which run, how far it is, with which settings, and on which machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from fruitgan.distributed import ranks
 from fruitgan.errors import DataError, UsageError
-from fruitgan.files import PART_PREFIX
+from fruitgan.files import PART_PREFIX, size_bytes
 from fruitgan.machine import cpu_name
 from fruitgan.registry import suggestion
 from fruitgan.runs.run import CONFIG, ENVIRONMENT, LATER, LAUNCH, LOG, RESULT, Run, RunInUse, holder
@@ -27,6 +27,10 @@ DETECTOR = "detector.safetensors"
 """The file of a detector, in its run."""
 NEWEST = "newest"
 """What `--resume` says without a name."""
+METRICS = "metrics.json"
+"""What a finished detector's run has."""
+RESULTS = {"train-detector": METRICS}
+"""The file that a finished run has, by its kind, where it is not `result.json`."""
 NOTHING: tuple[Any, ...] = (None, {}, ())
 """Values of settings that were not given."""
 PACKAGES = ("fruitgan", "torch", "torchvision", "kornia", "numpy", "pillow", "safetensors")
@@ -108,6 +112,45 @@ def resume_command(run: Path, runs: Path = RUNS, gpu: str | None = None, device:
         pairs = [("--processes", str(ranks().world))]
     where = [word for option, value in pairs if value is not None for word in (option, value)]
     return shlex.join(["fruitgan", runs.name, *words, *where])
+
+
+def look_at(folder: Path) -> dict[str, Any]:
+    """What a run's folder says of it; a damaged file tells nothing and hides none of the rest.
+
+    Unknown is None: how many steps there will be, and how long it has trained. `go_on` is what to type where it has stopped.
+    """
+    run = Run(folder)
+    config = _table(run, CONFIG)
+    kind = _kind(config) if config else folder.parent.name
+    result, entries = _table(run, RESULTS.get(kind, RESULT)), run.entries()
+    state = "finished" if result else "running" if holder(folder) is not None else "stopped"
+    seconds = result.get("seconds") or (entries[-1]["seconds"] if entries else None)
+    total = config.get("total_steps")
+    return {
+        "run": str(folder),
+        "kind": kind,
+        "state": state,
+        "step": int(result.get("step", run.saved_step)),
+        "total_steps": total if isinstance(total, int) else None,
+        "seconds": float(seconds) if isinstance(seconds, (int, float)) else None,
+        "bytes": size_bytes(folder),
+        "go_on": resume_command(folder, runs=RUNS.parent / kind) if state == "stopped" else None,
+    }
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    """The command that made a run, wherever it lies."""
+    settings = config.get("settings")
+    has_teacher = isinstance(settings, dict) and settings.get("teacher") is not None
+    return str(config.get("kind", "distill" if has_teacher else "train-gan"))
+
+
+def _table(run: Run, name: str) -> Mapping[str, Any]:
+    try:
+        table: Mapping[str, Any] = run.read(name) if (run.path / name).is_file() else {}
+    except DataError:
+        return {}
+    return table
 
 
 def _last_change(path: Path) -> int:

@@ -71,8 +71,8 @@ def train_detector(
     given = locals()
     console = Console(json=json, quiet=quiet)
     from fruitgan.data.sources import must_be_folder
-    from fruitgan.runs.resume import find_run
-    from fruitgan.train_detector.settings import FIXED, METRICS, TrainDetectorSettings
+    from fruitgan.runs.resume import METRICS, find_run
+    from fruitgan.train_detector.settings import FIXED, TrainDetectorSettings
 
     settings = options.settings_of(TrainDetectorSettings, given, FIXED)
     if resume is not None:  # what the job would refuse after seconds of imports, refused at once

@@ -25,7 +25,7 @@ from fruitgan.networks.contracts import Detector, LinearDetector, detectors
 from fruitgan.progress import Listener, Note, OnProgress, Progress
 from fruitgan.registry import Choice
 from fruitgan.runs.checkpoint import Checkpoints, SaveClock
-from fruitgan.runs.resume import DETECTOR, environment, find_run, keep_environment, run_of_launch
+from fruitgan.runs.resume import DETECTOR, METRICS, environment, find_run, keep_environment, run_of_launch
 from fruitgan.runs.run import CHECKPOINTS, LOCK, LOG, Run, check_new, free_name, of_first
 from fruitgan.runs.trackers import Trackers
 from fruitgan.settings import to_json
@@ -48,7 +48,6 @@ from fruitgan.train_detector.seen import seen_by
 from fruitgan.train_detector.settings import (
     DEFAULT_DETECTOR,
     DEFAULT_PROTOCOL,
-    METRICS,
     RunConfig,
     TrainDetectorResult,
     TrainDetectorSettings,

@@ -12,7 +12,7 @@ from typing import Any
 from fruitgan.distributed import ranks
 from fruitgan.errors import DataError, UsageError, shown
 from fruitgan.registry import Choice, suggestion
-from fruitgan.runs.resume import changed_settings, merged_settings, resume_command
+from fruitgan.runs.resume import METRICS, changed_settings, merged_settings, resume_command
 from fruitgan.runs.run import CONFIG, LAUNCH, Run, check_name
 from fruitgan.settings import to_json, typed
 from fruitgan.train_detector.calibration import Verdict
@@ -24,7 +24,6 @@ DEFAULT_PROTOCOL = "grouped"
 LARGEST_BATCH = 64
 LEAST_BATCH = 8
 KIND = "train-detector"
-METRICS = "metrics.json"
 FORMAT = 2
 # What decides the mathematics: a resumed run cannot change these.
 FIXED = ("detector", "detector_options", "protocol", "augment", "image_size", "batch_size", "learning_rate", "seed")
