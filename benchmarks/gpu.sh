@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # What a machine with a CUDA GPU is to show, a question a call. Expected on one NVIDIA H200: tests 4 minutes, steps 5, compiled 9 (the
-# compiler's), sweep 3, inference 4, training MINUTES and at most four more. None has been run on a GPU yet.
+# compiler's), sweep 3, inference 4, quality four times MINUTES and a few more, training MINUTES and at most four more. None has been run on a GPU yet.
 #
 #     benchmarks/gpu.sh tests|steps|compiled|sweep OUT
 #     benchmarks/gpu.sh inference OUT DATA              translate, train-detector and evaluate there and on the CPU, DATA as for training
+#     benchmarks/gpu.sh quality OUT DATA [MINUTES]      how soon four recipes' pictures are good at 128 px, 3 minutes of each
 #     benchmarks/gpu.sh training OUT DATA [MINUTES]     DATA has trainA and trainB; the tests, then 8 minutes of `fruit` at 256 px, resumable
 #
 # Run it from the checkout; results are added to files in OUT. `DEVICE=cpu SIZE=64 STEPS=2` rehearses the training without a GPU.
@@ -55,6 +56,13 @@ inference)
             --features random,efficientnet-lite1 --gpu "$where" --out "$out/evaluation-$where" --json; } 2>&1 | tee -a "$out/inference.txt"
     done
     ;;
+quality)
+    data=$3 minutes=${4:-3}
+    for recipe in fast narrow cyclegan seed-unet; do
+        python benchmarks/time_to_quality.py --data "$data" --out "$out/quality" --recipe "$recipe" --minutes "$minutes" --every 0.25 \
+            --device "$device" --judges random,colour,fruit-embed ${STEPS:+--images 8} || true
+    done
+    ;;
 training)
     data=$3 minutes=${4:-8}
     [ -d "$out/runs" ] || run_tests
@@ -66,7 +74,7 @@ training)
     fruitgan train-gan "${new[@]}" --device "$device" --max-time "${minutes}m" --out "$out/runs" --json >"$out/training.json"
     ;;
 *)
-    echo "gpu.sh: $question: expected tests, steps, compiled, sweep, inference or training" >&2
+    echo "gpu.sh: $question: expected tests, steps, compiled, sweep, inference, quality or training" >&2
     exit 2
     ;;
 esac

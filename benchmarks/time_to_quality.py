@@ -7,8 +7,8 @@ One recipe a call, all at one size, from the same images and seed, on one machin
 table of all recipes in it. A tenth of the training images is held out by hash; every `--every` minutes of training (judging
 does not count) the EMA generator (the last weights, where a recipe has none) translates them, and R = KID(fake, real) /
 KID(source, real) is taken on features that trained none of the recipes. The pictures of every look stay, for other judges. A
-call that was stopped goes on from its last look. `narrow` is `fruit` with 16 channels. On a CPU a minute is one of the
-processor's time, so that what else the machine does counts little; on a GPU it is one of the clock.
+call that was stopped goes on from its last look. `narrow` is `fruit` with 16 channels; the U-Net is that of the size. On a CPU
+a minute is one of the processor's time, so that what else the machine does counts little; on a GPU it is one of the clock.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ def recipe_of(name: str, size_px: int, steps: int) -> Recipe:
     if name == "narrow":
         generator = Part(name=recipe.generator.name, options={**recipe.generator.options, "base_channels": 16})
         recipe = dataclasses.replace(recipe, generator=generator)
+    if recipe.generator.name == "unet-256" and size_px % 256:
+        recipe = dataclasses.replace(recipe, generator=Part(name="unet-128", options=recipe.generator.options))
     return dataclasses.replace(recipe, image_size_px=size_px, epochs=None, steps=steps)
 
 

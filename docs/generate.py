@@ -60,7 +60,11 @@ def command_lines(command: Any, path: str) -> Iterator[str]:
     if inner:
         return
     arguments = [
-        (f"`{parameter.metavar or parameter.name.upper()}`", "" if parameter.required else "optional", parameter.help or "")
+        (
+            f"`{parameter.metavar}{'...' * (parameter.nargs != 1)}`",
+            "" if parameter.required else "optional",
+            parameter.help or "",
+        )
         for parameter in command.params
         if parameter.param_type_name == "argument"
     ]

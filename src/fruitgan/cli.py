@@ -146,12 +146,14 @@ def _complete(command: Any) -> None:
 
 
 def _adapted(parameter: Any, panel: str | None) -> Any:
-    """The parameter with our way of reading values, and in the help as `--json` rather than `--json <bool>`."""
+    """The parameter with our way of reading values, and in the help as `--json` and PICTURE, without <bool> and <list[str]>."""
     if parameter is not None:
         if (kind := Kind.of(parameter)) is not None:
             parameter.get_runtime_param = lambda: kind  # in place of typer's method
         if parameter.param_type_name == "option":
             parameter.rich_help_panel = parameter.rich_help_panel or panel
+        else:
+            parameter.display_type_rich = lambda ctx: None
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""
     return parameter

@@ -21,7 +21,7 @@ SHOWN_PATHS = 5
 
 @app.command("check")
 def check_data(
-    what: str | None = argument("[NAME|DIR]", "The same as --data.", **options.SET_NAMES),
+    what: str | None = argument("NAME|DIR", "The same as --data.", **options.SET_NAMES),
     data: options.Data = None,
     data_a: options.DataA = None,
     data_b: options.DataB = None,
@@ -84,7 +84,7 @@ def _show(console: Console, result: CheckResult) -> None:
 @app.command("split")
 def split_data(
     out: Path = option("--out DIR", "The folder to make.", default=...),
-    folder: Path | None = argument("[DIR]", "A folder with one folder a domain, or with trainA and trainB."),
+    folder: Path | None = argument("DIR", "A folder with one folder a domain, or with trainA and trainB."),
     data_a: Path | None = option("--data-a DIR", "A folder of images of domain a, instead of DIR."),
     data_b: Path | None = option("--data-b DIR", "A folder of images of domain b, instead of DIR."),
     test_fraction: float = option("--test-fraction 0..1", "How much is cut off.", default=0.1),

@@ -18,7 +18,7 @@ RUNS = Path("runs")
 
 
 def runs(
-    wanted: list[str] | None = argument("[RUN]...", "These alone, by name or folder.", **names.completed(names.runs())),
+    wanted: list[str] | None = argument("RUN", "These alone, by name or folder.", **names.completed(names.runs())),
     out: Path = option("--out DIR", "Where the kinds' folders of runs lie.", default=RUNS),
     remove: bool = option("--remove", "Remove the named runs with all that is in them.", default=False),
     yes: bool = option("--yes", "Remove without asking.", default=False),

@@ -25,7 +25,7 @@ MOST_SUMS = 3
 
 
 def list_registered(
-    kind: str | None = options.argument("", "One kind alone: generators, recipes, ...", **names.completed(lambda: KINDS)),
+    kind: str | None = options.argument("KIND", "One kind alone: generators, recipes, ...", **names.completed(lambda: KINDS)),
     json: options.Json = False,
 ) -> None:
     """Show what is registered, with a line on each; `fruitgan show NAME` says more.
@@ -59,7 +59,7 @@ def show(
         default=...,
         **names.completed(names.bundles, names.runs(), _registered),
     ),
-    name: str | None = options.argument("[NAME]", "The name, after its kind: recipe fast.", **names.completed(_registered)),
+    name: str | None = options.argument("NAME", "The name, after its kind: recipe fast.", **names.completed(_registered)),
     out: Path | None = options.option("--out DIR", "Where runs are looked for.", "below runs/"),
     json: options.Json = False,
 ) -> None:

@@ -24,7 +24,9 @@ def test_the_demo_tells_its_story_on_one_page(
     found = json.loads(said.out)
     for stage in ("drawing", "training the generators", "translating", "exporting", "training the detector", "evaluating"):
         assert f"{stage}: 100%" in said.err
-    assert set(found) == {"r", "detector_accuracy", "seconds", "report"}
+    assert set(found) == {"r", "r_interval", "detector_accuracy", "detector_interval", "seconds", "report"}
+    assert found["r_interval"][0] <= found["r"] <= found["r_interval"][1]
+    assert found["detector_interval"][0] <= found["detector_accuracy"] <= found["detector_interval"][1]
     page = Path(found["report"]).read_text(encoding="utf-8")
     assert page.count("<img") == 5
     assert not re.search(r"(src|href)=[\"']https?:", page)

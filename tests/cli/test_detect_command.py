@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -64,6 +65,23 @@ def test_json_is_one_object_and_probabilities_are_calibrated_logits(cli: Cli, wa
 
     slope = load_detector(Path(RUN)).card.calibration_slope
     assert picture["probability"] == pytest.approx(1 / (1 + math.exp(-slope * picture["logit"])))
+
+
+def test_a_detector_whose_logits_told_nothing_of_its_validation_images_is_undecided(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fruitgan.train_detector import detect_job
+    from fruitgan.train_detector.detector import DetectorBundle, load_detector
+
+    def blunt(file: Path) -> DetectorBundle:
+        bundle = load_detector(file)
+        return dataclasses.replace(bundle, card=dataclasses.replace(bundle.card, calibration_slope=0.0))
+
+    monkeypatch.setattr(detect_job, "load_detector", blunt)
+    _, out, _ = cli("dataset/predicted/000000.png")
+    assert out.splitlines()[1] == "dataset/predicted/000000.png,undecided,0.5000,"
+    (picture,) = json.loads(cli("dataset/predicted/000000.png", "--json")[1])["pictures"]
+    assert (picture["generated"], picture["probability"]) == (None, 0.5)
 
 
 def test_what_the_detector_was_not_trained_on_is_said(cli: Cli) -> None:

@@ -26,12 +26,14 @@ def demo(
     settings = options.settings_of(job.DemoSettings, locals())
     console = Console(json=json, quiet=quiet)
     result = console.run(job.demo, settings, f"stopped; {out} is not complete: remove it, or give another --out", unit="")
+    r = "{:.2f} ({:.2f} to {:.2f})".format(result.r, *result.r_interval)
+    accuracy = "{:.1%} ({:.1%} to {:.1%})".format(result.detector_accuracy, *result.detector_interval)
     console.table(
         "",
-        ("what", "how much", "what it says"),
+        ("what", "how much (95% interval)", "what it says"),
         [
-            ("R", f"{result.r:.2f}", "0: as good as oranges, 1: no nearer to oranges than the apples"),
-            ("detector", f"{result.detector_accuracy:.1%}", "of images classified correctly; 50% would be guessing"),
+            ("R", r, "0: as good as oranges, 1: no nearer to oranges than the apples"),
+            ("detector", accuracy, "of images classified correctly; 50% would be guessing"),
         ],
     )
     console.out(f"{result.report}: the whole story, in {result.seconds:.0f} s")

@@ -68,7 +68,9 @@ class DemoResult:
 
     r: float
     """R on drawn fruit that was held out: 0 is perfect, 1 is as far from oranges as the apples were."""
+    r_interval: tuple[float, float]
     detector_accuracy: float
+    detector_interval: tuple[float, float]
     seconds: float
     report: Path
 
@@ -152,7 +154,14 @@ def demo(settings: DemoSettings, on_progress: OnProgress | None = None) -> DemoR
     run = Run(trained.run)
     page = demo_report(out, to_json(trained), read_config(run), run.entries(), to_json(detected), judged.as_json(), seconds)
     write_atomically(out / REPORT, page.encode())
-    return DemoResult(r=r.value, detector_accuracy=detected.accuracy, seconds=round(seconds, 1), report=out / REPORT)
+    return DemoResult(
+        r=r.value,
+        r_interval=r.interval,
+        detector_accuracy=detected.accuracy,
+        detector_interval=detected.interval,
+        seconds=round(seconds, 1),
+        report=out / REPORT,
+    )
 
 
 @contextmanager

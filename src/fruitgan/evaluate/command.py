@@ -29,7 +29,7 @@ def evaluate(
         "The generated images: a folder, an address (s3://bucket/fakes) or tar shards, as are the other images.",
         False,
     ),
-    further: list[str] | None = options.argument("[RUN]...", "More of them after --compare RUN.", hidden=True),
+    further: list[str] | None = options.argument("RUN", "More of them after --compare RUN.", hidden=True),
     real_dir: str | None = options.of_data("--real-dir DIR|ADDRESS", "The real images.", "origins beside the fakes"),
     source_dir: str | None = options.of_data(
         "--source-dir DIR|ADDRESS", "What the generated images were made of; with it comes R."

@@ -151,7 +151,7 @@ def _show(result: TrainDetectorResult, console: Console) -> None:
 
 
 def detect(
-    pictures: list[str] = options.argument("PICTURE|FOLDER...", "Files, folders or globs.", default=...),
+    pictures: list[str] = options.argument("PICTURE|FOLDER", "Files, folders or globs.", default=...),
     detector: str | None = options.option(
         "--detector FILE|RUN",
         "What judges.",
@@ -165,7 +165,7 @@ def detect(
     json: options.Json = False,
     config: options.Config = None,
 ) -> None:
-    """Say of each picture whether it is real or generated, with a calibrated probability.
+    """Say of each picture whether it is real or generated, with the calibrated probability that it is generated.
 
     Example: fruitgan detect photo.jpg
     """
@@ -181,7 +181,8 @@ def detect(
     console.out("file,verdict,probability,outside")
     for found in result.pictures:
         line = io.StringIO()
-        row = (found.file, "generated" if found.generated else "real", f"{found.probability:.4f}", "; ".join(found.outside))
+        verdict = {True: "generated", False: "real", None: "undecided"}[found.generated]
+        row = (found.file, verdict, f"{found.probability:.4f}", "; ".join(found.outside))
         csv.writer(line, lineterminator="").writerow(row)
         console.out(line.getvalue())
     strange = sum(bool(found.outside) for found in result.pictures)

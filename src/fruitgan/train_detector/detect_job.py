@@ -40,7 +40,8 @@ class DetectedPicture:
     """What the detector says of one picture."""
 
     file: str
-    generated: bool
+    generated: bool | None
+    """None where the probability is one half, as it always is where the logits told nothing of the validation images."""
     probability: float
     """That it is generated, if as many pictures are real as are generated."""
     logit: float
@@ -114,7 +115,7 @@ def _judged(card: DetectorCard, paths: Sequence[Path], logits: np.ndarray) -> It
         header = header_of(path)
         yield DetectedPicture(
             file=str(path),
-            generated=bool(logit > 0),
+            generated=None if probability == 0.5 else bool(probability > 0.5),
             probability=float(probability),
             logit=float(logit),
             outside=tuple(card.files.outside(header)) if card.files is not None and header is not None else (),

@@ -13,7 +13,7 @@ from fruitgan.errors import FruitganError, UsageError
 
 
 def translate(
-    sources: list[str] = argument("PICTURE...", "Files, folders, globs, or - for standard input.", default=...),
+    sources: list[str] = argument("PICTURE", "Files, folders, globs, or - for standard input.", default=...),
     bundle: options.Bundle = None,
     to: options.To = None,
     direction: options.Direction = None,
@@ -96,12 +96,14 @@ def _in_one_line(text: str) -> str:
 
 
 def export(
-    bundle: str | None = argument(f"[{options.BUNDLE}]", "What to export.", options.BUNDLE_DEFAULT, **options.BUNDLE_NAMES),
+    bundle: str | None = argument(options.BUNDLE, "What to export.", options.BUNDLE_DEFAULT, **options.BUNDLE_NAMES),
     format: Literal["onnx", "junyanz"] = option(
         "--format", "A model, or weights for pytorch-CycleGAN-and-pix2pix (of the generators that it has).", default="onnx"
     ),
     dtype: Literal["fp32", "fp16", "int8"] = option(
-        "--dtype", "A model's numbers: half of the size, or a third; what it costs is measured and said.", default="fp32"
+        "--dtype",
+        "Of a model's weights: fp16 halves its size, int8 makes it a third; how much the pictures change is measured and said.",
+        default="fp32",
     ),
     pictures: Path | None = option("--pictures FILE|DIR", "What models are compared with torch on.", "drawn fruit"),
     to: options.To = None,
@@ -135,9 +137,9 @@ def export(
 
 
 def import_checkpoint(
-    files: list[Path] = argument("FILE.pth...", "Generator from A to B, and perhaps the one back.", default=...),
+    files: list[Path] = argument("FILE.pth", "Generator from A to B, and perhaps the one back.", default=...),
     architecture: Literal["resnet-9", "resnet-6", "unet-256", "unet-128", "cut-resnet"] = option(
-        "--architecture", "Which generator it is; cut-resnet is CUT's.", default=...
+        "--architecture NAME", "resnet-9, resnet-6, unet-256, unet-128, or cut-resnet, which is CUT's.", default=...
     ),
     domains: str = option("--domains A,B", "The names of the two domains: horse,zebra.", default=...),
     output: Path = option("--output,-o FILE.safetensors", "The bundle to write.", default=...),

@@ -66,8 +66,9 @@ function translated(card, blob, after) {
 function judged(status, answer) {
   const percent = value => `${Math.round(100 * value)}%`;
   const sure = percent(answer.generated ? answer.probability : 1 - answer.probability);
+  const verdict = answer.generated === null ? "undecided" : `${answer.generated ? "generated" : "real"}, ${sure} sure`;
   const doubts = answer.outside.length ? ` It is unlike all that the detector was trained on: ${answer.outside.join("; ")}.` : "";
-  status.textContent = `${answer.generated ? "generated" : "real"}, ${sure} sure. On its own test pictures this detector is right ` +
+  status.textContent = `${verdict}. On its own test pictures this detector is right ` +
     `in ${percent(answer.accuracy)} (${percent(answer.interval[0])} to ${percent(answer.interval[1])}).${doubts}`;
 }
 
