@@ -75,6 +75,8 @@ def show(
             raise UsageError(f"which {registry.noun}? Known are {', '.join(registry.names())}")
         _show_registered(registry.owner(name), name, console)
         return
+    if out is not None and not out.is_dir():
+        raise DataError(f"--out {out}: no such folder")
     places = [out / what] if out is not None else sorted(Path("runs").glob(f"*/{what}")) if Path(what).name == what else []
     there = next((path for path in (Path(what), *places) if path.exists()), None)
     if there is not None and (there / CHECKPOINT).is_file():
@@ -127,7 +129,7 @@ def _show_recipe(name: str, console: Console) -> None:
     console.result({"name": name, **to_json(recipe), "multiply_adds_per_step": mean, "kinds_of_step": to_json(kinds)})
     console.out(recipe_toml(recipe))
     console.out(f"# multiply-adds a step, counted: {mean / 1e9:,.1f} G in the mean")
-    for kind in kinds:
+    for kind in (kind for kind in kinds if kind.share >= 0.0005):  # a last step alone is no share
         console.out(f"# {kind.share:.1%} of the steps: {kind.multiply_adds / 1e9:,.1f} G, {', '.join(kind.weights)}")
 
 

@@ -129,3 +129,10 @@ def test_without_a_detector_it_says_what_trains_one(cli: Cli) -> None:
     code, out, err = cli("dataset")
     assert (code, out) == (3, "")
     assert "fruitgan train-detector --data" in err
+
+
+def test_what_is_no_picture_is_named(cli: Cli) -> None:
+    Path("note.jpg").write_text("no picture")
+    code, out, err = cli("note.jpg", "-q")
+    assert (code, out) == (3, "")
+    assert err.startswith("error: note.jpg: not an image")

@@ -206,6 +206,16 @@ def test_a_run_is_removed_only_after_a_yes(
     assert not other.exists()
 
 
+def test_a_place_of_runs_that_is_no_folder_is_named(here: Callable[..., Path], capsys: Captured) -> None:
+    assert main(["runs"]) == 0  # none yet
+    Path("file").touch()
+    here("train-gan", "one")
+    for command in (["runs", "--out", "file"], ["runs", "--out", "nowhere"], ["show", "one", "--out", "file"]):
+        capsys.readouterr()
+        assert main(command) == 3
+        assert f"--out {command[-1]}: no such folder" in capsys.readouterr().err
+
+
 def test_a_damaged_run_hides_no_other(here: Callable[..., Path], capsys: Captured) -> None:
     broken = here("train-gan", "broken")
     for name in ("config.json", "log.jsonl"):

@@ -81,7 +81,7 @@ def test_one_failure_is_the_error_line_and_several_have_a_line_each(cli: Cli) ->
         (["in", "--format", "bmp"], 2, "format"),
         (["in", "--gpu", "none", "--device", "cpu"], 2, "give one of them"),
         (["in", "--device", "cuda:77"], 4, "GPU"),
-        (["in/notes.txt"], 3, "none of what was given is an image"),
+        (["in/notes.txt", "-q"], 3, "in/notes.txt: not an image"),
         (["-", "--json"], 2, "standard output cannot hold both"),
         ([], 2, "PICTURE"),
     ],

@@ -88,8 +88,8 @@ def test_a_smaller_model_says_how_far_its_pictures_are(
         Image.fromarray(draw("apple", 48, 5, index)[: 40 + index]).save(f"pictures/{index}.png")
     given = ["export", "apple2orange", "--to", "orange", "--dtype", dtype, "--pictures", "pictures"]
     value = run_json(capsys, *given)
-    assert value.keys() == {"bundle", "format", "dtype", "models", "seconds"}
-    assert value["dtype"] == dtype
+    assert value.keys() == {"bundle", "format", "dtype", "image_size_px", "models", "seconds"}
+    assert (value["dtype"], value["image_size_px"]) == (dtype, 256)
     (model,) = value["models"]
     assert model.keys() == {"direction", "to", "path", "bytes", "parity", "load"}
     assert [(row["picture"], row["height_px"], row["width_px"]) for row in model["parity"]] == [

@@ -275,7 +275,7 @@ class Evil:
 
 def test_nothing_in_a_file_is_run_and_none_is_unpacked() -> None:
     torch.save({"model.1.weight": Evil()}, "evil.pth")
-    with pytest.raises(DataError, match=r"evil.pth: not a checkpoint of tensors alone"):
+    with pytest.raises(DataError, match=r"evil.pth: not a PyTorch checkpoint, or not one of tensors alone"):
         read_checkpoint(Path("evil.pth"), "resnet-9")
     assert not Path("was-run").exists()
     with (

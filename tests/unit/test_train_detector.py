@@ -160,6 +160,9 @@ def test_what_resizing_does_to_a_judgement_is_said() -> None:
     assert notes[-1].startswith("the images are shrunk from 256 to 128 px")
     assert "--image-size 256 keeps them and takes 4.0 times as long" in notes[-1]
     assert size_notes({True: [square], False: [square]}, 32) == ()
+    odd = {True: [(85, 85)], False: [(85, 85)]}
+    assert "--image-size 80 loses less" in size_notes(odd, 32)[-1]
+    assert "--image-size" not in size_notes(odd, 80)[-1]  # there is no better one
 
 
 # The detector's file

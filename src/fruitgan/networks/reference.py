@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fruitgan.errors import DataError, UsageError, reason_of
+from fruitgan.errors import DataError, UsageError
 from fruitgan.files import open_regular, reading
 from fruitgan.networks.contracts import Generator, generators
 from fruitgan.networks.layers import BilinearUpsample, BlurPool, InstanceNorm, Residual
@@ -71,7 +71,8 @@ def reference_tensors(choice: Choice, weights: Arrays) -> dict[str, NDArray[np.f
         DataError: the weights are not this generator's.
     """
     if choice.name not in OWN_NAMES:
-        raise UsageError(f"the reference code has no generator like {choice.name}; it has those of {', '.join(OWN_NAMES)}")
+        theirs = ", ".join(OWN_NAMES)
+        raise UsageError(f"the reference code has no generator like {choice.name}: train one of {theirs} (--generator)")
     network = sketch(generators, choice, weights, f"the generator {choice.name}")
     assert network is not None
     names = reference_names(network)
@@ -173,7 +174,8 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
                 file.seek(0)
                 tensors = torch.load(file, map_location="cpu", weights_only=True)
             except Exception as error:  # torch raises what it likes on what is no checkpoint, or holds code
-                raise DataError(f"{path}: not a checkpoint of tensors alone ({reason_of(error)})") from error
+                why = f" ({error})" if isinstance(error, DataError) else ""
+                raise DataError(f"{path}: not a PyTorch checkpoint, or not one of tensors alone{why}") from error
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise DataError(f"{path}: not the tensors of one network by name, such as latest_net_G.pth; other things are in it too")
     if sum(tensor.nbytes for tensor in tensors.values()) > path.stat().st_size:

@@ -301,9 +301,8 @@ def size_notes(sizes: Sizes, size_px: int) -> tuple[str, ...]:
     elif number > 1:
         notes.append(f"images of {number} sizes: all are resized alike to {size_px} x {size_px} px")
     if (side := _usual_side(sizes, size_px)) > size_px:
-        larger = side // MULTIPLE_PX * MULTIPLE_PX
-        notes.append(
-            f"the images are shrunk from {side} to {size_px} px: the finest traces of generation are lost "
-            f"(--image-size {larger} keeps them and takes {(larger / size_px) ** 2:.1f} times as long)"
-        )
+        notes.append(f"the images are shrunk from {side} to {size_px} px: the finest traces of generation are lost")
+        if (larger := side // MULTIPLE_PX * MULTIPLE_PX) > size_px:
+            what = "keeps them" if larger == side else "loses less"
+            notes[-1] += f" (--image-size {larger} {what} and takes {(larger / size_px) ** 2:.1f} times as long)"
     return tuple(notes)

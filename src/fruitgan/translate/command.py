@@ -85,6 +85,9 @@ def translate(
             for line in lines:
                 console.warn(line)
             lines = [f"{len(lines)} images failed, as said above; {len(result.outputs)} are translated"]
+        for remark in () if lines else result.skipped[:1]:
+            others = f" (nor is any of {len(result.skipped) - 1} others)" if len(result.skipped) > 1 else ""
+            lines = [f"{_in_one_line(remark.path)}: {remark.reason}{others}"]
         error = FruitganError("".join(lines) or "none of what was given is an image")
         error.exit_code = result.exit_code
         raise error
@@ -127,6 +130,8 @@ def export(
         console.out(model.path)
         for line in ("from models import networks; import safetensors.torch", *model.load) if model.load else ():
             console.say(f"  {line}")
+    if settings.format == "junyanz":
+        console.say(f"  fruitgan import takes them back with --image-size {result.image_size_px}")
     rows = [
         (model.to, made["picture"], f"{made['width_px']} x {made['height_px']}", made["largest"], round(made["mean"], 6))
         for model in result.models
@@ -144,7 +149,11 @@ def import_checkpoint(
     domains: str = option("--domains A,B", "The names of the two domains: horse,zebra.", default=...),
     output: Path = option("--output,-o FILE.safetensors", "The bundle to write.", default=...),
     image_size: int | None = option(
-        "--image-size PIXELS", "Of its training images.", "256; unet-128: 128", min=1, max=options.LARGEST_IMAGE_PX
+        "--image-size PIXELS",
+        "Of its training images; `export` says it.",
+        "256; unet-128: 128",
+        min=1,
+        max=options.LARGEST_IMAGE_PX,
     ),
     overwrite: bool = option("--overwrite", "Replace a bundle that is there.", default=False),
     config: options.Config = None,

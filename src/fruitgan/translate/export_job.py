@@ -74,6 +74,8 @@ class ExportModelResult:
     bundle: str
     format: str
     dtype: str
+    image_size_px: int
+    """Of the bundle's card."""
     models: list[ExportedModel]
     seconds: float
 
@@ -120,6 +122,7 @@ def export_model(settings: ExportModelSettings, on_progress: OnProgress | None =
         bundle=card.name,
         format=settings.format,
         dtype=settings.dtype,
+        image_size_px=card.image_size_px,
         models=models,
         seconds=round(time.monotonic() - begin, 3),
     )
