@@ -30,6 +30,8 @@ FEATURES = {
     "random": "five fixed random networks, which see texture and contrasts of colour",
     "colour": "histograms and moments of Lab colours, whatever they show",
     "inception": "the network of published FIDs and KIDs",
+    "lab-distribution": "the Lab colours of all pixels",
+    "power-spectrum": "the power of the brightness over frequency, the mean over all directions",
 }
 CHANGES = {
     "jpeg": "JPEG, quality {:g}",
