@@ -206,6 +206,13 @@ def test_a_run_is_removed_only_after_a_yes(
     assert not other.exists()
 
 
+def test_a_result_of_a_stranger_without_sense_tells_no_step(here: Callable[..., Path], capsys: Captured) -> None:
+    (here("train-gan", "odd") / "result.json").write_text('{"step": "many", "seconds": []}')
+    assert main(["runs", "odd", "--json"]) == 0
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert (run["state"], run["step"], run["seconds"]) == ("finished", 40, 75.0)
+
+
 def test_a_place_of_runs_that_is_no_folder_is_named(here: Callable[..., Path], capsys: Captured) -> None:
     assert main(["runs"]) == 0  # none yet
     Path("file").touch()

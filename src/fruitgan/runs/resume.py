@@ -125,12 +125,12 @@ def look_at(folder: Path) -> dict[str, Any]:
     result, entries = _table(run, RESULTS.get(kind, RESULT)), run.entries()
     state = "finished" if result else "running" if holder(folder) is not None else "stopped"
     seconds = result.get("seconds") or (entries[-1]["seconds"] if entries else None)
-    total = config.get("total_steps")
+    step, total = result.get("step"), config.get("total_steps")
     return {
         "run": str(folder),
         "kind": kind,
         "state": state,
-        "step": int(result.get("step", run.saved_step)),
+        "step": step if isinstance(step, int) else run.saved_step,
         "total_steps": total if isinstance(total, int) else None,
         "seconds": float(seconds) if isinstance(seconds, (int, float)) else None,
         "bytes": size_bytes(folder),

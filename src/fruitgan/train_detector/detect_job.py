@@ -79,8 +79,9 @@ def detect(settings: DetectSettings, on_progress: OnProgress = silent) -> Detect
     found = find_images(settings.pictures, settings.recursive)
     paths, failed = [source.path for source in found.images], list(found.failed)
     if not paths and not failed:
-        told = [f"{remark.path}: {remark.reason}" for remark in found.skipped[:1]]
-        raise DataError(*told or [f"{', '.join(settings.pictures)}: no picture there (-r includes subfolders)"])
+        for remark in found.skipped:
+            raise DataError(f"{remark.path}: {remark.reason}")
+        raise DataError(f"{', '.join(settings.pictures)}: no picture there (-r includes subfolders)")
     judged: list[DetectedPicture] = []
 
     def read(path: Path) -> Pixels | DataError:

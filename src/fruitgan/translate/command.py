@@ -85,9 +85,9 @@ def translate(
             for line in lines:
                 console.warn(line)
             lines = [f"{len(lines)} images failed, as said above; {len(result.outputs)} are translated"]
-        for remark in () if lines else result.skipped[:1]:
-            others = f" (nor is any of {len(result.skipped) - 1} others)" if len(result.skipped) > 1 else ""
-            lines = [f"{_in_one_line(remark.path)}: {remark.reason}{others}"]
+        elif not lines and result.skipped:
+            first, *rest = result.skipped
+            lines = [f"{_in_one_line(first.path)}: {first.reason}" + (f" (nor is any of {len(rest)} others)" if rest else "")]
         error = FruitganError("".join(lines) or "none of what was given is an image")
         error.exit_code = result.exit_code
         raise error
