@@ -10,7 +10,7 @@ import typer
 
 from fruitgan.console import Console, names, options
 from fruitgan.console.options import argument, option
-from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.errors import FruitganError, UsageError
 from fruitgan.progress import duration
 from fruitgan.registry import suggestion
 
@@ -28,13 +28,14 @@ def runs(
 
     Example: fruitgan runs
     """
+    from fruitgan.data.sources import must_be_folder
     from fruitgan.runs.resume import look_at
     from fruitgan.runs.run import CONFIG
 
     if remove and not wanted:
         raise UsageError("--remove: which runs? Name them, as in fruitgan runs apple2orange-fast --remove")
-    if not out.is_dir() and (out != RUNS or out.exists()):
-        raise DataError(f"--out {out}: no such folder")
+    if out != RUNS or out.exists():  # where nothing was made yet, no run is no error
+        must_be_folder(out)
     folders = sorted(path.parent for path in out.glob(f"*/*/{CONFIG}") if not path.parent.name.startswith("."))
     if wanted:
         folders = [folder for name in wanted for folder in _named(name, folders)]

@@ -75,8 +75,10 @@ def show(
             raise UsageError(f"which {registry.noun}? Known are {', '.join(registry.names())}")
         _show_registered(registry.owner(name), name, console)
         return
-    if out is not None and not out.is_dir():
-        raise DataError(f"--out {out}: no such folder")
+    if out is not None:
+        from fruitgan.data.sources import must_be_folder
+
+        must_be_folder(out)
     places = [out / what] if out is not None else sorted(Path("runs").glob(f"*/{what}")) if Path(what).name == what else []
     there = next((path for path in (Path(what), *places) if path.exists()), None)
     if there is not None and (there / CHECKPOINT).is_file():
