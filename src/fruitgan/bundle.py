@@ -273,7 +273,8 @@ def pinned(wanted: str | None) -> str | None:
 def _of_step(run: str, step: int, runs: Path) -> Path:
     """The bundle in a run's checkpoint."""
     found = locate(run, runs).parent.glob(f"checkpoints/step-*/{FILE_NAME}")
-    files = {int(file.parent.name.removeprefix("step-")): file for file in found}
+    named = ((file.parent.name.removeprefix("step-"), file) for file in found)
+    files = {int(number): file for number, file in named if number.isdecimal()}  # a person's copy has another name
     if step not in files:
         there = ", ".join(map(str, sorted(files))) or "none"
         raise UsageError(f"{run}@{step}: no checkpoint of that step has a bundle; those that do: {there}")

@@ -68,7 +68,7 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Files with the same pixels, and in which splits they lie; the first split named is the first's, and so on."""
+    """Files with the same pixels; `splits[i]` is the split of `files[i]`."""
 
     files: tuple[Path, ...]
     splits: tuple[str, ...]
@@ -217,6 +217,8 @@ class SplitSettings:
             raise UsageError(f"--test-fraction {self.test_fraction}: expected a number between 0 and 1")
         if self.folder is not None and (self.data_a or self.data_b):
             raise UsageError(f"{self.folder}: give a folder, or --data-a and --data-b, not both")
+        if self.folder is None and not (self.data_a and self.data_b):
+            raise UsageError("which images? Give a folder, or --data-a and --data-b")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -115,8 +115,10 @@ def keep_freed_memory(threshold_bytes: int = 1 << 30, trim_bytes: int = (1 << 31
     system and comes anew with every page cleared: filling one takes ten times as long.
     """
     global _largest_kept_bytes
-    _largest_kept_bytes = threshold_bytes
-    _tell_malloc(_MMAP_THRESHOLD, threshold_bytes)
+    if _tell_malloc(_MMAP_THRESHOLD, threshold_bytes):
+        _largest_kept_bytes = threshold_bytes
+    else:  # an older glibc takes no more than it comes to by itself; without a word it would stay at its first 128 KiB
+        _tell_malloc(_MMAP_THRESHOLD, _largest_kept_bytes)
     _tell_malloc(_TRIM_THRESHOLD, trim_bytes)
 
 
@@ -134,11 +136,11 @@ def freed_memory_returned(threshold_bytes: int = 1 << 20) -> Iterator[None]:
         _tell_malloc(_MMAP_THRESHOLD, _largest_kept_bytes)
 
 
-def _tell_malloc(parameter: int, value: int) -> None:
-    if not sys.platform.startswith("linux"):
-        return
+def _tell_malloc(parameter: int, value: int) -> bool:
+    """Whether it took it."""
     with contextlib.suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(parameter, value)
+        return sys.platform.startswith("linux") and bool(ctypes.CDLL(None).mallopt(parameter, value))
+    return False
 
 
 class LivingTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
@@ -276,6 +278,11 @@ def using_threads(number: int) -> Iterator[None]:
 def chosen_threads(asked: int | None) -> Threads:
     """For fits and evaluations: the fixed number, else the fastest, chosen anew each time."""
     return fixed_threads(asked) or fastest_threads(seconds=TRIAL_SECONDS / 3)
+
+
+def shared_threads(asked: int | None, share: int) -> Threads:
+    """For one of several processes: the fixed number, else its share of the cores."""
+    return fixed_threads(asked) or Threads(share, "a share of the cores")
 
 
 def _convolutions() -> Callable[[], None]:

@@ -33,6 +33,8 @@ except ImportError:  # Windows
 
     fcntl = None
 
+CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""How a lock's file is opened: a stranger's link in its place leads to no file that is then emptied, no pipe is waited for."""
 PART_PREFIX = ".fruitgan-"
 """What the name of a file still being written begins with; one that stays behind after a power cut may be deleted."""
 PART_SUFFIX = ".part"
@@ -185,11 +187,16 @@ def remove_file(path: Path) -> None:
 def remove_folder(path: Path) -> None:
     """Remove a folder with all that is in it; killed on the way, it leaves an abandoned part and never half the folder.
 
+    Of a link to a folder the link alone is removed.
+
     Raises:
         FruitganError: it cannot be removed.
     """
     part = path.parent / _part_name()
     try:
+        if path.is_symlink():
+            path.unlink()
+            return
         path.rename(part)
         shutil.rmtree(part)
     except OSError as error:
@@ -244,9 +251,42 @@ def hold(folder: Path) -> bool:
         descriptor = os.open(folder, os.O_RDONLY)  # closed by the end
         with suppress(OSError):  # such a file system has no locks
             fcntl.flock(descriptor, fcntl.LOCK_SH)
-        return os.path.samestat(os.fstat(descriptor), folder.stat())  # else it was removed while this one waited
+        if not os.path.samestat(os.fstat(descriptor), folder.stat()):  # it was removed while this one waited
+            os.close(descriptor)
+            return False
     except FileNotFoundError:
         return False
+    return True
+
+
+@contextmanager
+def locked_file(path: Path, on_taken: Callable[[int], None]) -> Iterator[tuple[int, bool]]:
+    """Hold a lock by a file that is removed at the end; yields it, open, and False where the file system has no locks.
+
+    While another process holds it, `on_taken` is called with the open file: it waits a while, or raises.
+
+    Raises:
+        FruitganError: the file cannot be made.
+    """
+    while True:
+        with writing(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | CAREFULLY, 0o666)
+        is_locked = try_lock(descriptor)
+        # The holder before removes the file when it is done: what was locked may have lost its name since it was opened.
+        with suppress(FileNotFoundError):
+            if is_locked is None or (is_locked and os.path.samestat(os.fstat(descriptor), path.stat())):
+                break
+        try:
+            if is_locked is False:
+                on_taken(descriptor)
+        finally:
+            os.close(descriptor)
+    try:
+        yield descriptor, is_locked is True
+    finally:
+        with suppress(OSError):
+            path.unlink()  # while it is locked, so that it is nobody else's
+        os.close(descriptor)
 
 
 def try_lock(descriptor: int) -> bool | None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fruitgan import __version__
 from fruitgan.console import Console, options
 from fruitgan.console.options import argument, option
-from fruitgan.errors import EnvironmentProblem, FruitganError, UsageError, reason_of
+from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError, reason_of
 from fruitgan.machine import is_offline
 from fruitgan.progress import Note, OnProgress, silent
-from fruitgan.settings import RUNS, read_json
+from fruitgan.settings import RUNS
 
 if TYPE_CHECKING:
     from fruitgan.bundle import Bundle
@@ -86,14 +87,17 @@ def pushed(settings: PushSettings, on_progress: OnProgress | None = None) -> Pus
     """
     from fruitgan.bundle import FILE_NAME, load, locate
     from fruitgan.data.hub import ADDRESS, LOGIN, hub
+    from fruitgan.runs.run import Run
 
     begin = time.monotonic()
     name = settings.repository.removeprefix("hf:")
     if ADDRESS.fullmatch(f"hf:{name}") is None or "@" in name:
         raise UsageError(f"{settings.repository}: no name of a repository; give USER/NAME")
     path = locate(settings.bundle, settings.runs)
-    config = path.parent / "config.json"
-    data = ADDRESS.fullmatch(str(read_json(config)["settings"].get("data"))) if config.is_file() else None
+    trained: Any = None
+    with suppress(DataError):  # none lies beside the bundle, or another program's
+        trained = Run(path.parent).config.get("settings")
+    data = ADDRESS.fullmatch(str(trained.get("data"))) if isinstance(trained, dict) else None
     sheets = sorted((path.parent / SAMPLES).glob("*.png"))
     if settings.samples and not sheets:
         raise UsageError(f"--samples: no sample sheets beside {path}; push a run's name, or leave --samples out")

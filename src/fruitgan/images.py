@@ -36,12 +36,13 @@ def to_pillow(pixels: Pixels) -> Image.Image:
 
 
 def resize(pixels: Array, height_px: int, width_px: int, resample: Image.Resampling = Image.Resampling.LANCZOS) -> Array:
-    """[H, W, 3] of uint8 or of float32 to [height_px, width_px, 3], antialiased (but for NEAREST)."""
+    """[H, W, 3] of uint8, or of float32 in [0, 1], to [height_px, width_px, 3], antialiased (but for NEAREST)."""
     if pixels.shape[:2] == (height_px, width_px):
         return pixels
     parts = [pixels] if pixels.dtype == np.uint8 else [np.ascontiguousarray(pixels[..., channel]) for channel in range(3)]
     resized: Any = [np.array(Image.fromarray(part).resize((width_px, height_px), resample)) for part in parts]
-    whole: Any = resized[0] if len(parts) == 1 else np.stack(resized, axis=-1)
+    # Lanczos and bicubic go past the ends of the range at edges, as bytes cannot.
+    whole: Any = resized[0] if len(parts) == 1 else np.stack(resized, axis=-1).clip(0, 1)
     result: Array = whole
     return result
 

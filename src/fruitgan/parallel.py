@@ -58,7 +58,7 @@ def in_order(
     `tell` hears how many the caller is done with. Threads suffice for decoding and generating, which Pillow and the engines do
     outside Python's global lock.
     """
-    workers = workers or os.cpu_count() or 1
+    workers = workers or cores()
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="images") as pool:
         ahead: deque[tuple[Item, Future[Result]]] = deque()
         waiting = iter(items)

@@ -98,7 +98,7 @@ def _named(name: str) -> list[Entry]:
 
 
 def _is_bundle(what: str) -> bool:
-    return what in names.bundles() or "@" in what or "/" in what or bool(Path(what).suffix)
+    return what in names.bundles() or "@" in what or "/" in what or (":" not in what and bool(Path(what).suffix))
 
 
 def _show_registered(entry: Entry, name: str, console: Console) -> None:

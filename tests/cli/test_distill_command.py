@@ -80,6 +80,8 @@ def test_a_stopped_lesson_goes_on_to_the_same_student_with_no_other_teacher_and_
     assert gates.distill(gates.DistillSettings(teacher=str(teacher), training=halves), stop_after(1)).training.step == 1
     assert main(["distill", "--resume", "halves", "--teacher", "apple2orange", "--out", str(tmp_path)]) == 2
     assert "--teacher cannot change in a resumed run" in capsys.readouterr().err
+    for name, value in {"TEACHER": "apple2orange", "STUDENT": "lite", "DATA": "demo"}.items():
+        monkeypatch.setenv(f"FRUITGAN_{name}", value)  # for new ones
     assert main(["distill", "--resume", "halves", "--out", str(tmp_path), "--gpu", "none", "--strict", "--json"]) == 5
     written = capsys.readouterr()
     again = json.loads(written.out)

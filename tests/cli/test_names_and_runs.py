@@ -206,6 +206,15 @@ def test_a_run_is_removed_only_after_a_yes(
     assert not other.exists()
 
 
+def test_of_a_linked_run_the_link_is_removed(here: Callable[..., Path], tmp_path: Path) -> None:
+    run = here("train-gan", "one")
+    elsewhere = run.rename(tmp_path / "elsewhere")
+    run.symlink_to(elsewhere)
+    assert main(["runs", "one", "--remove", "--yes"]) == 0
+    assert not run.is_symlink()
+    assert (elsewhere / "config.json").is_file()
+
+
 def test_a_result_of_a_stranger_without_sense_tells_no_step(here: Callable[..., Path], capsys: Captured) -> None:
     (here("train-gan", "odd") / "result.json").write_text('{"step": "many", "seconds": []}')
     assert main(["runs", "odd", "--json"]) == 0

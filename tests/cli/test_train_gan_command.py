@@ -162,7 +162,9 @@ def test_an_existing_name_is_refused_and_left_alone(
     capsys.readouterr()
     assert main(given) == 2
     assert "--resume mine" in capsys.readouterr().err
-    monkeypatch.setenv("FRUITGAN_IMAGE_SIZE", "96")  # for new runs
+    for name, value in {"IMAGE_SIZE": "96", "DATA": "demo", "THREADS": "2", "KEEP": "5", "STEPS": "7", "NAME": "new"}.items():
+        monkeypatch.setenv(f"FRUITGAN_{name}", value)  # for new runs
+    monkeypatch.setenv("FRUITGAN_SET", "weights.cycle=3")
     assert main(["train-gan", "--resume", "mine", *out]) == 0
     assert main(["train-gan", "--resume", "mine", *out, "--image-size", "96"]) == 2
     assert "--image-size cannot change" in capsys.readouterr().err

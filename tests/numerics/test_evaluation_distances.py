@@ -222,7 +222,10 @@ def test_radii_and_nearest_training_images_are_those_of_scikit_learn() -> None:
     theirs = NearestNeighbors(n_neighbors=6).fit(x)
     assert np.allclose(np.sqrt(radii(x)), theirs.kneighbors(x)[0][:, 5])  # itself is its first neighbour there
     medians = [np.median(theirs.kneighbors(side)[0][:, 0]) for side in (fake, real)]
-    assert NearestTraining(resamples=20).measure(real, fake, x).value == pytest.approx(medians[0] / medians[1])
+    found = NearestTraining(resamples=20).measure(real, fake, x)
+    assert found.value == pytest.approx(medians[0] / medians[1])
+    with_copies = NearestTraining(resamples=20).measure(np.concatenate([x[: len(real) - 1], real]), fake, x)
+    assert with_copies == found  # copies of training images are none that nobody trained on
     assert np.allclose(squared_distances(x, x[:3]), ((x[:, None] - x[None, :3]) ** 2).sum(-1))
 
 

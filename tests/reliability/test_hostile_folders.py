@@ -266,7 +266,7 @@ def test_a_folder_of_horrors_can_be_checked_and_held_in_a_bank(here: Path, capfd
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("read", [lambda path: list(inspect([path], [True])), file_sha256])
+@pytest.mark.parametrize("read", [lambda path: inspect([path], [True]), file_sha256])
 def test_a_pipe_among_what_is_evaluated_or_learnt_from_is_named_and_not_waited_for(read: Any, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(DataError, match=r"pipe\.png: not a regular file"):

@@ -127,13 +127,14 @@ def test_shards_of_the_work_at_an_address_make_the_whole(run: Run, memory: Any) 
 def test_a_tar_shard_becomes_one_of_the_same_samples(run: Run) -> None:
     first, second = (Path(f"in/000{i}.png").read_bytes() for i in range(2))
     given = {"a/1.png": first, "a/1.json": b'{"label": 3}', "a/2.seg.png": second, "a/2.png": first, "a/3.png": first[:60]}
-    shard({**given, "a/3.txt": b"of a broken picture", "../evil.png": first})
+    # The last one's folder has a dot, and its name has none.
+    shard({**given, "a/3.txt": b"of a broken picture", "../evil.png": first, "v1.0/4": first})
     result = run("shard.tar", output="out")
-    assert (result.translated, result.exit_code) == (3, 3)
+    assert (result.translated, result.exit_code) == (4, 3)
     assert [remark.path for remark in result.failed] == ["shard.tar/a/3.png"]
     assert result.outputs == (str(Path("out/shard.tar")),)
     made = members(Path("out/shard.tar").read_bytes())
-    assert list(made) == ["a/1.png", "a/1.json", "a/2.seg.png", "a/2.png"]
+    assert list(made) == ["a/1.png", "a/1.json", "a/2.seg.png", "a/2.png", "v1.0/4.png"]
     assert made["a/1.json"] == given["a/1.json"]
     with Image.open(io.BytesIO(made["a/2.seg.png"])) as image, Image.open("in/0001.png") as source:
         assert image.tobytes() == bytes(255 - value for value in source.tobytes())

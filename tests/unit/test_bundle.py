@@ -206,6 +206,16 @@ def test_a_file_a_folder_a_run_and_a_shipped_name_are_found(shipped: Path) -> No
     assert [locate(name) for name in ("aaa", "apple2orange")] == [shipped / f"{n}.safetensors" for n in ("aaa", "apple2orange")]
 
 
+def test_the_bundle_of_a_step_is_the_checkpoints_and_no_copys(shipped: Path) -> None:
+    checkpoints = made_run("first").parent / "checkpoints"
+    for name in ("step-00000005", "step-00000005 (copy)"):
+        (checkpoints / name).mkdir(parents=True)
+        (checkpoints / name / "bundle.safetensors").touch()
+    assert locate("first@5") == checkpoints / "step-00000005" / "bundle.safetensors"
+    with pytest.raises(UsageError, match=r"those that do: 5$"):
+        locate("first@6")
+
+
 def test_what_cannot_be_located_says_what_to_do(shipped: Path) -> None:
     made_run("oranges")
     Path("runs/train-gan/young").mkdir()

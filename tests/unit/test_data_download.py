@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,18 @@ def test_an_archive_is_fetched_once_and_unpacked_whole(mirror: Server, cache: Pa
     assert seen[-1] == Progress("unpacking tiny", 40, 40)
     assert fetch(remote(ZIP)) == folder
     assert mirror.asked == [("/sets/tiny.zip", None)]
+
+
+def test_of_several_at_once_one_downloads_and_the_others_wait(
+    mirror: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "WAIT_SECONDS", 0.001)
+    seen: list[Any] = []
+    with ThreadPoolExecutor(4) as pool:  # a lock is an open file's, not a process'
+        folders = list(pool.map(lambda _: fetch(remote(ZIP), seen.append), range(4)))
+    assert folders == [cache / "datasets" / "tiny"] * 4
+    assert mirror.asked == [("/sets/tiny.zip", None)]
+    assert in_cache(cache) == unpacked()
 
 
 def test_a_broken_connection_is_resumed_where_it_broke(mirror: Server, cache: Path) -> None:

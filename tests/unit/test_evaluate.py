@@ -139,7 +139,7 @@ def test_without_real_images_given_or_beside_the_generated_ones_it_says_what_to_
         ({"metrics": ()}, UsageError, "at least one"),
         ({"fail_below": {"kid": float("nan")}}, UsageError, "not a number"),
         ({"weights": {"inception": Path("x")}}, UsageError, "give --features inception"),
-        ({"weights": {"colour": Path("x")}}, UsageError, "need none"),
+        ({"weights": {"colour": Path("x")}}, UsageError, "no option 'weights'"),
         ({"features": ("torchvision",)}, UsageError, "which network"),
         ({"features": ("colour:red",)}, UsageError, "no family"),
         ({"metrics": ("kid", "background")}, UsageError, "--source-dir"),

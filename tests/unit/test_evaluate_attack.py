@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,13 @@ from PIL import Image
 
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.errors import UsageError
-from fruitgan.evaluate import detection
+from fruitgan.evaluate import detection, detectors
 from fruitgan.evaluate.detectors import detectors_named
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import EvaluateSettings
+from fruitgan.images import Pixels
 from fruitgan.measures.features import weightless
+from fruitgan.train_detector.two_sample_test import CHANGES
 
 
 @pytest.fixture
@@ -66,6 +69,21 @@ def test_an_evaluation_leaves_all_that_its_attackers_found(dataset: Path) -> Non
     assert [row["n_training"] for row in learnt] == sorted(row["n_training"] for row in learnt)
     assert learnt[-1]["accuracy"] == next(row["accuracy"] for row in values["detectors"] if row["name"] == detector["name"])
     assert {"testing spectrum", "robustness", "control: reals against reals, logistic:colour"} <= set(told)
+
+
+def test_the_noise_is_another_for_each_name_also_where_that_is_no_utf_8(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = min((dataset / "origins").iterdir())
+    first.rename(first.with_name(os.fsdecode(b"\xff.png")))
+    numbers: list[int] = []
+
+    def noise(pixels: Pixels, number: int) -> Pixels:
+        numbers.append(number)
+        return pixels
+
+    monkeypatch.setattr(detectors, "CHANGES", [replace(change, apply=noise) for change in CHANGES])
+    evaluate(settings(dataset, quick=False))
+    names = {path.name for part in ("predicted", "origins") for path in (dataset / part).iterdir()}
+    assert len(set(numbers)) == len(names)
 
 
 def test_a_regression_on_features_takes_the_cached_ones_and_those_of_each_stride_by_itself(

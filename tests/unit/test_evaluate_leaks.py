@@ -48,6 +48,13 @@ def made_up(fakes: list[tuple[int, int]], reals: list[tuple[int, int]]) -> list[
     ]
 
 
+def test_a_class_of_one_group_is_tested_and_gives_no_accuracy() -> None:
+    facts = made_up([(160, 160)] * 50, [(200, 200)] * 3000)
+    groups = ["one"] * 50 + [str(i) for i in range(3000)]
+    (size,) = [leak for leak in find_leaks(facts, groups) if leak.kind == "size"]
+    assert size.effect == 0.5
+
+
 def photograph(seed: int, side_px: int = 48) -> Image.Image:
     """Broad shapes with some grain: unlike white noise JPEG leaves its blocks on them."""
     small = np.random.default_rng(seed).uniform(60, 190, (7, 7, 3)).astype(np.uint8)
@@ -83,7 +90,7 @@ def leaks(
         for i in range(count):
             paths.append(folder / kind / f"{i:04d}{end}")
             make(first + i).save(paths[-1], **given)
-    return {leak.kind: leak for leak in find_leaks(list(inspect(paths, [True] * count + [False] * count)))}
+    return {leak.kind: leak for leak in find_leaks(inspect(paths, [True] * count + [False] * count))}
 
 
 def test_two_kinds_made_alike_have_no_leaks_however_full_of_black_and_white(tmp_path: Path) -> None:
@@ -166,7 +173,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "torn.png"
     path.write_bytes(b"\x89PNG\r\n")
     with pytest.raises(DataError, match=r"torn\.png: a damaged"):
-        list(inspect([path], [True]))
+        inspect([path], [True])
 
 
 def alike(count: int = 40) -> list[Facts]:

@@ -135,3 +135,15 @@ def test_a_name_on_a_strangers_card_leads_to_no_other_folder() -> None:
     card = job.Card(**{**vars(bundle.card), "name": "../../evil", "domains": ("a/b", "..")})
     assert job._name(card, "a2b") == "evil-to-bundle"
     assert job._name(card, "b2a") == "evil-to-a-b"
+
+
+def test_names_of_any_script_and_two_that_no_file_can_tell_apart_give_two_models(tmp_path: Path) -> None:
+    bundle = bundles.load(bundles.shipped("apple2orange"))
+    for domains, names in {
+        ("苹果", "橙子"): {"apple2orange-to-苹果.onnx", "apple2orange-to-橙子.onnx"},
+        ("?", "!"): {"apple2orange-to-bundle-a2b.onnx", "apple2orange-to-bundle-b2a.onnx"},
+    }.items():
+        path, out = tmp_path / "named.safetensors", tmp_path / names.pop()
+        bundles.save(bundles.Bundle(job.Card(**{**vars(bundle.card), "domains": domains}), bundle.weights), path)
+        found = export_model(ExportModelSettings(bundle=str(path), output=out)).models
+        assert {out.name, *names} == {Path(model.path).name for model in found} == {file.name for file in out.iterdir()}

@@ -21,6 +21,7 @@ from torchvision import models
 
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError
 from fruitgan.evaluate.job import evaluate
+from fruitgan.evaluate.wording import number_rows
 from fruitgan.files import file_sha256
 from fruitgan.measures.contracts import Features, features
 from fruitgan.measures.features import pretrained
@@ -87,6 +88,10 @@ def test_the_network_that_a_family_stands_for_gives_the_numbers_that_a_gate_name
     assert list(result.numbers) == ["kid"]
     assert result.numbers["kid"].features == "clip:vit-b-32"
     assert list(result.ratios) == ["r"]
+    second = evaluate(evaluating(tmp_path, features=("colour", "clip"), metrics=("kid",), weights={"clip": clip_file}))
+    (row,) = [row for row in number_rows(second.as_json()) if row.features == "clip:vit-b-32" and row.floor is not None]
+    assert (row.title, row.value) == ("KID x 100", pytest.approx(100 * second.numbers["kid_clip"].value))
+    assert row.says_more
 
 
 @pytest.mark.parametrize("build", [pretrained.clip, pretrained.inception])

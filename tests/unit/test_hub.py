@@ -263,6 +263,9 @@ def test_samples_go_along_only_when_asked_for(hub: Hub, tmp_path: Path, login: N
     assert hub.model("ann/fruit").files["samples.png"] == png(2)
     head = hub.model("ann/fruit").files["README.md"].decode().split("---\n")[1]
     assert yaml.safe_load(head)["datasets"] == ["ann/plum2pear"]
+    for foreign in ("{}", "[]", '{"settings": 3}', "no JSON"):  # beside a bundle any program's may lie
+        (run / "config.json").write_text(foreign)
+        assert pushed(PushSettings(**settings)).address.startswith("hf:ann/fruit@")
 
 
 def test_nothing_is_pushed_where_it_would_be_seen_by_others_than_asked(hub: Hub, toy: Path, login: None) -> None:

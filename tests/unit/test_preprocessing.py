@@ -110,7 +110,10 @@ def test_numbers_that_are_none_are_the_lowest_value_and_are_counted(tmp_path: Pa
     values = np.array([[np.nan, np.inf, -np.inf, -3, 5, 0]], dtype=np.float32)
     values.view(np.uint32)[0, 5] = 0x7FA00000  # a NaN at which numpy would warn
     Image.fromarray(values).save(tmp_path / "a.tiff")
-    how = with_found_range(AS_USUAL, [tmp_path / "a.tiff"])
+    Image.fromarray(np.full((2, 2), np.nan, np.float32)).save(tmp_path / "none.tiff")  # which says nothing of the range
+    how = with_found_range(AS_USUAL, [tmp_path / "none.tiff", tmp_path / "a.tiff"])
+    assert with_found_range(AS_USUAL, [tmp_path / "none.tiff"]) == AS_USUAL
+    assert how.decode(tmp_path / "none.tiff").pixels.max() == 0
     picture = how.decode(tmp_path / "a.tiff")
     assert how.value_range == (-3, 5)
     assert picture.pixels[0, :, 0].tolist() == [0, 0, 0, 0, 255, 0]

@@ -55,9 +55,10 @@ def test_one_point_no_line_all_zeros_and_losses_below_zero_make_a_plot() -> None
 
 
 def test_smoothing_is_the_mean_of_the_neighbours() -> None:
-    values = np.random.default_rng(0).normal(size=30)
-    naive = [values[max(0, i - 4) : i + 5].mean() for i in range(30)]
-    np.testing.assert_allclose(smoothed(values, 4), naive)
+    for count in (1, 3, 8, 30):  # fewer values than the window has places, too
+        values = np.random.default_rng(0).normal(size=count)
+        naive = [values[max(0, i - 4) : i + 5].mean() for i in range(count)]
+        np.testing.assert_allclose(smoothed(values, 4), naive)
     np.testing.assert_array_equal(smoothed(values, 0), values)
 
 

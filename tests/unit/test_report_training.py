@@ -75,6 +75,7 @@ def write_run(path: Path, side_px: int = 8) -> Path:
     for step in (100, 200, 300):
         rows = [list(row) for row in rng.integers(0, 256, (4, 3, side_px, side_px, 3), dtype=np.uint8)]
         (path / "samples" / f"step-{step:08d}.png").write_bytes(png_bytes(grid(rows)))
+    (path / "config.json").write_text('{"settings": {}}')
     (path / "environment.json").write_text(json.dumps({"python": "3.11.7", "packages": {"torch": "2.15.0"}, "gpu": None}))
     return path
 
@@ -122,6 +123,19 @@ def test_a_stopped_run_says_how_to_go_on_and_one_that_goes_on_loads_itself_anew(
     assert "150 of 400 steps" in stopped.text
     assert re.search(r"fruitgan train-gan --resume '[^']+'\n", stopped.text)
     assert not [each for each in stopped.all("meta") if each.get("http-equiv") == "refresh"]
+
+
+def test_a_loss_that_begins_late_is_a_panel_from_its_first_line_on(run: Path) -> None:
+    weights = {**recipe_of().weights, "identity": Schedule(start=0.0, end=5.0, begin=0.95, finish=0.95)}
+    late = Page(report(run, recipe=dataclasses.replace(recipe_of(), weights=weights)))
+    assert len(late.all("svg")) == 5
+    assert "Generators: identity" in late.text
+
+
+def test_a_distilling_goes_on_by_its_own_command(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "lesson")
+    (run / "config.json").write_text('{"settings": {"teacher": "fruit"}}')
+    assert f"fruitgan distill --resume {run}\n" in Page(report(run, 150)).text
 
 
 def test_a_run_without_log_samples_and_environment_or_of_one_line_still_has_a_page(run: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from fruitgan import device
 from fruitgan.device import at_least_fp32, autocast, choose_device, has_fast_bf16, has_room_for
 from fruitgan.errors import EnvironmentProblem, UsageError
 from fruitgan.runs.resume import environment
@@ -79,6 +80,24 @@ def test_data_go_to_a_gpu_that_has_room_for_them_and_to_nothing_else(monkeypatch
     assert not has_room_for(gpu, 400)
     assert not has_room_for(torch.device("cpu"), 1)
     assert not has_room_for(torch.device("mps"), 1)
+
+
+def test_a_c_library_that_takes_no_high_threshold_keeps_its_own_highest(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[int, int]] = []
+
+    class Older:
+        def mallopt(self, parameter: int, value: int) -> int:
+            said.append((parameter, value))
+            return int(parameter != -3 or value <= 32 << 20)
+
+    monkeypatch.setattr(device.sys, "platform", "linux")
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda _: Older())
+    monkeypatch.setattr(device, "_largest_kept_bytes", 32 << 20)
+    device.keep_freed_memory()
+    assert said[-2:] == [(-3, 32 << 20), (-1, (1 << 31) - 1)]
+    with device.freed_memory_returned():
+        pass
+    assert said[-1] == (-3, 32 << 20)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")

@@ -216,6 +216,14 @@ class TestPlaces:
         assert (again.translated, len(again.outputs), len(again.skipped)) == (0, 2, 2)
         assert files("in") == ["a.bmp", "a.png", "b.gif", "b.png"]
 
+    def test_results_in_a_tree_of_their_sources_are_not_translated_again(self, run: Run) -> None:
+        save_noise("a.bmp")
+        save_noise("sub/deeper/b.bmp")
+        assert run(".", output=".", recursive=True).translated == 2
+        before = files()
+        assert run(".", output=".", recursive=True).translated == 0
+        assert files() == before
+
     def test_a_source_is_never_replaced(self, run: Run) -> None:
         save_noise("in/a.png")
         before = Path("in/a.png").read_bytes()

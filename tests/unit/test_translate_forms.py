@@ -94,6 +94,28 @@ def test_16_bits_of_every_mode_go_through_float_and_not_through_bytes(run: Run, 
         assert np.array_equal(back.alpha, values[..., -1] // 257)  # type: ignore[arg-type]
 
 
+def test_16_bits_keep_the_profile_of_srgb_and_grey_gif_its_transparency(run: Run) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    deep = encode([DEEP[..., :3].copy()], "png", {}, {"icc_profile": profile}, "basic")
+    Path("a.png").write_bytes(deep)
+    run("a.png")
+    with Image.open("out/a.png") as image:
+        assert image.info["icc_profile"] == profile
+    assert decode(Path("out/a.png")).deep is not None
+    alpha = np.where(np.arange(8) < 4, 0, 255).astype(np.uint8)
+    Image.fromarray(np.dstack([np.full((8, 8), 90, np.uint8), np.tile(alpha, (8, 1))]), "LA").save("grey.png")
+    run("grey.png", format="gif")
+    assert np.array_equal(decode(Path("out/grey.gif"), background=None).alpha, np.tile(alpha, (8, 1)))  # type: ignore[arg-type]
+
+
+def test_the_preview_in_a_phones_jpeg_is_no_frame(run: Run) -> None:
+    large, preview = (Image.fromarray(noise(side, side)) for side in (48, 16))
+    large.save("phone.jpg", "MPO", save_all=True, append_images=[preview])
+    run("phone.jpg", frames="all")
+    with Image.open("out/phone.png") as image:
+        assert (image.size, getattr(image, "n_frames", 1)) == ((48, 48), 1)
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.int32])
 def test_floats_and_long_integers_stay_what_they_are_in_tiff(run: Run, kind: Any) -> None:
     low, high = -1000.0, 3000.0

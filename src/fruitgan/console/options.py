@@ -72,7 +72,8 @@ def forget_the_farther(context: typer.Context) -> None:
 def without_environment(context: typer.Context, given: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     """The options as given, but those of these settings left to their defaults where the environment alone says them.
 
-    For what is refused where it is typed, since it cannot count here: a variable is a default for all commands.
+    For what is refused where it is typed, since it cannot count here, and for what a resumed run has of its own: a variable
+    is a default for all commands.
     """
 
     def counts(name: str) -> bool:
@@ -237,17 +238,14 @@ Debug = Annotated[bool, _shared("--debug", "Show the traceback of an error.")]
 Context = typer.Context
 
 
-def settings_of(kind: type[T], given: Mapping[str, Any], fixed: Collection[str] = (), **read: Any) -> T:
+def settings_of(kind: type[T], given: Mapping[str, Any], **read: Any) -> T:
     """A job's settings from the options of its command, which has them as `locals()`.
 
     An option of a setting's name is that setting, `x_option` is the table `x_options`; one that was not given is left to the
-    setting's default, and so is what is `fixed` in a resumed run where the environment alone says it. `read` are settings whose
-    options have another name or another form.
+    setting's default. `read` are settings whose options have another name or another form.
     """
     from fruitgan.parallel import parse_shard  # and with it what only jobs need
 
-    if fixed and given["resume"] is not None:
-        given = without_environment(given["context"], given, fixed)
     names = {field.name for field in dataclasses.fields(cast(Any, kind))}
     parsers = {"threads": parse_threads, "domains": parse_domains, "shard": parse_shard, "max_time": seconds_of}
     settings: dict[str, Any] = {}

@@ -83,12 +83,12 @@ def usual_range(kind: np.dtype[Any], held: Range | None) -> Range:
     return 0.0, 65535.0 if kind.kind in "iu" else 1.0 if held is None or held[1] <= 1 else 255.0
 
 
-def eight_bit_grey(values: NDArray[np.generic], value_range: Range | None) -> tuple[NDArray[np.uint8], Range, bool]:
-    """[H, W] of any depth to 0..255, the lowest and the highest value in it, and whether all of them are finite."""
+def eight_bit_grey(values: NDArray[np.generic], value_range: Range | None) -> tuple[NDArray[np.uint8], Range | None, bool]:
+    """[H, W] of any depth to 0..255, the lowest and the highest finite value, if it has one, and whether all are finite."""
     with np.errstate(invalid="ignore"):  # a signalling NaN
         grey = values.astype(np.float64)
     finite = np.isfinite(grey)
-    held = (float(grey[finite].min()), float(grey[finite].max())) if finite.any() else (0.0, 0.0)
+    held = (float(grey[finite].min()), float(grey[finite].max())) if finite.any() else None
     low, high = value_range or usual_range(values.dtype, held)
     unit = np.clip((np.where(finite, grey, low) - low) / (high - low), 0, 1)
     return np.rint(unit * 255).astype(np.uint8), held, bool(finite.all())

@@ -121,7 +121,7 @@ def decode_frames(
         for number in itertools.count():
             with _in_our_words(name, lambda: has_signature(image.format)):
                 if number:
-                    if number >= getattr(image, "n_frames", 1):
+                    if number >= (getattr(image, "n_frames", 1) if _has_many_frames(image) else 1):
                         return
                     image.seek(number)
                 _must_have_at_most(max_pixels, image, name)

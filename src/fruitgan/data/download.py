@@ -6,16 +6,18 @@ import os
 import stat
 import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fruitgan.errors import DataError, FruitganError, UsageError, reason_of, shown
-from fruitgan.files import REAL_TROUBLE, file_sha256, make_once, size_bytes
+from fruitgan.files import REAL_TROUBLE, file_sha256, locked_file, make_once, size_bytes, writing
 from fruitgan.images import SUFFIXES
 from fruitgan.machine import cache_folder, is_offline
-from fruitgan.progress import OnProgress, Progress, silent
+from fruitgan.progress import Note, OnProgress, Progress, silent
 
 if TYPE_CHECKING:
     import requests
@@ -26,6 +28,8 @@ TIMEOUT_SECONDS = (10, 60)
 """To connect, and between two pieces of data."""
 FRUITLESS_ATTEMPTS = 3
 """How often a connection may bring nothing new before the download is given up."""
+WAIT_SECONDS = 0.5
+"""Between two looks whether another process is done."""
 PAUSE_SECONDS = 1.0
 """Between two attempts, longer by as much each time."""
 MOST_REDIRECTS = 5
@@ -62,11 +66,13 @@ def fetch(archive: RemoteFile, tell: OnProgress = silent) -> Path:
     folder = folder_of(name)
     if folder.is_dir():
         return folder
-    was_there = os.path.lexists(_place(archive))
-    zip_file = fetch_file(archive, tell)
-    make_once(folder, lambda part: unzip(zip_file, name, part, tell))
-    if not was_there:
-        zip_file.unlink(missing_ok=True)
+    with _alone(archive, tell):
+        if not folder.is_dir():
+            was_there = os.path.lexists(_place(archive))
+            zip_file = _fetched(archive, tell)
+            make_once(folder, lambda part: unzip(zip_file, name, part, tell))
+            if not was_there:
+                zip_file.unlink(missing_ok=True)
     return folder
 
 
@@ -76,6 +82,35 @@ def fetch_file(wanted: RemoteFile, tell: OnProgress = silent) -> Path:
     Raises:
         As `fetch`.
     """
+    if os.path.lexists(_place(wanted)):
+        return _fetched(wanted, tell)
+    with _alone(wanted, tell):
+        return _fetched(wanted, tell)
+
+
+@contextmanager
+def _alone(wanted: RemoteFile, tell: OnProgress) -> Iterator[None]:
+    """While inside no other process downloads or unpacks the file; it is waited for."""
+    if is_offline():
+        yield
+        return
+    said = False
+
+    def wait(_: int) -> None:
+        nonlocal said
+        if not said:
+            tell(Note(f"another process downloads {wanted.name}: waiting for it"))
+        said = True
+        time.sleep(WAIT_SECONDS)
+
+    lock = _place(wanted).with_name(f"{wanted.name}.lock")
+    with writing(lock.parent):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    with locked_file(lock, wait):
+        yield
+
+
+def _fetched(wanted: RemoteFile, tell: OnProgress) -> Path:
     path = _place(wanted)
     if os.path.lexists(path):
         if (found := file_sha256(path)) != wanted.sha256:
@@ -141,7 +176,6 @@ def _download(wanted: RemoteFile, path: Path, tell: OnProgress) -> None:
         raise UsageError(f"{address}: data are fetched by https alone (http on this machine only); see FRUITGAN_MIRROR")
     part = path.with_name(f"{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         # What was begun long ago may be another file's beginning: then once more, from nothing.
         for _ in range(2 if part.exists() else 1):
             _resume(part, wanted, address, tell)
@@ -236,8 +270,7 @@ def unzip(zip_file: Path, root: str, folder: Path, tell: OnProgress = silent) ->
     except Exception as error:  # zipfile raises nearly anything for a file that is damaged or made to confuse it
         if isinstance(error, OSError) and error.errno in REAL_TROUBLE:  # the disk's; any other is an impossible place or name
             raise
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DataError(f"{zip_file}: cannot be unpacked ({reason})") from error
+        raise DataError(f"{zip_file}: cannot be unpacked ({reason_of(error)})") from error
 
 
 def _checked(archive: zipfile.ZipFile, zip_file: Path, root: str) -> list[zipfile.ZipInfo]:

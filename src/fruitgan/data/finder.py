@@ -53,7 +53,7 @@ def find_images(
 
     A path that exists is never read as a pattern. Links are followed, each folder is visited once. What is hidden, by a dot
     before its name, is found only if it is named itself. `results` is the folder where the results go: below a named folder it
-    is left out, and if it is a named folder itself, so are the files that `is_result` is true of. Files that are named
+    is left out, and if it is a named folder itself, so are the files below it that `is_result` is true of. Files that are named
     themselves and have a suffix of `others` are found as images are.
     """
     found = Found()
@@ -77,7 +77,8 @@ def find_images(
                     reason = "a folder that was visited already"
                 else:
                     folders.add(at)
-                    waiting += [(entry, at is not None and at == results_at) for entry in reversed(_entries(path, found))]
+                    below_results = is_with_results or (at is not None and at == results_at)
+                    waiting += [(entry, below_results) for entry in reversed(_entries(path, found))]
             elif is_with_results and is_result(path):
                 reason = "a result, in the folder of the results"
             elif (key := os.path.abspath(path)) not in files:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from fruitgan.console import Console, options
-from fruitgan.console.signals import polite_stop
-from fruitgan.errors import GateFailed, Stopped, UsageError
-from fruitgan.train_gan.command import TrainingDisplay, check_places, network
+from fruitgan.errors import GateFailed, UsageError
+from fruitgan.train_gan.command import check_places, network, stopped, training_display
 
 
 def distill(
@@ -49,7 +48,11 @@ def distill(
     """
     given = locals()
     from fruitgan.bundle import locate
+    from fruitgan.train_gan.settings import OF_RUN, TrainGanSettings
 
+    if resume is not None:
+        given = options.without_environment(context, given, (*OF_RUN, "student", "student_option"))
+        teacher = given["teacher"]
     if teacher is None and resume is None:
         raise UsageError("which teacher? Give --teacher RUN, or --resume to go on with a run")
     if teacher is not None:
@@ -57,28 +60,24 @@ def distill(
     check_places(data, resume, out)
     from fruitgan.distill.job import DistillSettings
     from fruitgan.distill.job import distill as job
-    from fruitgan.train_gan.settings import FIXED, TrainGanSettings
 
     console = Console(json=json, quiet=quiet)
     training = options.settings_of(
         TrainGanSettings,
         given,
-        FIXED,
-        generator=student,
-        generator_options=options.pairs("--student-option", student_option),
+        generator=given["student"],
+        generator_options=options.pairs("--student-option", given["student_option"]),
     )
-    at_once = "the last checkpoint stays; go on with: fruitgan distill --resume"
-    with polite_stop(lambda: at_once) as stop, console.events("") as show:
-        result = job(DistillSettings(teacher=teacher, training=training), TrainingDisplay(console, stop, show))
-    run = shlex.quote(str(result.training.run))
+    with training_display(console, training) as display:
+        result = job(DistillSettings(teacher=teacher, training=training), display)
     console.result({**vars(result.training), "gates": result.gates})
     console.out(f"{result.training.run}: step {result.training.step}")
     if not result.training.finished:
-        raise Stopped(f"stopped, saved; go on with: fruitgan distill --resume {run}", stop.exit_code)
+        raise stopped(result.training, training, display.stop.exit_code)
     console.table(
         "the student beside its teacher", ("gate", "value", "limit", "", "what"), [gate.cells for gate in result.gates]
     )
-    console.out(f"  translate with it: fruitgan translate photo.jpg --bundle {run}")
+    console.out(f"  translate with it: fruitgan translate photo.jpg --bundle {shlex.quote(str(result.training.run))}")
     failed = [gate.name for gate in result.gates if gate.passed is False]
     if strict and failed:
         raise GateFailed(f"the student's {', '.join(failed)} did not pass")

@@ -30,7 +30,6 @@ from fruitgan.networks.contracts import generators
 from fruitgan.networks.weights import build_for
 from fruitgan.progress import Listener, OnProgress, Progress, silent
 from fruitgan.report.page import png_bytes
-from fruitgan.runs.resume import find_run
 from fruitgan.runs.run import CONFIG, Run
 from fruitgan.settings import to_json
 from fruitgan.train_detector.protocols import too_few
@@ -106,7 +105,8 @@ def distill(settings: DistillSettings, on_progress: OnProgress | None = None) ->
     trained = train_gan(asked, on_progress)
     if not trained.finished:
         return DistillResult(trained, ())
-    stored = read_config(find_run(asked.out, str(trained.run))).settings
+    run = Run(trained.run)
+    stored = read_config(run).settings
     source = find_source(stored.data, stored.data_a, stored.data_b, stored.domains)
     gates = measure(
         teacher=bundles.load(bundles.locate(stored.teacher)),
@@ -117,7 +117,6 @@ def distill(settings: DistillSettings, on_progress: OnProgress | None = None) ->
         listener=Listener(on_progress),
     )
     write_atomically(trained.run / GATES, json.dumps(to_json(gates), indent=1).encode())
-    run = Run(trained.run)
     page = training_report(run.path, read_config(run), run.entries(), to_json(trained), gates=[gate.cells for gate in gates])
     write_atomically(run.path / "report.html", page.encode())
     return DistillResult(trained, gates)
@@ -134,7 +133,7 @@ def _first_settings(settings: DistillSettings) -> TrainGanSettings:
         if not (found.parent / CONFIG).is_file():
             hint = "a bundle does not hold its images; give --data, or the run that made it"
             raise UsageError(f"--teacher {settings.teacher}: {hint}")
-        run = read_config(find_run(found.parent.parent, str(found.parent))).settings
+        run = read_config(Run(found.parent)).settings
         asked = dataclasses.replace(asked, data=run.data, data_a=run.data_a, data_b=run.data_b, domains=run.domains)
     return dataclasses.replace(
         asked,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +121,7 @@ def evaluate(
         choices.EvaluateSettings,
         given,
         fake_dir=fake_dir or runs[0],
-        weights=_weights(weights or [], list(filter(choices.takes_weights, features or choices.DEFAULT_FEATURES))),
+        weights=_weights(weights or [], features or choices.DEFAULT_FEATURES),
         fail_above=bounds[0],
         fail_below=bounds[1],
     )
@@ -167,12 +167,15 @@ def _runs(given: Mapping[str, Any]) -> tuple[str, ...]:
     return runs
 
 
-def _weights(given: list[str], takers: list[str]) -> dict[str, Path]:
-    """`NAME=FILE` by name; a file alone belongs to the only features that take one. Raises: UsageError."""
+def _weights(given: list[str], features: Sequence[str]) -> dict[str, Path]:
+    """`NAME=FILE` by name; a file alone belongs to the only features of ours that take one. Raises: UsageError."""
+    from fruitgan.evaluate.settings import takes_weights
+
     found: dict[str, Path] = {}
     for text in given:
         name, _, file = text.partition("=")
-        if name not in takers:
+        if name not in features:
+            takers = list(filter(takes_weights, features))
             if len(takers) != 1:
                 whose = " or ".join(takers) or "none of the --features"
                 raise UsageError(f"--weights {text}: whose? {whose} can take weights; write NAME=FILE")

@@ -1,7 +1,8 @@
-"""Detectors trained for an evaluation (a C2ST): nested cross-validation, the one test, robustness and saliency."""
+"""Detectors trained for an evaluation (a C2ST): nested cross-validation, the one test, robustness, and depth."""
 
 from __future__ import annotations
 
+import os
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -310,5 +311,5 @@ class TwoSampleTest:
     def _changed(self, path: Path, prepare: Callable[[Pixels], Pixels]) -> list[Pixels]:
         """The picture after every change, as the detector wants it."""
         pixels = self.pictures(path)
-        number = int.from_bytes(path.name.encode()[-8:], "big") % 2**31
+        number = zlib.crc32(os.fsencode(path.name))
         return [prepare(change.apply(pixels, number)) for change in CHANGES]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fruitgan.data.decode import decode
+from fruitgan.data.finder import bare_reason
 from fruitgan.data.groups import Look, look_of
 from fruitgan.errors import DataError
 from fruitgan.files import open_regular, reading
@@ -59,14 +60,14 @@ class Facts:
     """Whether it just reaches them, as after a stretch, while most pictures that reach both ends are clipped there."""
 
 
-def inspect(paths: Sequence[Path], generated: Sequence[bool], tell: OnProgress = silent) -> Iterator[Facts]:
+def inspect(paths: Sequence[Path], generated: Sequence[bool], tell: OnProgress = silent) -> list[Facts]:
     """The facts of each file, in order; one picture is in memory at a time and thread.
 
     Raises:
         DataError: an image cannot be read or decoded (named).
     """
-    for _, facts in in_order(_facts, list(zip(paths, generated, strict=True)), what="looking for leaks", tell=tell):
-        yield facts
+    looked = in_order(_facts, list(zip(paths, generated, strict=True)), what="looking for leaks", tell=tell)
+    return [facts for _, facts in looked]
 
 
 def _facts(item: tuple[Path, bool]) -> Facts:
@@ -76,7 +77,7 @@ def _facts(item: tuple[Path, bool]) -> Facts:
     try:
         picture = decode(data)
     except DataError as error:
-        raise DataError(f"{path}: {str(error).removeprefix('the given data: ')}") from error
+        raise DataError(f"{path}: {bare_reason(error)}") from error
     pixels = picture.pixels
     height, width = pixels.shape[:2]
     ends = min(int((pixels == 0).sum()), int((pixels == 255).sum()))

@@ -106,7 +106,7 @@ def _evaluated(settings: EvaluateSettings, device: torch.device, tell: Tell, bes
     notes = list(_limits(settings, fakes, reals, sources))
     files = [image.path for image in read.images]
     pictures = Pictures(preprocessing_of(settings, fake_dir, [*files, *(sources.paths if sources else ())]))
-    facts = list(inspect(files, [image.generated for image in read.images], tell))
+    facts = inspect(files, [image.generated for image in read.images], tell)
     images = _grouped(read.images, facts, notes)
     subject = Subject(settings, images, sources, pictures, device, tell, [fact.look for fact in facts])
     result = EvaluateResult(

@@ -1,6 +1,6 @@
 """Leaks: properties that distinguish real from generated files without looking at their content, and images in both classes.
 
-facts = list(inspect(paths, generated))     one look at each file (facts.py)
+facts = inspect(paths, generated)           one look at each file (facts.py)
 leaks = find_leaks(facts)                   named findings, worst first
 
 A leak makes any detector's accuracy meaningless, since it measures the leak.
@@ -213,10 +213,12 @@ class _Suspects:
         return list(splitter.split(self.generated, self.generated, self.groups))
 
     def accuracy(self, columns: Columns) -> float:
-        """Balanced accuracy of a small tree on [n, D], cross-validated by groups."""
+        """Balanced accuracy of a small tree on [n, D], cross-validated by groups; a class of one group proves none."""
         from sklearn.metrics import balanced_accuracy_score
         from sklearn.model_selection import cross_val_predict
 
+        if self.least < 2:
+            return 0.5
         said = cross_val_predict(_tree(), columns, self.generated, cv=self.folds(min(FOLDS, self.least)))
         return float(balanced_accuracy_score(self.generated, said))
 

@@ -14,7 +14,7 @@ from fruitgan import randomness
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.evaluate import wording
 from fruitgan.evaluate.results import EvaluateResult
-from fruitgan.evaluate.sources import Subject
+from fruitgan.evaluate.sources import Subject, unique
 from fruitgan.evaluate.wording import Row
 from fruitgan.images import Pixels, resize
 from fruitgan.measures.metrics.own_features import FREQUENCIES, PowerSpectrum
@@ -49,7 +49,7 @@ def exhibits(result: EvaluateResult, subject: Subject, rows: Sequence[Mapping[st
     source_of: Mapping[Path, Path] = {}
     if sources is not None and sources.paired:
         source_of = {fake.path: source for fake, source in zip(fakes, sources.paths, strict=True)}
-    logits = {row["file"]: row["logit"] for row in result.judged if row["generated"]}
+    logits = unique((row["file"], row["logit"]) for row in result.judged if row["generated"])
     ranked = sorted((image for image in fakes if image.path.name in logits), key=lambda image: logits[image.path.name])
     half = min(CONVINCING, len(ranked) // 2)
 

@@ -35,7 +35,7 @@ Tell = Callable[[Event], None]
 
 
 def takes_weights(features: str) -> bool:
-    """Whether these features can be given a file of weights."""
+    """Whether these are features of ours that a file of weights can be given to."""
     return features.partition(":")[0] in (*NETWORK_FAMILIES, INCEPTION, "clip", "dinov2", "efficientnet-lite1")
 
 
@@ -67,7 +67,7 @@ class EvaluateSettings:
     """By the name of features, a file with their weights; those of others are fetched or came with the package."""
     quick: bool = False
     ray: str | None = None
-    """The cluster whose actors compute features, as `cluster.connected` takes it; None is this process."""
+    """The cluster whose actors compute features, as `parallel.connected` takes it; None is this process."""
     out: Path | None = None
     """None is a folder below `runs/evaluate`, named after the generated images' folder."""
     fail_above: Mapping[str, float] = field(default_factory=dict)
@@ -93,8 +93,6 @@ class EvaluateSettings:
         for name in self.weights:
             if name not in self.features:
                 raise UsageError(f"--weights {name}=...: give --features {name} with them")
-            if not takes_weights(name):
-                raise UsageError(f"--weights {name}=...: the features {name} need none")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"--seed {self.seed}: 0 or more is needed")
         for option, name, bound in self.bounds:

@@ -90,7 +90,9 @@ def number_rows(result: Mapping[str, Any]) -> list[Row]:
 
 
 def _row(key: str, entry: Mapping[str, Any], floor: Mapping[str, Any] | None) -> Row:
-    name = key if key in TITLES else key.removesuffix(f"_{entry['features']}")
+    features = entry["features"]
+    asked = features.partition(":")[0]  # `clip` of `clip:vit-b-32`, as which it may have been asked for
+    name = key if key in TITLES else key.removesuffix(f"_{features}").removesuffix(f"_{asked}")
     title = TITLES.get(name, name)
     scale = 100 if title.startswith(KID) else 1
     if floor is not None:
@@ -100,8 +102,8 @@ def _row(key: str, entry: Mapping[str, Any], floor: Mapping[str, Any] | None) ->
     value, low, high = (scale * number for number in (entry["value"], *entry["interval"]))
     return Row(
         title=title,
-        features=entry["features"],
-        judge=entry["features"] + (SHARED if entry.get("shares_training") else ""),
+        features=features,
+        judge=features + (SHARED if entry.get("shares_training") else ""),
         value=value,
         low=low,
         high=high,

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fruitgan.errors import DataError, UsageError, is_out_of_memory, needing
+from fruitgan.errors import DataError, UsageError, is_out_of_memory, needing, reason_of
 from fruitgan.files import file_sha256
 from fruitgan.machine import cache_folder, is_offline
 from fruitgan.networks.backbones import Backbone, freeze
@@ -107,7 +107,7 @@ def timm_classifier(network: str, weights: str) -> PublishedClassifier:
     try:
         model: Any = library.create_model(network, pretrained=not weights)
     except (OSError, RuntimeError) as error:
-        raise DataError(f"timm:{network}: its weights cannot be fetched ({str(error).splitlines()[0]})") from error
+        raise DataError(f"timm:{network}: its weights cannot be fetched ({reason_of(error)})") from error
     version = f"timm {library.__version__} {model.pretrained_cfg.get('tag') or ''}".strip()
     if weights:
         file = Path(weights)
@@ -131,7 +131,7 @@ def _published_file(url: str) -> Path:
     try:
         torch.hub.download_url_to_file(url, str(path), hash_prefix=_published_sum(url), progress=False)
     except (OSError, RuntimeError) as error:
-        raise DataError(f"{url}: cannot be fetched ({str(error).splitlines()[0]})") from error
+        raise DataError(f"{url}: cannot be fetched ({reason_of(error)})") from error
     return path
 
 
@@ -282,8 +282,7 @@ def _tried(name: str, build: Callable[[], Any], image_size_px: int) -> Classifie
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
         if is_out_of_memory(error):
             raise
-        reason = str(error).partition("\n")[0] or type(error).__name__
         raise UsageError(
-            f"detector {name} cannot look at images of {image_size_px} px ({reason}); try --image-size 224"
+            f"detector {name} cannot look at images of {image_size_px} px ({reason_of(error)}); try --image-size 224"
         ) from error
     return classifier.train()

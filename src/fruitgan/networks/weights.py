@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.modules import module as torch_modules
 from torch.overrides import TorchFunctionMode
 
-from fruitgan.errors import DataError, UsageError, shown
+from fruitgan.errors import DataError, UsageError, reason_of, shown
 from fruitgan.registry import Choice, Registry
 
 N = TypeVar("N", bound=nn.Module)
@@ -95,8 +95,7 @@ def _built(registry: Registry[Callable[..., N]], choice: Choice, what: str, is_c
         if is_checked and not isinstance(error, UsageError):  # nothing is wrong with the options: the memory may be full
             raise
         cause = error.__cause__ or error
-        reason = str(cause).partition("\n")[0] or type(cause).__name__
-        raise DataError(f"{what} cannot be built with {shown(dict(choice.options))}: {reason}") from cause
+        raise DataError(f"{what} cannot be built with {shown(dict(choice.options))}: {reason_of(cause)}") from cause
     return network
 
 

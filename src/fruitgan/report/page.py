@@ -161,7 +161,7 @@ def thousands(value: int) -> str:
 
 
 def percent(share: float) -> str:
-    """91.7%, and 100% only where it is all."""
+    """91.7%; without a decimal, 0% and 100%, only where it is none or all."""
     return f"{100 * share:.1f}%" if share not in (0, 1) else f"{share:.0%}"
 
 

@@ -156,7 +156,8 @@ def _inline(svg: str, name: str, description: str) -> Markup:
 def smoothed(y: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
     """Mean over `reach` values to either side, fewer at the ends; it does not lag behind."""
     window = np.ones(2 * reach + 1)
-    return np.asarray(np.convolve(y, window, "same") / np.convolve(np.ones_like(y), window, "same"))
+    means = np.convolve(y, window) / np.convolve(np.ones_like(y), window)
+    return np.asarray(means[reach : reach + len(y)])
 
 
 def thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

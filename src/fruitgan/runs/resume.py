@@ -101,9 +101,10 @@ def locate_detector(wanted: str | None, runs: Path) -> Path:
     raise UsageError(f"no file or run named {wanted!r}: {suggestion(wanted, sorted(path.parent.name for path in made))}")
 
 
-def resume_command(run: Path, runs: Path = RUNS, gpu: str | None = None, device: str | None = None) -> str:
-    """What to type, or paste, to go on with a run where it was asked to compute; `runs` is where its kind lies by default."""
-    by_name = run.parent == runs and run.name != NEWEST
+def resume_command(run: Path, gpu: str | None = None, device: str | None = None) -> str:
+    """What to type, or paste, to go on with a run where it was asked to compute."""
+    kind = _kind(run)
+    by_name = run.parent == RUNS.parent / kind and run.name != NEWEST
     # A bare name is looked for under the default folder first: any other run is named by a path that looks like one.
     wanted = run.name if by_name else os.path.join(run.parent, run.name)  # noqa: PTH118 - pathlib drops the ./ of ./name
     words = [f"--resume={wanted}"] if wanted.startswith("-") else ["--resume", wanted]
@@ -111,7 +112,7 @@ def resume_command(run: Path, runs: Path = RUNS, gpu: str | None = None, device:
     if ranks().is_group and gpu == "none":
         pairs = [("--processes", str(ranks().world))]
     where = [word for option, value in pairs if value is not None for word in (option, value)]
-    return shlex.join(["fruitgan", runs.name, *words, *where])
+    return shlex.join(["fruitgan", kind, *words, *where])
 
 
 def look_at(folder: Path) -> dict[str, Any]:
@@ -120,8 +121,7 @@ def look_at(folder: Path) -> dict[str, Any]:
     Unknown is None: how many steps there will be, and how long it has trained. `go_on` is what to type where it has stopped.
     """
     run = Run(folder)
-    config = _table(run, CONFIG)
-    kind = _kind(config) if config else folder.parent.name
+    config, kind = _table(run, CONFIG), _kind(folder)
     result, entries = _table(run, RESULTS.get(kind, RESULT)), run.entries()
     state = "finished" if result else "running" if holder(folder) is not None else "stopped"
     seconds = result.get("seconds") or (entries[-1]["seconds"] if entries else None)
@@ -134,15 +134,18 @@ def look_at(folder: Path) -> dict[str, Any]:
         "total_steps": total if isinstance(total, int) else None,
         "seconds": float(seconds) if isinstance(seconds, (int, float)) else None,
         "bytes": size_bytes(folder),
-        "go_on": resume_command(folder, runs=RUNS.parent / kind) if state == "stopped" else None,
+        "go_on": resume_command(folder) if state == "stopped" else None,
     }
 
 
-def _kind(config: Mapping[str, Any]) -> str:
-    """The command that made a run, wherever it lies."""
+def _kind(folder: Path) -> str:
+    """The command that made a run, wherever it lies; of a run without a config by the folder around it."""
+    config = _table(Run(folder), CONFIG)
+    if not config:
+        return folder.parent.name
     settings = config.get("settings")
     has_teacher = isinstance(settings, dict) and settings.get("teacher") is not None
-    return str(config.get("kind", "distill" if has_teacher else "train-gan"))
+    return Path(str(config.get("kind", "distill" if has_teacher else "train-gan"))).name  # a stranger's may be anything
 
 
 def _table(run: Run, name: str) -> Mapping[str, Any]:

@@ -22,7 +22,16 @@ from typing import Any
 
 from fruitgan.distributed import ranks
 from fruitgan.errors import DataError, FruitganError, UsageError
-from fruitgan.files import check_writable, new_folder, remove_abandoned, try_lock, write_atomically, writing
+from fruitgan.files import (
+    CAREFULLY,
+    check_writable,
+    locked_file,
+    new_folder,
+    remove_abandoned,
+    try_lock,
+    write_atomically,
+    writing,
+)
 from fruitgan.settings import from_json, parse_json, read_json, to_json
 
 CONFIG = "config.json"
@@ -38,8 +47,6 @@ LAUNCH = "launch"
 """In the config, which start of several processes works, or last worked, in it."""
 LOCK = "run.lock"
 """There while somebody works in the folder; a dead process leaves the file behind, but not its lock."""
-CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-"""A run may come from a stranger: no link leads to a file that would then be emptied, no pipe is waited for."""
 NO_NAME = re.compile(r'\.{0,2}|.*[\\/:*?"<>|\0-\x1f].*', flags=re.DOTALL)
 """What no folder can be called on every system."""
 STEP_FOLDER = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,14})")
@@ -291,14 +298,15 @@ def locked(folder: Path) -> Iterator[bool]:
         RunInUse: another process is inside; nothing was changed.
         FruitganError: the folder cannot be written to.
     """
-    path = folder / LOCK
-    descriptor, is_locked = _acquired(folder, path)
-    try:
+
+    def refuse(descriptor: int) -> None:
+        raise RunInUse(folder, _who(descriptor))
+
+    with locked_file(folder / LOCK, refuse) as (descriptor, is_locked):
+        with suppress(OSError):  # on a full disk the lock holds as well without a name in it
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()} {platform.node()}\n".encode())
         yield is_locked
-    finally:
-        with suppress(OSError):
-            path.unlink()  # while it is locked, so that it is nobody else's
-        os.close(descriptor)
 
 
 def holder(folder: Path) -> str | None:
@@ -310,25 +318,6 @@ def holder(folder: Path) -> str | None:
     try:
         return _who(descriptor) if try_lock(descriptor) is False else None
     finally:
-        os.close(descriptor)
-
-
-def _acquired(folder: Path, path: Path) -> tuple[int, bool]:
-    while True:
-        with writing(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | CAREFULLY, 0o666)
-        is_locked = try_lock(descriptor)
-        if is_locked is False:
-            who = _who(descriptor)
-            os.close(descriptor)
-            raise RunInUse(folder, who)
-        # The holder before removes the file when it is done: what was locked may have lost its name since it was opened.
-        with suppress(FileNotFoundError):
-            if is_locked is None or os.path.samestat(os.fstat(descriptor), path.stat()):
-                with suppress(OSError):  # on a full disk the lock holds as well without a name in it
-                    os.ftruncate(descriptor, 0)
-                    os.write(descriptor, f"{os.getpid()} {platform.node()}\n".encode())
-                return descriptor, is_locked is True
         os.close(descriptor)
 
 

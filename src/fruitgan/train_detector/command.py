@@ -72,9 +72,11 @@ def train_detector(
     console = Console(json=json, quiet=quiet)
     from fruitgan.data.sources import must_be_folder
     from fruitgan.runs.resume import METRICS, find_run
-    from fruitgan.train_detector.settings import FIXED, TrainDetectorSettings
+    from fruitgan.train_detector.settings import OF_RUN, TrainDetectorSettings
 
-    settings = options.settings_of(TrainDetectorSettings, given, FIXED)
+    if resume is not None:
+        given = options.without_environment(context, given, OF_RUN)
+    settings = options.settings_of(TrainDetectorSettings, given)
     if resume is not None:  # what the job would refuse after seconds of imports, refused at once
         find_run(out, resume, METRICS)
     elif data is not None:
@@ -83,9 +85,9 @@ def train_detector(
 
 
 def _train(settings: TrainDetectorSettings, console: Console) -> None:
+    from fruitgan.runs.resume import resume_command
     from fruitgan.train_detector.fit import NoRoundDone
     from fruitgan.train_detector.job import train_detector as job
-    from fruitgan.train_detector.settings import resume_line
 
     run: Path | None = None
 
@@ -103,7 +105,7 @@ def _train(settings: TrainDetectorSettings, console: Console) -> None:
     def at_once() -> str:
         if run is None:
             return "before the first epoch; nothing was changed"
-        return f"since the last save nothing is kept; go on with: {resume_line(run, settings)}"
+        return f"since the last save nothing is kept; go on with: {resume_command(run, settings.gpu, settings.device)}"
 
     with polite_stop(at_once) as stop, console.events() as show:
         try:
@@ -111,12 +113,12 @@ def _train(settings: TrainDetectorSettings, console: Console) -> None:
         except NoRoundDone:
             assert run is not None
             console.result({"run": str(run), "rounds": 0, "finished": False})
-            line = resume_line(run, settings)
+            line = resume_command(run, settings.gpu, settings.device)
             raise Stopped(f"stopped before the end of the first epoch; start it again with: {line}", stop.exit_code) from None
     console.result(result)
     _show(result, console)
     if not result.finished:
-        line = resume_line(result.run, settings)
+        line = resume_command(result.run, settings.gpu, settings.device)
         raise Stopped(f"stopped, saved, the best weights so far tested; go on with: {line}", stop.exit_code)
 
 

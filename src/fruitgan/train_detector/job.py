@@ -16,7 +16,7 @@ import fruitgan
 from fruitgan.data.augment import augmentations
 from fruitgan.data.labelled import LabelledImage, read_dataset
 from fruitgan.data.preprocessing import AS_USUAL, with_found_range
-from fruitgan.device import Threads, choose_device, chosen_threads, fixed_threads, using_threads
+from fruitgan.device import choose_device, chosen_threads, shared_threads, using_threads
 from fruitgan.distributed import own_gpu, own_threads, ranks
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.files import write_atomically
@@ -112,11 +112,10 @@ class _Job(Listener):
         device = choose_device(own_gpu(self.settings.gpu, self.settings.device), self.settings.device)
         trackers = Trackers(self.settings.track if ranks().is_first else (), self, is_new=run is None)
         if device.type == "cpu":
-            share = Threads(own_threads(), "a share of the cores")
-            found = (fixed_threads if ranks().is_group else chosen_threads)(self.settings.threads) or share
-            threads = min(share.number, found.number) if ranks().is_group else found.number
-            self.stack.enter_context(using_threads(threads))
-            self.settings = replace(self.settings, threads=threads)
+            asked = self.settings.threads
+            threads = shared_threads(asked, own_threads()) if ranks().is_group else chosen_threads(asked)
+            self.stack.enter_context(using_threads(threads.number))
+            self.settings = replace(self.settings, threads=threads.number)
         self.environment = environment(device)
         settings, data = self.settings, self.settings.data
         assert data is not None

@@ -62,7 +62,7 @@ class Round:
 def trials(
     train: Values, train_truth: Truth, val: Values, val_truth: Truth, done: int = 0
 ) -> Iterator[tuple[Regression, Round]]:
-    """Standardise the features [n, D] by the training images, then fit with one penalty after another; `done` are left out."""
+    """Standardise the features [n, D] by the training images, then fit with one penalty after another from the `done`th on."""
     from sklearn.linear_model import LogisticRegression  # a second of imports that nobody else needs
     from threadpoolctl import ThreadpoolController
 

@@ -12,7 +12,7 @@ from typing import Any
 from fruitgan.distributed import ranks
 from fruitgan.errors import DataError, UsageError, shown
 from fruitgan.registry import Choice, suggestion
-from fruitgan.runs.resume import METRICS, changed_settings, merged_settings, resume_command
+from fruitgan.runs.resume import METRICS, changed_settings, merged_settings
 from fruitgan.runs.run import CONFIG, LAUNCH, Run, check_name
 from fruitgan.settings import to_json, typed
 from fruitgan.train_detector.calibration import Verdict
@@ -30,6 +30,8 @@ FIXED = ("detector", "detector_options", "protocol", "augment", "image_size", "b
 LENGTHS = ("epochs", "patience")
 """These decide only when to stop, so that a run may be resumed with others."""
 KEPT = (*LENGTHS, "data", "threads", "track")
+OF_RUN = (*FIXED, *KEPT, "name")
+"""What a run has of its own: no variable of the environment changes it when the run is resumed."""
 SIZE_OPTION = "image_size_px"
 STEPS_PER_EPOCH = 16
 """Batch norm's running statistics need steps: with three an epoch they lag so far behind that patience runs out first."""
@@ -209,8 +211,3 @@ def keep_settings(run: Run, settings: TrainDetectorSettings) -> list[str]:
         run.write(CONFIG, config)
     changed = changed_settings(settings, stored, LENGTHS)
     return [f"goes on with {', '.join(changed)}"] if changed else []
-
-
-def resume_line(run: Path, settings: TrainDetectorSettings) -> str:
-    """The command that resumes a run where this one was asked to compute."""
-    return resume_command(run, OUT, settings.gpu, settings.device)

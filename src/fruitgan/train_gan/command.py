@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +16,7 @@ from fruitgan.errors import Stopped, UsageError
 from fruitgan.progress import Event, OnProgress, Progress, duration
 
 if TYPE_CHECKING:
-    from fruitgan.train_gan.settings import TrainGanSettings
+    from fruitgan.train_gan.settings import TrainGanResult, TrainGanSettings
 
 LONG_SECONDS = 24 * 3600
 STEPS_BEFORE_A_FORECAST = 5
@@ -122,15 +123,17 @@ def train_gan(
     given = locals()
     console = Console(json=json, quiet=quiet)
     from fruitgan.train_gan.recipe import resolve_recipe
-    from fruitgan.train_gan.settings import FIXED, TrainGanSettings
+    from fruitgan.train_gan.settings import OF_RUN, TrainGanSettings
 
     check_places(data, resume, out)
-    changes = options.pairs("--set", set_field)
+    if resume is not None:
+        given = options.without_environment(context, given, (*OF_RUN, "set_field"))
+    changes = options.pairs("--set", given["set_field"])
     if resume is None:
         resolve_recipe(recipe or LIGHT_RECIPES[0], changes)  # the fields of the other default, fruit, have the same names
     if data is None and data_a is None and data_b is None and resume is None:
         raise UsageError("what to train on? Give --data NAME|DIR (--data demo needs nothing), or --data-a DIR --data-b DIR")
-    settings = options.settings_of(TrainGanSettings, given, FIXED, recipe_changes=changes)
+    settings = options.settings_of(TrainGanSettings, given, recipe_changes=changes)
     if dry_run and resume is not None:
         raise UsageError("--dry-run is for a training that has not begun; fruitgan show RUN tells of one that has")
     if dry_run:
@@ -197,27 +200,42 @@ def brief_losses(losses: Mapping[str, float]) -> dict[str, str]:
     return {ADVERSARIES.get(kind, kind): mean for kind, mean in means.items()}
 
 
-def _train(settings: TrainGanSettings, console: Console) -> None:
+@contextmanager
+def training_display(console: Console, settings: TrainGanSettings) -> Iterator[TrainingDisplay]:
+    """Of a job that trains generators, which a signal stops after the step, and a second Ctrl-C at once."""
     from fruitgan.runs.resume import resume_command
     from fruitgan.runs.run import Run
-    from fruitgan.train_gan.job import train_gan as job
 
     def at_once() -> str:
         if (run := display.run) is None:
             return "before the first step; nothing was changed"
         step = Run(run).saved_step
         kept = f"the checkpoint of step {step} stays" if step else "before the first checkpoint"
-        return f"{kept}; go on with: {resume_command(run, gpu=settings.gpu, device=settings.device)}"
+        return f"{kept}; go on with: {resume_command(run, settings.gpu, settings.device)}"
 
     with polite_stop(at_once) as stop, console.events("") as show:
         display = TrainingDisplay(console, stop, show)
+        yield display
+
+
+def stopped(result: TrainGanResult, settings: TrainGanSettings, exit_code: int) -> Stopped:
+    """How a command ends whose training was asked to stop before its last step."""
+    from fruitgan.runs.resume import resume_command
+
+    again = resume_command(result.run, settings.gpu, settings.device)
+    return Stopped(f"stopped, saved; go on with: {again}", exit_code)
+
+
+def _train(settings: TrainGanSettings, console: Console) -> None:
+    from fruitgan.train_gan.job import train_gan as job
+
+    with training_display(console, settings) as display:
         result = job(settings, display)
     console.result(result)
     console.out(f"{result.run}: step {result.step}, {result.images_per_second:.2f} images/s")
     console.out(f"  translate with it: fruitgan translate photo.jpg --bundle {shlex.quote(str(result.run))}")
     if not result.finished:
-        again = resume_command(result.run, gpu=settings.gpu, device=settings.device)
-        raise Stopped(f"stopped, saved; go on with: {again}", stop.exit_code)
+        raise stopped(result, settings, display.stop.exit_code)
 
 
 def _dry_run(settings: TrainGanSettings, console: Console) -> None:

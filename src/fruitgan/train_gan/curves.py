@@ -34,6 +34,11 @@ KINDS = {
         "Generators: identity",
         "How much a generator changes what is already of its target domain: mean absolute difference on [-1, 1].",
     ),
+    "mask_roughness": (
+        "Generators: roughness of the masks",
+        "How ragged the masks are that say what may change: mean difference of neighbouring pixels, down plus across.",
+    ),
+    "mask_area": ("Generators: area of the masks", "How much of a picture the masks let change, 0 to 1."),
     "nce": (
         "Generator: content",
         "How hard it is to tell where in the source a feature of the output belongs: half the cross entropy, in nats.",
@@ -153,7 +158,7 @@ def _track(term: str, entries: Sequence[Mapping[str, Any]], story: Story, weight
         if term in entry["losses"]:
             divisor = 1.0
             if weight is not None:
-                among = range(before, entry["step"], max(1, (entry["step"] - before) // WEIGHT_SAMPLES))
+                among = range(before, max(entry["step"], before + 1), max(1, (entry["step"] - before) // WEIGHT_SAMPLES))
                 divisor = sum(weight.at(story.clock(step)) for step in among) / len(among)
             steps.append(entry["step"])
             values.append(entry["losses"][term] / (divisor or 1.0))

@@ -70,8 +70,9 @@ class Estimate:
     image_size_px: int
     batch_size: int
     multiply_adds_per_step: int
+    """The mean over the training."""
     memory_bytes: int
-    """All tensors that are alive at one time in a step; what libraries work in comes on top."""
+    """All tensors that are alive at one time in its largest step; what libraries work in comes on top."""
     threads: int | None
     """Of the CPU; None on another device."""
     seconds_per_step: float
@@ -93,7 +94,7 @@ def estimate(settings: TrainGanSettings) -> Estimate:
     objective = make_objective(plan)
     if not settings.force:
         check_memory(plan, objective, device)
-    counting = sketched_step(plan, plan.recipe.batch_size)
+    work = count_work(plan)
     counts = (len(source.a.train), len(source.b.train))
     steps_per_epoch = Sampler(*counts, plan.recipe.batch_size, plan.seed, plan.recipe.pairing).steps_per_epoch
     trainer = bare_trainer(plan, objective, NoiseLoader(plan, device), steps_per_epoch, device, 1)
@@ -117,8 +118,8 @@ def estimate(settings: TrainGanSettings) -> Estimate:
         training_images=counts,
         image_size_px=plan.recipe.image_size_px,
         batch_size=plan.recipe.batch_size,
-        multiply_adds_per_step=counting.multiply_adds,
-        memory_bytes=counting.peak_bytes,
+        multiply_adds_per_step=round(mean_multiply_adds(work)),
+        memory_bytes=max(kind.peak_bytes for kind in work),
         threads=None if threads is None else threads.number,
         seconds_per_step=seconds,
         steps=steps,
@@ -137,7 +138,8 @@ def check_memory(plan: Plan, objective: Objective, device: torch.device) -> None
         OutOfMemory: with the largest batch that fits.
     """
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else spare_memory_bytes()
-    batch_size, side_px = plan.recipe.batch_size // ranks().world, plan.recipe.image_size_px  # this process' rows
+    world, side_px = ranks().world, plan.recipe.image_size_px
+    batch_size = plan.recipe.batch_size // world  # this process' rows
     parameter_bytes = sum(p.nbytes for p in objective.networks.parameters())
     if batch_size * side_px**2 * MOST_BYTES_PER_PIXEL + PARAMETER_COPIES * parameter_bytes <= free:
         return
@@ -146,9 +148,9 @@ def check_memory(plan: Plan, objective: Objective, device: torch.device) -> None
         return
     one = MARGIN * sketched_step(plan, 1).peak_bytes
     largest = int(1 + (free - one) / max((needed - one) / max(1, batch_size - 1), 1.0)) if one <= free else 0
-    instead = f"the largest that fits is --batch-size {largest}" if largest else "not even --batch-size 1 fits"
+    instead = f"the largest that fits is --batch-size {world * largest}" if largest else f"not even --batch-size {world} fits"
     raise OutOfMemory(
-        f"--batch-size {batch_size} with --image-size {side_px} needs at least {needed / GIB:.1f} GiB of memory, and "
+        f"--batch-size {world * batch_size} with --image-size {side_px} needs at least {needed / GIB:.1f} GiB of memory, and "
         f"{free / GIB:.1f} GiB are free on {device}: {instead}; --force tries it all the same"
     )
 
@@ -197,6 +199,8 @@ class KindOfStep:
     share: float
     multiply_adds: int
     """Forward and backward passes of all networks, both domains; elementwise operations and norms are not counted."""
+    peak_bytes: int
+    """All tensors that are alive at one time in it."""
 
 
 def count_work(plan: Plan) -> list[KindOfStep]:
@@ -206,14 +210,12 @@ def count_work(plan: Plan) -> list[KindOfStep]:
         clock = Clock(step, SAMPLED_STEPS + 1, _steps_per_epoch(plan))  # as `sketched_step` has it
         weights = {name: schedule.at(clock) for name, schedule in plan.recipe.weights.items()}
         variants[frozenset(name for name, weight in weights.items() if weight)].append(step)
-    return [
-        KindOfStep(
-            tuple(name for name in plan.recipe.weights if name in variant),
-            len(steps) / SAMPLED_STEPS,
-            sketched_step(plan, plan.recipe.batch_size, steps[0]).multiply_adds,
-        )
-        for variant, steps in variants.items()
-    ]
+    kinds = []
+    for variant, steps in variants.items():
+        counting = sketched_step(plan, plan.recipe.batch_size, steps[0])
+        counted = tuple(name for name in plan.recipe.weights if name in variant)
+        kinds.append(KindOfStep(counted, len(steps) / SAMPLED_STEPS, counting.multiply_adds, counting.peak_bytes))
+    return kinds
 
 
 def _steps_per_epoch(plan: Plan) -> int:

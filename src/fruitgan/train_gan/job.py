@@ -18,7 +18,7 @@ from fruitgan import bundle as bundles
 from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.preprocessing import with_found_range
 from fruitgan.data.sources import Source, find_source
-from fruitgan.device import Threads, be_deterministic, choose_device, fixed_threads, using_threads
+from fruitgan.device import Threads, be_deterministic, choose_device, shared_threads, using_threads
 from fruitgan.distributed import own_gpu, own_threads, ranks
 from fruitgan.errors import DataError, UsageError, is_out_of_memory
 from fruitgan.progress import Listener, Note, OnProgress
@@ -197,7 +197,7 @@ class _Job:
         """The CPU threads to compute with from here on."""
         number = self.settings.threads
         if ranks().is_group:
-            threads = fixed_threads(number) or Threads(own_threads(), "a share of the cores")
+            threads = shared_threads(number, own_threads())
         elif self.run is None or number is None:  # a run of a version that kept no number has none
             threads = training_threads(plan, number, self.settings.deterministic)
         else:

@@ -12,6 +12,7 @@ from typing import Any
 from fruitgan.bundle import FILE_NAME as BUNDLE
 from fruitgan.registry import OWN_PACKAGE
 from fruitgan.report.page import render, sample_sheets, thousands
+from fruitgan.runs.resume import resume_command
 from fruitgan.runs.run import Run
 from fruitgan.train_gan.curves import Story, kid_panels, loss_panels, rate_panels, reach
 from fruitgan.train_gan.monitor import incidents
@@ -42,7 +43,6 @@ def training_report(
     """
     story = Story(config)
     finished, last = bool(result["finished"]), int(result["step"])
-    resume = f"fruitgan train-gan --resume {shlex.quote(str(run))}"
     return render(
         "training.html",
         name=run.name,
@@ -62,7 +62,7 @@ def training_report(
         written=None if written is None else f"{written:%Y-%m-%d %H:%M:%S}",
         gates=gates,
         teacher=_teacher(config),
-        resume_command=resume + (f" --steps {2 * story.total_steps}" if finished else ""),
+        resume_command=resume_command(run) + (f" --steps {2 * story.total_steps}" if finished else ""),
         incidents=incidents(entries),
         samples=sample_sheets(run / "samples"),
         panels=[*kid_panels(entries, story), *loss_panels(entries, story), *rate_panels(entries, story)],

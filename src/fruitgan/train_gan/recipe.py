@@ -51,6 +51,8 @@ class Schedule:
     def __post_init__(self) -> None:
         if not 0 <= self.begin <= self.finish <= 1:
             raise UsageError(f"schedule: begin {self.begin} and finish {self.finish} must rise within 0 to 1")
+        if min(self.start, self.end) < 0:
+            raise UsageError(f"schedule: from {self.start:g} to {self.end:g}; 0 or more is needed")
 
     def at(self, clock: Clock) -> float:
         """The value for the step that follows `clock.step` done ones."""
@@ -93,6 +95,12 @@ class Adam:
     beta_2: float = 0.999
     epsilon: float = 1e-8
 
+    def __post_init__(self) -> None:
+        if not 0 < self.learning_rate <= 1:
+            raise UsageError(f"learning_rate {self.learning_rate:g}: expected more than 0 and at most 1, such as 2e-4")
+        if not (0 <= self.beta_1 < 1 and 0 <= self.beta_2 < 1 and self.epsilon > 0):
+            raise UsageError("optimizer: beta_1 and beta_2 are at least 0 and below 1, epsilon is more than 0")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -121,6 +129,13 @@ class Recipe:
     epochs: int | None = None
     steps: int | None = None
     precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        for name in ("image_size_px", "batch_size", *LENGTHS):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UsageError(f"{name} {value}: 1 or more is needed")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise UsageError(f"ema_decay {self.ema_decay:g}: at least 0 and below 1, or none")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         return self.steps if self.steps is not None else (self.epochs or 1) * steps_per_epoch

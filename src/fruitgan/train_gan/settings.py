@@ -18,7 +18,7 @@ from fruitgan.registry import Choice
 from fruitgan.runs.resume import merged_settings
 from fruitgan.runs.run import CONFIG, Run, check_name
 from fruitgan.settings import Precision, typed
-from fruitgan.train_gan.recipe import Recipe
+from fruitgan.train_gan.recipe import LENGTHS, Recipe
 
 OUT = Path("runs/train-gan")
 TRAINING = "training"
@@ -123,6 +123,8 @@ FIXED = (
 )  # fmt: skip
 KEPT = (*INTERVALS, "on_nan", "track", "deterministic", "threads")
 """A resumed run keeps these unless they are given anew; on the same machine the last two decide the bits."""
+OF_RUN = (*FIXED, *KEPT, *PLACES, *LENGTHS, "learning_rate", "cycle_weight", "name")
+"""What a run has of its own: no variable of the environment changes it when the run is resumed."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class LossNotFinite(FruitganError):
 
     Args:
         step: at which it was found.
-        among_steps: how many steps before that one it is among.
+        among_steps: within how many last steps it was found.
         terms: of the losses; none where a gradient alone was not finite.
         rollbacks: how often the run had gone back before.
     """
@@ -128,7 +128,7 @@ class Trainer:
         return factor * self.recipe.optimizers[self.objective.players[0].name].learning_rate
 
     def draw_anew(self, rollbacks: list[dict[str, Any]]) -> None:
-        """From here on draw as after these rollbacks, which the state keeps as JSON values: their number makes another seed."""
+        """From here on draw by the seed of so many rollbacks; the state keeps them, as JSON values."""
         self.rollbacks = rollbacks
         self.loader.reseed(self._seed)
 

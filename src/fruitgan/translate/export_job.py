@@ -100,7 +100,10 @@ def export_model(settings: ExportModelSettings, on_progress: OnProgress | None =
     asked = settings.to is not None or settings.direction is not None
     ways = (choose_direction(card, settings.to, settings.direction),) if asked else card.directions
     suffix = {"fp32": ".onnx"}.get(settings.dtype, f"-{settings.dtype}.onnx") if settings.format == "onnx" else ".safetensors"
-    places = {way: settings.output / f"{_name(card, way)}{suffix}" for way in ways}
+    names = {way: _name(card, way) for way in ways}
+    if len(set(names.values())) < len(names):  # domains whose letters no name of a file has
+        names = {way: f"{name}-{way}" for way, name in names.items()}
+    places = {way: settings.output / f"{name}{suffix}" for way, name in names.items()}
     for place in places.values():
         if place.exists() and not settings.overwrite:
             raise UsageError(f"{place}: is there already; --overwrite replaces it, -o writes elsewhere")
@@ -184,8 +187,11 @@ def _junyanz(card: Card, weights: Weights, place: Path) -> tuple[bytes, dict[str
 
 def _name(card: Card, way: str) -> str:
     """`apple2orange-to-orange`; a card may hold any text, a name of a file may not."""
-    words = (re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:80] or "bundle" for text in (card.name, card.target(way)))
-    return "-to-".join(words)
+    words = (
+        re.sub(r"[^\w.-]+", "-", text).strip(".-").encode()[:80].decode(errors="ignore")
+        for text in (card.name, card.target(way))
+    )
+    return "-to-".join(word or "bundle" for word in words)
 
 
 def drawn(index: int, height_px: int, width_px: int) -> Pixels:

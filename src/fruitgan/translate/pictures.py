@@ -108,7 +108,7 @@ def restored(made: Any, source: Decoded, card: Card, form: Format) -> Any:
         background, opacity = _seen_through(alpha, card)
         colour = np.clip(background + (made - background) / np.maximum(opacity, 1 / 255), 0, 1)
         made = np.where(opacity > 0, colour, background)
-    if source.is_grey:
+    if source.is_grey and not (form == "gif" and alpha is not None):  # Pillow's GIF holds no grey with transparency
         made = made.mean(axis=2, keepdims=True)
     kind: np.dtype[Any] = np.dtype(np.uint8)
     low, high = 0.0, 255.0
@@ -175,7 +175,7 @@ def encode(
         is_colour = frames[0].shape[2] > 2
         options |= {key: about[key] for key in ("dpi", "icc_profile") if key in about and (key == "dpi" or is_colour)}
     if frames[0].dtype == np.uint16 and form == "png":
-        return _png_of_16_bits(frames[0], options["exif"].tobytes(), options.get("dpi"))
+        return _png_of_16_bits(frames[0], options["exif"].tobytes(), options.get("dpi"), options.get("icc_profile"))
     images = [Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame) for frame in frames]
     if len(images) > 1:
         times = {key: about[key] for key in ("duration", "loop") if key in about}
@@ -217,7 +217,7 @@ def _exif(source: Mapping[int, Any], kept: Kept, with_folders: bool) -> Image.Ex
     return exif if is_writable else Image.Exif()
 
 
-def _png_of_16_bits(values: NDArray[np.uint16], exif: bytes, dpi: tuple[float, float] | None) -> bytes:
+def _png_of_16_bits(values: NDArray[np.uint16], exif: bytes, dpi: tuple[float, float] | None, profile: bytes | None) -> bytes:
     """[H, W, 1 to 4] as PNG, which Pillow writes with 8 bits alone; each row is stored as its difference from the one above."""
     height, width, channels = values.shape
     rows = values.astype(">u2").view(np.uint8).reshape(height, -1)
@@ -226,6 +226,8 @@ def _png_of_16_bits(values: NDArray[np.uint16], exif: bytes, dpi: tuple[float, f
     chunks += [(b"eXIf", exif.removeprefix(b"Exif\0\0")), (b"IDAT", zlib.compress(lines.tobytes(), 1)), (b"IEND", b"")]
     if dpi is not None:
         chunks.insert(1, (b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in dpi), 1)))
+    if profile is not None:
+        chunks.insert(1, (b"iCCP", b"icc\0\0" + zlib.compress(profile)))
     packed = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 

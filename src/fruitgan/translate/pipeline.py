@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -128,7 +129,7 @@ class Pipeline:
                 if reason_no_image(content):  # what belongs to a picture stays with it: a label, a caption
                     results.append((name, content))
                     continue
-                new_name = f"{name.rpartition('.')[0] or name}.{task.form}"
+                new_name = str(PurePosixPath(name).with_suffix(f".{task.form}"))
                 new_name = f"{name}.{task.form}" if new_name in names else new_name
                 names.add(new_name)
                 try:

@@ -132,7 +132,7 @@ class FidelityFeatures(Features):
         super().__init__()
         self.name, self.version, self.trained_on = name, version, trained_on
         self.network = network
-        self.resize = f"to {side_px} px inside the network (bilinear, not antialiased, as TensorFlow 1 did), no other resize"
+        self.resize = f"resized to {side_px} px inside the network alone (bilinear, not antialiased, as TensorFlow 1 did)"
         self.dimensions = _width(self, side_px)
 
     def prepare(self, pixels: Pixels) -> Pixels:

@@ -178,7 +178,7 @@ class NeighbourRelations(Features):
     trained_on = ""
     name = "npr"
     dimensions = 9 * (2 + len(NPR_EDGES)) + 9 * 8 // 2
-    resize = f"none: the middle {NPR_SIZE_PX} px, smaller pictures repeated"
+    resize = f"cut to the middle {NPR_SIZE_PX} px, not resized (smaller pictures repeated)"
 
     def prepare(self, pixels: Pixels) -> Pixels:
         top, left = ((max(side - NPR_SIZE_PX, 0) // 2 & ~1) for side in pixels.shape[:2])  # even, so that blocks stay blocks

@@ -88,8 +88,10 @@ class NearestTraining(TrainingMetric):
     def measure(self, real: Values, fake: Values, training: Values) -> Measured:
         to_real, to_fake = (np.sqrt(squared_distances(side, training).min(1)) for side in (real, fake))
         scale = float(np.sqrt((training**2).sum(1).mean()))
-        if float((to_real <= 1e-6 * scale).mean()) > COPY_SHARE:
+        unseen = to_real > 1e-6 * scale
+        if 1 - float(unseen.mean()) > COPY_SHARE:
             raise DataError("most real images are among the training images: nearest-training needs real images not trained on")
+        to_real = to_real[unseen]
         random = generator(self.seed, 0, "bootstrap/nearest-training")
         drawn = [
             np.median(random.choice(to_fake, len(to_fake))) / np.median(random.choice(to_real, len(to_real)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -135,4 +134,4 @@ class Distillation(CycleGAN):
 
 def distillation() -> ObjectiveFactory:
     """Students imitate a teacher: mean absolute error, structural similarity, and least squares adversarially (`distill`)."""
-    return functools.partial(Distillation)
+    return Distillation
