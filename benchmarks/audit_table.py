@@ -30,7 +30,7 @@ from fruitgan.engines.padding import translate_pixels
 from fruitgan.evaluate.job import evaluate
 from fruitgan.evaluate.settings import EvaluateSettings
 from fruitgan.export_dataset.job import ExportSettings, Unchanged, encode, export_dataset
-from fruitgan.images import Pixels, resize, to_pillow
+from fruitgan.images import Pixels, resize
 
 HUE_DEGREES = 25
 """From the red of most apples to orange."""
@@ -132,7 +132,7 @@ def split(reals: dict[str, Pixels]) -> tuple[dict[str, Pixels], dict[str, Pixels
 
 
 def hue_shifted(pixels: Pixels) -> Pixels:
-    hue, saturation, value = to_pillow(pixels).convert("HSV").split()
+    hue, saturation, value = Image.fromarray(pixels).convert("HSV").split()
     turned = Image.fromarray(((np.asarray(hue, dtype=np.int64) + round(HUE_DEGREES * 256 / 360)) % 256).astype(np.uint8))
     return np.array(Image.merge("HSV", (turned, saturation, value)).convert("RGB"), dtype=np.uint8)
 
@@ -150,7 +150,7 @@ def png(pixels: Pixels) -> bytes:
 
 def jpeg_75(pixels: Pixels) -> bytes:
     buffer = io.BytesIO()
-    to_pillow(pixels).save(buffer, "JPEG", quality=75)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=75)
     return buffer.getvalue()
 
 

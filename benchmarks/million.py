@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from fruitgan.demo.fruit import draw
-from fruitgan.images import to_pillow
 from fruitgan.machine import cores
 from fruitgan.parallel import STORE_BYTES
 from fruitgan.progress import Event, Progress
@@ -127,7 +127,7 @@ def main() -> None:
         for index in range(asked.pictures):
             path = folder / "in" / f"{index // FOLDER_PICTURES:04}" / f"{index:07}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            to_pillow(np.roll(drawn[index % DRAWN], index // DRAWN, axis=1)).save(path)
+            Image.fromarray(np.roll(drawn[index % DRAWN], index // DRAWN, axis=1)).save(path)
         _, here = run(folder / "in", folder / "here", None, {})
         print(json.dumps({"run": "one process", **here}), flush=True)
         expected = files_of(folder / "here")

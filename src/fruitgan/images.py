@@ -1,4 +1,4 @@
-"""Pictures as arrays: Pillow to uint8 [H, W, 3] and back, uint8 to [0, 1] to [-1, 1].
+"""Pictures as arrays: their size, and uint8 [H, W, 3] to [0, 1] to [-1, 1] and back.
 
 `unit` means [0, 1], `signed` means [-1, 1]. The arithmetic is the same for numpy arrays and torch tensors.
 """
@@ -23,16 +23,6 @@ SUFFIXES = frozenset(
     }
 )
 """How the names of pictures end, where a folder of data is searched by name."""
-
-
-def from_pillow(image: Image.Image) -> Pixels:
-    """uint8 [H, W, 3] of an RGB picture."""
-    return np.array(image.convert("RGB"), dtype=np.uint8)
-
-
-def to_pillow(pixels: Pixels) -> Image.Image:
-    """The RGB picture of uint8 [H, W, 3]."""
-    return Image.fromarray(pixels)
 
 
 def resize(pixels: Array, height_px: int, width_px: int, resample: Image.Resampling = Image.Resampling.LANCZOS) -> Array:

@@ -8,7 +8,7 @@ from picture_files import noise
 from PIL import Image
 
 from fruitgan.data.groups import pairs_in_both
-from fruitgan.images import Pixels, from_pillow, to_pillow
+from fruitgan.images import Pixels
 from fruitgan.train_gan.assemble import make_plan
 from fruitgan.train_gan.estimate import Counting, sketched_step
 from fruitgan.train_gan.settings import TrainGanSettings
@@ -48,10 +48,10 @@ def test_the_memory_of_a_step_grows_evenly_with_the_batch() -> None:
 
 def test_copies_are_found_however_scaled_and_encoded_and_other_pictures_are_not() -> None:
     def soft(seed: int) -> Pixels:
-        return from_pillow(to_pillow(noise(6, 6, seed)).resize((90, 70), Image.Resampling.BICUBIC))
+        return np.array(Image.fromarray(noise(6, 6, seed)).resize((90, 70), Image.Resampling.BICUBIC))
 
     a = [soft(seed) for seed in range(12)]
     by_night = (a[0] // 3).astype(np.uint8)
-    scaled = from_pillow(to_pillow(a[5]).resize((41, 57)))
+    scaled = np.array(Image.fromarray(a[5]).resize((41, 57)))
     assert pairs_in_both(a, [by_night, *(soft(seed) for seed in range(50, 60))]) == []
     assert pairs_in_both(a, [by_night, a[3], soft(70), scaled]) == [(3, 1), (5, 3)]

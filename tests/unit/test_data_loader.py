@@ -40,7 +40,6 @@ def make_loader(tmp_path: Path, *, augment: bool = True, seed: int = 4, images_o
         Sampler(5, 7, 3, seed, "passes"),
         JitterMirror(load_ratio=SIDE_PX / 16) if augment else NoAugmentation(),
         image_size_px=16 if augment else SIDE_PX,
-        seed=seed,
         device=torch.device("cpu"),
         images_on_device=images_on_device,
     )
@@ -110,7 +109,7 @@ def test_an_image_of_one_colour_does_not_blow_up_the_gradients(tmp_path: Path, g
     Image.new("RGB", (SIDE_PX, SIDE_PX), (grey, grey, grey)).save(tmp_path / "plain.png")
     plain = ImageDataset.build([tmp_path / "plain.png"], load_size_px=SIDE_PX)
     noise, sampler, device = image_dataset(tmp_path / "noise", 1), Sampler(1, 1, 1, 0, "passes"), torch.device("cpu")
-    loader = BatchLoader(plain, noise, sampler, NoAugmentation(), image_size_px=SIDE_PX, seed=0, device=device)
+    loader = BatchLoader(plain, noise, sampler, NoAugmentation(), image_size_px=SIDE_PX, device=device)
     batch = loader.batch(0, {})
     colour = torch.full_like(batch.a, grey / 127.5 - 1)
     assert float((batch.a - colour).abs().max()) <= 1 / 255 + 1e-6  # half a grey level, in [-1, 1]

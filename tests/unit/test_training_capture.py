@@ -104,7 +104,6 @@ def bank_feed(side_px: int, *, on_device: bool) -> BatchLoader:
         Sampler(8, 8, 1, 5, "passes"),
         JitterMirror(load_ratio=(side_px + 4) / side_px),
         image_size_px=side_px,
-        seed=5,
         device=torch.device("cpu"),
         images_on_device=on_device,
     )

@@ -153,7 +153,6 @@ def train(recipe: str, *, on_device: bool, change: Callable[[Trainer], None] = l
             Sampler(IMAGES, IMAGES, plan.recipe.batch_size, plan.seed, plan.recipe.pairing),
             augmentations.build(plan.augmentation),
             image_size_px=side_px,
-            seed=0,
             device=META,
             images_on_device=on_device,
         )

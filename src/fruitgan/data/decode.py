@@ -259,7 +259,7 @@ def _opened(stream: BinaryIO, head: bytes, name: str) -> Iterator[ImageFile.Imag
 
 
 def is_deep(path: Path) -> bool:
-    """Whether a file is a grey picture of more than 8 bits, by its header. Raises: as `decode`."""
+    """Whether a file is a grey picture of more than 8 bits, by its header. Raises: DataError."""
     with reading(path), open_regular(path) as file, _opened(file, file.read(HEAD_BYTES), str(path)) as image:
         return colour.is_deep(image)
 

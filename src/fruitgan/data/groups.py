@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from fruitgan.images import Pixels, to_pillow
+from fruitgan.images import Pixels
 
 NEAR_BITS = 4
 """Up to so many of the 64 bits may differ between near-duplicates; independent pictures differ in about 32."""
@@ -34,7 +34,7 @@ def perceptual_hash(pixels: Pixels) -> int:
     """
     from scipy.fft import dctn  # a third of a second of imports that most commands need not wait for
 
-    small = to_pillow(pixels).convert("L").resize((HASHED_SIDE_PX, HASHED_SIDE_PX), Image.Resampling.LANCZOS)
+    small = Image.fromarray(pixels).convert("L").resize((HASHED_SIDE_PX, HASHED_SIDE_PX), Image.Resampling.LANCZOS)
     spectrum = dctn(np.asarray(small, dtype=np.float64), norm="ortho")[:KEPT_SIDE, :KEPT_SIDE].copy()
     spectrum[0, 0] = 0
     bits = np.rint(spectrum * 1e6) > np.rint(np.median(spectrum) * 1e6)  # rounded: no platform's last digit decides
@@ -93,7 +93,7 @@ def pairs_in_both(a: Iterable[Pixels], b: Iterable[Pixels]) -> list[tuple[int, i
     """
     codes = [np.array([perceptual_hash(pixels) for pixels in side], dtype=np.uint64) for side in (a, b)]
     small = [
-        np.array([np.asarray(to_pillow(pixels).resize((KEPT_SIDE, KEPT_SIDE)), dtype=np.float64) for pixels in side])
+        np.array([np.asarray(Image.fromarray(pixels).resize((KEPT_SIDE, KEPT_SIDE)), dtype=np.float64) for pixels in side])
         for side in (a, b)
     ]
     pairs = []

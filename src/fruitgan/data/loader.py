@@ -147,7 +147,6 @@ class BatchLoader(Loader):
         augmentation: Augmentation,
         *,
         image_size_px: int,
-        seed: int,
         device: torch.device,
         images_on_device: bool = False,
     ) -> None:
@@ -160,7 +159,6 @@ class BatchLoader(Loader):
         self.sampler = sampler
         self.augmentation = augmentation
         self.image_size_px = image_size_px
-        self.seed = seed
         self.device = device
         noise = randomness.sample(0, 0, 3 * image_size_px**2, "dither").reshape(3, image_size_px, image_size_px)
         self._dither = torch.from_numpy((noise - 0.5) / 255).float().to(device)
@@ -189,7 +187,6 @@ class BatchLoader(Loader):
         return Batch(a, b, _draws_of(host_batch))
 
     def reseed(self, seed: int) -> None:
-        self.seed = seed
         self.sampler.reseed(seed)
 
     def _augmented(self, domain: str, host_batch: HostBatch) -> Tensor:
@@ -212,7 +209,7 @@ class BatchLoader(Loader):
 
     def _numbers(self, step: int, n: int, count: int, stream: str) -> Tensor:
         # Not every device has float64; the largest float32 below 1 keeps rounding from reaching 1.
-        numbers = randomness.sample(self.seed, step, n * count, stream).reshape(n, count)[ranks().share(n)]
+        numbers = randomness.sample(self.sampler.seed, step, n * count, stream).reshape(n, count)[ranks().share(n)]
         return torch.from_numpy(numbers).float().clamp(max=1 - 2**-24)
 
 

@@ -3,8 +3,8 @@
 How much memory a generator takes for a pixel, and how far it sees, is read off one run on torch's meta device, where tensors
 have shapes and no numbers. Instance norm looks at a whole picture: tiles with statistics of their own would differ in colour
 along their edges. So every norm uses the moments of the whole picture. They are found one norm after another, each by a pass
-over the tiles that goes as far as that norm, since its input depends on all before it: exact, in bounded memory, for about half
-as many passes as there are norms.
+over the tiles that goes as far as that norm, since its input depends on all before it: exact, in bounded memory, for as many
+passes as there are norms, which together are the work of about half as many whole ones.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from fruitgan.data.finder import bare_reason
 from fruitgan.data.groups import Look, look_of
 from fruitgan.errors import DataError
 from fruitgan.files import open_regular, reading
-from fruitgan.images import Pixels, to_pillow
+from fruitgan.images import Pixels
 from fruitgan.parallel import in_order
 from fruitgan.progress import OnProgress, silent
 
@@ -129,7 +129,7 @@ def blockiness(pixels: Pixels) -> float:
     2003), in brightness. Of the eight places that a grid of 8 px may have, the file's own is held against the median of the
     others.
     """
-    luma = np.asarray(to_pillow(pixels).convert("L"), dtype=np.float64)
+    luma = np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.float64)
     if min(luma.shape) < LEAST_BLOCKS * BLOCK_PX:
         return 0.0
     steps = _steps(luma) + _steps(luma.T)  # [8]

@@ -115,7 +115,7 @@ def measure(subject: Subject, chosen: Mapping[str, Metric], backends: Sequence[F
     asked_for = list(zip(settings.features, backends, strict=True))  # where `clip` stands for `clip:vit-b-32`
     for name, metric in chosen.items():
         if isinstance(metric, SetMetric):
-            own = metric.own_features()
+            own = metric.own_features() if metric.own_features else None
             named = [(settings.key(name, asked), backend) for asked, backend in asked_for]
             for key, backend in [(name, own)] if own else named if metric.every_features else named[:1]:
                 real, fake = subject.both(backend)

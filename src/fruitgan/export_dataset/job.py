@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from PIL import Image
+
 from fruitgan import __version__
 from fruitgan.bundle import Bundle, Card, load, locate, pinned, weights_sha256
 from fruitgan.data.groups import content_sha256
@@ -26,7 +28,7 @@ from fruitgan.errors import DataError, Stopped, UsageError
 from fruitgan.export_dataset.folder import FORMAT, DatasetFolder
 from fruitgan.export_dataset.selection import Item, LeftOut, Selection, counts_of, select
 from fruitgan.files import check_writable, write_atomically
-from fruitgan.images import Fit, Pixels, signed_from_unit, to_pillow, unit_from_signed
+from fruitgan.images import Fit, Pixels, signed_from_unit, unit_from_signed
 from fruitgan.parallel import Cluster, connected, in_order
 from fruitgan.progress import OnProgress, Progress, silent
 from fruitgan.settings import from_json, to_json
@@ -121,7 +123,7 @@ class Unchanged(Engine):
 def encode(pixels: Pixels, form: Format) -> bytes:
     """The file: always the same settings, and no metadata."""
     file = io.BytesIO()
-    to_pillow(pixels).save(file, **SAVE_OPTIONS[form])
+    Image.fromarray(pixels).save(file, **SAVE_OPTIONS[form])
     return file.getvalue()
 
 

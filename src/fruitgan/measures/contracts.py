@@ -41,9 +41,9 @@ class Features(nn.Module, ABC):
     def __init__(self) -> None:  # a class is a builder, and torch's own signature takes everything
         super().__init__()
 
-    @abstractmethod
     def prepare(self, pixels: Pixels) -> Pixels:
-        """uint8 [H, W, 3] of any size as the backend wants it, uint8 [H', W', 3]."""
+        """uint8 [H, W, 3] of any size as the backend wants it, uint8 [H', W', 3]: unless said otherwise, as it is."""
+        return pixels
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class MetricResult:
 
     value: float
     interval: Interval
-    """95%, by the bootstrap over images."""
+    """95%; how it is found is the metric's."""
     n_real: int
     n_fake: int
     features: str
@@ -143,10 +143,8 @@ class SetMetric(Metric):
     """Whether it is computed on all feature backends that were asked for; else on the first of them alone."""
     is_biased: bool = True
     """Whether the number's expectation depends on how many images there are."""
-
-    def own_features(self) -> Features | None:
-        """What it describes pictures by, where it needs no backend; None is the backend that was asked for."""
-        return None
+    own_features: type[Features] | None = None
+    """What it describes pictures by, where it needs no backend; None is the backend that was asked for."""
 
     def __call__(self, real: FeatureSet, fake: FeatureSet) -> MetricResult:
         """The number with its interval.

@@ -21,8 +21,8 @@ BLOCK_ROWS = 1024
 
 def polynomial_kernel(x: Array, y: Array) -> Array:
     """(x.y / D + 1)^3 of all pairs, [n, m] (Binkowski et al. 2018, section 4)."""
-    kernel: Array = (x @ y.T / x.shape[1] + 1) ** 3
-    return kernel
+    base: Array = x @ y.T / x.shape[1] + 1
+    return base * base * base
 
 
 def squared_distances(x: Array, y: Array) -> Array:
@@ -143,17 +143,17 @@ def ratio_difference(
         below = kernel_distances(x, source, weights_x, weights_y if sources_paired else weights_source)
         return kernel_distances(x, y, weights_x, weights_y) / below
 
-    weights_source = _all_then_resampled(len(source), resamples, seed, "source")
+    weights_source = all_then_resampled(len(source), resamples, seed, "source")
     return _difference(over_sources, real, first, second, resamples, seed)
 
 
 def _difference(distances: Distances, real: Array, first: Array, second: Array, resamples: int, seed: int) -> Difference:
-    weights_real = _all_then_resampled(len(real), resamples, seed, "real")
-    weights_pair = _all_then_resampled(len(first), resamples, seed, "fake")
+    weights_real = all_then_resampled(len(real), resamples, seed, "real")
+    weights_pair = all_then_resampled(len(first), resamples, seed, "fake")
     found = distances(real, second, weights_real, weights_pair) - distances(real, first, weights_real, weights_pair)
     return normal_difference(float(found[0]), found[1:], len(first))
 
 
-def _all_then_resampled(n: int, resamples: int, seed: int, stream: str) -> Weights:
+def all_then_resampled(n: int, resamples: int, seed: int, stream: str) -> Weights:
     """[1 + B, n]: each image once, then the resamples."""
     return np.concatenate([np.ones((1, n)), resample_weights(n, resamples, seed, stream)])

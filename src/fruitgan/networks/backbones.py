@@ -36,7 +36,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, strides: Sequence[int]) -> list[Tensor]:
-        """The maps at the given strides, in ascending order; computes no further than the last."""
+        """The maps at the given strides, in ascending order."""
 
     def train(self, mode: bool = True) -> Backbone:
         return super().train(False)

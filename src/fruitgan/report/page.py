@@ -19,7 +19,7 @@ from PIL import Image
 import fruitgan
 from fruitgan.data.decode import decode
 from fruitgan.errors import DataError
-from fruitgan.images import Pixels, to_pillow
+from fruitgan.images import Pixels
 from fruitgan.progress import duration
 
 GAP_PX = 2
@@ -94,7 +94,7 @@ def inline_images(pictures: Sequence[Pixels], limit_bytes: int) -> list[str]:
 
 
 def _data_uri(pixels: Pixels, kind: str, quality: int, side_px: int) -> str:
-    image = to_pillow(pixels)
+    image = Image.fromarray(pixels)
     image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     if kind == "PNG":
@@ -121,7 +121,7 @@ def grid(rows: Sequence[Sequence[Pixels]]) -> Pixels:
 def png_bytes(pixels: Pixels) -> bytes:
     """The picture as a PNG file's bytes, without metadata."""
     buffer = io.BytesIO()
-    to_pillow(pixels).save(buffer, "PNG")
+    Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 

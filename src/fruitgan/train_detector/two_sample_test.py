@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from fruitgan.images import Pixels, from_pillow, resize, to_pillow
+from fruitgan.images import Pixels, resize
 from fruitgan.measures.statistics import MaximumTest, maximum_test
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
 from fruitgan.progress import OnProgress, Progress, silent
@@ -195,13 +195,13 @@ class Change:
 
 def _jpeg(quality: float, pixels: Pixels, _: int) -> Pixels:
     file = io.BytesIO()
-    to_pillow(pixels).save(file, "JPEG", quality=quality)
-    return from_pillow(Image.open(io.BytesIO(file.getvalue())))
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return np.array(Image.open(io.BytesIO(file.getvalue())))
 
 
 def _blur(sigma_px: float, pixels: Pixels, _: int) -> Pixels:
     # Pillow blurs with three boxes, whose joint spread is that of the Gaussian.
-    return from_pillow(to_pillow(pixels).filter(ImageFilter.GaussianBlur(sigma_px)))
+    return np.array(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(sigma_px)))
 
 
 def _resize(scale: float, pixels: Pixels, _: int) -> Pixels:

@@ -209,7 +209,6 @@ def make_trainer(plan: Plan, datasets: Datasets, objective: Objective, device: t
         sampler,
         augmentations.build(plan.augmentation),
         image_size_px=plan.recipe.image_size_px,
-        seed=plan.seed,
         device=device,
         images_on_device=has_room_for(device, datasets.a.pixels.size + datasets.b.pixels.size),
     )

@@ -30,7 +30,7 @@ class Augmentation(ABC):
 
     @abstractmethod
     def apply(self, images: Tensor, draws: Tensor, image_size_px: int) -> Tensor:
-        """[N, 3, L, L] in [0, 1] and [N, draws], uniform in [0, 1) and on the images' device, to [N, 3, S, S] in [0, 1].
+        """[N, 3, L, L] in [0, 1] and [N, draws], uniform in [0, 1), to [N, 3, S, S] in [0, 1].
 
         S is what `gives_size_px` says. On a GPU it is captured with the step, unless it waits for the device (`.item()`,
         `if tensor:`), which makes all slower.

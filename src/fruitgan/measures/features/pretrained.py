@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from fruitgan.data.download import RemoteFile, fetch_file
 from fruitgan.errors import DataError, UsageError, needing
 from fruitgan.files import file_sha256
-from fruitgan.images import Pixels
 from fruitgan.measures.contracts import Features, SquashedFeatures
 from fruitgan.networks.backbones import SHA256, EfficientNetLite1, efficientnet_lite1, pooled
 from fruitgan.networks.classifiers import PublishedClassifier, timm_classifier, torchvision_classifier
@@ -134,9 +133,6 @@ class FidelityFeatures(Features):
         self.network = network
         self.resize = f"resized to {side_px} px inside the network alone (bilinear, not antialiased, as TensorFlow 1 did)"
         self.dimensions = _width(self, side_px)
-
-    def prepare(self, pixels: Pixels) -> Pixels:
-        return pixels
 
     def forward(self, images: Tensor) -> Tensor:
         return cast(Tensor, self.network((images * 255).round().to(torch.uint8))[0])

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fruitgan.measures.contracts import FeatureSet, Measured, MetricResult, SetMetric, Values, protocol, subsets
-from fruitgan.measures.distances import affordable, frechet_distance, frechet_distances, kernel_distance, kernel_distances
-from fruitgan.measures.statistics import Interval, Weights, normal_interval, percentile_interval, resample_weights
+from fruitgan.measures.distances import affordable, all_then_resampled, frechet_distances, kernel_distances
+from fruitgan.measures.statistics import Interval, Weights, normal_interval, percentile_interval
 
 HALVINGS = 100
 SUBSETS, SUBSET_IMAGES = 100, 100
@@ -27,8 +27,8 @@ class Kid(SetMetric):
     is_biased = False
 
     def measure(self, real: Values, fake: Values) -> Measured:
-        drawn = kernel_distances(real, fake, *_both(len(real), len(fake), self.resamples, self.seed))
-        return Measured(kernel_distance(real, fake), percentile_interval(drawn))
+        value, *drawn = kernel_distances(real, fake, *_both(len(real), len(fake), self.resamples, self.seed))
+        return Measured(float(value), percentile_interval(drawn))
 
     def weighted(self, real: Values, fake: Values, weights_real: Weights, weights_fake: Weights) -> Values:
         return kernel_distances(real, fake, weights_real, weights_fake)
@@ -50,10 +50,10 @@ class Fid(SetMetric):
         super().__init__(resamples=resamples, seed=seed)
 
     def measure(self, real: Values, fake: Values) -> Measured:
-        value = frechet_distance(real, fake)
         resamples = affordable(self.resamples, max(len(real), len(fake)))
-        drawn = frechet_distances(real, fake, *_both(len(real), len(fake), resamples, self.seed))
-        low, high = normal_interval(value, drawn)
+        found = frechet_distances(real, fake, *_both(len(real), len(fake), resamples, self.seed))
+        value = float(found[0])
+        low, high = normal_interval(value, found[1:])
         return Measured(value, Interval(max(0.0, low), high))  # a distance is not below 0
 
     def weighted(self, real: Values, fake: Values, weights_real: Weights, weights_fake: Weights) -> Values:
@@ -64,7 +64,7 @@ class Fid(SetMetric):
 
 
 def _both(n_real: int, n_fake: int, resamples: int, seed: int) -> tuple[Weights, Weights]:
-    return resample_weights(n_real, resamples, seed, "real"), resample_weights(n_fake, resamples, seed, "fake")
+    return all_then_resampled(n_real, resamples, seed, "real"), all_then_resampled(n_fake, resamples, seed, "fake")
 
 
 class KidSubsets(Kid):
@@ -82,7 +82,7 @@ class KidSubsets(Kid):
         chosen = [subsets(len(x), size, SUBSETS, self.seed, f"kid/{kind}") for kind, x in (("real", real), ("fake", fake))]
         values = kernel_distances(real, fake, *chosen)
         value = float(values.mean())
-        drawn = kernel_distances(real, fake, *_both(len(real), len(fake), self.resamples, self.seed))
+        drawn = kernel_distances(real, fake, *_both(len(real), len(fake), self.resamples, self.seed))[1:]
         details = {"subsets": float(SUBSETS), "subset_images": float(size), "sd": float(values.std(ddof=1))}
         return Measured(value, normal_interval(value, drawn), details)
 
@@ -109,18 +109,17 @@ def translation_ratio(
     """
     began = time.monotonic()
     weights_real, weights_fake = _both(len(real), len(fake), resamples, seed)
-    weights_source = weights_fake if paired else resample_weights(len(source), resamples, seed, "source")
-    distance = kernel_distance(real.values, source.values)
+    weights_source = weights_fake if paired else all_then_resampled(len(source), resamples, seed, "source")
     below = kernel_distances(real.values, source.values, weights_real, weights_source)
     above = kernel_distances(real.values, fake.values, weights_real, weights_fake)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = above / below
     return RatioResult(
-        value=kernel_distance(real.values, fake.values) / distance,
-        interval=percentile_interval(ratios),
+        value=float(ratios[0]),
+        interval=percentile_interval(ratios[1:]),
         n_source=len(source),
-        source_value=distance,
-        source_interval=percentile_interval(below),
+        source_value=float(below[0]),
+        source_interval=percentile_interval(below[1:]),
         paired=paired,
         **protocol(real, fake, began),
     )

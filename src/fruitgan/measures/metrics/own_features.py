@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fruitgan.images import Pixels
 from fruitgan.measures.contracts import Features, HalvedMetric, SquashedFeatures, Values
 from fruitgan.measures.features.weightless import lab_of_srgb
 from fruitgan.networks.detectors import FLOOR, OPPONENT, power_spectrum
@@ -29,9 +28,6 @@ class PowerSpectrum(Features):
     name = "power-spectrum"
     dimensions = FREQUENCIES + 2
     resize = "none"
-
-    def prepare(self, pixels: Pixels) -> Pixels:
-        return pixels
 
     def forward(self, images: Tensor) -> Tensor:
         found = power(images)  # [N, H, W]
@@ -100,9 +96,7 @@ class SpectrumMetric(HalvedMetric):
 
     name = "spectrum"
     bounds = (0.0, np.inf)
-
-    def own_features(self) -> Features:
-        return PowerSpectrum()
+    own_features = PowerSpectrum
 
     def compute(self, real: Values, fake: Values) -> float:
         return float(np.abs(real[:, :FREQUENCIES].mean(0) - fake[:, :FREQUENCIES].mean(0)).mean())
@@ -114,9 +108,7 @@ class UpsamplingPeaks(HalvedMetric):
     """
 
     name = "upsampling-peaks"
-
-    def own_features(self) -> Features:
-        return PowerSpectrum()
+    own_features = PowerSpectrum
 
     def compute(self, real: Values, fake: Values) -> float:
         return float((fake[:, FREQUENCIES:].mean(0) - real[:, FREQUENCIES:].mean(0)).max())
@@ -169,9 +161,7 @@ class LabDistance(HalvedMetric):
 
     name = "colour-lab"
     bounds = (0.0, np.inf)
-
-    def own_features(self) -> Features:
-        return LabDistribution()
+    own_features = LabDistribution
 
     def compute(self, real: Values, fake: Values) -> float:
         return float(lab_distances(real, fake)[3:].mean())
