@@ -34,6 +34,8 @@ AT_STEP = re.compile(r"(?!hf:)(.+)@([0-9]{1,15})")
 """RUN@STEP: what a run was at one of its checkpoints."""
 SUFFIX = ".safetensors"
 DEFAULT_SHIPPED = "apple2orange"
+FEW_STEPS = 1000
+"""A training with fewer is warned of."""
 LARGEST_SIZE_PX = 8192
 """Side of the training images; a card with more is damaged or hostile."""
 LARGEST_RULE_PX = 2048
@@ -100,6 +102,12 @@ class Card:
     def padded(self, side_px: int) -> int:
         """The smallest side that the generator takes and that is no shorter than `side_px`."""
         return -(-max(side_px, self.size_minimum_px) // self.size_multiple_px) * self.size_multiple_px
+
+    @property
+    def doubt(self) -> str | None:
+        """A word of warning where it was hardly trained."""
+        is_doubtful = self.resolved_recipe is not None and self.steps < FEW_STEPS
+        return f"{self.name} was trained for {self.steps:,} steps: expect little of it" if is_doubtful else None
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,8 @@ def split_data(
     )
     if result.groups:
         console.say(f"{result.grouped} images are in {result.groups} groups of near-duplicates, each kept on one side")
+    a, b = (shlex.quote(text) for text in (str(result.out), ",".join(result.domains)))
+    console.say(f"train on it with: fruitgan train-gan --data {a} --domains {b}")
     for broken in result.broken:
         console.warn(f"left out: {broken.path}: {broken.reason}")
 

@@ -37,15 +37,16 @@ def list_registered(
     if json:  # a summary is looked for in source text: once
         console.result({name: [{**vars(entry), "summary": entry.summary} for entry in it] for name, it in found.items()})
         return
-    columns = max(LEAST_COLUMNS, shutil.get_terminal_size().columns) if sys.stdout.isatty() else LEAST_COLUMNS
+    columns = max(LEAST_COLUMNS, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
     for name, entries in found.items():
         console.out(f"{name}:" if entries else f"no {name} are registered")
         width = max((len(entry.name) for entry in entries), default=0)
         for entry in entries:
             whose = "" if entry.package == OWN_PACKAGE else f"({entry.package} {entry.version}) "
             line = " ".join(f"{whose}{entry.summary}".split())
-            short = textwrap.shorten(line, columns - width - 4, placeholder=" ...", break_on_hyphens=False)
-            console.out(f"  {entry.name:{width}}  {short}".rstrip())
+            if columns is not None:
+                line = textwrap.shorten(line, columns - width - 4, placeholder=" ...", break_on_hyphens=False)
+            console.out(f"  {entry.name:{width}}  {line}".rstrip())
 
 
 def _registered() -> list[str]:
@@ -198,7 +199,8 @@ def _show_card(what: str, out: Path | None, console: Console) -> None:
         card = found
     console.result({"file": str(path), **card})
     console.out(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
-    console.table("", ("card", "value"), list(_flat(card)))
+    terms_first = dict(sorted(card.items(), key=lambda entry: isinstance(entry[1], Mapping)))
+    console.table("", ("card", "value"), list(_flat(terms_first)))
 
 
 def _detector_card(path: Path) -> dict[str, Any] | None:

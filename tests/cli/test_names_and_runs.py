@@ -106,7 +106,11 @@ def test_the_shell_completes_values(
     assert capsys.readouterr().out.split() == completed
 
 
-def test_a_list_fits_80_columns_and_says_what_each_thing_is(capsys: Captured) -> None:
+def test_a_list_fits_a_terminal_and_says_what_each_thing_is(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["list"]) == 0
+    assert " ...\n" not in capsys.readouterr().out  # for programs and files it is whole
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80

@@ -41,6 +41,7 @@ def test_each_path_is_printed_on_stdout_and_the_rest_on_stderr(cli: Cli) -> None
     with Image.open("translated/a.png") as image:
         assert image.size == (41, 30)
     assert cli("in", "-r", "-q") == (0, out, "")
+    assert "0 results made, 2 were there already" in cli("in", "-r")[2]
 
 
 def test_json_is_one_object_with_every_picture_in_it(cli: Cli) -> None:

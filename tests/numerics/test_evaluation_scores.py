@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from fruitgan.data.labelled import LabelledImage
 from fruitgan.evaluate.detectors import fold_mean, result_of
-from fruitgan.evaluate.wording import detector_details, meanings, number_rows, verdict
+from fruitgan.evaluate.wording import claim_sentence, detector_details, meanings, number_rows, verdict
 from fruitgan.measures.metrics.fid_kid import Fid
 from fruitgan.train_detector.calibration import calibration
 
@@ -53,7 +53,8 @@ def roc_area(logits: np.ndarray, truth: np.ndarray) -> float:
 
 def judged(p_value: float, interval: tuple[float, float], auc: float, auc_interval: tuple[float, float]) -> dict[str, Any]:
     scores = {"accuracy": sum(interval) / 2, "interval": interval, "auc": auc, "auc_interval": auc_interval, "p_value": p_value}
-    rows = [{"name": "logistic", "held_out_auc": 0.74}, {"name": "spectrum", "held_out_auc": 0.6}]
+    won = (("logistic", 0.74, 1), ("spectrum", 0.6, 4))
+    rows = [{"name": name, "held_out_auc": held_out, "chosen_folds": folds} for name, held_out, folds in won]
     detector = RECORDED["detector"] | scores | {"name": "spectrum", "resize": "squashed to 32 px"}
     return {"detector": detector, "detectors": rows, "by_depth": [{"stride": 16, "auc": 0.8}]}
 
@@ -63,8 +64,8 @@ def judged(p_value: float, interval: tuple[float, float], auc: float, auc_interv
     [
         (
             judged(0.0001, (0.7, 0.9), 0.9, (0.8, 0.95)),
-            "The generated images can be distinguished from real ones: spectrum",
-            "",
+            "The generated images can be distinguished from real ones: ",
+            "the strongest of 2 detectors in each fold (spectrum in 4 of 5)",
         ),
         (judged(0.0001, (0.4, 0.6), 0.5, (0.4, 0.6)), "The generated images can be distinguished", "another test, does not"),
         (judged(0.005, (0.45, 0.65), 0.785, (0.7, 0.85)), "It is open whether", "two tests differ"),
@@ -79,6 +80,19 @@ def test_accuracy_and_p_never_contradict_each_other_in_words(result: dict[str, A
     assert "(0.740, logistic)" in detector_details(result)
     assert "every image was squashed to 32 px" in detector_details(result)
     assert detector_details(result).endswith("as AUC by depth: parts of things 0.800.")
+
+
+def test_a_number_that_hangs_on_how_many_there_are_stands_beside_its_value_at_the_floors_number() -> None:
+    fid = {"value": 104.0, "interval": (70, 139), "n_real": 40, "n_fake": 40, "features": "colour", "resize": ""}
+    floor = {"value": 160.0, "interval": (143, 177), "n_real": 20, "value_at_size": 163.0}
+    (row,) = number_rows({"fid": fid, "floor": {"fid": floor}})
+    assert row.texts[2] == "143 to 177 (from 20 each; generated: 163)"
+
+
+def test_kinds_that_count_as_one_are_named_where_no_claim_is_made() -> None:
+    claim = {"claim": "x", "holds": None, "agreeing": ["random", "colour"], "contrary": [], "undecided": [], "dependent": []}
+    assert "and random and colour count as one" in claim_sentence(claim)
+    assert "count as one" not in claim_sentence(claim | {"agreeing": ["random"]})
 
 
 def test_a_frechet_distances_interval_does_not_reach_below_0() -> None:

@@ -164,6 +164,12 @@ def test_a_card_must_agree_with_the_weights() -> None:
         Bundle(CARD, {"a2b": {}})
 
 
+def test_a_bundle_of_few_steps_is_doubted_where_its_training_is_known() -> None:
+    hardly = replace(CARD, steps=10, resolved_recipe={})
+    assert hardly.doubt == "toy was trained for 10 steps: expect little of it"
+    assert replace(hardly, steps=1000).doubt is replace(CARD, steps=10, resolved_recipe=None).doubt is None
+
+
 def test_padded_sides_fit_the_size_rule() -> None:
     assert [CARD.padded(side) for side in (1, 8, 9, 12, 4001)] == [8, 8, 12, 12, 4004]
 

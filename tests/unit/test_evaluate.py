@@ -168,8 +168,8 @@ def test_beside_its_real_images_alone_it_says_what_is_not_measured_what_was_trai
     assert result.real_dir == dataset / "origins"
     assert result.not_measured.keys() == {"structure", "background", "nearest-training"}
     assert "--source-dir" in result.not_measured["background"]
-    assert not result.warnings
-    assert any("of 0 of 24 generated images and 5 of 24 real ones are of the training split" in note for note in result.notes)
+    assert "of 0 of 24 generated images and 5 of 24 real ones are of the training split" in result.warnings[0]
+    assert (result.n_fake_training, result.n_real_training) == (0, 5)
     passed = {("kid", True): False, ("fid", True): True, ("accuracy", True): False, ("kid", False): True}
     assert {(gate.name, gate.above): gate.passed for gate in result.gates} == passed
     assert "accuracy has no value" in str(result.failed_gates[1])

@@ -144,8 +144,9 @@ def folder_source(root: Path, domains: tuple[str, str] | None = None) -> Source:
     for split, folder in (("trainA", train_a), ("trainB", train_b)):
         if folder is None and (train_a or train_b or not (test_a and test_b)):
             raise DataError(
-                f"{root}: has no folder {split}; expected trainA and trainB (testA and testB if there are any; these two alone "
-                "for what trains nothing), or give two folders with --data-a and --data-b"
+                f"{root}: has no folder {split}; trainA and trainB are needed (or testA and testB alone, for what trains "
+                f"nothing); fruitgan data split {root} --out DIR makes them of two folders, or give the two with --data-a and "
+                "--data-b"
             )
     names = domains or domains_in(root.resolve().name) or ("a", "b")
     return Source(

@@ -32,7 +32,7 @@ def demo(
         "",
         ("what", "how much (95% interval)", "what it says"),
         [
-            ("R", r, "0: as good as oranges, 1: no nearer to oranges than the apples"),
+            ("R", r, "of colour and texture alone; 0: as good as oranges, 1: no nearer to them than the apples"),
             ("detector", accuracy, "of images classified correctly; 50% would be guessing"),
         ],
     )

@@ -215,17 +215,21 @@ def _show(console: Console, result: EvaluateResult, values: dict[str, Any], verb
         title = f"{each['run']} against {each['first']}, {each['n_sources']:,} sources"
         console.table(title, heads, wording.compare_rows(each))
         console.out(wording.claim_sentence(each["claim"]))
-    console.out(wording.verdict(values))
+    first = next((each["first"] for each in values["compare"]), None)
+    console.out((f"{first}: " if first is not None else "") + wording.verdict(values))
     cells = [(row.title, *row.texts, row.judge, row.images) for row in rows]
     if not verbose:
         headline = [cell for cell, row in zip(cells, rows, strict=True) if row.says_more and row.features == rows[0].features]
         cells = headline + [cell for cell in cells if cell not in headline]
     if detector := values["detector"]:
-        name, count = detector["name"] + (wording.SHARED if detector.get("shares_training") else ""), detector["n"]
+        name, count = wording.detector_name(values), detector["n"]
+        name += wording.SHARED if detector.get("shares_training") else ""
         interval, majority = wording.percent_interval(detector["interval"]), f"{detector['majority_baseline']:.0%}"
         cells.insert(0, ("test accuracy", f"{detector['accuracy']:.1%}", interval, majority, name, f"{count:,} test images"))
     columns = ("number", "value", "95% interval", "real against real", "features", "images")
-    console.table("", columns, cells if verbose else cells[:HEADLINES])
+    console.table(first or "", columns, cells if verbose else cells[:HEADLINES])
+    for each in values["compare"]:
+        console.out(f"{each['run']} by itself: {each['report']}")
     console.out(str(result.report))
 
 

@@ -106,6 +106,7 @@ def _evaluated(settings: EvaluateSettings, device: torch.device, tell: Tell, bes
     notes = list(_limits(settings, fakes, reals, sources))
     files = [image.path for image in read.images]
     pictures = Pictures(preprocessing_of(settings, fake_dir, [*files, *(sources.paths if sources else ())]))
+    seen = [sum(image.split == "train" for image in side) for side in (fakes, reals)]
     facts = inspect(files, [image.generated for image in read.images], tell)
     images = _grouped(read.images, facts, notes)
     subject = Subject(settings, images, sources, pictures, device, tell, [fact.look for fact in facts])
@@ -115,11 +116,13 @@ def _evaluated(settings: EvaluateSettings, device: torch.device, tell: Tell, bes
         source_dir=settings.source_dir,
         n_fake=len(fakes),
         n_real=len(reals),
+        n_fake_training=seen[0],
+        n_real_training=seen[1],
         not_measured=left_out,
         trained_against=trained_against(fake_dir, fakes),
         leaks=find_leaks(facts, [image.group for image in images], [image.split for image in images]),
         notes=notes,
-        warnings=read.warnings,
+        warnings=(*read.warnings, *_seen(seen, len(fakes), len(reals))),
         quick=settings.quick,
         seed=settings.seed,
         environment=environment(device),
@@ -157,15 +160,18 @@ def _limits(
             f"{len(fakes)} generated and {len(reals)} real images are few: expect wide intervals, and compare no FID with "
             "one of another number of images"
         )
-    seen = [sum(image.split == "train" for image in side) for side in (fakes, reals)]
-    if any(seen):
+    if sources is not None and not sources.paired:
+        yield f"{sources.missing}, so R takes all {len(sources.paths)} images there as sources, and its interval is wider"
+
+
+def _seen(training: Sequence[int], fakes: int, reals: int) -> Iterator[str]:
+    """How many generated and real images are none that the generator has not seen."""
+    if any(training):
         yield (
-            f"the sources of {seen[0]} of {len(fakes)} generated images and {seen[1]} of {len(reals)} real ones are of the "
+            f"the sources of {training[0]} of {fakes} generated images and {training[1]} of {reals} real ones are of the "
             "training split, which the generator has seen if these data trained it; a number for unseen pictures needs "
             "test images alone"
         )
-    if sources is not None and not sources.paired:
-        yield f"{sources.missing}, so R takes all {len(sources.paths)} images there as sources, and its interval is wider"
 
 
 def _grouped(images: Sequence[LabelledImage], facts: Sequence[Facts], notes: list[str]) -> list[LabelledImage]:

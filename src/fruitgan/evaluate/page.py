@@ -125,9 +125,13 @@ def citation(result: Mapping[str, Any], rows: Sequence[Row]) -> str:
     """A sentence for a paper: no number without what it was measured with."""
     version = result["environment"]["packages"]["fruitgan"]
     parts = [f"{result['n_fake']:,} generated against {result['n_real']:,} real images"]
+    if any(seen := (result["n_fake_training"], result["n_real_training"])):
+        parts[0] += f", {seen[0]:,} and {seen[1]:,} of them of the training split"
     if detector := result["detector"]:
+        tried = [row["name"] for row in result["detectors"]]
+        chosen = f", the strongest in each fold by source image of {', '.join(tried)}," if len(tried) > 1 else ""
         parts.append(
-            f"{detector['name']} has a test accuracy of {detector['accuracy']:.1%} (95% interval "
+            f"{wording.detector_name(result)}{chosen} has a test accuracy of {detector['accuracy']:.1%} (95% interval "
             f"{wording.percent_interval(detector['interval'])}, n = {detector['n']:,}, AUC {detector['auc']:.3f}, "
             f"p = {detector['p_value']:.2g})"
         )
@@ -135,8 +139,9 @@ def citation(result: Mapping[str, Any], rows: Sequence[Row]) -> str:
         parts.append("no detector's number")
     for row in rows:
         if row.says_more:
-            value, interval, _ = row.texts
-            parts.append(f"{row.title} ({row.features} features) {value} ({interval})")
+            value, interval, floor = row.texts
+            beside = f"; real against real {floor}" if floor else ""
+            parts.append(f"{row.title} ({row.features} features) {value} ({interval}{beside})")
     return f"Evaluated with fruitgan {version} (evaluate, seed {result['seed']}): {'; '.join(parts)}."
 
 
@@ -156,8 +161,8 @@ def detector_panels(result: Mapping[str, Any]) -> list[Panel]:
             "roc",
             "Every threshold (ROC)",
             [Line(x=list(np.linspace(0, 1, len(true))), y=true, colour=1)],
-            (detector["name"], "a coin"),
-            f"ROC curve of {detector['name']}; the area below it is {area}.",
+            (wording.detector_name(result), "a coin"),
+            f"ROC curve of {wording.detector_name(result)}; the area below it is {area}.",
             "share of the real images taken for generated",
             f"Up: share of the generated images that is found, mean over the folds. The area below the curve, AUC, is {area}; "
             "a coin's is 0.5.",

@@ -64,6 +64,9 @@ class EvaluateResult:
     source_dir: Path | str | None
     n_fake: int
     n_real: int
+    n_fake_training: int
+    n_real_training: int
+    """So many of them are of the generator's training split, as a manifest says."""
     numbers: dict[str, MetricResult] = field(default_factory=dict)
     """By their key: `kid`, `kid_colour` and so on."""
     floor: dict[str, FloorResult] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fruitgan.evaluate.settings import SHAPELESS
 from fruitgan.measures.statistics import ALPHA
 from fruitgan.report.page import number
 
@@ -71,8 +72,10 @@ class Row:
 
     @property
     def texts(self) -> tuple[str, str, str]:
-        """Value, interval and floor."""
+        """Value, interval and floor; a biased number's is of fewer images, so that the generated ones' of as many stands by."""
         floor = "" if self.floor is None else "{} to {}".format(*map(figure, self.floor["interval"]))
+        if self.floor is not None and self.floor["value_at_size"] is not None:
+            floor += f" (from {self.floor['n_real']:,} each; generated: {figure(self.floor['value_at_size'])})"
         return figure(self.value), f"{figure(self.low)} to {figure(self.high)}", floor
 
     @property
@@ -126,7 +129,10 @@ def claim_sentence(claim: Mapping[str, Any]) -> str:
     if claim["holds"] is not None:
         start = claim["claim"].capitalize() if claim["holds"] else f"It does not hold that {claim['claim']}"
         return f"{start}: {evidence}."
-    needed = "two kinds of features must agree" + (", one of them without shared training" if claim["dependent"] else "")
+    needed = "two kinds of features must agree"
+    if len(blind := [name for name in claim["agreeing"] or claim["contrary"] if name in SHAPELESS]) > 1:
+        needed += f", and {_listed(blind)} count as one"
+    needed += ", one of them without shared training" if claim["dependent"] else ""
     return f"No claim is made whether {claim['claim']}, for which {needed}: {evidence}."
 
 
@@ -170,7 +176,7 @@ def _ratio_meaning(rows: Sequence[Row]) -> str:
 def _kid_meaning(rows: Sequence[Row]) -> str:
     said = {
         1: "lies above that on {}, where the images can be distinguished",
-        0: "holds it on {}, where they cannot",
+        0: "holds it on {}, where the images cannot be distinguished",
         -1: "lies below it on {}, where the generated images are more alike than real ones by chance",
     }
     on = {side: [row.features for row in rows if (row.low > 0) - (row.high < 0) == side] for side in said}
@@ -207,6 +213,13 @@ def detector_details(result: Mapping[str, Any]) -> str:
     )
 
 
+def detector_name(result: Mapping[str, Any]) -> str:
+    """Whose number an evaluation's detector is; where others won folds too, in how many the named one did."""
+    name, won = result["detector"]["name"], {row["name"]: row["chosen_folds"] for row in result["detectors"]}
+    folds = sum(won.values())
+    return f"{name} in {won[name]} of {folds} folds" if won and won[name] < folds else str(name)
+
+
 def verdict(result: Mapping[str, Any]) -> str:
     """Whether generated and real images can be distinguished, by which detector, and how sure that is."""
     detector = result["detector"]
@@ -214,9 +227,9 @@ def verdict(result: Mapping[str, Any]) -> str:
         return f"Whether a detector distinguishes the generated images from real ones is not said: {result['withheld']}."
     low, high = detector["interval"]
     many = len(result["detectors"])
-    who = f"{detector['name']}, the strongest of {many} detectors," if many > 1 else f"the detector {detector['name']}"
-    if detector.get("shares_training"):
-        who += SHARED
+    shared = SHARED if detector.get("shares_training") else ""
+    strongest = f"the strongest of {many} detectors in each fold ({detector_name(result).removesuffix(' folds')})"
+    who = (strongest if many > 1 else f"the detector {detector['name']}") + shared
     accuracy = (
         f"{who} classifies {detector['accuracy']:.1%} of {detector['n']:,} images correctly (95% interval {low:.1%} "
         f"to {high:.1%}; majority baseline {detector['majority_baseline']:.0%})"

@@ -197,7 +197,7 @@ def _export(settings: ExportSettings, tell: OnProgress, cluster: Cluster | None)
         bundle=card.name,
         weights_sha256=made_of["bundle"],
         left_out=chosen.left_out,
-        warnings=chosen.warnings,
+        warnings=(*chosen.warnings, *filter(None, [card.doubt])),
         finished=finished,
         seconds=round(time.monotonic() - begin, 3),
     )

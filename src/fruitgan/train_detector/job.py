@@ -48,6 +48,8 @@ from fruitgan.train_detector.seen import seen_by
 from fruitgan.train_detector.settings import (
     DEFAULT_DETECTOR,
     DEFAULT_PROTOCOL,
+    LENGTHS,
+    FitSettings,
     RunConfig,
     TrainDetectorResult,
     TrainDetectorSettings,
@@ -217,6 +219,11 @@ class _Job(Listener):
         fitting_augmentation(choice, detector, settings.augment)
         if isinstance(detector, LinearDetector) and settings.learning_rate is not None:
             raise UsageError(f"--learning-rate: the detector {choice.name} is a logistic regression, which has none")
+        usual = FitSettings()
+        idle = [name for name in (*LENGTHS, "batch_size") if getattr(settings, name) not in (None, getattr(usual, name))]
+        if isinstance(detector, LinearDetector) and idle:
+            given = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+            self.warnings.append(f"{given}: without effect, since the detector {choice.name} is a logistic regression")
         self.notes += size_notes(sizes, detector.image_size_px)
         return choice, detector.image_size_px
 

@@ -188,10 +188,12 @@ def _check_fit(plan: Plan, objective: Objective) -> None:
     ):
         # A weight of 0 takes away what the recipe has and the objective, with other options, has not.
         for unknown in (name for name, value in given.items() if name not in known and value != constant(0.0)):
-            leave_out = f"; --set weights.{unknown}=0 leaves it out" if kind == "loss weight" else ""
+            advice = suggestion(unknown, sorted(known))
+            if kind == "loss weight" and "mean" not in advice:
+                advice += f"; --set weights.{unknown}=0 leaves it out"
             raise UsageError(
                 f"the objective {plan.objective.name} has no {kind} {shown(unknown)}, which the recipe {plan.recipe_name} "
-                f"sets: {suggestion(unknown, sorted(known))}{leave_out}"
+                f"sets: {advice}"
             )
         for missing in (name for name in known if name not in given):
             raise UsageError(

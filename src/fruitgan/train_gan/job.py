@@ -208,8 +208,13 @@ class _Job:
 
     def _check_images(self, run: Run, datasets: Datasets) -> None:
         """Raises: DataError unless the training images are those that the run began with."""
-        if read_config(run).data_fingerprint != datasets.fingerprint:
-            raise DataError(f"{run.path}: the training images are not those of the run; resume with the same images")
+        config, counts = read_config(run), (len(datasets.a), len(datasets.b))
+        if config.data_fingerprint != datasets.fingerprint:
+            here, then = (f"{a:,} and {b:,}" for a, b in (counts, config.training_images))
+            raise DataError(
+                f"{run.path}: the training images are not those of the run ({here} here, {then} then); resume with the same "
+                "images under the same names, and with testA and testB if it had them (without, a tenth is cut off as such)"
+            )
         if changed_settings(self.settings, read_config(run).settings, PLACES):
             self.listener.tell(Note(f"{run.path}: the images are found elsewhere, and are the same by content"))
 

@@ -75,6 +75,8 @@ def translate(
             console.out(_in_one_line(path))
     if result.contact_sheet:
         console.out(_in_one_line(result.contact_sheet))
+    if (kept := len(result.outputs) - result.translated) > 0:
+        console.say(f"{result.translated} results made, {kept} were there already")
     for remark in result.notes:
         console.say(f"note: {_in_one_line(remark.path)}: {remark.reason}")
     for remark in result.skipped:
@@ -87,7 +89,7 @@ def translate(
             lines = [f"{len(lines)} images failed, as said above; {len(result.outputs)} are translated"]
         elif not lines and result.skipped:
             first, *rest = result.skipped
-            lines = [f"{_in_one_line(first.path)}: {first.reason}" + (f" (nor is any of {len(rest)} others)" if rest else "")]
+            lines = [f"{_in_one_line(first.path)}: {first.reason}" + (f" (as are {len(rest)} others)" if rest else "")]
         error = FruitganError("".join(lines) or "none of what was given is an image")
         error.exit_code = result.exit_code
         raise error

@@ -34,8 +34,6 @@ from fruitgan.translate.plan import FOLDER, STREAM, Task, is_folder, make_plan, 
 LARGEST_SCALE_PX = 8192
 SHEET_PAIRS = 40
 """On a contact sheet; of more results those at even distances."""
-FEW_STEPS = 1000
-"""A training with fewer is warned of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,9 +188,9 @@ def translate(
         with _at_work(settings, card, bundle.weights[direction], mark, tasks, stdout, tell) as (name, results):
             training = f"trained for {card.steps:,} steps" if card.steps else card.recipe
             tell(Note(f"{card.name} ({path}) to {card.target(direction)}, {direction}, {training}"))
-            if card.resolved_recipe is not None and card.steps < FEW_STEPS:
+            if card.doubt is not None:
                 other = "" if settings.bundle else f"; --bundle {DEFAULT_SHIPPED} takes the one that ships"
-                tell(Note(f"{card.name} was trained for {card.steps:,} steps: expect little of it{other}", is_warning=True))
+                tell(Note(f"{card.doubt}{other}", is_warning=True))
             for task, outcome in results:
                 done[task] = outcome
                 reasons = [remark.reason for remark in (*outcome.failed, *outcome.skipped)]
