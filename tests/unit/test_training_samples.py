@@ -30,7 +30,7 @@ from fruitgan.progress import silent
 from fruitgan.runs.run import Run
 from fruitgan.train_gan.assemble import make_plan
 from fruitgan.train_gan.job import train_gan
-from fruitgan.train_gan.samples import Judge, hold_out, sample_rows, translate_batch
+from fruitgan.train_gan.samples import HeldOutKid, hold_out, sample_rows, translate_batch
 from fruitgan.train_gan.settings import TrainGanSettings
 from fruitgan.train_gan.trainer import Trainer
 
@@ -106,7 +106,7 @@ def test_the_judges_kid_is_that_of_the_fakes_features_to_those_of_real_images() 
     trainer = SimpleNamespace(
         objective=SimpleNamespace(generators=dict.fromkeys(generators, "")), generator=generators.__getitem__
     )
-    found = Judge(held, CPU)(cast(Trainer, trainer))
+    found = HeldOutKid(held, CPU)(cast(Trainer, trainer))
     backend = features.build(features.choose("random"))
     squares = [torch.from_numpy(np.stack([backend.prepare(pixels) for pixels in some])) for some in pictures]
     with torch.inference_mode():

@@ -15,7 +15,7 @@ from fruitgan.data.labelled import LabelledImage
 from fruitgan.evaluate import wording
 from fruitgan.evaluate.results import EvaluateResult
 from fruitgan.evaluate.sources import Subject, unique
-from fruitgan.evaluate.wording import Row
+from fruitgan.evaluate.wording import NumberRow
 from fruitgan.images import Pixels, resize
 from fruitgan.measures.metrics.own_features import FREQUENCIES, PowerSpectrum
 from fruitgan.progress import duration
@@ -121,7 +121,7 @@ def without_places(result: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def citation(result: Mapping[str, Any], rows: Sequence[Row]) -> str:
+def citation(result: Mapping[str, Any], rows: Sequence[NumberRow]) -> str:
     """A sentence for a paper: no number without what it was measured with."""
     version = result["environment"]["packages"]["fruitgan"]
     parts = [f"{result['n_fake']:,} generated against {result['n_real']:,} real images"]

@@ -50,7 +50,7 @@ LEAST_P = 0.0001
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class NumberRow:
     """One number for people; KIDs are times 100."""
 
     title: str
@@ -84,7 +84,7 @@ class Row:
         return f"{self.title}, {self.judge}", *self.texts, self.images
 
 
-def number_rows(result: Mapping[str, Any]) -> list[Row]:
+def number_rows(result: Mapping[str, Any]) -> list[NumberRow]:
     """The numbers of an evaluation's JSON: distances in its order, ratios, then those of pairs and of training images."""
     floors = result["floor"]
     found = {key: entry for key, entry in result.items() if isinstance(entry, Mapping) and "n_fake" in entry}
@@ -92,7 +92,7 @@ def number_rows(result: Mapping[str, Any]) -> list[Row]:
     return [_row(key, found[key], floors.get(key)) for key in (*floors, *others)]
 
 
-def _row(key: str, entry: Mapping[str, Any], floor: Mapping[str, Any] | None) -> Row:
+def _row(key: str, entry: Mapping[str, Any], floor: Mapping[str, Any] | None) -> NumberRow:
     features = entry["features"]
     asked = features.partition(":")[0]  # `clip` of `clip:vit-b-32`, as which it may have been asked for
     name = key if key in TITLES else key.removesuffix(f"_{features}").removesuffix(f"_{asked}")
@@ -103,7 +103,7 @@ def _row(key: str, entry: Mapping[str, Any], floor: Mapping[str, Any] | None) ->
     counted = ["fake", *(["real"] if floor or "n_source" in entry else []), *(["source"] if "n_source" in entry else [])]
     images = (f"{entry[f'n_{kind}']:,} {'generated' if kind == 'fake' else kind}" for kind in counted)
     value, low, high = (scale * number for number in (entry["value"], *entry["interval"]))
-    return Row(
+    return NumberRow(
         title=title,
         features=features,
         judge=features + (SHARED if entry.get("shares_training") else ""),
@@ -158,14 +158,14 @@ def trained_against_sentence(result: Mapping[str, Any]) -> str:
     return f"{sentence} {_listed(sharing)} {verb} {flatters}"
 
 
-def meanings(rows: Sequence[Row]) -> dict[str, str]:
+def meanings(rows: Sequence[NumberRow]) -> dict[str, str]:
     """By title, what R, KID and FID say on all features together."""
     said = {R: _ratio_meaning, KID: _kid_meaning, FID: _fid_meaning}
     by_title = {title: [row for row in rows if row.title == title] for title in said}
     return {title: said[title](mine) for title, mine in by_title.items() if mine}
 
 
-def _ratio_meaning(rows: Sequence[Row]) -> str:
+def _ratio_meaning(rows: Sequence[NumberRow]) -> str:
     left = ", ".join(f"{max(0, row.value):.0%} on {row.features}" for row in rows)
     return (
         f"R says how much of the distance between the sources and the real images is left: {left}. 0 is perfect, 1 has "
@@ -173,7 +173,7 @@ def _ratio_meaning(rows: Sequence[Row]) -> str:
     )
 
 
-def _kid_meaning(rows: Sequence[Row]) -> str:
+def _kid_meaning(rows: Sequence[NumberRow]) -> str:
     said = {
         1: "lies above that on {}, where the images can be distinguished",
         0: "holds it on {}, where the images cannot be distinguished",
@@ -184,7 +184,7 @@ def _kid_meaning(rows: Sequence[Row]) -> str:
     return f"{KID}: a perfect generator scores 0 on average; the interval {', and '.join(parts)}."
 
 
-def _fid_meaning(rows: Sequence[Row]) -> str:
+def _fid_meaning(rows: Sequence[NumberRow]) -> str:
     start = f"{FID} comes out too high where images are few: compare it with FIDs of as many images on the same features alone."
     biased = [(row, row.floor) for row in rows if row.floor and row.floor["value_at_size"] is not None]
     if not biased:
@@ -209,7 +209,7 @@ def detector_details(result: Mapping[str, Any]) -> str:
     return (
         f"AUC {detector['auc']:.3f} ({low:.3f} to {high:.3f}). p = {detector['p_value']:.2g} is of {test}. The nearer the "
         "accuracy is to the majority baseline, the better the generated images. The detector was "
-        f"{detector['protocol']}; every image was {detector['resize']}.{depths}"
+        f"{detector['protocol']}; for {detector['name']} every image was {detector['resize']}.{depths}"
     )
 
 

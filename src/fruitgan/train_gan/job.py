@@ -40,7 +40,7 @@ from fruitgan.train_gan.assemble import (
 from fruitgan.train_gan.estimate import OutOfMemory, check_memory, training_threads
 from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.recipe import LENGTHS, changed_fields, changed_recipe
-from fruitgan.train_gan.samples import Judge, hold_out
+from fruitgan.train_gan.samples import HeldOutKid, hold_out
 from fruitgan.train_gan.segment import Segment
 from fruitgan.train_gan.settings import (
     DEFAULTS,
@@ -182,7 +182,7 @@ class _Job:
                 first_objective=lambda: self._objective(plan, True),
                 threads=threads,
                 trackers=trackers,
-                judge=Judge(held, device) if held and ranks().is_first else None,
+                held_out_kid=HeldOutKid(held, device) if held and ranks().is_first else None,
                 listener=self.listener,
             )
             first = segment.restore()

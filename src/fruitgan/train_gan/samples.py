@@ -165,7 +165,7 @@ def _held_out(domain: Domain, plan: Plan, tell: OnProgress) -> set[Path]:
     return paths
 
 
-class Judge:
+class HeldOutKid:
     """KID of fakes of the held-out images to those of the other domain, on the features `random`; draws nothing at random."""
 
     def __init__(self, held: Sequence[ImageDataset], device: torch.device) -> None:

@@ -31,7 +31,7 @@ from fruitgan.train_gan.estimate import faster_threads
 from fruitgan.train_gan.monitor import OBSERVE_STEPS, RunLog, went_back
 from fruitgan.train_gan.objectives.contracts import Objective
 from fruitgan.train_gan.page import training_report
-from fruitgan.train_gan.samples import Judge, SampleImages
+from fruitgan.train_gan.samples import HeldOutKid, SampleImages
 from fruitgan.train_gan.settings import DEFAULTS, TRAINING, Plan, TrainGanResult, TrainGanSettings, read_config
 from fruitgan.train_gan.trainer import STAGE, LossNotFinite, StepReport, Trainer
 
@@ -60,7 +60,7 @@ class Segment:
     """Makes the objective as it was before the first step, to go back to."""
     threads: Threads | None
     trackers: Trackers
-    judge: Judge | None
+    held_out_kid: HeldOutKid | None
     listener: Listener
     saved_step: int | None = None
 
@@ -195,8 +195,8 @@ class Segment:
             if step % self._whole_lines(OBSERVE_STEPS) == 0:
                 more["outputs"] = self.samples.outputs(trainer)
             is_due = step % self._whole_lines(self.settings.evaluate_every or 1) == 0 or step == trainer.total_steps
-            if self.judge is not None and is_due:
-                more["kid"] = self.judge(trainer)
+            if self.held_out_kid is not None and is_due:
+                more["kid"] = self.held_out_kid(trainer)
             warnings += self.log.add(step, report.losses, report.learning_rate, **more)
         self.listener.warn(*(f"step {step}: {warning}" for warning in warnings))
         if step % (self.settings.sample_every or DEFAULTS["sample_every"]) == 0:
