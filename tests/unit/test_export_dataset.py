@@ -224,6 +224,14 @@ def test_other_formats_are_the_same_for_both_classes(export: Export, form: str, 
         assert difference.max() == 0 if form == "webp" else 0 < difference.mean() < 8
 
 
+def test_a_folder_with_pictures_of_its_own_is_left_alone(export: Export) -> None:
+    Path("out").mkdir()
+    Path("out/holiday.JPG").write_bytes(b"mine")
+    with pytest.raises(UsageError, match=r"out: holds other pictures, such as holiday\.JPG"):
+        export()
+    assert files() == ["holiday.JPG"]
+
+
 def interrupt() -> None:
     raise KeyboardInterrupt
 

@@ -19,6 +19,7 @@ from fruitgan.data.labelled import LABELS, MANIFEST, ORIGINS, PREDICTED, UNFINIS
 from fruitgan.errors import DataError, UsageError
 from fruitgan.export_dataset.selection import Item
 from fruitgan.files import file_sha256, remove_abandoned, remove_file, write_atomically, writing
+from fruitgan.images import SUFFIXES
 from fruitgan.parallel import in_order
 from fruitgan.runs.run import locked
 
@@ -74,6 +75,9 @@ class DatasetFolder:
         """
         there = self.made_of()
         if there is None:
+            pictures = sorted(path.name for path in self.path.glob("*") if path.suffix.lower() in SUFFIXES)
+            if pictures:
+                raise UsageError(f"{self.path}: holds other pictures, such as {pictures[0]}; give another folder with --out")
             files = [path for folder in self._folders for path in folder.iterdir()]
             if any(os.path.lexists(path) for path in (*files, self.manifest, self.card, self.unfinished)):
                 raise UsageError(f"{self.path}: is in the way (not a dataset of export-dataset): {WHAT_TO_DO}")
