@@ -249,6 +249,9 @@ def split(settings: SplitSettings, on_progress: OnProgress | None = None) -> Spl
     begin, tell = time.monotonic(), on_progress or silent
     if os.path.lexists(settings.out) and (not settings.out.is_dir() or any(settings.out.iterdir())):
         raise UsageError(f"{settings.out}: is there already; give another folder with --out")
+    for folder in filter(None, (settings.folder, settings.data_a, settings.data_b)):
+        if folder.resolve() in settings.out.resolve().parents:
+            raise UsageError(f"{settings.out}: would lie among its own sources in {folder}; give another folder with --out")
     source = _unsplit(settings)
     looked = survey(source, AS_USUAL, tell)
     domains = [

@@ -57,6 +57,7 @@ def test_check_prints_exactly_one_json_object(form: str, pictures: Path, capsys:
         (["fetch", "horse2zebr"], 2, "did you mean horse2zebra"),
         (["fetch", "horse2zebra"], 3, "a74d9d392eecca9966b51287a76ca126af473d9de4f3e8fc0e9cda08fa1730a1"),
         (["split", "--out", "out"], 2, "Give a folder"),
+        (["split", "there", "--out", "there/out"], 2, "would lie among its own sources in there"),
         (["draw", "out", "--image-size", "8"], 2, "16 to 4096"),
         (["draw", "out", "--count", "0"], 2, "--count"),
         (["draw", "there"], 2, "there exists already"),

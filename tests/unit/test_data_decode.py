@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import tracemalloc
 import zlib
@@ -12,6 +13,7 @@ import pytest
 from picture_files import encoded
 from PIL import Image, ImageCms
 
+from fruitgan.data import colour
 from fruitgan.data.decode import NotAnImage, Undecodable, decode, formats
 from fruitgan.demo.fruit import draw
 
@@ -58,6 +60,41 @@ SRGB, LAB = (ImageCms.ImageCmsProfile(ImageCms.createProfile(space)).tobytes() f
 @pytest.mark.parametrize("profile", [SRGB, LAB, b"nonsense", swapping_profile()[:300]])
 def test_the_profile_of_srgb_one_of_another_space_and_a_broken_one_change_nothing(profile: bytes) -> None:
     assert np.array_equal(decode(encoded(picture(), icc_profile=profile)).pixels, np.asarray(picture()))
+
+
+def test_a_linear_profile_that_calls_itself_srgb_is_applied() -> None:
+    srgb = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    assert colour.is_srgb(bytes(srgb))
+    count = int.from_bytes(srgb[128:132], "big")
+    tags = {bytes(srgb[at : at + 4]): srgb[at + 4 : at + 12] for at in range(132, 132 + 12 * count, 12)}
+    for name in (b"rTRC", b"gTRC", b"bTRC"):
+        start = int.from_bytes(tags[name][:4], "big")
+        srgb[start : start + 12] = b"curv\0\0\0\0\0\0\0\0"  # of no points: as it is
+    linear = bytes(srgb)
+    assert not colour.is_srgb(linear)
+    file = io.BytesIO()
+    Image.fromarray(np.full((4, 4, 3), 55, np.uint8)).save(file, "PNG", icc_profile=linear)
+    found = decode(file.getvalue())
+    assert abs(int(found.pixels[0, 0, 0]) - 128) <= 2  # 55 of 255 in light is 128 in sRGB
+    assert "icc_profile" not in found.about
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_the_transparent_grey_of_few_bits_is_found(bits: int) -> None:
+    last = 2**bits - 1
+    row = bytes([0]) + bytes([last << (8 - bits)])  # one row: the last grey, then black
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 2, 1, bits, 0, 0, 0, 0)),
+        (b"tRNS", struct.pack(">H", last)),
+        (b"IDAT", zlib.compress(row)),
+        (b"IEND", b""),
+    ]
+    file = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    found = decode(file, background=None)
+    assert found.alpha is not None
+    assert found.alpha.tolist() == [[0, 255]]
 
 
 def test_sixteen_bit_grey_is_scaled_and_not_clipped() -> None:

@@ -72,6 +72,8 @@ def test_names_that_differ_in_case_alone_do_not_meet(run: Run) -> None:
     count = len(files("in"))
     result = run("in")
     assert result.translated == count == len({output.casefold() for output in result.outputs})
+    save_noise("in/another.png")
+    assert run("in").translated == 1  # the names of the others hang on nothing that is new
 
 
 def test_a_folder_is_searched_by_content_and_with_recursive_as_a_tree(run: Run) -> None:

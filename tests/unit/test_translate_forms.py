@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,6 +108,64 @@ def test_16_bits_keep_the_profile_of_srgb_and_grey_gif_its_transparency(run: Run
     Image.fromarray(np.dstack([np.full((8, 8), 90, np.uint8), np.tile(alpha, (8, 1))]), "LA").save("grey.png")
     run("grey.png", format="gif")
     assert np.array_equal(decode(Path("out/grey.gif"), background=None).alpha, np.tile(alpha, (8, 1)))  # type: ignore[arg-type]
+
+
+def test_what_moves_on_nothing_leaves_no_trail_and_plays_as_often(run: Run) -> None:
+    frames = []
+    for left in (0, 10, 20):
+        pixels = np.zeros((10, 30, 4), np.uint8)
+        pixels[:, left : left + 8] = (200, 30, 30, 255)
+        pixels[0, left, 3] = 0  # of a part without a hole WebP does not say that the rest is transparent
+        frames.append(Image.fromarray(pixels))
+    frames[0].save("bar.gif", save_all=True, append_images=frames[1:], duration=80, disposal=2)
+    for form in ("gif", "webp", "png"):
+        run("bar.gif", frames="all", format=form)
+        with Image.open(f"out/bar.{form}") as image:
+            assert getattr(image, "n_frames", 1) == 3
+            assert image.info.get("loop", 1) == 1  # once, as a GIF that says nothing
+            image.seek(2)
+            seen = np.asarray(image.convert("RGBA"))[5, :, 3]
+        assert np.array_equal(np.flatnonzero(seen), np.arange(20, 28))
+
+
+def test_pages_of_several_sizes_are_refused_but_by_tiff(run: Run) -> None:
+    first, *others = (Image.fromarray(noise(height, 20)) for height in (12, 9, 15))
+    first.save("m.tif", save_all=True, append_images=others)
+    assert run("m.tif", frames="all", format="tif").translated == 1
+    for form in ("png", "gif", "webp"):
+        assert ["several sizes" in remark.reason for remark in run("m.tif", frames="all", format=form).failed] == [True]
+
+
+def test_the_still_picture_of_an_animation_is_no_frame_of_it(run: Run) -> None:
+    still, *frames = (Image.fromarray(noise(9, 9, seed)) for seed in range(4))
+    still.save("a.png", save_all=True, default_image=True, append_images=frames, duration=[50, 60, 70])
+    run("a.png", Same, frames="all")
+    with Image.open("out/a.png") as image:
+        assert getattr(image, "n_frames", 1) == 3
+    run("a.png", Same)
+    assert np.array_equal(pixels_of("out/a.png"), np.asarray(still))
+
+
+def test_the_resolution_is_turned_with_the_picture(run: Run) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for form in ("jpg", "tif", "png"):
+        Image.fromarray(noise(20, 30)).save(f"a.{form}", dpi=(200, 100), exif=exif)
+        run(f"a.{form}", format="png")
+        with Image.open("out/a.png") as image:
+            assert image.size == (20, 30)
+            assert [round(value) for value in image.info["dpi"]] == [100, 200]
+
+
+def test_a_profile_that_16_bits_do_not_go_through_is_named(run: Run) -> None:
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    for channels, said in ((3, "of its 16 bits a colour 8 are left"), (1, "its colour profile is left out")):
+        Path("a.png").write_bytes(encode([DEEP[..., :channels].copy()], "png", {}, {}, "none"))
+        data = Path("a.png").read_bytes()
+        chunk = b"iCCP" + b"icc\0\0" + zlib.compress(lab)
+        packed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        Path("a.png").write_bytes(data[:33] + packed + data[33:])  # behind the first chunk
+        assert any(note.startswith(said) for note in notes(run("a.png")))
 
 
 def test_the_preview_in_a_phones_jpeg_is_no_frame(run: Run) -> None:

@@ -6,6 +6,7 @@ else is asked for; grey values of more than 8 bits are mapped from a range that 
 
 from __future__ import annotations
 
+import functools
 import io
 from contextlib import suppress
 from typing import Any
@@ -18,6 +19,8 @@ from fruitgan.images import Pixels
 
 Range = tuple[float, float]
 Colour = tuple[int, int, int]
+HARDLY_MOVED = 8
+"""Of 255: profiles of sRGB differ in rounding and in how they end in black."""
 WHITE: Colour = (255, 255, 255)
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -29,6 +32,10 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation to what turns the picture upright."""
+SIDEWAYS = frozenset(turn for orientation, turn in TURNS.items() if orientation >= 5)
+"""Those that make columns of rows."""
+STRETCHED = {"L;2": 85, "L;4": 17}
+"""How a PNG packs grey of few bits, in Pillow's words, and by what Pillow multiplies it."""
 SWAPPED = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
 """How a PNG of 16 bits packs its pixels, in Pillow's words, and the words that give what Pillow would leave out."""
 
@@ -36,6 +43,13 @@ SWAPPED = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
 def is_deep(image: Image.Image) -> bool:
     """Whether it is a grey picture of more than 8 bits."""
     return image.mode == "F" or image.mode.startswith("I")
+
+
+def stretch_key(image: Image.Image, packed: str) -> None:
+    """Have the transparent grey of a PNG of 2 or 4 bits stretched as its pixels will be, which Pillow leaves as it is."""
+    key = image.info.get("transparency")
+    if packed in STRETCHED and isinstance(key, int):
+        image.info["transparency"] = key * STRETCHED[packed]
 
 
 def alpha_of(image: Image.Image) -> Image.Image | None:
@@ -94,9 +108,21 @@ def eight_bit_grey(values: NDArray[np.generic], value_range: Range | None) -> tu
     return np.rint(unit * 255).astype(np.uint8), held, bool(finite.all())
 
 
-def says_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
-    """By its description; so do nearly all profiles in the wild."""
-    return "sRGB" in (profile.profile.profile_description or "")
+@functools.lru_cache(maxsize=32)
+def is_srgb(embedded: bytes) -> bool:
+    """Whether a profile calls itself sRGB and hardly moves a colour: a linear one may be called so, too.
+
+    Raises:
+        Whatever littleCMS does on a broken one.
+    """
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(embedded))
+    if "sRGB" not in (profile.profile.profile_description or "") or profile.profile.xcolor_space.strip() != "RGB":
+        return False
+    ramp = np.zeros((4, 16, 3), dtype=np.uint8)
+    for row, channels in enumerate(((0, 1, 2), (0,), (1,), (2,))):
+        ramp[row][:, channels] = np.linspace(0, 255, 16).astype(np.uint8)[:, None]
+    moved = np.asarray(_transformed(Image.fromarray(ramp), profile)).astype(int) - ramp
+    return bool(np.abs(moved).max() <= HARDLY_MOVED)
 
 
 def to_srgb(image: Image.Image, is_transparent: bool) -> Image.Image:
@@ -108,7 +134,7 @@ def to_srgb(image: Image.Image, is_transparent: bool) -> Image.Image:
         with suppress(ImageCms.PyCMSError, OSError, ValueError, TypeError):
             profile = ImageCms.ImageCmsProfile(io.BytesIO(embedded))
             space = profile.profile.xcolor_space.strip()
-            if space == "RGB" and flat.mode in ("RGB", "L") and not says_srgb(profile):  # of sRGB it would only add rounding
+            if space == "RGB" and flat.mode in ("RGB", "L") and not is_srgb(embedded):  # of sRGB it would only add rounding
                 return _transformed(flat.convert("RGB"), profile)
             if (space, flat.mode) in (("GRAY", "L"), ("CMYK", "CMYK")):
                 return _transformed(flat, profile)

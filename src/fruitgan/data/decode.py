@@ -19,10 +19,10 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from fruitgan.data import colour
-from fruitgan.data.colour import TURNS, WHITE, Colour, Range
+from fruitgan.data.colour import SIDEWAYS, TURNS, WHITE, Colour, Range
 from fruitgan.errors import DataError, reason_of
 from fruitgan.files import NotAFile, open_regular, reading
 from fruitgan.images import Pixels
@@ -81,6 +81,8 @@ class Decoded:
     """Whether the file holds further frames or pages, of which nothing is read."""
     deep: NDArray[Any] | None = None
     """Upright, [H, W] of grey or [H, W, 3] of colour: the values of a picture of more than 8 bits, as the file has them."""
+    lost: str | None = None
+    """What of the file the pixels and the depth do not hold."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """What else the file says: `dpi`; `icc_profile` if it is sRGB; `duration` in milliseconds; `loop`; `exif` by tag, in which
     folders are mappings."""
@@ -107,18 +109,26 @@ def decode(
         NotAnImage: the content is no image, or the path is no regular file (a folder, a pipe, a device).
         Undecodable: truncated, damaged, too large, unreadable or missing.
     """
-    with closing(decode_frames(source, background, value_range, max_pixels)) as frames:
+    with closing(decode_frames(source, background, value_range, max_pixels, still=True)) as frames:
         return next(frames)
 
 
 def decode_frames(
-    source: Path | bytes, background: Colour | None, value_range: Range | None = None, max_pixels: int = MAX_PIXELS
+    source: Path | bytes,
+    background: Colour | None,
+    value_range: Range | None = None,
+    max_pixels: int = MAX_PIXELS,
+    *,
+    still: bool = False,
 ) -> Generator[Decoded]:
-    """Every frame of an animation or page of a file, one by one; raises as `decode`."""
+    """Every frame of an animation or page of a file, one by one; raises as `decode`.
+
+    `still` begins with the picture that a PNG has for those who show no animation, and which is none of its frames.
+    """
     name = str(source) if isinstance(source, Path) else "the given data"
     data = _content(source, name)
     with _opened(io.BytesIO(data), data[:HEAD_BYTES], name) as image:
-        for number in itertools.count():
+        for number in itertools.count(0 if still or not image.info.get("default_image") else 1):
             with _in_our_words(name, lambda: has_signature(image.format)):
                 if number:
                     if number >= (getattr(image, "n_frames", 1) if _has_many_frames(image) else 1):
@@ -127,29 +137,42 @@ def decode_frames(
                 _must_have_at_most(max_pixels, image, name)
                 is_packed = image.format == "PNG" and image.tile and not _has_many_frames(image)
                 packed = str(image.tile[0].args) if is_packed else ""
+                colour.stretch_key(image, packed)
+                turned = _turn_of(image) if image.format == "TIFF" else None  # which is turned as it is loaded
                 image.load()
                 _must_have_at_most(max_pixels, image, name)  # an icon says how large it is only now
-                frame = _frame(image, data, packed, background, value_range)
+                frame = _frame(image, data, packed, background, value_range, turned)
             yield frame
 
 
 def _frame(
-    image: ImageFile.ImageFile, data: bytes, packed: str, background: Colour | None, value_range: Range | None
+    image: ImageFile.ImageFile,
+    data: bytes,
+    packed: str,
+    background: Colour | None,
+    value_range: Range | None,
+    turned: Image.Transpose | None,
 ) -> Decoded:
-    """The frame that is loaded, whose pixels were `packed` so; raises nearly anything."""
+    """The frame that is loaded, whose pixels were `packed` and have been `turned` so; raises nearly anything."""
     mode, about, alpha = image.mode, _about(image), _unless_broken(lambda: colour.alpha_of(image))
-    values, is_finite, deep = None, True, None
+    values, is_finite, deep, lost = None, True, None, None
+    is_foreign = "icc_profile" in image.info and "icc_profile" not in about
     if colour.is_deep(image):
+        lost = "its colour profile is left out, as of all grey of more than 8 bits" if is_foreign else None
         deep = np.asarray(image)
         deep = deep.astype(deep.dtype.newbyteorder("="))
         grey, values, is_finite = colour.eight_bit_grey(deep, value_range)
         rgb = Image.fromarray(grey).convert("RGB")
     else:
-        if packed in colour.SWAPPED and ("icc_profile" in about or "icc_profile" not in image.info):
+        if packed in colour.SWAPPED and is_foreign:
+            lost = "of its 16 bits a colour 8 are left, in which its colour profile is applied"
+        elif packed in colour.SWAPPED:
             deep = colour.sixteen_bits(image, data, packed)
             mode = "LA" if deep.ndim == 2 else mode
         rgb = colour.to_srgb(image, is_transparent=alpha is not None)
-    turn = _unless_broken(lambda: TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1)))
+    turn = _turn_of(image)
+    if (turned or turn) in SIDEWAYS and "dpi" in about:
+        about["dpi"] = about["dpi"][::-1]
     if turn is not None:
         rgb = rgb.transpose(turn)
         alpha = None if alpha is None else alpha.transpose(turn)
@@ -157,7 +180,13 @@ def _frame(
     pixels, opacity = np.array(rgb, dtype=np.uint8), None if alpha is None else np.array(alpha, dtype=np.uint8)
     if opacity is not None and background is not None:
         pixels = colour.composited(pixels, opacity, background)
-    return Decoded(pixels, opacity, image.format or "", mode, values, is_finite, _has_many_frames(image), deep, about)
+    is_first_of_many = _has_many_frames(image)
+    return Decoded(pixels, opacity, image.format or "", mode, values, is_finite, is_first_of_many, deep, lost, about)
+
+
+def _turn_of(image: Image.Image) -> Image.Transpose | None:
+    """What turns the picture upright, as far as it is not yet."""
+    return _unless_broken(lambda: TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1)))
 
 
 def _has_many_frames(image: Image.Image) -> bool:
@@ -172,7 +201,7 @@ def _about(image: Image.Image) -> dict[str, Any]:
     if dpi and 1 < min(dpi) <= max(dpi) < 65536:  # 1 is Pillow's word for a TIFF that says nothing
         about["dpi"] = dpi
     profile = image.info.get("icc_profile")
-    if profile and _unless_broken(lambda: colour.says_srgb(ImageCms.ImageCmsProfile(io.BytesIO(profile)))):
+    if profile and _unless_broken(lambda: colour.is_srgb(profile)):
         about["icc_profile"] = profile
     folders = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo
     exif = _unless_broken(lambda: {**(tags := image.getexif()), **{folder: tags.get_ifd(folder) for folder in folders}})

@@ -130,6 +130,8 @@ def lacks(source: Decoded, result: NDArray[Any], card: Card, form: Format, with_
     if source.is_first_of_many and not with_all_frames:
         all_of_them = "; --frames all translates all" if source.format in CONTAINERS else ""
         found.append(f"the first frame or page alone{all_of_them}")
+    if source.lost is not None:
+        found.append(source.lost)
     if source.deep is not None:
         low, high = range_of(source, card)
         if not source.is_finite:
@@ -163,6 +165,8 @@ def encode(
     """
     if len(frames) > 1 and (form == "jpg" or (form == "png" and frames[0].dtype == np.uint16)):
         raise DataError(f"{form} holds no {len(frames)} frames of {frames[0].dtype}: use tif")
+    if form != "tif" and len({frame.shape[:2] for frame in frames}) > 1:
+        raise DataError(f"{form} holds no pages of several sizes: use tif")
     options: dict[str, Any] = dict(SAVE_OPTIONS[form])
     text = f"{OPENING}{json.dumps(mark, sort_keys=True)}}}"
     if form == "gif":
@@ -179,6 +183,10 @@ def encode(
     images = [Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame) for frame in frames]
     if len(images) > 1:
         times = {key: about[key] for key in ("duration", "loop") if key in about}
+        if form == "gif" and any(frame.shape[2] in (2, 4) for frame in frames):
+            times["disposal"] = 2  # else the frame before shows through
+        elif form in ("png", "webp"):
+            times.setdefault("loop", 1)  # what says nothing, as a GIF may, plays once; these would play for ever
         options |= {"save_all": True, "append_images": images[1:], **times}
     file = io.BytesIO()
     try:

@@ -153,7 +153,7 @@ class Pipeline:
         notes: list[str] = []
         frames: list[Any] = []
         told: list[Mapping[str, Any]] = []
-        with closing(decode_frames(data, background=None)) as sources:
+        with closing(decode_frames(data, background=None, still=not is_all)) as sources:
             for source in sources:
                 unit = unit_of(source, self.card)
                 made = translate_pixels(self.engine, self.card, unit, self.settings.scale_px)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO, get_args
 
+from PIL import Image
+
 from fruitgan.addresses import Address, Listed, Place, listed, place_of
 from fruitgan.data.finder import HIDDEN, Found, Remark, find_images, identity_of, reason_no_image
 from fruitgan.data.remote import SUFFIX, is_shard, read_shard_mark
@@ -66,7 +68,9 @@ def is_folder(output: str | None) -> bool:
     if output is None or output.endswith(("/", "\\")):
         return True
     path = Path(output)
-    return output != STREAM and (path.is_dir() or path.suffix.lower() not in {SUFFIX, *SUFFIXES})
+    return output != STREAM and (
+        path.is_dir() or path.suffix.lower() not in {SUFFIX, *SUFFIXES, *Image.registered_extensions()}
+    )
 
 
 def _format_of(output: str | None, wanted: Format | None) -> Format | None:
@@ -265,17 +269,18 @@ def name_outputs(sources: Sequence[Listed[Any]], suffixes: Sequence[str]) -> lis
         keys = [unicodedata.normalize("NFC", str(name)).casefold() for name in names]
         uses = Counter(keys)
         for i in (i for i, key in enumerate(keys) if uses[key] > 1):
-            following = further.setdefault(i, _further_names(sources[i], suffixes[i], i + 1))
+            following = further.setdefault(i, _further_names(sources[i], suffixes[i]))
             if (name := next(following, None)) is not None:
                 names[i], is_moving = name, True
     return names
 
 
-def _further_names(source: Listed[Any], suffix: str, number: int) -> Iterator[PurePath]:
+def _further_names(source: Listed[Any], suffix: str) -> Iterator[PurePath]:
     folder, name = source.relative.parent, source.relative.name
     above = Path(os.path.abspath(str(source.path))).parent.parts[1:]  # without the root
     yield folder / (name + suffix)
     for n in range(len(folder.parts) + 1, len(above) + 1):
         for own in (source.relative.stem + suffix, name + suffix):
             yield PurePath(*above[-n:], own)
-    yield folder / f"{name}-{number}{suffix}"  # what still clashes differs in case alone and lies in one folder
+    unlike = hashlib.sha256(os.fsencode(str(source.relative))).hexdigest()[:6]
+    yield folder / f"{name}-{unlike}{suffix}"  # what still clashes differs in case alone and lies in one folder
