@@ -240,6 +240,16 @@ def test_one_distribution_has_density_one_and_coverage_near_one_and_a_collapse_s
     assert Recall().compute(real, collapsed) < 0.05
 
 
+def test_the_floor_of_a_number_that_hangs_on_how_many_there_are_takes_no_more_than_there_are_generated_ones() -> None:
+    real, few = feature_set(draw(200, 4, 0)), feature_set(draw(30, 4, 1))
+    for metric in (Fid(resamples=40), Coverage(resamples=40)):
+        floor = metric.floor(real, few)
+        assert (floor.n_real, floor.n_fake) == (30, 30)
+        assert floor.interval.low <= (floor.value_at_size or 0) <= floor.interval.high  # of the same distribution
+    assert Kid(resamples=40).floor(real, few).n_real == 100
+    assert Density(resamples=20).compute(draw(8, 4, 0), draw(400, 4, 1)) == pytest.approx(1, abs=0.6)
+
+
 def test_the_interval_by_halves_is_as_wide_as_the_scatter() -> None:
     scatter = np.std([Density().compute(draw(100, 4, 2 * i), draw(100, 4, 2 * i + 1, shift=0.5)) for i in range(150)])
     low, high = Density()(feature_set(draw(100, 4, 0)), feature_set(draw(100, 4, 1, shift=0.5))).interval

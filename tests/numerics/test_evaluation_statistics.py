@@ -8,13 +8,14 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.stats import binom, binomtest
 from sklearn.metrics import roc_auc_score
 
 from fruitgan.measures.statistics import (
     auc,
     binomial_p,
     bootstrap_interval,
+    independent,
     maximum_test,
     normal_interval,
     paired_shares,
@@ -23,6 +24,37 @@ from fruitgan.measures.statistics import (
     wilson,
 )
 from fruitgan.randomness import generator
+from fruitgan.train_detector.calibration import judge
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 7), (3, 7), (7, 7), (330, 360)])
+def test_the_wilson_interval_is_scipys(right: int, n: int) -> None:
+    theirs = binomtest(right, n).proportion_ci(method="wilson")
+    assert wilson(right, n) == pytest.approx((theirs.low, theirs.high))
+    with pytest.raises(ValueError, match="no proportion"):
+        wilson(n + 1, n)
+
+
+def test_images_that_are_copies_in_groups_are_worth_as_many_as_there_are_groups() -> None:
+    random = np.random.default_rng(0)
+    once = random.random(40) < 0.7
+    groups = [str(i) for i in np.repeat(np.arange(40), 5)]
+    assert independent(np.repeat(once, 5), groups) == pytest.approx(40)
+    assert independent(np.ones(200), groups) == pytest.approx(40)  # all the same: as if those of a group were copies
+    assert independent(once, [str(i) for i in range(40)]) == 40
+    apart = independent(random.random(200) < 0.7, groups)  # in groups, and not alike
+    assert 120 < apart <= 200
+
+
+def test_the_interval_of_grouped_images_holds_the_truth_as_often_as_it_says() -> None:
+    hits = 0
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        logits, groups = np.repeat(random.normal(size=40), 5), [str(i) for i in np.repeat(np.arange(40), 5)]
+        generated = np.repeat(np.arange(40) % 2 == 0, 5)
+        low, high = judge(logits, generated, groups).interval
+        hits += low <= 0.5 <= high
+    assert hits >= 180
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 10), (10, 10), (300, 500), (1, 3)])

@@ -60,6 +60,15 @@ def test_what_is_nearer_is_said_to_be_and_every_row_has_its_difference_interval_
         )
 
 
+def test_a_run_may_be_called_as_one_of_the_kinds_of_images(sides: Path, tmp_path: Path, found: EvaluateResult) -> None:
+    for name in ("real", "generated", "source"):
+        other = tmp_path / name
+        shutil.copytree(sides / "good", other)
+        (again,) = run(sides, tmp_path / f"of {name}", sides / "lazy", other).compare
+        assert again["run"] == name
+        assert [row["value"] for row in again["rows"]] == [row["value"] for row in found.compare[0]["rows"]]
+
+
 def test_the_first_ones_files_hold_the_comparison_and_the_others_have_their_own(found: EvaluateResult) -> None:
     values = json.loads(found.file.read_text())
     assert values == found.as_json()

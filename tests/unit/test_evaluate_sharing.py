@@ -148,6 +148,11 @@ def test_nearer_is_claimed_from_a_tenth_of_the_way_on(
     assert claims(SimpleNamespace(numbers={}, ratios={"r": None})) == []
 
 
+def test_distances_below_0_are_no_word_against_a_difference() -> None:
+    (claim,) = claims(measured({"fruit-embed": (-0.09, -0.05), "colour": (-0.08, -0.04)}, {}))
+    assert (claim["holds"], claim["contrary"], set(claim["undecided"])) == (None, [], {"fruit-embed", "colour"})
+
+
 def test_shared_training_stands_beside_each_number_it_concerns(dataset: Path) -> None:
     card(dataset, [LITE])
     backends = ("efficientnet-lite1", "colour")

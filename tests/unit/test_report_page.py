@@ -37,6 +37,7 @@ def test_a_duration_has_its_two_largest_units() -> None:
 
 def test_numbers_have_three_significant_digits_and_no_powers_of_ten_above_one() -> None:
     assert [number(value) for value in (0.028911, 3.7189, 0.5, 1234.4, 0)] == ["0.0289", "3.72", "0.5", "1,234", "0"]
+    assert [number(value) for value in (999.4, 999.6, -999.6)] == ["999", "1,000", "-1,000"]
     assert thousands(4000) == "4,000"
 
 

@@ -224,8 +224,10 @@ def _show(console: Console, result: EvaluateResult, values: dict[str, Any], verb
     if detector := values["detector"]:
         name, count = wording.detector_name(values), detector["n"]
         name += wording.SHARED if detector.get("shares_training") else ""
-        interval, majority = wording.percent_interval(detector["interval"]), f"{detector['majority_baseline']:.0%}"
-        cells.insert(0, ("test accuracy", f"{detector['accuracy']:.1%}", interval, majority, name, f"{count:,} test images"))
+        interval, guessing = wording.percent_interval(detector["interval"]), f"{detector['majority_baseline']:.0%} by guessing"
+        cells.insert(
+            0, ("test accuracy", f"{detector['accuracy']:.1%}", interval, "", name, f"{count:,} test images, {guessing}")
+        )
     columns = ("number", "value", "95% interval", "real against real", "features", "images")
     console.table(first or "", columns, cells if verbose else cells[:HEADLINES])
     for each in values["compare"]:

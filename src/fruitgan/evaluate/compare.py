@@ -39,7 +39,7 @@ from fruitgan.export_dataset.job import ExportSettings, export_dataset
 from fruitgan.measures import distances
 from fruitgan.measures.contracts import Features
 from fruitgan.measures.features import Pictures
-from fruitgan.measures.statistics import Difference, paired_shares
+from fruitgan.measures.statistics import Difference, paired_shares, percentile_interval
 from fruitgan.progress import Event, Note, OnProgress, Progress
 
 BOOTSTRAP = "paired bootstrap over sources"
@@ -229,9 +229,13 @@ class _Pairs:
         yield _row("fid", backend.name, fids, distances.fid_difference(real, first, other, **fid), BOOTSTRAP)
         if has_ratio and subject.sources is not None:
             source = subject.features(backend, "source", subject.sources.paths).values
-            below = distances.kernel_distance(real, source)
-            ratio = distances.ratio_difference(real, first, other, source, sources_paired=subject.sources.paired, **kid)
-            yield _row("r", backend.name, [value / below for value in kids], ratio, BOOTSTRAP)
+            drawn = [
+                distances.all_then_resampled(len(x), **kid, stream=what) for x, what in ((real, "real"), (source, "source"))
+            ]
+            below, *resampled = distances.kernel_distances(real, source, *drawn)
+            if percentile_interval(resampled).low > 0:  # of these pairs too, not of all images alone
+                ratio = distances.ratio_difference(real, first, other, source, sources_paired=subject.sources.paired, **kid)
+                yield _row("r", backend.name, [value / below for value in kids], ratio, BOOTSTRAP)
 
     def _by_detectors(self, first: EvaluateResult, other: EvaluateResult) -> list[Row]:
         """Whether the strongest detector of each finds its fakes more or less often."""

@@ -101,16 +101,14 @@ def result_of(
 
     `began` is when they were, by the monotonic clock; `named` are the result's name, protocol, image_size_px and resize.
     """
-    generated = np.array([image.generated for image in images])
+    generated, groups = np.array([image.generated for image in images]), [image.group for image in images]
     pooled = calibration(logits, generated)
     roc = fold_mean(lambda z, truth: np.interp(ROC_FALSE, *roc_points(z, truth)), logits, generated, fold)
     return DetectorResult(
-        **vars(judge(logits, generated)) | {"p_value": p_value, "auc": fold_mean(auc, logits, generated, fold)},
+        **vars(judge(logits, generated, groups)) | {"p_value": p_value, "auc": fold_mean(auc, logits, generated, fold)},
         **named,
         auc_interval=bootstrap_interval(
-            lambda drawn: fold_mean(auc, logits[drawn], generated[drawn], fold[drawn]),
-            [image.group for image in images],
-            seed=seed,
+            lambda drawn: fold_mean(auc, logits[drawn], generated[drawn], fold[drawn]), groups, seed=seed
         ),
         average_precision=fold_mean(average_precision, logits, generated, fold),
         calibration=replace(pooled, error=fold_mean(lambda z, truth: calibration(z, truth).error, logits, generated, fold)),
@@ -119,9 +117,9 @@ def result_of(
     )
 
 
-def scores(logits: Logits, generated: Truth, fold: Indices) -> Row:
+def scores(logits: Logits, generated: Truth, fold: Indices, groups: Sequence[str]) -> Row:
     """Accuracy with its interval over all images, and AUC as the mean over the folds."""
-    verdict = judge(logits, generated)
+    verdict = judge(logits, generated, groups)
     return {"accuracy": verdict.accuracy, "interval": verdict.interval, "auc": fold_mean(auc, logits, generated, fold)}
 
 
@@ -215,7 +213,7 @@ class TwoSampleTest:
         found = c2st.cross_validation(trained, folds, self.generated, self.tell)
         half = half_split(self.images, self.seed)
         test = c2st.two_sample_test(trained, half, self.generated, self.groups, self.seed, self.tell)
-        truth = self.generated[found.judged]
+        truth, groups = self._truth(found)
         detector = result_of(
             found.strongest,
             [self.images[i] for i in found.judged],
@@ -230,7 +228,7 @@ class TwoSampleTest:
             began=began,
         )
         rows = [
-            {"name": one.name, **scores(found.logits[one.name], truth, found.fold)}
+            {"name": one.name, **scores(found.logits[one.name], truth, found.fold, groups)}
             | {"image_size_px": one.image_size_px, "resize": self.resizes[one.name], "held_out_auc": held_out_auc}
             | {"chosen_folds": found.chosen.count(one.name), "seconds": round(one.seconds, 3), "trained_on": one.trained_on}
             for one, held_out_auc in zip(trained, test.aucs, strict=True)
@@ -243,7 +241,7 @@ class TwoSampleTest:
         Raises:
             DataError: an image cannot be decoded.
         """
-        truth = self.generated[found.judged]
+        truth, groups = self._truth(found)
         kinds = [np.flatnonzero(truth == label) for label in (False, True)]
         kept = [rows[randomness.permutation(self.seed, 0, len(rows), "evaluate/robustness")[:CHANGED]] for rows in kinds]
         chosen = np.sort(np.concatenate(kept))
@@ -259,13 +257,13 @@ class TwoSampleTest:
                     logits[place, piece] = answers(winner.detector, [changed[place] for changed in seen], self.device)
                 done += len(piece)
                 self.tell(Progress("robustness", done, len(chosen)))
-        truth, fold = truth[chosen], found.fold[chosen]
+        truth, fold, groups = truth[chosen], found.fold[chosen], [groups[i] for i in chosen]
         results = []
         for change, row in zip(CHANGES, logits, strict=True):
             # Of a change of one class alone a detector that is biased to it makes much: it takes the change for the class.
             one_sided = [judge(np.where(truth == label, row, logits[0]), truth).accuracy for label in (False, True)]
             results.append(
-                {"name": found.name, "change": change.name, "amount": change.amount, **scores(row, truth, fold)}
+                {"name": found.name, "change": change.name, "amount": change.amount, **scores(row, truth, fold, groups)}
                 | {"accuracy_reals_changed": one_sided[0], "accuracy_generated_changed": one_sided[1]}
                 | {"average_precision": fold_mean(average_precision, row, truth, fold), "n": len(truth)}
             )
@@ -274,7 +272,7 @@ class TwoSampleTest:
     def learning_curve(self, trained: Sequence[Candidate], found: CrossValidation) -> list[Row]:
         """The strongest detector in the same folds, trained on parts of their training images, and on all of them."""
         strongest = next(one for one in trained if one.name == found.name)
-        truth = self.generated[found.judged]
+        truth, groups = self._truth(found)
         rows = []
         for share in SHARES:
             folds = [
@@ -285,12 +283,12 @@ class TwoSampleTest:
                 what = f"{share:.0%} of the training images:"
                 logits = c2st.cross_validation([strongest], folds, self.generated, self.tell, what).logits[found.name]
             images = round(np.mean([len(split.train) + len(split.val) for split in folds]))
-            rows.append({"name": found.name, "n_training": images, **scores(logits, truth, found.fold)})
+            rows.append({"name": found.name, "n_training": images, **scores(logits, truth, found.fold, groups)})
         return rows
 
     def by_depth(self, trained: Sequence[Candidate], found: CrossValidation) -> list[Row]:
         """A regression, in the same folds, on a backbone's features of one stride at a time: what gives the images away."""
-        truth, rows = self.generated[found.judged], []
+        (truth, groups), rows = self._truth(found), list[Row]()
         for candidate in trained:
             for stride, part in self.strides.get(candidate.name, {}).items():
                 assert candidate.features is not None
@@ -299,8 +297,12 @@ class TwoSampleTest:
                     train, val = ((seen[part], self.generated[part]) for part in (split.train, split.val))
                     logits[found.fold == number] = best_trial(*train, *val)[0].logits(seen[split.test])
                     self.tell(Progress(f"{candidate.name} at stride {stride}", number + 1, len(self.folds)))
-                rows.append({"name": candidate.name, "stride": stride, **scores(logits, truth, found.fold)})
+                rows.append({"name": candidate.name, "stride": stride, **scores(logits, truth, found.fold, groups)})
         return rows
+
+    def _truth(self, found: CrossValidation) -> tuple[Truth, list[str]]:
+        """Whether each judged image is generated, and its group."""
+        return self.generated[found.judged], [self.groups[i] for i in found.judged]
 
     def _part(self, indices: Indices, share: float) -> Indices:
         """This share of the images of each class, group by group in random order."""

@@ -99,7 +99,8 @@ def claims(result: EvaluateResult, dependent: frozenset[str] = frozenset()) -> l
     kids = {n.features: n.interval for key, n in result.numbers.items() if key in kid_keys or key.startswith("kid_")}
     ratios = {ratio.features: ratio.interval for ratio in result.ratios.values() if ratio is not None}
     below_zero = {
-        DIFFERENT: {name: (-high, -low) for name, (low, high) in kids.items()},
+        # Independent images cannot be nearer than alike: an interval below 0 is of copies, and no word against a difference.
+        DIFFERENT: {name: (min(-high, 0.0), -low) for name, (low, high) in kids.items()},
         NEARER: {name: (low - NEARER_RATIO, high - NEARER_RATIO) for name, (low, high) in ratios.items()},
     }
     return [claim_of(claim, sides, dependent) for claim, sides in below_zero.items() if sides]

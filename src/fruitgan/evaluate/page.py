@@ -175,7 +175,7 @@ def detector_panels(result: Mapping[str, Any]) -> list[Panel]:
             f"Share that is generated over the detector's probability; expected calibration error {error}.",
             "the detector's probability of being generated",
             "Up: share of such images that is generated, with 95% intervals. On the dashed line the probabilities are true; "
-            f"the mean distance from it (expected calibration error) is {error}.",
+            f"the mean distance from it within a fold (expected calibration error, too high where folds are small) is {error}.",
         ),
     ]
 

@@ -68,7 +68,7 @@ class Subject:
 
     def __post_init__(self) -> None:
         self.fakes, self.reals = sides(self.images)
-        self._features: dict[tuple[str, str], FeatureSet] = {}
+        self._features: dict[tuple[str, tuple[Path, ...]], FeatureSet] = {}
 
     def features(self, backend: Features, what: str, paths: Sequence[Path] = ()) -> FeatureSet:
         """Features of the `real` or the `generated` images, or of others.
@@ -76,9 +76,9 @@ class Subject:
         Raises:
             DataError: an image cannot be read or decoded (named).
         """
-        key = backend.name, what
+        paths = paths or [image.path for image in (self.fakes if what == "generated" else self.reals)]
+        key = backend.name, tuple(paths)  # a run may be called as these images are
         if key not in self._features:
-            paths = paths or [image.path for image in (self.fakes if what == "generated" else self.reals)]
             label, read, tell = f"features {backend.name} of the {what} images", self.pictures, self.tell
             found = extract(backend, paths, self.device, what=label, tell=tell, read=read, cluster=self.cluster)
             self._features[key] = found

@@ -176,8 +176,8 @@ def _ratio_meaning(rows: Sequence[NumberRow]) -> str:
 def _kid_meaning(rows: Sequence[NumberRow]) -> str:
     said = {
         1: "lies above that on {}, where the images can be distinguished",
-        0: "holds it on {}, where the images cannot be distinguished",
-        -1: "lies below it on {}, where the generated images are more alike than real ones by chance",
+        0: "holds it on {}, where it tells no difference",
+        -1: "lies below it on {}, where the generated images are nearer to the real ones than others can be (copies?)",
     }
     on = {side: [row.features for row in rows if (row.low > 0) - (row.high < 0) == side] for side in said}
     parts = [said[side].format(_listed(names)) for side, names in on.items() if names]

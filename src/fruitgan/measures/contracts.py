@@ -175,15 +175,16 @@ class SetMetric(Metric):
         return max(20, self.resamples // 4)
 
     def floor(self, real: FeatureSet, fake: FeatureSet) -> FloorResult:
-        """What a perfect generator would score: halves of the real images against each other, over many random halvings."""
+        """What a perfect generator would score: two disjoint parts of the real images, over many random draws."""
         begin = time.monotonic()
-        n, half, repeats = len(real), len(real) // 2, self.floor_repeats(len(real))
+        n, repeats = len(real), self.floor_repeats(len(real))
+        half = min(n // 2, len(fake)) if self.is_biased else n // 2  # as many as there are of the generated ones, too
         order = generator(self.seed, 0, "halvings").random((repeats, n)).argsort(1)
         halves = (order < half).astype(np.float64), (order >= n - half).astype(np.float64)
         values, at_size = self.weighted(real.values, real.values, *halves), None
         if self.is_biased:
             chosen_real = subsets(n, half, repeats, self.seed, "size/real")
-            chosen_fake = subsets(len(fake), min(half, len(fake)), repeats, self.seed, "size/fake")
+            chosen_fake = subsets(len(fake), half, repeats, self.seed, "size/fake")
             at_size = float(self.weighted(real.values, fake.values, chosen_real, chosen_fake).mean())
         found = {"value": float(values.mean()), "interval": percentile_interval(values), "value_at_size": at_size}
         return FloorResult(**protocol(real, fake, begin) | {"n_real": half, "n_fake": half} | found)

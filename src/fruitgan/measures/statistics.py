@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -30,16 +32,38 @@ class Interval(NamedTuple):
     high: float
 
 
-def wilson(successes: int, n: int) -> Interval:
+def wilson(successes: float, n: float) -> Interval:
     """The score interval of a proportion (Wilson 1927), which stays in [0, 1] and honest at small n.
 
-    Raises:
-        ValueError: not 0 <= successes <= n with n >= 1.
-    """
-    from scipy.stats import binomtest
+    Of grouped images both numbers are those of as many independent ones (`independent`), and need not be whole.
 
-    found = binomtest(successes, n).proportion_ci(confidence_level=CONFIDENCE, method="wilson")
-    return Interval(float(found.low), float(found.high))
+    Raises:
+        ValueError: not 0 <= successes <= n with n > 0.
+    """
+    if not 0 <= successes <= n or not n > 0:
+        raise ValueError(f"{successes} of {n} is no proportion")
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    share, part = successes / n, z**2 / n
+    middle, half = share + part / 2, z * math.sqrt(share * (1 - share) / n + part / (4 * n))
+    low, high = (middle - half) / (1 + part), (middle + half) / (1 + part)
+    return Interval(0.0 if successes == 0 else low, 1.0 if successes == n else high)
+
+
+def independent(values: ArrayLike, groups: Sequence[str]) -> float:
+    """As many independent values as these [n] are worth for their mean, at most n, where values of a group may be alike.
+
+    That is n over the design effect (Kish 1965, section 5.4; Rao and Scott 1992): how much larger the variance of the groups'
+    sums is than that of as many independent values. Where all values are one, a group counts as if its values were.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    _, codes = np.unique(np.asarray(groups), return_inverse=True)
+    sizes, n = np.bincount(codes), len(values)
+    variance = float(values.var())
+    if sizes.max() == 1:
+        return float(n)
+    sums = np.bincount(codes, weights=values - values.mean())
+    effect = float((sums**2).sum()) / (n * variance) if variance else float((sizes**2).sum()) / n
+    return n / max(1.0, effect)
 
 
 def binomial_p(successes: int, n: int, chance: float = 0.5) -> float:

@@ -167,4 +167,5 @@ def percent(share: float) -> str:
 
 def number(value: float, digits: int = 3) -> str:
     """Significant digits without padding: 0.0289, 3.72, 1,240."""
-    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+    text = f"{value:.{digits}g}"
+    return f"{value:,.0f}" if abs(float(text)) >= 10**digits else text  # 999.6 is 1,000

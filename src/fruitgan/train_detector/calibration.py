@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fruitgan.data.labelled import LabelledImage
-from fruitgan.measures.statistics import auc, binomial_p, wilson
+from fruitgan.measures.statistics import auc, binomial_p, independent, wilson
 
 BINS = 10
 
@@ -36,7 +36,7 @@ class Verdict:
 
     accuracy: float
     interval: tuple[float, float]
-    """95% (Wilson) of the accuracy."""
+    """95% (Wilson) of the accuracy, of as many independent images as these are worth."""
     auc: float
     p_value: float
     """One-sided binomial test of the accuracy against the majority baseline."""
@@ -45,9 +45,20 @@ class Verdict:
     n: int
     confusion: Confusion
 
+    @property
+    def is_at_random(self) -> bool:
+        """Whether neither accuracy nor AUC is better than chance; the latter by the rank sums' normal distribution."""
+        generated = self.confusion.generated_as_generated + self.confusion.generated_as_real
+        deviation = math.sqrt((self.n + 1) / (12 * max(1, generated * (self.n - generated))))
+        return self.interval[0] <= self.majority_baseline and self.auc <= 0.5 + 2 * deviation
 
-def judge(logits: NDArray[np.float64], generated: NDArray[np.bool_] | Sequence[bool]) -> Verdict:
+
+def judge(
+    logits: NDArray[np.float64], generated: NDArray[np.bool_] | Sequence[bool], groups: Sequence[str] | None = None
+) -> Verdict:
     """Scores of logits [n], above 0 for generated, against the truth [n]; both classes must occur.
+
+    Images of one of the `groups` may be alike, and count for as many as they are worth (`independent`); None: each is its own.
 
     Raises:
         ValueError: one class alone.
@@ -61,12 +72,13 @@ def judge(logits: NDArray[np.float64], generated: NDArray[np.bool_] | Sequence[b
         real_as_real=int((~truth & ~said).sum()),
     )
     n = len(truth)
+    worth = 1.0 if groups is None else independent(said == truth, groups) / n
     baseline = max(int(truth.sum()), int((~truth).sum())) / n
     return Verdict(
         accuracy=confusion.correct / n,
-        interval=wilson(confusion.correct, n),
+        interval=wilson(confusion.correct * worth, n * worth),
         auc=auc(logits, truth),
-        p_value=binomial_p(confusion.correct, n, baseline),
+        p_value=binomial_p(round(confusion.correct * worth), round(n * worth), baseline),
         majority_baseline=baseline,
         n=n,
         confusion=confusion,

@@ -127,7 +127,7 @@ def _judged(card: DetectorCard, paths: Sequence[Path], logits: np.ndarray) -> It
 def _doubts(card: DetectorCard) -> Iterator[str]:
     """What there is to know before its answers are believed."""
     low, high = card.verdict.interval
-    if low <= card.verdict.majority_baseline:
+    if card.verdict.is_at_random:
         yield f"{card.name}: no better than guessing on its own test images ({low:.1%} to {high:.1%} correct)"
     if card.protocol != "grouped":
         yield f"{card.name}: trained by the protocol {card.protocol}, whose accuracy reads too high"

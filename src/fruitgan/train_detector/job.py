@@ -244,7 +244,7 @@ class _Job(Listener):
         """Test the detector and write the files; `metrics.json`, which marks a finished run, comes last and only for one."""
         settings, dataset, split = self.settings, training.dataset, training.split
         logits, truth = dataset.logits(training.detector, split.test, training.device), dataset.generated[split.test]
-        verdict = judge(logits, truth)
+        verdict = judge(logits, truth, [dataset.images[i].group for i in split.test])
         slope = calibration_slope(dataset.logits(training.detector, split.val, training.device), dataset.generated[split.val])
         assert settings.data is not None
         data, protocol = settings.data.resolve().name, settings.protocol or DEFAULT_PROTOCOL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,8 @@ from fruitgan.images import Pixels
 from fruitgan.report.page import inline_images, number, render
 from fruitgan.report.plots import Line, Panel, line_plot
 from fruitgan.runs.run import PLOTS
-from fruitgan.train_detector.calibration import roc_points
+from fruitgan.settings import typed
+from fruitgan.train_detector.calibration import Verdict, roc_points
 from fruitgan.train_detector.fit import Training
 
 REPORT = "report.html"
@@ -86,6 +88,7 @@ def detector_report(
     return render(
         "detector.html",
         name=name,
+        at_random=typed(Verdict, {field.name: result[field.name] for field in fields(Verdict)}, "the scores").is_at_random,
         result=result,
         examples=[(kind, [next(uris) for _ in group]) for kind, group in examples.items()],
         panels={name: plot.panel(name) for name, plot in _plots(result, training, logits).items()},

@@ -63,7 +63,7 @@ class Density(HalvedMetric):
     bounds = (0.0, np.inf)
 
     def compute(self, real: Values, fake: Values) -> float:
-        return float(within(real, fake).sum(0).mean() / NEIGHBOURS)
+        return float(within(real, fake).sum(0).mean() / min(NEIGHBOURS, len(real) - 1))
 
 
 class Coverage(HalvedMetric):
