@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fruitgan.errors import FruitganError, UsageError, shown
@@ -172,9 +173,25 @@ def own_gpu(gpu: str | None, device: str | None) -> str | None:
     return numbers[here]
 
 
+def processes_here() -> int:
+    """How many of the processes run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", _ranks.world))
+
+
 def own_threads() -> int:
     """This process' share of the cores."""
-    return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", _ranks.world)))
+    return max(1, cores() // processes_here())
+
+
+@contextmanager
+def as_if_alone() -> Iterator[None]:
+    """While inside, this process is no rank: for what is computed on a batch that is not divided."""
+    global _ranks
+    mine, _ranks = _ranks, Ranks()
+    try:
+        yield
+    finally:
+        _ranks = mine
 
 
 def _leaves(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
+import pytest
 import torch
 from picture_files import noise
 from PIL import Image
 
+from fruitgan import distributed
 from fruitgan.data.groups import pairs_in_both
 from fruitgan.images import Pixels
-from fruitgan.train_gan.assemble import make_plan
+from fruitgan.train_gan.assemble import make_objective, make_plan
 from fruitgan.train_gan.estimate import Counting, sketched_step
 from fruitgan.train_gan.settings import TrainGanSettings
 
@@ -55,3 +59,17 @@ def test_copies_are_found_however_scaled_and_encoded_and_other_pictures_are_not(
     scaled = np.array(Image.fromarray(a[5]).resize((41, 57)))
     assert pairs_in_both(a, [by_night, *(soft(seed) for seed in range(50, 60))]) == []
     assert pairs_in_both(a, [by_night, a[3], soft(70), scaled]) == [(3, 1), (5, 3)]
+
+
+def test_a_step_is_sketched_as_of_one_process_and_bf16_keeps_weights_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Two(distributed.Ranks):
+        world, rows = 2, 8
+
+    given = {"recipe": "cyclegan", "generator_options": {"base_channels": "4"}, "image_size": 32, "batch_size": 8}
+    plan = make_plan(TrainGanSettings(**given), torch.device("cpu"))
+    alone = sketched_step(plan, 1).peak_bytes
+    monkeypatch.setattr(distributed, "_ranks", Two())
+    assert sketched_step(plan, 1).peak_bytes == alone
+    assert isinstance(distributed.ranks(), Two)
+    weights = sum(p.nbytes for p in make_objective(plan).networks.parameters())
+    assert 4 * weights < sketched_step(dataclasses.replace(plan, precision="bf16"), 1).peak_bytes < alone

@@ -168,8 +168,17 @@ def test_every_epoch_has_the_factor_of_the_authors_code(epochs: int) -> None:
 def test_a_training_that_ends_within_an_epoch_still_falls_at_its_epochs() -> None:
     schedule = recipes.get("cyclegan").learning_rate
     values = [schedule.at(Clock(step, 50, 10)) for step in range(50)]
-    assert [values[10 * epoch] for epoch in range(5)] == pytest.approx([1, 1, 3 / 4, 2 / 4, 1 / 4])
-    assert schedule.at(Clock(3, 5, 1000)) > 0
+    assert [values[10 * epoch] for epoch in range(5)] == pytest.approx([1, 1, 1, 2 / 3, 1 / 3])
+    assert schedule.at(Clock(3, 5, 1000)) == 1
+
+
+@pytest.mark.parametrize("total", [1, 9, 10, 11, 14, 15, 24, 26, 99, 101])
+def test_no_step_of_a_schedule_in_epochs_is_at_its_end_and_the_first_are_at_its_start(total: int) -> None:
+    schedule = recipes.get("cyclegan").learning_rate
+    values = [schedule.at(Clock(step, total, 10)) for step in range(total)]
+    assert values[: max(1, total // 2)] == [1.0] * max(1, total // 2)
+    assert min(values) > 0
+    assert values == sorted(values, reverse=True)
 
 
 @pytest.mark.parametrize("total", [4000, 1000, 20_000])

@@ -313,3 +313,16 @@ def test_published_weights_are_opened_with_their_sum_alone_and_make_features_and
     torch.testing.assert_close(backbone(images, [32])[0], x)
     with pytest.raises(UsageError, match="stride 64"):
         build_backbone(f"torchvision:{NETWORK}", [64])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_the_maps_of_a_classifier_have_the_channels_that_it_says(name: str) -> None:
+    """A bottleneck calls one activation three times, in the first block of a stage at two strides."""
+    network = classifiers.PublishedClassifier(
+        name, "0", models.get_model(name, weights=None).eval(), 64, (0.5,) * 3, (0.2,) * 3, ""
+    )
+    backbone = classifiers.ClassifierBackbone(network)
+    with torch.no_grad():
+        for _ in range(2):
+            maps = backbone(torch.zeros(1, 3, 64, 64), (4, 8, 16))
+            assert [(found.shape[1], 64 // found.shape[2]) for found in maps] == [(backbone.channels[s], s) for s in (4, 8, 16)]

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from picture_files import noise
+from picture_files import noise, smooth
 from PIL import Image
+from toy_bundles import save_toy
 
+from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.preprocessing import Preprocessing
-from fruitgan.data.sources import folder_source
+from fruitgan.data.sources import Domain, Source, folder_source
 from fruitgan.errors import DataError, UsageError
 from fruitgan.progress import silent
 from fruitgan.runs.run import Run
 from fruitgan.settings import from_json, to_json
-from fruitgan.train_gan.assemble import load_datasets, make_objective, make_plan
-from fruitgan.train_gan.settings import Plan, RunConfig, TrainGanSettings, read_config
+from fruitgan.train_gan import assemble
+from fruitgan.train_gan.assemble import Datasets, give_teacher, load_datasets, make_objective, make_plan, refuse_overlap
+from fruitgan.train_gan.settings import Plan, RunConfig, TrainGanSettings, located, read_config
 
 pytestmark = pytest.mark.usefixtures("repeatable")
 
@@ -187,3 +192,33 @@ def test_images_are_read_as_asked_and_the_odd_ones_are_said_before_training(tmp_
         (tmp_path / f"train{folder}").rename(tmp_path / f"test{folder}")
     with pytest.raises(DataError, match="has only test images of a; training needs trainA and trainB"):
         load_datasets(made, folder_source(tmp_path), silent)
+
+
+def test_a_picture_that_is_held_out_of_one_domain_may_not_train_as_the_other() -> None:
+    def images(*seeds: int) -> ImageDataset:
+        return ImageDataset(
+            np.stack([smooth(seed, 64, 64) for seed in seeds]), tuple(Path(f"{seed}.png") for seed in seeds), ()
+        )
+
+    source = Source("x2y", Domain("x", (), (), ()), Domain("y", (), (), ()))
+    apart = Datasets(images(1, 2), images(3, 4), held_out=(images(5), images(6)))
+    refuse_overlap(source, apart)
+    for held_out in ((images(4), images(6)), (images(5), images(1))):
+        with pytest.raises(DataError, match="1 picture is in both domains"):
+            refuse_overlap(source, replace(apart, held_out=held_out))
+
+
+def test_a_teacher_that_takes_no_images_of_this_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = SimpleNamespace(name="large", size_minimum_px=256, size_multiple_px=256, padded=lambda side_px: 256)
+    monkeypatch.setattr(assemble, "_generators_of", lambda *_: SimpleNamespace(card=card))
+    objective = make_objective(small(recipe="lesson", image_size=64))
+    with pytest.raises(UsageError, match="--image-size 64: the teacher large takes sides of 256 px or more"):
+        give_teacher(objective, "large", 64)
+
+
+def test_the_bundle_that_a_run_starts_from_is_found_from_other_folders_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = save_toy(Path("a.safetensors"))
+    assert located(TrainGanSettings(data="demo", init_from=str(path))).init_from == str(tmp_path / "a.safetensors")

@@ -6,6 +6,7 @@ is let through; weights of your own come as safetensors.
 
 from __future__ import annotations
 
+import collections
 import functools
 import re
 import warnings
@@ -172,27 +173,36 @@ class ClassifierBackbone(Backbone):
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
         freeze(self)
         self._maps: dict[int, Tensor] = {}
+        self._calls: collections.Counter[int] = collections.Counter()
         layers = self._last_layers()
-        self.channels = {stride: channels for stride, (_, channels) in layers.items()}
-        for stride, (layer, _) in layers.items():
-            layer.register_forward_hook(functools.partial(self._keep, stride))
+        self.channels = {stride: channels for stride, (_, _, channels) in layers.items()}
+        for stride, (layer, call, _) in layers.items():
+            layer.register_forward_hook(functools.partial(self._keep, stride, call))
 
     def forward(self, x: Tensor, strides: Sequence[int]) -> list[Tensor]:
         self.network(((x + 1) / 2 - self.get_buffer("mean")) / self.get_buffer("spread"))
         maps, self._maps = self._maps, {}
+        self._calls.clear()
         return [maps[stride] for stride in sorted(strides)]
 
-    def _keep(self, stride: int, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        self._maps[stride] = output
+    def _keep(self, stride: int, call: int, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        self._calls[stride] += 1
+        if self._calls[stride] == call:
+            self._maps[stride] = output
 
     @torch.no_grad()
-    def _last_layers(self) -> dict[int, tuple[nn.Module, int]]:
-        """The last layer and its channels, by stride: found by sending an image through."""
-        found: dict[int, tuple[nn.Module, int]] = {}
+    def _last_layers(self) -> dict[int, tuple[nn.Module, int, int]]:
+        """The last layer, which of its calls it is, and its channels, by stride: found by sending an image through.
+
+        A ResNet's block calls one activation several times, at two strides where it halves the size.
+        """
+        found: dict[int, tuple[nn.Module, int, int]] = {}
+        calls: collections.Counter[nn.Module] = collections.Counter()
 
         def look(module: nn.Module, _inputs: Any, output: Any) -> None:
+            calls[module] += 1
             if isinstance(output, Tensor) and output.ndim == 4 and PROBE_PX // output.shape[-1] in STRIDES:
-                found[PROBE_PX // output.shape[-1]] = (module, output.shape[1])
+                found[PROBE_PX // output.shape[-1]] = (module, calls[module], output.shape[1])
 
         handles = [leaf.register_forward_hook(look) for leaf in self.network.modules() if not any(leaf.children())]
         self.network(torch.zeros(1, 3, PROBE_PX, PROBE_PX))

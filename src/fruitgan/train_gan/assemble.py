@@ -140,9 +140,16 @@ def refuse_overlap(source: Source, datasets: Datasets) -> None:
     if shared := sorted(a & b):
         found, example = len(shared), f"{shared[0]} (does one folder lie within the other?)"
     else:
-        pairs = pairs_in_both(datasets.a.pixels, datasets.b.pixels)
-        examples = [f"{datasets.a.names[one]} and {datasets.b.names[other]}" for one, other in pairs[:MOST_NAMED]]
-        found, example = len(pairs), "; ".join(examples)
+        # What is held out of one domain must not be trained on as the other either.
+        held_a, held_b = datasets.held_out or (None, None)
+        sides = [(datasets.a, datasets.b), (held_a, datasets.b), (datasets.a, held_b)]
+        pairs = [
+            (one.names[i], other.names[j])
+            for one, other in sides
+            if one is not None and other is not None
+            for i, j in pairs_in_both(one.pixels, other.pixels)
+        ]
+        found, example = len(pairs), "; ".join(f"{first} and {second}" for first, second in pairs[:MOST_NAMED])
     if found:
         raise DataError(
             f"{found} picture{'s are' if found > 1 else ' is'} in both domains, {source.a.name} and {source.b.name}, such as "
@@ -300,11 +307,11 @@ def load_generators(objective: Objective, name: str, plan: Plan) -> None:
         load_arrays(objective.networks[network], found.weights[direction], f"generator {ours.name}")
 
 
-def give_teacher(objective: Objective, name: str | None) -> None:
+def give_teacher(objective: Objective, name: str | None, side_px: int) -> None:
     """Give the generators of a bundle to the objective `distillation`, as its teachers; nothing for other objectives.
 
     Raises:
-        UsageError: one is there without the other, or the bundle has one direction alone.
+        UsageError: one is there without the other, or the bundle has one direction alone or takes no images of this size.
     """
     if not isinstance(objective, Distillation):
         if name is not None:
@@ -313,6 +320,11 @@ def give_teacher(objective: Objective, name: str | None) -> None:
     if name is None:
         raise UsageError("the objective distillation needs a teacher: fruitgan distill --teacher RUN")
     found = _generators_of(f"--teacher {name}", name, objective)
+    if found.card.padded(side_px) != side_px:
+        raise UsageError(
+            f"--image-size {side_px}: the teacher {found.card.name} takes sides of {found.card.size_minimum_px} px or more, in "
+            f"multiples of {found.card.size_multiple_px}"
+        )
     teachers = {way: build_for(generators, found.card.generator, weights) for way, weights in found.weights.items()}
     objective.take_teachers(teachers, bundles.weights_sha256(found))
 

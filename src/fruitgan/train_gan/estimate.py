@@ -26,7 +26,7 @@ from fruitgan.device import (
     seconds_by_threads,
     using_threads,
 )
-from fruitgan.distributed import ranks
+from fruitgan.distributed import as_if_alone, processes_here, ranks
 from fruitgan.errors import FruitganError
 from fruitgan.machine import spare_memory_bytes
 from fruitgan.networks.contracts import SizeRule
@@ -137,7 +137,7 @@ def check_memory(plan: Plan, objective: Objective, device: torch.device) -> None
     Raises:
         OutOfMemory: with the largest batch that fits.
     """
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else spare_memory_bytes()
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else spare_memory_bytes() // processes_here()
     world, side_px = ranks().world, plan.recipe.image_size_px
     batch_size = plan.recipe.batch_size // world  # this process' rows
     parameter_bytes = sum(p.nbytes for p in objective.networks.parameters())
@@ -165,13 +165,15 @@ def sketched_step(plan: Plan, batch_size: int, step: int = 0) -> Counting:
     meta = torch.device("meta")
     objective = make_objective(in_fp32)  # not made there, where initial weights take longer than the step
     objective.to(meta)
-    counting = Counting([*objective.networks.parameters(), *objective.networks.buffers()])
-    with counting:
+    kept = [*objective.networks.parameters(), *objective.networks.buffers()]
+    counting = Counting(kept)
+    with as_if_alone(), counting:
         trainer = bare_trainer(in_fp32, objective, NoiseLoader(in_fp32, meta), _steps_per_epoch(plan), meta, FOREVER)
         trainer.step = step
         next(trainer.steps(until=step + 1))
-    if plan.precision == "bf16":  # which most of what is kept for the gradients is in
-        counting.peak_bytes //= 2
+    if plan.precision == "bf16":  # of what is kept for the gradients; weights, gradients and Adam's two stay
+        fixed = 4 * sum(tensor.nbytes for tensor in kept)
+        counting.peak_bytes = min(counting.peak_bytes, fixed + max(0, counting.peak_bytes - fixed) // 2)
     return counting
 
 

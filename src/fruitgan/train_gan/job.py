@@ -260,7 +260,7 @@ class _Job:
         objective = make_objective(plan)
         if self.settings.init_from is not None and is_start:
             load_generators(objective, self.settings.init_from, plan)
-        give_teacher(objective, self.settings.teacher)
+        give_teacher(objective, self.settings.teacher, plan.recipe.image_size_px)
         return objective
 
     def _create(self, plan: Plan, datasets: Datasets, source: Source, trainer: Trainer, device: torch.device) -> Run:

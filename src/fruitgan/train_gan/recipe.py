@@ -57,8 +57,8 @@ class Schedule:
     def at(self, clock: Clock) -> float:
         """The value for the step that follows `clock.step` done ones."""
         if self.unit == "epoch":
-            epochs = max(1, round(clock.total_steps / clock.steps_per_epoch))
-            first, last = round(epochs * self.begin), round(epochs * self.finish)
+            epochs = max(1, math.ceil(clock.total_steps / clock.steps_per_epoch))  # the last one may be cut off
+            first, last = math.ceil(epochs * self.begin), math.ceil(epochs * self.finish)
             share = max(0, clock.step // clock.steps_per_epoch + 1 - first) / (last - first + 1)
         else:
             past, length = clock.step / max(1, clock.total_steps) - self.begin, self.finish - self.begin

@@ -151,7 +151,9 @@ def located(settings: TrainGanSettings) -> TrainGanSettings:
         return str(Path(place).resolve())
 
     places: dict[str, Any] = {place: whole(getattr(settings, place)) for place in PLACES}
-    return dataclasses.replace(settings, init_from=bundles.pinned(settings.init_from) or settings.init_from, **places)
+    if (init := settings.init_from) is not None:
+        init = bundles.pinned(init) or str(bundles.locate(init).resolve())
+    return dataclasses.replace(settings, init_from=init, **places)
 
 
 @dataclass(frozen=True, kw_only=True)
