@@ -43,7 +43,7 @@ def main(steps: int) -> None:
     banks = [ImageDataset.build(domain.train[:40], load_size_px=size) for domain in (source.a, source.b)]
     sampler = Sampler(len(banks[0]), len(banks[1]), batch_size=4, seed=SEED, pairing="passes")
     device = torch.device("cpu")
-    feed = BatchLoader(*banks, sampler, augmentation, image_size_px=SIZE_PX, seed=SEED, device=device)
+    feed = BatchLoader(*banks, sampler, augmentation, image_size_px=SIZE_PX, device=device)
     trainer = Trainer(
         cyclegan(pool_size=0)(Tint, lambda: MultiscalePatchDiscriminator(base_channels=8)),
         dataclasses.replace(fast, image_size_px=SIZE_PX),

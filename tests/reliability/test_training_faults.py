@@ -97,7 +97,7 @@ GoneBack = tuple[TrainGanResult, list[str]]
 
 def only_at_first(feed: BatchLoader, step: int) -> bool:
     """Step 5 cannot be taken but after a rollback."""
-    return step == 4 and feed.seed in seeds(1)
+    return step == 4 and feed.sampler.seed in seeds(1)
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_rollback_goes_back_to_the_checkpoint_and_on_with_another_seed(good: Tra
 
 def test_a_run_that_went_back_resumes_bit_for_bit(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Step 5 is between the rollback and the line that tells of it; 6 is that line, and behind it is another rollback."""
-    spoil(monkeypatch, lambda feed, step: only_at_first(feed, step) or (step == 7 and feed.seed in seeds(2)))
+    spoil(monkeypatch, lambda feed, step: only_at_first(feed, step) or (step == 7 and feed.sampler.seed in seeds(2)))
     whole = train(out=tmp_path / "whole", on_nan="rollback")
     assert [len(line.get("rollbacks", ())) for line in log_lines(whole.run)] == [0, 1, 1]
     for split in (5, 6):
