@@ -13,9 +13,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from fruitgan.cache import CACHE_LIMITS_BYTES
 from fruitgan.console import Console, options
 from fruitgan.errors import FruitganError, reason_of
-from fruitgan.files import CACHE_LIMITS_BYTES, size_bytes
+from fruitgan.files import size_bytes
 from fruitgan.machine import cache_folder, cores, cpu_name, spare_memory_bytes, total_memory_bytes
 from fruitgan.registry import KINDS, Registry
 

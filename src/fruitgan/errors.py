@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 SHOWN_LETTERS = 80
@@ -67,6 +68,26 @@ def needing(extra: str, what: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise EnvironmentProblem(f'{what} needs {error.name}: pip install "fruitgan[{extra}]"') from error
+
+
+@contextmanager
+def reading(path: Path | str) -> Iterator[None]:
+    """Turn an OSError in the block, and a lack of memory, into `DataError`: "PATH: cannot be read (reason)"."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({reason_of(error)})") from error
+    except MemoryError as error:
+        raise DataError(f"{path}: too large for the memory here") from error
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Turn an OSError in the block into `FruitganError`: "PATH: cannot be written (reason)"."""
+    try:
+        yield
+    except OSError as error:
+        raise FruitganError(f"{path}: cannot be written ({reason_of(error)})") from error
 
 
 def shown(value: Any) -> str:

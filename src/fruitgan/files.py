@@ -17,33 +17,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-from fruitgan.errors import DataError, FruitganError, reason_of
-from fruitgan.machine import cache_folder
+from fruitgan import locks
+from fruitgan.errors import DataError, FruitganError, reading, reason_of, writing
 
-fcntl: Any
-msvcrt: Any
-try:
-    import fcntl
-
-    msvcrt = None
-except ImportError:  # Windows
-    import msvcrt
-
-    fcntl = None
-
-CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-"""How a lock's file is opened: a stranger's link in its place leads to no file that is then emptied, no pipe is waited for."""
 PART_PREFIX = ".fruitgan-"
 """What the name of a file still being written begins with; one that stays behind after a power cut may be deleted."""
 PART_SUFFIX = ".part"
 LONGEST_WRITING_SECONDS = 24 * 3600
 """Where nothing can be locked, age alone tells an abandoned part from one that is being written."""
-LOCKED_BYTE = 1 << 30
-"""Windows lets nobody else read a byte that is locked, so that one behind every content is."""
-CACHE_LIMITS_BYTES = {"addresses": 32 << 30, "decoded": 32 << 30, "features": 1 << 30}
-"""Of what is copied, decoded and computed; folders of the cache, in which what was not used for longest makes room."""
 REAL_TROUBLE = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
@@ -67,26 +50,6 @@ def open_regular(path: Path) -> io.BufferedReader:
         file.close()
         raise NotAFile(f"{path}: not a regular file")
     return file
-
-
-@contextmanager
-def reading(path: Path | str) -> Iterator[None]:
-    """Turn an OSError in the block, and a lack of memory, into `DataError`: "PATH: cannot be read (reason)"."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({reason_of(error)})") from error
-    except MemoryError as error:
-        raise DataError(f"{path}: too large for the memory here") from error
-
-
-@contextmanager
-def writing(path: Path | str) -> Iterator[None]:
-    """Turn an OSError in the block into `FruitganError`: "PATH: cannot be written (reason)"."""
-    try:
-        yield
-    except OSError as error:
-        raise FruitganError(f"{path}: cannot be written ({reason_of(error)})") from error
 
 
 def file_sha256(path: Path) -> str:
@@ -113,7 +76,7 @@ def write_atomically(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-                if fcntl is None:  # such systems rename no open file; where parts are locked, the lock must last until here
+                if locks.fcntl is None:  # such systems rename no open file; where parts are locked, the lock lasts until here
                     file.close()
                 part.replace(path)
         except BaseException:
@@ -210,7 +173,7 @@ def remove_abandoned(folder: Path, *, deep: bool = False) -> list[Path]:
     """
     pattern = f"{PART_PREFIX}*{PART_SUFFIX}"
     found = sorted(folder.rglob(pattern) if deep else folder.glob(pattern))
-    return [part for part in found if _removed_if_free(part)]
+    return [part for part in found if remove_if_free(part)]
 
 
 def size_bytes(path: Path) -> int:
@@ -220,94 +183,6 @@ def size_bytes(path: Path) -> int:
         with suppress(OSError):  # another process may be at work there
             size += about.st_size if stat.S_ISREG((about := file.lstat()).st_mode) else 0
     return size
-
-
-def make_room(newest: Path) -> None:
-    """Remove from a folder of the cache what was not used for longest, until all there takes no more than the limit.
-
-    `newest` stays, which lies as deep as the others; so does what a process holds, and where nothing can be locked what is
-    younger than a day.
-    """
-    remove_abandoned(newest.parent)
-    kind, *below = newest.relative_to(cache_folder()).parts
-    taken = 0
-    with suppress(OSError):  # another process may be at the same work
-        found = (cache_folder() / kind).glob("/".join("*" * len(below)))
-        by_age = [(path == newest, path.stat().st_mtime, path) for path in found if not path.name.startswith(PART_PREFIX)]
-        for is_newest, _, path in sorted(by_age, reverse=True):
-            size = size_bytes(path)
-            taken += size
-            if taken > CACHE_LIMITS_BYTES[kind] and not is_newest and _removed_if_free(path):
-                taken -= size
-
-
-def hold(folder: Path) -> bool:
-    """Whether a folder of the cache is there; if so, it counts as used now, and stays there until this process ends."""
-    with suppress(OSError):  # a cache that can only be read is one all the same
-        os.utime(folder)
-    if fcntl is None:
-        return folder.is_dir()
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)  # closed by the end
-        with suppress(OSError):  # such a file system has no locks
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-        if not os.path.samestat(os.fstat(descriptor), folder.stat()):  # it was removed while this one waited
-            os.close(descriptor)
-            return False
-    except FileNotFoundError:
-        return False
-    return True
-
-
-@contextmanager
-def locked_file(path: Path, on_taken: Callable[[int], None]) -> Iterator[tuple[int, bool]]:
-    """Hold a lock by a file that is removed at the end; yields it, open, and False where the file system has no locks.
-
-    While another process holds it, `on_taken` is called with the open file: it waits a while, or raises.
-
-    Raises:
-        FruitganError: the file cannot be made.
-    """
-    while True:
-        with writing(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | CAREFULLY, 0o666)
-        is_locked = try_lock(descriptor)
-        # The holder before removes the file when it is done: what was locked may have lost its name since it was opened.
-        with suppress(FileNotFoundError):
-            if is_locked is None or (is_locked and os.path.samestat(os.fstat(descriptor), path.stat())):
-                break
-        try:
-            if is_locked is False:
-                on_taken(descriptor)
-        finally:
-            os.close(descriptor)
-    try:
-        yield descriptor, is_locked is True
-    finally:
-        with suppress(OSError):
-            path.unlink()  # while it is locked, so that it is nobody else's
-        os.close(descriptor)
-
-
-def try_lock(descriptor: int) -> bool | None:
-    """Lock an open file or folder against other processes until it is closed, at the latest when this process dies.
-
-    Returns: False if another holds it, None if this system or file system has no such locks.
-    """
-    if fcntl is None:
-        os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        finally:
-            os.lseek(descriptor, 0, os.SEEK_SET)
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return False if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES) else None
-    return True
 
 
 def _part_name() -> str:
@@ -325,23 +200,24 @@ def _new_part(folder: Path, *, is_folder: bool) -> tuple[Path, int | None]:
             # Not tempfile: its files are private to the user, and this one must have the permissions of any other new file.
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         with suppress(FileNotFoundError):  # another's clean-up may come before our lock
-            if is_folder and fcntl is not None:
+            if is_folder and locks.fcntl is not None:
                 descriptor = os.open(part, os.O_RDONLY)
-            locked = None if descriptor is None else try_lock(descriptor)
+            locked = None if descriptor is None else locks.try_lock(descriptor)
             if locked is None or (locked and os.path.samestat(os.fstat(descriptor or 0), part.stat())):
                 return part, descriptor
         if descriptor is not None:
             os.close(descriptor)
 
 
-def _removed_if_free(part: Path) -> bool:
+def remove_if_free(part: Path) -> bool:
+    """Remove a file or a folder that no process holds, or where nothing can be locked one older than a day; whether it was."""
     try:
         about = part.lstat()
         if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
             return False  # none of ours
-        descriptor = None if fcntl is None else os.open(part, os.O_RDONLY)
+        descriptor = None if locks.fcntl is None else os.open(part, os.O_RDONLY)
         try:
-            locked = None if descriptor is None else try_lock(descriptor)
+            locked = None if descriptor is None else locks.try_lock(descriptor)
             if locked is False or (locked is None and time.time() - about.st_mtime < LONGEST_WRITING_SECONDS):
                 return False
             if stat.S_ISDIR(about.st_mode):
@@ -370,11 +246,11 @@ def _to_disk(path: Path) -> None:
     Windows also refuses it for a file that is open for reading alone, or cannot be opened for more.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY if fcntl is not None else os.O_RDWR)
+        descriptor = os.open(path, os.O_RDONLY if locks.fcntl is not None else os.O_RDWR)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
     except OSError as error:
-        if error.errno in REAL_TROUBLE or not (path.is_dir() or (fcntl is None and isinstance(error, PermissionError))):
+        if error.errno in REAL_TROUBLE or not (path.is_dir() or (locks.fcntl is None and isinstance(error, PermissionError))):
             raise

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from fruitgan.addresses import named
-from fruitgan.errors import DataError, UsageError, reason_of, shown
-from fruitgan.files import open_regular, reading
+from fruitgan.errors import DataError, UsageError, reading, reason_of, shown
+from fruitgan.files import open_regular
 from fruitgan.registry import suggestion
 
 T = TypeVar("T")

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
-from fruitgan.errors import DataError, reason_of, shown
-from fruitgan.files import open_regular, reading
+from fruitgan.errors import DataError, reading, reason_of, shown
+from fruitgan.files import open_regular
 from fruitgan.settings import parse_json, typed
 
 T = TypeVar("T")

@@ -8,11 +8,12 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, norm
 from sklearn.metrics import roc_auc_score
 
 from fruitgan.measures.statistics import (
     auc,
+    auc_interval,
     binomial_p,
     bootstrap_interval,
     independent,
@@ -20,6 +21,7 @@ from fruitgan.measures.statistics import (
     normal_interval,
     paired_shares,
     percentile_interval,
+    placements,
     resample_weights,
     wilson,
 )
@@ -105,6 +107,66 @@ def test_a_normal_interval_stands_around_the_value() -> None:
     low, high = normal_interval(5.0, [1.0, 2.0, 3.0])
     assert math.isclose((low + high) / 2, 5.0)
     assert math.isclose(high - low, 2 * 1.959963984540054, rel_tol=1e-9)
+
+
+def test_placements_are_a_naive_count_of_pairs_and_their_mean_is_the_auc() -> None:
+    random = np.random.default_rng(0)
+    scores, truth = random.integers(0, 6, 30).astype(float), np.arange(30) % 3 == 0
+    found = placements(scores, truth)
+    for i in range(30):
+        others = [j for j in range(30) if truth[j] != truth[i]]
+        right = [(scores[i] - scores[j]) * (1 if truth[i] else -1) for j in others]
+        assert found[i] == pytest.approx(np.mean([(gap > 0) + 0.5 * (gap == 0) for gap in right]))
+    for kind in (truth, ~truth):
+        assert found[kind].mean() == pytest.approx(roc_auc_score(truth, scores))
+    with pytest.raises(ValueError, match="both"):
+        placements(scores, np.ones(30))
+
+
+def hanley_mcneil(area: float, of_generated: int, of_real: int) -> float:
+    """The variance of an AUC of exponential scores (Hanley and McNeil 1982, equation 2), in their writing."""
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
+    return (area * (1 - area) + (of_generated - 1) * (q1 - area**2) + (of_real - 1) * (q2 - area**2)) / (of_generated * of_real)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, 2.5])
+def test_the_ends_of_an_auc_interval_are_as_far_off_as_hanley_and_mcneil_say(shift: float) -> None:
+    truth = np.arange(60) < 30
+    scores = np.random.default_rng(1).normal(size=60) + shift * truth
+    area = auc(scores, truth)
+    for end in auc_interval(area, placements(scores, truth), truth, [str(i) for i in range(60)]):
+        assert abs(end - area) == pytest.approx(1.959963984540054 * math.sqrt(hanley_mcneil(end, 30, 30)))
+
+
+def test_perfect_separation_of_few_images_is_no_certainty() -> None:
+    widths = []
+    for n in (7, 70):
+        truth = np.arange(2 * n) < n
+        low, high = auc_interval(1.0, np.ones(2 * n), truth, [str(i) for i in range(2 * n)])
+        assert high == 1
+        widths.append(1 - low)
+        assert auc_interval(0.0, np.zeros(2 * n), truth, [str(i) for i in range(2 * n)]) == pytest.approx((0, 1 - low))
+    assert widths[0] > 0.2
+    assert widths[1] < 0.05
+
+
+def test_copies_do_not_narrow_an_auc_interval() -> None:
+    truth = np.arange(40) % 2 == 0
+    scores = np.random.default_rng(2).normal(size=40) + truth
+    alone = auc_interval(auc(scores, truth), placements(scores, truth), truth, [str(i) for i in range(40)])
+    copied, five = np.repeat(scores, 5), np.repeat(truth, 5)
+    groups = [str(i // 5) for i in range(200)]
+    assert auc_interval(auc(copied, five), placements(copied, five), five, groups) == pytest.approx(alone)
+
+
+@pytest.mark.parametrize("area", [0.5, 0.8, 0.97])
+def test_an_auc_interval_holds_the_truth_about_as_often_as_it_says(area: float) -> None:
+    truth, groups, hits = np.arange(50) % 2 == 0, [str(i) for i in range(50)], 0
+    for trial in range(300):
+        scores = np.random.default_rng(trial).normal(size=50) + math.sqrt(2) * norm.ppf(area) * truth
+        low, high = auc_interval(auc(scores, truth), placements(scores, truth), truth, groups)
+        hits += low <= area <= high
+    assert 0.92 * 300 <= hits <= 0.99 * 300
 
 
 def test_the_bootstrap_covers_a_mean_about_as_often_as_it_says() -> None:

@@ -17,12 +17,12 @@ from loopback_server import loopback_s3
 from picture_files import write_noise_domains
 from toy_bundles import Negative, save_toy
 
+from fruitgan.cache import CACHE_LIMITS_BYTES, hold
 from fruitgan.cli import main
 from fruitgan.data.remote import at_hand
 from fruitgan.engines.contracts import engines
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError
 from fruitgan.export_dataset.job import ExportResult, ExportSettings, export_dataset
-from fruitgan.files import CACHE_LIMITS_BYTES, hold
 from fruitgan.machine import cache_folder
 from fruitgan.train_gan.settings import TrainGanSettings, located
 

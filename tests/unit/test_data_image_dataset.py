@@ -14,7 +14,7 @@ import pytest
 from picture_files import pixels_of, write_noise
 from PIL import Image
 
-from fruitgan import files, machine
+from fruitgan import cache, files, machine
 from fruitgan.data import image_dataset
 from fruitgan.data.image_dataset import DecodeSettings, ImageDataset, cached_dataset, decoded_folder
 from fruitgan.data.preprocessing import Preprocessing
@@ -223,7 +223,7 @@ def test_the_datasets_that_were_not_used_for_longest_make_room(tmp_path: Path, m
         counting.load(order)
         (new,) = set(decoded_folder().glob("*")) - before
         os.utime(new, (new.stat().st_mtime - age,) * 2)
-    monkeypatch.setitem(files.CACHE_LIMITS_BYTES, "decoded", 5 * files.size_bytes(new) // 2)
+    monkeypatch.setitem(cache.CACHE_LIMITS_BYTES, "decoded", 5 * files.size_bytes(new) // 2)
     counting.load(orders[0])  # used again: now the other is the oldest
     counting.load(orders[2])
     assert len(list(decoded_folder().glob("*"))) == 2

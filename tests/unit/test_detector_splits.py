@@ -93,7 +93,7 @@ def test_the_seed_protocol_says_why_it_leaks_with_counts() -> None:
 
 def test_too_few_images_say_how_many_are_needed() -> None:
     for split in (grouped_split, seed_split):
-        with pytest.raises(DataError, match="30 generated and 9 real ones, at least 10 of each"):
+        with pytest.raises(DataError, match="30 generated and 9 real ones, at least 14 of each"):
             split(labelled(names("f", 30), names("r", 9)), 0)
     with pytest.raises(DataError, match="show only 4 different things"):
         grouped_split(labelled(["a", "b"] * 10, ["c", "d"] * 10), 0)

@@ -112,8 +112,8 @@ def test_too_few_images_are_refused_with_the_number_that_is_needed(dataset: Path
         evaluate(evaluating(dataset, source_dir=few))
     result = evaluate(evaluating(dataset, fake_dir=fill(few, 9, 300), detector=None))
     assert result.detector is None
-    assert "9 generated and 24 real ones, at least 10 of each" in (result.withheld or "")
-    with pytest.raises(DataError, match="at least 10"):
+    assert "9 generated and 24 real ones, at least 14 of each" in (result.withheld or "")
+    with pytest.raises(DataError, match="at least 14"):
         evaluate(evaluating(dataset, fake_dir=few, detector="small-cnn"))
 
 

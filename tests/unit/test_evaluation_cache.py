@@ -11,8 +11,8 @@ from picture_files import write_noise
 from PIL import Image
 from torch import Tensor
 
+from fruitgan.cache import CACHE_LIMITS_BYTES
 from fruitgan.errors import DataError
-from fruitgan.files import CACHE_LIMITS_BYTES
 from fruitgan.images import Pixels
 from fruitgan.measures.contracts import Features
 from fruitgan.measures.features import extract

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fruitgan import files, machine
+from fruitgan import files, locks, machine
 from fruitgan.addresses import place_of
 from fruitgan.console.signals import polite_stop
 from fruitgan.data import sources
@@ -46,8 +46,8 @@ class Windows:
 @pytest.fixture
 def windows(monkeypatch: pytest.MonkeyPatch) -> Windows:
     system = Windows()
-    monkeypatch.setattr(files, "fcntl", None)
-    monkeypatch.setattr(files, "msvcrt", system)
+    monkeypatch.setattr(locks, "fcntl", None)
+    monkeypatch.setattr(locks, "msvcrt", system)
     monkeypatch.setattr(os, "open", system.opened)
     monkeypatch.delattr(os, "pread", raising=False)
     monkeypatch.setattr(shutil, "_use_fd_functions", False)
@@ -57,8 +57,8 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> Windows:
 def test_a_lock_of_windows_is_on_a_byte_that_nobody_reads(windows: Windows, tmp_path: Path) -> None:
     (tmp_path / "lock").write_text("content")
     one, other = (os.open(tmp_path / "lock", os.O_RDWR) for _ in range(2))
-    assert files.try_lock(one) is True
-    assert files.try_lock(other) is False
+    assert locks.try_lock(one) is True
+    assert locks.try_lock(other) is False
     assert next(iter(windows.held))[1] > 1 << 29
     assert os.read(one, 100) == os.read(other, 100) == b"content"
     os.close(one)

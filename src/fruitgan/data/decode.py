@@ -23,8 +23,8 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from fruitgan.data import colour
 from fruitgan.data.colour import SIDEWAYS, TURNS, WHITE, Colour, Range
-from fruitgan.errors import DataError, reason_of
-from fruitgan.files import NotAFile, open_regular, reading
+from fruitgan.errors import DataError, reading, reason_of
+from fruitgan.files import NotAFile, open_regular
 from fruitgan.images import Pixels
 
 MAX_PIXELS = 178_956_970

@@ -13,9 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from fruitgan.errors import DataError, FruitganError, UsageError, reason_of, shown
-from fruitgan.files import REAL_TROUBLE, file_sha256, locked_file, make_once, size_bytes, writing
+from fruitgan.errors import DataError, FruitganError, UsageError, reason_of, shown, writing
+from fruitgan.files import REAL_TROUBLE, file_sha256, make_once, size_bytes
 from fruitgan.images import SUFFIXES
+from fruitgan.locks import locked_file
 from fruitgan.machine import cache_folder, is_offline
 from fruitgan.progress import Note, OnProgress, Progress, silent
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from fruitgan.data.download import LARGEST_GROWTH, SMALL_BYTES, folder_of
 from fruitgan.data.sources import SPLITS, Source, domains_in, folder_source
-from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError, needing, reason_of
-from fruitgan.files import file_sha256, make_once, reading
+from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError, needing, reading, reason_of
+from fruitgan.files import file_sha256, make_once
 from fruitgan.images import SUFFIXES
 from fruitgan.machine import is_offline
 from fruitgan.progress import OnProgress, Progress, silent

@@ -26,9 +26,10 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from fruitgan.cache import make_room
 from fruitgan.data.preprocessing import AS_USUAL, NOTHING, Preprocessing, Tally, Traits, traits
 from fruitgan.errors import DataError, FruitganError, Stopped, UsageError, reason_of
-from fruitgan.files import make_once, make_room, remove_folder
+from fruitgan.files import make_once, remove_folder
 from fruitgan.images import Pixels
 from fruitgan.machine import cache_folder
 from fruitgan.parallel import in_order

@@ -19,8 +19,8 @@ from fruitgan.data.decode import decode
 from fruitgan.data.finder import NAMED_FILES, images_below, left_out
 from fruitgan.data.groups import Look, look_of, near_groups
 from fruitgan.data.sources import must_be_folder
-from fruitgan.errors import DataError
-from fruitgan.files import file_sha256, reading
+from fruitgan.errors import DataError, reading
+from fruitgan.files import file_sha256
 from fruitgan.parallel import in_order
 
 PREDICTED = "predicted"

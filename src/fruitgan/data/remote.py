@@ -20,9 +20,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fruitgan.addresses import Address, Listed, Place, copies, listed, place_of
+from fruitgan.cache import hold, make_room
 from fruitgan.data.finder import reason_no_image
 from fruitgan.errors import DataError, UsageError, about_address, reason_of
-from fruitgan.files import hold, make_once, make_room, open_regular
+from fruitgan.files import make_once, open_regular
 from fruitgan.images import SUFFIXES
 from fruitgan.machine import cache_folder
 from fruitgan.parallel import in_order

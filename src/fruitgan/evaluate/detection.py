@@ -156,7 +156,6 @@ def judge_by_given(path: Path, bundle: DetectorBundle, subject: Subject) -> tupl
         image_size_px=card.image_size_px,
         resize=squashing(card.image_size_px),
         p_value=_tested(logits, tested, seed).p_value,
-        seed=seed,
         began=began,
     )
     return replace(result, left_out=left_out), notes, judged_images(tested, logits)

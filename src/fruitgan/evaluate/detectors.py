@@ -22,7 +22,7 @@ from fruitgan.evaluate.settings import ALL, NETWORK_FAMILIES, Tell
 from fruitgan.images import Pixels
 from fruitgan.measures.contracts import Features, squashing
 from fruitgan.measures.features import Pictures, extract
-from fruitgan.measures.statistics import auc, bootstrap_interval
+from fruitgan.measures.statistics import auc, auc_interval, placements
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
 from fruitgan.parallel import in_order
 from fruitgan.progress import Progress
@@ -95,7 +95,7 @@ def fold_mean(statistic: Callable[[Logits, Truth], Any], logits: Logits, generat
 
 
 def result_of(
-    logits: Logits, images: Sequence[LabelledImage], fold: Indices, *, p_value: float, seed: int, began: float, **named: Any
+    logits: Logits, images: Sequence[LabelledImage], fold: Indices, *, p_value: float, began: float, **named: Any
 ) -> DetectorResult:
     """All numbers of the logits [n] that the detectors of each fold gave its images.
 
@@ -104,12 +104,13 @@ def result_of(
     generated, groups = np.array([image.generated for image in images]), [image.group for image in images]
     pooled = calibration(logits, generated)
     roc = fold_mean(lambda z, truth: np.interp(ROC_FALSE, *roc_points(z, truth)), logits, generated, fold)
+    area, placed = fold_mean(auc, logits, generated, fold), np.empty(len(logits))
+    for part in (fold == number for number in np.unique(fold)):
+        placed[part] = placements(logits[part], generated[part])
     return DetectorResult(
-        **vars(judge(logits, generated, groups)) | {"p_value": p_value, "auc": fold_mean(auc, logits, generated, fold)},
+        **vars(judge(logits, generated, groups)) | {"p_value": p_value, "auc": area},
         **named,
-        auc_interval=bootstrap_interval(
-            lambda drawn: fold_mean(auc, logits[drawn], generated[drawn], fold[drawn]), groups, seed=seed
-        ),
+        auc_interval=auc_interval(area, placed, generated, groups),
         average_precision=fold_mean(average_precision, logits, generated, fold),
         calibration=replace(pooled, error=fold_mean(lambda z, truth: calibration(z, truth).error, logits, generated, fold)),
         roc=tuple(roc),
@@ -224,7 +225,6 @@ class TwoSampleTest:
             image_size_px=next(one.image_size_px for one in trained if one.name == found.name),
             resize=self.resizes[found.name],
             p_value=test.p_value,
-            seed=self.seed,
             began=began,
         )
         rows = [

@@ -16,8 +16,8 @@ from PIL import Image
 from fruitgan.data.decode import decode
 from fruitgan.data.finder import bare_reason
 from fruitgan.data.groups import Look, look_of
-from fruitgan.errors import DataError
-from fruitgan.files import open_regular, reading
+from fruitgan.errors import DataError, reading
+from fruitgan.files import open_regular
 from fruitgan.images import Pixels
 from fruitgan.parallel import in_order
 from fruitgan.progress import OnProgress, silent

@@ -23,7 +23,7 @@ class DetectorResult(Verdict):
 
     name: str
     auc_interval: tuple[float, float]
-    """By the bootstrap over groups of images."""
+    """95% (Newcombe), of as many independent images as these are worth."""
     average_precision: float
     calibration: Calibration
     """Its error, as AUC and average precision, is the mean over the folds; its bins hold the images of all folds."""

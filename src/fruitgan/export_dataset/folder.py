@@ -16,9 +16,9 @@ from typing import Any
 
 from fruitgan.data.finder import image_files
 from fruitgan.data.labelled import LABELS, MANIFEST, ORIGINS, PREDICTED, UNFINISHED, ManifestRow, manifest_bytes, read_manifest
-from fruitgan.errors import DataError, UsageError
+from fruitgan.errors import DataError, UsageError, writing
 from fruitgan.export_dataset.selection import Item
-from fruitgan.files import file_sha256, remove_abandoned, remove_file, write_atomically, writing
+from fruitgan.files import file_sha256, remove_abandoned, remove_file, write_atomically
 from fruitgan.images import SUFFIXES
 from fruitgan.parallel import in_order
 from fruitgan.runs.run import locked

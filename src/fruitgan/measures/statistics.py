@@ -107,6 +107,50 @@ def _aucs(ranks: Scores, labels: Labels) -> NDArray[np.float64]:
     return found
 
 
+def placements(scores: ArrayLike, generated: ArrayLike) -> NDArray[np.float64]:
+    """[N]: the share of the images of the other class that each image lies on the right side of, ties counted half.
+
+    Their mean over either class is the AUC (DeLong, DeLong and Clarke-Pearson 1988).
+
+    Raises:
+        ValueError: one kind only.
+    """
+    truth = np.asarray(generated, dtype=np.bool_)
+    if len(set(truth.tolist())) < 2:
+        raise ValueError("an AUC needs both real and generated images")
+    found = _ranks(scores)[0]
+    for mine in (truth, ~truth):  # the rank among all less that among its own
+        found[mine] = (found[mine] - _ranks(np.asarray(scores)[mine])[0]) / (~mine).sum()
+    placed: NDArray[np.float64] = np.where(truth, found, 1 - found)
+    return placed
+
+
+def auc_interval(area: float, placed: ArrayLike, generated: ArrayLike, groups: Sequence[str]) -> Interval:
+    """The score interval of an AUC (Newcombe 2006, part 2, method 5), which stays in [0, 1] and is no point at 1.
+
+    Its ends solve (t - area)^2 = z^2 V(t), V(t) = t (1 - t) (1 + (M - 1) ((1 - t) / (2 - t) + t / (1 + t))) / (m n), of m
+    generated and n real images, M = (m + n) / 2. Of grouped images m and n are those of as many independent ones.
+
+    Args:
+        placed: [N] of `placements`, by the detector that judged each image.
+    """
+    from scipy.optimize import brentq
+
+    placed, truth = np.asarray(placed, dtype=np.float64), np.asarray(generated, dtype=np.bool_)
+    sizes = np.array([truth.sum(), (~truth).sum()])
+    middles = np.where(truth, placed[truth].mean(), placed[~truth].mean())
+    m, n = sizes * independent((placed - middles) / np.where(truth, *sizes), groups) / len(placed)
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+
+    def beyond(t: float) -> float:
+        odds = (1 - t) / (2 - t) + t / (1 + t)
+        return float((t - area) ** 2 - z**2 * t * (1 - t) * (1 + ((m + n) / 2 - 1) * odds) / (m * n))
+
+    inside = min(max(area, 1e-9), 1 - 1e-9)
+    low = 0.0 if area <= 0 else float(brentq(beyond, 0.0, inside))
+    return Interval(low, 1.0 if area >= 1 else float(brentq(beyond, inside, 1.0)))
+
+
 def resample_weights(n: int, resamples: int, seed: int, stream: str) -> Weights:
     """Draws of n out of n with replacement, as counts [B, n]; each row sums to n."""
     drawn = generator(seed, 0, f"bootstrap/{stream}").integers(n, size=(resamples, n))

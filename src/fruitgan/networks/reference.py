@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fruitgan.errors import DataError, UsageError
-from fruitgan.files import open_regular, reading
+from fruitgan.errors import DataError, UsageError, reading
+from fruitgan.files import open_regular
 from fruitgan.networks.contracts import Generator, generators
 from fruitgan.networks.layers import BilinearUpsample, BlurPool, InstanceNorm, Residual
 from fruitgan.networks.resnet import ResNetGenerator

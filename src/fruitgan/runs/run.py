@@ -21,17 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from fruitgan.distributed import ranks
-from fruitgan.errors import DataError, FruitganError, UsageError
-from fruitgan.files import (
-    CAREFULLY,
-    check_writable,
-    locked_file,
-    new_folder,
-    remove_abandoned,
-    try_lock,
-    write_atomically,
-    writing,
-)
+from fruitgan.errors import DataError, FruitganError, UsageError, writing
+from fruitgan.files import check_writable, new_folder, remove_abandoned, write_atomically
+from fruitgan.locks import CAREFULLY, locked_file, try_lock
 from fruitgan.settings import from_json, parse_json, read_json, to_json
 
 CONFIG = "config.json"

@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from fruitgan.cache import make_room
 from fruitgan.data.preprocessing import AS_USUAL, Preprocessing
 from fruitgan.device import choose_device
 from fruitgan.errors import DataError, FruitganError
-from fruitgan.files import file_sha256, make_room, write_atomically
+from fruitgan.files import file_sha256, write_atomically
 from fruitgan.images import Pixels, unit_from_bytes
 from fruitgan.machine import cache_folder
 from fruitgan.measures.contracts import Features, FeatureSet
