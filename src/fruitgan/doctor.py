@@ -23,6 +23,8 @@ from fruitgan.registry import KINDS, Registry
 SHOWN_PACKAGES = ("fruitgan", "torch", "torchvision", "kornia", "numpy", "pillow", "safetensors")
 IMPORTED_PACKAGES = ("torch", "torchvision", "kornia")
 """Those whose builds must fit together, which only an import shows."""
+SECRETS = ("FRUITGAN_AUTH",)
+"""What is printed here ends in public reports of faults."""
 GIB = 2**30
 
 
@@ -63,7 +65,11 @@ def diagnose() -> dict[str, Any]:
             name: {"gib": round(size_bytes(cache_folder() / name) / GIB, 1), "limit_gib": limit / GIB}
             for name, limit in CACHE_LIMITS_BYTES.items()
         },
-        "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("FRUITGAN_")},
+        "environment": {
+            name: "set, and not shown" if name in SECRETS else value
+            for name, value in sorted(os.environ.items())
+            if name.startswith("FRUITGAN_")
+        },
         "problems": problems,
     }
 

@@ -37,6 +37,7 @@ def test_doctor_tells_what_this_machine_can_do_and_which_names_cannot_be_used(
 ) -> None:
     monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path / "not" / "yet"))
     monkeypatch.setenv("FRUITGAN_OFFLINE", "1")
+    monkeypatch.setenv("FRUITGAN_AUTH", "ann:pear")
     install("rotten-plum", {"generators": {"rotten": "rotten_plum:rot"}}, "raise ImportError('no stone')")
     install("other-nets", {"generators": {"resnet-9": "other_nets:net"}}, version="7.0")
     found = run_json(capsys, "doctor")
@@ -44,6 +45,7 @@ def test_doctor_tells_what_this_machine_can_do_and_which_names_cannot_be_used(
     assert found["python"].endswith(f"({sys.executable})")
     assert 0 < found["cpu"]["cores"] <= (os.cpu_count() or 1)
     assert min(found["disk_free_gib"], found["cache_free_gib"]) > 0
+    assert "pear" not in found["environment"].pop("FRUITGAN_AUTH")
     assert found["environment"] == {"FRUITGAN_CACHE": str(tmp_path / "not" / "yet"), "FRUITGAN_OFFLINE": "1"}
     assert found["cache"] == found["environment"]["FRUITGAN_CACHE"]
     assert not (tmp_path / "not").exists()

@@ -234,6 +234,8 @@ def test_init_from_a_bundle_starts_with_its_generators(tiny: list[str], capsys: 
     for direction, arrays in expected.items():
         for name, array in arrays.items():
             np.testing.assert_allclose(weights[direction][name], array, rtol=0, atol=1e-20)
+    config = json.loads((Path(str(second["run"])) / "config.json").read_text())
+    assert config["init_sha256"] == bundles.weights_sha256(bundles.load(Path(str(first))))
     assert main([*tiny, "1", "--generator-option", "base_channels=8", "--init-from", str(first)]) == 2
     assert "its generator is mobile" in capsys.readouterr().err
 

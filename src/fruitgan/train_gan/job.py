@@ -273,6 +273,7 @@ class _Job:
             precision=plan.precision,
             seed=plan.seed,
         )
+        init = self.settings.init_from
         config = RunConfig(
             settings=asked,
             plan=plan,
@@ -282,6 +283,7 @@ class _Job:
             training_images=(len(datasets.a), len(datasets.b)),
             data_fingerprint=datasets.fingerprint,
             held_out_images=(len(datasets.held_out[0]), len(datasets.held_out[1])) if datasets.held_out else None,
+            init_sha256=None if init is None else bundles.weights_sha256(bundles.load(bundles.locate(init))),
             launch=ranks().launch,
         )
         return Run.create(self.settings.out / name, config, environment(device))

@@ -88,7 +88,8 @@ def _training_rows(config: RunConfig) -> Rows:
         ("random seed", str(plan.seed)),
     ]
     if config.settings.init_from:
-        rows.append(("started from", Path(config.settings.init_from).name))
+        known = f", SHA-256 {config.init_sha256[:SHORT_HASH]}" if config.init_sha256 else ""
+        rows.append(("started from", f"{Path(config.settings.init_from).name}{known}"))
     if teacher := _teacher(config):
         rows.append(("teacher", teacher))
     return rows

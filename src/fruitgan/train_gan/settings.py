@@ -186,6 +186,8 @@ class RunConfig:
     training_images: tuple[int, int]
     data_fingerprint: str
     held_out_images: tuple[int, int] | None = None
+    init_sha256: str | None = None
+    """Of the weights of `init_from`: a run it named may have trained on since."""
     launch: str | None = None
     """See `runs.run.LAUNCH`."""
     launch_began: float | None = None
