@@ -45,7 +45,7 @@ KINDS = (
     "trackers",
     "commands",
 )
-DOCSTRING = re.compile(r'^    """(.+?)(?:"""|$)', re.MULTILINE)
+DOCSTRING = re.compile(r'^    """(.+?)(?:"""|\n\s*\n)', re.MULTILINE | re.DOTALL)
 SUMMARIES = (
     *((f"{word} {{}}{end}", DOCSTRING) for word in ("def", "class") for end in "(:"),
     ("{} = ", re.compile(r'(?:help|summary)="(.+?)"')),
@@ -68,7 +68,7 @@ class Entry:
     def summary(self) -> str:
         """A line on what it is, read from its source text, since importing every module would take seconds; empty if not found.
 
-        That is the first line of the docstring of a function or a class, what `name = Thing(help="...")` or `summary="..."`
+        That is the first paragraph of the docstring of a function or a class, what `name = Thing(help="...")` or `summary="..."`
         says, or the text beside the name in a table.
         """
         module, _, attribute = self.target.partition(":")
@@ -76,7 +76,7 @@ class Entry:
         for beginning, words in SUMMARIES:
             at = source.find("\n" + beginning.format(attribute))
             if at >= 0 and (found := words.search(source, at)):
-                return found[1].strip()
+                return " ".join(found[1].split())
         return ""
 
 

@@ -198,14 +198,16 @@ ENGINE_HELP = "What runs the generator: torch or onnx; auto picks the fastest."
 Engine = Annotated[str, _machine("--engine auto|NAME", ENGINE_HELP, **names.registered("engines", "auto"))]
 GPU_HELP = "auto picks the best GPU or else the CPU, none is the CPU, a number is that GPU."
 Gpu = Annotated[str | None, _machine("--gpu auto|none|0", GPU_HELP, "auto", callback=_check_gpu)]
-GPUS_HELP = f"{GPU_HELP} Of several, 0,1 or all, each has a process of the training."
+GPUS_HELP = f"{GPU_HELP} 0,1 or all starts a process for each GPU."
 Gpus = Annotated[str | None, _machine("--gpu auto|none|0|0,1|all", GPUS_HELP, "auto", callback=_check_gpus)]
-PROCESSES_HELP = "Train in several processes on the CPU, with --threads each; the batch must divide among them."
+PROCESSES_HELP = "Train in N processes on the CPU, each with --threads; train-gan needs a --batch-size that N divides."
 Processes = Annotated[int | None, _machine("--processes N", PROCESSES_HELP, "1", min=1)]
 DEVICE_HELP = "The same as --gpu, in PyTorch's words."
 Device = Annotated[str | None, _machine("--device cpu|mps|cuda:1", DEVICE_HELP, callback=_check_device)]
 Seed = Annotated[int | None, _shared("--seed", "Random seed.", "0", min=0)]
-Deterministic = Annotated[bool, _machine("--deterministic", "Use only operations that give the same bits every time; slower.")]
+Deterministic = Annotated[
+    bool, _machine("--deterministic", "On a CPU: only operations that give the same bits every time; slower.")
+]
 THREADS_HELP = "CPU threads; auto picks the fastest here and now. The same seed gives the same bits at the same number."
 Threads = Annotated[str | None, _machine("--threads auto|N", THREADS_HELP, "auto")]
 Force = Annotated[bool, _machine("--force", "Train even where a step is estimated to take more memory than is free.")]
@@ -224,10 +226,10 @@ RESUME_AT = "Resume a run; without a name the newest unfinished. RUN@STEP with -
 ResumeAt = Annotated[str | None, _length("--resume [RUN[@STEP]]", RESUME_AT, **_any_run)]
 SAVE_DEFAULT = "once a minute, in at most 2% of the time"
 SaveEvery = Annotated[int | None, _length("--save-every STEPS", "A checkpoint and a bundle this often.", SAVE_DEFAULT, min=1)]
-RAY_HELP = "By actors of Ray: of the cluster with its head at HOST:PORT or (auto) around this machine, or alone of a local one."
+RAY_HELP = "By actors of Ray: of a new cluster on this machine, of the one that it is in (auto), or of the one at HOST:PORT."
 Ray = Annotated[str | None, _machine("--ray [HOST:PORT|auto]", RAY_HELP)]
 SHARD_HELP = (
-    "Only this part of the work, by a hash of each path: I of 0 to N-1; auto is a Slurm array's task, or RANK of WORLD_SIZE."
+    "Only part I of N (0 to N-1), chosen by a hash of each path; auto: by the Slurm array's task, or RANK and WORLD_SIZE."
 )
 Shard = Annotated[str | None, _machine("--shard I/N|auto", SHARD_HELP)]
 TRACK_HELP = "Show the run in tensorboard or wandb too; may be given twice."

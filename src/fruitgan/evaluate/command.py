@@ -67,12 +67,16 @@ def evaluate(
     ),
     weights: list[str] | None = option(
         "--weights [NAME=]FILE",
-        "The weights of inception, torchvision:NAME or timm:NAME where they lie here; once for each.",
+        "A file with the weights of one of --features (inception, torchvision:NAME, timm:NAME, clip:NAME, dinov2:NAME, "
+        "efficientnet-lite1); once for each.",
         "fetched",
     ),
-    quick: bool = option("--quick", "Fewer resamples and folds: coarser intervals, the same numbers.", default=False),
+    quick: bool = option(
+        "--quick", "Fewer resamples, three folds, no small-cnn, no robustness, no learning curve: coarser.", default=False
+    ),
     fail_above: list[str] | None = of_gates(
-        "--fail-above NUMBER=BOUND", "Exit code 5 if a number is higher: kid=0.05, r=0.8, accuracy=0.9."
+        "--fail-above NUMBER=BOUND",
+        "Exit code 5 if a number, as in evaluation.json, is higher: kid=0.05 (5.0 in the tables), r=0.8, accuracy=0.9.",
     ),
     fail_below: list[str] | None = of_gates("--fail-below NUMBER=BOUND", "Exit code 5 if a number is lower."),
     compare: list[str] | None = of_compare(
@@ -80,7 +84,9 @@ def evaluate(
         "Generators side by side, as in --compare RUN1 RUN2: bundles, runs, exported datasets or folders of images; held "
         "against the first, or against --fake-dir.",
     ),
-    data: str | None = of_compare("--data NAME|DIR", "What the bundles of --compare translate, and the real images."),
+    data: str | None = of_compare(
+        "--data NAME|DIR|hf:USER/NAME", "What the bundles of --compare translate, and the real images."
+    ),
     domains: str | None = of_compare("--domains A,B", "What the two domains of --data are called."),
     to: str | None = of_compare("--to DOMAIN", "The domain that the bundles of --compare translate to.", "the bundle's second"),
     count: int | None = of_compare(

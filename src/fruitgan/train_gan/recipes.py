@@ -145,7 +145,7 @@ lesson = replace(
         "augmentation": "crops from pictures half as large again: the teacher's answers cost no labels, so the images may vary",
         "optimizers": "a student learns from targets, which bears a higher rate and more momentum than a game does",
         "learning_rate": "down to 0 within the training, the averaged weights are the result",
-        "precision": "chosen for the machine: bf16 where there are instructions for it",
+        "precision": "chosen for the machine: bf16 where a product is faster in it",
     },
     objective=Part(name="distillation"),
     generator=Part(name="lite-u"),

@@ -17,7 +17,7 @@ SUBSETS, SUBSET_IMAGES = 100, 100
 
 
 class Kid(SetMetric):
-    """Binkowski et al. 2018: the unbiased U-statistic with a cubic polynomial kernel on all images.
+    """Squared MMD with a cubic polynomial kernel, unbiased, on all images (Binkowski et al. 2018).
 
     Its expectation is 0 for a perfect generator, whatever the number of images.
     """
@@ -38,9 +38,9 @@ class Kid(SetMetric):
 
 
 class Fid(SetMetric):
-    """Heusel et al. 2017, through the nuclear norm.
+    """The Frechet distance between Gaussians fitted to the features (Heusel et al. 2017, equation 6), by the nuclear norm.
 
-    The Frechet distance between Gaussians: the literature's number, but biased at few images; read it beside its floor.
+    The literature's number, but biased at few images; read it beside its floor.
     """
 
     name = "fid"
