@@ -19,6 +19,7 @@ from fruitgan.data.sources import SPLITS, Source, find_source, loose_source, mus
 from fruitgan.errors import DataError, FruitganError, UsageError, reason_of
 from fruitgan.files import new_folder
 from fruitgan.progress import OnProgress, silent
+from fruitgan.settings import Settings
 
 TINY_PX = 64
 """Images whose shorter side is below this hold little to learn from."""
@@ -26,7 +27,7 @@ FEW_IMAGES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckSettings:
+class CheckSettings(Settings):
     """What to look at: `data` is a name or a folder, or else `data_a` and `data_b` are two folders."""
 
     data: str | None = None
@@ -201,7 +202,7 @@ def _count(number: int, noun: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitSettings:
+class SplitSettings(Settings):
     """Which images to cut a test split off, and where to; `folder` holds a folder a domain, or else there are the two."""
 
     out: Path
@@ -213,6 +214,7 @@ class SplitSettings:
     """Whether the files are copied and not linked to."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.test_fraction < 1:
             raise UsageError(f"--test-fraction {self.test_fraction}: expected a number between 0 and 1")
         if self.folder is not None and (self.data_a or self.data_b):

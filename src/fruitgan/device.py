@@ -175,15 +175,26 @@ class LivingTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-
         self.peak_bytes = max(self.peak_bytes, self._bytes)
 
 
-def be_deterministic(device: torch.device) -> None:
-    """Allow torch only kernels that give the same bits every time.
+def own_randomness(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Weights and dropout are drawn from torch's own generator; after this it is given back as it was."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], device_type="cuda")
+
+
+@contextlib.contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Allow torch only kernels that give the same bits every time, until the block ends.
 
     Raises:
         EnvironmentProblem: not on a GPU, where the gradient of reflected padding has no such kernel.
     """
     if device.type != "cpu":
         raise EnvironmentProblem(f"--deterministic: torch has not all that it takes on {device.type}; use --gpu none with it")
+    before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def has_fast_bf16(device: torch.device) -> bool:

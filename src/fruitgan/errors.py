@@ -122,5 +122,5 @@ def about_address(text: str) -> str | None:
     """What to do where a web address stands for a file or a folder; None where it is none."""
     if not re.match(r"(https?|ftp|s3|gs|file)://", text, flags=re.IGNORECASE):
         return None
-        how = f" (curl -LO {shlex.quote(text)})" if text.lower().startswith(("http", "ftp")) else ""
+    how = f" (curl -LO {shlex.quote(text)})" if text.lower()[:4] in ("http", "ftp:") else ""
     return f"an address, which is not opened here; fetch it first{how} and give the file's path"

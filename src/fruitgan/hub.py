@@ -16,7 +16,7 @@ from fruitgan.console.options import argument, option
 from fruitgan.errors import DataError, EnvironmentProblem, FruitganError, UsageError, reason_of
 from fruitgan.machine import is_offline
 from fruitgan.progress import Note, OnProgress, silent
-from fruitgan.settings import RUNS
+from fruitgan.settings import RUNS, Settings
 
 if TYPE_CHECKING:
     from fruitgan.bundle import Bundle
@@ -51,7 +51,7 @@ def push(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PushSettings:
+class PushSettings(Settings):
     """What to push, and where to."""
 
     bundle: str

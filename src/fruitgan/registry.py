@@ -68,8 +68,8 @@ class Entry:
     def summary(self) -> str:
         """A line on what it is, read from its source text, since importing every module would take seconds; empty if not found.
 
-        That is the first paragraph of the docstring of a function or a class, what `name = Thing(help="...")` or `summary="..."`
-        says, or the text beside the name in a table.
+        That is the first paragraph of the docstring of a function or a class, what `name = Thing(help="...")` or
+        `summary="..."` says, or the text beside the name in a table.
         """
         module, _, attribute = self.target.partition(":")
         source = _source(module)

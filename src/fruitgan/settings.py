@@ -1,4 +1,4 @@
-"""Settings as data: frozen dataclasses to JSON and back, every key and type checked; JSON from strangers, strictly read."""
+"""Settings as data: frozen dataclasses that check their types, to JSON and back; JSON from strangers, strictly read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -31,6 +31,24 @@ LARGEST_INTEGER = 2**64
 LARGEST_TOML_BYTES = 1 << 20
 LARGEST_JSON_BYTES = 8 << 20
 """Some hundred times what a run of ours writes."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a job is asked for: each field has the type that it says, or what means the same.
+
+    A `str` may stand for a `Path` and the other way round, one thing alone for a tuple of such, numpy's numbers for Python's.
+    """
+
+    def __post_init__(self) -> None:
+        """Raises: UsageError, naming the field, for a value of another kind."""
+        for name, kind in typing.get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            value = value.item() if hasattr(value, "item") else value
+            if typing.get_args(kind)[1:] == (Ellipsis,):
+                alone = isinstance(value, str) or not isinstance(value, Iterable)
+                value = (value,) if alone else tuple(value)
+            object.__setattr__(self, name, _convert(kind, value, f"{type(self).__name__}.{name}"))
 
 
 def to_json(value: Any) -> Any:
@@ -182,7 +200,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if kind is Any:
         return value
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _convert_dataclass(kind, value, where)
+        return value if isinstance(value, kind) else _convert_dataclass(kind, value, where)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(arguments, value, where)
     if origin is typing.Literal:
@@ -199,8 +217,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return {key: _convert(arguments[1], entry, f"{where}.{key}") for key, entry in value.items()}
     if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
         return float(value)
-    if kind is Path and isinstance(value, str):
-        return Path(value)
+    if (kind is Path and isinstance(value, str)) or (kind is str and isinstance(value, Path)):
+        return kind(value)
     if kind is not float and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     name = {float: "a finite number", type(None): "nothing"}.get(kind, kind.__name__)
@@ -225,7 +243,9 @@ def _convert_dataclass(kind: type, value: Any, where: str) -> Any:
 
 
 def _convert_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    """As the first of the kinds that fits. Raises: UsageError, what the first says."""
+    """As it is, or as the first of the kinds that fits. Raises: UsageError, what the first says."""
+    if type(value) in kinds:
+        return value
     problems = []
     for kind in kinds:
         try:

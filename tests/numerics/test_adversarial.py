@@ -166,3 +166,14 @@ def test_an_untouched_pool_has_a_state_of_its_own() -> None:
     pool.settle(UNDO)
     pool.restore({"count": 0})
     assert torch.equal(pool.query(fakes(0, 1), torch.zeros(1, 2)), fakes(0, 1))
+
+
+def test_a_map_alone_is_one_scale() -> None:
+    logits = torch.randn(4, 1, 5, 5)
+    assert generator_loss("lsgan", logits) == generator_loss("lsgan", [logits])
+    assert discriminator_loss("hinge", logits, logits) == discriminator_loss("hinge", [logits], [logits])
+
+
+def test_a_pool_of_none_shows_what_it_is_given() -> None:
+    fakes = torch.randn(2, 3, 4, 4)
+    assert torch.equal(ReplayBuffer(0).query(fakes, torch.rand(2, 2)), fakes)

@@ -208,3 +208,8 @@ def test_constant_and_until_are_what_they_say() -> None:
 def test_a_schedule_that_does_not_rise_within_0_to_1_is_refused(begin: float, finish: float) -> None:
     with pytest.raises(UsageError, match="must rise within 0 to 1"):
         Schedule(start=1.0, end=0.0, begin=begin, finish=finish)
+
+
+def test_an_average_without_its_weight_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="begin_step"):
+        EMA({"net": nn.Linear(1, 1)}, 0.9).update(torch.ones(()))

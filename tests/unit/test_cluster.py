@@ -140,7 +140,7 @@ def test_a_node_that_is_lost_on_the_way_changes_nothing(pictures: Path, nodes: A
     assert there.outputs == tuple(path.replace("here", "there", 1) for path in here.outputs)
     assert list(Path().rglob(".*")) == []
     assert same_files("here", "there")
-    assert [json.loads(line)["path"] for line in Path("failed.jsonl").read_text().splitlines()] == [here.failed[0].path]
+    assert [json.loads(line)["path"] for line in Path("there.failed.jsonl").read_text().splitlines()] == [here.failed[0].path]
     Path("there/0003.png").unlink()
     again = run("in", output="there", ray="auto")
     assert (again.translated, again.outputs, again.failed) == (1, there.outputs, there.failed)
@@ -165,7 +165,7 @@ def test_shards_in_and_out_of_an_object_store_are_those_of_a_folder(pictures: Pa
     assert (there.translated, len(there.failed), there.exit_code) == (here.translated, 1, 3) == (39, 1, 3)
     for path in Path("here").iterdir():
         assert files.cat_file(f"fruit/made/{path.name}") == path.read_bytes()
-    assert json.loads(files.cat_file("fruit/failed.jsonl"))["path"] == "s3://fruit/shards/part-0.tar/in/0007.png"
+    assert json.loads(files.cat_file("fruit/made.failed.jsonl"))["path"] == "s3://fruit/shards/part-0.tar/in/0007.png"
     assert run("s3://fruit/shards/*.tar", output="s3://fruit/made", ray="auto").translated == 0
     files.put("in/deeper", "fruit/in", recursive=True)
     assert run("s3://fruit/in", output="s3://fruit/out").translated == 100
@@ -223,7 +223,7 @@ def test_a_picture_that_kills_is_a_row_of_those_that_failed(
 
     monkeypatch.setattr(job, "built", deadly)
     there = run("in/000*.png", output="there", ray="auto")
-    failed = [json.loads(line) for line in Path("failed.jsonl").read_text().splitlines()]
+    failed = [json.loads(line) for line in Path("there.failed.jsonl").read_text().splitlines()]
     assert {Path(row["path"]).name: row["reason"] for row in failed}.keys() == {"0003.png", "0007.png"}
     assert (there.translated, there.exit_code, len(list(Path("there").iterdir()))) == (8, 3, 8)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -304,3 +306,56 @@ def test_torch_on_a_cpu_serves_several_threads_at_once_and_leaves_torchs_number_
             assert pool.submit(torch.get_num_threads).result() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.full((1, 64, 64, 3), 128, np.float32),
+        np.full((1, 64, 64, 3), -0.5, np.float32),
+        np.full((1, 64, 64, 3), np.nan, np.float32),
+        np.zeros((1, 64, 64, 3), np.uint8),
+        np.zeros((1, 3, 64, 64), np.float32),
+        np.zeros((64, 64, 3), np.float32),
+        np.zeros((0, 64, 64, 3), np.float32),
+    ],
+)
+def test_what_is_no_picture_of_the_contract_is_refused_and_not_translated(engine: str, images: Any) -> None:
+    found = shipped()
+    with pytest.raises(UsageError, match="float32 in"):
+        engines.get(engine)(generator=found.card.generator, weights=found.weights["a2b"], gpu="none").translate(images)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_a_side_that_does_not_fit_is_named(engine: str) -> None:
+    found = shipped()
+    with pytest.raises(DataError, match="130 x 129 px do not fit"):
+        engines.get(engine)(generator=found.card.generator, weights=found.weights["a2b"], gpu="none").translate(
+            np.zeros((1, 129, 130, 3), np.float32)
+        )
+
+
+def test_a_large_scale_runs_through_torch_which_has_tiles() -> None:
+    found = shipped()
+    names = [engine_name("auto", found.card.generator, found.weights["a2b"], scale=scale, gpu="none") for scale in (1024, 1025)]
+    assert names == ["onnx", "torch"]
+
+
+def test_a_cache_that_cannot_be_written_is_said_before_a_graph_is_exported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FRUITGAN_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(onnx_engine, "obtain_graph", Mock(side_effect=AssertionError))
+    choice, weights = generator_of("mobile", base_channels=8)
+    notes: list[Note] = []
+    assert engine_name("auto", choice, weights, gpu="none", tell=notes.append) == "torch"
+    assert "cannot be written" in notes[-1].text
+
+
+def test_onnxruntime_tells_its_makers_nothing(tmp_path: Path) -> None:
+    program = "from fruitgan.engines import onnx_engine; import onnxruntime"
+    clean = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run([sys.executable, "-c", program], env=clean | {"HOME": str(tmp_path)}, check=True)
+    assert list(tmp_path.iterdir()) == []

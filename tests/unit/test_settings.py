@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 
 from fruitgan.errors import UsageError
-from fruitgan.settings import from_json, to_json
+from fruitgan.settings import Settings, from_json, to_json
 
 ABSENT = object()
 
@@ -91,3 +93,32 @@ def test_what_is_no_table_or_has_no_json_form_is_refused() -> None:
         from_json(Outer, [1, 2])
     with pytest.raises(TypeError, match="set"):
         to_json({1, 2})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked(Settings):
+    sources: tuple[str, ...] = ()
+    out: Path = Path("out")
+    bundle: str | None = None
+    place: Path | str = "here"
+    kind: Literal["a", "b"] = "a"
+    size: int | None = None
+    rate: float = 1.0
+    pair: tuple[str, str] | None = None
+
+
+def test_what_means_the_same_is_taken_for_it() -> None:
+    asked = Asked(sources="one.png", out="there", bundle=Path("b"), size=np.int64(3), rate=2, pair=["x", "y"])  # type: ignore[arg-type]
+    assert asked == Asked(sources=("one.png",), out=Path("there"), bundle="b", size=3, rate=2.0, pair=("x", "y"))
+    assert type(asked.size) is int
+    assert Asked(sources=Path("a.png")).sources == Asked(sources=iter(["a.png"])).sources == ("a.png",)  # type: ignore[arg-type]
+    assert Asked(place="s3://a/b").place == "s3://a/b"  # and no path, which would have one slash
+    assert isinstance(Asked(place=Path("a")).place, Path)
+
+
+@pytest.mark.parametrize(
+    "given", [{"size": "3"}, {"size": True}, {"kind": "c"}, {"pair": ("x",)}, {"rate": math.nan}, {"out": 3}, {"sources": (1,)}]
+)
+def test_another_kind_of_value_is_refused_by_the_fields_name(given: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=rf"^Asked\.{next(iter(given))}"):
+        Asked(**given)

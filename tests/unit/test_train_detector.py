@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from fruitgan.data.labelled import read_folders
+from fruitgan.device import own_randomness
 from fruitgan.errors import DataError, FruitganError
 from fruitgan.networks.contracts import detectors
 from fruitgan.progress import Event, Progress
@@ -31,7 +32,7 @@ from fruitgan.train_detector.detector import (
     size_notes,
     squashed,
 )
-from fruitgan.train_detector.fit import Training, fit, own_randomness
+from fruitgan.train_detector.fit import Training, fit
 from fruitgan.train_detector.job import train_detector
 from fruitgan.train_detector.protocols import grouped_split
 from fruitgan.train_detector.settings import FitSettings, TrainDetectorResult, TrainDetectorSettings

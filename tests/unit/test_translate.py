@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from toy_bundles import Negative, save_toy
 from fruitgan import bundle as bundles
 from fruitgan.engines.contracts import Images, engines
 from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.parallel import Shard
 from fruitgan.translate.job import TranslateResult, TranslateSettings, translate
 from fruitgan.translate.pictures import read_mark
 
@@ -384,3 +387,30 @@ class TestDirection:
         for value in values:
             with pytest.raises(UsageError):
                 TranslateSettings(**{"sources": ("a.png",), name: value})
+
+
+def test_a_result_is_no_shard_where_its_source_is_none(run: Run) -> None:
+    save_noise(Path("in/apple.png"))
+    for source, output in (("in/apple.png", "out.tar"), ("some.tar", "out.png")):
+        with tarfile.open("some.tar", "w") as tar:
+            tar.add("in/apple.png")
+        with pytest.raises(UsageError, match="shard"):
+            run(source, output=output)
+    assert not Path("out.tar").exists()
+
+
+@pytest.mark.parametrize("text", ["5,1", "1,1", "nan,1", "0,inf", "x"])
+def test_a_range_of_values_that_is_none_is_refused(run: Run, text: str) -> None:
+    save_noise(Path("in/apple.png"))
+    with pytest.raises(UsageError, match="--value-range"):
+        run("in", value_range=text)
+
+
+def test_parts_of_two_outputs_beside_each_other_keep_their_failures_apart(run: Run) -> None:
+    save_noise(Path("in/apple.png"))
+    Path("in/broken.png").write_bytes(Path("in/apple.png").read_bytes()[:60])
+    run("in", output="res/one", shard=Shard(0, 1))
+    run("in/apple.png", output="res/two", shard=Shard(0, 1))
+    rows = Path("res/one.failed-0-of-1.jsonl").read_text().splitlines()
+    assert [json.loads(row)["path"] for row in rows] == ["in/broken.png"]
+    assert Path("res/two.failed-0-of-1.jsonl").read_text() == ""

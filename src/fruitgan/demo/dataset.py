@@ -16,6 +16,7 @@ from fruitgan.demo import fruit
 from fruitgan.errors import UsageError
 from fruitgan.files import make_once, new_folder
 from fruitgan.progress import Note, OnProgress, Progress, silent
+from fruitgan.settings import Settings
 
 LARGEST_DRAWN_PX = 4096
 FIRST_TEST_INDEX = 1_000_000_000
@@ -23,7 +24,7 @@ FIRST_TEST_INDEX = 1_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawSettings:
+class DrawSettings(Settings):
     """Drawn apples and oranges: so many of each for training and for test."""
 
     out: Path = Path("fruit")
@@ -33,6 +34,7 @@ class DrawSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.train_count < 1 or self.test_count < 0:
             raise UsageError(f"cannot draw {self.train_count} training and {self.test_count} test images: use 1 and 0 or more")
         if not fruit.MINIMUM_SIZE_PX <= self.size_px <= LARGEST_DRAWN_PX:

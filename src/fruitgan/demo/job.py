@@ -21,7 +21,7 @@ from fruitgan.images import Pixels
 from fruitgan.progress import Event, Note, OnProgress, Progress, duration, silent
 from fruitgan.report.page import grid, inline_images, render
 from fruitgan.runs.run import Run
-from fruitgan.settings import to_json
+from fruitgan.settings import Settings, to_json
 from fruitgan.train_detector.job import train_detector
 from fruitgan.train_detector.settings import TrainDetectorSettings
 from fruitgan.train_gan.curves import Story, loss_panels
@@ -50,7 +50,7 @@ QUICK = Size(image_px=48, train_images=40, test_images=30, steps=60, detector="s
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoSettings:
+class DemoSettings(Settings):
     out: Path = OUT
     quick: bool = False
     seed: int = 0

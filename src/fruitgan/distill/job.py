@@ -31,7 +31,7 @@ from fruitgan.networks.weights import build_for
 from fruitgan.progress import Listener, OnProgress, Progress, silent
 from fruitgan.report.page import png_bytes
 from fruitgan.runs.run import CONFIG, Run
-from fruitgan.settings import to_json
+from fruitgan.settings import Settings, to_json
 from fruitgan.train_detector.protocols import too_few
 from fruitgan.train_gan.job import train_gan
 from fruitgan.train_gan.page import training_report
@@ -74,7 +74,7 @@ class Gate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillSettings:
+class DistillSettings(Settings):
     """The teacher, and how the student is trained."""
 
     teacher: str | None = None

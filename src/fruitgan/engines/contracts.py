@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from fruitgan.errors import FruitganError
+from fruitgan.errors import FruitganError, UsageError
 from fruitgan.machine import cores
 from fruitgan.registry import Choice, Registry
 from fruitgan.settings import Precision
@@ -21,6 +21,8 @@ Images = NDArray[np.float32]
 """[N, H, W, 3] float32 in [0, 1], sRGB."""
 Weights = Mapping[str, NDArray[Any]]
 """A generator's tensors by parameter name."""
+LARGE_PIXELS = 1 << 20
+"""More of them in a call may need tiles, which the engine torch alone has."""
 FEW_IMAGES = 12
 """Fewer than these go one after the other, each with all cores: threads would not make good what they cost."""
 MOST_WORKERS = 8
@@ -36,9 +38,10 @@ class Engine(ABC):
     def translate(self, images: Images) -> Images:
         """[N, H, W, 3] in [0, 1] to the same shape and range; H and W must fit the generator's size rule.
 
-        What the generator gives outside of the range is clipped.
+        What the generator gives outside of the range is clipped. For pictures of any size see `padding.translate_pixels`.
 
         Raises:
+            UsageError: no float32 array of this shape and range.
             FruitganError: no memory left for images of this size, or the generator gave numbers that are not finite.
         """
 
@@ -70,6 +73,17 @@ engines: Registry[EngineBuilder] = Registry("engines")
 def worker_count(images: int) -> int:
     """How many images are worked on at the same time."""
     return 1 if images < FEW_IMAGES else min(cores(), MOST_WORKERS)
+
+
+def checked(images: Any) -> Images:
+    """The images, if they are what an engine takes. Raises: UsageError if not, with what they are."""
+    what = "an engine takes [N, H, W, 3] float32 in [0, 1]"
+    if not isinstance(images, np.ndarray) or images.dtype != np.float32 or images.ndim != 4 or images.shape[3] != 3:
+        found = f"{list(images.shape)} {images.dtype}" if isinstance(images, np.ndarray) else type(images).__name__
+        raise UsageError(f"{what}, not {found}")
+    if not images.size or not 0 <= images.min() <= images.max() <= 1:
+        raise UsageError(f"{what}, not from {images.min():g} to {images.max():g}" if images.size else f"{what}; here is none")
+    return images
 
 
 def finite(images: NDArray[Any]) -> Images:

@@ -20,9 +20,20 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from fruitgan.engines.contracts import Engine, Images, Machine, Weights, engines, finite, out_of_memory, worker_count
-from fruitgan.errors import DataError, FruitganError, UsageError, is_out_of_memory, needing
-from fruitgan.files import write_atomically
+from fruitgan.engines.contracts import (
+    LARGE_PIXELS,
+    Engine,
+    Images,
+    Machine,
+    Weights,
+    checked,
+    engines,
+    finite,
+    out_of_memory,
+    worker_count,
+)
+from fruitgan.errors import DataError, FruitganError, UsageError, is_out_of_memory, needing, reason_of
+from fruitgan.files import check_writable, write_atomically
 from fruitgan.machine import cache_folder, cores, may_have_gpu
 from fruitgan.progress import Note, OnProgress, silent
 from fruitgan.registry import OWN_PACKAGE, Choice, Registry
@@ -107,11 +118,13 @@ class OnnxEngine(Engine):
 
     def translate(self, images: Images) -> Images:
         made: NDArray[Any]
+        given = np.ascontiguousarray(checked(images))
         try:
-            (made,) = self.session.run([OUTPUT], {INPUT: np.ascontiguousarray(images)})
+            (made,) = self.session.run([OUTPUT], {INPUT: given})
         except Exception as error:  # onnxruntime has classes of its own, and none of them says "memory"
             if not is_out_of_memory(error) and not is_out_of_memory(RuntimeError(str(error))):
-                raise
+                height, width = images.shape[1:3]
+                raise DataError(f"{width} x {height} px do not fit the generator ({reason_of(error)})") from error
             or_else = ", or use --engine torch, which cuts a large picture into tiles"
             raise out_of_memory(images, or_else=or_else) from error
         return finite(made)
@@ -149,7 +162,7 @@ def engine_name(
 ) -> str:
     """The name of the engine, where `auto` is asked for the fastest.
 
-    torch where a GPU was asked for or may be here, for bf16 and for the scale `native` (torch alone has them); else onnx.
+    torch where a GPU was asked for or may be here, for bf16 and for large scales (torch alone has tiles); else onnx.
 
     The latter if the generator's graph ships, is in the cache, or can be exported into it now, of which `tell` gets a note.
     """
@@ -157,7 +170,8 @@ def engine_name(
         return wanted
     gpu, device = machine.get("gpu"), machine.get("device")
     on_cpu = device == "cpu" or gpu == "none" or (device is None and gpu in (None, AUTO) and not may_have_gpu())
-    if not on_cpu or machine.get("precision") == "bf16" or scale == "native":
+    is_large = scale == "native" or (isinstance(scale, int) and scale**2 > LARGE_PIXELS)
+    if not on_cpu or machine.get("precision") == "bf16" or is_large:
         return "torch"
     if find_graph(generator) is not None:
         return "onnx"
@@ -166,6 +180,7 @@ def engine_name(
         return "torch"
     tell(Note(f"exporting the generator {generator.name} as an ONNX graph into the cache, once"))
     try:
+        check_writable(_cached(generator).parent)
         obtain_graph(generator, weights)
     except FruitganError as error:
         tell(Note(f"{generator.name} runs through torch: {error}"))

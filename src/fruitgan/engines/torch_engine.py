@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fruitgan.device import autocast, choose_device, freed_memory_returned, keep_freed_memory
-from fruitgan.engines.contracts import Engine, Images, Machine, Weights, finite, out_of_memory
+from fruitgan.engines.contracts import LARGE_PIXELS, Engine, Images, Machine, Weights, checked, finite, out_of_memory
 from fruitgan.engines.tiles import Reach, in_tiles, reach_of, tile_px
 from fruitgan.errors import DataError, is_out_of_memory
 from fruitgan.images import signed_from_unit, unit_from_signed
@@ -23,7 +23,6 @@ from fruitgan.networks.weights import build_for
 from fruitgan.registry import Choice
 from fruitgan.settings import Precision
 
-LARGE_PIXELS = 1 << 20
 """Up to here nobody asks how much memory there is."""
 MEMORY_SHARE = 0.5
 """Of the spare memory: others need some too, and the picture itself is held several times."""
@@ -49,9 +48,11 @@ class TorchEngine(Engine):
             keep_freed_memory()
 
     def translate(self, images: Images) -> Images:
-        count, height, width = images.shape[:3]
+        count, height, width = checked(images).shape[:3]
         if not self.network.size_rule.accepts(height, width):
-            raise DataError(f"{width} x {height} px do not fit the generator; the sizes on the bundle's card are wrong")
+            rule = self.network.size_rule
+            sizes = f"{rule.minimum_px} px or more, in multiples of {rule.multiple_of_px}"
+            raise DataError(f"{width} x {height} px do not fit the generator: {sizes}")
         try:
             if not self.concurrent or count * height * width > LARGE_PIXELS:
                 with self._turn:  # one at a time, for each may take all the room there is

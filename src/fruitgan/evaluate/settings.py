@@ -10,6 +10,7 @@ from pathlib import Path
 from fruitgan.errors import UsageError
 from fruitgan.images import Fit
 from fruitgan.progress import Event
+from fruitgan.settings import Settings
 
 OUT = Path("runs/evaluate")
 DEFAULT_FEATURES = ("fruit-embed", "random", "colour")
@@ -40,7 +41,7 @@ def takes_weights(features: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateSettings:
+class EvaluateSettings(Settings):
     """Which images to evaluate, against which, and by what."""
 
     fake_dir: Path | str
@@ -80,6 +81,7 @@ class EvaluateSettings:
     device: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for what, names in (("--features", self.features), ("--metrics", self.metrics)):
             if not names:
                 raise UsageError(f"{what}: give at least one")
@@ -113,7 +115,7 @@ class EvaluateSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareSettings:
+class CompareSettings(Settings):
     """Whose images are compared, and for bundles of what they are made."""
 
     runs: tuple[str, ...]
@@ -128,6 +130,7 @@ class CompareSettings:
     """For bundles: the side of their images; None: that of their training, the smallest of them where they differ."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.runs) < 2:
             raise UsageError("--compare: give at least two, as in --compare RUN1 RUN2")
         if len(set(self.runs)) < len(self.runs):

@@ -16,13 +16,14 @@ from fruitgan.images import Pixels
 from fruitgan.parallel import in_order
 from fruitgan.progress import Note, OnProgress, Progress, silent
 from fruitgan.runs.resume import locate_detector
+from fruitgan.settings import Settings
 from fruitgan.train_detector.detector import BATCH_SIZE, DetectorCard, answers, load_detector, squashed
 from fruitgan.train_detector.seen import header_of
 from fruitgan.train_detector.settings import OUT
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectSettings:
+class DetectSettings(Settings):
     """Which pictures, and by which detector."""
 
     pictures: tuple[str, ...]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from fruitgan import randomness
 from fruitgan.data.augment import Augmentation, augmentations
+from fruitgan.device import own_randomness
 from fruitgan.distributed import ranks
 from fruitgan.errors import FruitganError, UsageError
 from fruitgan.networks.contracts import Detector, LinearDetector, detectors
@@ -76,11 +76,6 @@ def fit(
         for _ in training.run():
             pass
         return training.detector, training.load_best()
-
-
-def own_randomness(device: torch.device) -> AbstractContextManager[None]:
-    """Weights and dropout are drawn from torch's own generator; after this it is given back as it was."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], device_type="cuda")
 
 
 @dataclass

@@ -16,7 +16,7 @@ import fruitgan
 from fruitgan.data.augment import augmentations
 from fruitgan.data.labelled import LabelledImage, read_dataset
 from fruitgan.data.preprocessing import AS_USUAL, with_found_range
-from fruitgan.device import choose_device, chosen_threads, shared_threads, using_threads
+from fruitgan.device import choose_device, chosen_threads, own_randomness, shared_threads, using_threads
 from fruitgan.distributed import own_gpu, own_threads, ranks
 from fruitgan.errors import DataError, FruitganError, UsageError
 from fruitgan.files import write_atomically
@@ -40,7 +40,7 @@ from fruitgan.train_detector.detector import (
     size_notes,
     sizes_of,
 )
-from fruitgan.train_detector.fit import Training, fitting_augmentation, own_randomness
+from fruitgan.train_detector.fit import Training, fitting_augmentation
 from fruitgan.train_detector.page import write_report
 from fruitgan.train_detector.protocols import PROTOCOLS, Split, explained
 from fruitgan.train_detector.regression import Round

@@ -14,7 +14,7 @@ from fruitgan.errors import DataError, UsageError, shown
 from fruitgan.registry import Choice, suggestion
 from fruitgan.runs.resume import METRICS, changed_settings, merged_settings
 from fruitgan.runs.run import CONFIG, LAUNCH, Run, check_name
-from fruitgan.settings import to_json, typed
+from fruitgan.settings import Settings, to_json, typed
 from fruitgan.train_detector.calibration import Verdict
 from fruitgan.train_detector.protocols import PROTOCOLS
 
@@ -38,7 +38,7 @@ STEPS_PER_EPOCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitSettings:
+class FitSettings(Settings):
     """How a detector is trained; batch size, learning rate and epsilon are the lab report's."""
 
     epochs: int = 100
@@ -53,6 +53,7 @@ class FitSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, least in (("epochs", 1), ("patience", 1), ("batch_size", 2), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and not least <= value < 2**63:
@@ -65,7 +66,7 @@ class FitSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainDetectorSettings:
+class TrainDetectorSettings(Settings):
     """None means: what a resumed run has, else the default, what the detector says, or what suits the images."""
 
     data: Path | None = None
@@ -91,6 +92,7 @@ class TrainDetectorSettings:
     track: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.data is None and self.resume is None:
             raise UsageError(
                 "which images? Give --data DIR, a folder with predicted and origins (fruitgan export-dataset makes one)"

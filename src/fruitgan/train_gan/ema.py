@@ -84,7 +84,10 @@ def decay_after(updates: int, ema_decay: float) -> float:
 
 
 class EMA:
-    """Exponential moving average of networks' weights (Yazici et al. 2019; Karras et al. 2018); buffers are copied."""
+    """Exponential moving average of networks' weights (Yazici et al. 2019; Karras et al. 2018); buffers are copied.
+
+    Each step: `begin_step()`, the optimisers' steps, `update(ok)`. `networks` then has the averages.
+    """
 
     def __init__(self, networks: Mapping[str, nn.Module], ema_decay: float) -> None:
         self.networks = {name: copy.deepcopy(network).requires_grad_(False).eval() for name, network in networks.items()}
@@ -105,6 +108,8 @@ class EMA:
     @torch.no_grad()
     def update(self, ok: Tensor) -> None:
         """averaged <- averaged + (1 - decay) ok (trained - averaged); `ok` is a scalar, 0 where the step does not count."""
+        if not self.updates:
+            raise RuntimeError("begin_step() comes before update(): it says how much the step counts")
         weight = ok.to(self._weight.dtype) * self._weight
         # Not _foreach_lerp_: that reads the weight back to the host.
         ways = torch._foreach_sub(self._trained, self._averaged)

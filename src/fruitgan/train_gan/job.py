@@ -18,7 +18,7 @@ from fruitgan import bundle as bundles
 from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.preprocessing import with_found_range
 from fruitgan.data.sources import Source, find_source
-from fruitgan.device import Threads, be_deterministic, choose_device, shared_threads, using_threads
+from fruitgan.device import Threads, choose_device, deterministic, own_randomness, shared_threads, using_threads
 from fruitgan.distributed import own_gpu, own_threads, ranks
 from fruitgan.errors import DataError, UsageError, is_out_of_memory
 from fruitgan.progress import Listener, Note, OnProgress
@@ -137,8 +137,9 @@ class _Job:
 
     def _train(self) -> TrainGanResult:
         device = choose_device(own_gpu(self.settings.gpu, self.settings.device), self.settings.device)
+        self.stack.enter_context(own_randomness(device))
         if self.settings.deterministic:
-            be_deterministic(device)
+            self.stack.enter_context(deterministic(device))
         is_new, tell = self.run is None, self.listener.tell
         trackers = Trackers(self.settings.track if ranks().is_first else (), self.listener, is_new)
         plan = make_plan(self.settings, device) if self.run is None else _resumed_plan(self.run, self.settings)

@@ -177,7 +177,7 @@ def resolve_recipe(
 
 
 def changed_recipe(
-    recipe: Recipe, changes: Mapping[str, str], learning_rate: float | None = None, cycle_weight: str | None = None
+    recipe: Recipe, changes: Mapping[str, Any], learning_rate: float | None = None, cycle_weight: str | None = None
 ) -> Recipe:
     """The recipe with changes on top, as `resolve_recipe` says; a field that changed loses its reason.
 
@@ -188,7 +188,7 @@ def changed_recipe(
     table = to_json(recipe)
     for key, text in changes.items():
         what = f"--set {key}={text}"
-        _put(table, tuple(key.split(".")), _toml_value(text), what)
+        _put(table, tuple(key.split(".")), _toml_value(text) if isinstance(text, str) else text, what)
         try:
             from_json(Recipe, table, "recipe")
         except UsageError as error:

@@ -17,7 +17,7 @@ from fruitgan.images import Fit
 from fruitgan.registry import Choice
 from fruitgan.runs.resume import merged_settings
 from fruitgan.runs.run import CONFIG, Run, check_name
-from fruitgan.settings import Precision, typed
+from fruitgan.settings import Precision, Settings, typed
 from fruitgan.train_gan.recipe import LENGTHS, Recipe
 
 OUT = Path("runs/train-gan")
@@ -30,7 +30,7 @@ DEFAULTS: Mapping[str, Any] = {"sample_every": 500, "log_every": 25, "keep": 2, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainGanSettings:
+class TrainGanSettings(Settings):
     """None means: what the recipe says, or what suits the machine."""
 
     data: str | None = None
@@ -45,8 +45,9 @@ class TrainGanSettings:
     """How rectangles become squares."""
     recipe: str | None = None
     """A name, or a TOML file."""
-    recipe_changes: Mapping[str, str] = field(default_factory=dict)
-    """Fields of the recipe by dotted name (`--set`); a resumed run may change those that only affect later steps."""
+    recipe_changes: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the recipe by dotted name, as values or as texts of `--set`; a resumed run may change what only affects later
+    steps."""
     learning_rate: float | None = None
     """Of the generators; the discriminators' keeps its ratio to it."""
     cycle_weight: str | None = None
@@ -97,6 +98,7 @@ class TrainGanSettings:
     profile: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         counts = dict.fromkeys((*INTERVALS, "threads", "batch_size", "epochs", "steps"), 1)
         for name, least in {"image_size": 8, **counts}.items():
             value = getattr(self, name)

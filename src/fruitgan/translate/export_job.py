@@ -26,7 +26,7 @@ from fruitgan.files import check_writable, file_sha256, write_atomically
 from fruitgan.images import Pixels, resize
 from fruitgan.progress import Note, OnProgress, Progress, silent
 from fruitgan.registry import Choice
-from fruitgan.settings import to_json
+from fruitgan.settings import Settings, to_json
 from fruitgan.translate.job import BundleSettings, choose_direction
 
 MOST_LEVELS_APART = 1
@@ -49,6 +49,7 @@ class ExportModelSettings(BundleSettings):
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.format != "onnx" and (self.dtype != "fp32" or self.pictures is not None):
             raise UsageError(f"--format {self.format} is the weights as they are; --dtype and --pictures are for onnx")
 
@@ -206,7 +207,7 @@ def levels_apart(one: Pixels, other: Pixels) -> dict[str, float]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportSettings:
+class ImportSettings(Settings):
     """Which files of the reference code, what is in them, and where to."""
 
     files: tuple[Path, ...]
@@ -219,6 +220,7 @@ class ImportSettings:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 <= len(self.files) <= 2:
             raise UsageError(f"{len(self.files)} files: give the generator from a to b, and perhaps the one from b to a")
         if self.output.suffix != SUFFIX:

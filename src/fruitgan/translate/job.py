@@ -14,10 +14,10 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from fruitgan.addresses import Address, place_of, write_whole
+from fruitgan.addresses import write_whole
 from fruitgan.bundle import DEFAULT_SHIPPED, Bundle, Card, load, locate, pinned, weights_sha256
 from fruitgan.data.finder import Found, Remark
-from fruitgan.data.preprocessing import parse_value_range
+from fruitgan.data.preprocessing import AS_USUAL
 from fruitgan.data.remote import is_shard
 from fruitgan.engines.contracts import Weights, engines
 from fruitgan.engines.onnx_engine import AUTO, engine_name, open_engine
@@ -26,10 +26,10 @@ from fruitgan.files import check_writable, remove_abandoned, write_atomically
 from fruitgan.parallel import Shard, connected
 from fruitgan.progress import Note, OnProgress, Progress, silent
 from fruitgan.registry import suggestion
-from fruitgan.settings import RUNS, Precision, to_json, typed
+from fruitgan.settings import RUNS, Precision, Settings, to_json, typed
 from fruitgan.translate.pictures import ADDRESS, TRAINED_AGAINST, Format, Kept, contact_sheet
 from fruitgan.translate.pipeline import Outcome, Pipeline, built, given_up, row_of
-from fruitgan.translate.plan import FOLDER, STREAM, Task, is_folder, make_plan, place_of_sheet, without_results
+from fruitgan.translate.plan import STREAM, Task, make_plan, place_of_failures, place_of_sheet, without_results
 
 LARGEST_SCALE_PX = 8192
 SHEET_PAIRS = 40
@@ -37,7 +37,7 @@ SHEET_PAIRS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
-class BundleSettings:
+class BundleSettings(Settings):
     """Which bundle, and in which direction."""
 
     bundle: str | None = None
@@ -63,6 +63,7 @@ class BatchSettings(BundleSettings):
     """The cluster whose actors do the work, as `parallel.connected` takes it; None is this process."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.engine != AUTO:
             engines.owner(self.engine)  # an unknown name is refused even where nothing is left to do
 
@@ -173,7 +174,7 @@ def translate(
     address = pinned(settings.bundle)
     path = locate(address or settings.bundle, settings.runs)
     bundle = load(path)
-    if (values := parse_value_range(settings.value_range)) is not None:
+    if (values := AS_USUAL.asked(None, settings.value_range, None).value_range) is not None:
         bundle = replace(bundle, card=replace(bundle.card, value_range=values))
     card = bundle.card
     direction = choose_direction(card, settings.to, settings.direction)
@@ -181,7 +182,8 @@ def translate(
     tasks = without_results(planned, mark, settings)
     sheet = place_of_sheet(planned, settings.overwrite) if settings.contact_sheet else None
     folders = {task.output.parent for task in tasks if isinstance(task.output, Path)}
-    check_writable(*folders)
+    failures = place_of_failures(settings)
+    check_writable(*folders, *([failures.parent] if isinstance(failures, Path) else []))
     done: dict[Task, Outcome] = {}
     name = None
     if tasks:
@@ -211,7 +213,8 @@ def translate(
         tell(Note(f"{sheet}: {len(shown)} of {len(there)} sources with their results"))
     page = str(sheet) if sheet is not None and there else None
     result = _result(settings, found, there, done, time.monotonic() - begin, contact_sheet=page, **used)
-    _write_failed(settings, result.failed)
+    if failures is not None:
+        write_whole(failures, "".join(json.dumps(to_json(remark)) + "\n" for remark in result.failed).encode())
     return result
 
 
@@ -239,21 +242,6 @@ def _at_work(
         at_once = 1 if any(is_shard(task.path) for task in tasks) else 64
         with closing(cluster.each(build, [row_of(task) for task in tasks], at_once=at_once, given_up=given_up)) as there:
             yield name, ((task, typed(Outcome, outcome, "an actor")) for task, outcome in zip(tasks, there, strict=True))
-
-
-def _write_failed(settings: TranslateSettings, failed: Sequence[Remark]) -> None:
-    """Write `failed.jsonl`, a row for each picture that failed, beside the folder of a batch job's results.
-
-    Such is the work of a cluster, of an array (each part has a file of its own), and on what lies elsewhere.
-    """
-    places = [place_of(text) for text in (settings.output or FOLDER, *settings.sources)]
-    is_batch = settings.shard or settings.ray or any(isinstance(place, Address) for place in places)
-    if is_batch and is_folder(settings.output):
-        folder, shard = places[0], settings.shard
-        rows = "".join(json.dumps(to_json(remark)) + "\n" for remark in failed)
-        part = "" if shard is None else f"-{shard.index}-of-{shard.count}"
-        above = (folder if isinstance(folder, Address) else folder.absolute()).parent
-        write_whole(above / f"failed{part}.jsonl", rows.encode())
 
 
 def _result(

@@ -108,6 +108,8 @@ def make_plan(settings: TranslateSettings, stdin: BinaryIO | None = None) -> tup
         return wanted or (is_at_hand and container_of(file)) or "png"
 
     if sources == (STREAM,):
+        if place is not None and is_shard(place):
+            raise UsageError(f"-o {output}: the result of a picture is no shard")
         if stdin is None:
             raise UsageError("there is no standard input to read the image from")
         data = stdin.read()
@@ -132,6 +134,8 @@ def make_plan(settings: TranslateSettings, stdin: BinaryIO | None = None) -> tup
         found.skipped, found.failed = (
             [remark for remark in remarks if shard.has(remark.path)] for remarks in (found.skipped, found.failed)
         )
+    if place is not None and is_shard(place) != is_shard(images[0].path):
+        raise UsageError(f"-o {output}: the result of {images[0].path} is {'a' if is_shard(images[0].path) else 'no'} shard")
     originals = {_identity(image.path) for image in images}
     for task in tasks:
         if task.output is not None and (there := _identity(task.output)) is not None and there in originals:
@@ -142,7 +146,9 @@ def make_plan(settings: TranslateSettings, stdin: BinaryIO | None = None) -> tup
 def _find(settings: TranslateSettings, folder: Place | None) -> tuple[Found, list[Listed[Any]]]:
     """The sources; at an address no file is opened, so that there the name tells what is an image."""
     places = {text: place_of(text) for text in settings.sources}
-    here = [str(place) if "://" in text else text for text, place in places.items() if isinstance(place, Path)]
+    here = [
+        str(place) if text.lower().startswith("file:") else text for text, place in places.items() if isinstance(place, Path)
+    ]
     results = folder if isinstance(folder, Path) else None
     found = find_images(here, settings.recursive, results, lambda path: read_mark(path) is not None, {SUFFIX})
     images: list[Listed[Any]] = [*found.images]
@@ -216,6 +222,21 @@ def place_of_sheet(tasks: Sequence[Task], overwrite: bool) -> Path:
     if place in outputs or (os.path.lexists(place) and not overwrite and CONTACT_SHEET not in (read_mark(place) or {})):
         raise UsageError(f"{place}: where the contact sheet goes is something else; give another folder with -o")
     return place
+
+
+def place_of_failures(settings: TranslateSettings) -> Place | None:
+    """The file with a row for each picture that failed, beside the folder of a batch job's results and named after it.
+
+    Such is the work of a cluster, of an array (each part has a file of its own), and on what lies elsewhere; None for others.
+    """
+    places = [place_of(text) for text in (settings.output or FOLDER, *settings.sources)]
+    is_batch = settings.shard or settings.ray or any(isinstance(place, Address) for place in places)
+    if not (is_batch and is_folder(settings.output)):
+        return None
+    folder, shard = places[0], settings.shard
+    part = "" if shard is None else f"-{shard.index}-of-{shard.count}"
+    folder = folder if isinstance(folder, Address) else folder.absolute()
+    return folder.parent / f"{PurePath(str(folder)).name}.failed{part}.jsonl"
 
 
 def kept_mark(task: Task, mark: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from fruitgan.errors import DataError, UsageError
 from fruitgan.networks.contracts import Discriminator
 from fruitgan.runs.checkpoint import State
 
-Logits = Sequence[Tensor]
+Logits = Sequence[Tensor] | Tensor
+"""A map [N, 1, h, w] for each scale."""
 
 
 def _squared(logits: Tensor, target: float) -> Tensor:
@@ -41,19 +42,28 @@ GAN_MODES = {"lsgan": _squared, "bce": _cross_entropy, "hinge": _hinge}
 
 
 def _summed(logits: Logits, loss: Callable[[Tensor], Tensor]) -> Tensor:
-    """A mean over each map, summed over the scales."""
-    return torch.stack([loss(scale) for scale in logits]).sum()
+    """A mean over each map, summed over the scales; a map alone is one scale."""
+    scales = (logits,) if isinstance(logits, Tensor) else logits
+    return torch.stack([loss(scale) for scale in scales]).sum()
 
 
 def generator_loss(mode: str, fake: Logits) -> Tensor:
-    """The generator wants its images called real; with hinge it maximises its logits, without an end."""
+    """The generator wants its images called real; with hinge it maximises its logits, without an end.
+
+    Args:
+        mode: `lsgan`, `bce` or `hinge`.
+        fake: what the discriminator says of its images; means over maps are summed over scales.
+    """
     if mode == "hinge":
         return _summed(fake, lambda logits: -at_least_fp32(logits).mean())
     return _summed(fake, lambda logits: GAN_MODES[mode](logits, 1.0))
 
 
 def discriminator_loss(mode: str, real: Logits, fake: Logits) -> Tensor:
-    """Half the sum over real and generated images; the half slows the discriminator down (Zhu et al. 2017, appendix 7.1)."""
+    """Half the sum over real and generated images; the half slows the discriminator down (Zhu et al. 2017, appendix 7.1).
+
+    `mode` and logits are as of `generator_loss`.
+    """
     distance = GAN_MODES[mode]
     return 0.5 * (_summed(real, lambda logits: distance(logits, 1.0)) + _summed(fake, lambda logits: distance(logits, 0.0)))
 
@@ -66,6 +76,8 @@ class ReplayBuffer:
     Its tensors stay where they are from the first query on, so that a captured step can be repeated.
     While it fills, each image is kept and returned. Then, with probability 1/2, a random kept image is returned and the new
     one takes its place; else the new one is returned and not kept (as the reference: Zhu et al. 2017, section 4).
+
+    After the queries of a step `settle` says whether they count; until then each holds what it replaced.
     """
 
     def __init__(self, size: int) -> None:
@@ -81,6 +93,8 @@ class ReplayBuffer:
         The first number decides whether to swap, the second with which; an image may meet one of its own batch.
         """
         fakes = at_least_fp32(fakes.detach())
+        if not self.size:
+            return fakes
         if self.images is None:
             self.images = fakes.new_zeros((self.size, *fakes.shape[1:]))
         if self.count.device != fakes.device:  # at the first step; a restored buffer comes from the host
