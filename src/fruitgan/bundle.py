@@ -187,13 +187,13 @@ def weights_sha256(bundle: Bundle) -> str:
     return digest.hexdigest()
 
 
-def load(path: Path) -> Bundle:
+def load(path: Path | str) -> Bundle:
     """Read a bundle; nothing is allocated that is larger than the file.
 
     Raises:
         DataError: there is no such file, it is no bundle, it is torn or damaged, or its format is newer than this program.
     """
-    file = open_tensors(path, "bundle")
+    file = open_tensors(Path(path), "bundle")
     card = _card(file)
     weights: dict[str, dict[str, NDArray[Any]]] = {way: {} for way in card.directions}
     for name, array in file.arrays().items():
@@ -206,13 +206,13 @@ def load(path: Path) -> Bundle:
     return Bundle(card, weights)
 
 
-def load_card(path: Path) -> Card:
+def load_card(path: Path | str) -> Card:
     """Read the card alone, not the weights.
 
     Raises:
         DataError: as `load`, but for what is wrong with the weights.
     """
-    return _card(open_tensors(path, "bundle"))
+    return _card(open_tensors(Path(path), "bundle"))
 
 
 def _card(file: TensorFile) -> Card:
@@ -221,7 +221,7 @@ def _card(file: TensorFile) -> Card:
     return file.card(Card, KEY, FORMAT)
 
 
-def locate(wanted: str | None = None, runs: Path = RUNS) -> Path:
+def locate(wanted: Path | str | None = None, runs: Path | str = RUNS) -> Path:
     """The bundle that `--bundle FILE|NAME|RUN[@STEP]|hf:USER/NAME[@REVISION]` means.
 
     A path that exists, else a run's name, else one that ships; without a wish the newest run's under `runs`, else the one that
@@ -232,12 +232,13 @@ def locate(wanted: str | None = None, runs: Path = RUNS) -> Path:
         DataError: no such file, or a run that has none yet; what the Hub has is damaged.
         EnvironmentProblem: the Hub cannot be reached, or needs a login or a package.
     """
+    runs = Path(runs)
     if wanted is None:
         made = [path for path in runs.glob(f"*/{FILE_NAME}") if path.is_file()]
         return max(made, key=lambda path: path.stat().st_mtime_ns, default=shipped())
+    wanted, path = str(wanted), Path(wanted)
     if (advice := about_address(wanted)) is not None:
         raise UsageError(f"--bundle {wanted}: {advice}")
-    path = Path(wanted)
     if path.exists() and not path.is_dir():
         return path
     if wanted.startswith("hf:"):

@@ -25,6 +25,8 @@ T = TypeVar("T")
 BUILDERS_ERRORS = (ValueError, TypeError, ArithmeticError, RuntimeError, LookupError, AttributeError, AssertionError)
 """What a builder may raise that was not made for such options."""
 OWN_PACKAGE = "fruitgan"
+OWN_PROGRAM = "own-program"
+"""Stands for a package where `Registry.register` was used."""
 GROUPS = "fruitgan."
 """What the names of our groups of entry points begin with."""
 MEMBER = "network"
@@ -123,6 +125,10 @@ def _scan() -> tuple[Entry, ...]:
     return tuple(sorted(found))
 
 
+_own: dict[Entry, Any] = {}
+"""What this program registered itself."""
+
+
 def forget() -> None:
     """Read the installed packages anew at the next look (after an install in the same process)."""
     _scan.cache_clear()
@@ -155,7 +161,23 @@ class Registry(Generic[T]):
         return self.kind.removesuffix("s")
 
     def entries(self) -> list[Entry]:
-        return [entry for entry in _scan() if entry.kind == self.kind]
+        return [entry for entry in (*_scan(), *_own) if entry.kind == self.kind]
+
+    def register(self, name: str, thing: T) -> T:
+        """Give a thing of this program, such as a class of a notebook, a name until the program ends; again for another.
+
+        Runs and bundles remember the name alone: a program that reads them registers it, too. A package does better there.
+
+        Raises:
+            UsageError: a package has the name, or it is none.
+        """
+        if not PACKAGE_NAME.fullmatch(name) or name in {entry.name for entry in _scan() if entry.kind == self.kind}:
+            raise UsageError(f"{self.kind}.register({shown(name)}): taken, or no name of letters, digits and hyphens")
+        for entry in [entry for entry in _own if (entry.kind, entry.name) == (self.kind, name)]:
+            del _own[entry]
+        module, of_what = getattr(thing, "__module__", ""), getattr(thing, "__qualname__", name)
+        _own[Entry(self.kind, name, OWN_PROGRAM, "0", f"{module}:{of_what}")] = thing
+        return thing
 
     def names(self) -> list[str]:
         return sorted({entry.name for entry in self.entries()})
@@ -183,6 +205,8 @@ class Registry(Generic[T]):
             EnvironmentProblem: its package fails to import; names the package and the reason.
         """
         owner = self.owner(name)
+        if owner in _own:
+            return cast(T, _own[owner])
         try:
             return cast(T, metadata.EntryPoint(owner.name, owner.target, f"{GROUPS}{self.kind}").load())
         except (Exception, SystemExit) as error:  # a stranger's module may raise anything at import; it must break only itself
@@ -230,6 +254,8 @@ class Registry(Generic[T]):
 
 def _from_package(choice: Choice) -> str:
     """Where a thing comes from that is not installed; only a real package's name is ever offered as a thing to install."""
+    if choice.package == OWN_PROGRAM:
+        return "is the program's that made this: register it in this one (Registry.register)"
     if not PACKAGE_NAME.fullmatch(choice.package):
         return f"is not registered here, and the package named with it, {shown(choice.package)}, cannot be one"
     named = f"comes from {choice.package} {shown(choice.version)[1:-1]}"

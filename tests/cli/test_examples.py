@@ -9,13 +9,17 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from fruitgan import registry
 from fruitgan.cli import main
 from fruitgan.demo.dataset import DrawSettings, demo
 from fruitgan.demo.dataset import draw as draw_set
 from fruitgan.engines import onnx_engine
+from fruitgan.runs.run import Run
 from fruitgan.train_gan import recipes
 from fruitgan.train_gan.recipe import Part
 
@@ -59,9 +63,19 @@ def test_the_two_folders_example_goes_on_where_it_stopped(example: Callable[...,
     assert 0 < steps[0] < steps[1]
 
 
-@pytest.mark.usefixtures("fruit")
-def test_the_own_generator_example_trains_it(example: Callable[..., str]) -> None:
-    assert "step 5: cycle" in example("own_generator.py", 5)
+@pytest.mark.usefixtures("no_report", "fruit")
+def test_the_building_blocks_of_the_docs_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_own", {})
+    text = (EXAMPLES.parent / "docs" / "api-blocks.md").read_text(encoding="utf-8")
+    program = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    names: dict[str, Any] = {"__name__": "blocks"}
+    exec(compile(program, "api-blocks.md", "exec"), names)
+    assert Run(names["trained"].run).config["plan"]["generator"]["package"] == registry.OWN_PROGRAM
+    seen = torch.from_numpy(names["pixels"][:128, :128].copy()).permute(2, 0, 1).float().unsqueeze(0) / 127.5 - 1
+    assert names["network"](seen).shape == seen.shape
+    assert names["orange"].shape == names["pixels"].shape
+    assert names["averaged"] is not names["generator"]
 
 
 def test_the_slurm_script_is_sound_shell() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fruitgan import registry
 from fruitgan.errors import EnvironmentProblem, UsageError
 from fruitgan.registry import Choice, Registry, suggestion
 
@@ -85,3 +86,25 @@ def test_an_unknown_option_or_a_value_of_another_type_is_refused_by_its_name(gen
 def test_a_choice_whose_package_is_gone_names_the_package() -> None:
     with pytest.raises(EnvironmentProblem, match=r"fruitgan-plum 1\.0.*not installed: pip install fruitgan-plum"):
         Registry[Any]("generators").build(Choice("plum", "fruitgan-plum", "1.0", {}))
+
+
+def test_a_program_names_a_thing_of_its_own_until_it_ends(generators: Registry[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_own", {})
+
+    def quince(*, width: int = 3) -> int:
+        return width
+
+    def better(*, width: int = 4) -> int:
+        return width
+
+    generators.register("quince", quince)
+    generators.register("quince", better)  # a cell of a notebook that is run again
+    choice = generators.choose("quince", {"width": "5"})
+    assert (choice.package, generators.build(choice)) == (registry.OWN_PROGRAM, 5)
+    assert generators.choose("quince").options == {"width": 4}
+    for taken in ("plum", "not a name"):
+        with pytest.raises(UsageError, match="register"):
+            generators.register(taken, quince)
+    monkeypatch.setattr(registry, "_own", {})
+    with pytest.raises(EnvironmentProblem, match=r"quince.*register it"):
+        generators.build(choice)

@@ -57,7 +57,7 @@ class Source:
 
 
 def find_source(
-    data: str | None,
+    data: Path | str | None,
     data_a: Path | str | None = None,
     data_b: Path | str | None = None,
     domains: tuple[str, str] | None = None,
@@ -83,6 +83,7 @@ def find_source(
         return loose_source(at_hand(data_a, tell), at_hand(data_b, tell), domains, trained_on)
     if not data:
         raise UsageError("no data given: use --data NAME|DIR, or --data-a DIR and --data-b DIR")
+    data = str(data)
     if _is_on_the_hub(data):
         from fruitgan.data.hub import hub_source  # it stands on this module
 

@@ -65,7 +65,7 @@ class Pictures:
 
 def extract(
     features: Features,
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     device: torch.device = CPU,
     *,
     what: str = "",
@@ -80,17 +80,17 @@ def extract(
     Raises:
         DataError: an image cannot be read or decoded (named).
     """
-    read = read or Pictures()
+    read, files = read or Pictures(), [*map(Path, paths)]
     cache = FeatureCache(features, device.type, read.how)
-    keys = [bytes.fromhex(key) for _, key in in_order(file_sha256, paths)]
+    keys = [bytes.fromhex(key) for _, key in in_order(file_sha256, files)]
     found, new = cache.rows(), dict[bytes, Row]()
-    missing = {key: path for key, path in zip(keys, paths, strict=True) if key not in found}
+    missing = {key: path for key, path in zip(keys, files, strict=True) if key not in found}
     todo = list(missing.values())
     computed = _computed_by(cluster, features, todo, read.how) if cluster else rows(features, todo, device, BATCH_IMAGES, read)
-    for done, (key, row) in enumerate(zip(missing, computed, strict=True), len(paths) - len(missing) + 1):
+    for done, (key, row) in enumerate(zip(missing, computed, strict=True), len(files) - len(missing) + 1):
         new[key] = row
-        tell(Progress(what, done, len(paths)))
-    tell(Progress(what, len(paths), len(paths)))
+        tell(Progress(what, done, len(files)))
+    tell(Progress(what, len(files), len(files)))
     cache.keep(new)
     found |= new
     values = np.stack([found[key] for key in keys]).astype(np.float64) if keys else np.zeros((0, features.dimensions))
