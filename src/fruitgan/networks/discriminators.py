@@ -71,6 +71,8 @@ class MultiscalePatchDiscriminator(Discriminator):
         super().__init__()
         if norm not in NORMS:
             raise UsageError(f"discriminator patch-multiscale, option norm: {norm!r} is not one of {', '.join(NORMS)}")
+        if scales < 1:
+            raise ValueError("scales is 1 or more")
         normed_scales = {"instance": scales, "spectral-instance": scales, "mixed": max(1, scales - 1)}.get(norm, 0)
         self.scales = nn.ModuleList(
             patch_layers(base_channels, 0.2, InstanceNorm if level < normed_scales else None, bias=True)
