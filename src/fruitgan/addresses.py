@@ -117,15 +117,21 @@ def listed(address: Address, recursive: bool) -> list[Listed[Address]]:
     with _asked(address.text, DataError, "listed") as (files, root):
         files.invalidate_cache()
         found: dict[Address, Listed[Address]] = {}
-        has_magic = glob.has_magic(root)
-        for top in sorted(files.glob(root)) if has_magic else [root.rstrip("/")]:
-            start = Address(files.unstrip_protocol(top)) if has_magic else address
+        has_many = is_pattern(address)
+        for top in sorted(files.glob(root)) if has_many else [root.rstrip("/")]:
+            start = Address(files.unstrip_protocol(top)) if has_many else address
             for name, info in sorted(files.find(top, maxdepth=None if recursive else 1, detail=True).items()):
                 relative = name[len(top) :].strip("/")
                 about = " ".join(str(info[key]) for key in KNOWN_BY if key in info)
                 path = start / relative if relative else start
                 found.setdefault(path, Listed(path, PurePosixPath(relative or PurePosixPath(name).name), about))
         return [*found.values()]
+
+
+def is_pattern(address: Address) -> bool:
+    """Whether all is meant that matches it; what has this very name goes before. Raises: as `listed`."""
+    with _asked(address.text, DataError, "listed") as (files, root):
+        return glob.has_magic(root) and not files.exists(root)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from picture_files import encoded, noise, pixels_of
 from PIL import Image
-from toy_bundles import save_small
+from toy_bundles import detector_card, save_small
 
 pytest.importorskip("playwright")
 if chromium.executable() is None:
@@ -25,9 +25,12 @@ import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from fruitgan.bundle import FILE_NAME
+from fruitgan.networks.contracts import detectors
+from fruitgan.runs.resume import DETECTOR
 from fruitgan.serve import app as serve
 from fruitgan.serve.app import ServeSettings, make_app
 from fruitgan.settings import to_json
+from fruitgan.train_detector.detector import DetectorBundle, save_detector
 
 pytestmark = pytest.mark.browser
 
@@ -153,6 +156,18 @@ def test_what_a_browser_cannot_show_is_shown_by_the_server_and_what_is_no_pictur
     drop(page, "drop", bad=b"no picture", good=picture(1))
     finished(page, 2)
     expect(page.get_by_role("status").first).to_have_text("not an image")
+
+
+def test_what_there_is_to_know_of_a_result_stands_below_it(page: Page, address: str, folder: Path) -> None:
+    choice = detectors.choose("small-cnn", {"image_size_px": 16, "base_channels": 1})
+    (folder / "detectors" / "judge").mkdir(parents=True)
+    guessing = DetectorBundle(detector_card(choice, 16), detectors.build(choice).eval())
+    save_detector(guessing, folder / "detectors" / "judge" / DETECTOR)
+    film = encoded(Image.fromarray(noise(40, 60)), "GIF", save_all=True, append_images=[Image.fromarray(noise(40, 60, 1))])
+    for place, said in (("", "done. the first frame or page alone"), ("/detect", "no better than guessing")):
+        page.goto(address + place)
+        page.locator("input[type=file]").set_input_files({"name": "film.gif", "mimeType": "image/gif", "buffer": film})
+        expect(page.get_by_role("status")).to_contain_text(said, timeout=LONG_MS)
 
 
 def test_all_can_be_reached_with_the_keyboard(page: Page, address: str) -> None:

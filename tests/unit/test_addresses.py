@@ -79,7 +79,7 @@ def test_results_at_an_address_are_those_of_a_folder_and_are_made_once(run: Run,
     for path in Path("out").rglob("*.png"):
         assert memory.cat_file(f"/made/out/{path.relative_to('out').as_posix()}") == path.read_bytes()
     assert sorted(remark.path.rpartition("/")[2] for remark in there.skipped) == [".hidden.png", "words.txt"]
-    assert memory.cat_file("/made/failed.jsonl") == b""
+    assert memory.cat_file("/made/out.failed.jsonl") == b""
     memory.rm_file("/made/out/sub/0001.png")
     again = run("memory://in", output="memory://made/out")
     assert (again.translated, again.outputs, again.exit_code) == (1, there.outputs, 0)
@@ -98,7 +98,7 @@ def test_a_picture_that_fails_is_a_row_beside_the_folder_and_no_end(run: Run, me
     memory.pipe_file("/in/0003.png", memory.cat_file("/in/0003.png")[:60])
     result = run("memory://in", output="memory://results/a")
     assert (result.translated, result.exit_code) == (8, 3)
-    rows = [json.loads(line) for line in memory.cat_file("/results/failed.jsonl").splitlines()]
+    rows = [json.loads(line) for line in memory.cat_file("/results/a.failed.jsonl").splitlines()]
     assert [row["path"].rpartition("/")[2] for row in rows] == ["0003.png"]
     assert rows[0]["reason"] == result.failed[0].reason
 
@@ -121,7 +121,7 @@ def test_shards_of_the_work_at_an_address_make_the_whole(run: Run, memory: Any) 
     put(memory, "in")
     parts = [run("memory://in", output="memory://made/out", shard=Shard(i, 3)) for i in range(3)]
     assert sum(part.translated for part in parts) == len(memory.find("/made/out")) == 9
-    assert {name for name in memory.store if "failed" in name} == {f"/made/failed-{i}-of-3.jsonl" for i in range(3)}
+    assert {name for name in memory.store if "failed" in name} == {f"/made/out.failed-{i}-of-3.jsonl" for i in range(3)}
 
 
 def test_a_tar_shard_becomes_one_of_the_same_samples(run: Run) -> None:
@@ -160,6 +160,27 @@ def test_what_is_no_shard_fails_alone(run: Run, data: bytes) -> None:
     Path("bad.tar").write_bytes(data)
     result = run("bad.tar", "in/0000.png")
     assert ([remark.path for remark in result.failed], result.translated) == (["bad.tar"], 1)
+
+
+def test_a_shard_that_is_cut_short_fails_and_its_beginning_does_not_pass_for_the_whole(run: Run) -> None:
+    picture = Path("in/0000.png").read_bytes()
+    shard({f"{number}.png": picture for number in range(3)})
+    whole = Path("shard.tar").read_bytes()
+    third = whole.index(b"2.png")
+    for end in (third - 1, third, third + 100):  # in the padding, before a header, within it
+        Path("shard.tar").write_bytes(whole[:end])
+        result = run("shard.tar", output=f"out-{end}")
+        assert (result.translated, result.exit_code, result.outputs) == (0, 3, ())
+        assert "cut short" in result.failed[0].reason or "unexpected end" in result.failed[0].reason
+
+
+def test_a_name_with_signs_of_a_pattern_is_that_file_where_there_is_one(run: Run, memory: Any) -> None:
+    picture = Path("in/0000.png").read_bytes()
+    for name in ("a[1].png", "a1.png", "b[1]/c.png", "b2.png"):
+        memory.pipe_file(f"/in/{name}", picture)
+    assert run("memory://in/a[1].png", output="memory://made/one").outputs == ("memory://made/one/a[1].png",)
+    assert run("memory://in/b[1]", output="memory://made/two").outputs == ("memory://made/two/c.png",)
+    assert run("memory://in/b[2].png", output="memory://made/three").outputs == ("memory://made/three/b2.png",)
 
 
 def test_a_tar_amid_the_pictures_of_a_folder_is_none_of_them(run: Run) -> None:

@@ -19,7 +19,7 @@ from toy_bundles import Negative, save_toy
 
 from fruitgan.cache import CACHE_LIMITS_BYTES, hold
 from fruitgan.cli import main
-from fruitgan.data.remote import at_hand
+from fruitgan.data.remote import Member, at_hand, samples
 from fruitgan.engines.contracts import engines
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError
 from fruitgan.export_dataset.job import ExportResult, ExportSettings, export_dataset
@@ -180,6 +180,62 @@ def test_what_is_wrong_is_told_of_the_place_that_was_named(
     assert main(["export-dataset", *given, "--data-a", "apples.tar", "--data-b", "apples.tar"]) == 3
     assert capsys.readouterr().err == "error: apples.tar: both domains are the same folder; give two\n"
     assert str(cache_folder()) not in said.err + said.out
+
+
+WRITERS: dict[str, dict[str, Any]] = {
+    "pax": {"format": tarfile.PAX_FORMAT},
+    "gnu": {"format": tarfile.GNU_FORMAT},
+    "ustar": {"format": tarfile.USTAR_FORMAT},
+    "webdataset": {"mode": "w|"},  # as its TarWriter opens it
+}
+
+
+@pytest.mark.parametrize("options", WRITERS.values(), ids=WRITERS)
+def test_no_sample_of_a_shard_is_lost_without_a_word_wherever_it_is_cut(options: dict[str, Any]) -> None:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, **{"mode": "w", **options}) as tar:
+        for name, size in (("0.jpg", 1), ("1.jpg", 512), (f"{'long' * 24}.jpg", 700), ("3.jpg", 0)):
+            about = tarfile.TarInfo(name)
+            about.size = size
+            tar.addfile(about, io.BytesIO(b"x" * size))
+    data = file.getvalue()
+
+    def read(end: int) -> list[list[Member]] | None:
+        try:
+            return [*samples(data[:end])]
+        except DataError:
+            return None
+
+    whole = read(len(data))
+    assert whole is not None
+    assert len(whole) == 4
+    assert all(read(end) in (None, whole) for end in range(0, len(data), 64))
+    after_the_files = data.rindex(b"3.jpg") + 512
+    for end in (after_the_files, after_the_files + 100, len(data) - 1):
+        with pytest.raises(DataError, match="cut short"):
+            [*samples(data[:end])]
+
+
+@pytest.mark.parametrize("names", [("x.jpg", "x.jpg/y.jpg"), ("x.jpg/y.jpg", "x.jpg"), (f"{'x' * 300}.jpg",), ("x\0.jpg",)])
+def test_names_in_a_shard_that_no_files_can_have_are_a_fault_of_the_shard(export: Export, names: tuple[str, ...]) -> None:
+    picture = Path("apple2orange/trainA/0000.png").read_bytes()
+    with tarfile.open("bad.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for name in names:
+            about = tarfile.TarInfo("path")
+            about.size, about.pax_headers = len(picture), {"path": name}
+            tar.addfile(about, io.BytesIO(picture))
+    with pytest.raises(DataError, match=r"bad\.tar: 'x.* can be no file here"):
+        at_hand("bad.tar")
+    assert not list((cache_folder() / "addresses").iterdir())
+
+
+def test_what_exists_goes_before_what_a_pattern_matches(export: Export, put: Callable[[str, bytes], str]) -> None:
+    address = put("data[1]/trainA/0.png", b"a picture")
+    put("data1/trainA/1.png", b"another")
+    found = at_hand(address.removesuffix("/trainA/0.png"))
+    assert [path.relative_to(found).as_posix() for path in found.rglob("*.png")] == ["trainA/0.png"]
+    Path("a[1].tar").write_bytes(shard("apple2orange/testA"))
+    assert len(list(at_hand("a[1].tar").rglob("*.png"))) == 3
 
 
 def test_files_of_one_name_in_two_folders_that_a_pattern_matches_are_two(

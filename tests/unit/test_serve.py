@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,20 +22,24 @@ import httpx2
 import named_reports
 import numpy as np
 import pytest
+from hub_server import loopback_hub
 from picture_files import encoded, noise, pixels_of
 from PIL import Image
 from starlette.responses import Response
 from starlette.testclient import TestClient
 from toy_bundles import save_small
 
-from fruitgan.bundle import FILE_NAME
+from fruitgan.bundle import FILE_NAME, load
 from fruitgan.cli import main
 from fruitgan.errors import UsageError
+from fruitgan.progress import Note, OnProgress
 from fruitgan.serve import app as serve
 from fruitgan.serve.app import ServeSettings, Service, make_app
 from fruitgan.settings import to_json
+from fruitgan.train_detector import detect_job
 from fruitgan.train_detector.detect_job import DetectedPicture, DetectResult, DetectSettings, detect
 from fruitgan.translate.job import TranslateSettings, translate
+from fruitgan.translate.pictures import ADDRESS, read_mark
 
 NAME = "<b>&plums"
 ASKED = {"name": NAME, "way": "b2a"}
@@ -46,7 +53,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServeSettings:
     monkeypatch.setattr(serve, "AUTO", "torch")  # to export a graph for the other engine takes longer than all else
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    serve._pipeline.cache_clear()
+    serve._loaded.cache_clear()
     save_small(tmp_path / "runs" / NAME / FILE_NAME, domains=("<i>apple", "orange"))
     return ServeSettings(runs=tmp_path / "runs", detectors=tmp_path / "detectors")
 
@@ -57,7 +64,7 @@ def client(settings: ServeSettings) -> Iterator[TestClient]:
         yield found
 
 
-@pytest.mark.parametrize("strength", [0.0, 0.25])
+@pytest.mark.parametrize("strength", [0.0, 0.512345, 1.0])
 def test_a_picture_is_what_fruitgan_translate_makes_of_it(
     client: TestClient, settings: ServeSettings, tmp_path: Path, strength: float
 ) -> None:
@@ -69,6 +76,37 @@ def test_a_picture_is_what_fruitgan_translate_makes_of_it(
     translate(TranslateSettings(sources=(str(tmp_path / "a.png"),), output=str(place), **asked))
     assert answer.content == place.read_bytes()  # with the same mark in it
     assert (pixels_of(place) == np.asarray(PICTURE)).all() == (strength == 0)
+
+
+def test_a_bundle_is_loaded_once_for_all_strengths(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Path] = []
+    monkeypatch.setattr(serve, "load", lambda file: loaded.append(file) or load(file))
+    for strength in ("1", "1.0", "0.5", "0.25"):
+        assert client.post("/api/translate", params={**ASKED, "strength": strength}, content=PNG).status_code == 200
+    assert len(loaded) == 1
+
+
+def test_a_bundle_of_the_hub_leaves_its_address_in_the_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "AUTO", "torch")
+    with loopback_hub(tmp_path, monkeypatch) as hub:
+        commit = hub.model("ann/fruit").add({FILE_NAME: save_small(tmp_path / "small.safetensors").read_bytes()})
+        app = make_app(ServeSettings(bundles=("hf:ann/fruit",), runs=tmp_path / "none"))
+        answer = TestClient(app, base_url="http://localhost").post("/api/translate?name=hf:ann/fruit", content=PNG)
+    mark = read_mark(io.BytesIO(answer.content))
+    assert mark is not None
+    assert mark[ADDRESS] == f"hf:ann/fruit@{commit}"
+
+
+def test_what_there_is_to_know_of_a_result_comes_with_it(client: TestClient, settings: ServeSettings) -> None:
+    film = encoded(PICTURE, "GIF", save_all=True, append_images=[PICTURE.rotate(180)])
+    save_small(settings.runs / "raw" / FILE_NAME, name="raw", resolved_recipe={}, steps=1)
+    told = {}
+    for name, content in ((NAME, PNG), (NAME, film), ("raw", film)):
+        answer = client.post("/api/translate", params={**ASKED, "name": name}, content=content)
+        told[name, content] = json.loads(answer.headers["Fruitgan-Notes"])
+    assert told[NAME, PNG] == []
+    assert [note.partition(" alone")[0] for note in told[NAME, film]] == ["the first frame or page"]
+    assert told["raw", film] == ["raw was trained for 1 steps: expect little of it", *told[NAME, film]]
 
 
 def test_pages_hold_names_as_text_and_load_nothing_from_elsewhere(client: TestClient) -> None:
@@ -184,8 +222,9 @@ def test_who_lets_others_in_asks_for_a_password(settings: ServeSettings) -> None
         answer = client.get("/", headers=headers)
         assert answer.status_code == 401
         assert answer.headers["WWW-Authenticate"].startswith("Basic")
-    right = {"Authorization": f"Basic {base64.b64encode('ann:plüm'.encode()).decode()}"}
-    assert client.get("/", headers=right).status_code == 200
+    for scheme, status in (("Basic", 200), ("basic", 200), ("Bearer", 401)):
+        right = {"Authorization": f"{scheme} {base64.b64encode('ann:plüm'.encode()).decode()}"}
+        assert client.get("/", headers=right).status_code == status
 
 
 def make_run(settings: ServeSettings, name: str) -> Path:
@@ -227,19 +266,21 @@ def test_a_detector_is_asked_and_nothing_stays(
     (settings.detectors / "judge" / "detector.safetensors").write_bytes(b"")
     asked: list[DetectSettings] = []
 
-    def judged(wanted: DetectSettings) -> DetectResult:
+    def judged(wanted: DetectSettings, on_progress: OnProgress) -> DetectResult:
         asked.append(wanted)
+        on_progress(Note("judge: no better than guessing", is_warning=True))
         assert Path(wanted.pictures[0]).read_bytes() == PNG
         picture = DetectedPicture(file=wanted.pictures[0], generated=True, probability=0.75, logit=1.0, outside=())
         return DetectResult(detector=Path("d"), accuracy=0.9, interval=(0.8, 0.95), pictures=(picture,), skipped=(), failed=())
 
-    monkeypatch.setattr(serve, "detect", judged)
+    monkeypatch.setattr(detect_job, "detect", judged)
     assert "judge" in client.get("/detect").text
     answer = client.post("/api/detect", params={"name": "judge"}, content=PNG).json()
     assert (answer["generated"], answer["probability"], answer["accuracy"]) == (True, 0.75, 0.9)
+    assert answer["doubts"] == ["judge: no better than guessing"]
     assert asked[0].detector == str(settings.detectors / "judge" / "detector.safetensors")
     assert client.post("/api/detect", params={"name": "../judge"}, content=PNG).status_code == 400
-    monkeypatch.setattr(serve, "detect", detect)
+    monkeypatch.setattr(detect_job, "detect", detect)
     refused = client.post("/api/detect", params={"name": "judge"}, content=PNG)  # of an empty file
     assert refused.status_code == 422
     assert "detector.safetensors" in refused.json()["error"]
@@ -259,12 +300,65 @@ def test_it_says_where_it_listens_and_ctrl_c_ends_it(settings: ServeSettings, tm
     assert "Traceback" not in errors
 
 
+SLOW = """
+import sys
+from starlette.responses import Response
+from fruitgan.cli import main
+from fruitgan.serve.app import Service
+
+def translate(service, data, asked):
+    print("at work", flush=True)
+    return Response(sys.stdin.read())
+
+Service.translate = translate
+sys.exit(main(["serve", "--port", "0", *sys.argv[1:]]))
+"""
+"""A server whose engine is at work until its standard input ends."""
+
+
+def test_a_picture_at_work_when_it_stops_gets_503_and_nothing_is_printed(settings: ServeSettings, tmp_path: Path) -> None:
+    answers: list[tuple[int, bytes]] = []
+
+    def ask(address: str) -> None:
+        with pytest.raises(urllib.error.HTTPError) as raised:
+            urllib.request.urlopen(f"{address}/api/translate", data=PNG)
+        answers.append((raised.value.code, raised.value.read()))
+
+    command = [sys.executable, "-c", SLOW, "--runs", str(settings.runs)]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, cwd=tmp_path, text=True, **pipes) as process:
+        assert process.stdout is not None
+        client = threading.Thread(target=ask, args=[process.stdout.readline().strip()])
+        client.start()
+        assert process.stdout.readline() == "at work\n"
+        process.send_signal(signal.SIGINT)
+        client.join()
+        _, errors = process.communicate(timeout=60)
+    assert answers == [(503, b'{"error":"the server is stopping"}')]
+    assert (process.returncode, errors) == (130, "stopped\n")
+
+
+def test_what_is_wrong_is_said_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    code = "import sys; from fruitgan.cli import main; print(main(sys.argv[1:]), {'torch', 'matplotlib'} & sys.modules.keys())"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        used = ["--port", str(taken.getsockname()[1]), "--bundle", "nothing"]
+        for wrong, status, said in (
+            (["--auth", "ann"], 2, "--auth"),
+            (used, 1, "cannot listen"),
+            (["--bundle", "x"], 2, "'x'"),
+        ):
+            command = [sys.executable, "-c", code, "serve", "--port", "0", *wrong]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+            assert done.stdout == f"{status} set()\n"
+            assert said in done.stderr
+
+
 def test_wrong_options_and_a_missing_package_are_said(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["serve", "--host", "0.0.0.0"]) == 2
     assert "--auth" in capsys.readouterr().err
-    assert main(["serve", "--bundle", "nothing"]) == 2
+    assert main(["serve", "--port", "0", "--bundle", "nothing"]) == 2
     assert "nothing" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["serve"]) == 4

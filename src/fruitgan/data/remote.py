@@ -8,6 +8,7 @@ Shards are tar files in which the files of one sample stand together, under one 
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import io
@@ -19,10 +20,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fruitgan.addresses import Address, Listed, Place, copies, listed, place_of
+from fruitgan.addresses import Address, Listed, Place, copies, is_pattern, listed, place_of
 from fruitgan.cache import hold, make_room
 from fruitgan.data.finder import reason_no_image
-from fruitgan.errors import DataError, UsageError, about_address, reason_of
+from fruitgan.errors import DataError, UsageError, about_address, reason_of, shown
 from fruitgan.files import make_once, open_regular
 from fruitgan.images import SUFFIXES
 from fruitgan.machine import cache_folder
@@ -34,6 +35,8 @@ MARK = "FRUITGAN.translate"
 """The entry of the tar's global header with what made it, which other programs pass over."""
 MARK_BYTES = 1 << 22
 """The header lies within these first bytes."""
+UNNAMEABLE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
+"""How a file system says that it does not take just this name, or not beside the others."""
 
 Member = tuple[str, bytes]
 """A file's name and its bytes."""
@@ -48,7 +51,7 @@ def samples(data: bytes) -> Iterator[list[Member]]:
     """The files of each sample of a shard, in their order.
 
     Raises:
-        DataError: it is no tar file, or a damaged one.
+        DataError: it is no tar file, or a damaged one, or one that is cut short.
     """
     sample: list[Member] = []
     try:
@@ -64,6 +67,9 @@ def samples(data: bytes) -> Iterator[list[Member]]:
                 file = tar.extractfile(member)
                 assert file is not None  # of a regular one
                 sample.append((member.name, file.read()))
+            # Python's reader takes any end for the end; a whole file has a block of zeros there.
+            if data[tar.offset : tar.offset + tarfile.BLOCKSIZE] != bytes(tarfile.BLOCKSIZE) or len(data) % tarfile.BLOCKSIZE:
+                raise tarfile.ReadError("it is cut short")
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         raise DataError(f"not a tar file, or a damaged one ({reason_of(error)})") from error
     if sample:
@@ -136,7 +142,9 @@ def at_hand(text: str | Path, tell: OnProgress = silent, beside: Sequence[str] =
     extra = [file for name in beside for file in listed(address.parent / name, recursive=False)]
     about = "\n".join([str(address), *(f"{file.path} {file.about}" for file in (*files, *extra))])
     folder = cache_folder() / "addresses" / hashlib.sha256(about.encode()).hexdigest()[:16]
-    top, base = (_before_pattern(each) for each in (str(text), str(address)))
+    top, base = str(text).rstrip("/"), str(address)
+    if is_pattern(address):
+        top, base = _before_pattern(top), _before_pattern(base)
     inner = folder / PurePosixPath(base).name.removesuffix(SUFFIX).strip(":")
     places = {file: inner / _below(base, file) for file in files}
     for file, place in places.items():
@@ -156,9 +164,8 @@ def at_hand(text: str | Path, tell: OnProgress = silent, beside: Sequence[str] =
 
 
 def _before_pattern(text: str) -> str:
-    """The folder in which all lies that a pattern matches; what is no pattern as it is."""
-    parts = text.rstrip("/").split("/")
-    return "/".join(itertools.takewhile(lambda part: not glob.has_magic(part), parts)) or "."
+    """The folder in which all lies that a pattern matches."""
+    return "/".join(itertools.takewhile(lambda part: not glob.has_magic(part), text.split("/"))) or "."
 
 
 def _below(base: str, file: Listed[Address]) -> str:
@@ -170,7 +177,7 @@ def _below(base: str, file: Listed[Address]) -> str:
 
 def _copy(address: Address, places: Mapping[Listed[Address], Path], tell: OnProgress) -> None:
     def copy(file: Listed[Address]) -> None:
-        place, data = places[file], file.path.read()
+        place, data, name = places[file], file.path.read(), ""
         try:
             members = itertools.chain.from_iterable(samples(data)) if is_shard(file.path) else [("", data)]
             for name, content in members:
@@ -179,6 +186,10 @@ def _copy(address: Address, places: Mapping[Listed[Address], Path], tell: OnProg
                     (place / name).write_bytes(content)
         except DataError as error:
             raise DataError(f"{file.path}: {error}") from error
+        except (OSError, ValueError) as error:  # the latter for a zero in a name
+            if isinstance(error, OSError) and error.errno not in UNNAMEABLE:
+                raise
+            raise DataError(f"{file.path}: {shown(name or place.name)} can be no file here ({reason_of(error)})") from error
 
     for _ in in_order(copy, list(places), what=f"copying {address}", tell=tell):
         pass

@@ -7,12 +7,13 @@ import base64
 import functools
 import hmac
 import io
+import json
 import re
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,19 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from fruitgan.bundle import FILE_NAME, load, load_card, locate, shipped, shipped_names
+from fruitgan.bundle import FILE_NAME, Bundle, load, load_card, locate, pinned, shipped, shipped_names
 from fruitgan.data.decode import formats
 from fruitgan.data.finder import reason_no_image
+from fruitgan.engines.contracts import Engine
 from fruitgan.engines.onnx_engine import AUTO, open_engine
 from fruitgan.errors import DataError, FruitganError, UsageError
+from fruitgan.progress import Event, Note
 from fruitgan.report import page
 from fruitgan.report.page import render, sample_files
 from fruitgan.runs.resume import DETECTOR
 from fruitgan.runs.run import CONFIG, SAMPLES, Run
-from fruitgan.settings import RUNS, to_json
-from fruitgan.train_detector.detect_job import DetectSettings, detect
+from fruitgan.settings import RUNS, Settings, to_json
 from fruitgan.train_detector.settings import OUT
-from fruitgan.train_gan.curves import Story, loss_panels
 from fruitgan.train_gan.settings import read_config
 from fruitgan.translate.job import TranslateSettings, mark_of
 from fruitgan.translate.pipeline import Pipeline
@@ -59,10 +60,12 @@ HEADERS = {
 }
 STATUS = {2: 400, 3: 422, 4: 503}
 """By the exit code of an error; any other is 500."""
+NOTES = "Fruitgan-Notes"
+"""The header of a translation with what there is to know of it: sentences, as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeSettings:
+class ServeSettings(Settings):
     """What is offered, where, and to whom."""
 
     bundles: tuple[str, ...] = ()
@@ -74,6 +77,7 @@ class ServeSettings:
     """USER:PASSWORD; needed where others reach the host."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.auth is not None and not all(self.auth.partition(":")):
             raise UsageError("--auth: expected USER:PASSWORD")
         if not self.is_loopback and self.auth is None:
@@ -111,8 +115,9 @@ class Guard:
         ):
             return _refused(403, "only this server's own pages may ask that")
         if self.settings.auth is not None:
-            expected = b"Basic " + base64.b64encode(self.settings.auth.encode())
-            if not hmac.compare_digest(asked.get("authorization", "").encode("latin-1"), expected):
+            scheme, _, told = asked.get("authorization", "").partition(" ")
+            expected = base64.b64encode(self.settings.auth.encode())
+            if scheme.lower() != "basic" or not hmac.compare_digest(told.strip().encode("latin-1"), expected):
                 return _refused(401, "a name and a password are needed", {"WWW-Authenticate": 'Basic realm="fruitgan"'})
         return None
 
@@ -133,7 +138,8 @@ class Service:
 
     def __init__(self, settings: ServeSettings) -> None:
         self.settings = settings
-        self.given = {name: locate(name) for name in settings.bundles}
+        self.addresses = {name: pinned(name) for name in settings.bundles}
+        self.given = {name: locate(address or name, settings.runs) for name, address in self.addresses.items()}
         self.worker = ThreadPoolExecutor(1, "engine")
         self.waiting = self.held_bytes = 0
 
@@ -174,6 +180,8 @@ class Service:
         return HTMLResponse(render("serve_runs.html", here="/runs", rows=rows))
 
     def run_page(self, request: Request) -> Response:
+        from fruitgan.train_gan.curves import Story, loss_panels  # here, and `detect` below: they import torch
+
         run = self._run(request)
         entries, story = run.entries(), Story(read_config(run))
         steps = list(sample_files(run.path / SAMPLES))
@@ -197,29 +205,43 @@ class Service:
 
     def translate(self, data: bytes, asked: Mapping[str, str]) -> Response:
         """The picture's translation as PNG. Raises: FruitganError."""
-        file = self.bundles().get(asked.get("name", ""))
+        name, way = asked.get("name", ""), asked.get("way", "a2b")
+        file = self.bundles().get(name)
         if file is None:
             raise UsageError("no bundle of that name is here")
-        made = io.BytesIO()
-        pipeline = _pipeline(file, file.stat().st_mtime_ns, asked.get("way", "a2b"), asked.get("strength", "1"))
-        outcome = replace(pipeline, stdout=made).attempt(Task(None, None, "png", data))
+        try:
+            settings = TranslateSettings(sources=("-",), strength=float(asked.get("strength", "1")))
+        except ValueError as error:
+            raise UsageError("the strength is no number from 0 to 1") from error
+        bundle, engine = _loaded(file, file.stat().st_mtime_ns, way)
+        made, mark = io.BytesIO(), mark_of(settings, bundle, way, self.addresses.get(name))
+        outcome = Pipeline(engine, bundle.card, settings, mark, made).attempt(Task(None, None, "png", data))
         for remark in (*outcome.failed, *outcome.skipped):
             raise DataError(remark.reason)
-        return Response(made.getvalue(), media_type="image/png")
+        notes = [*filter(None, [bundle.card.doubt]), *(remark.reason for remark in outcome.notes)]
+        return Response(made.getvalue(), media_type="image/png", headers={NOTES: json.dumps(notes)})
 
     def detect(self, data: bytes, asked: Mapping[str, str]) -> Response:
         """What a detector says of the picture. Raises: FruitganError."""
+        from fruitgan.train_detector.detect_job import DetectSettings, detect
+
+        doubts: list[str] = []
+
+        def tell(event: Event) -> None:
+            if isinstance(event, Note):
+                doubts.append(event.text)
+
         file = self.detectors().get(asked.get("name", ""))
         if file is None:
             raise UsageError("no detector of that name is here")
         with tempfile.TemporaryDirectory(prefix="fruitgan-") as folder:
             picture = Path(folder, "picture")
             picture.write_bytes(data)
-            result = detect(DetectSettings(pictures=(str(picture),), detector=str(file)))
+            result = detect(DetectSettings(pictures=(str(picture),), detector=str(file)), tell)
         for remark in (*result.failed, *result.skipped):
             raise DataError(remark.reason)
         answer = {**to_json(result.pictures[0]), "file": "picture"}  # its place here is nobody's
-        return JSONResponse({**answer, "accuracy": result.accuracy, "interval": result.interval})
+        return JSONResponse({**answer, "accuracy": result.accuracy, "interval": result.interval, "doubts": doubts})
 
     async def queued(self, work: Callable[[bytes, Mapping[str, str]], Response], request: Request) -> Response:
         """Read the picture and have the engine's thread do the work, or say in a sentence why not."""
@@ -244,6 +266,8 @@ class Service:
             return await asyncio.get_running_loop().run_in_executor(self.worker, work, content, request.query_params)
         except (TimeoutError, ClientDisconnect):
             return _refused(408, "the picture did not arrive")
+        except asyncio.CancelledError:  # the server waits for no request longer than a moment
+            return _refused(503, "the server is stopping")
         finally:
             self.waiting -= 1
             self.held_bytes -= len(data)
@@ -261,15 +285,12 @@ def _pixels(data: bytes) -> int:
 
 
 @functools.lru_cache(maxsize=4)
-def _pipeline(file: Path, changed_ns: int, way: str, strength: str) -> Pipeline:
-    """An engine with its weights, kept as long as the bundle's file stays as it is."""
-    if not re.fullmatch(r"[01]|0?\.[0-9]{1,4}", strength):
-        raise UsageError("the strength is no number from 0 to 1")
-    bundle, settings = load(file), TranslateSettings(sources=("-",), strength=float(strength))
+def _loaded(file: Path, changed_ns: int, way: str) -> tuple[Bundle, Engine]:
+    """A bundle and the engine of one direction, kept as long as the bundle's file stays as it is."""
+    bundle = load(file)
     if way not in bundle.weights:
         raise UsageError("the bundle has no such direction")
-    _, engine = open_engine(AUTO, bundle.card.generator, bundle.weights[way], 1)
-    return Pipeline(engine, bundle.card, settings, mark_of(settings, bundle, way, None))
+    return bundle, open_engine(AUTO, bundle.card.generator, bundle.weights[way], 1)[1]
 
 
 def make_app(settings: ServeSettings) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import sys
 from pathlib import Path
@@ -32,15 +33,19 @@ def serve(
 
         from fruitgan.serve.app import ServeSettings, make_app
     settings = options.settings_of(ServeSettings, given, bundles=tuple(bundle or ()))
-    app, console = make_app(settings), Console(quiet=quiet)
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise FruitganError(f"--host {host} --port {port}: cannot listen there ({reason_of(error)})") from error
+    console = Console(quiet=quiet)
     with stopped_at_once("stopped"), listening:
+        app = make_app(settings)
         console.out(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}")
         if not settings.is_loopback:
             console.warn("pictures and the password travel unencrypted; put a proxy with TLS before it")
         sys.stdout.flush()  # whoever started this reads the address, and it may be long before there is more
         quietly = uvicorn.Config(app, log_level="error", access_log=False, server_header=False, timeout_graceful_shutdown=2)
-        uvicorn.Server(quietly).run(sockets=[listening])
+        server = uvicorn.Server(quietly)
+        # Whom the stop cuts short is told so by the answer.
+        logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
+        server.run(sockets=[listening])

@@ -38,7 +38,7 @@ function take(file, place) {
       const answer = await post(file);
       if (after) translated(card, await answer.blob(), after); else judged(status, await answer.json());
       status.classList.remove("error");
-      if (after) status.textContent = "done";
+      if (after) status.textContent = ["done", ...JSON.parse(answer.headers.get("Fruitgan-Notes"))].join(". ");
     }).catch(error => { status.textContent = error.message; status.classList.add("error"); });
   };
   if (after) {
@@ -67,7 +67,8 @@ function judged(status, answer) {
   const percent = value => `${Math.round(100 * value)}%`;
   const sure = percent(answer.generated ? answer.probability : 1 - answer.probability);
   const verdict = answer.generated === null ? "undecided" : `${answer.generated ? "generated" : "real"}, ${sure} sure`;
-  const doubts = answer.outside.length ? ` It is unlike all that the detector was trained on: ${answer.outside.join("; ")}.` : "";
+  const outside = answer.outside.length ? [`It is unlike all that the detector was trained on: ${answer.outside.join("; ")}`] : [];
+  const doubts = [...outside, ...answer.doubts].map(it => ` ${it}.`).join("");
   status.textContent = `${verdict}. On its own test pictures this detector is right ` +
     `in ${percent(answer.accuracy)} (${percent(answer.interval[0])} to ${percent(answer.interval[1])}).${doubts}`;
 }
