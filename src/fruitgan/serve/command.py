@@ -19,7 +19,9 @@ def serve(
     detectors: Path = option("--detectors DIR", "Where detectors are.", default=Path("runs/train-detector")),
     host: str = option("--host", "Where to listen; others than this machine need --auth.", default="127.0.0.1"),
     port: int = option("--port", "0 is any that is free.", default=8000, min=0, max=65535),
-    auth: str | None = option("--auth USER:PASSWORD", "Asked of everybody; FRUITGAN_AUTH keeps it unseen."),
+    auth: str | None = option(
+        "--auth USER:PASSWORD", "What every request must give; FRUITGAN_AUTH keeps it out of the list of processes."
+    ),
     config: options.Config = None,
     quiet: options.Quiet = False,
 ) -> None:

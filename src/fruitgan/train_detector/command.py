@@ -33,7 +33,10 @@ def train_detector(
         "grouped",
     ),
     detector: str | None = training(
-        "--detector NAME", "spectrum, seed-cnn (the lab report's), ...", "small-cnn", **names.registered("detectors")
+        "--detector NAME",
+        "small-cnn, spectrum, seed-cnn (the lab report's) and others: `fruitgan list detectors`.",
+        "small-cnn",
+        **names.registered("detectors"),
     ),
     detector_option: list[str] | None = training("--detector-option KEY=VALUE", "An option of the detector: base_channels=24."),
     augment: str | None = training(
@@ -156,7 +159,7 @@ def detect(
     pictures: list[str] = options.argument("PICTURE|FOLDER", "Files, folders or globs.", default=...),
     detector: str | None = options.option(
         "--detector FILE|RUN",
-        "What judges.",
+        "The detector to ask.",
         "the newest run of train-detector here",
         **names.one_of("file or run", names.runs("train-detector")),
     ),

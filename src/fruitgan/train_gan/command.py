@@ -48,24 +48,32 @@ def train_gan(
         "A field of the recipe by its dotted name: weights.cycle=5, optimizers.generators.learning_rate=1e-4.",
     ),
     learning_rate: float | None = network(
-        "--learning-rate", "Of the generators; the discriminators' keeps its ratio to it.", "the recipe's"
+        "--learning-rate", "The generators'; the discriminators' is scaled alike.", "the recipe's"
     ),
     cycle_weight: str | None = network(
         "--cycle-weight W|START:END",
         "Weight of the cycle loss: 5, or 8:2 for one that falls linearly.",
         "the recipe's",
     ),
-    generator: str | None = network("--generator", "Another generator than the recipe's.", **names.registered("generators")),
+    generator: str | None = network(
+        "--generator", "Another than the recipe's; `fruitgan list generators` names them.", **names.registered("generators")
+    ),
     generator_option: list[str] | None = network(
         "--generator-option KEY=VALUE", "An option of the generator: base_channels=32."
     ),
     discriminator: str | None = network(
-        "--discriminator", "Another discriminator than the recipe's.", **names.registered("discriminators")
+        "--discriminator",
+        "Another than the recipe's; see `fruitgan list discriminators`.",
+        **names.registered("discriminators"),
     ),
     discriminator_option: list[str] | None = network("--discriminator-option KEY=VALUE", "An option of the discriminator."),
-    objective: str | None = network("--objective", "Another objective than the recipe's.", **names.registered("objectives")),
+    objective: str | None = network(
+        "--objective", "Another than the recipe's; see `fruitgan list objectives`.", **names.registered("objectives")
+    ),
     objective_option: list[str] | None = network("--objective-option KEY=VALUE", "An option of the objective: pool_size=50."),
-    augment: str | None = network("--augment", "Another augmentation than the recipe's.", **names.registered("augmentations")),
+    augment: str | None = network(
+        "--augment", "Another than the recipe's; see `fruitgan list augmentations`.", **names.registered("augmentations")
+    ),
     image_size: options.ImageSize = None,
     batch_size: options.BatchSize = None,
     init_from: str | None = network("--init-from BUNDLE", "Start from the generators of a bundle."),

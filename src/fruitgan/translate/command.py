@@ -22,7 +22,9 @@ def translate(
         "--format", "Kind of the files written.", "png, or as they came with --frames all"
     ),
     scale: str = option(
-        "--scale auto|native|N", "Large images at the training size, all as they are, or N px a side.", default="auto"
+        "--scale auto|native|N",
+        "auto: large pictures at the training size; native: each at its own; N: shorter side N px.",
+        default="auto",
     ),
     recursive: bool = option("--recursive,-r", "Include subfolders; the tree is kept.", default=False),
     overwrite: bool = option(
@@ -39,7 +41,9 @@ def translate(
     keep_metadata: Literal["none", "basic", "all"] = option(
         "--keep-metadata", "basic: date, resolution, sRGB profile; all: camera, author and place (GPS) too.", default="basic"
     ),
-    value_range: str | None = option("--value-range LOW,HIGH", "Of deep greys: black and white.", "the bundle's"),
+    value_range: str | None = option(
+        "--value-range LOW,HIGH", "Of more than 8 bits: the values that are black and white.", "the bundle's"
+    ),
     engine: options.Engine = "auto",
     gpu: options.Gpu = None,
     device: options.Device = None,
@@ -103,14 +107,14 @@ def _in_one_line(text: str) -> str:
 def export(
     bundle: str | None = argument(options.BUNDLE, "What to export.", options.BUNDLE_DEFAULT, **options.BUNDLE_NAMES),
     format: Literal["onnx", "junyanz"] = option(
-        "--format", "A model, or weights for pytorch-CycleGAN-and-pix2pix (of the generators that it has).", default="onnx"
+        "--format", "onnx, or weights for pytorch-CycleGAN-and-pix2pix (of its generators).", default="onnx"
     ),
     dtype: Literal["fp32", "fp16", "int8"] = option(
         "--dtype",
         "Of a model's weights: fp16 halves its size, int8 makes it a third; how much the pictures change is measured and said.",
         default="fp32",
     ),
-    pictures: Path | None = option("--pictures FILE|DIR", "What models are compared with torch on.", "drawn fruit"),
+    pictures: Path | None = option("--pictures FILE|DIR", "On which each model is compared with torch.", "drawn fruit"),
     to: options.To = None,
     direction: Literal["a2b", "b2a"] | None = option("--direction", options.DIRECTION_HELP, "a model for each"),
     output: Path = option("--output,-o DIR", "Where the models go.", default=Path("exported")),
@@ -152,7 +156,7 @@ def import_checkpoint(
     output: Path = option("--output,-o FILE.safetensors", "The bundle to write.", default=...),
     image_size: int | None = option(
         "--image-size PIXELS",
-        "Of its training images; `export` says it.",
+        "Side of its training images (`fruitgan export` prints it).",
         "256; unet-128: 128",
         min=1,
         max=options.LARGEST_IMAGE_PX,
