@@ -14,12 +14,15 @@ import pytest
 import torch
 from picture_files import noise, smooth
 from PIL import Image
+from torch import Tensor, nn
 from toy_bundles import save_toy
 
+from fruitgan import registry
 from fruitgan.data.image_dataset import ImageDataset
 from fruitgan.data.preprocessing import Preprocessing
 from fruitgan.data.sources import Domain, Source, folder_source
 from fruitgan.errors import DataError, UsageError
+from fruitgan.networks.contracts import Discriminator, Generator, SizeRule, discriminators, generators
 from fruitgan.progress import silent
 from fruitgan.runs.run import Run
 from fruitgan.settings import from_json, to_json
@@ -222,3 +225,63 @@ def test_the_bundle_that_a_run_starts_from_is_found_from_other_folders_too(
     monkeypatch.chdir(tmp_path)
     path = save_toy(Path("a.safetensors"))
     assert located(TrainGanSettings(data="demo", init_from=str(path))).init_from == str(tmp_path / "a.safetensors")
+
+
+class Tint(Generator):
+    size_rule = SizeRule(minimum_px=1, multiple_of_px=1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.mix(x))
+
+
+class NoRule(Tint):
+    size_rule = None  # type: ignore[assignment]
+
+
+class Halving(Tint):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[..., ::2]
+
+
+class Failing(Tint):
+    def forward(self, x: Tensor) -> Tensor:
+        raise AttributeError("no stone")
+
+
+class OneMap(Discriminator):
+    size_rule = SizeRule(minimum_px=1, multiple_of_px=1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.judge = nn.Conv2d(3, 1, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.judge(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("thing", "said"),
+    [
+        (NoRule, "has no size_rule"),
+        (Halving, "gives no"),
+        (Failing, "no stone"),
+        (OneMap, "no tuple of logit maps"),
+        (Tint, None),
+    ],
+)
+def test_a_network_of_another_package_that_breaks_its_contract_is_named(
+    thing: Any, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_own", {})
+    kind = "discriminator" if issubclass(thing, Discriminator) else "generator"
+    {"generator": generators, "discriminator": discriminators}[kind].register("odd", thing)  # type: ignore[attr-defined]
+    made = plan(recipe="cyclegan", image_size=32, **{kind: "odd"})
+    if said is None:
+        assert make_objective(made).networks["generator_ab"].training
+        return
+    with pytest.raises(UsageError, match=f"the {kind} odd of .*{said}"):
+        make_objective(made)

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from fruitgan import bundle as bundles
 from fruitgan.data.preprocessing import AS_USUAL, Preprocessing
@@ -106,8 +106,6 @@ class TrainGanSettings(Settings):
                 raise UsageError(f"--{name.replace('_', '-')} {value}: {least} or more is needed")
         if self.learning_rate is not None and not 0 < self.learning_rate <= 1:
             raise UsageError(f"--learning-rate {self.learning_rate:g}: expected more than 0 and at most 1, such as 2e-4")
-        if self.on_nan not in (None, *get_args(OnNan)):
-            raise UsageError(f"--on-nan {self.on_nan}: expected {' or '.join(get_args(OnNan))}")
         if self.epochs is not None and self.steps is not None:
             raise UsageError("--epochs and --steps say the same thing; give one of them")
         check_name(self.name)
