@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -36,8 +36,8 @@ class TensorFile:
     what: str
     metadata: Mapping[str, str]
 
-    def card(self, kind: type[T], key: str, newest: int, upgrade: Callable[[int, dict[str, Any]], None] | None = None) -> T:
-        """The card in its metadata, as the dataclass; `upgrade` is given its format's version and, to change it, its table.
+    def card(self, kind: type[T], key: str, newest: int) -> T:
+        """The card in its metadata, as the dataclass.
 
         Raises:
             DataError: there is none, it cannot be read, is of a newer format than `newest`, or says something else.
@@ -51,8 +51,6 @@ class TensorFile:
             raise DataError(f"{self.path}: not a {self.what}: its card has no format")
         if version > newest:
             raise DataError(f"{self.path}: has format {version}, newer than this program's {newest}: pip install -U fruitgan")
-        if upgrade is not None:
-            upgrade(version, table)
         return typed(kind, table, f"{self.path}: not a {self.what}: card")
 
     def arrays(self) -> dict[str, NDArray[Any]]:

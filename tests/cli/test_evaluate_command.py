@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset, `a`, and another generator's pictures of the same sources, `b`."""
     folder = tmp_path_factory.mktemp("sets")
     for name, first, redness in (("a/predicted", 0, 0.2), ("a/origins", 100, 0.8), ("b/predicted", 0, 0.5)):
-        fill(folder / name, 12, first, redness)
+        fill(folder / name, 16, first, redness)
     return folder
 
 
@@ -55,7 +55,7 @@ def test_the_table_shows_kid_times_100_and_the_last_line_is_the_report(here: Pat
     value = json.loads((here / "o/evaluation.json").read_text())["kid"]["value"]
     row = next(line for line in told.out.splitlines() if line.startswith("KID x 100 "))
     assert abs(float(row.split()[3].replace(",", "")) - 100 * value) <= 0.01 * abs(100 * value)
-    assert "12 generated, 12 real" in row
+    assert "16 generated, 16 real" in row
     assert told.out.splitlines()[-1] == "o/report.html"
     assert "No R: R needs the images" in told.out
     assert "no manifest.csv" in told.err
@@ -78,7 +78,7 @@ def test_a_failed_gate_is_exit_5_after_everything_was_written(here: Path, capsys
 def test_the_second_run_stands_behind_the_first_and_the_table_is_below_the_numbers(here: Path, capsys: Capture) -> None:
     assert main(["evaluate", *FAKES, "--compare", "b", *NUMBERS]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert any("b against a, 12 sources" in line for line in lines)
+    assert any("b against a, 16 sources" in line for line in lines)
     cells = next(line for line in lines if line.startswith("KID x 100, colour")).split()
     (comparison,) = json.loads((here / "o/evaluation.json").read_text())["compare"]
     kid: dict[str, Any] = next(row for row in comparison["rows"] if row["name"] == "kid")

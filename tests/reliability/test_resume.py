@@ -16,14 +16,13 @@ from typing import Any
 import pytest
 import torch
 from picture_files import write_ramp_domains
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from training_events import is_saved, start_of, step_of, warnings_of
 from trainings import assert_same_end, last_checkpoint, log_lines, stop_after
 
 from fruitgan import bundle as bundles
 from fruitgan import distributed
 from fruitgan.errors import DataError, UsageError
-from fruitgan.files import file_sha256
 from fruitgan.progress import Event, Note, OnProgress
 from fruitgan.runs import checkpoint
 from fruitgan.settings import to_json
@@ -389,27 +388,6 @@ def test_a_bundle_that_a_kill_left_behind_its_checkpoint_is_made_anew(
     (first.run / "result.json").unlink()
     result = resumed(out, "behind")
     assert bundles.weights_sha256(bundles.load(result.bundle)) == result.weights_sha256 == whole["fast"].weights_sha256
-
-
-def test_a_run_of_an_older_version_goes_on_bit_for_bit(whole: Mapping[str, TrainGanResult], data: Path, out: Path) -> None:
-    run = train_gan(settings(data, out, "fast", "older"), stop_after(3)).run
-    config = json.loads((run / "config.json").read_text())
-    recipe = config["plan"]["recipe"]
-    recipe["averaging"] = recipe.pop("ema_decay")
-    for gone in ("recipe_changes", "learning_rate", "cycle_weight", "objective_options"):
-        del config["settings"][gone]
-    (run / "config.json").write_text(json.dumps(config))
-    (folder,) = (run / "checkpoints").iterdir()
-    tensors, document = last_checkpoint(run)
-    former = {name.replace("ema/", "average/"): tensor for name, tensor in tensors.items()}
-    save_file(former, folder / "state.safetensors")
-    document["format"] = 1
-    document["parts"] = sorted(part.replace("ema", "average") for part in document["parts"])
-    document["values"] = {name.replace("ema/", "average/"): value for name, value in document["values"].items()}
-    del document["about"]
-    document["sha256"] = {"state.safetensors": file_sha256(folder / "state.safetensors")}  # as the first had it
-    (folder / "state.json").write_text(json.dumps(document))
-    assert_same_end(resumed(out, "older").run, whole["fast"].run)
 
 
 def test_time_between_the_last_line_of_the_log_and_the_checkpoint_is_counted(data: Path, out: Path) -> None:

@@ -16,6 +16,7 @@ from fruitgan.networks.contracts import generators
 from fruitgan.registry import Choice
 from fruitgan.train_detector.calibration import judge
 from fruitgan.train_detector.detector import DetectorCard
+from fruitgan.train_detector.seen import FilesSeen
 
 CARD = bundles.Card(
     name="toy",
@@ -76,5 +77,7 @@ def detector_card(detector: Choice, image_size_px: int, **changes: Any) -> Detec
         **{"name": "toy", "protocol": "grouped", "training_images": 8, "rounds": 1, "seed": 0},
         **{"data": "drawn", "data_fingerprint": "0123", "fruitgan_version": "0.1.0"},
         "verdict": judge(np.array([1.0, -1.0]), np.array([True, False])),
+        **dict.fromkeys(("train_sha256", "val_sha256", "test_sha256", "taught_looks"), ()),
+        "files": FilesSeen(sides_px=(1, 9999), formats=("PNG",)),
     }
     return DetectorCard(detector=detector, image_size_px=image_size_px, **about | changes)

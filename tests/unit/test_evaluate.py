@@ -137,7 +137,7 @@ def test_without_real_images_given_or_beside_the_generated_ones_it_says_what_to_
         ({"fail_above": {"kidd": 1.0}}, UsageError, "did you mean kid"),
         ({"features": ("colour", "colour")}, UsageError, "named twice"),
         ({"metrics": ()}, UsageError, "at least one"),
-        ({"fail_below": {"kid": float("nan")}}, UsageError, "not a number"),
+        ({"fail_below": {"kid": float("nan")}}, UsageError, "finite number"),
         ({"weights": {"inception": Path("x")}}, UsageError, "give --features inception"),
         ({"weights": {"colour": Path("x")}}, UsageError, "no option 'weights'"),
         ({"features": ("torchvision",)}, UsageError, "which network"),

@@ -211,21 +211,6 @@ def test_files_of_another_kind_are_refused(
         load_detector(tmp_path / "file.safetensors")
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_detector_of_an_earlier_format_is_read(version: int, trained: TrainDetectorResult, tmp_path: Path) -> None:
-    card, tensors = stored(trained.file)
-    assert card["format"] == 3
-    card["format"] = version
-    for later in ("train_sha256", "val_sha256", "test_sha256", "taught_looks", "files", "calibration_slope"):
-        del card[later]
-    if version == 1:
-        card["verdict"]["chance"] = card["verdict"].pop("majority_baseline")
-    path = tmp_path / "old.safetensors"
-    save_file(tensors, path, metadata={"fruitgan-detector": json.dumps(card)})
-    found, now = load_detector(path).card, load_detector(trained.file).card
-    assert (found.verdict, found.train_sha256, found.files, found.calibration_slope) == (now.verdict, (), None, 1.0)
-
-
 def test_weights_that_are_not_finite_are_not_saved(trained: TrainDetectorResult, tmp_path: Path) -> None:
     bundle = load_detector(trained.file)
     bundle.detector.get_parameter("linear.bias").data.fill_(float("nan"))

@@ -88,18 +88,6 @@ def test_a_checkpoint_is_safetensors_and_json_alone(tmp_path: Path) -> None:
     assert document["values"] == {"notes/number": 7, "notes/text": "7", "other/number": -7, "other/text": "-7"}
 
 
-def test_a_checkpoint_of_format_1_is_restored(tmp_path: Path) -> None:
-    """What the first version wrote: `about` is empty and counts into the file's own sum."""
-    checkpoints = saved(tmp_path, 7)
-    file = paths(checkpoints)[0] / VALUES
-    document = json.loads(file.read_text())
-    sums = document.pop("sha256")
-    document |= {"format": 1, "about": {}}
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    file.write_text(json.dumps({**document, "sha256": {**sums, VALUES: hashlib.sha256(text.encode()).hexdigest()}}))
-    assert restored(checkpoints) == (7, [])
-
-
 def test_a_checkpoint_holds_the_state_of_its_moment_however_late_it_is_written(tmp_path: Path) -> None:
     notes, other = Notes(4), Notes(-4)
     taken = snapshot(4, {"notes": notes, "other": other})

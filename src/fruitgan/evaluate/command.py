@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,9 +199,12 @@ def _bounds(option: str, given: list[str]) -> dict[str, float]:
     if len(bounds) < len(given):
         raise UsageError(f"{option}: one bound for a number, not two")
     try:
-        return {name: float(bound) for name, bound in bounds.items()}
+        found = {name: float(bound) for name, bound in bounds.items()}
     except ValueError:
-        raise UsageError(f"{option} {' '.join(given)}: expected numbers as bounds, such as kid=0.05") from None
+        found = {"": math.nan}
+    if not all(map(math.isfinite, found.values())):
+        raise UsageError(f"{option} {' '.join(given)}: expected numbers as bounds, such as kid=0.05")
+    return found
 
 
 def _show(console: Console, result: EvaluateResult, values: dict[str, Any], verbose: bool) -> None:

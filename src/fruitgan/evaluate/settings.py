@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,9 +96,6 @@ class EvaluateSettings(Settings):
                 raise UsageError(f"--weights {name}=...: give --features {name} with them")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"--seed {self.seed}: 0 or more is needed")
-        for option, name, bound in self.bounds:
-            if not math.isfinite(bound):
-                raise UsageError(f"{option} {name}={bound}: not a number to compare with")
 
     @property
     def bounds(self) -> list[tuple[str, str, float]]:

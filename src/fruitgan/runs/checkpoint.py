@@ -29,8 +29,6 @@ from fruitgan.settings import read_json
 from fruitgan.tensorfile import open_tensors
 
 FORMAT = 2
-"""Format 1 has nothing under `about` but counts it into the sum, and calls the part `ema` `average`."""
-FORMER_PARTS = {"average": "ema"}
 ABOUT = "about"
 """Values beside the state, for which no sum is recorded: the state of equal runs has equal sums."""
 MOST_TIME_SHARE = 0.02
@@ -242,7 +240,7 @@ def _restore(path: Path, parts: Mapping[str, Stateful]) -> int:
         DataError: damaged, of a newer format, of another run, or not of the kind that the parts take.
     """
     document = _checked(path)
-    if sorted(FORMER_PARTS.get(part, part) for part in document["parts"]) != sorted(parts):
+    if sorted(document["parts"]) != sorted(parts):
         raise DataError(f"{path}: holds other parts than this run has; its settings were changed by hand")
     open_tensors(path / TENSORS, WHAT)  # torch is not given a file with a giant header
     try:
@@ -252,7 +250,7 @@ def _restore(path: Path, parts: Mapping[str, Stateful]) -> int:
     states: dict[str, State] = {part: {} for part in parts}
     for name, value in kept.items():
         part, _, key = name.partition("/")
-        states.setdefault(FORMER_PARTS.get(part, part), {})[key] = value
+        states.setdefault(part, {})[key] = value
     for part, stateful in parts.items():
         try:
             _check_kinds(states[part], stateful.state())
@@ -276,12 +274,10 @@ def _checked(path: Path) -> dict[str, Any]:
     if document["format"] > FORMAT:
         raise _Newer(f"{path}: its format {document['format']} is newer than this fruitgan's {FORMAT}; update fruitgan")
     sums = document.pop(SUMS, None)
-    if document["format"] > 1:
-        document.pop(ABOUT, None)
-    # The first checkpoints had no sum of this file itself; a damaged name of a sum must not make one look like these.
-    if not isinstance(sums, dict) or not {TENSORS} <= set(sums) <= {TENSORS, VALUES}:
+    document.pop(ABOUT, None)
+    if not isinstance(sums, dict) or set(sums) != {TENSORS, VALUES}:
         raise DataError(f"{path}: {VALUES} does not have the sums that it should; it is damaged")
-    if VALUES in sums and sums[VALUES] != _own_sha256(document):
+    if sums[VALUES] != _own_sha256(document):
         raise DataError(f"{path}: {VALUES} does not have the sum that it records; it is damaged")
     if (
         type(document.get("step")) is not int

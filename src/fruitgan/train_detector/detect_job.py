@@ -121,7 +121,7 @@ def _judged(card: DetectorCard, paths: Sequence[Path], logits: np.ndarray) -> It
             generated=None if probability == 0.5 else bool(probability > 0.5),
             probability=float(probability),
             logit=float(logit),
-            outside=tuple(card.files.outside(header)) if card.files is not None and header is not None else (),
+            outside=() if header is None else tuple(card.files.outside(header)),
         )
 
 
@@ -132,5 +132,3 @@ def _doubts(card: DetectorCard) -> Iterator[str]:
         yield f"{card.name}: no better than guessing on its own test images ({low:.1%} to {high:.1%} correct)"
     if card.protocol != "grouped":
         yield f"{card.name}: trained by the protocol {card.protocol}, whose accuracy reads too high"
-    if card.files is None:
-        yield f"{card.name}: of an earlier fruitgan: not calibrated, and it is not known what it was trained on; train it anew"

@@ -9,7 +9,6 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -38,7 +37,6 @@ from fruitgan.train_detector.seen import FilesSeen, header_of
 from fruitgan.train_detector.settings import SIZE_OPTION
 
 FORMAT = 3
-"""Format 2 does not say which images taught it, and format 1 calls the majority baseline `chance`."""
 LARGEST_CARD_BYTES = 8 << 20
 """Room for the hashes of some 80,000 images."""
 KEY = "fruitgan-detector"
@@ -76,14 +74,14 @@ class DetectorCard:
     """sha256 over the pixels of all images that took part."""
     seed: int
     fruitgan_version: str
-    train_sha256: tuple[str, ...] = ()
-    """Of the size and the pixels of each training image (`data.groups.content_sha256`). Empty: made before format 3."""
-    val_sha256: tuple[str, ...] = ()
+    train_sha256: tuple[str, ...]
+    """Of the size and the pixels of each training image (`data.groups.content_sha256`)."""
+    val_sha256: tuple[str, ...]
     """Of those that chose the weights; in the seed protocol they are the test images."""
-    test_sha256: tuple[str, ...] = ()
-    taught_looks: tuple[str, ...] = ()
+    test_sha256: tuple[str, ...]
+    taught_looks: tuple[str, ...]
     """Perceptual hashes of the images that trained it or chose its weights, the test images apart: 16 hex digits each."""
-    files: FilesSeen | None = None
+    files: FilesSeen
     """Sizes, formats and compression of the images that took part."""
     calibration_slope: float = 1.0
     """What a logit is multiplied by before the sigmoid makes a probability of it."""
@@ -169,13 +167,7 @@ def _card(file: TensorFile) -> DetectorCard:
     if KEY not in file.metadata:
         what = "a generators' bundle" if BUNDLE_KEY in file.metadata else "a safetensors file without a detector's card"
         raise DataError(f"{file.path}: not a detector but {what}; train one with fruitgan train-detector")
-    return file.card(DetectorCard, KEY, FORMAT, _upgrade)
-
-
-def _upgrade(version: int, table: dict[str, Any]) -> None:
-    table.pop("backbones", None)  # sums of networks inside, of which no detector is left that has any
-    if version == 1 and isinstance(table.get("verdict"), dict):
-        table["verdict"]["majority_baseline"] = table["verdict"].pop("chance", None)
+    return file.card(DetectorCard, KEY, FORMAT)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -196,12 +195,8 @@ class RunConfig:
 
 def read_config(run: Run) -> RunConfig:
     """Raises: DataError if it is missing, damaged, of another kind of run, or has what this version does not compute."""
-    table = run.config
-    with contextlib.suppress(KeyError, TypeError, AttributeError):  # of a damaged one, which is refused below
-        if "averaging" in table["plan"]["recipe"]:  # as the first runs called it
-            table["plan"]["recipe"]["ema_decay"] = table["plan"]["recipe"].pop("averaging")
     try:
-        return typed(RunConfig, table, run.path / CONFIG)
+        return typed(RunConfig, run.config, run.path / CONFIG)
     except DataError as error:
         raise DataError(f"{error}; is {run.path} the run of a training?") from error
 

@@ -295,14 +295,13 @@ def choose_direction(card: Card, to: str | None, direction: str | None) -> str:
 def mark_of(settings: TranslateSettings, bundle: Bundle, direction: str, address: str | None) -> dict[str, Any]:
     """What makes a result: all that changes how it looks, but not where and how fast the same is computed."""
     card = bundle.card
-    strength = {} if settings.strength == 1 else {"strength": settings.strength}  # as results had it before there was a choice
     sizes = [card.image_size_px, card.size_minimum_px, card.size_multiple_px]
     made_of = [weights_sha256(bundle), card.generator.name, to_json(card.generator.options), sizes]
     return {
         "bundle": hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest(),
         "direction": direction,
         "scale": settings.scale,
-        **strength,
+        "strength": settings.strength,
         "compare": settings.compare,
         "frames": settings.frames,
         "metadata": settings.keep_metadata,

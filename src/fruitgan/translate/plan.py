@@ -262,11 +262,8 @@ def _difference(task: Task, there: Mapping[str, Any] | None, mark: Mapping[str, 
         return "not made by fruitgan translate"
     if there.get("bundle") != mark["bundle"]:
         return "made by another bundle"
-    made = {"strength": 1, **mark, "format": task.form}
-    # Earlier results say nothing of these, and none of a strength of 1.
-    usual = {"strength": 1, "frames": "first", "metadata": "basic", "background": "white"}
-    others = (key for key in made if there.get(key, usual.get(key)) != made[key])
-    other = next((key for key in others if key not in (TRAINED_AGAINST, ADDRESS)), None)
+    made = {**mark, "format": task.form}
+    other = next((key for key in made if there.get(key) != made[key] and key not in (TRAINED_AGAINST, ADDRESS)), None)
     if other is not None:
         return f"made with another {other}"
     try:
