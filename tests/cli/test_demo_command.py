@@ -11,7 +11,7 @@ import pytest
 from fruitgan.cli import main
 from fruitgan.demo import job as demos
 
-TINY = demos.Size(image_px=48, train_images=4, test_images=12, steps=2, detector="spectrum", detector_epochs=1)
+TINY = demos.Size(image_px=48, train_images=4, test_images=16, steps=2, detector="spectrum", detector_epochs=1)
 
 
 def test_the_demo_tells_its_story_on_one_page(

@@ -143,7 +143,7 @@ def test_processes_that_do_not_divide_the_batch_are_refused_with_those_that_do()
 def test_a_detector_is_trained_by_two_processes_as_by_one(
     together: Together, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = write_dataset(tmp_path / "dataset", 13, planted=20)
+    data = write_dataset(tmp_path / "dataset", 17, planted=20)
     words = ("train-detector", "--data", str(data), "--detector", "small-cnn", "--detector-option", "base_channels=4")
     words += ("--image-size", "16", "--epochs", "3", "-b", "5", "--gpu", "none")  # no divisor of the batches, and batch norm
     one = run_json(capsys, *words, "--out", tmp_path / "alone")

@@ -25,8 +25,8 @@ LITE = "EfficientNet-Lite1 (ImageNet)"
 @pytest.fixture
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    fill(tmp_path / "set/predicted", 12, redness=0.2)
-    fill(tmp_path / "set/origins", 12, 100, 0.8)
+    fill(tmp_path / "set/predicted", 16, redness=0.2)
+    fill(tmp_path / "set/origins", 16, 100, 0.8)
     return tmp_path / "set"
 
 
@@ -180,5 +180,5 @@ def test_where_nothing_is_known_the_terminal_and_the_page_say_so_and_tell_no_pla
     assert json.loads(Path("o/evaluation.json").read_text())["trained_against"] is None
     page = Path("o/report.html").read_text()
     assert "trained against: not known" in page
-    assert "12 in set/predicted" in page
+    assert "16 in set/predicted" in page
     assert str(dataset.parent) not in page
