@@ -27,7 +27,15 @@ from fruitgan.progress import silent
 from fruitgan.runs.run import Run
 from fruitgan.settings import from_json, to_json
 from fruitgan.train_gan import assemble
-from fruitgan.train_gan.assemble import Datasets, give_teacher, load_datasets, make_objective, make_plan, refuse_overlap
+from fruitgan.train_gan.assemble import (
+    Datasets,
+    give_teacher,
+    load_datasets,
+    make_objective,
+    make_plan,
+    refuse_overlap,
+    shown_size_px,
+)
 from fruitgan.train_gan.settings import Plan, RunConfig, TrainGanSettings, located, read_config
 
 pytestmark = pytest.mark.usefixtures("repeatable")
@@ -221,6 +229,12 @@ def test_the_bundle_that_a_run_starts_from_is_found_from_other_folders_too(
     monkeypatch.chdir(tmp_path)
     path = save_toy(Path("a.safetensors"))
     assert located(TrainGanSettings(data="demo", init_from=str(path))).init_from == str(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(("recipe", "size", "shown"), [("fast", 96, 256), ("fast", 64, 172), ("cyclegan", 64, 64)])
+def test_samples_are_as_large_as_the_bundles_pictures_or_the_next_that_fits(recipe: str, size: int, shown: int) -> None:
+    made = small(recipe=recipe, image_size=size)
+    assert shown_size_px(made, make_objective(made)) == shown
 
 
 class Tint(Generator):

@@ -77,12 +77,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_is_held_out_and_what_is_trained_on_are_all_there_is_and_not_alike(data: Path) -> None:
     source = folder_source(data)
-    kept, held = hold_out(source, make_plan(TrainGanSettings(**SHORT), CPU), silent)
+    kept, held = hold_out(source, make_plan(TrainGanSettings(**SHORT), CPU), 40, silent)
     for domain, of, dataset in ((kept.a, source.a, held[0]), (kept.b, source.b, held[1])):
         assert set(domain.train) | set(dataset.names) == set(of.train)
         assert not {path.stem[:4] for path in domain.train} & {path.stem[:4] for path in dataset.names}
         assert len(dataset) == 8
-        assert dataset.pixels.shape == (8, 48, 48, 3)
+        assert dataset.pixels.shape == (8, 40, 40, 3)
         assert domain.test == of.test
 
 

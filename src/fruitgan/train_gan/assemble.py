@@ -25,7 +25,7 @@ from fruitgan.device import has_fast_bf16, has_room_for, keep_freed_memory
 from fruitgan.engines.torch_engine import arrays_of
 from fruitgan.errors import DataError, EnvironmentProblem, UsageError, reason_of, shown
 from fruitgan.networks.backbones import trained_against
-from fruitgan.networks.contracts import SizeRule, discriminators, generators
+from fruitgan.networks.contracts import Generator, SizeRule, discriminators, generators
 from fruitgan.networks.weights import build_for, load_arrays
 from fruitgan.progress import OnProgress
 from fruitgan.registry import OWN_PACKAGE, Registry, suggestion
@@ -208,6 +208,17 @@ def _odd(kind: str, network: nn.Module, side_px: int) -> str | None:
     return None if is_maps else "gives no tuple of logit maps [N, 1, h, w]"
 
 
+def picture_size_px(plan: Plan) -> int:
+    """The side of the whole pictures that the generators are for, which may be more than that of what they train on."""
+    return int(augmentations.build(plan.augmentation).picture_size_px(plan.recipe.image_size_px))
+
+
+def shown_size_px(plan: Plan, objective: Objective) -> int:
+    """That side, or the next that the generators take as it is: of sample sheets and of KID on held-out images."""
+    networks = [objective.networks[name] for name in objective.generators.values()]
+    return max(network.size_rule.padded(picture_size_px(plan)) for network in networks if isinstance(network, Generator))
+
+
 def _check_fit(plan: Plan, objective: Objective) -> None:
     """Raises: UsageError unless the recipe has what the objective weighs and optimises, and nothing that it does not know."""
     players = [player.name for player in objective.players]
@@ -293,7 +304,7 @@ def make_bundle(name: str, trainer: Trainer, plan: Plan, source: Source, data_fi
         domains=(source.a.name, source.b.name),
         generator=plan.generator,
         directions=tuple(trained),
-        image_size_px=augmentations.build(plan.augmentation).picture_size_px(plan.recipe.image_size_px),
+        image_size_px=picture_size_px(plan),
         size_minimum_px=rule.minimum_px,
         size_multiple_px=rule.multiple_of_px,
         recipe=plan.recipe_name,

@@ -36,6 +36,7 @@ from fruitgan.train_gan.assemble import (
     make_plan,
     make_trainer,
     refuse_overlap,
+    shown_size_px,
 )
 from fruitgan.train_gan.estimate import OutOfMemory, check_memory, training_threads
 from fruitgan.train_gan.objectives.contracts import Objective
@@ -154,7 +155,7 @@ class _Job:
             plan = dataclasses.replace(plan, preprocessing=with_found_range(plan.preprocessing, training_images, tell))
         held: tuple[ImageDataset, ...] = ()
         if self.settings.evaluate_every is not None:
-            source, held = ranks().in_turn(lambda: hold_out(source, plan, tell))
+            source, held = ranks().in_turn(lambda: hold_out(source, plan, shown_size_px(plan, objective), tell))
         datasets = dataclasses.replace(ranks().in_turn(lambda: load_datasets(plan, source, tell)), held_out=held)
         self.listener.warn(*source.notes, *(datasets.notes if is_new else ()))  # a resumed run has said them
         if is_new and not self.settings.allow_overlap:

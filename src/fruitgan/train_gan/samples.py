@@ -24,7 +24,7 @@ from fruitgan.measures.distances import kernel_distance
 from fruitgan.measures.features import rows
 from fruitgan.progress import OnProgress
 from fruitgan.report.page import grid
-from fruitgan.train_gan.assemble import Datasets
+from fruitgan.train_gan.assemble import Datasets, shown_size_px
 from fruitgan.train_gan.settings import Plan
 from fruitgan.train_gan.trainer import Trainer
 
@@ -89,7 +89,7 @@ class SampleImages:
     """The same images each time. They are read once, so that the folder of the data may go away while the run goes on."""
 
     def __init__(self, source: Source, datasets: Datasets, trainer: Trainer, plan: Plan) -> None:
-        size_px, how = plan.recipe.image_size_px, plan.preprocessing
+        size_px, how = shown_size_px(plan, trainer.objective), plan.preprocessing
         self.notes: list[str] = []
         self.samples: dict[str, list[Pixels]] = {}
         """By direction."""
@@ -99,10 +99,10 @@ class SampleImages:
         for direction in trainer.objective.generators:
             domain, dataset = sides[direction]
             places = np.linspace(0, len(dataset) - 1, min(SAMPLES_PER_DOMAIN, len(dataset))).round().astype(int)
-            self.monitored[direction] = [squared(dataset.pixels[place], size_px) for place in places]
+            self.monitored[direction] = [squared(dataset.pixels[place], plan.recipe.image_size_px) for place in places]
             self.samples[direction] = _first_images(domain.test or domain.train, size_px, how)
             if not self.samples[direction]:
-                self.samples[direction] = self.monitored[direction]
+                self.samples[direction] = [squared(dataset.pixels[place], size_px) for place in places]
                 self.notes.append(
                     f"no image of {domain.name} can be read any more; the samples show training images as decoded"
                 )
@@ -131,8 +131,8 @@ def _first_images(paths: tuple[Path, ...], size_px: int, how: Preprocessing) -> 
     return images
 
 
-def hold_out(source: Source, plan: Plan, tell: OnProgress) -> tuple[Source, tuple[ImageDataset, ImageDataset]]:
-    """The source without a tenth of each domain's training images, and these, decoded at the training size.
+def hold_out(source: Source, plan: Plan, size_px: int, tell: OnProgress) -> tuple[Source, tuple[ImageDataset, ImageDataset]]:
+    """The source without a tenth of each domain's training images, and these, decoded at this size.
 
     Which they are depends on the files' contents alone; near-duplicates are held out together or not at all.
 
@@ -141,7 +141,7 @@ def hold_out(source: Source, plan: Plan, tell: OnProgress) -> tuple[Source, tupl
     """
     kept, held = [], []
     resample = Image.Resampling[plan.recipe.resample.upper()]
-    decoding = DecodeSettings(load_size_px=plan.recipe.image_size_px, how=plan.preprocessing, resample=resample)
+    decoding = DecodeSettings(load_size_px=size_px, how=plan.preprocessing, resample=resample)
     for domain in (source.a, source.b):
         paths = _held_out(domain, plan, tell)
         dataset, _ = cached_dataset(sorted(paths), decoding, what=f"decoding {domain.name}", tell=tell)
