@@ -50,7 +50,8 @@ def spectrum(name: str, album: LabelledImageDataset, bins: int) -> Candidate:
     choice = detectors.choose("spectrum", {"image_size_px": SIDE, "bins": bins})
     everything = np.arange(len(album), dtype=np.int64)
     seen = features_of(detectors.build(choice), album, everything, CPU, 64)  # type: ignore[arg-type]
-    return feature_candidate(name, lambda: detectors.build(choice), lambda pixels: squashed(pixels, SIDE), seen, CPU)  # type: ignore[arg-type,return-value]
+    groups = [image.group for image in album.images]
+    return feature_candidate(name, lambda: detectors.build(choice), lambda pixels: squashed(pixels, SIDE), seen, groups, CPU)  # type: ignore[arg-type,return-value]
 
 
 def test_the_attacker_that_sees_the_difference_is_chosen_and_judged_on_what_it_did_not_see(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from fruitgan.train_detector.detector import (
     squashed,
 )
 from fruitgan.train_detector.protocols import Indices, grouped_folds, half_split
-from fruitgan.train_detector.regression import Logistic, best_trial, features_of, finite, logistic
+from fruitgan.train_detector.regression import Logistic, cross_fitted, features_of, finite, logistic
 from fruitgan.train_detector.settings import FitSettings
 from fruitgan.train_detector.two_sample_test import CHANGES, Candidate, CrossValidation, Logits, Truth
 
@@ -179,7 +179,7 @@ class TwoSampleTest:
         if columns := getattr(backend, "columns", None):
             self.strides[name] = columns()
         values, build = finite(seen.values, name), lambda: Logistic(backend)
-        return c2st.feature_candidate(name, build, backend.prepare, values, self.device, backend.trained_on)
+        return c2st.feature_candidate(name, build, backend.prepare, values, self.groups, self.device, backend.trained_on)
 
     def _on_pixels(self, name: str) -> Candidate:
         choice = choose_detector(name, {}, None, self.sizes)
@@ -201,7 +201,7 @@ class TwoSampleTest:
         told = partial(Progress, f"features {name}", total=len(dataset))
         seen = features_of(built, dataset, everything, self.device, on_done=lambda count: self.tell(told(count)))
         build, prepare = partial(detectors.build, choice), partial(squashed, side_px=size_px)
-        return c2st.feature_candidate(name, build, prepare, seen, self.device)
+        return c2st.feature_candidate(name, build, prepare, seen, self.groups, self.device)
 
     def cross_validate(self, trained: Sequence[Candidate]) -> tuple[DetectorResult, list[Row], CrossValidation]:
         """The strongest by nested grouped cross-validation, all of them in the same folds, and the one test.
@@ -294,8 +294,8 @@ class TwoSampleTest:
                 assert candidate.features is not None
                 seen, logits = candidate.features[:, part], np.empty(len(truth))
                 for number, split in enumerate(self.folds):
-                    train, val = ((seen[part], self.generated[part]) for part in (split.train, split.val))
-                    logits[found.fold == number] = best_trial(*train, *val)[0].logits(seen[split.test])
+                    regression, _ = cross_fitted(seen, self.generated, self.groups, split)
+                    logits[found.fold == number] = regression.logits(seen[split.test])
                     self.tell(Progress(f"{candidate.name} at stride {stride}", number + 1, len(self.folds)))
                 rows.append({"name": candidate.name, "stride": stride, **scores(logits, truth, found.fold, groups)})
         return rows

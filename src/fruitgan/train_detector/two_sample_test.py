@@ -26,7 +26,7 @@ from fruitgan.registry import Choice
 from fruitgan.train_detector.detector import LabelledImageDataset, squashed
 from fruitgan.train_detector.fit import fit
 from fruitgan.train_detector.protocols import Indices, Split
-from fruitgan.train_detector.regression import best_trial, store
+from fruitgan.train_detector.regression import cross_fitted, store
 from fruitgan.train_detector.settings import FitSettings
 
 AUGMENT = "part-mirror"
@@ -54,7 +54,8 @@ class Candidate:
     name: str
     image_size_px: int
     fit: Callable[[Split, Truth], FittedCandidate]
-    """Trains on `split.train`, selects by the loss on `split.val`; the labels are those of the whole set."""
+    """Trains on `split.train` and selects by the loss on `split.val`, a regression on both (see `cross_fitted`); the labels are
+    those of the whole set."""
     features: NDArray[np.float64] | None = None
     """[N, D] of the whole set, where it is a regression on these."""
     trained_on: str = ""
@@ -92,6 +93,7 @@ def feature_candidate(
     build: Callable[[], LinearDetector],
     prepare: Prepare,
     features: NDArray[np.float64],
+    groups: Sequence[str],
     device: torch.device,
     trained_on: str = "",
 ) -> Candidate:
@@ -101,11 +103,10 @@ def feature_candidate(
     """
 
     def learn(split: Split, generated: Truth) -> FittedCandidate:
-        train, val = ((features[part], generated[part]) for part in (split.train, split.val))
-        regression, best = best_trial(*train, *val)
+        regression, val_loss = cross_fitted(features, generated, groups, split)
         detector = build().to(device)
         store(detector, regression)
-        return FittedCandidate(detector.eval(), prepare, best.val_loss, lambda indices: regression.logits(features[indices]))
+        return FittedCandidate(detector.eval(), prepare, val_loss, lambda indices: regression.logits(features[indices]))
 
     return Candidate(name, build().image_size_px, learn, features, trained_on)
 
