@@ -1,7 +1,7 @@
 """What each ingredient of a recipe is worth at equal compute: reference and variants, equal seeds, the same images.
 
     python benchmarks/quality.py --data apple2orange --out quality           # a GPU: two arms, three seeds, 256 px
-    python benchmarks/quality.py --data apple2orange --out quality --small   # a CPU: six rows, 64 px, one seed, indicative
+    python benchmarks/quality.py --data apple2orange --out quality --small   # a CPU: four rows, 64 px, one seed, indicative
     python benchmarks/quality.py --data apple2orange --out quality --of fast --judge held-out   # the CPU's recipe, 96 px
 
 Every arm gets the multiply-adds of the reference's `--steps`, counted; what judges is its last weights (averaged, where it
@@ -190,7 +190,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
-        "--small", action="store_true", help="six rows, narrow networks, 64 px, one seed: for a CPU, indicative"
+        "--small", action="store_true", help="four rows, narrow networks, 64 px, one seed: for a CPU, indicative"
     )
     parser.add_argument(
         "--of", choices=("fruit", "fast"), default="fruit", help="fast: all its rows, 96 px, one seed, for a CPU"

@@ -189,12 +189,12 @@ def deterministic(device: torch.device) -> Iterator[None]:
     """
     if device.type != "cpu":
         raise EnvironmentProblem(f"--deterministic: torch has not all that it takes on {device.type}; use --gpu none with it")
-    before = torch.are_deterministic_algorithms_enabled()
+    before, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before, warn_only=warns)
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -31,6 +31,7 @@ GROUPS = "fruitgan."
 """What the names of our groups of entry points begin with."""
 MEMBER = "network"
 """The option of a builder that stands for a whole family; `torchvision:resnet34` gives it behind a colon."""
+OWN_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 PACKAGE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 KINDS = (
     "recipes",
@@ -171,8 +172,10 @@ class Registry(Generic[T]):
         Raises:
             UsageError: a package has the name, or it is none.
         """
-        if not PACKAGE_NAME.fullmatch(name) or name in {entry.name for entry in _scan() if entry.kind == self.kind}:
-            raise UsageError(f"{self.kind}.register({shown(name)}): taken, or no name of letters, digits and hyphens")
+        if not OWN_NAME.fullmatch(name):
+            raise UsageError(f"{self.kind}.register({shown(name)}): a name is of small letters, digits and hyphens")
+        if owners := [entry.package for entry in _scan() if (entry.kind, entry.name) == (self.kind, name)]:
+            raise UsageError(f"{self.kind}.register({shown(name)}): {owners[0]} has that name")
         for entry in [entry for entry in _own if (entry.kind, entry.name) == (self.kind, name)]:
             del _own[entry]
         module, of_what = getattr(thing, "__module__", ""), getattr(thing, "__qualname__", name)

@@ -42,9 +42,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises: UsageError, naming the field, for a value of another kind."""
-        for name, kind in typing.get_type_hints(type(self)).items():
+        for name, kind in _hints(typing.cast(Any, type(self))).items():
             value = getattr(self, name)
-            value = value.item() if hasattr(value, "item") else value
             if typing.get_args(kind)[1:] == (Ellipsis,):
                 alone = isinstance(value, str) or not isinstance(value, Iterable)
                 value = (value,) if alone else tuple(value)
@@ -199,6 +198,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
+    if getattr(value, "shape", None) == ():  # a number of numpy's
+        value = value.item()
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return value if isinstance(value, kind) else _convert_dataclass(kind, value, where)
     if origin in (typing.Union, types.UnionType):

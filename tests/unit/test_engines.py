@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from fruitgan import bundle as bundles
+from fruitgan import registry
 from fruitgan.demo.fruit import draw
 from fruitgan.engines import onnx_engine
 from fruitgan.engines.contracts import Images, engines
@@ -330,7 +331,7 @@ def test_what_is_no_picture_of_the_contract_is_refused_and_not_translated(engine
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
 def test_a_side_that_does_not_fit_is_named(engine: str) -> None:
     found = shipped()
-    with pytest.raises(DataError, match="130 x 129 px do not fit"):
+    with pytest.raises(DataError, match="130 x 129 px"):
         engines.get(engine)(generator=found.card.generator, weights=found.weights["a2b"], gpu="none").translate(
             np.zeros((1, 129, 130, 3), np.float32)
         )
@@ -359,3 +360,13 @@ def test_onnxruntime_tells_its_makers_nothing(tmp_path: Path) -> None:
     clean = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     subprocess.run([sys.executable, "-c", program], env=clean | {"HOME": str(tmp_path)}, check=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_generator_of_this_program_runs_through_torch_and_leaves_no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_own", {})
+    tint = type("Tint", (generators.get("mobile"),), {"__module__": "__main__"})
+    generators.register("tint", tint)
+    choice = generators.choose("tint", {"base_channels": 8})
+    weights = arrays_of(generators.build(choice))
+    assert engine_name("auto", choice, weights, gpu="none") == "torch"
+    assert onnx_engine.find_graph(choice) is None

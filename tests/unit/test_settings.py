@@ -105,19 +105,32 @@ class Asked(Settings):
     size: int | None = None
     rate: float = 1.0
     pair: tuple[str, str] | None = None
+    sides: tuple[int, int] = (1, 1)
+    bounds: Mapping[str, float] = field(default_factory=dict)
 
 
 def test_what_means_the_same_is_taken_for_it() -> None:
     asked = Asked(sources="one.png", out="there", bundle=Path("b"), size=np.int64(3), rate=2, pair=["x", "y"])  # type: ignore[arg-type]
     assert asked == Asked(sources=("one.png",), out=Path("there"), bundle="b", size=3, rate=2.0, pair=("x", "y"))
     assert type(asked.size) is int
+    assert Asked(sides=(np.int64(3), 4), bounds={"kid": np.float64(0.5)}) == Asked(sides=(3, 4), bounds={"kid": 0.5})  # type: ignore[arg-type]
     assert Asked(sources=Path("a.png")).sources == Asked(sources=iter(["a.png"])).sources == ("a.png",)  # type: ignore[arg-type]
     assert Asked(place="s3://a/b").place == "s3://a/b"  # and no path, which would have one slash
     assert isinstance(Asked(place=Path("a")).place, Path)
 
 
 @pytest.mark.parametrize(
-    "given", [{"size": "3"}, {"size": True}, {"kind": "c"}, {"pair": ("x",)}, {"rate": math.nan}, {"out": 3}, {"sources": (1,)}]
+    "given",
+    [
+        {"size": "3"},
+        {"size": True},
+        {"kind": "c"},
+        {"pair": ("x",)},
+        {"rate": math.nan},
+        {"out": 3},
+        {"sources": (1,)},
+        {"size": np.zeros(2)},
+    ],
 )
 def test_another_kind_of_value_is_refused_by_the_fields_name(given: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=rf"^Asked\.{next(iter(given))}"):

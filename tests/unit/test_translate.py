@@ -414,3 +414,10 @@ def test_parts_of_two_outputs_beside_each_other_keep_their_failures_apart(run: R
     rows = Path("res/one.failed-0-of-1.jsonl").read_text().splitlines()
     assert [json.loads(row)["path"] for row in rows] == ["in/broken.png"]
     assert Path("res/two.failed-0-of-1.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize("source", ["missing.png", "notes.txt"])
+def test_a_source_that_is_no_picture_is_told_of_for_a_file_too(run: Run, source: str) -> None:
+    Path("notes.txt").write_text("no picture")
+    result = run(source, output="out.png")
+    assert (len(result.failed) + len(result.skipped), result.outputs) == (1, ())

@@ -258,7 +258,13 @@ def settings_of(kind: type[T], given: Mapping[str, Any], **read: Any) -> T:
         elif setting in names and value not in (None, [], ()):
             parse = parsers.get(name, tuple if isinstance(value, list) else None)
             settings[setting] = parse(value) if parse else value
-    return kind(**settings | read)
+    try:
+        return kind(**settings | read)
+    except UsageError as error:
+        field, colon, said = str(error).removeprefix(f"{cast(Any, kind).__name__}.").partition(": ")
+        if f"{field}{colon}{said}" == str(error):
+            raise
+        raise UsageError(f"--{field.replace('_', '-')}: {said}") from error
 
 
 def pairs(option: str, given: list[str] | None, example: str = "base_channels=32") -> dict[str, str]:

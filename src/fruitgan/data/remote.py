@@ -35,7 +35,7 @@ MARK = "FRUITGAN.translate"
 """The entry of the tar's global header with what made it, which other programs pass over."""
 MARK_BYTES = 1 << 22
 """The header lies within these first bytes."""
-UNNAMEABLE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
+NO_FILE_HERE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 """How a file system says that it does not take just this name, or not beside the others."""
 
 Member = tuple[str, bytes]
@@ -187,7 +187,7 @@ def _copy(address: Address, places: Mapping[Listed[Address], Path], tell: OnProg
         except DataError as error:
             raise DataError(f"{file.path}: {error}") from error
         except (OSError, ValueError) as error:  # the latter for a zero in a name
-            if isinstance(error, OSError) and error.errno not in UNNAMEABLE:
+            if isinstance(error, OSError) and error.errno not in NO_FILE_HERE:
                 raise
             raise DataError(f"{file.path}: {shown(name or place.name)} can be no file here ({reason_of(error)})") from error
 

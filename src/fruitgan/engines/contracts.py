@@ -22,7 +22,7 @@ Images = NDArray[np.float32]
 Weights = Mapping[str, NDArray[Any]]
 """A generator's tensors by parameter name."""
 LARGE_PIXELS = 1 << 20
-"""More of them in a call may need tiles, which the engine torch alone has."""
+"""Up to here nobody asks how much memory there is; beyond it tiles may be needed, which the engine torch alone has."""
 FEW_IMAGES = 12
 """Fewer than these go one after the other, each with all cores: threads would not make good what they cost."""
 MOST_WORKERS = 8

@@ -36,7 +36,7 @@ from fruitgan.errors import DataError, FruitganError, UsageError, is_out_of_memo
 from fruitgan.files import check_writable, write_atomically
 from fruitgan.machine import cache_folder, cores, may_have_gpu
 from fruitgan.progress import Note, OnProgress, silent
-from fruitgan.registry import OWN_PACKAGE, Choice, Registry
+from fruitgan.registry import OWN_PACKAGE, OWN_PROGRAM, Choice, Registry
 from fruitgan.settings import SHIPPED, from_json, read_json, to_json
 
 AUTO = "auto"
@@ -124,7 +124,9 @@ class OnnxEngine(Engine):
         except Exception as error:  # onnxruntime has classes of its own, and none of them says "memory"
             if not is_out_of_memory(error) and not is_out_of_memory(RuntimeError(str(error))):
                 height, width = images.shape[1:3]
-                raise DataError(f"{width} x {height} px do not fit the generator ({reason_of(error)})") from error
+                raise DataError(
+                    f"onnxruntime cannot run the generator on {width} x {height} px ({reason_of(error)})"
+                ) from error
             or_else = ", or use --engine torch, which cuts a large picture into tiles"
             raise out_of_memory(images, or_else=or_else) from error
         return finite(made)
@@ -162,7 +164,8 @@ def engine_name(
 ) -> str:
     """The name of the engine, where `auto` is asked for the fastest.
 
-    torch where a GPU was asked for or may be here, for bf16 and for large scales (torch alone has tiles); else onnx.
+    torch where a GPU was asked for or may be here, for bf16, for large scales (torch alone has tiles) and for what this program
+    registered itself; else onnx.
 
     The latter if the generator's graph ships, is in the cache, or can be exported into it now, of which `tell` gets a note.
     """
@@ -171,7 +174,7 @@ def engine_name(
     gpu, device = machine.get("gpu"), machine.get("device")
     on_cpu = device == "cpu" or gpu == "none" or (device is None and gpu in (None, AUTO) and not may_have_gpu())
     is_large = scale == "native" or (isinstance(scale, int) and scale**2 > LARGE_PIXELS)
-    if not on_cpu or machine.get("precision") == "bf16" or is_large:
+    if not on_cpu or machine.get("precision") == "bf16" or is_large or generator.package == OWN_PROGRAM:
         return "torch"
     if find_graph(generator) is not None:
         return "onnx"
@@ -190,7 +193,7 @@ def engine_name(
 def find_graph(generator: Choice) -> Graph | None:
     """The graph that ships or that the cache holds; None if it must be exported first. Imports nothing."""
     registry = Registry[Any]("generators")
-    if generator.name not in registry.names():
+    if generator.name not in registry.names() or generator.package == OWN_PROGRAM:  # whose code may change as it runs
         return None
     shipped = registry.owner(generator.name).package == OWN_PACKAGE and _read(SHIPPED / f"{shipped_stem(generator)}.onnx")
     return shipped or _read(_cached(generator))
@@ -208,6 +211,8 @@ def obtain_graph(generator: Choice, weights: Weights) -> Graph:
         with needing("onnx", f"the export of the generator {generator.name}"):
             from fruitgan.engines.onnx_export import export
         graph = export(generator, weights)
+        if generator.package == OWN_PROGRAM:
+            return graph
         with contextlib.suppress(FruitganError):  # a cache that cannot be written costs the next run its time, no more
             write_graph(graph, _cached(generator))
     return graph

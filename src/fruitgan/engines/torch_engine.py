@@ -23,7 +23,6 @@ from fruitgan.networks.weights import build_for
 from fruitgan.registry import Choice
 from fruitgan.settings import Precision
 
-"""Up to here nobody asks how much memory there is."""
 MEMORY_SHARE = 0.5
 """Of the spare memory: others need some too, and the picture itself is held several times."""
 

@@ -24,7 +24,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from fruitgan.bundle import FILE_NAME, Bundle, load, load_card, locate, pinned, shipped, shipped_names
+from fruitgan.bundle import FILE_NAME, Card, load, load_card, locate, pinned, shipped, shipped_names
 from fruitgan.data.decode import formats
 from fruitgan.data.finder import reason_no_image
 from fruitgan.engines.contracts import Engine
@@ -39,6 +39,7 @@ from fruitgan.settings import RUNS, Settings, to_json
 from fruitgan.train_detector.settings import OUT
 from fruitgan.train_gan.settings import read_config
 from fruitgan.translate.job import TranslateSettings, mark_of
+from fruitgan.translate.pictures import ADDRESS
 from fruitgan.translate.pipeline import Pipeline
 from fruitgan.translate.plan import Task
 
@@ -213,12 +214,13 @@ class Service:
             settings = TranslateSettings(sources=("-",), strength=float(asked.get("strength", "1")))
         except ValueError as error:
             raise UsageError("the strength is no number from 0 to 1") from error
-        bundle, engine = _loaded(file, file.stat().st_mtime_ns, way)
-        made, mark = io.BytesIO(), mark_of(settings, bundle, way, self.addresses.get(name))
-        outcome = Pipeline(engine, bundle.card, settings, mark, made).attempt(Task(None, None, "png", data))
+        card, engine, mark = _loaded(file, file.stat().st_mtime_ns, way)
+        mark = {**mark, "strength": settings.strength, ADDRESS: self.addresses.get(name)}
+        made = io.BytesIO()
+        outcome = Pipeline(engine, card, settings, mark, made).attempt(Task(None, None, "png", data))
         for remark in (*outcome.failed, *outcome.skipped):
             raise DataError(remark.reason)
-        notes = [*filter(None, [bundle.card.doubt]), *(remark.reason for remark in outcome.notes)]
+        notes = [*filter(None, [card.doubt]), *(remark.reason for remark in outcome.notes)]
         return Response(made.getvalue(), media_type="image/png", headers={NOTES: json.dumps(notes)})
 
     def detect(self, data: bytes, asked: Mapping[str, str]) -> Response:
@@ -285,12 +287,13 @@ def _pixels(data: bytes) -> int:
 
 
 @functools.lru_cache(maxsize=4)
-def _loaded(file: Path, changed_ns: int, way: str) -> tuple[Bundle, Engine]:
-    """A bundle and the engine of one direction, kept as long as the bundle's file stays as it is."""
+def _loaded(file: Path, changed_ns: int, way: str) -> tuple[Card, Engine, dict[str, Any]]:
+    """A bundle's card, the engine of one direction and what marks its pictures, kept as long as the file stays as it is."""
     bundle = load(file)
     if way not in bundle.weights:
         raise UsageError("the bundle has no such direction")
-    return bundle, open_engine(AUTO, bundle.card.generator, bundle.weights[way], 1)[1]
+    _, engine = open_engine(AUTO, bundle.card.generator, bundle.weights[way], 1)
+    return bundle.card, engine, mark_of(TranslateSettings(sources=("-",)), bundle, way, None)
 
 
 def make_app(settings: ServeSettings) -> Any:

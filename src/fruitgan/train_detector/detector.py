@@ -9,6 +9,7 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -260,7 +261,7 @@ def sizes_of(images: Sequence[LabelledImage]) -> Sizes:
     return {kind: [header[:2] for label, header in headers if header and label == kind] for kind in (True, False)}
 
 
-def choose_detector(name: str, options: Mapping[str, str], image_size: int | None, sizes: Sizes) -> Choice:
+def choose_detector(name: str, options: Mapping[str, Any], image_size: int | None, sizes: Sizes) -> Choice:
     """The detector at the size asked for, or else at its own, but no larger than the images are.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +57,7 @@ class FitSettings(Settings):
             value = getattr(self, name)
             if value is not None and not least <= value < 2**63:
                 raise UsageError(f"--{name.replace('_', '-')} {value}: {least} or more is needed, below 2**63")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+        if not self.learning_rate > 0:
             raise UsageError(f"--learning-rate {self.learning_rate}: a number above 0 is needed")
 
     def batch_size_for(self, training_images: int) -> int:
@@ -72,7 +71,7 @@ class TrainDetectorSettings(Settings):
     data: Path | None = None
     """A folder with `predicted/` (generated) and `origins/` (real); needed unless a run is resumed."""
     detector: str | None = None
-    detector_options: Mapping[str, str] = field(default_factory=dict)
+    detector_options: Mapping[str, Any] = field(default_factory=dict)
     protocol: str | None = None
     augment: str | None = None
     image_size: int | None = None

@@ -23,9 +23,9 @@ from fruitgan.data.preprocessing import AS_USUAL
 from fruitgan.data.sources import Source
 from fruitgan.device import has_fast_bf16, has_room_for, keep_freed_memory
 from fruitgan.engines.torch_engine import arrays_of
-from fruitgan.errors import DataError, EnvironmentProblem, UsageError, reason_of, shown
+from fruitgan.errors import DataError, EnvironmentProblem, UsageError, is_out_of_memory, reason_of, shown
 from fruitgan.networks.backbones import trained_against
-from fruitgan.networks.contracts import Generator, SizeRule, discriminators, generators
+from fruitgan.networks.contracts import SizeRule, discriminators, generators
 from fruitgan.networks.weights import build_for, load_arrays
 from fruitgan.progress import OnProgress
 from fruitgan.registry import OWN_PACKAGE, Registry, suggestion
@@ -199,6 +199,8 @@ def _odd(kind: str, network: nn.Module, side_px: int) -> str | None:
     try:
         given = network.eval()(image)
     except Exception as error:  # a stranger's network may raise anything
+        if is_out_of_memory(error):
+            raise
         return f"fails on {list(image.shape)}: {type(error).__name__}: {reason_of(error)}"
     finally:
         network.train(was_training)
@@ -215,8 +217,8 @@ def picture_size_px(plan: Plan) -> int:
 
 def shown_size_px(plan: Plan, objective: Objective) -> int:
     """That side, or the next that the generators take as it is: of sample sheets and of KID on held-out images."""
-    networks = [objective.networks[name] for name in objective.generators.values()]
-    return max(network.size_rule.padded(picture_size_px(plan)) for network in networks if isinstance(network, Generator))
+    rules: list[Any] = [objective.networks[name].size_rule for name in objective.generators.values()]
+    return max(int(rule.padded(picture_size_px(plan))) for rule in rules)
 
 
 def _check_fit(plan: Plan, objective: Objective) -> None:
@@ -323,8 +325,8 @@ def make_bundle(name: str, trainer: Trainer, plan: Plan, source: Source, data_fi
     return bundles.Bundle(card, {direction: arrays_of(generator) for direction, generator in trained.items()})
 
 
-def load_generators(objective: Objective, name: str, plan: Plan) -> None:
-    """Start from a bundle's weights; a direction that is not trained here is left aside.
+def load_generators(objective: Objective, name: str, plan: Plan) -> str:
+    """Start from a bundle's weights; a direction that is not trained here is left aside. Returns: the sum of the weights.
 
     Raises:
         UsageError: its generator is another than the plan's, or it lacks a direction.
@@ -338,6 +340,7 @@ def load_generators(objective: Objective, name: str, plan: Plan) -> None:
         )
     for direction, network in objective.generators.items():
         load_arrays(objective.networks[network], found.weights[direction], f"generator {ours.name}")
+    return bundles.weights_sha256(found)
 
 
 def give_teacher(objective: Objective, name: str | None, side_px: int) -> None:

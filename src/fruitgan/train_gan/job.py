@@ -87,6 +87,8 @@ class _Job:
     stack: ExitStack
     run: Run | None = None
     """None while there is none yet."""
+    init_sha256: str | None = None
+    """Of the weights that it starts from."""
 
     def go(self) -> TrainGanResult:
         asked = self.settings
@@ -261,7 +263,7 @@ class _Job:
         """With the weights that a training starts from, or such as a checkpoint is to be read into."""
         objective = make_objective(plan)
         if self.settings.init_from is not None and is_start:
-            load_generators(objective, self.settings.init_from, plan)
+            self.init_sha256 = load_generators(objective, self.settings.init_from, plan)
         give_teacher(objective, self.settings.teacher, plan.recipe.image_size_px)
         return objective
 
@@ -275,7 +277,6 @@ class _Job:
             precision=plan.precision,
             seed=plan.seed,
         )
-        init = self.settings.init_from
         config = RunConfig(
             settings=asked,
             plan=plan,
@@ -285,7 +286,7 @@ class _Job:
             training_images=(len(datasets.a), len(datasets.b)),
             data_fingerprint=datasets.fingerprint,
             held_out_images=(len(datasets.held_out[0]), len(datasets.held_out[1])) if datasets.held_out else None,
-            init_sha256=None if init is None else bundles.weights_sha256(bundles.load(bundles.locate(init))),
+            init_sha256=self.init_sha256,
             launch=ranks().launch,
         )
         return Run.create(self.settings.out / name, config, environment(device))

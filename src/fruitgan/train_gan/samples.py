@@ -16,6 +16,7 @@ from fruitgan.data.groups import held_out, perceptual_hash
 from fruitgan.data.image_dataset import DecodeSettings, ImageDataset, cached_dataset
 from fruitgan.data.preprocessing import Preprocessing
 from fruitgan.data.sources import Domain, Source
+from fruitgan.engines.contracts import LARGE_PIXELS
 from fruitgan.errors import DataError
 from fruitgan.files import file_sha256
 from fruitgan.images import Pixels, bytes_from_unit, signed_from_unit, squared, unit_from_bytes, unit_from_signed
@@ -45,9 +46,13 @@ def translate_batch(generator: nn.Module, images: Sequence[Pixels], device: torc
     was_training = generator.training
     generator.eval()
     try:
-        stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().to(device)
-        out = unit_from_signed(generator(signed_from_unit(unit_from_bytes(stacked))))
-        return list(bytes_from_unit(out.permute(0, 2, 3, 1).float().cpu().numpy()))
+        stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        at_once, made = max(1, LARGE_PIXELS // stacked[0, 0].numel()), list[Pixels]()  # they may be larger than a step's
+        for start in range(0, len(stacked), at_once):
+            part = stacked[start : start + at_once].float().to(device)
+            out = unit_from_signed(generator(signed_from_unit(unit_from_bytes(part))))
+            made += list(bytes_from_unit(out.permute(0, 2, 3, 1).float().cpu().numpy()))
+        return made
     finally:
         generator.train(was_training)
 

@@ -134,7 +134,7 @@ def make_plan(settings: TranslateSettings, stdin: BinaryIO | None = None) -> tup
         found.skipped, found.failed = (
             [remark for remark in remarks if shard.has(remark.path)] for remarks in (found.skipped, found.failed)
         )
-    if place is not None and is_shard(place) != is_shard(images[0].path):
+    if place is not None and images and is_shard(place) != is_shard(images[0].path):
         raise UsageError(f"-o {output}: the result of {images[0].path} is {'a' if is_shard(images[0].path) else 'no'} shard")
     originals = {_identity(image.path) for image in images}
     for task in tasks:
