@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from fruitgan.errors import is_out_of_memory, reason_of
 from fruitgan.registry import Registry
 
 
@@ -76,6 +77,26 @@ class Discriminator(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, ...]: ...
+
+
+@torch.no_grad()
+def breach(kind: str, network: nn.Module, side_px: int) -> str | None:
+    """What a stranger's generator or discriminator has or gives against its contract; None where all is well."""
+    if not isinstance(getattr(network, "size_rule", None), SizeRule):
+        return "has no size_rule"
+    image, was_training = torch.zeros(1, 3, side_px, side_px), network.training
+    try:
+        given = network.eval()(image)
+    except Exception as error:  # a stranger's network may raise anything
+        if is_out_of_memory(error):
+            raise
+        return f"fails on {list(image.shape)}: {type(error).__name__}: {reason_of(error)}"
+    finally:
+        network.train(was_training)
+    if kind == "generator":
+        return None if isinstance(given, Tensor) and given.shape == image.shape else f"gives no {list(image.shape)}"
+    is_maps = isinstance(given, tuple) and all(isinstance(logits, Tensor) and logits.ndim == 4 for logits in given)
+    return None if is_maps else "gives no tuple of logit maps [N, 1, h, w]"
 
 
 class Detector(nn.Module, ABC):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 import fruitgan
 from fruitgan import bundle as bundles
@@ -23,9 +23,9 @@ from fruitgan.data.preprocessing import AS_USUAL
 from fruitgan.data.sources import Source
 from fruitgan.device import has_fast_bf16, has_room_for, keep_freed_memory
 from fruitgan.engines.torch_engine import arrays_of
-from fruitgan.errors import DataError, EnvironmentProblem, UsageError, is_out_of_memory, reason_of, shown
+from fruitgan.errors import DataError, EnvironmentProblem, UsageError, shown
 from fruitgan.networks.backbones import trained_against
-from fruitgan.networks.contracts import SizeRule, discriminators, generators
+from fruitgan.networks.contracts import SizeRule, breach, discriminators, generators
 from fruitgan.networks.weights import build_for, load_arrays
 from fruitgan.progress import OnProgress
 from fruitgan.registry import OWN_PACKAGE, Registry, suggestion
@@ -185,29 +185,9 @@ def make_objective(plan: Plan) -> Objective:
             )
     for name, network in objective.networks.items():
         for kind, choice in (("generator", plan.generator), ("discriminator", plan.discriminator)):
-            if name.startswith(kind) and choice.package != OWN_PACKAGE and (odd := _odd(kind, network, size)):
+            if name.startswith(kind) and choice.package != OWN_PACKAGE and (odd := breach(kind, network, size)):
                 raise UsageError(f"the {kind} {choice.name} of {choice.package} {odd}; see fruitgan.networks.contracts")
     return objective
-
-
-@torch.no_grad()
-def _odd(kind: str, network: nn.Module, side_px: int) -> str | None:
-    """What a network of another package has or gives against its contract; None where all is well."""
-    if not isinstance(getattr(network, "size_rule", None), SizeRule):
-        return "has no size_rule"
-    image, was_training = torch.zeros(1, 3, side_px, side_px), network.training
-    try:
-        given = network.eval()(image)
-    except Exception as error:  # a stranger's network may raise anything
-        if is_out_of_memory(error):
-            raise
-        return f"fails on {list(image.shape)}: {type(error).__name__}: {reason_of(error)}"
-    finally:
-        network.train(was_training)
-    if kind == "generator":
-        return None if isinstance(given, Tensor) and given.shape == image.shape else f"gives no {list(image.shape)}"
-    is_maps = isinstance(given, tuple) and all(isinstance(logits, Tensor) and logits.ndim == 4 for logits in given)
-    return None if is_maps else "gives no tuple of logit maps [N, 1, h, w]"
 
 
 def picture_size_px(plan: Plan) -> int:
